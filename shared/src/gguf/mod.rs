@@ -1,0 +1,1 @@
+//! Bounds-checked reader for GGUF model files.
