@@ -1,4 +1,12 @@
 //! What the supervisor and the worker both know: the protocol between them, the job and its
 //! parameters, the exit codes, and the reader for untrusted model files.
 
+#![deny(unsafe_code)]
+
+pub mod error;
+pub mod exit;
 pub mod gguf;
+pub mod job;
+pub mod protocol;
+pub mod sampling;
+pub mod weights;

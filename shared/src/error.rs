@@ -1,0 +1,125 @@
+//! The error codes that clients see, with their HTTP status and whether trying again helps.
+
+use serde::{Deserialize, Serialize};
+
+/// A code of the contract's error table. In JSON it stands as its `SCREAMING_SNAKE_CASE` name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum ErrorCode {
+    /// A field is missing, unknown, of the wrong type or out of bounds.
+    InvalidRequest,
+    /// The prompt leaves no room for a token in the context.
+    ContextLengthExceeded,
+    /// A job of this name is in flight.
+    JobExists,
+    /// The queue has no place left.
+    QueueFull,
+    /// The service is stopping.
+    Draining,
+    /// No worker can take jobs at present.
+    WorkerUnavailable,
+    /// The model does not fit the device.
+    InsufficientVram,
+    /// No memory for this job's KV cache.
+    VramOom,
+    /// The device reported an error.
+    CudaError,
+    /// The model could not be loaded.
+    ModelLoadFailed,
+    /// A bug.
+    Internal,
+    /// The deadline or the inference timeout passed.
+    InferenceTimeout,
+    /// Cancelled by the client, or by shutdown.
+    Cancelled,
+    /// The job was running in several crashes: it is the suspect.
+    WorkerCrashed,
+    /// A replayed token differed from one already sent.
+    ReplayDiverged,
+}
+
+impl ErrorCode {
+    /// The name on the wire.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::InvalidRequest => "INVALID_REQUEST",
+            Self::ContextLengthExceeded => "CONTEXT_LENGTH_EXCEEDED",
+            Self::JobExists => "JOB_EXISTS",
+            Self::QueueFull => "QUEUE_FULL",
+            Self::Draining => "DRAINING",
+            Self::WorkerUnavailable => "WORKER_UNAVAILABLE",
+            Self::InsufficientVram => "INSUFFICIENT_VRAM",
+            Self::VramOom => "VRAM_OOM",
+            Self::CudaError => "CUDA_ERROR",
+            Self::ModelLoadFailed => "MODEL_LOAD_FAILED",
+            Self::Internal => "INTERNAL",
+            Self::InferenceTimeout => "INFERENCE_TIMEOUT",
+            Self::Cancelled => "CANCELLED",
+            Self::WorkerCrashed => "WORKER_CRASHED",
+            Self::ReplayDiverged => "REPLAY_DIVERGED",
+        }
+    }
+
+    /// HTTP status of an error that comes before the stream starts.
+    #[must_use]
+    pub fn http_status(self) -> u16 {
+        match self {
+            Self::InvalidRequest | Self::ContextLengthExceeded => 400,
+            Self::JobExists => 409,
+            Self::QueueFull
+            | Self::Draining
+            | Self::WorkerUnavailable
+            | Self::InsufficientVram => 503,
+            Self::VramOom
+            | Self::CudaError
+            | Self::ModelLoadFailed
+            | Self::Internal
+            | Self::WorkerCrashed
+            | Self::ReplayDiverged => 500,
+            Self::InferenceTimeout => 504,
+            Self::Cancelled => 499,
+        }
+    }
+
+    /// Whether the same request may succeed later or elsewhere.
+    #[must_use]
+    pub fn retriable(self) -> bool {
+        match self {
+            Self::InvalidRequest
+            | Self::ContextLengthExceeded
+            | Self::JobExists
+            | Self::ModelLoadFailed
+            | Self::Internal
+            | Self::WorkerCrashed => false,
+            Self::QueueFull
+            | Self::Draining
+            | Self::WorkerUnavailable
+            | Self::InsufficientVram
+            | Self::VramOom
+            | Self::CudaError
+            | Self::InferenceTimeout
+            | Self::Cancelled
+            | Self::ReplayDiverged => true,
+        }
+    }
+}
+
+impl std::fmt::Display for ErrorCode {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ErrorCode;
+
+    #[test]
+    fn json_name_is_the_display_name() {
+        for code in [ErrorCode::InvalidRequest, ErrorCode::VramOom, ErrorCode::ReplayDiverged] {
+            let json = serde_json::to_string(&code).unwrap();
+            assert_eq!(json, format!("\"{code}\""));
+        }
+    }
+}

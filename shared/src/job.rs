@@ -1,0 +1,52 @@
+//! What the supervisor asks of a worker for one job. Tokens in, tokens out: no text crosses.
+
+use serde::{Deserialize, Serialize};
+
+use crate::sampling::SamplingParams;
+
+/// Names a job between supervisor and worker. Given out by the supervisor, never used twice in
+/// its lifetime, so that a late message of a cancelled job can't be taken for another's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct JobKey(pub u64);
+
+impl std::fmt::Display for JobKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "#{}", self.0)
+    }
+}
+
+/// One job as the worker sees it, complete: submitting it again to a fresh worker, with the tokens
+/// emitted so far, continues the same stream.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct JobSpec {
+    /// The job's name on this link.
+    pub key: JobKey,
+    /// Prompt token ids, at least one.
+    pub prompt: Vec<u32>,
+    /// Tokens already generated before a crash. The worker processes all but the last as prompt,
+    /// draws the last one again and reports it, so that the supervisor can compare (replay check).
+    pub emitted: Vec<u32>,
+    /// Tokens to generate in all, counted from the first, emitted ones included.
+    pub max_tokens: u32,
+    /// How to draw.
+    pub sampling: SamplingParams,
+}
+
+impl JobSpec {
+    /// Positions of the KV cache the job may use: prompt and output.
+    #[must_use]
+    pub fn max_positions(&self) -> u64 {
+        self.prompt.len() as u64 + u64::from(self.max_tokens)
+    }
+}
+
+/// Why a job stopped by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Finish {
+    /// An end-of-generation token was drawn (it is the last token reported).
+    Eos,
+    /// `max_tokens` were generated.
+    MaxTokens,
+    /// The context is full.
+    ContextFull,
+}

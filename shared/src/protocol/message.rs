@@ -1,0 +1,212 @@
+//! The messages. A golden test holds the bytes of each variant.
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::ErrorCode;
+use crate::job::{Finish, JobKey, JobSpec};
+use crate::weights::WeightsManifest;
+
+/// Supervisor → worker.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum ToWorker {
+    /// First message; answered by [`ToSupervisor::Hello`].
+    Hello {
+        /// [`super::version::PROTOCOL`] of the sender.
+        protocol: u32,
+        /// [`super::version::BUILD`] of the sender.
+        build: String,
+    },
+    /// Second message: everything the worker is to know. Answered by progress, then
+    /// [`ToSupervisor::Ready`] or [`ToSupervisor::LoadFailed`].
+    Load(Box<LoadRequest>),
+    /// Start a job, or go on with one after a crash. Answered by its tokens in
+    /// [`ToSupervisor::Step`] and last of them with `finish` set,
+    /// or by [`ToSupervisor::JobFailed`].
+    Submit(Box<JobSpec>),
+    /// Abandon a job. Answered by [`ToSupervisor::Cancelled`], also when the job is unknown.
+    Cancel(JobKey),
+    /// Exit with code 0 at once; running jobs are dropped.
+    Shutdown,
+}
+
+/// What to load and where.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LoadRequest {
+    /// Model file, absolute.
+    pub model_path: String,
+    /// The device to run on. There is never another.
+    pub device: Device,
+    /// Tokens per sequence; `None` is the model's own.
+    pub context: Option<u32>,
+    /// Sequences at once; `None` is the backend's default.
+    pub parallel: Option<u32>,
+    /// CPU threads; `None` is one per core.
+    pub threads: Option<u32>,
+    /// Debug: KV positions in all, for tests of running out of memory.
+    pub kv_limit_tokens: Option<u64>,
+    /// Ids that end generation.
+    pub end_tokens: Vec<u32>,
+    /// Set when the weights of an earlier worker are still held: their descriptor follows on the
+    /// descriptor channel.
+    pub weights: Option<WeightsManifest>,
+}
+
+/// A device by name: `cpu` or `cuda:N`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Device {
+    /// The CPU backend.
+    Cpu,
+    /// A CUDA device by its ordinal.
+    Cuda(u32),
+}
+
+impl std::fmt::Display for Device {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Cpu => f.write_str("cpu"),
+            Self::Cuda(n) => write!(f, "cuda:{n}"),
+        }
+    }
+}
+
+impl std::str::FromStr for Device {
+    type Err = String;
+
+    fn from_str(s: &str) -> Result<Self, Self::Err> {
+        if s == "cpu" {
+            return Ok(Self::Cpu);
+        }
+        s.strip_prefix("cuda:")
+            .filter(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
+            .and_then(|n| n.parse().ok())
+            .map(Self::Cuda)
+            .ok_or_else(|| format!("'{s}' is no device; give cpu or cuda:N, such as cuda:0"))
+    }
+}
+
+/// Worker → supervisor.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum ToSupervisor {
+    /// Answer to [`ToWorker::Hello`].
+    Hello {
+        /// [`super::version::PROTOCOL`] of the sender.
+        protocol: u32,
+        /// [`super::version::BUILD`] of the sender.
+        build: String,
+    },
+    /// Loading goes on.
+    LoadProgress {
+        /// 0–100, rising; at least 0, 25, 50, 75 and 100 are sent.
+        percent: u8,
+    },
+    /// Jobs are accepted. When `weights` is set, the image's descriptor was sent on the descriptor
+    /// channel just before.
+    Ready(Box<WorkerInfo>),
+    /// Loading failed; the process ends with [`crate::exit::worker::LOAD_FAILED`].
+    LoadFailed {
+        /// `MODEL_LOAD_FAILED`, `INSUFFICIENT_VRAM` or `CUDA_ERROR`.
+        code: ErrorCode,
+        /// What failed, with which value, and what to do.
+        message: String,
+    },
+    /// One engine step: the tokens of all jobs that drew one.
+    Step(StepReport),
+    /// A job can't go on; others are not touched.
+    JobFailed {
+        /// Which.
+        key: JobKey,
+        /// Why, as the client sees it.
+        code: ErrorCode,
+        /// What failed, with which value, and what to do.
+        message: String,
+    },
+    /// The job is gone from the worker, or never was there.
+    Cancelled(JobKey),
+    /// Sent at least every [`HEARTBEAT_MS`], by a thread of its own: shows that the process runs,
+    /// and in `steps` whether the engine does.
+    Heartbeat {
+        /// Engine steps finished since start.
+        steps: u64,
+        /// Sequences that the engine holds.
+        running: u32,
+        /// Jobs submitted and waiting for a slot.
+        waiting: u32,
+    },
+    /// The process is about to end because of the device or a bug.
+    Fatal {
+        /// As the client sees it.
+        code: ErrorCode,
+        /// What failed.
+        message: String,
+    },
+}
+
+/// Longest pause between heartbeats in a healthy worker, milliseconds.
+pub const HEARTBEAT_MS: u64 = 250;
+
+/// What one engine step brought.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StepReport {
+    /// Engine steps finished since start, this one included.
+    pub step: u64,
+    /// Time of the step in the engine, microseconds.
+    pub step_us: u32,
+    /// Prompt tokens processed in it.
+    pub prefill_tokens: u32,
+    /// One entry per job that drew a token.
+    pub tokens: Vec<StepToken>,
+}
+
+/// One drawn token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StepToken {
+    /// The job.
+    pub key: JobKey,
+    /// Index among the job's generated tokens, from 0.
+    pub index: u32,
+    /// The token.
+    pub id: u32,
+    /// Set on the job's last token.
+    pub finish: Option<Finish>,
+}
+
+/// What a ready worker says of itself.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct WorkerInfo {
+    /// Device name for people: "NVIDIA H100 80GB HBM3".
+    pub device_name: String,
+    /// CUDA compute capability, "9.0"; `None` on the CPU.
+    pub compute_capability: Option<String>,
+    /// CUDA runtime version, "13.0"; `None` on the CPU.
+    pub runtime_version: Option<String>,
+    /// Memory taken by weights, KV cache and scratch, bytes.
+    pub memory_used: u64,
+    /// Memory of the device, bytes.
+    pub memory_total: u64,
+    /// Every buffer was checked to be device memory.
+    pub resident: bool,
+    /// Tokens per sequence.
+    pub context: u32,
+    /// Sequences at once.
+    pub parallel: u32,
+    /// Tokens in the vocabulary.
+    pub vocab_size: u32,
+    /// "`Q4_K_M`", from the file.
+    pub quant_kind: String,
+    /// How the weights came.
+    pub load_source: LoadSource,
+    /// Time from the load request to ready, milliseconds.
+    pub load_ms: u32,
+    /// Identity of the weights image, when it can outlive this process.
+    pub weights: Option<WeightsManifest>,
+}
+
+/// Where the weights came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LoadSource {
+    /// Read from the model file.
+    File,
+    /// Mapped from the image that an earlier worker left.
+    Handle,
+}
