@@ -1,1 +1,5 @@
-//! Placeholder while the crate is laid out.
+//! The supervisor: owns text, jobs and the handles of the weights; spawns, watches and replaces
+//! the worker process that owns the device.
+
+pub mod jobs;
+pub mod text;

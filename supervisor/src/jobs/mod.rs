@@ -1,0 +1,245 @@
+//! Jobs from admission to their last event. HTTP handlers see only [`JobsHandle`]: they submit,
+//! cancel, resume and read snapshots; one actor task ([`dispatcher`]) owns everything that changes.
+
+pub mod admission;
+pub mod dispatcher;
+pub mod journal;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use orcd_shared::error::ErrorCode;
+use orcd_shared::protocol::message::WorkerInfo;
+use orcd_shared::sampling::SamplingParams;
+use tokio::sync::{mpsc, oneshot, watch};
+
+/// A validated request with its prompt in tokens.
+#[derive(Debug, Clone)]
+pub struct NewJob {
+    /// The client's name for it, unique among jobs in flight.
+    pub job_id: String,
+    /// Prompt token ids, at least one.
+    pub prompt: Vec<u32>,
+    /// Most tokens to generate; `None` is the service's limit. Cut to what the context leaves.
+    pub max_tokens: Option<u32>,
+    /// How to draw; the seed is already chosen.
+    pub sampling: SamplingParams,
+    /// Stop sequences, at most four.
+    pub stop: Vec<String>,
+    /// Past this instant the job ends with `INFERENCE_TIMEOUT`.
+    pub deadline: Instant,
+    /// Go on without a reader, and keep the events for [`JobsHandle::resume`].
+    pub continue_on_disconnect: bool,
+    /// For logs.
+    pub correlation_id: String,
+}
+
+/// What a reader of a job's stream gets. `started` and everything behind it carries an SSE id,
+/// counted from 0; `Queued` is a comment without one.
+#[derive(Debug, Clone, PartialEq)]
+pub enum JobEvent {
+    /// Still in the queue: keep-alive.
+    Queued,
+    /// The job was given to the worker for the first time.
+    Started {
+        /// Wall clock, for people.
+        started_at: jiff::Timestamp,
+        /// Tokens of the prompt.
+        prompt_tokens: u32,
+        /// The seed in use.
+        seed: u64,
+    },
+    /// One generated token.
+    Token {
+        /// Text that became certain with it; may be empty.
+        text: String,
+        /// Index among generated tokens, from 0 without a gap.
+        index: u32,
+        /// Token id.
+        id: u32,
+    },
+    /// Last event of a job that ended by itself.
+    End {
+        /// Number of token events.
+        tokens_out: u32,
+        /// First to last token, milliseconds.
+        decode_time_ms: u64,
+        /// Time the engine spent in the steps that drew these tokens, microseconds.
+        engine_time_us: u64,
+        /// Why it ended.
+        stop: StopReason,
+        /// How often it was replayed after a crash.
+        replays: u32,
+    },
+    /// Last event of a job that could not go on.
+    Error {
+        /// Contract code.
+        code: ErrorCode,
+        /// What failed and what to do.
+        message: String,
+        /// Number of token events before it.
+        tokens_out: u32,
+    },
+}
+
+/// Why a job ended by itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StopReason {
+    /// End-of-generation token (not itself a token event).
+    Eos,
+    /// `max_tokens` reached.
+    MaxTokens,
+    /// One of the stop sequences appeared.
+    StopSequence(String),
+    /// No room left in the context.
+    ContextFull,
+}
+
+/// An event with its SSE id; comments have none.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Numbered {
+    /// Running from 0.
+    pub id: Option<u64>,
+    /// What happened.
+    pub event: JobEvent,
+}
+
+/// A reader's end of a job. Dropping it tells the dispatcher that the reader went away.
+#[derive(Debug)]
+pub struct JobStream {
+    /// Bounded; the dispatcher never waits for room in it. It ends after the terminal event.
+    pub events: mpsc::Receiver<Numbered>,
+    /// Closed with the stream: how the dispatcher learns of a reader that left.
+    _presence: oneshot::Sender<()>,
+}
+
+/// Why a job was not taken.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Refusal {
+    /// `JOB_EXISTS`, `QUEUE_FULL`, `DRAINING`, `WORKER_UNAVAILABLE`, `CONTEXT_LENGTH_EXCEEDED`.
+    pub code: ErrorCode,
+    /// With the values that matter.
+    pub message: String,
+    /// When to try again.
+    pub retry_after: Option<Duration>,
+}
+
+/// Answer to a cancellation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CancelStatus {
+    /// The job was in flight; its stream has its `CANCELLED` already.
+    Cancelling,
+    /// No such job in flight.
+    Unknown,
+}
+
+/// The service as health endpoints report it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ServiceState {
+    /// The first worker is being started or loads the model.
+    Starting {
+        /// Loading progress.
+        percent: u8,
+    },
+    /// A worker is ready.
+    Ready,
+    /// The worker died or hung; jobs are accepted and held.
+    Recovering,
+    /// Stopping: no new jobs.
+    Draining,
+    /// The worker can't be kept alive at present.
+    Unhealthy,
+}
+
+/// A consistent picture of the service, published by the dispatcher after every change.
+#[derive(Debug, Clone)]
+pub struct Snapshot {
+    /// What state the service is in.
+    pub state: ServiceState,
+    /// The present (or last) ready worker's account of itself.
+    pub worker: Option<Arc<WorkerInfo>>,
+    /// Process id of the present worker.
+    pub worker_pid: Option<u32>,
+    /// Counts workers spawned, from 1.
+    pub generation: u64,
+    /// Workers lost so far.
+    pub restarts: u64,
+    /// How the last lost worker ended: "signal 9 (SIGKILL)", "exit 12".
+    pub last_exit: Option<String>,
+    /// Jobs given to the worker.
+    pub running: u32,
+    /// Jobs waiting.
+    pub queued: u32,
+    /// A worker that holds running jobs has made no step for longer than its deadline.
+    pub stalled: bool,
+}
+
+/// What HTTP handlers hold. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct JobsHandle {
+    commands: mpsc::Sender<Command>,
+    snapshot: watch::Receiver<Arc<Snapshot>>,
+}
+
+/// Requests to the dispatcher.
+#[derive(Debug)]
+pub(crate) enum Command {
+    Submit { job: Box<NewJob>, reply: oneshot::Sender<Result<JobStream, Refusal>> },
+    Cancel { job_id: String, reply: oneshot::Sender<CancelStatus> },
+    Resume { job_id: String, after: Option<u64>, reply: oneshot::Sender<Option<JobStream>> },
+    Drain,
+}
+
+impl JobsHandle {
+    /// Hands a job over. Its stream yields `Queued` comments while it waits, then `Started`.
+    ///
+    /// # Errors
+    /// A [`Refusal`]; nothing of the job is kept then.
+    pub async fn submit(&self, job: NewJob) -> Result<JobStream, Refusal> {
+        let (reply, answer) = oneshot::channel();
+        let command = Command::Submit { job: Box::new(job), reply };
+        if self.commands.send(command).await.is_err() {
+            return Err(Refusal::stopped());
+        }
+        answer.await.unwrap_or_else(|_| Err(Refusal::stopped()))
+    }
+
+    /// Ends a job with `CANCELLED`; safe to repeat.
+    pub async fn cancel(&self, job_id: String) -> CancelStatus {
+        let (reply, answer) = oneshot::channel();
+        if self.commands.send(Command::Cancel { job_id, reply }).await.is_err() {
+            return CancelStatus::Unknown;
+        }
+        answer.await.unwrap_or(CancelStatus::Unknown)
+    }
+
+    /// The stream of a job started with `continue_on_disconnect`, behind the event `after`.
+    /// `None`: no such job, or its events are no longer held.
+    pub async fn resume(&self, job_id: String, after: Option<u64>) -> Option<JobStream> {
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(Command::Resume { job_id, after, reply }).await.ok()?;
+        answer.await.ok().flatten()
+    }
+
+    /// Begins draining; safe to repeat.
+    pub async fn drain(&self) {
+        // A dispatcher that is gone has drained.
+        let _ = self.commands.send(Command::Drain).await;
+    }
+
+    /// The latest picture, without waiting for anybody.
+    #[must_use]
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.snapshot.borrow().clone()
+    }
+}
+
+impl Refusal {
+    fn stopped() -> Self {
+        Self {
+            code: ErrorCode::Draining,
+            message: "the service is stopping; send the job to another instance".into(),
+            retry_after: Some(Duration::from_secs(5)),
+        }
+    }
+}
