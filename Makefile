@@ -1,0 +1,44 @@
+# The few recipes people type. CI calls `make test` and nothing else that tests.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+CARGO ?= cargo
+CARGO_DENY_VERSION := 0.20.2
+export CARGO_TERM_COLOR ?= auto
+
+.PHONY: help build run test lint fmt deny unit bench synth fetch-reference clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 20
+
+build: ## worker-orcd, cuda-worker and synth-model into target/release
+	$(CARGO) build --release --locked -p worker-orcd -p cuda-worker -p synth-model
+
+run: build ## start the service on the small model, show one request streaming, stay up
+	@python3 tools/demo/demo.py
+
+test: build lint unit ## everything that CI runs: format, lints, dependency policy, all tests
+	@echo "all checks done"
+
+lint: fmt deny
+	$(CARGO) clippy --release --locked --workspace --all-targets -- -D warnings
+
+fmt:
+	$(CARGO) fmt --all --check
+
+# Tests of all crates, among them tests/, which drives the two real processes.
+unit: build
+	$(CARGO) test --release --locked --workspace
+
+deny: ## dependency policy: licenses, sources, bans, advisories
+	@bash tools/ci/deny $(CARGO_DENY_VERSION)
+
+bench: build ## figures of docs/BENCHMARKS.md for this machine
+	@bash tools/bench/run
+
+fetch-reference: ## the reference model (491 MB), checked against its SHA-256
+	@bash tools/fetch-reference
+
+clean:
+	$(CARGO) clean
