@@ -2,4 +2,5 @@
 //! the worker process that owns the device.
 
 pub mod jobs;
+pub mod metrics;
 pub mod text;

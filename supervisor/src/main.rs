@@ -1,0 +1,3 @@
+//! Parse, bind, run.
+
+fn main() {}

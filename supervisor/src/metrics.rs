@@ -1,0 +1,328 @@
+//! What `GET /metrics` shows. The dispatcher counts as things happen; the gauges are taken from its
+//! snapshot when somebody scrapes.
+
+use std::time::Duration;
+
+use prometheus_client::encoding::text;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
+
+use crate::jobs::{ServiceState, Snapshot};
+
+/// The media type of [`Metrics::encode`]; scrapers of the older text format read it too.
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Bucket bounds in seconds: between two tokens.
+const INTER_TOKEN_S: [f64; 12] = [
+    0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0, 5.0,
+];
+/// Bucket bounds in seconds: from a request to its first token.
+const FIRST_TOKEN_S: [f64; 12] = [
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0,
+];
+/// Bucket bounds in seconds: whole requests, loads and failovers.
+const LONG_S: [f64; 12] = [
+    0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0,
+];
+
+/// A counter with one label.
+type ByLabel = Family<[(&'static str, String); 1], Counter>;
+
+/// All metrics of the service. Its methods cost an atomic addition or a short lock each, so that
+/// the dispatcher may call them for every token.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    jobs: ByLabel,
+    tokens: Counter,
+    first_token: Histogram,
+    inter_token: Histogram,
+    end_to_end: Histogram,
+    restarts: ByLabel,
+    replayed_jobs: Counter,
+    replayed_tokens: Counter,
+    failover: Histogram,
+    load: Histogram,
+    gauges: Gauges,
+}
+
+/// Values copied from the snapshot at scrape time.
+#[derive(Debug, Default)]
+struct Gauges {
+    ready: Gauge,
+    queued: Gauge,
+    running: Gauge,
+    vram_used: Gauge,
+    vram_total: Gauge,
+    generation: Gauge,
+    vllm_waiting: Gauge,
+    vllm_running: Gauge,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Metrics {
+    /// Everything at zero.
+    #[must_use]
+    pub fn new() -> Self {
+        let mut metrics = Self {
+            registry: Registry::default(),
+            jobs: ByLabel::default(),
+            tokens: Counter::default(),
+            first_token: Histogram::new(FIRST_TOKEN_S),
+            inter_token: Histogram::new(INTER_TOKEN_S),
+            end_to_end: Histogram::new(LONG_S),
+            restarts: ByLabel::default(),
+            replayed_jobs: Counter::default(),
+            replayed_tokens: Counter::default(),
+            failover: Histogram::new(LONG_S),
+            load: Histogram::new(LONG_S),
+            gauges: Gauges::default(),
+        };
+        metrics.register();
+        metrics
+    }
+
+    /// A job ended: "end" or the code of its error.
+    pub fn job_finished(&self, outcome: &str) {
+        self.jobs
+            .get_or_create(&[("outcome", outcome.to_owned())])
+            .inc();
+    }
+
+    /// `n` tokens were generated.
+    pub fn tokens(&self, n: u64) {
+        self.tokens.inc_by(n);
+    }
+
+    /// From submission to the first token.
+    pub fn first_token(&self, after: Duration) {
+        self.first_token.observe(after.as_secs_f64());
+    }
+
+    /// From one token of a job to its next.
+    pub fn inter_token(&self, after: Duration) {
+        self.inter_token.observe(after.as_secs_f64());
+    }
+
+    /// From submission to the last event.
+    pub fn end_to_end(&self, after: Duration) {
+        self.end_to_end.observe(after.as_secs_f64());
+    }
+
+    /// A worker was lost and another is needed; `cause` is "exit", "signal", "stalled" and the like.
+    pub fn restart(&self, cause: &str) {
+        self.restarts
+            .get_or_create(&[("cause", cause.to_owned())])
+            .inc();
+    }
+
+    /// Jobs were handed to a new worker, with so many tokens that had been sent already.
+    pub fn replayed(&self, jobs: u64, tokens: u64) {
+        self.replayed_jobs.inc_by(jobs);
+        self.replayed_tokens.inc_by(tokens);
+    }
+
+    /// From the loss of a worker until the next one takes jobs.
+    pub fn failover(&self, took: Duration) {
+        self.failover.observe(took.as_secs_f64());
+    }
+
+    /// From a worker's load request until it is ready.
+    pub fn load(&self, took: Duration) {
+        self.load.observe(took.as_secs_f64());
+    }
+
+    /// The text of a scrape, with the gauges as `snapshot` has them.
+    ///
+    /// # Errors
+    /// None in practice: writing into a `String` doesn't fail.
+    pub fn encode(&self, snapshot: &Snapshot) -> Result<String, std::fmt::Error> {
+        self.gauges.set(snapshot);
+        let mut out = String::new();
+        text::encode(&mut out, &self.registry)?;
+        Ok(out)
+    }
+
+    fn register(&mut self) {
+        let r = &mut self.registry;
+        r.register(
+            "orcd_jobs_finished",
+            "Jobs that ended, by outcome",
+            self.jobs.clone(),
+        );
+        r.register(
+            "orcd_tokens_generated",
+            "Tokens generated",
+            self.tokens.clone(),
+        );
+        let worker_restarts = "Workers lost and replaced, by cause";
+        r.register(
+            "orcd_worker_restarts",
+            worker_restarts,
+            self.restarts.clone(),
+        );
+        let replayed = "Running jobs handed to a new worker";
+        r.register("orcd_replayed_jobs", replayed, self.replayed_jobs.clone());
+        let replayed = "Tokens sent before a crash and processed again after it";
+        r.register(
+            "orcd_replayed_tokens",
+            replayed,
+            self.replayed_tokens.clone(),
+        );
+        for (name, help, histogram) in [
+            (
+                "orcd_first_token",
+                "Submission to first token",
+                &self.first_token,
+            ),
+            (
+                "orcd_inter_token",
+                "One token of a job to its next",
+                &self.inter_token,
+            ),
+            (
+                "orcd_job_duration",
+                "Submission to last event",
+                &self.end_to_end,
+            ),
+            (
+                "orcd_failover",
+                "Loss of a worker to the next one ready",
+                &self.failover,
+            ),
+            (
+                "orcd_model_load",
+                "Load request to ready worker",
+                &self.load,
+            ),
+        ] {
+            r.register_with_unit(name, help, Unit::Seconds, histogram.clone());
+        }
+        self.gauges.register(r);
+    }
+}
+
+impl Gauges {
+    fn register(&self, r: &mut Registry) {
+        for (name, help, gauge) in [
+            ("orcd_ready", "1 while a worker takes jobs", &self.ready),
+            (
+                "orcd_jobs_queued",
+                "Jobs waiting for a worker slot",
+                &self.queued,
+            ),
+            (
+                "orcd_jobs_running",
+                "Jobs given to the worker",
+                &self.running,
+            ),
+            (
+                "orcd_worker_generation",
+                "Workers spawned so far",
+                &self.generation,
+            ),
+            (
+                "vllm:num_requests_waiting",
+                "As orcd_jobs_queued",
+                &self.vllm_waiting,
+            ),
+            (
+                "vllm:num_requests_running",
+                "As orcd_jobs_running",
+                &self.vllm_running,
+            ),
+        ] {
+            r.register(name, help, gauge.clone());
+        }
+        let used = "Device memory taken by weights, KV cache and scratch";
+        r.register_with_unit("orcd_vram_used", used, Unit::Bytes, self.vram_used.clone());
+        r.register_with_unit(
+            "orcd_vram_total",
+            "Device memory",
+            Unit::Bytes,
+            self.vram_total.clone(),
+        );
+    }
+
+    fn set(&self, snapshot: &Snapshot) {
+        self.ready
+            .set(i64::from(snapshot.state == ServiceState::Ready));
+        self.queued.set(snapshot.queued.into());
+        self.running.set(snapshot.running.into());
+        self.vllm_waiting.set(snapshot.queued.into());
+        self.vllm_running.set(snapshot.running.into());
+        self.generation.set(saturated(snapshot.generation));
+        let memory = snapshot
+            .worker
+            .as_ref()
+            .map(|w| (w.memory_used, w.memory_total));
+        let (used, total) = memory.unwrap_or_default();
+        self.vram_used.set(saturated(used));
+        self.vram_total.set(saturated(total));
+    }
+}
+
+fn saturated(n: u64) -> i64 {
+    i64::try_from(n).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn snapshot() -> Snapshot {
+        Snapshot {
+            state: ServiceState::Ready,
+            worker: None,
+            worker_pid: Some(4),
+            generation: 2,
+            restarts: 1,
+            last_exit: None,
+            running: 3,
+            queued: 7,
+            stalled: false,
+        }
+    }
+
+    #[test]
+    fn scrape_shows_counts_and_the_snapshot() {
+        let metrics = Metrics::new();
+        metrics.job_finished("end");
+        metrics.job_finished("CANCELLED");
+        metrics.tokens(12);
+        metrics.first_token(Duration::from_millis(3));
+        metrics.restart("signal");
+        metrics.replayed(2, 40);
+        let text = metrics.encode(&snapshot()).unwrap();
+        for line in [
+            "orcd_jobs_finished_total{outcome=\"end\"} 1",
+            "orcd_jobs_finished_total{outcome=\"CANCELLED\"} 1",
+            "orcd_tokens_generated_total 12",
+            "orcd_first_token_seconds_bucket{le=\"0.005\"} 1",
+            "orcd_first_token_seconds_bucket{le=\"0.0025\"} 0",
+            "orcd_worker_restarts_total{cause=\"signal\"} 1",
+            "orcd_replayed_jobs_total 2",
+            "orcd_replayed_tokens_total 40",
+            "orcd_ready 1",
+            "orcd_jobs_queued 7",
+            "orcd_jobs_running 3",
+            "vllm:num_requests_waiting 7",
+            "vllm:num_requests_running 3",
+            "orcd_vram_used_bytes 0",
+        ] {
+            assert!(
+                text.lines().any(|l| l == line),
+                "missing {line:?} in:\n{text}"
+            );
+        }
+        assert!(text.ends_with("# EOF\n"));
+    }
+}
