@@ -1,0 +1,64 @@
+//! What a tensor's values are.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use orcd_shared::gguf::TensorInfo;
+
+use crate::blocks::Blocks;
+use crate::rng::Rng;
+
+/// Rows of tokens that a model should hardly ever say are this much weaker.
+const RARE_GAIN: f32 = 0.125;
+
+/// How a tensor is filled.
+#[derive(Clone, Debug)]
+pub(crate) enum Fill {
+    /// Mean 0, standard deviation `sigma`.
+    Matrix { sigma: f32 },
+    /// As a matrix of one row per token, but weak where the token is `rare`: the logits of control
+    /// and padding tokens stay near 0, so that a long generation doesn't end by chance.
+    Tokens { sigma: f32, rare: Arc<[bool]> },
+    /// Normally distributed about `mean`, F32; the value `peak` replaces a few.
+    Vector {
+        mean: f32,
+        sigma: f32,
+        peaks: Vec<f32>,
+    },
+}
+
+impl Fill {
+    /// Fills `out` with the rows `rows` of `tensor`.
+    pub(crate) fn rows(&self, seed: u64, tensor: &TensorInfo, rows: Range<u64>, out: &mut [u8]) {
+        // Lossless: a row fits in `out`.
+        let row_bytes = tensor.row_bytes() as usize;
+        for (row, out) in rows.zip(out.chunks_exact_mut(row_bytes)) {
+            let mut rng = Rng::for_row(seed, &tensor.name, row);
+            match self {
+                Fill::Matrix { sigma } => {
+                    Blocks::new(tensor.ty, *sigma).fill(&mut rng, 1.0, out);
+                }
+                Fill::Tokens { sigma, rare } => {
+                    let gain = if rare[row as usize] { RARE_GAIN } else { 1.0 };
+                    Blocks::new(tensor.ty, *sigma).fill(&mut rng, gain, out);
+                }
+                Fill::Vector { mean, sigma, peaks } => {
+                    vector(&mut rng, *mean, *sigma, peaks, out);
+                }
+            }
+        }
+    }
+}
+
+/// F32 values about `mean`, `peaks` at random places.
+fn vector(rng: &mut Rng, mean: f32, sigma: f32, peaks: &[f32], out: &mut [u8]) {
+    let values = out.as_chunks_mut::<4>().0;
+    for value in values.iter_mut() {
+        *value = (mean + sigma * rng.normal()).to_le_bytes();
+    }
+    // A vector has far fewer than 2^32 elements.
+    let n = values.len() as u32;
+    for peak in peaks {
+        values[rng.below(n) as usize] = peak.to_le_bytes();
+    }
+}

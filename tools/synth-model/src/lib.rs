@@ -1,0 +1,98 @@
+//! Writes GGUF files of a named [`Shape`] with random weights that behave: activations stay near
+//! one through every layer, attention is neither flat nor one-hot, logits have a standard deviation
+//! of about 2.5. The weights are made directly in the block formats, so no quantiser is needed.
+//!
+//! The bytes are a function of shape, vocabulary, template and seed alone: the same on any machine
+//! and with any number of threads.
+
+mod blocks;
+mod builtin;
+mod fill;
+mod metadata;
+mod plan;
+mod rng;
+mod shape;
+mod vocab;
+mod writer;
+
+use std::path::{Path, PathBuf};
+
+use orcd_shared::gguf::GgufError;
+
+pub use shape::{Mix, Shape};
+pub use vocab::Vocab;
+pub use writer::Written;
+
+/// What a file gets besides its shape.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The vocabulary; `None` for the built-in one of the shape's size.
+    pub vocab: Option<Vocab>,
+    /// The chat template; `None` for the vocabulary's own, if it has one.
+    pub template: Option<String>,
+    /// What the weights follow from.
+    pub seed: u64,
+    /// Threads to use; 0 for one per core.
+    pub threads: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            vocab: None,
+            template: None,
+            seed: 1,
+            threads: 0,
+        }
+    }
+}
+
+/// Why a file could not be made.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SynthError {
+    /// A vocabulary of another size than the shape needs.
+    #[error("shape {shape} needs a vocabulary of {wanted} tokens, the one given has {found}")]
+    VocabSize {
+        /// The shape's name.
+        shape: String,
+        /// Tokens needed.
+        wanted: usize,
+        /// Tokens found.
+        found: usize,
+    },
+    /// A built-in vocabulary smaller than its 256 bytes, merges and special tokens.
+    #[error("the built-in vocabulary needs at least {least} tokens, the shape has {wanted}")]
+    VocabTooSmall {
+        /// Tokens needed.
+        least: usize,
+        /// Tokens the shape has.
+        wanted: usize,
+    },
+    /// A vocabulary that could not be read, or a layout that isn't possible.
+    #[error(transparent)]
+    Gguf(#[from] GgufError),
+    /// The file could not be written.
+    #[error("{path}: cannot write: {source}")]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// The system's answer.
+        source: std::io::Error,
+    },
+}
+
+/// Writes a file of `shape` to `path`, which it replaces when the new one is complete.
+///
+/// # Errors
+/// A vocabulary of the wrong size, a type whose blocks don't fit the shape's rows, and I/O errors.
+pub fn write(shape: &Shape, options: &Options, path: &Path) -> Result<Written, SynthError> {
+    let mut vocab = match &options.vocab {
+        Some(vocab) => vocab.clone(),
+        None => Vocab::builtin(shape)?,
+    };
+    vocab.adapt(shape)?;
+    let metadata = metadata::metadata(shape, &vocab, options.template.as_deref())?;
+    let tensors = plan::plan(shape, &vocab);
+    writer::write(&metadata, &tensors, options, path)
+}

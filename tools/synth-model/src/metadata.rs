@@ -1,0 +1,74 @@
+//! A shape's keys, in the order of the published reference file.
+
+use orcd_shared::gguf::{Metadata, TensorType, Value};
+
+use crate::SynthError;
+use crate::shape::{Mix, Shape};
+use crate::vocab::Vocab;
+
+pub(crate) fn metadata(
+    shape: &Shape,
+    vocab: &Vocab,
+    template: Option<&str>,
+) -> Result<Metadata, SynthError> {
+    let mut m = Metadata::new();
+    let string = |s: &str| Value::String(s.to_owned());
+    m.insert("general.architecture", string(shape.arch))?;
+    m.insert("general.type", string("model"))?;
+    m.insert("general.name", string(&shape.name))?;
+    for (key, value) in shape.general {
+        m.insert(*key, string(value))?;
+    }
+    for (key, value) in hyperparameters(shape) {
+        m.insert(format!("{}.{key}", shape.arch), value)?;
+    }
+    if shape.redundant_keys {
+        // Lossless: far fewer than 2^32 tokens.
+        m.insert(
+            format!("{}.vocab_size", shape.arch),
+            Value::U32(vocab.len() as u32),
+        )?;
+        let key = format!("{}.rope.dimension_count", shape.arch);
+        m.insert(key, Value::U32(shape.head_dim()))?;
+    }
+    m.insert("general.file_type", Value::U32(file_type(shape.mix)))?;
+    vocab.write(&mut m)?;
+    if let Some(template) = template.or(vocab.template.as_deref()) {
+        m.insert("tokenizer.chat_template", string(template))?;
+    }
+    m.insert("general.quantization_version", Value::U32(2))?;
+    Ok(m)
+}
+
+fn hyperparameters(shape: &Shape) -> [(&'static str, Value); 8] {
+    [
+        ("block_count", Value::U32(shape.layers)),
+        ("context_length", Value::U32(shape.context)),
+        ("embedding_length", Value::U32(shape.hidden)),
+        ("feed_forward_length", Value::U32(shape.ffn)),
+        ("attention.head_count", Value::U32(shape.heads)),
+        ("attention.head_count_kv", Value::U32(shape.kv_heads)),
+        ("rope.freq_base", Value::F32(shape.rope_freq_base)),
+        (
+            "attention.layer_norm_rms_epsilon",
+            Value::F32(shape.rms_eps),
+        ),
+    ]
+}
+
+/// llama.cpp's number for a file's mix of types.
+fn file_type(mix: Mix) -> u32 {
+    match mix {
+        Mix::Reference | Mix::Q4KM | Mix::KQuants | Mix::One(TensorType::Q4K) => 15,
+        Mix::One(TensorType::F32) => 0,
+        Mix::One(TensorType::F16) => 1,
+        Mix::One(TensorType::Q4_0) => 2,
+        Mix::One(TensorType::Q4_1) => 3,
+        Mix::Legacy | Mix::One(TensorType::Q8_0) => 7,
+        Mix::One(TensorType::Q5_0) => 8,
+        Mix::One(TensorType::Q5_1) => 9,
+        Mix::One(TensorType::Q5K) => 17,
+        Mix::One(TensorType::Q6K) => 18,
+        Mix::One(TensorType::BF16) => 32,
+    }
+}

@@ -1,0 +1,128 @@
+//! Which tensors a shape has, in file order, and how each is filled.
+
+use std::sync::Arc;
+
+use orcd_shared::gguf::TensorType;
+use orcd_shared::gguf::write::TensorSpec;
+
+use crate::fill::Fill;
+use crate::shape::{Role, Shape};
+use crate::vocab::Vocab;
+
+/// Mean of `output_norm`, as in the reference model.
+const OUTPUT_NORM: f32 = 7.0;
+/// Standard deviation of the logits.
+const LOGIT_SIGMA: f32 = 2.5;
+/// Keys are larger than queries, so that attention picks tokens out instead of averaging.
+const KEY_GAIN: f32 = 1.5;
+/// An average of values is smaller than a value; this keeps the context's part in the sum up.
+const ATTN_OUTPUT_GAIN: f32 = 2.0;
+
+/// A tensor and its contents.
+pub(crate) struct Planned {
+    pub(crate) spec: TensorSpec,
+    pub(crate) fill: Fill,
+}
+
+/// The tensors of `shape`: output, embedding, blocks, last norm.
+pub(crate) fn plan(shape: &Shape, vocab: &Vocab) -> Vec<Planned> {
+    // The embedding has the output's deviation in any case, for it may be the output. It is small
+    // against what the blocks add, so a tied model doesn't just repeat its last token.
+    let sigma = LOGIT_SIGMA / (OUTPUT_NORM * (shape.hidden as f32).sqrt());
+    let rare: Arc<[bool]> = vocab.rare().into();
+    let tokens = |name: &str, role| {
+        let fill = Fill::Tokens {
+            sigma,
+            rare: rare.clone(),
+        };
+        let ne = [shape.hidden.into(), rare.len() as u64];
+        planned(name, &ne, shape.ty(role, 0), fill)
+    };
+    let mut out = Vec::new();
+    if !shape.tied {
+        out.push(tokens("output.weight", Role::Output));
+    }
+    out.push(tokens("token_embd.weight", Role::Embedding));
+    shape
+        .block_order()
+        .into_iter()
+        .for_each(|layer| block(shape, layer, &mut out));
+    // The reference model's largest is 16.75.
+    out.push(vector(
+        "output_norm.weight",
+        shape.hidden,
+        OUTPUT_NORM,
+        1.0,
+        vec![16.75],
+    ));
+    out
+}
+
+/// One block's tensors, in the order of the names they were converted from.
+fn block(shape: &Shape, layer: u32, out: &mut Vec<Planned>) {
+    let (hidden, ffn) = (shape.hidden, shape.ffn);
+    let kv = shape.kv_heads * shape.head_dim();
+    let name = |part: &str| format!("blk.{layer}.{part}");
+    let matrix = |part: &str, role, ne0: u32, ne1: u32, gain: f32| {
+        let sigma = gain / (ne0 as f32).sqrt();
+        planned(
+            &name(part),
+            &[ne0.into(), ne1.into()],
+            shape.ty(role, layer),
+            Fill::Matrix { sigma },
+        )
+    };
+    let norm = |part: &str| vector(&name(part), hidden, 1.0, 0.1, vec![]);
+    let bias = |part: &str, n: u32, sigma: f32, peaks: &[f32]| {
+        shape
+            .qkv_bias
+            .then(|| vector(&name(part), n, 0.0, sigma, peaks.to_vec()))
+    };
+    out.push(norm("attn_norm.weight"));
+    out.push(matrix("ffn_down.weight", Role::Down, ffn, hidden, 1.0));
+    out.push(matrix("ffn_gate.weight", Role::Gate, hidden, ffn, 1.0));
+    out.push(matrix("ffn_up.weight", Role::Up, hidden, ffn, 1.0));
+    out.push(norm("ffn_norm.weight"));
+    out.extend(bias("attn_k.bias", kv, 0.3, &[]));
+    out.push(matrix("attn_k.weight", Role::K, hidden, kv, KEY_GAIN));
+    out.push(matrix(
+        "attn_output.weight",
+        Role::AttnOutput,
+        hidden,
+        hidden,
+        ATTN_OUTPUT_GAIN,
+    ));
+    out.extend(bias("attn_q.bias", hidden, 0.5, q_peaks(layer)));
+    out.push(matrix("attn_q.weight", Role::Q, hidden, hidden, 1.0));
+    out.extend(bias("attn_v.bias", kv, 0.1, &[]));
+    out.push(matrix("attn_v.weight", Role::V, hidden, kv, 1.0));
+}
+
+/// The reference model has a few query biases that dwarf the rest, down to -34.
+fn q_peaks(layer: u32) -> &'static [f32] {
+    if layer == 0 {
+        &[-34.0, 8.0, -6.0]
+    } else {
+        &[8.0, -6.0]
+    }
+}
+
+fn vector(name: &str, n: u32, mean: f32, sigma: f32, peaks: Vec<f32>) -> Planned {
+    planned(
+        name,
+        &[n.into()],
+        TensorType::F32,
+        Fill::Vector { mean, sigma, peaks },
+    )
+}
+
+fn planned(name: &str, ne: &[u64], ty: TensorType, fill: Fill) -> Planned {
+    Planned {
+        spec: TensorSpec {
+            name: name.to_owned(),
+            ne: ne.to_vec(),
+            ty,
+        },
+        fill,
+    }
+}

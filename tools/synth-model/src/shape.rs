@@ -1,0 +1,220 @@
+//! The shapes that can be written.
+
+use orcd_shared::gguf::TensorType;
+
+/// Dimensions, constants and types of a model.
+#[derive(Clone, Debug)]
+pub struct Shape {
+    /// Name it is asked for by; also `general.name`.
+    pub name: String,
+    /// `general.architecture`: `qwen2` or `llama`.
+    pub arch: &'static str,
+    /// Blocks.
+    pub layers: u32,
+    /// Elements of the residual stream.
+    pub hidden: u32,
+    /// Elements inside the feed-forward part.
+    pub ffn: u32,
+    /// Query heads; a head has `hidden / heads` elements.
+    pub heads: u32,
+    /// Key and value heads.
+    pub kv_heads: u32,
+    /// Longest context in tokens.
+    pub context: u32,
+    /// Base of the rotary embedding.
+    pub rope_freq_base: f32,
+    /// Epsilon of RMSNorm.
+    pub rms_eps: f32,
+    /// Biases on q, k and v.
+    pub qkv_bias: bool,
+    /// No `output.weight`: the embedding is used.
+    pub tied: bool,
+    /// Writes `vocab_size` and `rope.dimension_count`, which qwen2 files lack.
+    pub redundant_keys: bool,
+    /// Tokens of the built-in vocabulary.
+    pub vocab_size: usize,
+    /// Requires another vocabulary to have `vocab_size` tokens too, and names the reference
+    /// model's special tokens in it.
+    pub reference_vocab: bool,
+    /// Further `general.` strings behind `general.name`.
+    pub general: &'static [(&'static str, &'static str)],
+    /// Types of the matrices.
+    pub mix: Mix,
+}
+
+/// How the types of a file's matrices are chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mix {
+    /// The published Qwen2.5-0.5B Q4_K_M: legacy types where rows are no multiple of 256.
+    Reference,
+    /// Q4_K_M of a model with rows that are.
+    Q4KM,
+    /// Q4_K, Q5_K and Q6_K in turn.
+    KQuants,
+    /// F16, BF16 and every type with blocks of 32 in turn.
+    Legacy,
+    /// One type for all.
+    One(TensorType),
+}
+
+/// A matrix's place in the model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    Embedding,
+    Output,
+    Q,
+    K,
+    V,
+    AttnOutput,
+    Gate,
+    Up,
+    Down,
+}
+
+impl Shape {
+    /// The names that [`named`](Self::named) knows.
+    pub const NAMES: [&'static str; 5] = [
+        "qwen2.5-0.5b-instruct-q4_k_m",
+        "tiny-reference",
+        "tiny-qwen2",
+        "tiny-llama",
+        "tiny-tied",
+    ];
+
+    /// The shape called `name`.
+    pub fn named(name: &str) -> Option<Shape> {
+        Some(match name {
+            "qwen2.5-0.5b-instruct-q4_k_m" => reference(),
+            "tiny-reference" => Shape {
+                name: name.to_owned(),
+                layers: 2,
+                vocab_size: 512,
+                reference_vocab: false,
+                general: &[],
+                ..reference()
+            },
+            "tiny-qwen2" => tiny(name, Mix::KQuants),
+            "tiny-llama" => Shape {
+                arch: "llama",
+                heads: 8,
+                kv_heads: 4,
+                rope_freq_base: 10_000.0,
+                rms_eps: 1e-5,
+                qkv_bias: false,
+                redundant_keys: true,
+                ..tiny(name, Mix::Legacy)
+            },
+            "tiny-tied" => Shape {
+                tied: true,
+                ..tiny(name, Mix::Q4KM)
+            },
+            _ => return None,
+        })
+    }
+
+    /// The same shape with every matrix stored as `ty`; the name says so.
+    pub fn with_type(self, ty: TensorType) -> Shape {
+        Shape {
+            name: format!("{}-{ty}", self.name),
+            mix: Mix::One(ty),
+            ..self
+        }
+    }
+
+    /// Elements of a head.
+    pub fn head_dim(&self) -> u32 {
+        self.hidden / self.heads
+    }
+
+    /// Type of a matrix in block `layer` (0 for those outside of blocks).
+    pub(crate) fn ty(&self, role: Role, layer: u32) -> TensorType {
+        use TensorType::{BF16, F16, Q4_0, Q4_1, Q4K, Q5_0, Q5_1, Q5K, Q6K, Q8_0};
+        let more = self.has_more_bits(layer);
+        match self.mix {
+            Mix::One(ty) => ty,
+            Mix::Reference => match role {
+                Role::Output => Q8_0,
+                Role::V if more => Q8_0,
+                Role::Down if more => Q6K,
+                Role::Down => Q4K,
+                _ => Q5_0,
+            },
+            Mix::Q4KM => match role {
+                Role::Output => Q6K,
+                Role::Embedding if self.tied => Q6K,
+                Role::V | Role::Down if more => Q6K,
+                _ => Q4K,
+            },
+            // By layer as well, so that every role gets every type.
+            Mix::KQuants => [Q4K, Q5K, Q6K][(role as usize + layer as usize) % 3],
+            Mix::Legacy => {
+                let types = [Q8_0, F16, Q4_0, Q4_1, Q5_0, Q5_1, BF16];
+                types[(role as usize + layer as usize) % types.len()]
+            }
+        }
+    }
+
+    /// Blocks whose `attn_v` and `ffn_down` get more bits in a Q4_K_M file: the first and the last
+    /// eighth and every third between, counted in the order in which the blocks stand in the file.
+    fn has_more_bits(&self, layer: u32) -> bool {
+        let n = self.layers as usize;
+        let place = self
+            .block_order()
+            .iter()
+            .position(|&l| l == layer)
+            .unwrap_or_default();
+        place < n / 8 || place >= 7 * n / 8 || (place - n / 8) % 3 == 2
+    }
+
+    /// Blocks in file order: by name, so 10 stands before 2, as in files converted from sorted
+    /// safetensors.
+    pub(crate) fn block_order(&self) -> Vec<u32> {
+        let mut layers: Vec<u32> = (0..self.layers).collect();
+        layers.sort_by_key(u32::to_string);
+        layers
+    }
+}
+
+fn reference() -> Shape {
+    Shape {
+        name: "qwen2.5-0.5b-instruct".to_owned(),
+        arch: "qwen2",
+        layers: 24,
+        hidden: 896,
+        ffn: 4864,
+        heads: 14,
+        kv_heads: 2,
+        context: 32_768,
+        rope_freq_base: 1_000_000.0,
+        rms_eps: 1e-6,
+        qkv_bias: true,
+        tied: false,
+        redundant_keys: false,
+        vocab_size: 151_936,
+        reference_vocab: true,
+        general: &[
+            ("general.version", "v0.1"),
+            ("general.finetune", "qwen2.5-0.5b-instruct"),
+            ("general.size_label", "630M"),
+        ],
+        mix: Mix::Reference,
+    }
+}
+
+/// Two layers, 256 wide: rows of one super-block, two of them in `ffn_down`.
+fn tiny(name: &str, mix: Mix) -> Shape {
+    Shape {
+        name: name.to_owned(),
+        layers: 2,
+        hidden: 256,
+        ffn: 512,
+        heads: 4,
+        kv_heads: 2,
+        context: 2048,
+        vocab_size: 512,
+        reference_vocab: false,
+        general: &[],
+        mix,
+        ..reference()
+    }
+}
