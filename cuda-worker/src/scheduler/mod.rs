@@ -1,0 +1,264 @@
+//! Which jobs run and what each step holds. It decides between steps and never waits: the engine
+//! is called through [`StepEngine`], everything it has to say is appended to a list of messages.
+//!
+//! **Invariant.** Nothing here may change a job's tokens: batch, slot, chunk sizes and the order of
+//! jobs decide only when a token is drawn.
+
+pub mod pace;
+pub mod plan;
+pub mod rules;
+mod sequence;
+pub mod step_engine;
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use orcd_shared::error::ErrorCode;
+use orcd_shared::exit;
+use orcd_shared::job::{JobKey, JobSpec};
+use orcd_shared::protocol::message::{StepReport, ToSupervisor};
+
+use pace::Pace;
+use sequence::Sequence;
+use step_engine::{EngineError, StepEngine};
+
+/// What the loaded model and engine allow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Sequences at once, at least 1.
+    pub slots: u32,
+    /// Tokens per sequence, prompt and output.
+    pub context: u32,
+    /// Tokens in the vocabulary.
+    pub vocab_size: u32,
+    /// Most tokens in one step, at least `slots`.
+    pub max_batch_tokens: u32,
+}
+
+/// The process has to end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fatal {
+    /// As the client sees it.
+    pub code: ErrorCode,
+    /// What failed.
+    pub message: String,
+    /// Exit code, one of [`exit::worker`].
+    pub exit: u8,
+}
+
+impl Fatal {
+    /// An error that no single job can be blamed for. A broken precondition or missing memory
+    /// inside a step are bugs of this process: jobs were checked and memory was reserved before.
+    fn of(call: &str, error: &EngineError) -> Self {
+        let (code, exit) = match error {
+            EngineError::Device(_) => (ErrorCode::CudaError, exit::worker::DEVICE_LOST),
+            EngineError::Invalid(_) | EngineError::OutOfMemory(_) => {
+                (ErrorCode::Internal, exit::worker::INTERNAL)
+            }
+        };
+        Self { code, message: format!("{call}: {error}"), exit }
+    }
+}
+
+/// All jobs of this worker.
+#[derive(Debug)]
+pub struct Scheduler {
+    limits: Limits,
+    /// Ids that end generation.
+    end_tokens: Vec<u32>,
+    /// Jobs without a slot, first come first served.
+    waiting: VecDeque<JobSpec>,
+    /// Jobs in slots, oldest first.
+    running: Vec<Sequence>,
+    /// Prompt tokens per step.
+    pace: Pace,
+    /// Steps finished.
+    steps: u64,
+    /// Tokens of the last step, kept for its allocation.
+    drawn: Vec<u32>,
+}
+
+impl Scheduler {
+    /// A scheduler without jobs. `max_batch_tokens` below `slots` is raised to it: each running
+    /// job moves on in each step.
+    #[must_use]
+    pub fn new(mut limits: Limits, end_tokens: Vec<u32>) -> Self {
+        limits.max_batch_tokens = limits.max_batch_tokens.max(limits.slots);
+        Self {
+            limits,
+            end_tokens,
+            waiting: VecDeque::new(),
+            running: Vec::new(),
+            pace: Pace::new(limits.max_batch_tokens as usize),
+            steps: 0,
+            drawn: Vec::new(),
+        }
+    }
+
+    /// Jobs in slots.
+    #[must_use]
+    pub fn running(&self) -> usize {
+        self.running.len()
+    }
+
+    /// Jobs without a slot.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// Steps finished since start.
+    #[must_use]
+    pub fn steps(&self) -> u64 {
+        self.steps
+    }
+
+    /// Whether there is nothing to do until a command comes.
+    #[must_use]
+    pub fn idle(&self) -> bool {
+        self.running.is_empty() && self.waiting.is_empty()
+    }
+
+    /// Takes a job, or reports why not. It gets its slot in [`Self::admit`].
+    pub fn submit(&mut self, job: JobSpec, out: &mut Vec<ToSupervisor>) {
+        if let Err(refusal) = rules::check(&job, &self.limits) {
+            out.push(failed(job.key, refusal.code, refusal.message));
+        } else if self.knows(job.key) {
+            let message = format!("job key {} is in use: the supervisor gave it out twice", job.key);
+            out.push(failed(job.key, ErrorCode::Internal, message));
+        } else {
+            self.waiting.push_back(job);
+        }
+    }
+
+    fn knows(&self, key: JobKey) -> bool {
+        self.running.iter().any(|s| s.key == key) || self.waiting.iter().any(|j| j.key == key)
+    }
+
+    /// Abandons a job, wherever it is, and says so, also when there is no such job (any more): the
+    /// supervisor waits for the answer.
+    ///
+    /// # Errors
+    /// The engine could not give the slot back.
+    pub fn cancel<E: StepEngine>(
+        &mut self,
+        key: JobKey,
+        engine: &mut E,
+        out: &mut Vec<ToSupervisor>,
+    ) -> Result<(), Fatal> {
+        self.waiting.retain(|job| job.key != key);
+        if let Some(at) = self.running.iter().position(|s| s.key == key) {
+            let sequence = self.running.remove(at);
+            close(engine, sequence.slot)?;
+        }
+        out.push(ToSupervisor::Cancelled(key));
+        Ok(())
+    }
+
+    /// Gives free slots to waiting jobs, oldest first. A job whose KV cache finds no memory fails
+    /// at once, also while other jobs hold memory that they will give back: the client learns it
+    /// now and can retry, and the queue behind the job is not held up by its size.
+    ///
+    /// # Errors
+    /// The engine failed for another reason than memory.
+    pub fn admit<E: StepEngine>(
+        &mut self,
+        engine: &mut E,
+        out: &mut Vec<ToSupervisor>,
+    ) -> Result<(), Fatal> {
+        while let Some(slot) = self.free_slot() {
+            let Some(job) = self.waiting.pop_front() else { break };
+            let positions = job.max_positions().min(u64::from(self.limits.context));
+            // At most the context, a u32.
+            let positions = u32::try_from(positions).unwrap_or(self.limits.context);
+            match engine.open(slot, positions) {
+                Ok(()) => self.running.push(Sequence::new(job, slot)),
+                Err(EngineError::OutOfMemory(message)) => {
+                    out.push(failed(job.key, ErrorCode::VramOom, message));
+                }
+                Err(error) => return Err(Fatal::of("opening a sequence", &error)),
+            }
+        }
+        Ok(())
+    }
+
+    fn free_slot(&self) -> Option<u32> {
+        (0..self.limits.slots).find(|&slot| self.running.iter().all(|s| s.slot != slot))
+    }
+
+    /// One batched step of all running jobs: the next token of those that are generating, the next
+    /// part of the prompt of the others. Jobs that are done leave their slots. Without running
+    /// jobs nothing happens.
+    ///
+    /// # Errors
+    /// The step failed. None of its tokens are in `out`, and the process has to end.
+    pub fn step<E: StepEngine>(
+        &mut self,
+        engine: &mut E,
+        out: &mut Vec<ToSupervisor>,
+    ) -> Result<(), Fatal> {
+        if self.running.is_empty() {
+            return Ok(());
+        }
+        let pending: Vec<usize> = self.running.iter().map(Sequence::pending).collect();
+        let most = self.limits.max_batch_tokens as usize;
+        let takes = plan::share(&pending, most, self.pace.tokens());
+
+        let moving = self.running.iter().zip(&takes).filter(|&(_, &take)| take > 0);
+        let chunks: Vec<_> = moving.map(|(sequence, &take)| sequence.chunk(take)).collect();
+        let began = Instant::now();
+        let result = engine.step(&chunks, &mut self.drawn);
+        let took = began.elapsed();
+        result.map_err(|error| Fatal::of("engine step", &error))?;
+        if self.drawn.len() != chunks.len() {
+            let message = format!("{} results for {} chunks", self.drawn.len(), chunks.len());
+            return Err(Fatal::of("engine step", &EngineError::Invalid(message)));
+        }
+        drop(chunks);
+
+        self.steps += 1;
+        let mut report = StepReport {
+            step: self.steps,
+            step_us: u32::try_from(took.as_micros()).unwrap_or(u32::MAX),
+            prefill_tokens: 0,
+            tokens: Vec::with_capacity(takes.len()),
+        };
+        let prefill = self.take_results(&takes, &mut report);
+        self.pace.learn(prefill, took);
+        let done = report.tokens.iter().filter(|t| t.finish.is_some()).map(|t| t.key);
+        let done: Vec<JobKey> = done.collect();
+        out.push(ToSupervisor::Step(report));
+        self.retire(&done, engine)
+    }
+
+    /// Moves the sequences on by what the step brought; returns the prompt tokens in it.
+    fn take_results(&mut self, takes: &[usize], report: &mut StepReport) -> usize {
+        let moving = self.running.iter_mut().zip(takes).filter(|&(_, &take)| take > 0);
+        let mut prefill = 0;
+        for ((sequence, &take), &drawn) in moving.zip(&self.drawn) {
+            let (given, token) =
+                sequence.advance(take, drawn, &self.end_tokens, self.limits.context);
+            prefill += given;
+            report.tokens.extend(token);
+        }
+        report.prefill_tokens = u32::try_from(prefill).unwrap_or(u32::MAX);
+        prefill
+    }
+
+    fn retire<E: StepEngine>(&mut self, done: &[JobKey], engine: &mut E) -> Result<(), Fatal> {
+        for key in done {
+            if let Some(at) = self.running.iter().position(|s| s.key == *key) {
+                close(engine, self.running.remove(at).slot)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn close<E: StepEngine>(engine: &mut E, slot: u32) -> Result<(), Fatal> {
+    engine.close(slot).map_err(|error| Fatal::of("closing a sequence", &error))
+}
+
+fn failed(key: JobKey, code: ErrorCode, message: String) -> ToSupervisor {
+    ToSupervisor::JobFailed { key, code, message }
+}

@@ -1,0 +1,117 @@
+//! What a job must be to be taken, and when it is done. Pure.
+
+use orcd_shared::error::ErrorCode;
+use orcd_shared::job::{Finish, JobSpec};
+use orcd_shared::sampling::SamplingParams;
+
+use super::Limits;
+
+/// Why a job is not taken, as the client sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// The code.
+    pub code: ErrorCode,
+    /// What is wrong, with which value.
+    pub message: String,
+}
+
+impl Refusal {
+    fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self { code, message: message.into() }
+    }
+}
+
+/// Checks everything the engine relies on, so that a bad job never reaches it: there a broken
+/// precondition would end the process for everybody.
+///
+/// What a client can get wrong is its own error; what only a supervisor out of step with this
+/// worker's model can get wrong is `INTERNAL`.
+///
+/// # Errors
+/// The first thing wrong with the job.
+pub fn check(job: &JobSpec, limits: &Limits) -> Result<(), Refusal> {
+    let context = limits.context as usize;
+    if job.prompt.is_empty() {
+        return Err(Refusal::new(ErrorCode::InvalidRequest, "the prompt holds no token"));
+    }
+    if job.max_tokens == 0 {
+        return Err(Refusal::new(ErrorCode::InvalidRequest, "max_tokens is 0; ask for at least 1"));
+    }
+    check_sampling(&job.sampling)?;
+    if job.prompt.len() >= context {
+        return Err(Refusal::new(
+            ErrorCode::ContextLengthExceeded,
+            format!("prompt of {} tokens leaves no room in {context} of context", job.prompt.len()),
+        ));
+    }
+    if job.emitted.len() > job.max_tokens as usize || job.prompt.len() + job.emitted.len() > context
+    {
+        return Err(Refusal::new(
+            ErrorCode::Internal,
+            format!(
+                "replay of {} tokens behind a prompt of {} is longer than max_tokens {} or context {context}",
+                job.emitted.len(),
+                job.prompt.len(),
+                job.max_tokens
+            ),
+        ));
+    }
+    let mut ids = job.prompt.iter().chain(&job.emitted);
+    if let Some(id) = ids.find(|&&id| id >= limits.vocab_size) {
+        return Err(Refusal::new(
+            ErrorCode::Internal,
+            format!("token id {id} is outside the vocabulary of {}", limits.vocab_size),
+        ));
+    }
+    Ok(())
+}
+
+/// NaN fails every range, so that it is refused too.
+fn check_sampling(s: &SamplingParams) -> Result<(), Refusal> {
+    let wrong = |name: &str, value: f32, bounds: &str| {
+        Err(Refusal::new(ErrorCode::InvalidRequest, format!("{name} {value} is not in {bounds}")))
+    };
+    if !(0.0..=2.0).contains(&s.temperature) {
+        return wrong("temperature", s.temperature, "0..=2");
+    }
+    if !(s.top_p > 0.0 && s.top_p <= 1.0) {
+        return wrong("top_p", s.top_p, "0<p<=1");
+    }
+    if !(0.0..=1.0).contains(&s.min_p) {
+        return wrong("min_p", s.min_p, "0..=1");
+    }
+    if !(s.repetition_penalty > 0.0 && s.repetition_penalty <= 2.0) {
+        return wrong("repetition_penalty", s.repetition_penalty, "0<r<=2");
+    }
+    Ok(())
+}
+
+/// Where a sequence stands after a draw.
+#[derive(Debug, Clone, Copy)]
+pub struct Progress {
+    /// Tokens generated so far, the drawn one included.
+    pub generated: u32,
+    /// Most tokens to generate.
+    pub max_tokens: u32,
+    /// Positions taken: prompt and generated, the drawn one included.
+    pub positions: usize,
+    /// Positions there are.
+    pub context: u32,
+}
+
+/// Whether the drawn token is the job's last. Prompt and output together take at most `context`
+/// positions, so the token on the last position ends the job. When several ends meet, the one
+/// that says most about the text wins: an end token, then the client's own limit, then the
+/// context.
+#[must_use]
+pub fn finish(id: u32, end_tokens: &[u32], at: Progress) -> Option<Finish> {
+    if end_tokens.contains(&id) {
+        Some(Finish::Eos)
+    } else if at.generated >= at.max_tokens {
+        Some(Finish::MaxTokens)
+    } else if at.positions >= at.context as usize {
+        Some(Finish::ContextFull)
+    } else {
+        None
+    }
+}

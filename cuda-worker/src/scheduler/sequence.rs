@@ -1,0 +1,93 @@
+//! One running job: its tokens in position order, and how far the engine is with them.
+
+use orcd_shared::job::{JobKey, JobSpec};
+use orcd_shared::protocol::message::StepToken;
+use orcd_shared::sampling::SamplingParams;
+
+use super::rules::{self, Progress};
+use super::step_engine::Chunk;
+
+/// A job in a slot. What it has to do next follows from two numbers: the tokens it has and those
+/// the engine has processed. A prompt, a replayed prompt and a single drawn token differ only in
+/// how many are pending.
+#[derive(Debug)]
+pub(super) struct Sequence {
+    /// The job's name on the link.
+    pub(super) key: JobKey,
+    /// Where the engine keeps it.
+    pub(super) slot: u32,
+    /// Prompt, then replayed and drawn tokens.
+    tokens: Vec<u32>,
+    /// Tokens the engine has processed.
+    processed: usize,
+    /// Tokens known before the first draw: prompt and replayed ones.
+    given: usize,
+    /// Index of the next token to be drawn.
+    next_index: u32,
+    max_tokens: u32,
+    sampling: SamplingParams,
+}
+
+impl Sequence {
+    /// The last emitted token is left out: it is drawn again and reported, so that the supervisor
+    /// can compare it with the one that it sent.
+    pub(super) fn new(job: JobSpec, slot: u32) -> Self {
+        let replayed = job.emitted.len().saturating_sub(1);
+        let mut tokens = job.prompt;
+        tokens.extend_from_slice(&job.emitted[..replayed]);
+        Self {
+            key: job.key,
+            slot,
+            processed: 0,
+            given: tokens.len(),
+            tokens,
+            next_index: u32::try_from(replayed).unwrap_or(u32::MAX),
+            max_tokens: job.max_tokens,
+            sampling: job.sampling,
+        }
+    }
+
+    /// Tokens not processed yet, at least 1.
+    pub(super) fn pending(&self) -> usize {
+        self.tokens.len() - self.processed
+    }
+
+    /// The next `take` tokens. The chunk draws if it leaves nothing pending.
+    pub(super) fn chunk(&self, take: usize) -> Chunk<'_> {
+        let end = self.processed + take;
+        Chunk {
+            slot: self.slot,
+            // The context is a u32 and no sequence is longer.
+            start: u32::try_from(self.processed).unwrap_or(u32::MAX),
+            tokens: &self.tokens[self.processed..end],
+            sample: (end == self.tokens.len()).then_some(self.sampling),
+        }
+    }
+
+    /// Takes the result of a step with `take` of its tokens: how many were given ones, and the
+    /// drawn token if none is pending any more.
+    pub(super) fn advance(
+        &mut self,
+        take: usize,
+        drawn: u32,
+        end_tokens: &[u32],
+        context: u32,
+    ) -> (usize, Option<StepToken>) {
+        let given = self.given.saturating_sub(self.processed).min(take);
+        self.processed += take;
+        if self.processed < self.tokens.len() {
+            return (given, None);
+        }
+        self.tokens.push(drawn);
+        let index = self.next_index;
+        self.next_index += 1;
+        let at = Progress {
+            generated: self.next_index,
+            max_tokens: self.max_tokens,
+            positions: self.tokens.len(),
+            context,
+        };
+        let finish = rules::finish(drawn, end_tokens, at);
+        (given, Some(StepToken { key: self.key, index, id: drawn, finish }))
+    }
+}

@@ -1,0 +1,53 @@
+//! The engine as the scheduler sees it. A trait, so that the scheduler's rules are tested with an
+//! engine that computes nothing.
+
+use orcd_shared::sampling::SamplingParams;
+
+/// A run of one sequence's tokens at positions `start..start + tokens.len()`.
+#[derive(Debug, Clone, Copy)]
+pub struct Chunk<'a> {
+    /// The sequence.
+    pub slot: u32,
+    /// Tokens of the slot processed before.
+    pub start: u32,
+    /// The run, at least one token.
+    pub tokens: &'a [u32],
+    /// Set when the token that follows the run is to be drawn.
+    pub sample: Option<SamplingParams>,
+}
+
+/// What an engine call can fail with.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum EngineError {
+    /// A precondition is broken; nothing was changed.
+    #[error("{0}")]
+    Invalid(String),
+    /// Memory for this call is not there; the engine is as before.
+    #[error("{0}")]
+    OutOfMemory(String),
+    /// The device or its context is lost: the process must end.
+    #[error("{0}")]
+    Device(String),
+}
+
+/// Sequences in slots, moved on together in steps.
+pub trait StepEngine {
+    /// Begins a fresh sequence of up to `max_tokens` positions in `slot`.
+    ///
+    /// # Errors
+    /// `OutOfMemory` leaves everything as it was.
+    fn open(&mut self, slot: u32, max_tokens: u32) -> Result<(), EngineError>;
+
+    /// Ends the sequence in `slot`.
+    ///
+    /// # Errors
+    /// `Invalid` if none is open there.
+    fn close(&mut self, slot: u32) -> Result<(), EngineError>;
+
+    /// Processes all chunks as one batch, each slot at most once. `drawn` is overwritten: one
+    /// entry per chunk, which means something for chunks with `sample`.
+    ///
+    /// # Errors
+    /// Of the step as a whole: none of its tokens may be used.
+    fn step(&mut self, chunks: &[Chunk<'_>], drawn: &mut Vec<u32>) -> Result<(), EngineError>;
+}

@@ -1,0 +1,97 @@
+use orcd_shared::error::ErrorCode;
+use orcd_shared::sampling::SamplingParams;
+
+use crate::fake::VOCAB;
+use crate::rig::{LIMITS, Rig, job};
+
+#[test]
+fn jobs_get_slots_in_the_order_they_came() {
+    let mut rig = Rig::new(LIMITS);
+    (1..=7).for_each(|key| rig.submit(job(key, 3, 4)));
+    assert_eq!((rig.scheduler.running(), rig.scheduler.waiting()), (0, 7));
+    rig.turn().unwrap();
+    assert_eq!((rig.scheduler.running(), rig.scheduler.waiting()), (4, 3));
+    assert_eq!(rig.tokens().into_keys().collect::<Vec<_>>(), [1, 2, 3, 4]);
+    rig.finish();
+    assert_eq!(rig.tokens().len(), 7);
+    assert!(rig.tokens().values().all(|t| t.len() == 4));
+}
+
+#[test]
+fn a_slot_is_free_for_the_next_job_right_after_the_last_token() {
+    let mut rig = Rig::new(LIMITS);
+    for (key, max) in [(1, 5), (2, 1), (3, 5), (4, 5), (5, 2)] {
+        rig.submit(job(key, 1, max));
+    }
+    rig.turn().unwrap();
+    assert_eq!(rig.engine.open_slots(), [0, 2, 3]);
+    rig.turn().unwrap();
+    assert_eq!(rig.engine.opened.last(), Some(&(1, 3)), "job 5 in the slot of job 2");
+    rig.finish();
+    assert!(rig.engine.open_slots().is_empty());
+    assert!(rig.scheduler.idle());
+}
+
+#[test]
+fn a_job_reserves_no_more_than_it_can_use() {
+    let mut rig = Rig::new(LIMITS);
+    rig.submit(job(1, 10, 5));
+    rig.submit(job(2, 10, 5000));
+    rig.turn().unwrap();
+    assert_eq!(rig.engine.opened, [(0, 15), (1, LIMITS.context)]);
+}
+
+#[test]
+fn job_without_kv_memory_fails_alone() {
+    let mut rig = Rig::new(LIMITS);
+    rig.engine.kv_limit = 100;
+    for (key, max) in [(1, 40), (2, 80), (3, 40)] {
+        rig.submit(job(key, 10, max));
+    }
+    rig.finish();
+    assert_eq!(rig.failures(), [(2, ErrorCode::VramOom)]);
+    assert_eq!(rig.tokens().into_keys().collect::<Vec<_>>(), [1, 3]);
+    assert!(rig.tokens().values().all(|t| t.len() == 40));
+}
+
+#[test]
+fn bad_jobs_never_reach_the_engine() {
+    let good = job(1, 3, 4);
+    let mut unknown_id = good.clone();
+    unknown_id.prompt[1] = VOCAB;
+    let mut unknown_replay = good.clone();
+    unknown_replay.emitted = vec![u32::MAX];
+    let mut long_replay = good.clone();
+    long_replay.emitted = vec![1; 5];
+    let mut not_a_number = good.clone();
+    not_a_number.sampling = SamplingParams { temperature: f32::NAN, ..SamplingParams::GREEDY };
+    let mut no_mass = good.clone();
+    no_mass.sampling = SamplingParams { top_p: 0.0, ..SamplingParams::GREEDY };
+    let cases = [
+        (job(1, 0, 4), ErrorCode::InvalidRequest),
+        (job(1, 3, 0), ErrorCode::InvalidRequest),
+        (not_a_number, ErrorCode::InvalidRequest),
+        (no_mass, ErrorCode::InvalidRequest),
+        (job(1, LIMITS.context as usize, 4), ErrorCode::ContextLengthExceeded),
+        (unknown_id, ErrorCode::Internal),
+        (unknown_replay, ErrorCode::Internal),
+        (long_replay, ErrorCode::Internal),
+    ];
+    for (bad, code) in cases {
+        let mut rig = Rig::new(LIMITS);
+        rig.submit(bad);
+        assert_eq!(rig.failures(), [(1, code)]);
+        assert!(rig.scheduler.idle());
+    }
+}
+
+#[test]
+fn a_key_in_use_is_refused_and_its_job_goes_on() {
+    let mut rig = Rig::new(LIMITS);
+    rig.submit(job(1, 3, 4));
+    rig.turn().unwrap();
+    rig.submit(job(1, 9, 4));
+    assert_eq!(rig.failures(), [(1, ErrorCode::Internal)]);
+    rig.finish();
+    assert_eq!(rig.ids(1).len(), 4);
+}

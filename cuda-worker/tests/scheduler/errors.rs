@@ -1,0 +1,27 @@
+use cuda_worker::scheduler::step_engine::EngineError;
+use orcd_shared::error::ErrorCode;
+use orcd_shared::exit;
+
+use crate::rig::{LIMITS, Rig, job};
+
+#[test]
+fn lost_device_ends_the_process_and_none_of_the_steps_tokens_leave() {
+    let mut rig = Rig::new(LIMITS);
+    rig.submit(job(1, 2, 9));
+    rig.turn().unwrap();
+    rig.engine.fail_next = Some(EngineError::Device("illegal address".into()));
+    let fatal = rig.turn().unwrap_err();
+    assert_eq!((fatal.code, fatal.exit), (ErrorCode::CudaError, exit::worker::DEVICE_LOST));
+    assert_eq!(fatal.message, "engine step: illegal address");
+    assert_eq!(rig.ids(1).len(), 1);
+    assert_eq!(rig.scheduler.steps(), 1);
+}
+
+#[test]
+fn broken_precondition_in_a_step_is_a_bug_of_this_process() {
+    let mut rig = Rig::new(LIMITS);
+    rig.submit(job(1, 2, 9));
+    rig.engine.fail_next = Some(EngineError::Invalid("start".into()));
+    let fatal = rig.turn().unwrap_err();
+    assert_eq!((fatal.code, fatal.exit), (ErrorCode::Internal, exit::worker::INTERNAL));
+}

@@ -1,0 +1,95 @@
+//! A deterministic engine: the next id is a hash of all tokens of the sequence, its position and
+//! the seed. It checks what the real engine demands of its caller.
+
+use std::collections::BTreeMap;
+
+use cuda_worker::scheduler::step_engine::{Chunk, EngineError, StepEngine};
+use orcd_shared::sampling::SamplingParams;
+
+/// Ids drawn are below this.
+pub const VOCAB: u32 = 1000;
+
+struct Open {
+    tokens: Vec<u32>,
+    most: usize,
+}
+
+/// Slot and tokens of each chunk of one step, and whether it drew.
+pub type Batch = Vec<(u32, usize, bool)>;
+
+#[derive(Default)]
+pub struct Fake {
+    open: BTreeMap<u32, Open>,
+    /// KV positions in all; 0 is no limit.
+    pub kv_limit: usize,
+    /// The error of the next step.
+    pub fail_next: Option<EngineError>,
+    /// Every id drawn is this one.
+    pub always: Option<u32>,
+    /// All batches so far.
+    pub batches: Vec<Batch>,
+    /// Slots in the order they were opened, with the positions asked for.
+    pub opened: Vec<(u32, u32)>,
+}
+
+impl Fake {
+    pub fn open_slots(&self) -> Vec<u32> {
+        self.open.keys().copied().collect()
+    }
+
+    /// Tokens in the largest batch.
+    pub fn largest_batch(&self) -> usize {
+        let sums = self.batches.iter().map(|b| b.iter().map(|c| c.1).sum());
+        sums.max().unwrap_or(0)
+    }
+}
+
+/// The id that follows `tokens`.
+pub fn next_id(tokens: &[u32], sampling: &SamplingParams) -> u32 {
+    let mut hash = 0xcbf2_9ce4_8422_2325 ^ sampling.seed;
+    for &word in tokens.iter().chain([&(tokens.len() as u32)]) {
+        hash = (hash ^ u64::from(word)).wrapping_mul(0x0100_0000_01b3);
+    }
+    ((hash >> 20) % u64::from(VOCAB)) as u32
+}
+
+impl StepEngine for Fake {
+    fn open(&mut self, slot: u32, max_tokens: u32) -> Result<(), EngineError> {
+        assert!(!self.open.contains_key(&slot), "slot {slot} opened twice");
+        self.opened.push((slot, max_tokens));
+        let used: usize = self.open.values().map(|o| o.most).sum();
+        if self.kv_limit > 0 && used + max_tokens as usize > self.kv_limit {
+            return Err(EngineError::OutOfMemory("no KV memory".into()));
+        }
+        self.open.insert(slot, Open { tokens: Vec::new(), most: max_tokens as usize });
+        Ok(())
+    }
+
+    fn close(&mut self, slot: u32) -> Result<(), EngineError> {
+        assert!(self.open.remove(&slot).is_some(), "slot {slot} closed but not open");
+        Ok(())
+    }
+
+    fn step(&mut self, chunks: &[Chunk<'_>], drawn: &mut Vec<u32>) -> Result<(), EngineError> {
+        assert!(!chunks.is_empty(), "a step without chunks");
+        if let Some(error) = self.fail_next.take() {
+            return Err(error);
+        }
+        drawn.clear();
+        let mut seen = Vec::new();
+        for chunk in chunks {
+            assert!(!seen.contains(&chunk.slot), "slot {} twice in a batch", chunk.slot);
+            seen.push(chunk.slot);
+            let open = self.open.get_mut(&chunk.slot).expect("chunk of a slot that is not open");
+            assert_eq!(chunk.start as usize, open.tokens.len(), "chunk out of place");
+            assert!(!chunk.tokens.is_empty(), "an empty chunk");
+            open.tokens.extend_from_slice(chunk.tokens);
+            assert!(open.tokens.len() <= open.most, "more positions than were asked for");
+            let id = chunk.sample.map(|s| self.always.unwrap_or_else(|| next_id(&open.tokens, &s)));
+            drawn.push(id.unwrap_or(u32::MAX));
+        }
+        self.batches
+            .push(chunks.iter().map(|c| (c.slot, c.tokens.len(), c.sample.is_some())).collect());
+        Ok(())
+    }
+}
