@@ -15,8 +15,34 @@ const OUTPUT_NORM: f32 = 7.0;
 const LOGIT_SIGMA: f32 = 2.5;
 /// Keys are larger than queries, so that attention picks tokens out instead of averaging.
 const KEY_GAIN: f32 = 1.5;
-/// An average of values is smaller than a value; this keeps the context's part in the sum up.
-const ATTN_OUTPUT_GAIN: f32 = 2.0;
+/// Deviations relative to the embedding's.
+#[derive(Clone, Copy)]
+struct Residual {
+    /// Of what attention adds: so that both the token and its context are heard.
+    attention: f32,
+    /// Of what the feed-forward part adds.
+    feed_forward: f32,
+}
+
+impl Residual {
+    const UNTIED: Residual = Residual {
+        attention: 1.0,
+        feed_forward: 1.0,
+    };
+    /// The embedding is the output matrix too: what is left of it at the end speaks for saying the
+    /// same token again, so the feed-forward parts drown it.
+    const TIED: Residual = Residual {
+        attention: 2.0,
+        feed_forward: 32.0,
+    };
+
+    fn times(self, sigma: f32) -> Residual {
+        Residual {
+            attention: self.attention * sigma,
+            feed_forward: self.feed_forward * sigma,
+        }
+    }
+}
 
 /// A tensor and its contents.
 pub(crate) struct Planned {
@@ -26,11 +52,16 @@ pub(crate) struct Planned {
 
 /// The tensors of `shape`: output, embedding, blocks, last norm.
 pub(crate) fn plan(shape: &Shape, vocab: &Vocab) -> Vec<Planned> {
-    // The embedding has the output's deviation in any case, for it may be the output. It is small
-    // against what the blocks add, so a tied model doesn't just repeat its last token.
-    let sigma = LOGIT_SIGMA / (OUTPUT_NORM * (shape.hidden as f32).sqrt());
+    let output_sigma = LOGIT_SIGMA / (OUTPUT_NORM * (shape.hidden as f32).sqrt());
+    let embedding_sigma = if shape.tied { output_sigma } else { 1.0 };
+    let residual = if shape.tied {
+        Residual::TIED
+    } else {
+        Residual::UNTIED
+    };
+    let residual = residual.times(embedding_sigma);
     let rare: Arc<[bool]> = vocab.rare().into();
-    let tokens = |name: &str, role| {
+    let tokens = |name: &str, role, sigma| {
         let fill = Fill::Tokens {
             sigma,
             rare: rare.clone(),
@@ -40,13 +71,17 @@ pub(crate) fn plan(shape: &Shape, vocab: &Vocab) -> Vec<Planned> {
     };
     let mut out = Vec::new();
     if !shape.tied {
-        out.push(tokens("output.weight", Role::Output));
+        out.push(tokens("output.weight", Role::Output, output_sigma));
     }
-    out.push(tokens("token_embd.weight", Role::Embedding));
+    out.push(tokens(
+        "token_embd.weight",
+        Role::Embedding,
+        embedding_sigma,
+    ));
     shape
         .block_order()
         .into_iter()
-        .for_each(|layer| block(shape, layer, &mut out));
+        .for_each(|layer| block(shape, layer, residual, &mut out));
     // The reference model's largest is 16.75.
     out.push(vector(
         "output_norm.weight",
@@ -58,8 +93,9 @@ pub(crate) fn plan(shape: &Shape, vocab: &Vocab) -> Vec<Planned> {
     out
 }
 
-/// One block's tensors, in the order of the names they were converted from.
-fn block(shape: &Shape, layer: u32, out: &mut Vec<Planned>) {
+/// One block's tensors, in the order of the names they were converted from. `residual` is how
+/// much it adds to the residual stream.
+fn block(shape: &Shape, layer: u32, residual: Residual, out: &mut Vec<Planned>) {
     let (hidden, ffn) = (shape.hidden, shape.ffn);
     let kv = shape.kv_heads * shape.head_dim();
     let name = |part: &str| format!("blk.{layer}.{part}");
@@ -79,7 +115,13 @@ fn block(shape: &Shape, layer: u32, out: &mut Vec<Planned>) {
             .then(|| vector(&name(part), n, 0.0, sigma, peaks.to_vec()))
     };
     out.push(norm("attn_norm.weight"));
-    out.push(matrix("ffn_down.weight", Role::Down, ffn, hidden, 1.0));
+    out.push(matrix(
+        "ffn_down.weight",
+        Role::Down,
+        ffn,
+        hidden,
+        residual.feed_forward,
+    ));
     out.push(matrix("ffn_gate.weight", Role::Gate, hidden, ffn, 1.0));
     out.push(matrix("ffn_up.weight", Role::Up, hidden, ffn, 1.0));
     out.push(norm("ffn_norm.weight"));
@@ -90,9 +132,9 @@ fn block(shape: &Shape, layer: u32, out: &mut Vec<Planned>) {
         Role::AttnOutput,
         hidden,
         hidden,
-        ATTN_OUTPUT_GAIN,
+        residual.attention,
     ));
-    out.extend(bias("attn_q.bias", hidden, 0.5, q_peaks(layer)));
+    out.extend(bias("attn_q.bias", hidden, 0.2, q_peaks(layer)));
     out.push(matrix("attn_q.weight", Role::Q, hidden, hidden, 1.0));
     out.extend(bias("attn_v.bias", kv, 0.1, &[]));
     out.push(matrix("attn_v.weight", Role::V, hidden, kv, 1.0));
