@@ -1,0 +1,14 @@
+//! Everything that knows text: the chat template, the tokenizer, the assembly of UTF-8 and the
+//! stop sequences. The worker speaks token ids only, so a crash of the worker loses none of this.
+
+mod guard;
+mod stop;
+mod stream;
+mod tokenizer;
+mod utf8;
+
+pub use guard::{Guard, GuardedText, Unguardable};
+pub use stop::{StopMatcher, StopOutput};
+pub use stream::{Piece, TokenText};
+pub use tokenizer::{Specials, Tokenizer, TokenizerError, TokenizerKind};
+pub use utf8::Utf8Assembler;

@@ -1,0 +1,87 @@
+//! Byte-level BPE: vocabularies of the model `gpt2`.
+
+use orcd_shared::gguf::Metadata;
+use tokenizers::Model;
+use tokenizers::models::bpe::{BPE, Merges};
+
+use super::TokenizerError;
+use super::bytelevel::{self, BYTE_TO_CHAR};
+use super::pre::PreTokenizer;
+use super::vocab::{TokenType, Vocab};
+
+const PRE: &str = "tokenizer.ggml.pre";
+const MERGES: &str = "tokenizer.ggml.merges";
+
+/// Cuts a text into pieces and merges byte pairs inside each.
+pub(super) struct Bpe {
+    pub(super) pre: PreTokenizer,
+    model: BPE,
+}
+
+impl Bpe {
+    pub(super) fn new(metadata: &Metadata, vocab: &Vocab<'_>) -> Result<Self, TokenizerError> {
+        let pre = PreTokenizer::new(metadata.str(PRE)?)?;
+        // Control tokens stay out: text must never add up to one. Where a text has two ids, the
+        // lower one counts, so they are entered from the end.
+        let mut ids = Vec::from_iter(vocab.iter().filter(|&(_, _, ty)| ty != TokenType::Control));
+        ids.reverse();
+        let longest = ids
+            .iter()
+            .map(|&(_, text, _)| text.len())
+            .max()
+            .unwrap_or(0);
+        let ids = ids.into_iter().map(|(id, text, _)| (text.to_owned(), id));
+        let merges = split_merges(metadata.strings(MERGES)?, longest)?;
+        let model = BPE::builder()
+            .vocab_and_merges(ids.collect::<tokenizers::models::bpe::Vocab>(), merges)
+            .ignore_merges(pre.whole_pieces)
+            // Its cache is per thread and lives as long as the thread; merging is fast enough.
+            .cache_capacity(0)
+            .build()
+            .map_err(TokenizerError::Bpe)?;
+        // The model would silently drop a character that it has no token for.
+        for (byte, c) in (0..=255u8).zip(BYTE_TO_CHAR.iter()) {
+            if model.token_to_id(c.encode_utf8(&mut [0; 4])).is_none() {
+                return Err(TokenizerError::MissingByte { byte });
+            }
+        }
+        Ok(Self { pre, model })
+    }
+
+    /// Appends the ids of `text`, which holds no special tokens.
+    pub(super) fn encode(&self, text: &str, out: &mut Vec<u32>) -> Result<(), TokenizerError> {
+        let mut spelled = String::new();
+        for piece in self.pre.pieces(text) {
+            spelled.clear();
+            bytelevel::write(piece.as_bytes(), &mut spelled);
+            let tokens = self.model.tokenize(&spelled).map_err(TokenizerError::Bpe)?;
+            out.extend(tokens.iter().map(|token| token.id));
+        }
+        Ok(())
+    }
+}
+
+/// Cuts the entries `left right` in two.
+///
+/// `longest` is the length in bytes of the longest token; the model takes it for granted that no
+/// merge yields a longer one.
+fn split_merges(merges: &[String], longest: usize) -> Result<Merges, TokenizerError> {
+    let split = |(index, merge): (usize, &String)| {
+        let error = |reason| TokenizerError::Merge {
+            index,
+            merge: merge.clone(),
+            reason,
+        };
+        let (left, right) = merge
+            .split_once(' ')
+            .ok_or_else(|| error("is not two tokens"))?;
+        if left.is_empty() || right.is_empty() || right.contains(' ') {
+            return Err(error("is not two tokens"));
+        }
+        if left.len() + right.len() > longest {
+            return Err(error("makes a text that is no token"));
+        }
+        Ok((left.to_owned(), right.to_owned()))
+    };
+    merges.iter().enumerate().map(split).collect()
+}
