@@ -301,7 +301,7 @@ pub enum GgufError {
 
 /// A file of the other byte order shows its version in the upper bytes.
 fn version_hint(found: u32) -> &'static str {
-    if found.swap_bytes() <= 0xff {
+    if (1..=0xff).contains(&found.swap_bytes()) {
         " (a big-endian file?)"
     } else {
         ""
