@@ -1,0 +1,198 @@
+//! Frames from a peer that is broken or means harm: never a panic, never more memory than what has
+//! arrived.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+
+use orcd_shared::error::ErrorCode;
+use orcd_shared::job::{Finish, JobKey, JobSpec};
+use orcd_shared::protocol::frame::{self, FrameError, HEADER_BYTES, MAX_FRAME_BYTES};
+use orcd_shared::protocol::message::{StepReport, StepToken, ToSupervisor, ToWorker};
+use orcd_shared::sampling::SamplingParams;
+use proptest::prelude::*;
+
+/// Notes the largest single allocation of each thread.
+struct Watch;
+
+thread_local! {
+    static LARGEST: Cell<usize> = const { Cell::new(0) };
+}
+
+// SAFETY: every call goes to the system's allocator unchanged; noting a size allocates nothing.
+unsafe impl GlobalAlloc for Watch {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        LARGEST.with(|l| l.set(l.get().max(layout.size())));
+        // SAFETY: the caller's promise about `layout` is passed on.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        // SAFETY: `at` came from `alloc` above, that is from the system's allocator.
+        unsafe { System.dealloc(at, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Watch = Watch;
+
+/// serde's own cap on what it reserves for a sequence by its announced length: a mebibyte.
+const MOST_RESERVED: usize = 1 << 20;
+
+/// Decodes as both kinds; returns the largest allocation that took.
+fn decode(bytes: &[u8]) -> usize {
+    LARGEST.set(0);
+    let read = [
+        frame::decode::<ToWorker>(bytes).map(|m| m.map(|m| m.1)),
+        frame::decode::<ToSupervisor>(bytes).map(|m| m.map(|m| m.1)),
+    ];
+    for taken in read.into_iter().flatten().flatten() {
+        assert!(taken <= bytes.len());
+    }
+    LARGEST.get()
+}
+
+fn framed(body: &[u8]) -> Vec<u8> {
+    [&(body.len() as u32).to_le_bytes()[..], body].concat()
+}
+
+fn job() -> impl Strategy<Value = JobSpec> {
+    let ids = || prop::collection::vec(any::<u32>(), 0..200);
+    let sampling = (any::<f32>(), any::<f32>(), any::<u32>(), any::<u64>());
+    (any::<u64>(), ids(), ids(), any::<u32>(), sampling).prop_map(
+        |(key, prompt, emitted, max_tokens, (temperature, min_p, top_k, seed))| JobSpec {
+            key: JobKey(key),
+            prompt,
+            emitted,
+            max_tokens,
+            sampling: SamplingParams { temperature, min_p, top_k, seed, ..SamplingParams::GREEDY },
+        },
+    )
+}
+
+fn step() -> impl Strategy<Value = StepReport> {
+    let finish = prop_oneof![
+        Just(None),
+        Just(Some(Finish::Eos)),
+        Just(Some(Finish::MaxTokens)),
+        Just(Some(Finish::ContextFull))
+    ];
+    let token = (any::<u64>(), any::<u32>(), any::<u32>(), finish)
+        .prop_map(|(key, index, id, finish)| StepToken { key: JobKey(key), index, id, finish });
+    (any::<u64>(), any::<u32>(), any::<u32>(), prop::collection::vec(token, 0..70)).prop_map(
+        |(step, step_us, prefill_tokens, tokens)| StepReport {
+            step,
+            step_us,
+            prefill_tokens,
+            tokens,
+        },
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn messages_survive_the_way(job in job(), step in step(), text in ".{0,300}") {
+        let submit = ToWorker::Submit(Box::new(job));
+        let said = [
+            ToSupervisor::Step(step),
+            ToSupervisor::Fatal { code: ErrorCode::CudaError, message: text },
+        ];
+        let mut bytes = Vec::new();
+        frame::encode(&submit, &mut bytes).unwrap();
+        let (read, taken) = frame::decode::<ToWorker>(&bytes).unwrap().unwrap();
+        prop_assert_eq!((read, taken), (submit, bytes.len()));
+
+        bytes.clear();
+        said.iter().for_each(|m| frame::encode(m, &mut bytes).unwrap());
+        let mut rest = &bytes[..];
+        for message in said {
+            let (read, taken) = frame::decode::<ToSupervisor>(rest).unwrap().unwrap();
+            prop_assert_eq!(read, message);
+            rest = &rest[taken..];
+        }
+        prop_assert!(rest.is_empty());
+    }
+
+    #[test]
+    fn random_bytes_do_no_harm(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
+        prop_assert!(decode(&bytes) <= MOST_RESERVED);
+        prop_assert!(decode(&framed(&bytes)) <= MOST_RESERVED);
+    }
+
+    #[test]
+    fn random_bodies_of_each_variant_do_no_harm(
+        variant in 0u8..9, body in prop::collection::vec(any::<u8>(), 0..400),
+    ) {
+        let body = [&[variant][..], &body].concat();
+        prop_assert!(decode(&framed(&body)) <= MOST_RESERVED);
+    }
+
+    #[test]
+    fn truncated_frame_waits_and_truncated_body_is_an_error(job in job(), cut in any::<prop::sample::Index>()) {
+        let mut whole = Vec::new();
+        frame::encode(&ToWorker::Submit(Box::new(job)), &mut whole).unwrap();
+        let cut = cut.index(whole.len());
+        prop_assert!(frame::decode::<ToWorker>(&whole[..cut]).unwrap().is_none());
+        if cut > HEADER_BYTES {
+            let short = framed(&whole[HEADER_BYTES..cut]);
+            prop_assert!(matches!(frame::decode::<ToWorker>(&short), Err(FrameError::Decode(_))));
+        }
+    }
+
+    #[test]
+    fn damaged_byte_does_no_harm(job in job(), at in any::<prop::sample::Index>(), bit in 0u8..8) {
+        let mut bytes = Vec::new();
+        frame::encode(&ToWorker::Submit(Box::new(job)), &mut bytes).unwrap();
+        let at = at.index(bytes.len());
+        bytes[at] ^= 1 << bit;
+        prop_assert!(decode(&bytes) <= MOST_RESERVED);
+    }
+}
+
+#[test]
+fn length_over_the_limit_is_refused_before_anything_is_allocated() {
+    for length in [u32::MAX, MAX_FRAME_BYTES as u32 + 1] {
+        let bytes = [&length.to_le_bytes()[..], &[0; 64]].concat();
+        let error = frame::decode::<ToWorker>(&bytes).unwrap_err();
+        assert!(matches!(error, FrameError::TooLong { .. }), "{error}");
+        assert_eq!(decode(&bytes), 0);
+    }
+}
+
+#[test]
+fn inner_length_of_any_size_reserves_no_more_than_the_cap() {
+    // Submit, key 0, then a prompt that claims to hold 2^32-1 or 2^63 ids.
+    for claim in [&[0xfc, 0xff, 0xff, 0xff, 0xff][..], &[0xfd, 0, 0, 0, 0, 0, 0, 0, 0x80]] {
+        let bytes = framed(&[&[2, 0][..], claim, &[1, 2, 3]].concat());
+        assert!(frame::decode::<ToWorker>(&bytes).is_err());
+        assert!(decode(&bytes) <= MOST_RESERVED, "{} bytes", decode(&bytes));
+    }
+    // Hello, protocol 1, then a build name of 2^32-1 bytes.
+    let bytes = framed(&[0, 1, 0xfc, 0xff, 0xff, 0xff, 0xff, b'x']);
+    assert!(frame::decode::<ToWorker>(&bytes).is_err());
+    assert!(decode(&bytes) <= MOST_RESERVED, "{} bytes", decode(&bytes));
+}
+
+#[test]
+fn bytes_behind_the_message_are_refused() {
+    let mut bytes = Vec::new();
+    frame::encode(&ToWorker::Shutdown, &mut bytes).unwrap();
+    let long = framed(&[&bytes[HEADER_BYTES..], &[0]].concat());
+    let error = frame::decode::<ToWorker>(&long).unwrap_err();
+    assert!(matches!(error, FrameError::TrailingBytes { extra: 1 }), "{error}");
+}
+
+#[test]
+fn message_over_the_limit_is_not_sent_and_leaves_no_trace() {
+    let spec = JobSpec {
+        key: JobKey(1),
+        prompt: vec![u32::MAX; MAX_FRAME_BYTES / 5 + 1],
+        emitted: Vec::new(),
+        max_tokens: 1,
+        sampling: SamplingParams::GREEDY,
+    };
+    let mut out = b"before".to_vec();
+    assert!(frame::encode(&ToWorker::Submit(Box::new(spec)), &mut out).is_err());
+    assert_eq!(out, b"before");
+}
