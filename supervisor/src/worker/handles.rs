@@ -1,0 +1,183 @@
+//! Memory handles that outlive a worker: file descriptors received from one worker and sent to
+//! the next over the descriptor channel (the worker's standard input). The only unsafe module of
+//! this crate.
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream as StdStream;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
+use orcd_shared::weights::WeightsManifest;
+use tokio::io::Interest;
+use tokio::net::UnixStream;
+
+/// Longest wait for the other side to send or take a descriptor. It sends before it says so on the
+/// socket, so that this is never waited for in a healthy worker.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// A weights image that is kept alive by this process holding its descriptor.
+#[derive(Debug, Clone)]
+pub struct WeightsHandle {
+    /// What lies behind the descriptor.
+    pub manifest: WeightsManifest,
+    fd: Arc<OwnedFd>,
+}
+
+impl WeightsHandle {
+    /// Takes ownership of the descriptor.
+    #[must_use]
+    pub fn new(manifest: WeightsManifest, fd: OwnedFd) -> Self {
+        Self {
+            manifest,
+            fd: Arc::new(fd),
+        }
+    }
+}
+
+impl AsFd for WeightsHandle {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// This side of the descriptor channel. Each descriptor travels with one data byte of no meaning.
+#[derive(Debug)]
+pub struct DescriptorChannel {
+    stream: UnixStream,
+}
+
+impl DescriptorChannel {
+    /// A new channel and the worker's end of it.
+    ///
+    /// # Errors
+    /// No descriptors left in this process.
+    pub fn pair() -> io::Result<(Self, OwnedFd)> {
+        let (ours, theirs) = StdStream::pair()?;
+        ours.set_nonblocking(true)?;
+        Ok((
+            Self {
+                stream: UnixStream::from_std(ours)?,
+            },
+            theirs.into(),
+        ))
+    }
+
+    /// Sends a duplicate of `fd`.
+    ///
+    /// # Errors
+    /// The worker is gone or does not read its channel.
+    pub async fn send(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
+        let raw = [fd.as_raw_fd()];
+        let sent = self.stream.async_io(Interest::WRITABLE, || {
+            let data = [IoSlice::new(&[0])];
+            let rights = [ControlMessage::ScmRights(&raw)];
+            let flags = MsgFlags::MSG_NOSIGNAL;
+            sendmsg::<()>(self.stream.as_raw_fd(), &data, &rights, flags, None)?;
+            Ok(())
+        });
+        within_patience(sent).await
+    }
+
+    /// Receives one descriptor, close-on-exec.
+    ///
+    /// # Errors
+    /// The worker is gone, or sent none.
+    pub async fn receive(&self) -> io::Result<OwnedFd> {
+        let received = self
+            .stream
+            .async_io(Interest::READABLE, || receive_one(self.stream.as_raw_fd()));
+        within_patience(received).await
+    }
+}
+
+fn receive_one(socket: RawFd) -> io::Result<OwnedFd> {
+    let mut byte = [0_u8];
+    let mut data = [IoSliceMut::new(&mut byte)];
+    let mut space = nix::cmsg_space!([RawFd; 1]);
+    let message = recvmsg::<()>(
+        socket,
+        &mut data,
+        Some(&mut space),
+        MsgFlags::MSG_CMSG_CLOEXEC,
+    )?;
+    let mut received = Vec::new();
+    for control in message.cmsgs()? {
+        if let ControlMessageOwned::ScmRights(fds) = control {
+            // SAFETY: the kernel has just put these descriptors into our table for this message;
+            // nothing else knows their numbers, so each has exactly one owner here.
+            received.extend(
+                fds.into_iter()
+                    .map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }),
+            );
+        }
+    }
+    received.pop().ok_or_else(|| {
+        io::Error::new(
+            io::ErrorKind::InvalidData,
+            "the descriptor channel ended or held no descriptor",
+        )
+    })
+}
+
+async fn within_patience<T>(work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    match tokio::time::timeout(PATIENCE, work).await {
+        Ok(result) => result,
+        Err(_) => Err(io::Error::new(
+            io::ErrorKind::TimedOut,
+            format!(
+                "nothing on the descriptor channel within {} s",
+                PATIENCE.as_secs()
+            ),
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Seek, SeekFrom, Write};
+
+    use super::*;
+
+    fn other_end(theirs: OwnedFd) -> DescriptorChannel {
+        let stream = StdStream::from(theirs);
+        stream.set_nonblocking(true).unwrap();
+        DescriptorChannel {
+            stream: UnixStream::from_std(stream).unwrap(),
+        }
+    }
+
+    #[tokio::test]
+    async fn descriptor_arrives_with_the_same_file_behind_it_and_close_on_exec() {
+        let (ours, theirs) = DescriptorChannel::pair().unwrap();
+        let theirs = other_end(theirs);
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(b"weights").unwrap();
+        theirs.send(file.as_fd()).await.unwrap();
+        drop(file);
+        let fd = ours.receive().await.unwrap();
+        let flags = nix::fcntl::fcntl(&fd, nix::fcntl::FcntlArg::F_GETFD).unwrap();
+        assert_ne!(flags & nix::libc::FD_CLOEXEC, 0);
+        let mut file = std::fs::File::from(fd);
+        file.seek(SeekFrom::Start(0)).unwrap();
+        let mut text = String::new();
+        file.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "weights");
+    }
+
+    #[tokio::test]
+    async fn closed_channel_and_a_byte_without_descriptor_are_errors() {
+        let (ours, theirs) = DescriptorChannel::pair().unwrap();
+        let mut stream = StdStream::from(theirs);
+        stream.write_all(&[0]).unwrap();
+        assert!(ours.receive().await.is_err());
+        drop(stream);
+        assert!(ours.receive().await.is_err());
+        assert!(
+            ours.send(tempfile::tempfile().unwrap().as_fd())
+                .await
+                .is_err()
+        );
+    }
+}

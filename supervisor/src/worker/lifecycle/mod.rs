@@ -1,0 +1,216 @@
+//! The life of the workers as a pure function: `(State, Event) → (State, Vec<Action>)`. Nothing
+//! here waits, reads a clock or touches a process, so that every pair can be tested.
+//!
+//! One worker serves at a time. Where a successor is chosen there is one place,
+//! [`State::succeed`]: a standby that is promoted instead of a new process belongs there. A worker
+//! that stops making progress comes in as [`Event::Hung`], whoever finds it out.
+
+mod steps;
+#[cfg(test)]
+mod tests;
+
+use std::time::{Duration, Instant};
+
+use orcd_shared::error::ErrorCode;
+
+/// What the states depend on besides events.
+#[derive(Debug, Clone)]
+pub struct Policy {
+    /// Restarts in a row, without a finished job in between, before the service gives up.
+    pub max_restarts: Option<u32>,
+    /// Between the loss of the link and SIGKILL, for the worker to end in its own way, so that its
+    /// exit code tells what happened.
+    pub exit_grace: Duration,
+    /// Between Shutdown and SIGKILL.
+    pub shutdown_grace: Duration,
+    /// Between SIGKILL and going on without the process (it is stuck in a driver then).
+    pub abandon_after: Duration,
+    /// A process has connected and said Hello by then. The host gives up before; this is for a
+    /// host that doesn't answer.
+    pub handshake_limit: Duration,
+    /// A worker ready for this long counts as success even without a job.
+    pub probation: Duration,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            max_restarts: None,
+            exit_grace: Duration::from_millis(200),
+            shutdown_grace: Duration::from_secs(1),
+            abandon_after: Duration::from_secs(5),
+            handshake_limit: Duration::from_secs(15),
+            probation: Duration::from_secs(10),
+        }
+    }
+}
+
+/// So many crashes within [`CRASH_WINDOW`] without a finished job make the service unhealthy.
+pub const CRASHES_TO_UNHEALTHY: usize = 5;
+/// See [`CRASHES_TO_UNHEALTHY`].
+pub const CRASH_WINDOW: Duration = Duration::from_secs(60);
+
+/// How everything ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// As asked for.
+    Stopped,
+    /// The first worker never became ready.
+    StartupFailed {
+        /// For `error: CODE: message`.
+        code: ErrorCode,
+        /// What failed and what to do.
+        message: String,
+    },
+    /// The worker could not be kept alive.
+    WorkerLost {
+        /// How often it was tried, and the last end.
+        message: String,
+    },
+}
+
+/// Where the present worker is in its life.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Phase {
+    /// Not begun.
+    Idle,
+    /// A process is being created.
+    Spawning,
+    /// It runs and has yet to connect and say Hello.
+    Handshaking {
+        /// No later than this.
+        until: Instant,
+    },
+    /// It loads the model.
+    Loading {
+        /// Progress.
+        percent: u8,
+    },
+    /// It takes jobs.
+    Ready {
+        /// When it became ready.
+        since: Instant,
+    },
+    /// It is lost to us and has yet to be reaped.
+    Ending {
+        /// When to help it along with SIGKILL; `None`: that was done.
+        kill_at: Option<Instant>,
+        /// When to go on without having reaped it.
+        abandon_at: Instant,
+    },
+    /// No process; the next one starts at `until`.
+    Backoff {
+        /// When.
+        until: Instant,
+    },
+    /// Told to stop for good.
+    Stopping {
+        /// When to kill it; `None`: that was done.
+        kill_at: Option<Instant>,
+        /// When to end without having reaped it.
+        abandon_at: Instant,
+    },
+    /// It is over.
+    Over,
+}
+
+/// The whole state.
+#[derive(Debug, Clone, PartialEq)]
+pub struct State {
+    /// Of the present worker.
+    pub phase: Phase,
+    /// Number of the present (or last) worker, from 1.
+    pub generation: u64,
+    /// A worker was ready once: losing one is a crash from then on, not a failed start.
+    pub served: bool,
+    /// Workers lost so far.
+    pub restarts: u64,
+    /// Too many crashes: new jobs are refused until a worker proves itself.
+    pub unhealthy: bool,
+    /// Crashes in a row without success, for the pause between them.
+    in_a_row: u32,
+    /// Restarts since the last finished job, for [`Policy::max_restarts`].
+    spent: u32,
+    /// Latest crashes, oldest first, at most [`CRASHES_TO_UNHEALTHY`].
+    crashes: Vec<Instant>,
+}
+
+/// What happens to the present worker. Events of others don't get here.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// Begin.
+    Start,
+    /// The process runs.
+    Spawned,
+    /// There is no process.
+    SpawnFailed(String),
+    /// The link is up.
+    Connected,
+    /// Another protocol, a stranger, or silence.
+    HandshakeFailed(String),
+    /// Loading goes on.
+    Progress(u8),
+    /// The worker says it can't load.
+    LoadFailed(ErrorCode, String),
+    /// It takes jobs.
+    Ready,
+    /// It does not react, make progress or take its messages.
+    Hung(String),
+    /// It says that it is about to end.
+    Fatal(ErrorCode, String),
+    /// Its socket is closed.
+    LinkLost(String),
+    /// It was reaped; how it ended.
+    Exited(String),
+    /// A job came to its end by itself.
+    JobFinished,
+    /// End everything: there are no more jobs.
+    Stop,
+    /// Time has passed.
+    Tick,
+}
+
+/// What is to be done.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Action {
+    /// Start worker number [`State::generation`].
+    Spawn,
+    /// Send it the load request, with the held weights.
+    Load,
+    /// Hand it the held jobs, then new ones.
+    Serve,
+    /// Its jobs are to be replayed on the next worker.
+    HoldJobs,
+    /// Tell it to exit.
+    Shutdown,
+    /// SIGKILL.
+    Kill,
+    /// Nothing more comes.
+    Finish(Outcome),
+}
+
+/// What is passed to a step besides the event.
+#[derive(Debug, Clone, Copy)]
+pub struct Context<'a> {
+    /// The rules.
+    pub policy: &'a Policy,
+    /// The present.
+    pub now: Instant,
+    /// 0..1, for [`super::backoff::pause`].
+    pub jitter: f64,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self {
+            phase: Phase::Idle,
+            generation: 0,
+            served: false,
+            restarts: 0,
+            unhealthy: false,
+            in_a_row: 0,
+            spent: 0,
+            crashes: Vec::new(),
+        }
+    }
+}

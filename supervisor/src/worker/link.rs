@@ -1,0 +1,197 @@
+//! The socket to one worker: accepting it and nobody else, agreeing on the protocol, and frames in
+//! both directions.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Buf, BytesMut};
+use interprocess::local_socket::tokio::{Listener, Stream};
+use interprocess::local_socket::traits::StreamCommon as _;
+use interprocess::local_socket::traits::tokio::Listener as _;
+use interprocess::local_socket::{GenericFilePath, ListenerOptions, ToFsName as _};
+use orcd_shared::protocol::frame::{self, FrameError};
+use orcd_shared::protocol::message::{ToSupervisor, ToWorker};
+use orcd_shared::protocol::version;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::sync::mpsc;
+
+use super::handles::{DescriptorChannel, WeightsHandle};
+
+/// Messages that may wait for the worker to read them. Twice the longest queue of jobs that makes
+/// sense: a worker that lets so many pile up is hung.
+pub const OUTGOING_CAPACITY: usize = 1024;
+
+/// What a reader asks of the socket at once: some hundred steps.
+const READ_BYTES: usize = 16 << 10;
+
+/// A worker that has just been started connects and says Hello within this time.
+pub const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
+
+/// Why there is no link.
+#[derive(Debug, thiserror::Error)]
+pub enum LinkError {
+    /// The socket can't be listened on.
+    #[error("no socket at {path}: {source}")]
+    Listen {
+        /// Where.
+        path: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// The worker did not connect and say Hello.
+    #[error("the worker did not connect within {} s", HANDSHAKE_LIMIT.as_secs())]
+    TooLate,
+    /// Another version.
+    #[error(
+        "the worker speaks protocol {theirs} (build {build}), this supervisor speaks {} (build \
+         {}); install both from one build or point --worker-bin to the right one",
+        version::PROTOCOL,
+        version::BUILD
+    )]
+    Mismatch {
+        /// The worker's protocol.
+        theirs: u32,
+        /// The worker's build.
+        build: String,
+    },
+    /// Something else than Hello came first.
+    #[error("the worker did not begin with Hello; point --worker-bin to a cuda-worker")]
+    NoHello,
+    /// The peer closed the socket.
+    #[error("the worker closed its socket")]
+    Closed,
+    /// Bytes that are no message.
+    #[error("the worker sent a bad frame: {0}")]
+    Frame(#[from] FrameError),
+    /// The socket failed.
+    #[error("the socket to the worker failed: {0}")]
+    Io(#[from] io::Error),
+}
+
+/// Listens for one worker.
+///
+/// # Errors
+/// [`LinkError::Listen`].
+pub fn listen(path: &Path) -> Result<Listener, LinkError> {
+    path.to_fs_name::<GenericFilePath>()
+        .and_then(|name| ListenerOptions::new().name(name).create_tokio())
+        .map_err(|source| LinkError::Listen {
+            path: path.display().to_string(),
+            source,
+        })
+}
+
+/// Waits for the process `pid` to connect; anybody else is turned away.
+///
+/// # Errors
+/// The listener failed.
+pub async fn accept(listener: &Listener, pid: u32) -> Result<Stream, LinkError> {
+    loop {
+        let stream = listener.accept().await?;
+        let peer = stream.peer_creds()?.pid();
+        if peer.and_then(|peer| u32::try_from(peer).ok()) == Some(pid) {
+            return Ok(stream);
+        }
+        tracing::warn!(
+            ?peer,
+            expected = pid,
+            "turned away a stranger on the worker's socket"
+        );
+    }
+}
+
+/// Reads messages off a link.
+#[derive(Debug)]
+pub struct Reader {
+    stream: Arc<Stream>,
+    buffer: BytesMut,
+}
+
+impl Reader {
+    /// A reader of `stream`.
+    #[must_use]
+    pub fn new(stream: Arc<Stream>) -> Self {
+        Self {
+            stream,
+            buffer: BytesMut::with_capacity(READ_BYTES),
+        }
+    }
+
+    /// The next message. Safe to drop while it waits.
+    ///
+    /// # Errors
+    /// [`LinkError::Closed`] at the end of the stream; any error ends the link.
+    pub async fn next(&mut self) -> Result<ToSupervisor, LinkError> {
+        loop {
+            if let Some((message, taken)) = frame::decode(&self.buffer)? {
+                self.buffer.advance(taken);
+                return Ok(message);
+            }
+            self.buffer.reserve(READ_BYTES);
+            if (&*self.stream).read_buf(&mut self.buffer).await? == 0 {
+                return Err(LinkError::Closed);
+            }
+        }
+    }
+}
+
+/// Says Hello and hears the worker's.
+///
+/// # Errors
+/// [`LinkError::Mismatch`] names both sides.
+pub async fn shake_hands(stream: &Arc<Stream>, reader: &mut Reader) -> Result<(), LinkError> {
+    let ours = ToWorker::Hello {
+        protocol: version::PROTOCOL,
+        build: version::BUILD.into(),
+    };
+    let mut bytes = Vec::new();
+    frame::encode(&ours, &mut bytes)?;
+    (&**stream).write_all(&bytes).await?;
+    match reader.next().await? {
+        ToSupervisor::Hello { protocol, .. } if protocol == version::PROTOCOL => Ok(()),
+        ToSupervisor::Hello {
+            protocol: theirs,
+            build,
+        } => Err(LinkError::Mismatch { theirs, build }),
+        _ => Err(LinkError::NoHello),
+    }
+}
+
+/// A message on its way to the worker.
+#[derive(Debug)]
+pub struct Outgoing {
+    /// The message.
+    pub message: ToWorker,
+    /// Sent ahead of it on the descriptor channel.
+    pub descriptor: Option<WeightsHandle>,
+}
+
+/// Writes what comes through `queue` until it is closed. Messages that wait together go out in one
+/// write.
+///
+/// # Errors
+/// The first failure; the link is then of no more use.
+pub async fn write_all(
+    stream: Arc<Stream>,
+    descriptors: Arc<DescriptorChannel>,
+    mut queue: mpsc::Receiver<Outgoing>,
+) -> Result<(), LinkError> {
+    let mut batch = Vec::with_capacity(16);
+    let mut bytes = Vec::new();
+    while queue.recv_many(&mut batch, 16).await > 0 {
+        for outgoing in batch.drain(..) {
+            if let Some(weights) = outgoing.descriptor {
+                use std::os::fd::AsFd as _;
+                descriptors.send(weights.as_fd()).await?;
+            }
+            frame::encode(&outgoing.message, &mut bytes)?;
+        }
+        (&*stream).write_all(&bytes).await?;
+        bytes.clear();
+        // A long prompt must not pin its megabytes for the life of the worker.
+        bytes.shrink_to(READ_BYTES);
+    }
+    Ok(())
+}

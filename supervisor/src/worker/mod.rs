@@ -1,0 +1,102 @@
+//! The worker process: its life ([`lifecycle`], decided purely), the process itself ([`process`]),
+//! the link to it ([`link`]), the memory that outlives it ([`handles`]) and what a new one is told
+//! about jobs of the old ([`replay`]).
+//!
+//! The dispatcher sees all of it through [`WorkerHost`] and a stream of [`WorkerEvent`]s, so that
+//! it can be tested without processes.
+
+pub mod backoff;
+#[allow(unsafe_code)]
+pub mod handles;
+pub mod host;
+pub mod lifecycle;
+pub mod link;
+pub mod process;
+pub mod replay;
+pub mod runtime_dir;
+
+use orcd_shared::protocol::message::{ToSupervisor, ToWorker, WorkerInfo};
+use tokio::sync::mpsc;
+
+use handles::WeightsHandle;
+use process::WorkerExit;
+
+/// Events of workers that may wait for the dispatcher. It never waits for anything itself, so this
+/// is a burst and not a queue.
+pub const EVENT_CAPACITY: usize = 1024;
+
+/// What happened to a worker.
+#[derive(Debug)]
+pub struct WorkerEvent {
+    /// Which worker: counts from 1. Events of a worker that was given up are told by it.
+    pub generation: u64,
+    /// What happened.
+    pub what: Happening,
+}
+
+/// Happenings in the order in which they can come. After [`Happening::SpawnFailed`] or
+/// [`Happening::Exited`] nothing more comes from that worker.
+#[derive(Debug)]
+pub enum Happening {
+    /// The process runs.
+    Spawned {
+        /// Its process id.
+        pid: u32,
+    },
+    /// There is no process.
+    SpawnFailed {
+        /// Why, and what to do.
+        message: String,
+    },
+    /// The socket is up and both sides speak one protocol.
+    Connected,
+    /// The process is no worker of ours, or did not connect in time.
+    HandshakeFailed {
+        /// Why, and what to do.
+        message: String,
+    },
+    /// The worker takes jobs.
+    Ready {
+        /// Its account of itself.
+        info: Box<WorkerInfo>,
+        /// The weights to hold from now on, in place of those held before.
+        weights: Option<WeightsHandle>,
+    },
+    /// Any other message.
+    Message(ToSupervisor),
+    /// The socket is closed or broken; the process may still run.
+    LinkLost {
+        /// What was seen.
+        message: String,
+    },
+    /// The process has ended and was reaped. Everything it sent came before this.
+    Exited(WorkerExit),
+}
+
+/// Where workers come from and how to reach them. No method waits.
+pub trait WorkerHost: Send + 'static {
+    /// Begins to start worker number `generation`; what comes of it arrives as events.
+    fn spawn(&mut self, generation: u64);
+
+    /// Queues a message, the descriptor (if any) ahead of it on the descriptor channel.
+    ///
+    /// # Errors
+    /// [`LinkClogged`]; the worker is then to be treated as hung.
+    fn send(
+        &mut self,
+        generation: u64,
+        message: ToWorker,
+        descriptor: Option<WeightsHandle>,
+    ) -> Result<(), LinkClogged>;
+
+    /// SIGKILL, now or as soon as the process exists. Safe to repeat.
+    fn kill(&mut self, generation: u64);
+}
+
+/// The worker does not read its messages, or is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the worker does not take its messages")]
+pub struct LinkClogged;
+
+/// Where a host reports.
+pub type EventSender = mpsc::Sender<WorkerEvent>;
