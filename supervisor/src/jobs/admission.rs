@@ -1,0 +1,232 @@
+//! Whether a job is taken: a decision on plain values.
+
+use std::time::Duration;
+
+use orcd_shared::error::ErrorCode;
+
+use super::{Refusal, ServiceState};
+
+/// What the decision depends on besides the job.
+#[derive(Debug, Clone)]
+pub struct Situation {
+    /// State of the service.
+    pub state: ServiceState,
+    /// A job of this name is in flight.
+    pub name_taken: bool,
+    /// Jobs that wait.
+    pub queued: usize,
+    /// Most jobs that may wait.
+    pub queue_limit: usize,
+    /// Sequences that the worker could begin at once.
+    pub free_slots: usize,
+    /// Tokens of a sequence, prompt and output; 0 before a worker was ready.
+    pub context: u32,
+    /// Most tokens to generate for any job.
+    pub max_tokens_out: u32,
+}
+
+/// How long a job's output may become.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limit {
+    /// Tokens to generate at most.
+    pub max_tokens: u32,
+    /// The context left less than the job wanted: at the limit it ends with `CONTEXT_FULL`.
+    pub by_context: bool,
+}
+
+/// Takes or refuses a job of `prompt_tokens` that asks for `wanted` tokens.
+///
+/// # Errors
+/// The refusal, as the client gets it.
+pub fn decide(
+    situation: &Situation,
+    prompt_tokens: usize,
+    wanted: Option<u32>,
+) -> Result<Limit, Refusal> {
+    available(situation.state)?;
+    if situation.name_taken {
+        return Err(Refusal {
+            code: ErrorCode::JobExists,
+            message: "a job of this job_id is in flight; cancel it or choose another job_id".into(),
+            retry_after: None,
+        });
+    }
+    let limit = limit(situation, prompt_tokens, wanted)?;
+    if situation.queued >= situation.queue_limit + situation.free_slots {
+        return Err(Refusal {
+            code: ErrorCode::QueueFull,
+            message: format!(
+                "{} jobs are waiting, the queue holds {}; try again or send it elsewhere",
+                situation.queued, situation.queue_limit
+            ),
+            retry_after: Some(Duration::from_secs(1)),
+        });
+    }
+    Ok(limit)
+}
+
+fn available(state: ServiceState) -> Result<(), Refusal> {
+    let (code, message, seconds) = match state {
+        ServiceState::Ready | ServiceState::Recovering => return Ok(()),
+        ServiceState::Starting { percent } => {
+            let message = format!("the model is being loaded ({percent} %)");
+            (ErrorCode::WorkerUnavailable, message, 2)
+        }
+        ServiceState::Unhealthy => {
+            let message = "the worker keeps crashing; send the job to another instance".into();
+            (ErrorCode::WorkerUnavailable, message, 10)
+        }
+        ServiceState::Draining => return Err(Refusal::stopped()),
+    };
+    Err(Refusal {
+        code,
+        message,
+        retry_after: Some(Duration::from_secs(seconds)),
+    })
+}
+
+fn limit(s: &Situation, prompt_tokens: usize, wanted: Option<u32>) -> Result<Limit, Refusal> {
+    let prompt = u32::try_from(prompt_tokens).unwrap_or(u32::MAX);
+    let room = s.context.saturating_sub(prompt);
+    if room == 0 {
+        return Err(Refusal {
+            code: ErrorCode::ContextLengthExceeded,
+            message: format!(
+                "the prompt has {prompt_tokens} tokens, the context holds {}, at least one of \
+                 them for output; shorten the prompt",
+                s.context
+            ),
+            retry_after: None,
+        });
+    }
+    let wanted = wanted
+        .unwrap_or(s.max_tokens_out)
+        .min(s.max_tokens_out)
+        .max(1);
+    Ok(Limit {
+        max_tokens: wanted.min(room),
+        by_context: room < wanted,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn situation() -> Situation {
+        Situation {
+            state: ServiceState::Ready,
+            name_taken: false,
+            queued: 0,
+            queue_limit: 2,
+            free_slots: 0,
+            context: 100,
+            max_tokens_out: 50,
+        }
+    }
+
+    fn code(s: &Situation) -> ErrorCode {
+        decide(s, 10, None).unwrap_err().code
+    }
+
+    #[test]
+    fn only_ready_and_recovering_take_jobs() {
+        let with = |state| Situation {
+            state,
+            ..situation()
+        };
+        assert!(decide(&with(ServiceState::Recovering), 10, None).is_ok());
+        for state in [
+            ServiceState::Starting { percent: 3 },
+            ServiceState::Unhealthy,
+        ] {
+            let refusal = decide(&with(state), 10, None).unwrap_err();
+            assert_eq!(refusal.code, ErrorCode::WorkerUnavailable);
+            assert!(refusal.retry_after.is_some());
+        }
+        assert_eq!(code(&with(ServiceState::Draining)), ErrorCode::Draining);
+    }
+
+    #[test]
+    fn free_slots_count_as_room_beside_the_queue() {
+        let full = Situation {
+            queued: 2,
+            ..situation()
+        };
+        assert_eq!(code(&full), ErrorCode::QueueFull);
+        assert!(
+            decide(
+                &Situation {
+                    free_slots: 1,
+                    ..full
+                },
+                10,
+                None
+            )
+            .is_ok()
+        );
+        let no_queue = Situation {
+            queue_limit: 0,
+            free_slots: 1,
+            ..situation()
+        };
+        assert!(decide(&no_queue, 10, None).is_ok());
+    }
+
+    #[test]
+    fn names_in_flight_are_refused_before_the_queue_is_looked_at() {
+        let taken = Situation {
+            name_taken: true,
+            queued: 9,
+            ..situation()
+        };
+        assert_eq!(code(&taken), ErrorCode::JobExists);
+    }
+
+    #[test]
+    fn output_is_cut_to_the_service_and_to_the_context() {
+        let cut = |prompt, wanted| decide(&situation(), prompt, wanted).unwrap();
+        assert_eq!(
+            cut(10, None),
+            Limit {
+                max_tokens: 50,
+                by_context: false
+            }
+        );
+        assert_eq!(
+            cut(10, Some(7)),
+            Limit {
+                max_tokens: 7,
+                by_context: false
+            }
+        );
+        assert_eq!(
+            cut(90, Some(10)),
+            Limit {
+                max_tokens: 10,
+                by_context: false
+            }
+        );
+        assert_eq!(
+            cut(90, Some(11)),
+            Limit {
+                max_tokens: 10,
+                by_context: true
+            }
+        );
+        assert_eq!(
+            cut(99, None),
+            Limit {
+                max_tokens: 1,
+                by_context: true
+            }
+        );
+        let refusal = decide(&situation(), 100, Some(1)).unwrap_err();
+        assert_eq!(refusal.code, ErrorCode::ContextLengthExceeded);
+        assert!(
+            refusal.message.contains("100 tokens"),
+            "{}",
+            refusal.message
+        );
+    }
+}

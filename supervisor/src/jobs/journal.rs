@@ -1,0 +1,299 @@
+//! One job's journal: what the worker must be told to go on with it, and where its stream of
+//! events stands. It decides what a token means; sending events is the dispatcher's business.
+//!
+//! **Invariant.** Event ids count from 0 and token indices from 0, both without a gap and without
+//! a repetition, and neither depends on crashes: a token that was journaled is never an event
+//! again.
+
+use std::time::{Duration, Instant};
+
+use orcd_shared::error::ErrorCode;
+use orcd_shared::job::{Finish, JobKey, JobSpec};
+use orcd_shared::protocol::message::StepToken;
+
+use super::admission::Limit;
+use super::{JobEvent, NewJob, Numbered, StopReason};
+use crate::text::{TokenText, Tokenizer};
+use crate::worker::replay::{self, ReplayCheck, Verdict};
+
+/// The journal of one job.
+#[derive(Debug)]
+pub struct Journal {
+    key: JobKey,
+    job: NewJob,
+    limit: Limit,
+    emitted: Vec<u32>,
+    /// Set between a replay and the token that proves it sound.
+    check: Option<ReplayCheck>,
+    text: TokenText,
+    next_event: u64,
+    /// Token events so far; one more than `emitted` at most (see [`Journal::take`]).
+    tokens_out: u32,
+    /// Events for readers to come; only for jobs that go on without one.
+    kept: Option<Vec<Numbered>>,
+    submissions: u32,
+    first_token: Option<Instant>,
+    last_token: Option<Instant>,
+    engine_time_us: u64,
+}
+
+/// What a token of the worker means.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Taken {
+    /// The token event, if it is one.
+    pub event: Option<Numbered>,
+    /// What comes of the job.
+    pub then: Then,
+}
+
+/// What comes of a job after a token.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Then {
+    /// It goes on.
+    GoOn,
+    /// It is at its end.
+    End(StopReason),
+    /// It can't go on.
+    Fail(ErrorCode, String),
+}
+
+impl Journal {
+    /// The journal of an admitted job.
+    #[must_use]
+    pub fn new(key: JobKey, mut job: NewJob, limit: Limit) -> Self {
+        let text = TokenText::new(std::mem::take(&mut job.stop));
+        let kept = job.continue_on_disconnect.then(Vec::new);
+        Self {
+            key,
+            job,
+            limit,
+            emitted: Vec::new(),
+            check: None,
+            text,
+            next_event: 0,
+            tokens_out: 0,
+            kept,
+            submissions: 0,
+            first_token: None,
+            last_token: None,
+            engine_time_us: 0,
+        }
+    }
+
+    /// The request.
+    #[must_use]
+    pub fn job(&self) -> &NewJob {
+        &self.job
+    }
+
+    /// Token events so far.
+    #[must_use]
+    pub fn tokens_out(&self) -> u32 {
+        self.tokens_out
+    }
+
+    /// Tokens that a replay would process again.
+    #[must_use]
+    pub fn emitted(&self) -> usize {
+        self.emitted.len()
+    }
+
+    /// When the latest token came.
+    #[must_use]
+    pub fn last_token(&self) -> Option<Instant> {
+        self.last_token
+    }
+
+    /// How often it was replayed.
+    #[must_use]
+    pub fn replays(&self) -> u32 {
+        self.submissions.saturating_sub(1)
+    }
+
+    /// The events kept for later readers; `None` if the job keeps none.
+    #[must_use]
+    pub fn kept(&self) -> Option<&[Numbered]> {
+        self.kept.as_deref()
+    }
+
+    /// What to tell a worker; also counts the submission and, if there are tokens, demands the
+    /// replay check of it.
+    pub fn submission(&mut self) -> JobSpec {
+        self.submissions += 1;
+        self.check = ReplayCheck::of(&self.emitted);
+        let max_tokens = self.limit.max_tokens;
+        replay::spec(
+            self.key,
+            &self.job.prompt,
+            &self.emitted,
+            max_tokens,
+            self.job.sampling,
+        )
+    }
+
+    /// The `started` event, before the first submission; `None` behind it.
+    pub fn started(&mut self, started_at: jiff::Timestamp) -> Option<Numbered> {
+        let prompt_tokens = u32::try_from(self.job.prompt.len()).unwrap_or(u32::MAX);
+        let seed = self.job.sampling.seed;
+        (self.next_event == 0).then(|| {
+            self.number(JobEvent::Started {
+                started_at,
+                prompt_tokens,
+                seed,
+            })
+        })
+    }
+
+    /// Takes a token from the worker.
+    ///
+    /// Text that is held back comes out with the job's last token: its event is only made when it
+    /// is known to be the last. An end-of-generation token is no token event, except when text is
+    /// still held back: then that text travels in an event with the end token's id and the next
+    /// index, counted as any other.
+    pub fn take(
+        &mut self,
+        token: StepToken,
+        step_us: u32,
+        now: Instant,
+        tokenizer: &Tokenizer,
+    ) -> Taken {
+        if let Some(check) = self.check.take() {
+            return Self::verify(check, &token);
+        }
+        if token.index as usize != self.emitted.len() {
+            return Taken::failed(format!(
+                "the worker sent token {} where {} was due",
+                token.index,
+                self.emitted.len()
+            ));
+        }
+        self.engine_time_us += u64::from(step_us);
+        if token.finish == Some(Finish::Eos) {
+            return self.end_of_generation(token.id, now);
+        }
+        self.emitted.push(token.id);
+        let mut piece = self.text.push(token.id, tokenizer);
+        if piece.stop.is_none() && token.finish.is_some() {
+            let rest = self.flush();
+            piece.text.push_str(&rest.text);
+            piece.stop = rest.stop;
+        }
+        let event = Some(self.token_event(piece.text, token.id, now));
+        let then = match (piece.stop, token.finish) {
+            (Some(stop), _) => Then::End(StopReason::StopSequence(stop)),
+            (None, Some(finish)) => Then::End(self.stop_reason(finish)),
+            (None, None) => Then::GoOn,
+        };
+        Taken { event, then }
+    }
+
+    /// The `end` event; the journal is closed with it.
+    pub fn end(&mut self, stop: StopReason) -> Numbered {
+        let decode_time = match (self.first_token, self.last_token) {
+            (Some(first), Some(last)) => last.duration_since(first),
+            _ => Duration::ZERO,
+        };
+        self.number(JobEvent::End {
+            tokens_out: self.tokens_out,
+            decode_time_ms: u64::try_from(decode_time.as_millis()).unwrap_or(u64::MAX),
+            engine_time_us: self.engine_time_us,
+            stop,
+            replays: self.replays(),
+        })
+    }
+
+    /// The `error` event; the journal is closed with it.
+    pub fn fail(&mut self, code: ErrorCode, message: String) -> Numbered {
+        self.number(JobEvent::Error {
+            code,
+            message,
+            tokens_out: self.tokens_out,
+        })
+    }
+
+    /// Gives back what only a job in flight needs; the kept events stay.
+    pub fn close(&mut self) {
+        self.job.prompt = Vec::new();
+        self.emitted = Vec::new();
+    }
+
+    fn verify(check: ReplayCheck, token: &StepToken) -> Taken {
+        match check.judge(token) {
+            Verdict::Agrees if token.finish.is_none() => Taken {
+                event: None,
+                then: Then::GoOn,
+            },
+            // The first time it was not the last: the job would have ended with it.
+            Verdict::Agrees => Taken::failed(format!(
+                "the worker ended its replay at token {}, which was not the last",
+                token.index
+            )),
+            Verdict::Diverges => Taken {
+                event: None,
+                then: Then::Fail(
+                    ErrorCode::ReplayDiverged,
+                    format!(
+                        "after a crash, token {} came out differently; the stream ends here \
+                         rather than continue another text; send the job again",
+                        token.index
+                    ),
+                ),
+            },
+            Verdict::Misplaced => Taken::failed(format!(
+                "the worker began its replay with token {}, not with the last one sent",
+                token.index
+            )),
+        }
+    }
+
+    fn end_of_generation(&mut self, id: u32, now: Instant) -> Taken {
+        let rest = self.flush();
+        let event = (!rest.text.is_empty()).then(|| self.token_event(rest.text, id, now));
+        let reason = rest.stop.map_or(StopReason::Eos, StopReason::StopSequence);
+        Taken {
+            event,
+            then: Then::End(reason),
+        }
+    }
+
+    fn flush(&mut self) -> crate::text::Piece {
+        std::mem::replace(&mut self.text, TokenText::new(Vec::new())).finish()
+    }
+
+    fn token_event(&mut self, text: String, id: u32, now: Instant) -> Numbered {
+        self.first_token.get_or_insert(now);
+        self.last_token = Some(now);
+        let index = self.tokens_out;
+        self.tokens_out += 1;
+        self.number(JobEvent::Token { text, index, id })
+    }
+
+    fn stop_reason(&self, finish: Finish) -> StopReason {
+        match finish {
+            Finish::Eos => StopReason::Eos,
+            Finish::MaxTokens if !self.limit.by_context => StopReason::MaxTokens,
+            Finish::MaxTokens | Finish::ContextFull => StopReason::ContextFull,
+        }
+    }
+
+    fn number(&mut self, event: JobEvent) -> Numbered {
+        let numbered = Numbered {
+            id: Some(self.next_event),
+            event,
+        };
+        self.next_event += 1;
+        if let Some(kept) = &mut self.kept {
+            kept.push(numbered.clone());
+        }
+        numbered
+    }
+}
+
+impl Taken {
+    fn failed(message: String) -> Self {
+        Self {
+            event: None,
+            then: Then::Fail(ErrorCode::Internal, message),
+        }
+    }
+}

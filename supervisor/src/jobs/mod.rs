@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use orcd_shared::error::ErrorCode;
+use orcd_shared::job::JobKey;
 use orcd_shared::protocol::message::WorkerInfo;
 use orcd_shared::sampling::SamplingParams;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -107,10 +108,28 @@ pub struct Numbered {
 /// A reader's end of a job. Dropping it tells the dispatcher that the reader went away.
 #[derive(Debug)]
 pub struct JobStream {
-    /// Bounded; the dispatcher never waits for room in it. It ends after the terminal event.
+    /// Bounded; the dispatcher never waits for room in it. It ends after the terminal event, or
+    /// without one when the reader was too slow for a job that goes on without readers, or when
+    /// another reader took over.
     pub events: mpsc::Receiver<Numbered>,
-    /// Closed with the stream: how the dispatcher learns of a reader that left.
-    _presence: oneshot::Sender<()>,
+    departure: Departure,
+    departures: mpsc::UnboundedSender<Departure>,
+}
+
+/// Which reader of which job went away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Departure {
+    key: JobKey,
+    reader: u64,
+}
+
+// Also keeps `events` from being moved out of the stream, which would leave its departure behind.
+impl Drop for JobStream {
+    fn drop(&mut self) {
+        // Unbounded, so that dropping never waits; there is one of these per stream. A dispatcher
+        // that is gone has no jobs left to cancel.
+        let _ = self.departures.send(self.departure);
+    }
 }
 
 /// Why a job was not taken.
@@ -184,9 +203,19 @@ pub struct JobsHandle {
 /// Requests to the dispatcher.
 #[derive(Debug)]
 pub(crate) enum Command {
-    Submit { job: Box<NewJob>, reply: oneshot::Sender<Result<JobStream, Refusal>> },
-    Cancel { job_id: String, reply: oneshot::Sender<CancelStatus> },
-    Resume { job_id: String, after: Option<u64>, reply: oneshot::Sender<Option<JobStream>> },
+    Submit {
+        job: Box<NewJob>,
+        reply: oneshot::Sender<Result<JobStream, Refusal>>,
+    },
+    Cancel {
+        job_id: String,
+        reply: oneshot::Sender<CancelStatus>,
+    },
+    Resume {
+        job_id: String,
+        after: Option<u64>,
+        reply: oneshot::Sender<Option<JobStream>>,
+    },
     Drain,
 }
 
@@ -197,7 +226,10 @@ impl JobsHandle {
     /// A [`Refusal`]; nothing of the job is kept then.
     pub async fn submit(&self, job: NewJob) -> Result<JobStream, Refusal> {
         let (reply, answer) = oneshot::channel();
-        let command = Command::Submit { job: Box::new(job), reply };
+        let command = Command::Submit {
+            job: Box::new(job),
+            reply,
+        };
         if self.commands.send(command).await.is_err() {
             return Err(Refusal::stopped());
         }
@@ -207,7 +239,12 @@ impl JobsHandle {
     /// Ends a job with `CANCELLED`; safe to repeat.
     pub async fn cancel(&self, job_id: String) -> CancelStatus {
         let (reply, answer) = oneshot::channel();
-        if self.commands.send(Command::Cancel { job_id, reply }).await.is_err() {
+        if self
+            .commands
+            .send(Command::Cancel { job_id, reply })
+            .await
+            .is_err()
+        {
             return CancelStatus::Unknown;
         }
         answer.await.unwrap_or(CancelStatus::Unknown)
@@ -217,7 +254,14 @@ impl JobsHandle {
     /// `None`: no such job, or its events are no longer held.
     pub async fn resume(&self, job_id: String, after: Option<u64>) -> Option<JobStream> {
         let (reply, answer) = oneshot::channel();
-        self.commands.send(Command::Resume { job_id, after, reply }).await.ok()?;
+        self.commands
+            .send(Command::Resume {
+                job_id,
+                after,
+                reply,
+            })
+            .await
+            .ok()?;
         answer.await.ok().flatten()
     }
 

@@ -1,0 +1,235 @@
+//! The one task that owns all jobs, the worker's life and the published [`Snapshot`]. Everything
+//! that happens comes to it as a command, a worker's event, a reader's departure or the passing of
+//! time, one after the other; so nothing here is locked, and nothing here waits.
+
+mod pulse;
+mod recovery;
+mod roster;
+mod state;
+mod submit;
+mod tokens;
+mod watch;
+
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use orcd_shared::error::ErrorCode;
+use orcd_shared::protocol::message::LoadRequest;
+use tokio::sync::{mpsc, oneshot, watch as watch_channel};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use super::{
+    CancelStatus, Command, Departure, JobStream, JobsHandle, Refusal, ServiceState, Snapshot,
+};
+use crate::metrics::Metrics;
+use crate::text::Tokenizer;
+use crate::worker::host::ProcessHost;
+pub use crate::worker::lifecycle::{Outcome, Policy};
+use crate::worker::process::worker_binary;
+use crate::worker::{EVENT_CAPACITY, EventSender, WorkerEvent, WorkerHost};
+use state::Dispatcher;
+
+/// Commands that may wait. Handlers wait for room, so that a flood of requests slows down its
+/// senders and not the tokens.
+const COMMAND_CAPACITY: usize = 256;
+/// Worker events taken at once before commands get their turn.
+const EVENT_BATCH: usize = 64;
+
+/// What the dispatcher is told at start.
+#[derive(Debug, Clone)]
+pub struct DispatcherSettings {
+    /// The worker; `None` is `cuda-worker` beside this executable.
+    pub worker_bin: Option<PathBuf>,
+    /// Where the private directory for sockets is made; `None` is the session's runtime directory
+    /// or the temporary one.
+    pub runtime_dir: Option<PathBuf>,
+    /// What each worker is told. Its end tokens and weights are filled in here.
+    pub load: LoadRequest,
+    /// Most jobs that wait.
+    pub queue: usize,
+    /// Most tokens to generate for any job.
+    pub max_tokens_out: u32,
+    /// How long the events of an ended job are held for its readers.
+    pub resume_ttl: Duration,
+    /// How long running and queued jobs may take to finish once draining began.
+    pub drain_timeout: Duration,
+    /// Rules for losing workers.
+    pub policy: Policy,
+    /// Clocks of the dispatcher.
+    pub timing: Timing,
+}
+
+/// Intervals and limits; tests shorten them.
+#[derive(Debug, Clone)]
+pub struct Timing {
+    /// How often deadlines and silences are looked at.
+    pub tick: Duration,
+    /// Between two `Queued` comments of a waiting job.
+    pub keep_alive: Duration,
+    /// A ready worker that says nothing for this long is killed. It sends a heartbeat several
+    /// times a second from a thread of its own.
+    pub silence: Duration,
+    /// The same while it loads: before its link thread runs freely it may sit in a driver call.
+    pub loading_silence: Duration,
+    /// No step for this long (or twenty of the slowest steps, if that is longer) with jobs running
+    /// is a stall.
+    pub stall: Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self {
+            tick: Duration::from_millis(50),
+            keep_alive: Duration::from_secs(5),
+            silence: Duration::from_secs(10),
+            loading_silence: Duration::from_secs(60),
+            stall: Duration::from_secs(5),
+        }
+    }
+}
+
+/// The running dispatcher; resolves to how it ended. It ends after [`JobsHandle::drain`], when the
+/// last handle is dropped, or when there can be no worker. Dropping this only forgets the outcome.
+#[derive(Debug)]
+pub struct DispatcherTask {
+    task: JoinHandle<Outcome>,
+}
+
+impl Future for DispatcherTask {
+    type Output = Outcome;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome> {
+        Pin::new(&mut self.task).poll(cx).map(|joined| {
+            joined.unwrap_or_else(|error| Outcome::WorkerLost {
+                message: format!("the dispatcher ended by a bug: {error}"),
+            })
+        })
+    }
+}
+
+/// Starts the service behind HTTP: the dispatcher and, through it, the first worker. To be called
+/// within a runtime.
+#[must_use]
+pub fn start(
+    settings: DispatcherSettings,
+    text: Arc<Tokenizer>,
+    metrics: Arc<Metrics>,
+) -> (JobsHandle, DispatcherTask) {
+    let binary = worker_binary(settings.worker_bin.as_deref());
+    let base = settings.runtime_dir.clone();
+    start_on(settings, text, metrics, |events| {
+        ProcessHost::new(binary, base, events).map_err(|error| error.to_string())
+    })
+}
+
+/// As [`start`], with workers from `host`.
+pub fn start_on<H: WorkerHost>(
+    settings: DispatcherSettings,
+    text: Arc<Tokenizer>,
+    metrics: Arc<Metrics>,
+    host: impl FnOnce(EventSender) -> Result<H, String>,
+) -> (JobsHandle, DispatcherTask) {
+    let (commands, inbox) = mpsc::channel(COMMAND_CAPACITY);
+    let (sender, events) = mpsc::channel(EVENT_CAPACITY);
+    let (departures, departed) = mpsc::unbounded_channel();
+    let (publisher, snapshot) = watch_channel::channel(Arc::new(Snapshot::at_start()));
+    let inputs = Inputs {
+        commands: inbox,
+        events,
+        departed,
+    };
+    let task = match host(sender) {
+        Ok(host) => {
+            let dispatcher = Dispatcher::new(settings, text, metrics, host, publisher, departures);
+            tokio::spawn(run(dispatcher, inputs))
+        }
+        Err(message) => tokio::spawn(async move {
+            Outcome::StartupFailed {
+                code: ErrorCode::WorkerUnavailable,
+                message,
+            }
+        }),
+    };
+    (JobsHandle { commands, snapshot }, DispatcherTask { task })
+}
+
+/// Everything that can happen.
+struct Inputs {
+    commands: mpsc::Receiver<Command>,
+    events: mpsc::Receiver<WorkerEvent>,
+    departed: mpsc::UnboundedReceiver<Departure>,
+}
+
+/// An answer that waits until the snapshot shows what was done.
+enum Answer {
+    Submit(
+        oneshot::Sender<Result<JobStream, Refusal>>,
+        Result<JobStream, Refusal>,
+    ),
+    Cancel(oneshot::Sender<CancelStatus>, CancelStatus),
+    Resume(oneshot::Sender<Option<JobStream>>, Option<JobStream>),
+    Nothing,
+}
+
+impl Answer {
+    /// Somebody who no longer waits gets nothing; a stream that comes back is dropped, which
+    /// counts as the reader's departure.
+    fn give(self) {
+        match self {
+            Self::Submit(reply, answer) => drop(reply.send(answer)),
+            Self::Cancel(reply, answer) => drop(reply.send(answer)),
+            Self::Resume(reply, answer) => drop(reply.send(answer)),
+            Self::Nothing => {}
+        }
+    }
+}
+
+async fn run<H: WorkerHost>(mut dispatcher: Dispatcher<H>, mut inputs: Inputs) -> Outcome {
+    let mut ticker = interval(dispatcher.tick_interval());
+    ticker.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut batch = Vec::with_capacity(EVENT_BATCH);
+    dispatcher.begin();
+    loop {
+        let mut answer = Answer::Nothing;
+        tokio::select! {
+            _ = inputs.events.recv_many(&mut batch, EVENT_BATCH) => {
+                let now = Instant::now().into_std();
+                for event in batch.drain(..) {
+                    dispatcher.worker_event(event, now);
+                }
+            }
+            command = inputs.commands.recv() => {
+                // Without handles nobody can ask for anything any more: the same as a drain.
+                let command = command.unwrap_or(Command::Drain);
+                answer = dispatcher.command(command, Instant::now().into_std());
+            }
+            Some(departure) = inputs.departed.recv() => dispatcher.reader_left(departure),
+            _ = ticker.tick() => dispatcher.tick(Instant::now().into_std()),
+        }
+        dispatcher.settle(Instant::now().into_std());
+        answer.give();
+        if let Some(outcome) = dispatcher.outcome() {
+            return outcome;
+        }
+    }
+}
+
+impl Snapshot {
+    fn at_start() -> Self {
+        Self {
+            state: ServiceState::Starting { percent: 0 },
+            worker: None,
+            worker_pid: None,
+            generation: 0,
+            restarts: 0,
+            last_exit: None,
+            running: 0,
+            queued: 0,
+            stalled: false,
+        }
+    }
+}

@@ -1,0 +1,268 @@
+//! What the dispatcher owns, and how it shows it.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use orcd_shared::error::ErrorCode;
+use orcd_shared::job::JobKey;
+use orcd_shared::protocol::message::{ToWorker, WorkerInfo};
+use tokio::sync::{mpsc, watch};
+
+use super::super::{Departure, ServiceState, Snapshot};
+use super::DispatcherSettings;
+use super::pulse::Pulse;
+use super::roster::{Place, Roster};
+use crate::jobs::journal::Journal;
+use crate::jobs::{Numbered, StopReason};
+use crate::metrics::Metrics;
+use crate::text::Tokenizer;
+use crate::worker::WorkerHost;
+use crate::worker::handles::WeightsHandle;
+use crate::worker::lifecycle::{Event, Outcome, Phase, State};
+
+/// All state of the service. Methods are spread over this module's siblings by subject.
+pub(super) struct Dispatcher<H> {
+    pub(super) settings: DispatcherSettings,
+    pub(super) tokenizer: Arc<Tokenizer>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) host: H,
+    pub(super) life: State,
+    pub(super) worker: Worker,
+    pub(super) roster: Roster,
+    /// Keeps the weights alive between workers.
+    pub(super) weights: Option<WeightsHandle>,
+    /// Set while draining: when to cancel what is left.
+    pub(super) drain_by: Option<Instant>,
+    pub(super) outcome: Option<Outcome>,
+    pub(super) departures: mpsc::UnboundedSender<Departure>,
+    pub(super) last_key: u64,
+    pub(super) last_reader: u64,
+    publisher: watch::Sender<Arc<Snapshot>>,
+    shown: View,
+}
+
+/// What is known of the present worker, or of the last one.
+#[derive(Debug)]
+pub(super) struct Worker {
+    pub(super) info: Option<Arc<WorkerInfo>>,
+    pub(super) pid: Option<u32>,
+    pub(super) pulse: Pulse,
+    pub(super) stalled: bool,
+    /// It was killed for not reacting, whatever its exit status says.
+    pub(super) hung: bool,
+    pub(super) last_exit: Option<String>,
+    /// When the last ready worker was lost, until the next is ready.
+    pub(super) lost_at: Option<Instant>,
+}
+
+/// The parts of a snapshot that are cheap to compare: nothing is published for a mere token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct View {
+    state: ServiceState,
+    pid: Option<u32>,
+    generation: u64,
+    restarts: u64,
+    running: usize,
+    queued: usize,
+    stalled: bool,
+}
+
+/// What the worker still has of a job that ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum AtWorker {
+    /// Nothing: it ended the job itself, or is gone.
+    Done,
+    /// Perhaps all of it: it is to be told.
+    Abandon,
+}
+
+/// How a job ends.
+#[derive(Debug)]
+pub(super) enum Ending {
+    Stop(StopReason),
+    Error(ErrorCode, String),
+}
+
+impl<H: WorkerHost> Dispatcher<H> {
+    pub(super) fn new(
+        mut settings: DispatcherSettings,
+        tokenizer: Arc<Tokenizer>,
+        metrics: Arc<Metrics>,
+        host: H,
+        publisher: watch::Sender<Arc<Snapshot>>,
+        departures: mpsc::UnboundedSender<Departure>,
+    ) -> Self {
+        settings.load.end_tokens = tokenizer.end_of_generation().to_vec();
+        let mut dispatcher = Self {
+            settings,
+            tokenizer,
+            metrics,
+            host,
+            life: State::default(),
+            worker: Worker::new(),
+            roster: Roster::default(),
+            weights: None,
+            drain_by: None,
+            outcome: None,
+            departures,
+            last_key: 0,
+            last_reader: 0,
+            publisher,
+            shown: View::NOTHING,
+        };
+        dispatcher.shown = dispatcher.view();
+        dispatcher
+    }
+
+    pub(super) fn tick_interval(&self) -> Duration {
+        self.settings.timing.tick
+    }
+
+    /// How it ended, once everything is over and every stream has its last event.
+    pub(super) fn outcome(&mut self) -> Option<Outcome> {
+        self.outcome.take()
+    }
+
+    /// Does what has become possible, and shows the result.
+    pub(super) fn settle(&mut self, now: Instant) {
+        self.fill_worker(now);
+        if self.drain_by.is_some() && self.roster.is_idle() {
+            self.life_event(Event::Stop, now);
+        }
+        self.publish();
+    }
+
+    /// Ends a job: the last event to its reader, the worker told, the place free.
+    pub(super) fn end_job(&mut self, key: JobKey, ending: Ending, at_worker: AtWorker) {
+        let Some(job) = self.roster.get_mut(key) else {
+            return;
+        };
+        let was_running = job.place == Place::Running;
+        let (outcome, event) = match ending {
+            Ending::Stop(reason) => ("end", job.journal.end(reason)),
+            Ending::Error(code, message) => (code.name(), job.journal.fail(code, message)),
+        };
+        log_end(&job.journal, outcome);
+        if let Some(reader) = job.reader.take() {
+            reader.conclude(event);
+        }
+        self.metrics.job_finished(outcome);
+        self.metrics.end_to_end(job.submitted.elapsed());
+        job.journal.close();
+        let retain = job.journal.kept().is_some();
+        let retain_until = retain.then(|| Instant::now() + self.settings.resume_ttl);
+        self.roster.end(key, retain_until);
+        if was_running && at_worker == AtWorker::Abandon {
+            self.roster.leaving.insert(key);
+            self.tell_worker(ToWorker::Cancel(key));
+        }
+    }
+
+    /// Ends every job in flight with the same error.
+    pub(super) fn end_all(&mut self, code: ErrorCode, message: &str, at_worker: AtWorker) {
+        for key in self.roster.keys_in_flight() {
+            self.end_job(key, Ending::Error(code, message.to_owned()), at_worker);
+        }
+    }
+
+    /// Sends an event to a job's reader, if it has one. `false`: the reader does not keep up.
+    pub(super) fn offer(
+        reader: &mut Option<super::roster::Reader>,
+        event: Numbered,
+        goes_on_without: bool,
+    ) -> bool {
+        use super::roster::Offered;
+        match reader.as_ref().map(|r| r.offer(event)) {
+            None | Some(Offered::Taken | Offered::Gone) => true,
+            Some(Offered::Slow) if goes_on_without => {
+                *reader = None;
+                true
+            }
+            Some(Offered::Slow) => false,
+        }
+    }
+
+    pub(super) fn service_state(&self) -> ServiceState {
+        match &self.life.phase {
+            _ if self.drain_by.is_some() => ServiceState::Draining,
+            Phase::Stopping { .. } => ServiceState::Draining,
+            Phase::Over => ServiceState::Unhealthy,
+            _ if self.life.unhealthy => ServiceState::Unhealthy,
+            Phase::Ready { .. } => ServiceState::Ready,
+            _ if self.life.served => ServiceState::Recovering,
+            Phase::Loading { percent } => ServiceState::Starting { percent: *percent },
+            _ => ServiceState::Starting { percent: 0 },
+        }
+    }
+
+    fn publish(&mut self) {
+        let view = self.view();
+        if view == self.shown {
+            return;
+        }
+        self.shown = view;
+        let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        self.publisher.send_replace(Arc::new(Snapshot {
+            state: view.state,
+            worker: self.worker.info.clone(),
+            worker_pid: view.pid,
+            generation: view.generation,
+            restarts: view.restarts,
+            last_exit: self.worker.last_exit.clone(),
+            running: count(view.running),
+            queued: count(view.queued),
+            stalled: view.stalled,
+        }));
+    }
+
+    fn view(&self) -> View {
+        View {
+            state: self.service_state(),
+            pid: self.worker.pid,
+            generation: self.life.generation,
+            restarts: self.life.restarts,
+            running: self.roster.begun(),
+            queued: self.roster.waiting(),
+            stalled: self.worker.stalled,
+        }
+    }
+}
+
+impl Worker {
+    fn new() -> Self {
+        Self {
+            info: None,
+            pid: None,
+            pulse: Pulse::new(Instant::now()),
+            stalled: false,
+            hung: false,
+            last_exit: None,
+            lost_at: None,
+        }
+    }
+}
+
+impl View {
+    /// Before anything was shown.
+    const NOTHING: Self = Self {
+        state: ServiceState::Unhealthy,
+        pid: None,
+        generation: 0,
+        restarts: 0,
+        running: 0,
+        queued: 0,
+        stalled: false,
+    };
+}
+
+fn log_end(journal: &Journal, outcome: &str) {
+    let job = journal.job();
+    tracing::info!(
+        job_id = %job.job_id,
+        correlation_id = %job.correlation_id,
+        outcome,
+        tokens = journal.tokens_out(),
+        replays = journal.replays(),
+        "job ended"
+    );
+}

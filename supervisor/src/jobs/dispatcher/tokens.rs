@@ -1,0 +1,104 @@
+//! The path of a token, from the worker's message to the reader's stream: the one place that runs
+//! for every token, so it allocates nothing but the token's text.
+
+use std::time::{Duration, Instant};
+
+use orcd_shared::error::ErrorCode;
+use orcd_shared::job::JobKey;
+use orcd_shared::protocol::message::{StepReport, StepToken, ToSupervisor};
+
+use super::super::journal::Then;
+use super::roster::Place;
+use super::state::{AtWorker, Dispatcher, Ending};
+use crate::worker::WorkerHost;
+use crate::worker::lifecycle::Event;
+
+impl<H: WorkerHost> Dispatcher<H> {
+    /// A message of the present worker.
+    pub(super) fn message(&mut self, message: ToSupervisor, now: Instant) {
+        self.worker.pulse.heard(now);
+        match message {
+            ToSupervisor::Step(report) => self.step(&report, now),
+            ToSupervisor::Heartbeat { steps, .. } => self.worker.pulse.steps(steps, now),
+            ToSupervisor::JobFailed { key, code, message } => {
+                self.end_job(key, Ending::Error(code, message), AtWorker::Done);
+            }
+            ToSupervisor::Cancelled(key) => {
+                self.roster.leaving.remove(&key);
+            }
+            ToSupervisor::LoadProgress { percent } => {
+                self.life_event(Event::Progress(percent), now);
+            }
+            ToSupervisor::LoadFailed { code, message } => {
+                tracing::error!(%code, "the worker can't load the model: {message}");
+                self.life_event(Event::LoadFailed(code, message), now);
+            }
+            ToSupervisor::Fatal { code, message } => {
+                tracing::error!(%code, "the worker is about to end: {message}");
+                self.life_event(Event::Fatal(code, message), now);
+            }
+            // The host answers these itself.
+            ToSupervisor::Hello { .. } | ToSupervisor::Ready(_) => {}
+        }
+    }
+
+    fn step(&mut self, report: &StepReport, now: Instant) {
+        self.worker.pulse.steps(report.step, now);
+        self.worker
+            .pulse
+            .step_took(Duration::from_micros(report.step_us.into()));
+        for token in &report.tokens {
+            self.token(*token, report.step_us, now);
+        }
+    }
+
+    fn token(&mut self, token: StepToken, step_us: u32, now: Instant) {
+        let Some(job) = self.roster.get_mut(token.key) else {
+            return;
+        };
+        if job.place != Place::Running {
+            // Cancelled meanwhile; its stream had its last event.
+            return;
+        }
+        let before = job.journal.last_token();
+        let taken = job.journal.take(token, step_us, now, &self.tokenizer);
+        let mut keeps_up = true;
+        if let Some(event) = taken.event {
+            self.metrics.tokens(1);
+            match before {
+                None => self
+                    .metrics
+                    .first_token(now.saturating_duration_since(job.submitted)),
+                Some(before) => self
+                    .metrics
+                    .inter_token(now.saturating_duration_since(before)),
+            }
+            let goes_on_without = job.journal.kept().is_some();
+            keeps_up = Self::offer(&mut job.reader, event, goes_on_without);
+        }
+        let at_worker = if token.finish.is_some() {
+            AtWorker::Done
+        } else {
+            AtWorker::Abandon
+        };
+        match taken.then {
+            Then::End(reason) => self.finish_job(token.key, Ending::Stop(reason), at_worker, now),
+            Then::Fail(code, message) => {
+                self.end_job(token.key, Ending::Error(code, message), at_worker);
+            }
+            Then::GoOn if !keeps_up => self.drop_slow_reader(token.key),
+            Then::GoOn => {}
+        }
+    }
+
+    fn finish_job(&mut self, key: JobKey, ending: Ending, at_worker: AtWorker, now: Instant) {
+        self.end_job(key, ending, at_worker);
+        self.life_event(Event::JobFinished, now);
+    }
+
+    fn drop_slow_reader(&mut self, key: JobKey) {
+        let message = "the client reads more slowly than tokens are made";
+        let ending = Ending::Error(ErrorCode::Cancelled, message.into());
+        self.end_job(key, ending, AtWorker::Abandon);
+    }
+}
