@@ -1,1 +1,22 @@
-//! Placeholder while the crate is laid out.
+//! Harness of the black-box tests: starts the two real processes, speaks HTTP to them over a
+//! socket of its own, and checks every byte of every stream against the contract.
+
+pub mod harness;
+pub mod http;
+pub mod job;
+pub mod lock;
+pub mod model;
+pub mod output;
+pub mod place;
+pub mod proc;
+pub mod report;
+pub mod sse;
+pub mod start;
+pub mod stats;
+pub mod stream;
+
+pub use harness::WorkerHarness;
+pub use job::{Job, Transcript};
+pub use model::Model;
+pub use output::Exit;
+pub use start::Starter;

@@ -1,0 +1,211 @@
+//! Cancellation: at once for the job, not at all for its neighbours.
+
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use orcd_tests::stats::Samples;
+use orcd_tests::stream::Stream;
+use orcd_tests::{Job, Model, Starter, Transcript, WorkerHarness, report};
+use serde_json::json;
+
+/// Bound of the contract, on the median; the worst case gets room for a busy machine.
+const WITHIN: Duration = Duration::from_millis(100);
+const WORST: Duration = Duration::from_secs(1);
+
+fn endless(name: &str) -> Job {
+    Job::new(name, "x").set("max_tokens", 1500).set("seed", 1)
+}
+
+/// Cancels and reads to the end; how long that took.
+fn cancel(service: &WorkerHarness, job_id: &str, stream: Stream) -> (Duration, Transcript) {
+    let begin = Instant::now();
+    let transcript = std::thread::scope(|scope| {
+        let reader = scope.spawn(|| stream.finish());
+        assert_eq!(service.cancel(job_id), "cancelling");
+        reader.join().unwrap()
+    });
+    let error = transcript.error();
+    assert_eq!((error.code.as_str(), error.retriable), ("CANCELLED", true));
+    (
+        transcript.over_at().saturating_duration_since(begin),
+        transcript,
+    )
+}
+
+#[track_caller]
+fn assert_prompt(what: &str, samples: Vec<Duration>) {
+    let samples = Samples::new(samples);
+    report::figure(&format!("{what}: {samples}"));
+    assert!(samples.median() <= WITHIN, "{what}: {samples}");
+    assert!(samples.max() <= WORST, "{what}: {samples}");
+}
+
+#[test]
+fn cancelled_stream_ends_within_100_ms() {
+    let service = Starter::new(Model::Slow).alone().start();
+    let times = (0..9).map(|round| {
+        let name = format!("generating-{round}");
+        let mut stream = service.execute(&endless(&name));
+        stream.read_tokens(3 + round);
+        let (time, transcript) = cancel(&service, &name, stream);
+        assert!(transcript.error().tokens_out < 1500);
+        time
+    });
+    assert_prompt("cancel while generating", times.collect());
+}
+
+#[test]
+fn cancelled_stream_ends_within_100_ms_while_its_prompt_is_processed() {
+    let service = Starter::new(Model::Slow).alone().start();
+    let prompt = "the sea and ".repeat(500);
+    let times = (0..5).map(|round| {
+        let name = format!("prefilling-{round}");
+        let mut stream = service.execute(&Job::new(&name, &prompt));
+        stream.read_anything();
+        let (time, transcript) = cancel(&service, &name, stream);
+        assert_eq!(
+            transcript.error().tokens_out,
+            0,
+            "too late to be in the prompt"
+        );
+        time
+    });
+    assert_prompt("cancel while prefilling", times.collect());
+}
+
+#[test]
+fn cancelled_stream_ends_within_100_ms_though_the_worker_hangs() {
+    let service = Starter::new(Model::Slow).alone().start();
+    let neighbour = Job::new("neighbour", "y")
+        .set("seed", 3)
+        .set("max_tokens", 120);
+    let undisturbed = service.run(&neighbour);
+    let mut stream = service.execute(&endless("a"));
+    stream.read_tokens(3);
+    let beside = service.execute(&neighbour);
+    service.worker().signal(Signal::SIGSTOP);
+    let (time, _) = cancel(&service, "a", stream);
+    assert_prompt("cancel while the worker hangs", vec![time]);
+    let beside = beside.finish();
+    assert_eq!(beside.token_bytes(), undisturbed.token_bytes());
+    assert_eq!(beside.end().replays, 1, "the hanging worker was replaced");
+}
+
+#[test]
+fn cancelled_job_leaves_its_neighbours_alone() {
+    let service = WorkerHarness::start(Model::Slow);
+    let jobs: Vec<_> = (0..3)
+        .map(|i| {
+            Job::new(&format!("neighbour-{i}"), "x")
+                .set("seed", i)
+                .set("max_tokens", 60)
+        })
+        .collect();
+    let undisturbed = service.run_together(&jobs);
+    let mut victim = service.execute(&endless("victim"));
+    let disturbed = std::thread::scope(|scope| {
+        let neighbours = scope.spawn(|| service.run_together(&jobs));
+        victim.read_tokens(15);
+        cancel(&service, "victim", victim);
+        neighbours.join().unwrap()
+    });
+    for (expected, found) in undisturbed.iter().zip(&disturbed) {
+        assert_eq!(expected.token_bytes(), found.token_bytes());
+        assert_eq!(found.end().replays, 0);
+    }
+}
+
+#[test]
+fn cancelling_again_is_safe_and_frees_the_name() {
+    let service = WorkerHarness::start(Model::Slow);
+    let mut stream = service.execute(&endless("a"));
+    stream.read_tokens(2);
+    cancel(&service, "a", stream);
+    for _ in 0..3 {
+        let status = service.cancel("a");
+        assert!(
+            ["cancelling", "unknown"].contains(&status.as_str()),
+            "{status}"
+        );
+    }
+    assert_eq!(
+        service
+            .run(&endless("a").set("max_tokens", 2))
+            .end()
+            .tokens_out,
+        2
+    );
+}
+
+#[test]
+fn cancelling_an_unknown_job_says_so() {
+    let service = WorkerHarness::start(Model::Tiny);
+    assert_eq!(service.cancel("never-seen"), "unknown");
+    service.run(&Job::new("over", "x").set("max_tokens", 1));
+    assert_eq!(service.cancel("over"), "unknown");
+}
+
+#[test]
+fn cancel_refuses_bad_bodies() {
+    let service = WorkerHarness::start(Model::Tiny);
+    for (body, field) in [
+        (json!({}), "job_id"),
+        (json!({"job_id": 7}), "job_id"),
+        (json!({"job_id": "a", "reason": "x"}), "reason"),
+    ] {
+        let reply = service.post("/cancel", &body);
+        assert_eq!(reply.refusal(), (400, "INVALID_REQUEST".into()), "{body}");
+        assert!(
+            reply.text().contains(field),
+            "{} does not name {field}",
+            reply.text()
+        );
+    }
+}
+
+#[test]
+fn cancelled_while_queued_it_never_starts() {
+    let service = Starter::new(Model::Slow).flag("--parallel", 1).start();
+    let mut running = service.execute(&endless("running").set("max_tokens", 60));
+    running.read_tokens(2);
+    let mut queued = service.execute(&endless("queued"));
+    queued.read_anything();
+    assert!(!queued.has_started());
+    let (_, transcript) = cancel(&service, "queued", queued);
+    assert_eq!(transcript.events.len(), 1, "only the error");
+    assert_eq!(transcript.error().tokens_out, 0);
+    assert_eq!(running.finish().end().tokens_out, 60);
+}
+
+#[test]
+fn client_that_goes_away_cancels_its_job_within_100_ms() {
+    let service = Starter::new(Model::Slow).alone().start();
+    let times = (0..9).map(|round| {
+        let mut stream = service.execute(&endless(&format!("gone-{round}")));
+        stream.read_tokens(3);
+        assert_eq!(service.health()["jobs"]["running"], 1);
+        drop(stream);
+        let begin = Instant::now();
+        service.wait_for_health(Duration::from_secs(5), |h| h["jobs"]["running"] == 0);
+        begin.elapsed()
+    });
+    assert_prompt("cancel by going away", times.collect());
+}
+
+#[test]
+fn device_is_free_for_the_next_job_after_a_cancellation() {
+    let service = Starter::new(Model::Slow)
+        .flag("--parallel", 1)
+        .alone()
+        .start();
+    let times = (0..5).map(|round| {
+        let name = format!("a-{round}");
+        let mut stream = service.execute(&endless(&name));
+        stream.read_tokens(3);
+        cancel(&service, &name, stream);
+        service
+            .run(&endless("next").set("max_tokens", 1))
+            .time_to_first_token()
+    });
+    assert_prompt("first token of the next job", times.collect());
+}

@@ -1,0 +1,276 @@
+//! The worker is expendable: a stream survives its death byte for byte.
+
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use orcd_tests::stream::Stream;
+use orcd_tests::{Job, Model, Starter, Transcript, WorkerHarness, report};
+
+const RECOVERY: Duration = Duration::from_secs(20);
+
+fn four_jobs() -> Vec<Job> {
+    let prompts = [
+        "in the morning",
+        "a song of the sea",
+        "one",
+        "the sand and the wind ",
+    ];
+    let temperatures = [0.0, 0.7, 1.0, 1.5];
+    let job = |i: usize| {
+        let job = Job::new(&format!("job-{i}"), prompts[i]).set("temperature", temperatures[i]);
+        job.set("seed", i as u64)
+            .set("max_tokens", 70 + 10 * i as u64)
+    };
+    (0..4).map(job).collect()
+}
+
+/// Runs the jobs at the same time; `disturb` gets the streams once each has its first tokens.
+fn run_disturbed(
+    service: &WorkerHarness,
+    jobs: &[Job],
+    tokens: usize,
+    disturb: impl FnOnce(),
+) -> Vec<Transcript> {
+    let mut streams: Vec<Stream> = jobs.iter().map(|job| service.execute(job)).collect();
+    for stream in &mut streams {
+        stream.read_tokens(tokens);
+    }
+    disturb();
+    streams.into_iter().map(Stream::finish).collect()
+}
+
+#[track_caller]
+fn assert_unchanged(expected: &[Transcript], found: &[Transcript], replays: u64) {
+    for (expected, found) in expected.iter().zip(found) {
+        assert_eq!(expected.token_bytes(), found.token_bytes());
+        assert_eq!(expected.end().stop_reason, found.end().stop_reason);
+        assert_eq!(found.end().replays, replays);
+    }
+    assert_eq!(expected.len(), found.len());
+}
+
+#[test]
+fn killed_worker_mid_stream_changes_no_byte() {
+    let service = WorkerHarness::start(Model::Slow);
+    let jobs = four_jobs();
+    let undisturbed = service.run_together(&jobs);
+    let disturbed = run_disturbed(&service, &jobs, 20, || {
+        service.kill_worker();
+    });
+    assert_unchanged(&undisturbed, &disturbed, 1);
+    let gap = disturbed[0]
+        .arrivals
+        .windows(2)
+        .map(|w| w[1] - w[0])
+        .max()
+        .unwrap();
+    report::figure(&format!(
+        "longest pause of a stream over the kill: {gap:.2?}"
+    ));
+}
+
+#[test]
+fn killed_worker_mid_stream_changes_no_byte_of_a_chat() {
+    let service = WorkerHarness::start(Model::Haiku);
+    let topics = ["rivers", "the moon", "a cat", "snow"];
+    let jobs: Vec<_> = (0..4)
+        .map(|i| {
+            let job = Job::new(
+                &format!("haiku-{i}"),
+                &format!("Write a haiku about {}", topics[i]),
+            );
+            job.set("seed", i as u64)
+                .set("temperature", 0.7)
+                .set("max_tokens", 64)
+        })
+        .collect();
+    let undisturbed = service.run_together(&jobs);
+    let disturbed = run_disturbed(&service, &jobs, 1, || {
+        service.kill_worker();
+    });
+    for (expected, found) in undisturbed.iter().zip(&disturbed) {
+        assert_eq!(expected.token_bytes(), found.token_bytes());
+        assert_eq!(expected.end().stop_reason, found.end().stop_reason);
+    }
+}
+
+#[test]
+fn each_way_to_die_changes_no_byte() {
+    let service = WorkerHarness::start(Model::Slow);
+    let job = [Job::new("a", "x").set("seed", 1).set("max_tokens", 40)];
+    let undisturbed = service.run_together(&job);
+    for signal in [Signal::SIGSEGV, Signal::SIGABRT, Signal::SIGBUS] {
+        let disturbed = run_disturbed(&service, &job, 10, || service.worker().signal(signal));
+        assert_unchanged(&undisturbed, &disturbed, 1);
+        service.wait_for_health(RECOVERY, |h| h["status"] == "healthy");
+    }
+}
+
+#[test]
+fn hanging_worker_is_replaced_and_changes_no_byte() {
+    let service = WorkerHarness::start(Model::Slow);
+    let jobs = &four_jobs()[..2];
+    let undisturbed = service.run_together(jobs);
+    let hanging = service.worker();
+    let disturbed = run_disturbed(&service, jobs, 10, || hanging.signal(Signal::SIGSTOP));
+    assert_unchanged(&undisturbed, &disturbed, 1);
+    assert_ne!(service.worker(), hanging);
+    assert!(hanging.is_gone_within(Duration::from_secs(2)));
+}
+
+#[test]
+fn two_kills_in_one_stream_change_no_byte() {
+    let service = WorkerHarness::start(Model::Slow);
+    let job = Job::new("a", "x").set("seed", 7).set("max_tokens", 100);
+    let undisturbed = service.run(&job);
+    let mut stream = service.execute(&job);
+    for tokens in [10, 50] {
+        stream.read_tokens(tokens);
+        service.kill_worker();
+    }
+    assert_unchanged(&[undisturbed], &[stream.finish()], 2);
+}
+
+#[test]
+fn killed_while_the_prompt_is_processed_it_starts_over() {
+    let service = WorkerHarness::start(Model::Slow);
+    let job = Job::new("a", &"the sea and ".repeat(300))
+        .set("seed", 7)
+        .set("max_tokens", 20);
+    let undisturbed = service.run(&job);
+    let mut stream = service.execute(&job);
+    while !stream.has_started() {
+        stream.read();
+    }
+    service.kill_worker();
+    assert_eq!(
+        stream.so_far().ids().len(),
+        0,
+        "too late to be in the prompt"
+    );
+    assert_unchanged(&[undisturbed], &[stream.finish()], 1);
+}
+
+#[test]
+fn killed_while_a_job_is_queued_both_come_through() {
+    let service = Starter::new(Model::Slow).flag("--parallel", 1).start();
+    let [first, second] =
+        ["first", "second"].map(|name| Job::new(name, name).set("seed", 1).set("max_tokens", 40));
+    let undisturbed = [service.run(&first), service.run(&second)];
+    let mut running = service.execute(&first);
+    running.read_tokens(5);
+    let mut queued = service.execute(&second);
+    queued.read_anything();
+    service.kill_worker();
+    assert!(!queued.has_started());
+    assert_unchanged(&undisturbed[..1], &[running.finish()], 1);
+    assert_unchanged(&undisturbed[1..], &[queued.finish()], 0);
+}
+
+#[test]
+fn killed_while_a_stop_sequence_is_half_seen_it_still_stops_there() {
+    let service = WorkerHarness::start(Model::Slow);
+    let job = Job::new("a", "x").set("seed", 3).set("max_tokens", 60);
+    let text = service.run(&job).text();
+    let tail: String = text
+        .chars()
+        .rev()
+        .take(6)
+        .collect::<Vec<_>>()
+        .into_iter()
+        .rev()
+        .collect();
+    let job = job.set("stop", vec![tail]);
+    let undisturbed = service.run(&job);
+    assert_eq!(undisturbed.end().stop_reason, "STOP_SEQUENCE");
+    let near_the_end = undisturbed.ids().len().saturating_sub(8).max(1);
+    let disturbed = run_disturbed(&service, &[job], near_the_end, || {
+        service.kill_worker();
+    });
+    assert_eq!(disturbed[0].token_bytes(), undisturbed.token_bytes());
+    assert_eq!(
+        disturbed[0].end().stop_sequence,
+        undisturbed.end().stop_sequence
+    );
+}
+
+#[test]
+fn killed_idle_worker_is_replaced_on_the_kept_weights() {
+    let service = WorkerHarness::start(Model::Slow);
+    let before = service.health();
+    assert_eq!(before["worker"]["generation"], 1);
+    assert_eq!(before["worker"]["restarts"], 0);
+    assert!(before["worker"]["last_exit"].is_null());
+    assert_eq!(before["worker"]["load_source"], "file");
+    let killed = service.kill_worker();
+
+    let accepted_meanwhile = service.run(&Job::new("meanwhile", "x").set("max_tokens", 3));
+    assert_eq!(accepted_meanwhile.end().tokens_out, 3);
+    let after = service.wait_for_health(RECOVERY, |h| h["status"] == "healthy");
+    assert_eq!(after["worker"]["restarts"], 1);
+    assert_eq!(after["worker"]["generation"], 2);
+    assert_ne!(after["worker"]["pid"], killed.pid);
+    assert_eq!(
+        after["worker"]["load_source"], "handle",
+        "the weights outlive their worker"
+    );
+    let last_exit = after["worker"]["last_exit"].as_str().unwrap();
+    assert!(last_exit.contains("SIGKILL"), "{last_exit}");
+}
+
+#[test]
+fn job_that_runs_in_crash_after_crash_is_given_up_alone() {
+    let service = Starter::new(Model::Slow)
+        .flag("--max-restarts", 100)
+        .start();
+    let mut suspect = service.execute(&Job::new("suspect", "x").set("max_tokens", 1500));
+    let mut kills = 0;
+    while kills < 8 {
+        let seen = suspect.so_far().ids().len();
+        suspect.read_tokens(seen + 1);
+        if suspect
+            .so_far()
+            .events
+            .last()
+            .is_some_and(|e| e.is_terminal())
+        {
+            break;
+        }
+        service.kill_worker();
+        kills += 1;
+    }
+    let transcript = suspect.finish();
+    let error = transcript.error();
+    assert_eq!(
+        (error.code.as_str(), error.retriable),
+        ("WORKER_CRASHED", false),
+        "{error:?}"
+    );
+    assert!(
+        kills > 2,
+        "given up after {kills} crashes; two are survived"
+    );
+    let other = service.run(&Job::new("other", "x").set("max_tokens", 3));
+    assert_eq!(other.end().tokens_out, 3);
+}
+
+#[test]
+fn worker_that_dies_again_and_again_ends_the_service_with_code_3() {
+    let service = Starter::new(Model::Tiny).flag("--max-restarts", 2).start();
+    let supervisor = service.supervisor();
+    let ended = orcd_tests::proc::wait_until(Duration::from_secs(60), || {
+        supervisor
+            .children()
+            .iter()
+            .for_each(|worker| worker.signal(Signal::SIGKILL));
+        !supervisor.is_alive()
+    });
+    assert!(ended, "still tries");
+    let exit = service.wait_for_exit(Duration::from_secs(1));
+    assert!(
+        exit.error_line(3)
+            .starts_with("error: WORKER_UNAVAILABLE: "),
+        "{}",
+        exit.error_line(3)
+    );
+}

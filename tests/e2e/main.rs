@@ -1,0 +1,24 @@
+//! Black-box tests of `worker-orcd` and `cuda-worker`: one file per subject, each test on its own
+//! pair of real processes.
+
+mod cancel;
+mod command_line;
+mod context;
+mod correlation;
+mod crash;
+mod deadline;
+mod determinism;
+mod flow;
+mod health;
+mod http_edges;
+mod invalid_request;
+mod metrics;
+mod orphan;
+mod quality;
+mod queue;
+mod resume;
+mod shutdown;
+mod slow_reader;
+mod startup;
+mod stop_sequence;
+mod utf8;

@@ -1,0 +1,109 @@
+//! Stopping: what runs may finish, what comes is sent elsewhere.
+
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use orcd_tests::{Exit, Job, Model, Starter, WorkerHarness};
+
+fn job(name: &str, max_tokens: u64) -> Job {
+    Job::new(name, "x")
+        .set("seed", 1)
+        .set("max_tokens", max_tokens)
+}
+
+type Ask = fn(&WorkerHarness);
+
+/// Ways to ask for a stop.
+const ASK: [(&str, Ask); 3] = [
+    ("POST /shutdown", |service| {
+        assert_eq!(service.request("POST", "/shutdown", &[], b"").status(), 202);
+    }),
+    ("SIGTERM", |service| service.signal(Signal::SIGTERM)),
+    ("SIGINT", |service| service.signal(Signal::SIGINT)),
+];
+
+#[track_caller]
+fn assert_clean(exit: &Exit, how: &str) {
+    assert_eq!(exit.status.code(), Some(0), "{how}: {exit:#?}");
+    assert!(!exit.stderr.contains("error: "), "{how}: {}", exit.stderr);
+}
+
+#[test]
+fn idle_service_stops_at_once_with_code_0() {
+    for (how, ask) in ASK {
+        let service = WorkerHarness::start(Model::Tiny);
+        ask(&service);
+        let exit = service.wait_for_exit(Duration::from_secs(3));
+        assert_clean(&exit, how);
+    }
+}
+
+#[test]
+fn running_job_finishes_and_new_ones_are_sent_elsewhere() {
+    for (how, ask) in ASK {
+        let service = Starter::new(Model::Slow)
+            .flag("--drain-timeout-sec", 30)
+            .start();
+        let expected = service.run(&job("a", 80));
+        let mut stream = service.execute(&job("a", 80));
+        stream.read_tokens(3);
+        ask(&service);
+        service.wait_for_health(Duration::from_secs(2), |h| h["status"] == "draining");
+        assert_eq!(service.get("/health").status(), 503);
+        assert_eq!(service.get("/health/ready").status(), 503);
+        assert_eq!(service.get("/health/live").status(), 200);
+        let reply = service.refusal(&job("b", 2));
+        assert_eq!(reply.refusal(), (503, "DRAINING".into()), "{how}");
+        assert!(reply.header("retry-after").is_some());
+        assert_eq!(reply.error()["retriable"], true);
+        assert_eq!(
+            stream.finish().token_bytes(),
+            expected.token_bytes(),
+            "{how}"
+        );
+        assert_clean(&service.wait_for_exit(Duration::from_secs(3)), how);
+    }
+}
+
+#[test]
+fn job_that_is_not_done_in_time_is_cancelled() {
+    let service = Starter::new(Model::Slow)
+        .flag("--drain-timeout-sec", 1)
+        .start();
+    let mut stream = service.execute(&job("a", 1500));
+    stream.read_tokens(3);
+    service.signal(Signal::SIGTERM);
+    let transcript = stream.finish();
+    let error = transcript.error();
+    assert_eq!((error.code.as_str(), error.retriable), ("CANCELLED", true));
+    assert_clean(&service.wait_for_exit(Duration::from_secs(3)), "SIGTERM");
+}
+
+#[test]
+fn worker_that_dies_while_draining_loses_no_stream() {
+    let service = Starter::new(Model::Slow)
+        .flag("--drain-timeout-sec", 30)
+        .start();
+    let expected = service.run(&job("a", 60));
+    let mut stream = service.execute(&job("a", 60));
+    stream.read_tokens(3);
+    service.signal(Signal::SIGTERM);
+    service.wait_for_health(Duration::from_secs(2), |h| h["status"] == "draining");
+    service.kill_worker();
+    assert_eq!(stream.finish().token_bytes(), expected.token_bytes());
+    assert_clean(&service.wait_for_exit(Duration::from_secs(3)), "SIGTERM");
+}
+
+#[test]
+fn second_interrupt_stops_at_once() {
+    let service = Starter::new(Model::Slow)
+        .flag("--drain-timeout-sec", 60)
+        .start();
+    let mut stream = service.execute(&job("a", 1500));
+    stream.read_tokens(3);
+    service.signal(Signal::SIGINT);
+    service.wait_for_health(Duration::from_secs(2), |h| h["status"] == "draining");
+    service.signal(Signal::SIGINT);
+    let exit = service.wait_for_exit(Duration::from_secs(1));
+    assert!(exit.stdout.starts_with("READY ") && exit.stdout.lines().count() == 1);
+}

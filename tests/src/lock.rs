@@ -1,0 +1,83 @@
+//! Tests share the machine; those that measure time get it alone. File locks, so that it holds
+//! across processes too (`cargo nextest` runs one per test).
+
+use std::cell::RefCell;
+use std::fs::{File, OpenOptions};
+use std::sync::{Arc, Weak};
+
+use nix::fcntl::{Flock, FlockArg};
+
+/// A place on the machine, given back on drop.
+#[derive(Debug)]
+pub struct Place {
+    _lock: Flock<File>,
+    alone: bool,
+}
+
+thread_local! {
+    /// A test that starts a second service keeps the place it has.
+    static HELD: RefCell<Weak<Place>> = const { RefCell::new(Weak::new()) };
+}
+
+/// Waits for a place: among others, or alone.
+pub fn take(alone: bool) -> Arc<Place> {
+    if let Some(held) = HELD.with_borrow(Weak::upgrade) {
+        assert!(
+            held.alone || !alone,
+            "ask for the machine alone before the first start"
+        );
+        return held;
+    }
+    // Who waits to be alone holds the turnstile, so nobody overtakes it.
+    let turnstile = lock("turnstile", FlockArg::LockExclusive);
+    let kind = if alone {
+        FlockArg::LockExclusive
+    } else {
+        FlockArg::LockShared
+    };
+    let place = Arc::new(Place {
+        _lock: lock("machine", kind),
+        alone,
+    });
+    drop(turnstile);
+    HELD.set(Arc::downgrade(&place));
+    place
+}
+
+fn lock(name: &str, kind: FlockArg) -> Flock<File> {
+    let user = nix::unistd::Uid::current();
+    let path = std::env::temp_dir().join(format!("orcd-tests-{user}-{name}.lock"));
+    let file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(path)
+        .unwrap();
+    Flock::lock(file, kind).map_err(|(_, error)| error).unwrap()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn alone_waits_for_the_others_and_a_second_start_waits_for_nobody() {
+        let first = take(false);
+        let again = take(false);
+        assert!(Arc::ptr_eq(&first, &again));
+        let (send, receive) = mpsc::channel();
+        let other = std::thread::spawn(move || {
+            let place = take(true);
+            send.send(()).unwrap();
+            drop(place);
+        });
+        assert!(receive.recv_timeout(Duration::from_millis(100)).is_err());
+        drop(take(false));
+        drop((first, again));
+        receive.recv_timeout(Duration::from_secs(60)).unwrap();
+        other.join().unwrap();
+    }
+}

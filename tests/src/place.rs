@@ -1,0 +1,77 @@
+//! Where things are at run time. The suite also runs from an archive on a machine without the
+//! sources, so the environment comes first and the build's own paths last.
+
+use std::env;
+use std::path::{Path, PathBuf};
+
+/// The supervisor's binary.
+pub fn supervisor() -> PathBuf {
+    binary("worker-orcd")
+}
+
+/// The worker's binary.
+pub fn worker() -> PathBuf {
+    binary("cuda-worker")
+}
+
+/// The device under test, `cpu` or `cuda:N`.
+pub fn device() -> String {
+    env::var("ORCD_TEST_DEVICE").unwrap_or_else(|_| "cpu".into())
+}
+
+/// The folder of the models that ship.
+pub fn models() -> PathBuf {
+    env::var_os("ORCD_TEST_MODEL_DIR").map_or_else(|| repository().join("models"), PathBuf::from)
+}
+
+/// The reference model as published, if it is here.
+pub fn reference_model() -> Result<PathBuf, String> {
+    let path = repository().join(".test-models/qwen/qwen2.5-0.5b-instruct-q4_k_m.gguf");
+    if path.is_file() {
+        Ok(path)
+    } else {
+        Err(format!("{} is not here", path.display()))
+    }
+}
+
+/// The nearest folder above the test's executable, or above the working directory, that has
+/// `models/`; else where the sources were at build time.
+fn repository() -> PathBuf {
+    let from = [env::current_exe().ok(), env::current_dir().ok()];
+    let above = from.iter().flatten().flat_map(|path| path.ancestors());
+    let found = above
+        .into_iter()
+        .find(|dir| dir.join("Cargo.toml").is_file() && dir.join("models").is_dir());
+    found.map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join(".."),
+        Path::to_path_buf,
+    )
+}
+
+fn binary(name: &str) -> PathBuf {
+    let tried: Vec<PathBuf> = binary_folders().iter().map(|dir| dir.join(name)).collect();
+    tried
+        .iter()
+        .find(|path| path.is_file())
+        .cloned()
+        .unwrap_or_else(|| {
+            panic!("no {name}: run make build first (looked for it at {tried:?})");
+        })
+}
+
+fn binary_folders() -> Vec<PathBuf> {
+    if let Some(dir) = env::var_os("ORCD_TEST_BIN_DIR") {
+        return vec![dir.into()];
+    }
+    let executable = env::current_exe().ok();
+    let above = executable.iter().flat_map(|path| path.ancestors());
+    // target/release/deps/e2e-HASH: the folder above `deps`, when it is that of the right profile.
+    let beside = above.filter(|dir| dir.file_name().is_some_and(|n| n == "release"));
+    let target = env::var_os("CARGO_TARGET_DIR").map(|dir| Path::new(&dir).join("release"));
+    let default = repository().join("target/release");
+    target
+        .into_iter()
+        .chain(beside.map(Path::to_path_buf))
+        .chain([default])
+        .collect()
+}

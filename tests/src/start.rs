@@ -1,0 +1,189 @@
+//! How a service is started.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+use crate::harness::WorkerHarness;
+use crate::lock;
+use crate::model::Model;
+use crate::output::{Exit, Output, wait};
+use crate::place;
+
+/// Longest time to the READY line.
+pub const READY_WITHIN: Duration = Duration::from_secs(20);
+
+/// How a service is to be started.
+#[derive(Debug)]
+pub struct Starter {
+    model: Option<Model>,
+    device: String,
+    flags: Vec<String>,
+    env: BTreeMap<String, String>,
+    alone: bool,
+}
+
+impl Starter {
+    /// A service for `model` on the device under test, with the defaults otherwise.
+    pub fn new(model: Model) -> Self {
+        Self {
+            model: Some(model),
+            ..Self::bare()
+        }
+    }
+
+    /// No flag but those given.
+    pub fn bare() -> Self {
+        Self {
+            model: None,
+            device: place::device(),
+            flags: Vec::new(),
+            env: BTreeMap::new(),
+            alone: false,
+        }
+    }
+
+    /// Adds a flag with a value.
+    pub fn flag(mut self, name: &str, value: impl ToString) -> Self {
+        self.flags.extend([name.to_owned(), value.to_string()]);
+        self
+    }
+
+    /// Adds an argument as it is.
+    pub fn arg(mut self, argument: &str) -> Self {
+        self.flags.push(argument.to_owned());
+        self
+    }
+
+    /// Sets an environment variable.
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.env.insert(name.to_owned(), value.to_owned());
+        self
+    }
+
+    /// Another device than the one under test.
+    pub fn device(mut self, device: &str) -> Self {
+        self.device = device.to_owned();
+        self
+    }
+
+    /// No other test runs beside this one: it measures time.
+    pub fn alone(mut self) -> Self {
+        self.alone = true;
+        self
+    }
+
+    /// Starts the service and waits until it accepts requests.
+    #[track_caller]
+    pub fn start(self) -> WorkerHarness {
+        let place = lock::take(self.alone);
+        let folder = folder();
+        let model = self.model_file(&folder);
+        let mut supervisor = self.command(&folder, &model).spawn().unwrap();
+        let output = Output::default();
+        let ready = output.follow(&mut supervisor).recv_timeout(READY_WITHIN);
+        // From here on a panic kills the processes: the harness exists.
+        let mut harness = WorkerHarness {
+            address: ([127, 0, 0, 1], 0).into(),
+            worker_id: String::new(),
+            model,
+            supervisor,
+            output,
+            folder,
+            place,
+        };
+        let line = ready.unwrap_or_else(|_| panic!("not ready within {READY_WITHIN:?}"));
+        (harness.address, harness.worker_id) =
+            parse_ready(&line).unwrap_or_else(|| panic!("no READY line but {line:?}"));
+        harness
+    }
+
+    /// Starts the service and waits until it ends by itself.
+    #[track_caller]
+    pub fn run_to_exit(self, limit: Duration) -> Exit {
+        let _place = lock::take(self.alone);
+        let folder = folder();
+        let model = self.model_file(&folder);
+        let begin = Instant::now();
+        let mut child = self.command(&folder, &model).spawn().unwrap();
+        let output = Output::default();
+        let _lines = output.follow(&mut child);
+        let status = wait(&mut child, limit);
+        if status.is_none() {
+            child.kill().unwrap();
+        }
+        let status = status.unwrap_or_else(|| panic!("runs after {limit:?}: {output:#?}"));
+        output.exit(status, begin.elapsed())
+    }
+
+    /// The model's file, written if it is a random one.
+    fn model_file(&self, folder: &TempDir) -> PathBuf {
+        let file = |model: &Model| model.file(folder.path());
+        self.model.as_ref().map(file).unwrap_or_default()
+    }
+
+    fn command(&self, folder: &TempDir, model: &Path) -> Command {
+        let mut command = Command::new(place::supervisor());
+        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("ORCD_")) {
+            command.env_remove(name);
+        }
+        if self.model.is_some() {
+            command.arg("--model").arg(model);
+            command.args(["--device", &self.device, "--port", "0"]);
+            command.arg("--runtime-dir").arg(folder.path().join("run"));
+            command.arg("--worker-bin").arg(place::worker());
+        }
+        command.args(&self.flags).envs(&self.env);
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        command
+    }
+}
+
+/// Address and worker id of `READY http://127.0.0.1:PORT worker_id=UUID`.
+fn parse_ready(line: &str) -> Option<(SocketAddr, String)> {
+    let (url, id) = line.strip_prefix("READY ")?.split_once(" worker_id=")?;
+    let address = url.strip_prefix("http://")?.parse().ok()?;
+    let is_hex = |part: &str| part.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    let parts: Vec<_> = id.split('-').collect();
+    let lengths: Vec<_> = parts.iter().map(|part| part.len()).collect();
+    let uuid = lengths == [8, 4, 4, 4, 12] && parts.iter().all(|part| is_hex(part));
+    uuid.then(|| (address, id.to_owned()))
+}
+
+/// A short path: sockets live below it, and their paths are bounded.
+fn folder() -> TempDir {
+    tempfile::Builder::new().prefix("orcd-").tempdir().unwrap()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_ready_line_is_taken_only_as_promised() {
+        let id = "0190b2a4-7c1d-4f6e-9a3b-5d2c8e1f0a47";
+        let good = format!("READY http://127.0.0.1:4711 worker_id={id}");
+        assert_eq!(
+            parse_ready(&good),
+            Some((([127, 0, 0, 1], 4711).into(), id.into()))
+        );
+        for (from, to) in [
+            ("READY", "Ready"),
+            ("http", "https"),
+            (":4711", ""),
+            (" worker_id", "  worker_id"),
+            (id, "1"),
+            (id, "0190b2a4-7c1d-4f6e-9a3b-5d2c8e1f0a4Z"),
+            ("4711 ", "4711 x=1 "),
+        ] {
+            assert_eq!(parse_ready(&good.replace(from, to)), None, "{from} → {to}");
+        }
+    }
+}
