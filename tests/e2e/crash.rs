@@ -201,7 +201,7 @@ fn killed_idle_worker_is_replaced_on_the_kept_weights() {
     assert_eq!(before["worker"]["generation"], 1);
     assert_eq!(before["worker"]["restarts"], 0);
     assert!(before["worker"]["last_exit"].is_null());
-    assert_eq!(before["worker"]["load_source"], "file");
+    assert_eq!(before["load_source"], "file");
     let killed = service.kill_worker();
 
     let accepted_meanwhile = service.run(&Job::new("meanwhile", "x").set("max_tokens", 3));
@@ -211,7 +211,7 @@ fn killed_idle_worker_is_replaced_on_the_kept_weights() {
     assert_eq!(after["worker"]["generation"], 2);
     assert_ne!(after["worker"]["pid"], killed.pid);
     assert_eq!(
-        after["worker"]["load_source"], "handle",
+        after["load_source"], "handle",
         "the weights outlive their worker"
     );
     let last_exit = after["worker"]["last_exit"].as_str().unwrap();

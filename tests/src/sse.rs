@@ -52,6 +52,7 @@ pub struct End {
     pub stop_reason: String,
     pub stop_sequence: Option<String>,
     pub replays: u64,
+    pub engine_time_us: u64,
 }
 
 /// The terminal event of a job that could not go on.
@@ -257,7 +258,13 @@ impl Event {
 }
 
 fn end(event: &Object<'_>) -> Result<End, Malformed> {
-    let always = ["tokens_out", "decode_time_ms", "stop_reason", "replays"];
+    let always = [
+        "tokens_out",
+        "decode_time_ms",
+        "stop_reason",
+        "replays",
+        "engine_time_us",
+    ];
     event.keys(&always, Some("stop_sequence"))?;
     let stop_reason = event.string("stop_reason")?;
     let known = ["EOS", "MAX_TOKENS", "STOP_SEQUENCE", "CONTEXT_FULL"];
@@ -278,6 +285,7 @@ fn end(event: &Object<'_>) -> Result<End, Malformed> {
         stop_reason,
         stop_sequence,
         replays: event.count("replays")?,
+        engine_time_us: event.count("engine_time_us")?,
     })
 }
 
