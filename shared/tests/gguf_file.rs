@@ -1,5 +1,7 @@
 //! What is written is read back, from memory and from disk.
 
+#![allow(clippy::unwrap_used)] // a panic is a failing test with a place
+
 mod gguf_common;
 
 use std::fs;
