@@ -1,14 +1,20 @@
 //! Everything that knows text: the chat template, the tokenizer, the assembly of UTF-8 and the
 //! stop sequences. The worker speaks token ids only, so a crash of the worker loses none of this.
+//!
+//! [`TextModel`] turns requests into token ids; [`TokenText`] turns a job's tokens into its output.
 
 mod guard;
+mod model;
 mod stop;
 mod stream;
+mod template;
 mod tokenizer;
 mod utf8;
 
 pub use guard::{Guard, GuardedText, Unguardable};
+pub use model::{TextError, TextModel};
 pub use stop::{StopMatcher, StopOutput};
 pub use stream::{Piece, TokenText};
+pub use template::{ChatTemplate, Message, Role, TemplateError};
 pub use tokenizer::{Specials, Tokenizer, TokenizerError, TokenizerKind};
 pub use utf8::Utf8Assembler;
