@@ -136,6 +136,8 @@ class Engine {
 
 struct Backend {  // one per kind of device; names what can be built for it
   virtual ~Backend() = default;
+  virtual const char* name() const = 0;          // "cpu" or "cuda", part of the image's identity
+  virtual uint32_t layout_version() const = 0;   // of the packing in the image; raised with every change
   virtual DeviceInfo info() const = 0;
   // Bytes that weights, KV and scratch will need, for the check before loading.
   virtual uint64_t required_bytes(const ModelShape&, std::span<const TensorDesc>, uint64_t image_bytes,

@@ -1,0 +1,107 @@
+#include <sys/sysinfo.h>
+
+#include <memory>
+#include <string>
+#include <thread>
+
+#include "cpu/ops.h"
+#include "cpu/pack.h"
+#include "cpu/sequences.h"
+#include "cpu/weights.h"
+#include "engine/engine.h"
+#include "engine/model.h"
+#include "engine/scratch.h"
+
+namespace orcd {
+namespace cpu {
+
+Isa best_isa() {
+#if defined(__x86_64__)
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vnni")) {
+    return Isa::kAvx512;
+  }
+  return Isa::kAvx2;
+#else
+  return Isa::kPortable;
+#endif
+}
+
+const char* isa_name(Isa isa) {
+  switch (isa) {
+    case Isa::kAvx512: return "avx512-vnni";
+    case Isa::kAvx2: return "avx2";
+    default: return "portable";
+  }
+}
+
+TileKernel tile_kernel(Isa isa, TensorType type) {
+  switch (isa) {
+#if defined(__x86_64__)
+    case Isa::kAvx512: return avx512_kernel(type);
+    case Isa::kAvx2: return avx2_kernel(type);
+#endif
+    default: return portable_kernel(type);
+  }
+}
+
+namespace {
+
+class CpuBackend final : public Backend {
+ public:
+  const char* name() const override { return "cpu"; }
+
+  uint32_t layout_version() const override { return kLayoutVersion; }
+
+  DeviceInfo info() const override {
+    struct sysinfo memory {};
+    sysinfo(&memory);
+    const std::string threads = std::to_string(std::thread::hardware_concurrency());
+    return {"cpu (" + threads + " threads, " + isa_name(best_isa()) + ")", "", "",
+            uint64_t{memory.totalram} * memory.mem_unit, uint64_t{memory.freeram + memory.bufferram} * memory.mem_unit};
+  }
+
+  uint64_t required_bytes(const ModelShape& shape, std::span<const TensorDesc>, uint64_t image_bytes,
+                          const EngineOptions& options) const override {
+    check_shape(shape);
+    check_options(options);
+    return image_bytes + kv_bytes(shape, options) + scratch_bytes(shape, options.max_batch_tokens, max_draws(options));
+  }
+
+  std::unique_ptr<Weights> allocate(uint64_t image_bytes) const override { return MemfdWeights::allocate(image_bytes); }
+
+  std::unique_ptr<Weights> attach(int fd, uint64_t image_bytes) const override {
+    return MemfdWeights::attach(fd, image_bytes);
+  }
+
+  std::unique_ptr<Engine> engine(const ModelShape& shape, std::span<const TensorDesc> tensors, const Weights& weights,
+                                 const EngineOptions& options) const override {
+    const auto* image = dynamic_cast<const MemfdWeights*>(&weights);
+    if (!image) throw Error(ErrorKind::kInvalid, "these weights belong to another backend");
+    if (!image->sealed()) throw Error(ErrorKind::kInvalid, "the weights image is not sealed");
+    check_options(options);
+    Model model = view_model(shape, tensors, image->image(), image->bytes());
+    auto ops = std::make_unique<CpuOps>(model, options, best_isa());
+    return std::make_unique<StepEngine>(std::move(model), options, std::move(ops), image->bytes() + kv_bytes(shape, options));
+  }
+
+ private:
+  static uint64_t kv_bytes(const ModelShape& shape, const EngineOptions& options) {
+    return kv_limit(options) * Sequences::bytes_per_token(shape);
+  }
+};
+
+}  // namespace
+}  // namespace cpu
+
+std::unique_ptr<Backend> cpu_backend() {
+#if defined(__x86_64__)
+  __builtin_cpu_init();
+  if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma") || !__builtin_cpu_supports("f16c")) {
+    throw Error(ErrorKind::kInvalid, "the CPU backend needs AVX2, FMA and F16C (x86-64-v3), this processor lacks one of them");
+  }
+#endif
+  return std::make_unique<cpu::CpuBackend>();
+}
+
+}  // namespace orcd

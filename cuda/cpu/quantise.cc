@@ -1,0 +1,62 @@
+#include "arith/constants.h"
+#include "arith/hd.h"
+#include "cpu/ops.h"
+
+namespace orcd::cpu {
+namespace {
+
+constexpr uint32_t kSmallest = 0x0d800000u;  // bits of 2^-100
+constexpr uint32_t kInfinity = 0x7f800000u;
+
+// Largest |x| as bits: for numbers the order of their bits, with infinities and NaNs above all of them.
+uint32_t max_magnitude(const float* x /* (32) */) {
+  uint32_t m = 0;
+  for (uint32_t i = 0; i < kQuantBlock; ++i) {
+    const uint32_t b = arith::bits_of(x[i]) & 0x7fffffffu;
+    m = b > m ? b : m;
+  }
+  return m;
+}
+
+float quantise_block(const float* x /* (32) */, int8_t* q /* (32) */, int32_t* sum, int32_t* half) {
+  const uint32_t magnitude = max_magnitude(x);
+  const bool usable = magnitude >= kSmallest && magnitude < kInfinity;
+  if (!usable) {
+    __builtin_memset(q, 0, kQuantBlock);
+    *sum = *half = 0;
+    return 0.0f;
+  }
+  const float d = arith::float_of(magnitude) / 127.0f;
+  const float r = 1.0f / d;
+  int32_t rounded[kQuantBlock];
+  // Adding 1.5 · 2^23 rounds to the nearest integer, ties to even, and leaves it in the low bits.
+  for (uint32_t i = 0; i < kQuantBlock; ++i) {
+    rounded[i] = int32_t(arith::bits_of(x[i] * r + 0x1.8p+23f)) - 0x4b400000;
+  }
+  int32_t low = 0, high = 0;
+  for (uint32_t i = 0; i < kQuantBlock / 2; ++i) low += rounded[i];
+  for (uint32_t i = kQuantBlock / 2; i < kQuantBlock; ++i) high += rounded[i];
+  for (uint32_t i = 0; i < kQuantBlock; ++i) q[i] = static_cast<int8_t>(rounded[i]);
+  *half = low;
+  *sum = low + high;
+  return d;
+}
+
+}  // namespace
+
+void quantise_row(const Activations& a, uint32_t row) {
+  if (!a.q) return;
+  const uint32_t blocks = a.cols / kQuantBlock;
+  for (uint32_t b = 0; b < blocks; ++b) {
+    const uint64_t at = uint64_t{row} * blocks + b;
+    a.d[at] = quantise_block(a.x + at * kQuantBlock, a.q + at * kQuantBlock, a.sum + at, a.half + at);
+  }
+}
+
+void quantise(Pool& pool, const Activations& a, uint32_t rows) {
+  share(pool, rows, a.cols * 0.3, [&](uint32_t first, uint32_t end) {
+    for (uint32_t r = first; r < end; ++r) quantise_row(a, r);
+  });
+}
+
+}  // namespace orcd::cpu

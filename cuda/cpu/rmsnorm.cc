@@ -1,0 +1,37 @@
+#include <cmath>
+
+#include "arith/constants.h"
+#include "cpu/ops.h"
+
+namespace orcd::cpu {
+namespace {
+
+void rmsnorm_row(const float* x /* (cols) */, const float* weight /* (cols) */, uint32_t cols, float eps,
+                 float* out /* (cols) */) {
+  float s[kNormLanes] = {};
+  const uint32_t whole = cols / kNormLanes * kNormLanes;
+  for (uint32_t k = 0; k < whole; k += kNormLanes) {
+    for (uint32_t l = 0; l < kNormLanes; ++l) s[l] = __builtin_fmaf(x[k + l], x[k + l], s[l]);
+  }
+  for (uint32_t k = whole; k < cols; ++k) s[k - whole] = __builtin_fmaf(x[k], x[k], s[k - whole]);
+  for (uint32_t stride = kNormLanes / 2; stride > 0; stride /= 2) {
+    for (uint32_t l = 0; l < stride; ++l) s[l] = s[l] + s[l + stride];
+  }
+  const float inv = 1.0f / std::sqrt(s[0] / static_cast<float>(cols) + eps);
+  for (uint32_t k = 0; k < cols; ++k) out[k] = x[k] * inv * weight[k];
+}
+
+}  // namespace
+
+void rmsnorm(Pool& pool, const float* x, const uint32_t* pick, uint32_t rows, const float* weight, float eps,
+             const Activations& out) {
+  share(pool, rows, out.cols * 0.5, [&](uint32_t first, uint32_t end) {
+    for (uint32_t r = first; r < end; ++r) {
+      const uint64_t from = pick ? pick[r] : r;
+      rmsnorm_row(x + from * out.cols, weight, out.cols, eps, out.x + uint64_t{r} * out.cols);
+      quantise_row(out, r);
+    }
+  });
+}
+
+}  // namespace orcd::cpu

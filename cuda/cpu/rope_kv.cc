@@ -1,0 +1,74 @@
+#include "arith/half.h"
+#include "arith/rope_table.h"
+#include "cpu/ops.h"
+
+namespace orcd::cpu {
+namespace {
+
+void add_bias(float* y /* (n) */, const float* bias /* (n) or null */, uint32_t n) {
+  if (!bias) return;
+  for (uint32_t i = 0; i < n; ++i) y[i] = y[i] + bias[i];
+}
+
+// Rotates one head in place.
+void rotate(float* x /* (2 * pairs) */, const float* cos /* (pairs) */, const float* sin /* (pairs) */, uint32_t pairs,
+            RopeStyle style) {
+  const bool neox = style == RopeStyle::kNeox;
+  for (uint32_t i = 0; i < pairs; ++i) {
+    float& a = x[neox ? i : 2 * i];
+    float& b = x[neox ? i + pairs : 2 * i + 1];
+    const float x0 = a, x1 = b;
+    a = __builtin_fmaf(x0, cos[i], -(x1 * sin[i]));
+    b = __builtin_fmaf(x0, sin[i], x1 * cos[i]);
+  }
+}
+
+}  // namespace
+
+void rotation_frequencies(Rotation& r, double base, const float* factors) {
+  r.frequency.resize(r.pairs);
+  for (uint32_t i = 0; i < r.pairs; ++i) {
+    r.frequency[i] = arith::rope_frequency(base, i, 2 * r.pairs, factors ? factors[i] : 1.0);
+  }
+}
+
+void rotation_rows(Rotation& r, const Rows& rows) {
+  r.cos.resize(uint64_t{rows.count} * r.pairs);
+  r.sin.resize(r.cos.size());
+  for (uint32_t row = 0; row < rows.count; ++row) {
+    for (uint32_t i = 0; i < r.pairs; ++i) {
+      const arith::CosSin c = arith::cos_sin(rows.position[row] * r.frequency[i]);
+      r.cos[uint64_t{row} * r.pairs + i] = c.cos;
+      r.sin[uint64_t{row} * r.pairs + i] = c.sin;
+    }
+  }
+}
+
+void rope_kv(Pool& pool, const ModelShape& s, const Rotation& rotation, const Rows& rows, Sequences& sequences,
+             uint32_t layer, const AttentionInputs& in) {
+  const uint32_t hd = s.head_dim, q_width = s.n_heads * hd, kv_width = s.n_kv_heads * hd;
+  const auto one_row = [&](uint32_t r) {
+    float* q = in.q + uint64_t{r} * q_width;
+    float* k = in.k + uint64_t{r} * kv_width;
+    float* v = in.v + uint64_t{r} * kv_width;
+    add_bias(q, in.q_bias, q_width);
+    add_bias(k, in.k_bias, kv_width);
+    add_bias(v, in.v_bias, kv_width);
+    const float* cos = rotation.cos.data() + uint64_t{r} * rotation.pairs;
+    const float* sin = rotation.sin.data() + uint64_t{r} * rotation.pairs;
+    for (uint32_t h = 0; h < s.n_heads; ++h) rotate(q + h * hd, cos, sin, rotation.pairs, rotation.style);
+    for (uint32_t h = 0; h < s.n_kv_heads; ++h) rotate(k + h * hd, cos, sin, rotation.pairs, rotation.style);
+    const uint64_t p = rows.position[r];
+    for (uint32_t h = 0; h < s.n_kv_heads; ++h) {
+      uint16_t* keys = sequences.keys(rows.slot[r], layer, h) + p / kKeyBlock * kKeyBlock * hd + p % kKeyBlock;
+      uint16_t* values = sequences.values(rows.slot[r], layer, h) + p * hd;
+      for (uint32_t d = 0; d < hd; ++d) keys[d * kKeyBlock] = arith::f32_to_f16(k[h * hd + d]);
+      for (uint32_t d = 0; d < hd; ++d) values[d] = arith::f32_to_f16(v[h * hd + d]);
+    }
+  };
+  share(pool, rows.count, (q_width + 4.0 * kv_width) * 0.8, [&](uint32_t first, uint32_t end) {
+    for (uint32_t r = first; r < end; ++r) one_row(r);
+  });
+}
+
+}  // namespace orcd::cpu

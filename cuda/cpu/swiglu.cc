@@ -1,0 +1,20 @@
+#include "arith/constants.h"
+#include "arith/exp2.h"
+#include "cpu/ops.h"
+
+namespace orcd::cpu {
+
+void swiglu(Pool& pool, const float* gate, const float* up, uint32_t rows, const Activations& out) {
+  share(pool, rows, out.cols * 1.0, [&](uint32_t first, uint32_t end) {
+    for (uint32_t r = first; r < end; ++r) {
+      const uint64_t at = uint64_t{r} * out.cols;
+      const float* g = gate + at;
+      const float* u = up + at;
+      float* h = out.x + at;
+      for (uint32_t k = 0; k < out.cols; ++k) h[k] = g[k] * arith::sigmoid(g[k]) * u[k];
+      quantise_row(out, r);
+    }
+  });
+}
+
+}  // namespace orcd::cpu

@@ -1,0 +1,176 @@
+// Unpacking of one block of 32 values from a packed tile, for as many rows at once as the vector type V
+// has lanes. Included by the kernel file of each instruction set; everything here has internal linkage,
+// because each compiles it differently.
+#pragma once
+
+#include <cstdint>
+
+#include "arith/blocks.h"
+#include "arith/constants.h"
+#include "cpu/pack.h"
+
+namespace orcd::cpu {
+namespace {
+
+// V has: kLanes; Ints, Floats, Bytes (vectors of kLanes words); and the static functions
+//   load(p) → Bytes                     kLanes * 4 bytes
+//   f16(p) → Floats, u8(p) → Ints, i8(p) → Floats      widened, one value per lane
+//   dot(Ints acc, Bytes w, x) → Ints    acc + Σ of 4 unsigned bytes (at most 63) times x[0..4]
+//   dot8(Ints acc, Bytes w, x) → Ints   the same for any byte, signed unless kFlip8
+//   fma(a, b, c), to_float(Ints)
+//   kFlip8                              dot8 takes q + 128 instead of q
+enum class Chain { kPlain, kAffine, kSplit };
+
+template <class V>
+struct Block {
+  typename V::Bytes w[8];          // group g: values 4g .. 4g + 3 of each row
+  typename V::Floats d, m;         // m: kAffine only
+  typename V::Floats sc0, sc1;     // kSplit only: scales of the halves
+};
+
+// One byte's low and high nibbles.
+template <class B> inline B low_nibble(B x) { return x & 0x0f0f0f0fu; }
+template <class B> inline B high_nibble(B x) { return x >> 4 & 0x0f0f0f0fu; }
+
+// Bit J of each byte, moved to bit TO.
+template <int J, int TO, class B>
+inline B bit_to(B x) {
+  const uint32_t mask = 0x01010101u << TO;
+  if constexpr (J > TO) return x >> (J - TO) & mask;
+  else return x << (TO - J) & mask;
+}
+
+// Q4_0, Q4_1, Q5_0, Q5_1.
+template <class Raw, bool kMin, bool kFifth, int kOffsetLog2>
+struct Nibbles {
+  static constexpr Chain kChain = kMin ? Chain::kAffine : Chain::kPlain;
+  static constexpr bool kWide = false;
+  static constexpr uint32_t kValues = kQuantBlock, kBytes = sizeof(Raw) * kTileRows;  // of a block of 16 rows
+  template <class V> static constexpr int offset_log2() { return kOffsetLog2; }
+
+  template <class V, int B>
+  static inline void unpack(const uint8_t* tile, uint32_t segment, uint32_t lane0, Block<V>& out) {
+    const uint8_t* block = tile + uint64_t{segment * kSegmentBlocks + B} * kBytes;
+    const uint8_t* words = block + (kMin ? 4 : 2) * kTileRows + 4 * lane0;
+    const uint8_t* qs = words + (kFifth ? 4 : 0) * kTileRows;
+    out.d = V::f16(block + 2 * lane0);
+    if constexpr (kMin) out.m = V::f16(block + 2 * kTileRows + 2 * lane0);
+    typename V::Bytes high{};
+    if constexpr (kFifth) high = V::load(words);
+    unpack_pair<V, 0>(qs, high, out);
+    unpack_pair<V, 1>(qs, high, out);
+    unpack_pair<V, 2>(qs, high, out);
+    unpack_pair<V, 3>(qs, high, out);
+  }
+
+  template <class V, int J>
+  static inline void unpack_pair(const uint8_t* qs, typename V::Bytes high, Block<V>& out) {
+    const typename V::Bytes x = V::load(qs + 4 * kTileRows * J);
+    out.w[J] = low_nibble(x);
+    out.w[J + 4] = high_nibble(x);
+    if constexpr (kFifth) {
+      out.w[J] |= bit_to<J, 4>(high);
+      out.w[J + 4] |= bit_to<J + 4, 4>(high);
+    }
+  }
+};
+
+struct Q8_0 {
+  static constexpr Chain kChain = Chain::kPlain;
+  static constexpr bool kWide = true;
+  static constexpr uint32_t kValues = kQuantBlock, kBytes = sizeof(arith::BlockQ8_0) * kTileRows;
+  template <class V> static constexpr int offset_log2() { return V::kFlip8 ? 7 : -1; }
+
+  template <class V, int B>
+  static inline void unpack(const uint8_t* tile, uint32_t segment, uint32_t lane0, Block<V>& out) {
+    const uint8_t* block = tile + uint64_t{segment * kSegmentBlocks + B} * kBytes;
+    const uint8_t* qs = block + 2 * kTileRows + 4 * lane0;
+    out.d = V::f16(block + 2 * lane0);
+    for (int g = 0; g < 8; ++g) {
+      out.w[g] = V::load(qs + 4 * kTileRows * g);
+      if constexpr (V::kFlip8) out.w[g] ^= 0x80808080u;
+    }
+  }
+};
+
+// Q4_K and Q5_K: two segments per super-block, sub-block j = 4 · (segment % 2) + B.
+template <bool kFifth>
+struct KNibbles {
+  static constexpr Chain kChain = Chain::kAffine;
+  static constexpr bool kWide = false;
+  static constexpr uint32_t kValues = kSuperBlock;
+  static constexpr uint32_t kBytes = (kFifth ? sizeof(arith::BlockQ5_K) : sizeof(arith::BlockQ4_K)) * kTileRows;
+  template <class V> static constexpr int offset_log2() { return -1; }
+
+  template <class V, int B>
+  static inline void unpack(const uint8_t* tile, uint32_t segment, uint32_t lane0, Block<V>& out) {
+    const uint8_t* block = tile + uint64_t{segment / 2} * kBytes;
+    const uint32_t half = segment % 2;
+    scales<V, B>(block, half, lane0, out);
+    const uint8_t* words = block + 16 * kTileRows + 4 * lane0;
+    const uint8_t* qs = words + ((kFifth ? 32 : 0) + 64 * half + B / 2 * 32) * kTileRows;
+    for (int g = 0; g < 8; ++g) {
+      const typename V::Bytes x = V::load(qs + 4 * kTileRows * g);
+      out.w[g] = B % 2 ? high_nibble(x) : low_nibble(x);
+      if constexpr (kFifth) {
+        const typename V::Bytes high = V::load(words + 4 * kTileRows * g);
+        out.w[g] |= bit_to<B, 4>(high >> (4 * half));
+      }
+    }
+  }
+
+  // s = d·sc and m = -(dmin·mn); the bytes are laid out as k_scale_min() has it.
+  template <class V, int B>
+  static inline void scales(const uint8_t* block, uint32_t half, uint32_t lane0, Block<V>& out) {
+    const uint8_t* s = block + 4 * kTileRows + lane0;
+    typename V::Ints sc = V::u8(s + (half ? B + 8 : B) * kTileRows), mn;
+    if (half) {
+      mn = (sc >> 4) | (V::u8(s + (B + 4) * kTileRows) >> 6 << 4);
+      sc = (sc & 15) | (V::u8(s + B * kTileRows) >> 6 << 4);
+    } else {
+      mn = V::u8(s + (B + 4) * kTileRows) & 63;
+      sc = sc & 63;
+    }
+    out.d = V::f16(block + 2 * lane0) * V::to_float(sc);
+    out.m = -(V::f16(block + 2 * kTileRows + 2 * lane0) * V::to_float(mn));
+  }
+};
+
+// A segment is a half of the super-block; its four blocks differ in where their bits lie.
+struct Q6_K {
+  static constexpr Chain kChain = Chain::kSplit;
+  static constexpr bool kWide = false;
+  static constexpr uint32_t kValues = kSuperBlock, kBytes = sizeof(arith::BlockQ6_K) * kTileRows;
+  template <class V> static constexpr int offset_log2() { return 5; }
+
+  template <class V, int B>
+  static inline void unpack(const uint8_t* tile, uint32_t segment, uint32_t lane0, Block<V>& out) {
+    const uint8_t* block = tile + uint64_t{segment / 2} * kBytes;
+    const uint32_t half = segment % 2;
+    const uint8_t* ql = block + (64 * half + 32 * (B % 2)) * kTileRows + 4 * lane0;
+    const uint8_t* qh = block + (128 + 32 * half) * kTileRows + 4 * lane0;
+    for (int g = 0; g < 8; ++g) {
+      const typename V::Bytes low = V::load(ql + 4 * kTileRows * g), high = V::load(qh + 4 * kTileRows * g);
+      typename V::Bytes top;
+      if constexpr (B == 0) top = high << 4 & 0x30303030u;
+      if constexpr (B == 1) top = high << 2 & 0x30303030u;
+      if constexpr (B == 2) top = high & 0x30303030u;
+      if constexpr (B == 3) top = high >> 2 & 0x30303030u;
+      out.w[g] = (B / 2 ? high_nibble(low) : low_nibble(low)) | top;
+    }
+    const uint8_t* s = block + (192 + 8 * half + 2 * B) * kTileRows + lane0;
+    out.sc0 = V::i8(s);
+    out.sc1 = V::i8(s + kTileRows);
+    out.d = V::f16(block + 208 * kTileRows + 2 * lane0);
+  }
+};
+
+using Q4_0 = Nibbles<arith::BlockQ4_0, false, false, 3>;
+using Q4_1 = Nibbles<arith::BlockQ4_1, true, false, -1>;
+using Q5_0 = Nibbles<arith::BlockQ5_0, false, true, 4>;
+using Q5_1 = Nibbles<arith::BlockQ5_1, true, true, -1>;
+using Q4_K = KNibbles<false>;
+using Q5_K = KNibbles<true>;
+
+}  // namespace
+}  // namespace orcd::cpu

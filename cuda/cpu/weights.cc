@@ -1,0 +1,107 @@
+#include "cpu/weights.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <string>
+
+#include "arith/blocks.h"
+#include "cpu/pack.h"
+#include "engine/model.h"
+
+namespace orcd::cpu {
+namespace {
+
+constexpr int kSeals = F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL;
+
+[[noreturn]] void failed(ErrorKind kind, const std::string& what) {
+  throw Error(kind, what + ": " + std::strerror(errno));
+}
+
+// The rows a call covers; throws for what does not fit the tensor.
+uint64_t rows_in(const TensorDesc& d, uint64_t first_row, size_t raw_bytes, uint64_t image_bytes) {
+  check_tensor(d, image_bytes);
+  const uint64_t row = arith::row_bytes(d.type, d.cols), n = raw_bytes / row;
+  if (raw_bytes % row != 0 || first_row > d.rows || n > d.rows - first_row) {
+    throw Error(ErrorKind::kInvalid, std::to_string(raw_bytes) + " bytes from row " + std::to_string(first_row) +
+                                         " are no whole rows of a tensor of " + std::to_string(d.rows) + " rows of " +
+                                         std::to_string(row) + " bytes");
+  }
+  return n;
+}
+
+}  // namespace
+
+std::unique_ptr<MemfdWeights> MemfdWeights::allocate(uint64_t bytes) {
+  if (bytes == 0) throw Error(ErrorKind::kInvalid, "an empty weights image");
+  const int fd = memfd_create("orcd-weights", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+  if (fd < 0) failed(ErrorKind::kOutOfMemory, "memfd_create");
+  std::unique_ptr<MemfdWeights> w(new MemfdWeights(fd, bytes));
+  if (ftruncate(fd, static_cast<off_t>(bytes)) != 0) {
+    failed(ErrorKind::kOutOfMemory, "a weights image of " + std::to_string(bytes) + " bytes");
+  }
+  w->map(PROT_READ | PROT_WRITE);
+  return w;
+}
+
+std::unique_ptr<MemfdWeights> MemfdWeights::attach(int fd, uint64_t bytes) {
+  std::unique_ptr<MemfdWeights> w(new MemfdWeights(fd, bytes));
+  const int seals = fcntl(fd, F_GET_SEALS);
+  if (seals < 0 || (seals & kSeals) != kSeals) throw Error(ErrorKind::kInvalid, "the weights image is not sealed");
+  struct stat info {};
+  if (fstat(fd, &info) != 0) failed(ErrorKind::kInvalid, "the weights image cannot be examined");
+  if (bytes == 0 || static_cast<uint64_t>(info.st_size) != bytes) {
+    throw Error(ErrorKind::kInvalid, "the weights image has " + std::to_string(info.st_size) + " bytes, expected " +
+                                         std::to_string(bytes));
+  }
+  w->sealed_ = true;
+  w->map(PROT_READ);
+  return w;
+}
+
+MemfdWeights::~MemfdWeights() {
+  unmap();
+  close(fd_);
+}
+
+void MemfdWeights::map(int protection) {
+  void* p = mmap(nullptr, bytes_, protection, MAP_SHARED, fd_, 0);
+  if (p == MAP_FAILED) failed(ErrorKind::kOutOfMemory, "mapping " + std::to_string(bytes_) + " bytes of weights");
+  image_ = static_cast<uint8_t*>(p);
+  // Fewer TLB misses where the kernel allows it for shared memory; no harm where not.
+  madvise(image_, bytes_, MADV_HUGEPAGE);
+}
+
+void MemfdWeights::unmap() {
+  if (image_) munmap(image_, bytes_);
+  image_ = nullptr;
+}
+
+void MemfdWeights::write(const TensorDesc& d, uint64_t first_row, std::span<const uint8_t> raw) {
+  if (sealed_) throw Error(ErrorKind::kInvalid, "the weights image is sealed");
+  const uint64_t n = rows_in(d, first_row, raw.size(), bytes_), row = arith::row_bytes(d.type, d.cols);
+  for (uint64_t i = 0; i < n; ++i) {
+    pack_row(d.type, d.rows, d.cols, first_row + i, raw.data() + i * row, image_ + d.offset);
+  }
+}
+
+void MemfdWeights::seal() {
+  if (sealed_) return;
+  unmap();  // a writable mapping forbids F_SEAL_WRITE
+  if (fcntl(fd_, F_ADD_SEALS, kSeals) != 0) failed(ErrorKind::kDevice, "sealing the weights image");
+  sealed_ = true;
+  map(PROT_READ);
+}
+
+void MemfdWeights::read(const TensorDesc& d, uint64_t first_row, std::span<uint8_t> raw) const {
+  const uint64_t n = rows_in(d, first_row, raw.size(), bytes_), row = arith::row_bytes(d.type, d.cols);
+  for (uint64_t i = 0; i < n; ++i) {
+    unpack_row(d.type, d.rows, d.cols, first_row + i, image_ + d.offset, raw.data() + i * row);
+  }
+}
+
+}  // namespace orcd::cpu

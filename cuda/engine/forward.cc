@@ -1,0 +1,44 @@
+#include "engine/forward.h"
+
+namespace orcd {
+namespace {
+
+void attention_block(uint32_t index, const Model& m, const Scratch& s, Ops& ops, uint32_t rows) {
+  const Layer& l = m.layers[index];
+  ops.rmsnorm(s.x, nullptr, rows, l.attn_norm, m.shape.rms_eps, s.normed);
+  const Product qkv[] = {{l.q, s.q}, {l.k, s.k}, {l.v, s.v}};
+  ops.matmul(qkv, s.normed, rows);
+  ops.rope_kv(index, {s.q, s.k, s.v, l.q_bias, l.k_bias, l.v_bias});
+  ops.attention(index, s.q, s.attended.x);
+  ops.quantise(s.attended, rows);
+  const Product output[] = {{l.attn_output, s.x, true}};
+  ops.matmul(output, s.attended, rows);
+}
+
+void feed_forward_block(const Layer& l, const Model& m, const Scratch& s, Ops& ops, uint32_t rows) {
+  ops.rmsnorm(s.x, nullptr, rows, l.ffn_norm, m.shape.rms_eps, s.normed);
+  const Product gate_up[] = {{l.gate, s.gate}, {l.up, s.up}};
+  ops.matmul(gate_up, s.normed, rows);
+  ops.swiglu(s.gate, s.up, rows, s.ffn);
+  const Product down[] = {{l.down, s.x, true}};
+  ops.matmul(down, s.ffn, rows);
+}
+
+}  // namespace
+
+void forward(const Model& m, const Scratch& s, Ops& ops, const Rows& rows, std::span<const uint32_t> pick) {
+  ops.begin(rows);
+  if (ops.forward_fused(m, s, pick)) return;
+  ops.embed(m.token_embedding, s.x);
+  for (uint32_t i = 0; i < m.shape.n_layers; ++i) {
+    attention_block(i, m, s, ops, rows.count);
+    feed_forward_block(m.layers[i], m, s, ops, rows.count);
+  }
+  if (pick.empty()) return;
+  const auto picked = static_cast<uint32_t>(pick.size());
+  ops.rmsnorm(s.x, pick.data(), picked, m.output_norm, m.shape.rms_eps, s.normed);
+  const Product logits[] = {{m.output, s.logits}};
+  ops.matmul(logits, s.normed, picked);
+}
+
+}  // namespace orcd

@@ -1,0 +1,16 @@
+// One step of the model: rows in, logits of the picked rows out.
+#pragma once
+
+#include <span>
+
+#include "engine/model.h"
+#include "engine/scratch.h"
+#include "ops/ops.h"
+
+namespace orcd {
+
+// `pick`: the rows whose logits are wanted, into scratch.logits in that order.
+void forward(const Model& model, const Scratch& scratch, Ops& ops, const Rows& rows,
+             std::span<const uint32_t> pick);
+
+}  // namespace orcd

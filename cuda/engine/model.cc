@@ -1,0 +1,129 @@
+#include "engine/model.h"
+
+#include <cmath>
+#include <string>
+
+#include "arith/blocks.h"
+#include "arith/constants.h"
+
+namespace orcd {
+namespace {
+
+constexpr uint64_t kTensorAlign = 256;
+constexpr uint32_t kMaxHeadDim = 256;
+
+[[noreturn]] void invalid(const std::string& what) { throw Error(ErrorKind::kInvalid, what); }
+
+std::string name_of(const TensorDesc& d) {
+  static const char* const names[] = {"token_embd", "output_norm", "output",   "rope_freqs", "attn_norm",   "attn_q",
+                                      "attn_k",     "attn_v",      "attn_q.b", "attn_k.b",   "attn_v.b",    "attn_output",
+                                      "ffn_norm",   "ffn_gate",    "ffn_up",   "ffn_down"};
+  const auto i = static_cast<uint32_t>(d.role);
+  const std::string role = i < std::size(names) ? names[i] : "role " + std::to_string(i);
+  return role + " of layer " + std::to_string(d.layer);
+}
+
+Tensor matrix(const TensorDesc& d, const uint8_t* image, uint64_t rows, uint64_t cols) {
+  if (d.rows != rows || d.cols != cols) {
+    invalid(name_of(d) + " is (" + std::to_string(d.rows) + ", " + std::to_string(d.cols) + "), expected (" +
+            std::to_string(rows) + ", " + std::to_string(cols) + ")");
+  }
+  return {d.type, static_cast<uint32_t>(d.rows), static_cast<uint32_t>(d.cols), image + d.offset};
+}
+
+const float* vector(const TensorDesc& d, const uint8_t* image, uint64_t cols) {
+  if (d.type != TensorType::kF32) invalid(name_of(d) + " must be F32");
+  return reinterpret_cast<const float*>(matrix(d, image, 1, cols).data);
+}
+
+void place(Model& m, const TensorDesc& d, const uint8_t* image) {
+  const ModelShape& s = m.shape;
+  if (d.layer >= s.n_layers) invalid(name_of(d) + ": the model has " + std::to_string(s.n_layers) + " layers");
+  Layer& l = m.layers[d.layer];
+  const uint32_t qw = m.q_width(), kvw = m.kv_width();
+  switch (d.role) {
+    case TensorRole::kTokenEmbedding: m.token_embedding = matrix(d, image, s.vocab, s.d_model); return;
+    case TensorRole::kOutputNorm: m.output_norm = vector(d, image, s.d_model); return;
+    case TensorRole::kOutput: m.output = matrix(d, image, s.vocab, s.d_model); return;
+    case TensorRole::kRopeFreqs: m.rope_freqs = vector(d, image, s.head_dim / 2); return;
+    case TensorRole::kAttnNorm: l.attn_norm = vector(d, image, s.d_model); return;
+    case TensorRole::kAttnQ: l.q = matrix(d, image, qw, s.d_model); return;
+    case TensorRole::kAttnK: l.k = matrix(d, image, kvw, s.d_model); return;
+    case TensorRole::kAttnV: l.v = matrix(d, image, kvw, s.d_model); return;
+    case TensorRole::kAttnQBias: l.q_bias = vector(d, image, qw); return;
+    case TensorRole::kAttnKBias: l.k_bias = vector(d, image, kvw); return;
+    case TensorRole::kAttnVBias: l.v_bias = vector(d, image, kvw); return;
+    case TensorRole::kAttnOutput: l.attn_output = matrix(d, image, s.d_model, qw); return;
+    case TensorRole::kFfnNorm: l.ffn_norm = vector(d, image, s.d_model); return;
+    case TensorRole::kFfnGate: l.gate = matrix(d, image, s.d_ff, s.d_model); return;
+    case TensorRole::kFfnUp: l.up = matrix(d, image, s.d_ff, s.d_model); return;
+    case TensorRole::kFfnDown: l.down = matrix(d, image, s.d_model, s.d_ff); return;
+  }
+  invalid(name_of(d) + " is unknown");
+}
+
+void check_complete(const Model& m) {
+  if (!m.token_embedding || !m.output_norm) invalid("token_embd or output_norm is missing");
+  for (size_t i = 0; i < m.layers.size(); ++i) {
+    const Layer& l = m.layers[i];
+    const bool whole = l.attn_norm && l.q && l.k && l.v && l.attn_output && l.ffn_norm && l.gate && l.up && l.down;
+    if (!whole) invalid("a tensor of layer " + std::to_string(i) + " is missing");
+  }
+}
+
+}  // namespace
+
+void check_shape(const ModelShape& s) {
+  const auto bounded = [](const char* what, uint64_t value, uint64_t max) {
+    if (value == 0 || value > max) {
+      invalid(std::string(what) + " is " + std::to_string(value) + ", must be 1 to " + std::to_string(max));
+    }
+  };
+  bounded("n_layers", s.n_layers, 1024);
+  bounded("d_model", s.d_model, 1 << 17);
+  bounded("d_ff", s.d_ff, 1 << 20);
+  bounded("n_heads", s.n_heads, 1024);
+  bounded("n_kv_heads", s.n_kv_heads, s.n_heads);
+  bounded("head_dim", s.head_dim, kMaxHeadDim);
+  bounded("vocab", s.vocab, 1 << 24);
+  if (s.n_heads % s.n_kv_heads != 0) {
+    invalid("n_heads " + std::to_string(s.n_heads) + " is no multiple of n_kv_heads " + std::to_string(s.n_kv_heads));
+  }
+  if (s.head_dim % 2 != 0) invalid("head_dim " + std::to_string(s.head_dim) + " is odd");
+  if (!(s.rms_eps >= 0) || !std::isfinite(s.rms_eps)) invalid("rms_eps must be finite and not negative");
+  if (!(s.rope_base >= 1) || !std::isfinite(s.rope_base)) invalid("rope_base must be finite and at least 1");
+}
+
+void check_tensor(const TensorDesc& d, uint64_t image_bytes) {
+  const uint32_t block = arith::block_values(d.type);
+  if (block == 0) invalid(name_of(d) + " has unknown type " + std::to_string(static_cast<uint32_t>(d.type)));
+  constexpr uint64_t max = uint64_t{1} << 31;
+  if (d.rows == 0 || d.cols == 0 || d.rows >= max || d.cols >= max) invalid(name_of(d) + " has no usable shape");
+  if (d.cols % block != 0) {
+    invalid(name_of(d) + " has " + std::to_string(d.cols) + " columns, no multiple of its block of " + std::to_string(block));
+  }
+  if (d.bytes != d.rows * arith::row_bytes(d.type, d.cols)) {
+    invalid(name_of(d) + " has " + std::to_string(d.bytes) + " bytes, which does not fit its shape");
+  }
+  if (d.offset % kTensorAlign != 0 || d.offset > image_bytes || d.bytes > image_bytes - d.offset) {
+    invalid(name_of(d) + " at offset " + std::to_string(d.offset) + " does not lie in the image of " +
+            std::to_string(image_bytes) + " bytes");
+  }
+}
+
+Model view_model(const ModelShape& shape, std::span<const TensorDesc> tensors, const uint8_t* image,
+                 uint64_t image_bytes) {
+  check_shape(shape);
+  Model m{};
+  m.shape = shape;
+  m.layers.resize(shape.n_layers);
+  for (const TensorDesc& d : tensors) {
+    check_tensor(d, image_bytes);
+    place(m, d, image);
+  }
+  if (!m.output) m.output = m.token_embedding;
+  check_complete(m);
+  return m;
+}
+
+}  // namespace orcd

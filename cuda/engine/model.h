@@ -1,0 +1,47 @@
+// The model as the engine uses it: checked hyperparameters and a view of the weights image.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "ops/ops.h"
+#include "orcd/engine.h"
+
+namespace orcd {
+
+struct Layer {
+  const float* attn_norm;  // (d_model)
+  Tensor q, k, v;          // (heads * head_dim, d_model)
+  const float* q_bias;     // (n_heads * head_dim) or null, likewise k and v
+  const float* k_bias;
+  const float* v_bias;
+  Tensor attn_output;      // (d_model, n_heads * head_dim)
+  const float* ffn_norm;   // (d_model)
+  Tensor gate, up;         // (d_ff, d_model)
+  Tensor down;             // (d_model, d_ff)
+};
+
+struct Model {
+  ModelShape shape;
+  Tensor token_embedding;    // (vocab, d_model)
+  Tensor output;             // (vocab, d_model); the embedding where tied
+  const float* output_norm;  // (d_model)
+  const float* rope_freqs;   // (head_dim / 2) or null; on the device
+  std::vector<Layer> layers;
+
+  uint32_t q_width() const { return shape.n_heads * shape.head_dim; }
+  uint32_t kv_width() const { return shape.n_kv_heads * shape.head_dim; }
+};
+
+// Throws kInvalid, with the value, for hyperparameters the engine cannot run or sizes out of bounds.
+void check_shape(const ModelShape& shape);
+
+// Throws kInvalid, with the tensor's role, layer and values, for a descriptor that does not fit.
+void check_tensor(const TensorDesc& desc, uint64_t image_bytes);
+
+// `image` is where the weights lie in the backend's memory; the descriptors are checked against it.
+Model view_model(const ModelShape& shape, std::span<const TensorDesc> tensors, const uint8_t* image,
+                 uint64_t image_bytes);
+
+}  // namespace orcd

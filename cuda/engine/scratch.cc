@@ -1,0 +1,74 @@
+#include "engine/scratch.h"
+
+#include <algorithm>
+
+#include "arith/constants.h"
+
+namespace orcd {
+namespace {
+
+constexpr uint64_t kAlign = 64;
+
+// Hands out consecutive aligned pieces; without memory behind it, it only adds them up.
+class Carver {
+ public:
+  explicit Carver(uint8_t* base) : base_(base) {}
+
+  template <class T>
+  T* take(uint64_t count) {
+    const uint64_t at = used_;
+    used_ += (count * sizeof(T) + kAlign - 1) / kAlign * kAlign;
+    return base_ ? reinterpret_cast<T*>(base_ + at) : nullptr;
+  }
+
+  Activations activations(uint64_t rows, uint32_t cols) {
+    Activations a;
+    a.cols = cols;
+    a.x = take<float>(rows * cols);
+    if (cols % kQuantBlock != 0) return a;
+    const uint64_t blocks = rows * (cols / kQuantBlock);
+    a.q = take<int8_t>(rows * cols);
+    a.d = take<float>(blocks);
+    a.sum = take<int32_t>(blocks);
+    a.half = take<int32_t>(blocks);
+    return a;
+  }
+
+  uint64_t used() const { return used_; }
+
+ private:
+  uint8_t* base_;
+  uint64_t used_ = 0;
+};
+
+Scratch carve(const ModelShape& s, uint64_t rows, uint64_t draws, Carver& c) {
+  const uint64_t q_width = uint64_t{s.n_heads} * s.head_dim, kv_width = uint64_t{s.n_kv_heads} * s.head_dim;
+  Scratch t{};
+  t.x = c.take<float>(rows * s.d_model);
+  // The final norm has a row per draw.
+  t.normed = c.activations(std::max(rows, draws), s.d_model);
+  t.q = c.take<float>(rows * q_width);
+  t.k = c.take<float>(rows * kv_width);
+  t.v = c.take<float>(rows * kv_width);
+  t.attended = c.activations(rows, static_cast<uint32_t>(q_width));
+  t.gate = c.take<float>(rows * s.d_ff);
+  t.up = c.take<float>(rows * s.d_ff);
+  t.ffn = c.activations(rows, s.d_ff);
+  t.logits = c.take<float>(draws * s.vocab);
+  return t;
+}
+
+}  // namespace
+
+uint64_t scratch_bytes(const ModelShape& shape, uint32_t rows, uint32_t draws) {
+  Carver sizes(nullptr);
+  carve(shape, rows, draws, sizes);
+  return sizes.used();
+}
+
+Scratch allocate_scratch(const ModelShape& shape, uint32_t rows, uint32_t draws, Ops& ops) {
+  Carver carver(static_cast<uint8_t*>(ops.allocate(scratch_bytes(shape, rows, draws))));
+  return carve(shape, rows, draws, carver);
+}
+
+}  // namespace orcd

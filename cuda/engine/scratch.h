@@ -1,0 +1,29 @@
+// Memory for the values between operations, sized once for the largest step.
+#pragma once
+
+#include <cstdint>
+
+#include "engine/model.h"
+#include "ops/ops.h"
+
+namespace orcd {
+
+struct Scratch {
+  float* x;             // (rows, d_model) the residual stream
+  Activations normed;   // (rows, d_model) input of the attention and feed-forward products
+  float* q;             // (rows, n_heads * head_dim)
+  float* k;             // (rows, n_kv_heads * head_dim)
+  float* v;             // (rows, n_kv_heads * head_dim)
+  Activations attended; // (rows, n_heads * head_dim)
+  float* gate;          // (rows, d_ff)
+  float* up;            // (rows, d_ff)
+  Activations ffn;      // (rows, d_ff)
+  float* logits;        // (draws, vocab)
+};
+
+// Bytes that allocate_scratch takes for steps of up to `rows` rows and `draws` draws.
+uint64_t scratch_bytes(const ModelShape& shape, uint32_t rows, uint32_t draws);
+
+Scratch allocate_scratch(const ModelShape& shape, uint32_t rows, uint32_t draws, Ops& ops);
+
+}  // namespace orcd

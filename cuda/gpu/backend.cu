@@ -1,0 +1,83 @@
+#include <memory>
+#include <string>
+
+#include "engine/engine.h"
+#include "gpu/ops.h"
+#include "gpu/weights.h"
+
+namespace orcd {
+namespace gpu {
+namespace {
+
+class CudaBackend final : public Backend {
+ public:
+  explicit CudaBackend(int ordinal) : ordinal_(ordinal) {}
+
+  const char* name() const override { return "cuda"; }
+  uint32_t layout_version() const override { return 1; }
+
+  DeviceInfo info() const override {
+    cudaDeviceProp p = {};
+    ORCD_CUDA(cudaGetDeviceProperties(&p, ordinal_));
+    int runtime = 0;
+    ORCD_CUDA(cudaRuntimeGetVersion(&runtime));
+    size_t free = 0, total = 0;
+    ORCD_CUDA(cudaMemGetInfo(&free, &total));
+    return {p.name, std::to_string(p.major) + "." + std::to_string(p.minor),
+            std::to_string(runtime / 1000) + "." + std::to_string(runtime % 1000 / 10), total, free};
+  }
+
+  uint64_t required_bytes(const ModelShape& shape, std::span<const TensorDesc>, uint64_t image_bytes,
+                          const EngineOptions& options) const override {
+    check_shape(shape);
+    check_options(options);
+    const KvBytes kv = kv_bytes(shape, options);
+    return image_bytes + kv.cache + kv.tables + scratch_bytes(shape, options.max_batch_tokens, max_draws(options));
+  }
+
+  std::unique_ptr<Weights> allocate(uint64_t image_bytes) const override {
+    return VmmWeights::allocate(ordinal_, image_bytes);
+  }
+
+  std::unique_ptr<Weights> attach(int fd, uint64_t image_bytes) const override {
+    return VmmWeights::attach(ordinal_, fd, image_bytes);
+  }
+
+  std::unique_ptr<Engine> engine(const ModelShape& shape, std::span<const TensorDesc> tensors, const Weights& weights,
+                                 const EngineOptions& options) const override {
+    const auto* image = dynamic_cast<const VmmWeights*>(&weights);
+    if (!image) throw Error(ErrorKind::kInvalid, "these weights belong to another backend");
+    if (!image->sealed()) throw Error(ErrorKind::kInvalid, "the weights image is not sealed");
+    if (options.float_activations) throw Error(ErrorKind::kInvalid, "float_activations is for the CPU backend");
+    check_options(options);
+    Model model = view_model(shape, tensors, image->image(), image->bytes());
+    const KvBytes kv = kv_bytes(shape, options);
+    auto ops = std::make_unique<CudaOps>(model, options, ordinal_, image->image());
+    return std::make_unique<StepEngine>(std::move(model), options, std::move(ops), image->bytes() + kv.cache + kv.tables);
+  }
+
+ private:
+  int ordinal_;
+};
+
+}  // namespace
+}  // namespace gpu
+
+std::unique_ptr<Backend> cuda_backend(int ordinal) {
+  int count = 0;
+  const cudaError_t code = cudaGetDeviceCount(&count);
+  if (code == cudaErrorInsufficientDriver || code == cudaErrorStubLibrary)
+    throw Error(ErrorKind::kDevice, "no usable NVIDIA driver on this machine; install one, or use --device cpu");
+  if (code == cudaErrorNoDevice || (code == cudaSuccess && count == 0))
+    throw Error(ErrorKind::kDevice, "no NVIDIA GPU is visible on this machine; use --device cpu to run without");
+  if (code != cudaSuccess)
+    throw Error(ErrorKind::kDevice, std::string("CUDA can't be used: ") + cudaGetErrorString(code));
+  if (ordinal < 0 || ordinal >= count)
+    throw Error(ErrorKind::kDevice, "cuda:" + std::to_string(ordinal) + " is not there; this machine has " +
+                                        std::to_string(count) + " device(s), numbered from 0");
+  ORCD_CUDA(cudaSetDevice(ordinal));
+  ORCD_CUDA(cudaFree(nullptr));  // creates the context now, where an error can still be told plainly
+  return std::make_unique<gpu::CudaBackend>(ordinal);
+}
+
+}  // namespace orcd

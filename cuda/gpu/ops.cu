@@ -1,0 +1,268 @@
+#include "gpu/ops.h"
+
+#include <algorithm>
+#include <cstring>
+#include <string>
+
+#include "arith/rope_table.h"
+#include "device/vmm.h"
+#include "engine/engine.h"
+
+namespace orcd::gpu {
+namespace {
+
+constexpr uint32_t kPrefillTile = 64;
+
+uint64_t align(uint64_t bytes) { return (bytes + 255) / 256 * 256; }
+
+uint32_t splits_of(uint32_t context) { return (context + kAttnSplit - 1) / kAttnSplit; }
+
+uint64_t page_values(const ModelShape& s) { return uint64_t{kAttnSplit} * s.head_dim * s.n_kv_heads; }
+
+uint64_t partial_values(const ModelShape& s, const EngineOptions& o) {
+  return uint64_t{o.slots} * s.n_heads * splits_of(o.context) * (s.head_dim + 2);
+}
+
+uint64_t pages_of(const EngineOptions& o) { return kv_limit(o) / kAttnSplit + o.slots; }
+
+}  // namespace
+
+KvBytes kv_bytes(const ModelShape& s, const EngineOptions& o) {
+  const uint64_t rope = uint64_t{o.context} * (s.head_dim / 2) * sizeof(float2);
+  const uint64_t table = uint64_t{o.slots} * splits_of(o.context) * 4;
+  const uint64_t draws = uint64_t{o.slots} * s.vocab * sizeof(float);
+  return {uint64_t{s.n_layers} * 2 * pages_of(o) * page_values(s) * sizeof(__half),
+          rope + table + draws + partial_values(s, o) * sizeof(float)};
+}
+
+CudaOps::CudaOps(const Model& model, const EngineOptions& options, int ordinal, const uint8_t* image)
+    : shape_(model.shape),
+      options_(options),
+      ordinal_(ordinal),
+      image_(image),
+      pages_(options.slots, options.context, kv_limit(options)),
+      rope_(uint64_t{options.context} * (model.shape.head_dim / 2)),
+      kv_(uint64_t{model.shape.n_layers} * 2 * pages_.total() * page_values(model.shape)),
+      page_table_(uint64_t{options.slots} * pages_.per_slot()),
+      page_rows_(uint64_t{options.slots} * pages_.per_slot()),
+      seen_(uint64_t{options.slots} * ((model.shape.vocab + 31) / 32)),
+      partial_(partial_values(model.shape, options)),
+      arrived_(uint64_t{options.slots} * (model.shape.n_heads + 1)),
+      best_(options.slots),
+      scaled_(uint64_t{options.slots} * model.shape.vocab),
+      drawn_(options.slots),
+      drawn_host_(options.slots),
+      input_(input_bytes(options.max_batch_tokens, options.slots)),
+      input_host_(input_bytes(options.max_batch_tokens, options.slots)),
+      seen_words_((model.shape.vocab + 31) / 32) {
+  const uint32_t pairs = shape_.head_dim / 2;
+  std::vector<float> factors(pairs, 1.0f);
+  if (model.rope_freqs) download(model.rope_freqs, pairs * sizeof(float), factors.data());
+  std::vector<float2> table(rope_.size());
+  for (uint32_t i = 0; i < pairs; ++i) {
+    const double frequency = arith::rope_frequency(shape_.rope_base, i, shape_.head_dim, factors[i]);
+    for (uint32_t p = 0; p < options.context; ++p) {
+      const arith::CosSin c = arith::cos_sin(p * frequency);
+      table[uint64_t{p} * pairs + i] = {c.cos, c.sin};
+    }
+  }
+  rope_.upload(table);
+  heads_ = {shape_.n_heads, shape_.n_kv_heads, shape_.head_dim, shape_.rope_style, rope_.data(),
+            static_cast<float>(1.4426950408889634 / __builtin_sqrt(static_cast<double>(shape_.head_dim)))};
+  page_table_.zero();
+  seen_.zero();
+  arrived_.zero();
+  best_.zero();
+  ORCD_CUDA(cudaDeviceSynchronize());
+}
+
+CudaOps::StepInput CudaOps::carve(uint8_t* base) const {
+  uint64_t at = 0;
+  const auto take = [&](uint64_t bytes) {
+    uint8_t* p = base + at;
+    at += align(bytes);
+    return p;
+  };
+  const uint64_t rows = options_.max_batch_tokens, slots = options_.slots;
+  StepInput s;
+  s.token = reinterpret_cast<uint32_t*>(take(rows * 4));
+  s.slot = reinterpret_cast<uint32_t*>(take(rows * 4));
+  s.position = reinterpret_cast<uint32_t*>(take(rows * 4));
+  s.single = reinterpret_cast<uint32_t*>(take(slots * 4));
+  s.pick = reinterpret_cast<uint32_t*>(take(slots * 4));
+  s.tiles = reinterpret_cast<kernels::PrefillTile*>(take(rows * sizeof(kernels::PrefillTile)));
+  s.draws = reinterpret_cast<kernels::DeviceDraw*>(take(slots * sizeof(kernels::DeviceDraw)));
+  return s;
+}
+
+uint64_t CudaOps::input_bytes(uint32_t rows, uint32_t slots) {
+  return 3 * align(uint64_t{rows} * 4) + 2 * align(uint64_t{slots} * 4) +
+         align(uint64_t{rows} * sizeof(kernels::PrefillTile)) + align(uint64_t{slots} * sizeof(kernels::DeviceDraw));
+}
+
+void* CudaOps::allocate(size_t bytes) {
+  scratch_.emplace_back(bytes);
+  scratch_.back().zero();
+  return scratch_.back().data();
+}
+
+void CudaOps::open_slot(uint32_t slot) {
+  ORCD_CUDA(cudaMemsetAsync(seen_.data() + uint64_t{slot} * seen_words_, 0, seen_words_ * 4, stream_));
+}
+
+void CudaOps::close_slot(uint32_t slot) { pages_.release(slot); }
+
+// Rows alone in their run go to the decode kernel, longer runs are cut into tiles.
+void CudaOps::find_runs(const Rows& rows) {
+  const StepInput in = carve(input_host_.data());
+  singles_ = tiles_ = 0;
+  for (uint32_t r = 0; r < rows.count;) {
+    uint32_t n = 1;
+    while (r + n < rows.count && rows.slot[r + n] == rows.slot[r]) ++n;
+    if (n == 1) in.single[singles_++] = r;
+    for (uint32_t i = 0; n > 1 && i < n; i += kPrefillTile)
+      in.tiles[tiles_++] = {r + i, std::min(kPrefillTile, n - i), rows.slot[r], rows.position[r] + i};
+    r += n;
+  }
+}
+
+void CudaOps::begin(const Rows& rows) {
+  rows_ = rows.count;
+  draws_ = 0;
+  const StepInput in = carve(input_host_.data());
+  std::memcpy(in.token, rows.token, rows_ * 4);
+  std::memcpy(in.slot, rows.slot, rows_ * 4);
+  std::memcpy(in.position, rows.position, rows_ * 4);
+  find_runs(rows);
+  fusible_ = tiles_ == 0 && rows_ <= kernels::kMatvecRows;
+  for (uint32_t r = 0; r < rows_; ++r) {
+    const uint32_t slot = rows.slot[r];
+    if (!pages_.cover(slot, rows.position[r])) continue;
+    const uint64_t at = uint64_t{slot} * pages_.per_slot();
+    std::memcpy(page_rows_.data() + at, pages_.row(slot), pages_.held(slot) * 4);
+    ORCD_CUDA(cudaMemcpyAsync(page_table_.data() + at, page_rows_.data() + at, pages_.held(slot) * 4,
+                              cudaMemcpyHostToDevice, stream_));
+  }
+  // Up to the draws, which follow when they are known. One copy for a few rows would cost more in bytes
+  // than it saves in calls only for very large steps.
+  const uint64_t bytes = reinterpret_cast<uint8_t*>(in.draws) - input_host_.data();
+  ORCD_CUDA(cudaMemcpyAsync(input_.data(), input_host_.data(), bytes, cudaMemcpyHostToDevice, stream_));
+  const StepInput device = carve(input_.data());
+  kernels::mark(device.token, device.slot, rows_, seen_.data(), seen_words_, false, stream_);
+}
+
+void CudaOps::embed(const Tensor& table, float* x) {
+  kernels::embed(table, carve(input_.data()).token, rows_, x, false, stream_);
+}
+
+void CudaOps::rmsnorm(const float* x, const uint32_t* pick, uint32_t rows, const float* weight, float eps,
+                      const Activations& out) {
+  uint32_t* on_device = nullptr;
+  if (pick) {
+    uint32_t* host = carve(input_host_.data()).pick;
+    on_device = carve(input_.data()).pick;
+    std::memcpy(host, pick, rows * 4);
+    ORCD_CUDA(cudaMemcpyAsync(on_device, host, rows * 4, cudaMemcpyHostToDevice, stream_));
+  }
+  kernels::rmsnorm(x, on_device, rows, weight, eps, out, stream_);
+}
+
+void CudaOps::quantise(const Activations& a, uint32_t rows) { kernels::quantise(a, rows, stream_); }
+
+void CudaOps::matmul(std::span<const Product> products, const Activations& a, uint32_t rows) {
+  for (const Product& p : products) {
+    if (arith::is_quantised(p.w.type) && kernels::matvec_fits(&p.w.type, 1, a.cols, rows, kernels::Input::kGiven, false)) {
+      const kernels::MatvecJob job = {p.w, nullptr, p.y, p.add};
+      kernels::MatvecInput input;
+      input.a = a;
+      kernels::matvec(&job, 1, input, rows, false, false, stream_);
+    } else {
+      kernels::matmul(p, a, rows, stream_);
+    }
+  }
+}
+
+kernels::KvLayer CudaOps::kv_layer(uint32_t layer) const {
+  const uint64_t values = uint64_t{pages_.total()} * page_values(shape_);
+  __half* base = kv_.data() + uint64_t{layer} * 2 * values;
+  return {base, base + values, page_table_.data(), pages_.per_slot()};
+}
+
+void CudaOps::rope_kv(uint32_t layer, const AttentionInputs& in) {
+  const StepInput step = carve(input_.data());
+  kernels::rope_kv(heads_, kv_layer(layer), in, step.slot, step.position, rows_, stream_);
+}
+
+kernels::DecodeAttention CudaOps::decode_attention(uint32_t layer, const float* q, float* out) const {
+  const StepInput step = carve(input_.data());
+  kernels::DecodeAttention a = {};
+  a.heads = heads_;
+  a.kv = kv_layer(layer);
+  a.q = q;
+  a.slot = step.slot;
+  a.position = step.position;
+  a.partial = partial_.data();
+  a.arrived = arrived_.data();
+  a.splits = splits_of(options_.context);
+  a.out = out;
+  return a;
+}
+
+void CudaOps::attention(uint32_t layer, const float* q, float* out) {
+  if (singles_) {
+    kernels::DecodeAttention a = decode_attention(layer, q, out);
+    a.row = carve(input_.data()).single;
+    kernels::attention_decode(a, singles_, false, stream_);
+  }
+  if (tiles_)
+    kernels::attention_prefill(heads_, kv_layer(layer), q, carve(input_.data()).tiles, tiles_, out, stream_);
+}
+
+void CudaOps::swiglu(const float* gate, const float* up, uint32_t rows, const Activations& out) {
+  kernels::swiglu(gate, up, rows, out, stream_);
+}
+
+void CudaOps::sample(const float* logits, uint32_t vocab, std::span<const Draw> draws, uint32_t* drawn) {
+  const StepInput host = carve(input_host_.data()), device = carve(input_.data());
+  bool plain = false, filtered = false;
+  for (uint32_t i = 0; i < draws.size(); ++i) {
+    const Sampling& s = draws[i].sampling;
+    const bool greedy = s.temperature == 0.0f;
+    const bool filter = !greedy && ((s.top_k && s.top_k < vocab) || s.top_p < 1.0f || s.min_p > 0.0f);
+    (filter ? filtered : plain) = true;
+    host.draws[i] = {draws[i].slot, draws[i].position, i, filter, greedy ? 0.0f : 1.0f / s.temperature, s.top_p, s.min_p,
+                     s.repetition_penalty, s.top_k, uint32_t(s.seed), uint32_t(s.seed >> 32), 0};
+  }
+  draws_ = uint32_t(draws.size());
+  drawn_to_ = drawn;
+  ORCD_CUDA(cudaMemcpyAsync(device.draws, host.draws, draws_ * sizeof(kernels::DeviceDraw), cudaMemcpyHostToDevice, stream_));
+  if (plain)
+    kernels::sample(logits, vocab, device.draws, draws_, seen_.data(), seen_words_, best_.data(),
+                    arrived_.data() + uint64_t{options_.slots} * shape_.n_heads, drawn_.data(), false, stream_);
+  if (filtered)
+    kernels::sample_filtered(logits, vocab, device.draws, draws_, seen_.data(), seen_words_, scaled_.data(), drawn_.data(), stream_);
+  ORCD_CUDA(cudaMemcpyAsync(drawn_host_.data(), drawn_.data(), draws_ * 4, cudaMemcpyDeviceToHost, stream_));
+}
+
+void CudaOps::finish() {
+  stream_.wait();  // any error of the step's kernels comes out here, before a token leaves
+  if (draws_) std::memcpy(drawn_to_, drawn_host_.data(), draws_ * 4);
+}
+
+void CudaOps::download(const void* from, size_t bytes, void* to) {
+  ORCD_CUDA(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, stream_));
+  stream_.wait();
+}
+
+bool CudaOps::resident() const {
+  const void* buffers[] = {image_,           rope_.data(),    kv_.data(),     page_table_.data(), seen_.data(),
+                           partial_.data(),  arrived_.data(), best_.data(),   scaled_.data(),     drawn_.data(),
+                           input_.data()};
+  for (const void* p : buffers)
+    if (!device::is_device_memory(p, ordinal_)) return false;
+  for (const auto& s : scratch_)
+    if (!device::is_device_memory(s.data(), ordinal_)) return false;
+  return true;
+}
+
+}  // namespace orcd::gpu

@@ -1,0 +1,105 @@
+#include "gpu/weights.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstring>
+#include <string>
+
+#include "arith/blocks.h"
+#include "engine/model.h"
+#include "kernels/launch.h"
+
+namespace orcd::gpu {
+namespace {
+
+uint64_t rows_in(const TensorDesc& d, uint64_t first_row, size_t raw_bytes, uint64_t image_bytes) {
+  check_tensor(d, image_bytes);
+  const uint64_t row = arith::row_bytes(d.type, d.cols), n = raw_bytes / row;
+  if (raw_bytes % row != 0 || first_row > d.rows || n > d.rows - first_row) {
+    throw Error(ErrorKind::kInvalid, std::to_string(raw_bytes) + " bytes from row " + std::to_string(first_row) +
+                                         " are no whole rows of a tensor of " + std::to_string(d.rows) + " rows of " +
+                                         std::to_string(row) + " bytes");
+  }
+  return n;
+}
+
+}  // namespace
+
+std::unique_ptr<VmmWeights> VmmWeights::allocate(int ordinal, uint64_t bytes) {
+  if (bytes == 0) throw Error(ErrorKind::kInvalid, "an empty weights image");
+  return std::unique_ptr<VmmWeights>(new VmmWeights(device::Vmm::create(ordinal, bytes), bytes));
+}
+
+std::unique_ptr<VmmWeights> VmmWeights::attach(int ordinal, int fd, uint64_t bytes) {
+  if (bytes == 0) throw Error(ErrorKind::kInvalid, "an empty weights image");
+  try {
+    std::unique_ptr<VmmWeights> w(new VmmWeights(device::Vmm::import(ordinal, fd, bytes), bytes));
+    w->fd_ = fd;
+    w->sealed_ = true;
+    return w;
+  } catch (...) {
+    close(fd);
+    throw;
+  }
+}
+
+VmmWeights::~VmmWeights() {
+  if (fd_ >= 0) close(fd_);
+}
+
+VmmWeights::Lane& VmmWeights::next_lane(size_t bytes) {
+  Lane& lane = lanes_[turn_];
+  turn_ = (turn_ + 1) % kLanes;
+  if (lane.busy) lane.packed.wait();
+  if (lane.host.size() < bytes) {
+    const size_t size = std::max(kLaneBytes, bytes);
+    lane.host = device::Pinned<uint8_t>(size);
+    lane.device = device::Buffer<uint8_t>(size);
+  }
+  lane.busy = true;
+  return lane;
+}
+
+void VmmWeights::write(const TensorDesc& d, uint64_t first_row, std::span<const uint8_t> raw) {
+  if (sealed_) throw Error(ErrorKind::kInvalid, "the weights image is sealed");
+  uint64_t left = rows_in(d, first_row, raw.size(), bytes_);
+  const uint64_t row = arith::row_bytes(d.type, d.cols), at_once = std::max<uint64_t>(1, kLaneBytes / row);
+  const uint8_t* from = raw.data();
+  while (left > 0) {
+    const uint64_t n = std::min(left, at_once);
+    Lane& lane = next_lane(n * row);
+    std::memcpy(lane.host.data(), from, n * row);
+    ORCD_CUDA(cudaMemcpyAsync(lane.device.data(), lane.host.data(), n * row, cudaMemcpyHostToDevice, stream_));
+    kernels::pack(d.type, uint32_t(d.rows), uint32_t(d.cols), uint32_t(first_row), uint32_t(n), lane.device.data(),
+                  memory_.data() + d.offset, stream_);
+    lane.packed.record(stream_);
+    from += n * row;
+    first_row += n;
+    left -= n;
+  }
+}
+
+void VmmWeights::seal() {
+  if (sealed_) return;
+  stream_.wait();
+  for (Lane& lane : lanes_) {  // staging is for loading only
+    lane.host = {};
+    lane.device = {};
+    lane.busy = false;
+  }
+  memory_.make_read_only();
+  fd_ = memory_.export_fd();
+  sealed_ = true;
+}
+
+void VmmWeights::read(const TensorDesc& d, uint64_t first_row, std::span<uint8_t> raw) const {
+  const uint64_t n = rows_in(d, first_row, raw.size(), bytes_);
+  device::Buffer<uint8_t> rows(raw.size() + 4);  // unpacking works on whole words
+  kernels::unpack(d.type, uint32_t(d.rows), uint32_t(d.cols), uint32_t(first_row), uint32_t(n),
+                  memory_.data() + d.offset, rows.data(), stream_);
+  ORCD_CUDA(cudaMemcpyAsync(raw.data(), rows.data(), raw.size(), cudaMemcpyDeviceToHost, stream_));
+  stream_.wait();
+}
+
+}  // namespace orcd::gpu

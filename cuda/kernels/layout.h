@@ -1,0 +1,69 @@
+// How quantised matrices lie in the GPU's weights image: the file's bits, re-ordered so that a warp's
+// loads are whole lines. Same size as in the file, group by group.
+//
+// Rows come in groups of 8 (the last one may have fewer); a group is contiguous. With R rows in it and
+// nb = cols / 32 blocks in a row, its planes lie one behind the other:
+//
+//   low   (nb, R, 16 B)            low nibbles, word i: values 4i .. 4i+3 low, 16+4i .. high
+//         (nb, 2, R, 16 B)         Q8_0: the values themselves
+//   high  (segment, R, blocks) u32 Q5_*: bit 8c + i is the fifth bit of value 4i + c
+//         (nb, R, 8 B)             Q6_K: word h, bits 8c + 2j: two bits of value 16h + 4j + c
+//   head  (segment, R, blocks)     d, or d and m, of each block: f16
+//         (super-block, R, 16 B)   Q4_K, Q5_K: d, dmin, 12 bytes of scales. Q6_K: 16 scales
+//   tail  (super-block, R) f16     Q6_K: d
+//
+// Lane 8j + r of a warp works on block j of a segment for row r: eight lanes read 128 bytes in a row,
+// and all of them the same activations.
+#pragma once
+
+#include <cstdint>
+
+#include "arith/blocks.h"
+#include "arith/constants.h"
+
+namespace orcd::kernels {
+
+inline constexpr uint32_t kGroupRows = 8;
+
+struct Layout {
+  uint32_t low, high, head, tail;  // bytes: low, high per block; head, tail per block or super-block
+  bool super;                      // head and tail are per super-block
+};
+
+ORCD_HD constexpr Layout layout_of(TensorType type) {
+  switch (type) {
+    case TensorType::kQ4_0: return {16, 0, 2, 0, false};
+    case TensorType::kQ4_1: return {16, 0, 4, 0, false};
+    case TensorType::kQ5_0: return {16, 4, 2, 0, false};
+    case TensorType::kQ5_1: return {16, 4, 4, 0, false};
+    case TensorType::kQ8_0: return {32, 0, 2, 0, false};
+    case TensorType::kQ4_K: return {16, 0, 16, 0, true};
+    case TensorType::kQ5_K: return {16, 4, 16, 0, true};
+    case TensorType::kQ6_K: return {16, 8, 16, 2, true};
+    default: return {0, 0, 0, 0, false};
+  }
+}
+
+// Where the parts of block b of row r lie in a group of `rows` rows.
+struct BlockPlace {
+  uint64_t low;   // second half of Q8_0: rows * 16 further
+  uint64_t high, head, tail;
+};
+
+ORCD_HD BlockPlace place(const Layout& l, uint32_t rows, uint32_t nb, uint32_t b, uint32_t r) {
+  const uint32_t segment = b / kSegmentBlocks, j = b % kSegmentBlocks;
+  const uint32_t left = nb - segment * kSegmentBlocks;
+  const uint32_t in_segment = left < kSegmentBlocks ? left : kSegmentBlocks;
+  const uint64_t per_block = uint64_t(segment) * kSegmentBlocks * rows + r * in_segment + j;
+  const uint64_t per_super = uint64_t(b / 8) * rows + r;
+  const uint64_t low_end = uint64_t(nb) * rows * l.low;
+  const uint64_t high_end = low_end + uint64_t(nb) * rows * l.high;
+  BlockPlace p;
+  p.low = (uint64_t(b) * rows * (l.low / 16) + r) * 16;
+  p.high = low_end + (l.high == 8 ? (uint64_t(b) * rows + r) * 8 : per_block * 4);
+  p.head = high_end + (l.super ? per_super : per_block) * l.head;
+  p.tail = high_end + uint64_t(nb / 8) * rows * l.head + per_super * l.tail;
+  return p;
+}
+
+}  // namespace orcd::kernels

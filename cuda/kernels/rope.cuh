@@ -1,0 +1,48 @@
+// Rotation of a head's pairs, and where a position lies in the KV pages.
+#pragma once
+
+#include <cuda_fp16.h>
+
+#include "arith/constants.h"
+#include "arith/hd.h"
+#include "kernels/launch.h"
+
+namespace orcd::kernels {
+
+// Index of value d's partner, and whether d is the first of the pair and which pair it is.
+struct Pair {
+  uint32_t partner, index;
+  bool first;
+};
+
+__device__ __forceinline__ Pair pair_of(RopeStyle style, uint32_t head_dim, uint32_t d) {
+  const uint32_t half = head_dim / 2;
+  if (style == RopeStyle::kNeox) return {d < half ? d + half : d - half, d < half ? d : d - half, d < half};
+  return {d ^ 1u, d / 2, d % 2 == 0};
+}
+
+// Value d of a rotated head.
+__device__ __forceinline__ float rotated(const Heads& h, const float* head /* (head_dim) */, uint32_t position,
+                                         uint32_t d) {
+  const Pair pair = pair_of(h.style, h.head_dim, d);
+  const float2 cs = h.rope[uint64_t(position) * (h.head_dim / 2) + pair.index];
+  const float x = head[d], other = head[pair.partner];
+  // x0' = fmaf(x0, c, -(x1·s)), x1' = fmaf(x0, s, x1·c)
+  return pair.first ? arith::fma32(x, cs.x, -(other * cs.y)) : arith::fma32(other, cs.y, x * cs.x);
+}
+
+__device__ __forceinline__ uint32_t page_of(const KvLayer& kv, uint32_t slot, uint32_t position) {
+  return kv.pages[slot * kv.pages_per_slot + position / kAttnSplit];
+}
+
+__device__ __forceinline__ __half* k_at(const Heads& h, const KvLayer& kv, uint32_t page, uint32_t kv_head,
+                                        uint32_t token, uint32_t d) {
+  return kv.k + ((uint64_t(page) * h.n_kv_heads + kv_head) * (h.head_dim / 8) + d / 8) * (kAttnSplit * 8) + token * 8 + d % 8;
+}
+
+__device__ __forceinline__ __half* v_at(const Heads& h, const KvLayer& kv, uint32_t page, uint32_t kv_head,
+                                        uint32_t token, uint32_t d) {
+  return kv.v + ((uint64_t(page) * h.n_kv_heads + kv_head) * kAttnSplit + token) * h.head_dim + d;
+}
+
+}  // namespace orcd::kernels

@@ -1,0 +1,39 @@
+// Biases, rotation and append to the KV cache, for rows whose products lie in q, k, v: a block per row
+// and head, a thread per value.
+#include "device/check.h"
+#include "kernels/launch.h"
+#include "kernels/rope.cuh"
+
+namespace orcd::kernels {
+namespace {
+
+__global__ void rope_kv_kernel(Heads h, KvLayer kv, AttentionInputs in, const uint32_t* slot, const uint32_t* position) {
+  extern __shared__ float head[];  // (head_dim) before rotation
+  const uint32_t row = blockIdx.y, d = threadIdx.x, p = position[row];
+  const bool is_q = blockIdx.x < h.n_heads;
+  const uint32_t index = is_q ? blockIdx.x : blockIdx.x - h.n_heads;
+  const uint32_t width = (is_q ? h.n_heads : h.n_kv_heads) * h.head_dim;
+  float* x = (is_q ? in.q : in.k) + uint64_t(row) * width + index * h.head_dim;
+  const float* bias = is_q ? in.q_bias : in.k_bias;
+  head[d] = bias ? x[d] + bias[index * h.head_dim + d] : x[d];
+  __syncthreads();
+  const float y = rotated(h, head, p, d);
+  x[d] = y;
+  if (is_q) return;
+  const uint32_t page = page_of(kv, slot[row], p), token = p % kAttnSplit;
+  *k_at(h, kv, page, index, token, d) = __float2half_rn(y);
+  float* v = in.v + uint64_t(row) * width + index * h.head_dim + d;
+  if (in.v_bias) *v = *v + in.v_bias[index * h.head_dim + d];
+  *v_at(h, kv, page, index, token, d) = __float2half_rn(*v);
+}
+
+}  // namespace
+
+void rope_kv(const Heads& h, const KvLayer& kv, const AttentionInputs& in, const uint32_t* slot,
+             const uint32_t* position, uint32_t rows, cudaStream_t stream) {
+  const dim3 grid(h.n_heads + h.n_kv_heads, rows);
+  rope_kv_kernel<<<grid, h.head_dim, h.head_dim * sizeof(float), stream>>>(h, kv, in, slot, position);
+  ORCD_CUDA(cudaGetLastError());
+}
+
+}  // namespace orcd::kernels

@@ -1,0 +1,127 @@
+// Every operation of a forward pass, with its shapes: the one seam between backends. docs/ARITHMETIC.md
+// says what each computes, to the bit. Pointers are to the backend's own memory unless marked "host".
+//
+// A step is a flat list of rows: one row is one token of one sequence. All results of a row depend on
+// that row and its sequence alone.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+
+#include "orcd/engine.h"
+
+namespace orcd {
+
+struct Model;    // engine/model.h
+struct Scratch;  // engine/scratch.h
+
+// A tensor of the weights image, in the backend's own packing. Vectors have rows = 1.
+struct Tensor {
+  TensorType type = TensorType::kF32;
+  uint32_t rows = 0;              // outputs of a product
+  uint32_t cols = 0;              // inputs, the fastest dimension of the file
+  const uint8_t* data = nullptr;  // null: absent
+
+  explicit operator bool() const { return data != nullptr; }
+};
+
+// The rows of a step. Host memory.
+struct Rows {
+  uint32_t count = 0;
+  const uint32_t* token = nullptr;     // (count)
+  const uint32_t* slot = nullptr;      // (count)
+  const uint32_t* position = nullptr;  // (count), ascending by one within a chunk
+};
+
+// A matrix that products read: as floats, and as int8 blocks beside them where cols % 32 = 0.
+struct Activations {
+  uint32_t cols = 0;
+  float* x = nullptr;       // (rows, cols)
+  int8_t* q = nullptr;      // (rows, cols); null: floats only
+  float* d = nullptr;       // (rows, cols / 32) scale of each block
+  int32_t* sum = nullptr;   // (rows, cols / 32) a = Σ q of each block
+  int32_t* half = nullptr;  // (rows, cols / 32) Σ q of its first 16 values
+};
+
+// y = W · x for one weight matrix.
+struct Product {
+  Tensor w;                 // (n, k)
+  float* y = nullptr;       // (rows, n)
+  bool add = false;         // y ⊕ W·x instead of W·x: the residual
+};
+
+struct AttentionInputs {
+  float* q = nullptr;             // (rows, n_heads * head_dim)
+  float* k = nullptr;             // (rows, n_kv_heads * head_dim)
+  float* v = nullptr;             // (rows, n_kv_heads * head_dim)
+  const float* q_bias = nullptr;  // (n_heads * head_dim) or null
+  const float* k_bias = nullptr;  // (n_kv_heads * head_dim) or null
+  const float* v_bias = nullptr;  // (n_kv_heads * head_dim) or null
+};
+
+// One token to draw.
+struct Draw {
+  uint32_t slot;      // whose tokens the repetition penalty covers
+  uint32_t position;  // absolute position of the token being drawn
+  Sampling sampling;
+};
+
+class Ops {
+ public:
+  virtual ~Ops() = default;
+
+  // Zeroed memory, 64-byte aligned, owned by this object until it dies.
+  virtual void* allocate(size_t bytes) = 0;
+
+  // State of a sequence: its KV cache and the set of its tokens. Closing forgets both.
+  virtual void open_slot(uint32_t slot) = 0;
+  virtual void close_slot(uint32_t slot) = 0;
+
+  // Starts a step: takes note of the rows' tokens, slots and positions for all operations up to finish().
+  virtual void begin(const Rows& rows) = 0;
+
+  // Runs the whole step behind begin() in a form of the backend's own, the logits of the picked rows going
+  // to scratch.logits; false, and nothing done, when it has none for this step.
+  virtual bool forward_fused(const Model&, const Scratch&, std::span<const uint32_t> /* pick, host */) { return false; }
+
+  // x[r] = table[token of row r]
+  virtual void embed(const Tensor& table, float* x /* (rows, table.cols) */) = 0;
+
+  // out[r] = quantised RMSNorm of x[pick[r]] (x[r] without pick), r < rows
+  virtual void rmsnorm(const float* x /* (*, out.cols) */, const uint32_t* pick /* host, (rows) or null */,
+                       uint32_t rows, const float* weight /* (out.cols) */, float eps,
+                       const Activations& out) = 0;
+
+  // Fills q, d, sum and half from x.
+  virtual void quantise(const Activations& a, uint32_t rows) = 0;
+
+  // All products read the same activations.
+  virtual void matmul(std::span<const Product> products, const Activations& a, uint32_t rows) = 0;
+
+  // Adds biases, rotates q and k in place, appends k and v of every row to its sequence's cache.
+  virtual void rope_kv(uint32_t layer, const AttentionInputs& in) = 0;
+
+  // out[r] = attention of q[r] over the cached positions 0 .. position of row r
+  virtual void attention(uint32_t layer, const float* q /* (rows, n_heads * head_dim) */,
+                         float* out /* (rows, n_heads * head_dim) */) = 0;
+
+  // out.x = gate · sigmoid(gate) · up, quantised
+  virtual void swiglu(const float* gate /* (rows, out.cols) */, const float* up /* (rows, out.cols) */,
+                      uint32_t rows, const Activations& out) = 0;
+
+  // drawn[i] = token drawn from logits[i]; leaves the logits as they are
+  virtual void sample(const float* logits /* (draws, vocab) */, uint32_t vocab, std::span<const Draw> draws,
+                      uint32_t* drawn /* host, (draws) */) = 0;
+
+  // Waits for everything begun; throws kDevice if any of it failed. Results may be read from then on.
+  virtual void finish() = 0;
+
+  // Copies from the backend's memory to the host.
+  virtual void download(const void* from, size_t bytes, void* to /* host */) = 0;
+
+  virtual bool resident() const = 0;
+};
+
+}  // namespace orcd

@@ -1,0 +1,306 @@
+// Every operation of the CUDA backend against the CPU backend, on random shapes and values: equal bits.
+#include <algorithm>
+#include <cstdlib>
+
+#include "arith/blocks.h"
+#include "cpu/ops.h"
+#include "cpu/weights.h"
+#include "engine/model.h"
+#include "gpu/ops.h"
+#include "gpu/weights.h"
+#include "tests/testing.h"
+
+namespace orcd::testing {
+namespace {
+
+const TensorType kTypes[] = {TensorType::kQ4_0, TensorType::kQ4_1, TensorType::kQ5_0, TensorType::kQ5_1,
+                             TensorType::kQ8_0, TensorType::kQ4_K, TensorType::kQ5_K, TensorType::kQ6_K,
+                             TensorType::kF16,  TensorType::kBF16, TensorType::kF32};
+
+std::string name(TensorType t) {
+  switch (t) {
+    case TensorType::kF32: return "F32";
+    case TensorType::kF16: return "F16";
+    case TensorType::kBF16: return "BF16";
+    case TensorType::kQ4_0: return "Q4_0";
+    case TensorType::kQ4_1: return "Q4_1";
+    case TensorType::kQ5_0: return "Q5_0";
+    case TensorType::kQ5_1: return "Q5_1";
+    case TensorType::kQ8_0: return "Q8_0";
+    case TensorType::kQ4_K: return "Q4_K";
+    case TensorType::kQ5_K: return "Q5_K";
+    case TensorType::kQ6_K: return "Q6_K";
+  }
+  return "?";
+}
+
+// Rows of a type as in a file: random bits with sound scales.
+std::vector<uint8_t> random_rows(Random& rng, TensorType type, uint32_t rows, uint32_t cols) {
+  std::vector<uint8_t> raw(rows * arith::row_bytes(type, cols));
+  for (uint8_t& b : raw) b = uint8_t(rng.next());
+  const auto put = [&](size_t at, float v) {
+    const uint16_t h = arith::f32_to_f16(v);
+    std::memcpy(&raw[at], &h, 2);
+  };
+  if (!arith::is_quantised(type)) {
+    for (size_t i = 0; i < size_t(rows) * cols; ++i) {
+      const float v = rng.normalish();
+      if (type == TensorType::kF32) std::memcpy(&raw[4 * i], &v, 4);
+      else if (type == TensorType::kF16) put(2 * i, v);
+      else raw[2 * i + 1] = uint8_t((arith::bits_of(v) >> 24)), raw[2 * i] = uint8_t(arith::bits_of(v) >> 16);
+    }
+    return raw;
+  }
+  const uint32_t size = arith::block_bytes(type);
+  for (size_t at = 0; at < raw.size(); at += size) {
+    const size_t d = type == TensorType::kQ6_K ? at + 208 : at;
+    put(d, 0.01f * rng.uniform());
+    const bool second = type == TensorType::kQ4_1 || type == TensorType::kQ5_1 || type == TensorType::kQ4_K || type == TensorType::kQ5_K;
+    if (second) put(at + 2, 0.01f * rng.uniform());
+  }
+  return raw;
+}
+
+// One matrix in both images.
+struct Both {
+  std::unique_ptr<cpu::MemfdWeights> cpu;
+  std::unique_ptr<gpu::VmmWeights> gpu;
+  TensorDesc desc;
+
+  Both(Random& rng, TensorType type, uint32_t rows, uint32_t cols, TensorRole role = TensorRole::kOutput) {
+    const std::vector<uint8_t> raw = random_rows(rng, type, rows, cols);
+    desc = {role, 0, type, rows, cols, 0, raw.size()};
+    cpu = cpu::MemfdWeights::allocate(raw.size());
+    gpu = gpu::VmmWeights::allocate(0, raw.size());
+    // In two uneven pieces, as a loader may.
+    const uint64_t row = arith::row_bytes(type, cols), cut = rows > 3 ? 3 : rows;
+    for (Weights* w : {static_cast<Weights*>(cpu.get()), static_cast<Weights*>(gpu.get())}) {
+      w->write(desc, 0, std::span(raw).first(cut * row));
+      w->write(desc, cut, std::span(raw).subspan(cut * row));
+      w->seal();
+    }
+    std::vector<uint8_t> back(raw.size(), 0xfb);
+    gpu->read(desc, 0, back);
+    equal("unpacked " + name(type), raw.data(), back.data(), raw.size());
+  }
+  Tensor on_cpu() const { return {desc.type, uint32_t(desc.rows), uint32_t(desc.cols), cpu->image()}; }
+  Tensor on_gpu() const { return {desc.type, uint32_t(desc.rows), uint32_t(desc.cols), gpu->image()}; }
+};
+
+struct Backends {
+  Model model;
+  EngineOptions options;
+  std::unique_ptr<cpu::CpuOps> cpu;
+  std::unique_ptr<gpu::CudaOps> gpu;
+
+  explicit Backends(ModelShape shape = {1, 64, 64, 2, 1, 32, 1000, RopeStyle::kNeox, 10000.0, 1e-6f}) {
+    model = {};
+    model.shape = shape;
+    options = {};
+    options.slots = 4;
+    options.context = 1024;
+    options.max_batch_tokens = 512;
+    cpu = std::make_unique<cpu::CpuOps>(model, options, cpu::best_isa());
+    gpu = std::make_unique<gpu::CudaOps>(model, options, 0, nullptr);
+  }
+};
+
+// Activations in both memories, quantised by each backend itself.
+struct Inputs {
+  uint32_t rows, cols;
+  std::vector<float> x;
+  std::vector<int8_t> q;
+  std::vector<float> d;
+  std::vector<int32_t> sum, half;
+  device::Buffer<float> gx, gd;
+  device::Buffer<int8_t> gq;
+  device::Buffer<int32_t> gsum, ghalf;
+
+  Inputs(Random& rng, uint32_t rows, uint32_t cols) : rows(rows), cols(cols), x(rows * cols) {
+    for (float& v : x) v = rng.normalish() * (rng.below(40) == 0 ? 30.0f : 1.0f);
+    if (rng.below(3) == 0) std::fill_n(x.begin(), std::min<size_t>(32, x.size()), 0.0f);
+    const size_t blocks = size_t(rows) * (cols / 32);
+    q.resize(x.size()), d.resize(blocks), sum.resize(blocks), half.resize(blocks);
+    gx = to_device(x);
+    gq = poisoned<int8_t>(x.size()), gd = poisoned<float>(blocks);
+    gsum = poisoned<int32_t>(blocks), ghalf = poisoned<int32_t>(blocks);
+  }
+  bool quantisable() const { return cols % 32 == 0; }
+  Activations on_cpu() { return quantisable() ? Activations{cols, x.data(), q.data(), d.data(), sum.data(), half.data()} : Activations{cols, x.data()}; }
+  Activations on_gpu() { return quantisable() ? Activations{cols, gx.data(), gq.data(), gd.data(), gsum.data(), ghalf.data()} : Activations{cols, gx.data()}; }
+  void compare(const std::string& what) {
+    equal(what + " x", x.data(), to_host(gx.data(), x.size()).data(), x.size());
+    if (!quantisable()) return;
+    equal(what + " q", q.data(), to_host(gq.data(), q.size()).data(), q.size());
+    equal(what + " d", d.data(), to_host(gd.data(), d.size()).data(), d.size());
+    equal(what + " sum", sum.data(), to_host(gsum.data(), sum.size()).data(), sum.size());
+    equal(what + " half", half.data(), to_host(ghalf.data(), half.size()).data(), half.size());
+  }
+};
+
+void rows_ops(Random& rng) {
+  Backends b;
+  for (const uint32_t cols : {32u, 64u, 100u, 256u, 896u, 4864u})
+    for (const uint32_t rows : {1u, 3u, 17u}) {
+      const std::string at = " " + std::to_string(rows) + "x" + std::to_string(cols);
+      Inputs in(rng, rows, cols), out(rng, rows, cols), up(rng, rows, cols);
+      std::vector<float> weight(cols);
+      for (float& w : weight) w = rng.normalish();
+      const auto gw = to_device(weight);
+      std::vector<uint32_t> pick(rows);
+      for (uint32_t& p : pick) p = rng.below(rows);
+      b.cpu->rmsnorm(in.x.data(), pick.data(), rows, weight.data(), 1e-6f, out.on_cpu());
+      b.gpu->rmsnorm(in.gx.data(), pick.data(), rows, gw.data(), 1e-6f, out.on_gpu());
+      b.gpu->finish();
+      out.compare("rmsnorm" + at);
+      b.cpu->swiglu(in.x.data(), up.x.data(), rows, out.on_cpu());
+      b.gpu->swiglu(in.gx.data(), up.gx.data(), rows, out.on_gpu());
+      b.gpu->finish();
+      out.compare("swiglu" + at);
+      if (!in.quantisable()) continue;
+      b.cpu->quantise(in.on_cpu(), rows);
+      b.gpu->quantise(in.on_gpu(), rows);
+      b.gpu->finish();
+      in.compare("quantise" + at);
+    }
+}
+
+void products(Random& rng, TensorType type, bool quick) {
+  Backends b;
+  const bool k_quant = arith::block_values(type) == 256, is_float = !arith::is_quantised(type);
+  std::vector<uint32_t> widths = k_quant ? std::vector<uint32_t>{256, 512, 768, 4864} : std::vector<uint32_t>{32, 160, 896, 1024};
+  if (is_float) widths = {8, 100, 896};
+  std::vector<uint32_t> heights = {1, 7, 8, 33, 64, 200}, counts = {1, 2, 5, 8, 9, 64, 77};
+  if (quick) heights = {33}, counts = {3, 20};
+  for (const uint32_t k : widths)
+    for (const uint32_t n : heights) {
+      Both w(rng, type, n, k);
+      for (const uint32_t rows : counts) {
+        Inputs in(rng, rows, k);
+        if (in.quantisable()) {
+          b.cpu->quantise(in.on_cpu(), rows);
+          b.gpu->quantise(in.on_gpu(), rows);
+        }
+        std::vector<float> y(size_t(rows) * n);
+        for (float& v : y) v = rng.normalish();
+        const bool add = rng.below(2);
+        auto gy = add ? to_device(y) : poisoned<float>(y.size());
+        const Product on_cpu[] = {{w.on_cpu(), y.data(), add}}, on_gpu[] = {{w.on_gpu(), gy.data(), add}};
+        b.cpu->matmul(on_cpu, in.on_cpu(), rows);
+        b.gpu->matmul(on_gpu, in.on_gpu(), rows);
+        b.gpu->finish();
+        equal("matmul " + name(type) + " n=" + std::to_string(n) + " k=" + std::to_string(k) + " rows=" + std::to_string(rows),
+              y.data(), to_host(gy.data(), y.size()).data(), y.size());
+      }
+    }
+}
+
+void embeddings(Random& rng, TensorType type) {
+  Backends b;
+  const uint32_t vocab = 101, cols = 512;
+  Both table(rng, type, vocab, cols, TensorRole::kTokenEmbedding);
+  const std::vector<uint32_t> token = {0, 100, 7, 8, 99, 3}, slot(6, 0), position = {0, 1, 2, 3, 4, 5};
+  const Rows rows = {6, token.data(), slot.data(), position.data()};
+  b.cpu->open_slot(0), b.gpu->open_slot(0);
+  b.cpu->begin(rows), b.gpu->begin(rows);
+  std::vector<float> x(6 * cols);
+  auto gx = poisoned<float>(x.size());
+  b.cpu->embed(table.on_cpu(), x.data());
+  b.gpu->embed(table.on_gpu(), gx.data());
+  b.gpu->finish();
+  equal("embed " + name(type), x.data(), to_host(gx.data(), x.size()).data(), x.size());
+}
+
+// Several sequences advance by runs of different lengths, together in one step.
+void attention(Random& rng, uint32_t heads, uint32_t kv_heads, uint32_t head_dim, RopeStyle style, bool biases) {
+  Backends b({1, 64, 64, heads, kv_heads, head_dim, 1000, style, 10000.0, 1e-6f});
+  const uint32_t qw = heads * head_dim, kvw = kv_heads * head_dim;
+  uint32_t length[4] = {};
+  for (uint32_t s = 0; s < 4; ++s) b.cpu->open_slot(s), b.gpu->open_slot(s);
+  for (int step = 0; step < 14; ++step) {
+    std::vector<uint32_t> token, slot, position;
+    for (uint32_t s = 0; s < 4; ++s) {
+      const uint32_t runs[] = {1, 0, 70, 1, 5, 130, 1};
+      const uint32_t n = step == 0 ? 1 + 60 * s : runs[rng.below(7)];
+      for (uint32_t i = 0; i < n && length[s] < 1000; ++i) {
+        token.push_back(rng.below(1000)), slot.push_back(s), position.push_back(length[s]++);
+      }
+    }
+    if (token.empty() || token.size() > 512) continue;
+    const Rows rows = {uint32_t(token.size()), token.data(), slot.data(), position.data()};
+    const auto random = [&](size_t n, float scale) {
+      std::vector<float> v(n);
+      for (float& f : v) f = rng.normalish() * scale;
+      return v;
+    };
+    std::vector<float> q = random(rows.count * qw, 2), k = random(rows.count * kvw, 2), v = random(rows.count * kvw, 1);
+    std::vector<float> qb = random(qw, 5), kb = random(kvw, 5), vb = random(kvw, 1), out(rows.count * qw);
+    auto gq = to_device(q), gk = to_device(k), gv = to_device(v), gqb = to_device(qb), gkb = to_device(kb), gvb = to_device(vb);
+    auto gout = poisoned<float>(out.size());
+    b.cpu->begin(rows), b.gpu->begin(rows);
+    b.cpu->rope_kv(0, {q.data(), k.data(), v.data(), biases ? qb.data() : nullptr, biases ? kb.data() : nullptr, biases ? vb.data() : nullptr});
+    b.gpu->rope_kv(0, {gq.data(), gk.data(), gv.data(), biases ? gqb.data() : nullptr, biases ? gkb.data() : nullptr, biases ? gvb.data() : nullptr});
+    b.cpu->attention(0, q.data(), out.data());
+    b.gpu->attention(0, gq.data(), gout.data());
+    b.gpu->finish();
+    const std::string at = " heads=" + std::to_string(heads) + "/" + std::to_string(kv_heads) + " dim=" + std::to_string(head_dim) + " step=" + std::to_string(step);
+    equal("rotated q" + at, q.data(), to_host(gq.data(), q.size()).data(), q.size());
+    equal("rotated k" + at, k.data(), to_host(gk.data(), k.size()).data(), k.size());
+    equal("attention" + at, out.data(), to_host(gout.data(), out.size()).data(), out.size());
+  }
+}
+
+void draws(Random& rng, uint32_t vocab) {
+  Backends b({1, 64, 64, 2, 1, 32, vocab, RopeStyle::kNeox, 10000.0, 1e-6f});
+  for (int round = 0; round < 40; ++round) {
+    std::vector<uint32_t> token(8), slot(8), position(8);
+    for (uint32_t i = 0; i < 8; ++i) token[i] = rng.below(vocab), slot[i] = i / 2, position[i] = i % 2;
+    for (uint32_t s = 0; s < 4; ++s) b.cpu->open_slot(s), b.gpu->open_slot(s);
+    const Rows rows = {8, token.data(), slot.data(), position.data()};
+    b.cpu->begin(rows), b.gpu->begin(rows);
+    std::vector<float> logits(4 * size_t(vocab));
+    for (float& l : logits) l = rng.normalish() * 4.0f;
+    for (uint32_t i = 0; i < 8; ++i) logits[slot[i] * size_t(vocab) + token[i]] += 6.0f;     // seen ones matter
+    for (int i = 0; i < 50; ++i) logits[rng.below(4 * vocab)] = logits[rng.below(4 * vocab)];  // ties
+    std::vector<Draw> wanted;
+    for (uint32_t s = 0; s < 4; ++s) {
+      const float temperatures[] = {0.0f, 0.7f, 1.0f, 1.7f}, ps[] = {1.0f, 0.9f, 0.3f, 0.01f};
+      const uint32_t ks[] = {0, 1, 5, 40, vocab};
+      Sampling p = {temperatures[rng.below(4)], ps[rng.below(4)], ks[rng.below(5)], rng.below(3) ? 0.0f : 0.1f, rng.below(2) ? 1.0f : 1.3f, rng.next()};
+      wanted.push_back({s, 2 + rng.below(1000), p});
+    }
+    std::vector<uint32_t> drawn(4, 1), got(4, 2);
+    const auto glogits = to_device(logits);
+    b.cpu->sample(logits.data(), vocab, wanted, drawn.data());
+    b.gpu->sample(glogits.data(), vocab, wanted, got.data());
+    b.gpu->finish();
+    equal("drawn, vocab " + std::to_string(vocab) + " round " + std::to_string(round), drawn.data(), got.data(), 4);
+  }
+}
+
+}  // namespace
+
+int run(bool quick) {
+  Random rng(20261123);
+  rows_ops(rng);
+  for (const TensorType t : kTypes) products(rng, t, quick), embeddings(rng, t);
+  attention(rng, 14, 2, 64, RopeStyle::kNeox, true);
+  attention(rng, 4, 4, 32, RopeStyle::kInterleaved, false);
+  if (!quick) attention(rng, 8, 1, 128, RopeStyle::kNeox, true), attention(rng, 6, 3, 96, RopeStyle::kInterleaved, true);
+  draws(rng, 1003);
+  draws(rng, quick ? 5000 : 151936);
+  return report("ops_equality");
+}
+
+}  // namespace orcd::testing
+
+// --quick: fewer shapes, for runs under a sanitizer.
+int main(int argc, char** argv) {
+  if (const int code = orcd::testing::need_gpu("ops_equality")) return code < 0 ? 0 : code;
+  try {
+    return orcd::testing::run(argc > 1 && std::string(argv[1]) == "--quick");
+  } catch (const orcd::Error& e) {
+    std::printf("FAILED ops_equality: %s\n", e.what());
+    return 1;
+  }
+}

@@ -1,0 +1,86 @@
+// What the GPU test programs share: random inputs, device memory with poison, and bit comparison.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cstdint>
+#include <cstdio>
+#include <cstring>
+#include <string>
+#include <vector>
+
+#include "device/buffer.h"
+
+namespace orcd::testing {
+
+class Random {  // splitmix64
+ public:
+  explicit Random(uint64_t seed) : state_(seed) {}
+  uint64_t next() {
+    uint64_t z = state_ += 0x9e3779b97f4a7c15u;
+    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ z >> 27) * 0x94d049bb133111ebu;
+    return z ^ z >> 31;
+  }
+  uint32_t below(uint32_t n) { return uint32_t((next() >> 32) * n >> 32); }
+  float uniform() { return float(next() >> 40) * 0x1p-24f * 2.0f - 1.0f; }  // [-1, 1)
+  float normalish() { return (uniform() + uniform() + uniform()) * 0.9f; }
+
+ private:
+  uint64_t state_;
+};
+
+inline int failures = 0, checks = 0;
+
+// Counts and reports the first place where two arrays differ in a bit.
+template <class T>
+bool equal(const std::string& what, const T* expected, const T* got, size_t n) {
+  ++checks;
+  for (size_t i = 0; i < n; ++i) {
+    if (std::memcmp(&expected[i], &got[i], sizeof(T)) == 0) continue;
+    ++failures;
+    if (failures <= 20)
+      std::printf("DIFFERENT %s at %zu of %zu: expected %.9g, got %.9g\n", what.c_str(), i, n, double(expected[i]), double(got[i]));
+    return false;
+  }
+  return true;
+}
+
+// Device memory filled from the host, or with a pattern that no result contains.
+template <class T>
+device::Buffer<T> to_device(const std::vector<T>& host) {
+  device::Buffer<T> b(host.size());
+  b.upload(host);
+  return b;
+}
+
+template <class T>
+device::Buffer<T> poisoned(size_t n) {
+  device::Buffer<T> b(n);
+  ORCD_CUDA(cudaMemset(b.data(), 0xfb, n * sizeof(T)));
+  return b;
+}
+
+template <class T>
+std::vector<T> to_host(const T* device, size_t n) {
+  std::vector<T> host(n);
+  ORCD_CUDA(cudaMemcpy(host.data(), device, n * sizeof(T), cudaMemcpyDeviceToHost));
+  return host;
+}
+
+inline int report(const char* program) {
+  std::printf("%s: %d checks, %d failed\n", program, checks, failures);
+  return failures ? 1 : 0;
+}
+
+// 0 with a GPU; otherwise the exit code to leave with, and why.
+inline int need_gpu(const char* program) {
+  int count = 0;
+  if (cudaGetDeviceCount(&count) == cudaSuccess && count > 0) return 0;
+  const char* required = std::getenv("ORCD_REQUIRE_GPU");
+  const bool must = required && std::string(required) == "1";
+  std::printf("%s %s: no usable GPU on this machine\n", must ? "FAILED" : "SKIPPED", program);
+  return must ? 1 : -1;
+}
+
+}  // namespace orcd::testing
