@@ -1,0 +1,72 @@
+//! Compiles `cuda/` and the bridge to it. The instruction set is fixed per file, not taken from the
+//! machine that builds: what a processor has is found when the worker starts.
+
+use std::path::{Path, PathBuf};
+
+/// Source folders under `cuda/`.
+const FOLDERS: [&str; 3] = [".", "engine", "cpu"];
+
+/// A file with kernels for one instruction set, and its flags.
+const AVX512: (&str, &[&str]) = ("tile_avx512.cc", &["-march=x86-64-v4", "-mavx512vnni"]);
+/// Flags of every other file on x86-64.
+const X86_BASE: &str = "-march=x86-64-v3";
+
+fn main() {
+    let root = PathBuf::from("../cuda");
+    println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-changed=src/ffi.rs");
+    println!("cargo::rerun-if-changed={}", root.display());
+    let x86 = std::env::var("CARGO_CFG_TARGET_ARCH").is_ok_and(|arch| arch == "x86_64");
+
+    let (special, base): (Vec<_>, Vec<_>) = sources(&root)
+        .into_iter()
+        .partition(|path| path.file_name().is_some_and(|name| name == AVX512.0));
+
+    let mut bridge = cxx_build::bridge("src/ffi.rs");
+    settings(&mut bridge, &root);
+    bridge.files(&base);
+    if x86 {
+        bridge.flag(X86_BASE);
+    }
+    if std::env::var_os("CARGO_FEATURE_CUDA").is_some() {
+        bridge.define("ORCD_CUDA", None);
+    }
+    bridge.compile("orcd_engine");
+
+    if x86 {
+        let mut kernels = cc::Build::new();
+        settings(&mut kernels, &root);
+        AVX512.1.iter().for_each(|flag| {
+            kernels.flag(flag);
+        });
+        kernels.files(&special).compile("orcd_avx512");
+    }
+}
+
+/// What the bits of a token depend on: no contraction but written `fmaf`, nothing of fast-math. The
+/// two relaxations change no result; they let square roots be instructions and selects be vectors.
+fn settings(build: &mut cc::Build, root: &Path) {
+    build
+        .cpp(true)
+        .std("c++20")
+        .opt_level(3)
+        .debug(true)
+        .include(root)
+        .include(root.join("include"))
+        .flag("-ffp-contract=off")
+        .flag("-fno-math-errno")
+        .flag("-fno-trapping-math")
+        .flag("-Wall")
+        .flag("-Wextra");
+}
+
+fn sources(root: &Path) -> Vec<PathBuf> {
+    let mut files: Vec<PathBuf> = FOLDERS
+        .iter()
+        .filter_map(|folder| std::fs::read_dir(root.join(folder)).ok())
+        .flat_map(|entries| entries.flatten().map(|entry| entry.path()))
+        .filter(|path| path.extension().is_some_and(|extension| extension == "cc"))
+        .collect();
+    files.sort();
+    files
+}

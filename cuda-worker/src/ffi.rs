@@ -1,0 +1,136 @@
+//! The only unsafe code of this crate.
+
+use std::os::fd::{FromRawFd as _, OwnedFd, RawFd};
+
+/// Takes ownership of a descriptor that `recvmsg` has just put into this process's table.
+pub(crate) fn owned_fd(received: RawFd) -> OwnedFd {
+    // SAFETY: the only caller passes numbers out of an SCM_RIGHTS message, each once: the kernel
+    // made them for this process and nothing else here knows them.
+    unsafe { OwnedFd::from_raw_fd(received) }
+}
+
+/// `cuda/bridge.h`. An error's message begins with its kind as a digit; `engine.rs` takes it off.
+#[allow(unreachable_pub)] // what the macro makes is pub; this module is not
+#[cxx::bridge(namespace = "orcd::bridge")]
+pub(crate) mod bridge {
+    /// Hyperparameters.
+    struct Shape {
+        n_layers: u32,
+        d_model: u32,
+        d_ff: u32,
+        n_heads: u32,
+        n_kv_heads: u32,
+        head_dim: u32,
+        vocab: u32,
+        /// Rotates pairs (2i, 2i + 1) instead of (i, i + n/2).
+        interleaved: bool,
+        rope_base: f64,
+        rms_eps: f32,
+    }
+
+    /// A tensor in the image: `TensorDesc` of `engine.h`.
+    struct Tensor {
+        role: u32,
+        layer: u32,
+        ty: u32,
+        rows: u64,
+        cols: u64,
+        offset: u64,
+        bytes: u64,
+    }
+
+    /// `EngineOptions` of `engine.h`.
+    struct Options {
+        slots: u32,
+        context: u32,
+        max_batch_tokens: u32,
+        threads: u32,
+        kv_limit_tokens: u64,
+        float_activations: bool,
+        keep_logits: bool,
+    }
+
+    /// A chunk of a step, its tokens apart from it.
+    struct StepChunk {
+        slot: u32,
+        start: u32,
+        n_tokens: u32,
+        /// Whether the fields below mean something.
+        draw: bool,
+        temperature: f32,
+        top_p: f32,
+        top_k: u32,
+        min_p: f32,
+        repetition_penalty: f32,
+        seed: u64,
+    }
+
+    /// `DeviceInfo` of `engine.h`.
+    struct Device {
+        name: String,
+        compute: String,
+        runtime_version: String,
+        memory_total: u64,
+        memory_free: u64,
+    }
+
+    // SAFETY: every function here checks its arguments and throws, slices carry their lengths, and
+    // no object is used after it was moved into another.
+    unsafe extern "C++" {
+        include!("bridge.h");
+
+        type DeviceBackend;
+        fn cpu_backend() -> Result<UniquePtr<DeviceBackend>>;
+        fn cuda_backend(ordinal: u32) -> Result<UniquePtr<DeviceBackend>>;
+        fn name(self: &DeviceBackend) -> &str;
+        fn layout_version(self: &DeviceBackend) -> u32;
+        fn info(self: &DeviceBackend) -> Result<Device>;
+        fn required_bytes(
+            self: &DeviceBackend,
+            shape: &Shape,
+            tensors: &[Tensor],
+            image_bytes: u64,
+            options: &Options,
+        ) -> Result<u64>;
+        fn allocate(self: &DeviceBackend, image_bytes: u64) -> Result<UniquePtr<WeightsImage>>;
+        fn attach(
+            self: &DeviceBackend,
+            fd: i32,
+            image_bytes: u64,
+        ) -> Result<UniquePtr<WeightsImage>>;
+        fn engine(
+            self: &DeviceBackend,
+            shape: &Shape,
+            tensors: &[Tensor],
+            weights: UniquePtr<WeightsImage>,
+            options: &Options,
+        ) -> Result<UniquePtr<RunningEngine>>;
+
+        type WeightsImage;
+        fn write(
+            self: Pin<&mut WeightsImage>,
+            tensor: &Tensor,
+            first_row: u64,
+            raw: &[u8],
+        ) -> Result<()>;
+        fn read(self: &WeightsImage, tensor: &Tensor, first_row: u64, raw: &mut [u8])
+        -> Result<()>;
+        fn seal(self: Pin<&mut WeightsImage>) -> Result<()>;
+        fn share(self: &WeightsImage) -> Result<i32>;
+        fn bytes(self: &WeightsImage) -> u64;
+
+        type RunningEngine;
+        fn open(self: Pin<&mut RunningEngine>, slot: u32, max_tokens: u32) -> Result<()>;
+        fn close(self: Pin<&mut RunningEngine>, slot: u32) -> Result<()>;
+        fn step(
+            self: Pin<&mut RunningEngine>,
+            chunks: &[StepChunk],
+            tokens: &[u32],
+            drawn: &mut [u32],
+        ) -> Result<()>;
+        fn logits(self: &RunningEngine, chunk: u32) -> Result<&[f32]>;
+        fn memory_bytes(self: &RunningEngine) -> u64;
+        fn resident(self: &RunningEngine) -> bool;
+        fn share_weights(self: &RunningEngine) -> Result<i32>;
+    }
+}

@@ -1,0 +1,50 @@
+//! The architectures there is code for, and where they differ.
+
+use orcd_shared::gguf::Metadata;
+
+use super::PlanError;
+
+/// `general.architecture`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Architecture {
+    /// Qwen2 and Qwen2.5: biases on q, k and v, rotation of halves.
+    Qwen2,
+    /// Llama 2 and 3, Mistral: no biases, rotation of neighbours.
+    Llama,
+}
+
+impl Architecture {
+    const ALL: [Self; 2] = [Self::Qwen2, Self::Llama];
+
+    pub(super) fn of(metadata: &Metadata) -> Result<Self, PlanError> {
+        let found = metadata.str("general.architecture")?;
+        Self::ALL.into_iter().find(|a| a.name() == found).ok_or_else(|| PlanError::Architecture {
+            found: found.to_owned(),
+            known: Self::ALL.map(Self::name).join(", "),
+        })
+    }
+
+    /// The name in files, also the prefix of its keys.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Qwen2 => "qwen2",
+            Self::Llama => "llama",
+        }
+    }
+
+    /// Whether q, k and v have biases: then all of them must be there, else none may.
+    pub(super) const fn has_qkv_bias(self) -> bool {
+        matches!(self, Self::Qwen2)
+    }
+
+    /// Whether a tensor of divisors of the rotation frequencies may be there.
+    pub(super) const fn has_rope_freqs(self) -> bool {
+        matches!(self, Self::Llama)
+    }
+
+    /// Which elements of a head are rotated together: (2i, 2i + 1), or (i, i + n/2).
+    pub(super) const fn rope_interleaved(self) -> bool {
+        matches!(self, Self::Llama)
+    }
+}
