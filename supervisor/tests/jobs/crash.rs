@@ -1,0 +1,397 @@
+//! Workers that die, hang and come back different.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use orcd_shared::error::ErrorCode;
+use orcd_shared::job::{Finish, JobKey, JobSpec};
+use orcd_shared::protocol::message::{LoadSource, ToSupervisor};
+use orcd_shared::weights::{ModelIdentity, WeightsManifest};
+use orcd_supervisor::jobs::dispatcher::Outcome;
+use orcd_supervisor::jobs::{JobEvent, JobStream, NewJob, Numbered, ServiceState};
+use orcd_supervisor::worker::Happening;
+use orcd_supervisor::worker::handles::WeightsHandle;
+use orcd_supervisor::worker::process::WorkerExit;
+
+use super::support::{Service, info, job, last, next, rest, text_of, timeless};
+
+/// What the model says: umlauts, so that characters are torn by a crash between their bytes.
+const SPEECH: &str = "wörter über bäume, und noch mehr wörter";
+
+fn speech(index: usize) -> u32 {
+    SPEECH.as_bytes()[index].into()
+}
+
+/// Tokens of a job from where its spec stands, up to but not including `to`; the last emitted one
+/// is derived again first, as a worker does.
+async fn speak(service: &mut Service, spec: &JobSpec, to: usize) {
+    for index in spec.emitted.len().saturating_sub(1)..to {
+        service
+            .token(spec.key, index as u32, speech(index), None)
+            .await;
+    }
+}
+
+async fn speak_to_the_end(service: &mut Service, spec: &JobSpec) {
+    speak(service, spec, SPEECH.len()).await;
+    service.eos(spec.key, SPEECH.len() as u32).await;
+}
+
+/// Reads until so many tokens are there.
+async fn read(stream: &mut JobStream, seen: &mut Vec<Numbered>, tokens: usize) {
+    let is_token = |e: &&Numbered| matches!(e.event, JobEvent::Token { .. });
+    while seen.iter().filter(is_token).count() < tokens {
+        seen.push(next(stream).await.unwrap());
+    }
+}
+
+fn with_stop(name: &str) -> NewJob {
+    NewJob {
+        stop: vec!["mehr bäume".into()],
+        ..job(name)
+    }
+}
+
+async fn undisturbed() -> Vec<Numbered> {
+    let mut service = Service::ready().await;
+    let (mut stream, spec) = service.run(with_stop("a")).await;
+    speak_to_the_end(&mut service, &spec).await;
+    rest(&mut stream).await
+}
+
+#[tokio::test]
+async fn crashes_change_no_byte_of_a_stream() {
+    let expected = undisturbed().await;
+    assert_eq!(text_of(&expected), SPEECH);
+    // Before the first token, inside a character, inside what may become a stop sequence.
+    for cut in [0, 1, 2, 3, 11, 30, SPEECH.len()] {
+        let mut service = Service::ready().await;
+        let (mut stream, spec) = service.run(with_stop("a")).await;
+        speak(&mut service, &spec, cut).await;
+        let mut seen = Vec::new();
+        read(&mut stream, &mut seen, cut).await;
+        service.crash().await;
+        let snapshot = service.until(|s| s.restarts == 1).await;
+        assert_eq!(snapshot.state, ServiceState::Recovering);
+        assert_eq!(snapshot.last_exit.as_deref(), Some("signal 9 (SIGKILL)"));
+        assert_eq!(snapshot.running, 1);
+        service.bring_up().await;
+        let again = service.submitted().await;
+        assert_eq!(again.key, spec.key);
+        assert_eq!(again.prompt, spec.prompt);
+        assert_eq!(again.emitted, (0..cut).map(speech).collect::<Vec<_>>());
+        assert_eq!(
+            (again.max_tokens, again.sampling),
+            (spec.max_tokens, spec.sampling)
+        );
+        speak_to_the_end(&mut service, &again).await;
+        seen.extend(rest(&mut stream).await);
+        assert!(matches!(last(&seen), JobEvent::End { replays: 1, .. }));
+        assert_eq!(
+            timeless(seen),
+            timeless(expected.clone()),
+            "crash after {cut} tokens"
+        );
+    }
+}
+
+#[tokio::test]
+async fn running_jobs_come_back_in_their_order_and_before_the_queue() {
+    let mut service = Service::ready().await;
+    let mut streams = Vec::new();
+    let mut keys = Vec::new();
+    for name in ["a", "b"] {
+        let (stream, spec) = service.run(job(name)).await;
+        streams.push(stream);
+        keys.push(spec.key);
+    }
+    streams.push(service.submit(job("c")).await);
+    service.crash().await;
+    streams.push(service.submit(job("d")).await);
+    assert_eq!(
+        service.jobs.snapshot().queued,
+        2,
+        "jobs are taken and held meanwhile"
+    );
+    service.bring_up().await;
+    let mut again = Vec::new();
+    for _ in 0..2 {
+        again.push(service.submitted().await.key);
+    }
+    assert_eq!(again, keys);
+    service.eos(keys[0], 0).await;
+    assert_eq!(service.submitted().await.key, JobKey(3));
+}
+
+#[tokio::test]
+async fn a_diverging_replay_fails_its_job_alone() {
+    let mut service = Service::ready().await;
+    let (mut a, spec_a) = service.run(job("a")).await;
+    let (mut b, spec_b) = service.run(job("b")).await;
+    service.tokens(spec_a.key, 0, "xy").await;
+    service.tokens(spec_b.key, 0, "xy").await;
+    service.crash().await;
+    service.bring_up().await;
+    service.submitted().await;
+    service.submitted().await;
+    service.tokens(spec_a.key, 1, "z").await;
+    service.tokens(spec_b.key, 1, "yz").await;
+    service.eos(spec_b.key, 3).await;
+    let events = rest(&mut a).await;
+    assert_eq!(text_of(&events), "xy");
+    let JobEvent::Error {
+        code: ErrorCode::ReplayDiverged,
+        tokens_out: 2,
+        ..
+    } = last(&events)
+    else {
+        panic!("{events:?}");
+    };
+    assert_eq!(service.told_to_cancel().await, spec_a.key);
+    assert_eq!(text_of(&rest(&mut b).await), "xyz");
+}
+
+#[tokio::test]
+async fn a_replay_that_does_not_show_its_last_token_fails() {
+    let mut service = Service::ready().await;
+    let (mut stream, spec) = service.run(job("a")).await;
+    service.tokens(spec.key, 0, "xy").await;
+    service.crash().await;
+    service.bring_up().await;
+    service.submitted().await;
+    service.tokens(spec.key, 2, "z").await;
+    let events = rest(&mut stream).await;
+    assert!(matches!(
+        last(&events),
+        JobEvent::Error {
+            code: ErrorCode::Internal,
+            ..
+        }
+    ));
+}
+
+#[tokio::test]
+async fn a_job_in_three_crashes_is_the_suspect_and_others_go_on() {
+    let mut service = Service::ready().await;
+    let (mut suspect, _) = service.run(job("a")).await;
+    for _ in 0..2 {
+        service.crash().await;
+        service.bring_up().await;
+        service.submitted().await;
+    }
+    let (mut other, spec) = service.run(job("b")).await;
+    service.crash().await;
+    let events = rest(&mut suspect).await;
+    assert!(matches!(
+        last(&events),
+        JobEvent::Error {
+            code: ErrorCode::WorkerCrashed,
+            ..
+        }
+    ));
+    service.bring_up().await;
+    assert_eq!(service.submitted().await.key, spec.key);
+    service
+        .token(spec.key, 0, 65, Some(Finish::MaxTokens))
+        .await;
+    assert!(matches!(
+        last(&rest(&mut other).await),
+        JobEvent::End { replays: 1, .. }
+    ));
+}
+
+#[tokio::test]
+async fn what_a_lost_worker_still_says_is_not_heard() {
+    let mut service = Service::ready().await;
+    let (mut stream, spec) = service.run(job("a")).await;
+    service.tokens(spec.key, 0, "a").await;
+    let old = service.generation;
+    service.crash().await;
+    service.bring_up().await;
+    service.submitted().await;
+    let step = |index| {
+        let tokens = vec![orcd_shared::protocol::message::StepToken {
+            key: spec.key,
+            index,
+            id: 90,
+            finish: None,
+        }];
+        let report = orcd_shared::protocol::message::StepReport {
+            step: 1,
+            step_us: 1,
+            prefill_tokens: 0,
+            tokens,
+        };
+        Happening::Message(ToSupervisor::Step(report))
+    };
+    service.say_as(old, step(1)).await;
+    service
+        .say_as(old, Happening::Exited(WorkerExit::Code(0)))
+        .await;
+    service.tokens(spec.key, 0, "ab").await;
+    service.eos(spec.key, 2).await;
+    assert_eq!(text_of(&rest(&mut stream).await), "ab");
+    assert_eq!(service.jobs.snapshot().restarts, 1);
+}
+
+#[tokio::test]
+async fn weights_are_handed_to_the_next_worker() {
+    let mut service = Service::start(|_| {});
+    service.connect().await;
+    let model = ModelIdentity {
+        file_bytes: 1,
+        modified_ns: 2,
+        header_hash: 3,
+    };
+    let manifest = WeightsManifest {
+        model,
+        layout_version: 4,
+        backend: "cpu".into(),
+        image_bytes: 5,
+    };
+    let image = tempfile::tempfile().unwrap();
+    let weights = Some(WeightsHandle::new(manifest.clone(), image.into()));
+    service
+        .say(Happening::Ready {
+            info: Box::new(info()),
+            weights,
+        })
+        .await;
+    service.until(|s| s.state == ServiceState::Ready).await;
+    service.crash().await;
+    let (load, descriptor) = service.connect().await;
+    assert_eq!(load.weights.as_ref(), Some(&manifest));
+    assert_eq!(descriptor.unwrap().manifest, manifest);
+    // A worker that built no image of its own and did not take this one: it is given up.
+    let mut other = info();
+    other.load_source = LoadSource::File;
+    service
+        .say(Happening::Ready {
+            info: Box::new(other),
+            weights: None,
+        })
+        .await;
+    service.until(|s| s.state == ServiceState::Ready).await;
+    service.crash().await;
+    service.until(|s| s.restarts == 2).await;
+    let (load, descriptor) = service.connect().await;
+    assert!(load.weights.is_none() && descriptor.is_none());
+}
+
+#[tokio::test]
+async fn a_worker_that_says_fatal_is_given_time_to_end_and_then_killed() {
+    let mut service =
+        Service::ready_with(|s| s.policy.exit_grace = Duration::from_millis(20)).await;
+    let (_stream, spec) = service.run(job("a")).await;
+    let fatal = ToSupervisor::Fatal {
+        code: ErrorCode::CudaError,
+        message: "gone".into(),
+    };
+    service.message(fatal).await;
+    service.until(|s| s.state == ServiceState::Recovering).await;
+    service.killed().await;
+    service.say(Happening::Exited(WorkerExit::Code(12))).await;
+    service.bring_up().await;
+    assert_eq!(service.submitted().await.key, spec.key);
+    assert_eq!(
+        service.jobs.snapshot().last_exit.as_deref(),
+        Some("exit 12")
+    );
+}
+
+#[tokio::test]
+async fn a_worker_that_takes_no_messages_is_killed() {
+    let mut service = Service::ready().await;
+    service.clogged.store(true, Ordering::Relaxed);
+    let _stream = service.submit(job("a")).await;
+    service.killed().await;
+    service.clogged.store(false, Ordering::Relaxed);
+    service.say(Happening::Exited(WorkerExit::Signal(9))).await;
+    service.bring_up().await;
+    service.submitted().await;
+}
+
+#[tokio::test]
+async fn a_silent_worker_is_killed() {
+    let silence = Duration::from_millis(40);
+    let mut service = Service::ready_with(|s| s.timing.silence = silence).await;
+    for steps in 0..10 {
+        tokio::time::sleep(silence / 4).await;
+        let heartbeat = ToSupervisor::Heartbeat {
+            steps,
+            running: 0,
+            waiting: 0,
+        };
+        service.message(heartbeat).await;
+    }
+    assert!(service.pending_calls().is_empty());
+    service.killed().await;
+}
+
+#[tokio::test]
+async fn an_engine_that_stands_still_shows_as_stalled() {
+    let stall = Duration::from_millis(30);
+    let mut service = Service::ready_with(|s| s.timing.stall = stall).await;
+    tokio::time::sleep(2 * stall).await;
+    assert!(!service.jobs.snapshot().stalled, "there is nothing to do");
+    let (_stream, spec) = service.run(job("a")).await;
+    assert!(
+        !service.jobs.snapshot().stalled,
+        "its time begins with the job"
+    );
+    service.until(|s| s.stalled).await;
+    service.tokens(spec.key, 0, "a").await;
+    service.until(|s| !s.stalled).await;
+}
+
+#[tokio::test]
+async fn a_restart_that_cannot_load_is_tried_again() {
+    let mut service = Service::ready().await;
+    service.crash().await;
+    service.connect().await;
+    let code = ErrorCode::InsufficientVram;
+    service
+        .message(ToSupervisor::LoadFailed {
+            code,
+            message: "still taken".into(),
+        })
+        .await;
+    service.say(Happening::Exited(WorkerExit::Code(11))).await;
+    service.bring_up().await;
+    assert_eq!(service.jobs.snapshot().state, ServiceState::Ready);
+}
+
+#[tokio::test]
+async fn a_service_that_crashes_on_and_on_refuses_jobs() {
+    let mut service = Service::ready().await;
+    service.crash().await;
+    for _ in 0..4 {
+        service.spawned().await;
+        service.say(Happening::Spawned { pid: 1 }).await;
+        service.say(Happening::Exited(WorkerExit::Code(13))).await;
+    }
+    service.until(|s| s.state == ServiceState::Unhealthy).await;
+    let refusal = service.jobs.submit(job("a")).await.unwrap_err();
+    assert_eq!(refusal.code, ErrorCode::WorkerUnavailable);
+}
+
+#[tokio::test]
+async fn spent_restarts_end_the_service_and_its_streams() {
+    let mut service = Service::ready_with(|s| s.policy.max_restarts = Some(1)).await;
+    let (mut stream, _) = service.run(job("a")).await;
+    service.crash().await;
+    service.bring_up().await;
+    service.crash().await;
+    let events = rest(&mut stream).await;
+    assert!(matches!(
+        last(&events),
+        JobEvent::Error {
+            code: ErrorCode::WorkerUnavailable,
+            ..
+        }
+    ));
+    assert!(matches!(
+        service.outcome().await,
+        Outcome::WorkerLost { .. }
+    ));
+}

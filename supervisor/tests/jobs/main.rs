@@ -1,0 +1,11 @@
+//! Jobs from submission to their last event, on a worker that is played by the test.
+#![allow(clippy::unwrap_used, clippy::expect_used)] // a panic is a failing test with a place
+#![allow(unreachable_pub)] // modules of one test binary
+
+mod crash;
+mod ending;
+mod flow;
+mod journal;
+mod readers;
+mod startup;
+mod support;

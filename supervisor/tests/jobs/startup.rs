@@ -1,0 +1,88 @@
+//! From nothing to ready, and not.
+
+use std::sync::Arc;
+
+use orcd_shared::error::ErrorCode;
+use orcd_shared::protocol::message::ToSupervisor;
+use orcd_supervisor::jobs::ServiceState;
+use orcd_supervisor::jobs::dispatcher::{Outcome, start_on};
+use orcd_supervisor::worker::Happening;
+
+use super::support::{END, PlayedHost, Service, job, settings, tokenizer};
+
+#[tokio::test]
+async fn jobs_are_refused_until_the_first_worker_is_ready() {
+    let mut service = Service::start(|_| {});
+    let (load, _) = service.connect().await;
+    assert_eq!(load.end_tokens, [END]);
+    assert!(load.weights.is_none());
+    service
+        .message(ToSupervisor::LoadProgress { percent: 25 })
+        .await;
+    service
+        .until(|s| s.state == ServiceState::Starting { percent: 25 })
+        .await;
+    let refusal = service.jobs.submit(job("a")).await.unwrap_err();
+    assert_eq!(refusal.code, ErrorCode::WorkerUnavailable);
+    assert!(refusal.retry_after.is_some());
+}
+
+#[tokio::test]
+async fn a_first_worker_that_cannot_load_ends_the_service_with_its_reason() {
+    let mut service = Service::start(|_| {});
+    service.connect().await;
+    let code = ErrorCode::InsufficientVram;
+    let message = String::from("needs 3, has 2");
+    service
+        .message(ToSupervisor::LoadFailed {
+            code,
+            message: message.clone(),
+        })
+        .await;
+    assert_eq!(
+        service.outcome().await,
+        Outcome::StartupFailed { code, message }
+    );
+}
+
+#[tokio::test]
+async fn another_protocol_ends_the_service() {
+    let mut service = Service::start(|_| {});
+    service.spawned().await;
+    service.say(Happening::Spawned { pid: 1 }).await;
+    service
+        .say(Happening::HandshakeFailed {
+            message: "protocol 9 here, 1 there".into(),
+        })
+        .await;
+    let outcome = service.outcome().await;
+    assert!(
+        matches!(&outcome, Outcome::StartupFailed { message, .. } if message.contains("protocol 9")),
+        "{outcome:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_host_that_cannot_begin_is_a_failed_start() {
+    let (jobs, task) = start_on(settings(), Arc::new(tokenizer()), Arc::default(), |_| {
+        Err::<PlayedHost, _>("no directory".into())
+    });
+    assert!(
+        matches!(task.await, Outcome::StartupFailed { message, .. } if message == "no directory")
+    );
+    assert!(jobs.submit(job("a")).await.is_err());
+}
+
+#[tokio::test]
+async fn stopping_before_the_worker_is_ready_is_a_clean_stop() {
+    let mut service = Service::start(|_| {});
+    service.spawned().await;
+    service.jobs.drain().await;
+    service.killed().await;
+    service
+        .say(Happening::SpawnFailed {
+            message: "never".into(),
+        })
+        .await;
+    assert_eq!(service.outcome().await, Outcome::Stopped);
+}

@@ -1,0 +1,419 @@
+//! The dispatcher on a played worker: the test sees what the worker is told and says what the
+//! worker says.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use orcd_shared::gguf::{Array, Metadata, Value};
+use orcd_shared::job::{Finish, JobKey, JobSpec};
+use orcd_shared::protocol::message::{
+    Device, LoadRequest, LoadSource, StepReport, StepToken, ToSupervisor, ToWorker, WorkerInfo,
+};
+use orcd_shared::sampling::SamplingParams;
+use orcd_supervisor::jobs::dispatcher::{
+    DispatcherSettings, DispatcherTask, Outcome, Policy, Timing, start_on,
+};
+use orcd_supervisor::jobs::{
+    JobEvent, JobStream, JobsHandle, NewJob, Numbered, ServiceState, Snapshot,
+};
+use orcd_supervisor::metrics::Metrics;
+use orcd_supervisor::text::Tokenizer;
+use orcd_supervisor::worker::handles::WeightsHandle;
+use orcd_supervisor::worker::process::WorkerExit;
+use orcd_supervisor::worker::{EventSender, Happening, LinkClogged, WorkerEvent, WorkerHost};
+use tokio::sync::mpsc;
+
+/// The token that ends generation; all below it stand for the byte of their number.
+pub const END: u32 = 256;
+/// Tokens that a sequence holds.
+pub const CONTEXT: u32 = 600;
+/// Sequences at once.
+pub const PARALLEL: u32 = 2;
+/// Nothing here takes that long.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What the dispatcher does to workers.
+#[derive(Debug)]
+pub enum Call {
+    Spawn(u64),
+    Send(ToWorker, Option<WeightsHandle>),
+    Kill(u64),
+}
+
+pub struct PlayedHost {
+    calls: mpsc::UnboundedSender<Call>,
+    clogged: Arc<AtomicBool>,
+}
+
+impl WorkerHost for PlayedHost {
+    fn spawn(&mut self, generation: u64) {
+        let _ = self.calls.send(Call::Spawn(generation));
+    }
+
+    fn send(
+        &mut self,
+        _generation: u64,
+        message: ToWorker,
+        descriptor: Option<WeightsHandle>,
+    ) -> Result<(), LinkClogged> {
+        if self.clogged.load(Ordering::Relaxed) {
+            return Err(LinkClogged);
+        }
+        let _ = self.calls.send(Call::Send(message, descriptor));
+        Ok(())
+    }
+
+    fn kill(&mut self, generation: u64) {
+        let _ = self.calls.send(Call::Kill(generation));
+    }
+}
+
+/// The service and the test's side of its worker.
+pub struct Service {
+    pub jobs: JobsHandle,
+    pub task: DispatcherTask,
+    pub clogged: Arc<AtomicBool>,
+    pub generation: u64,
+    calls: mpsc::UnboundedReceiver<Call>,
+    events: EventSender,
+    steps: u64,
+}
+
+impl Service {
+    /// Started; nothing was heard of its worker yet.
+    pub fn start(change: impl FnOnce(&mut DispatcherSettings)) -> Self {
+        let mut settings = settings();
+        change(&mut settings);
+        let (sender, calls) = mpsc::unbounded_channel();
+        let clogged = Arc::new(AtomicBool::new(false));
+        let host = PlayedHost {
+            calls: sender,
+            clogged: Arc::clone(&clogged),
+        };
+        let mut events = None;
+        let (jobs, task) = start_on(
+            settings,
+            Arc::new(tokenizer()),
+            Arc::new(Metrics::new()),
+            |sender| {
+                events = Some(sender);
+                Ok(host)
+            },
+        );
+        let events = events.unwrap();
+        Self {
+            jobs,
+            task,
+            clogged,
+            generation: 0,
+            calls,
+            events,
+            steps: 0,
+        }
+    }
+
+    /// With a worker that is ready.
+    pub async fn ready() -> Self {
+        Self::ready_with(|_| {}).await
+    }
+
+    pub async fn ready_with(change: impl FnOnce(&mut DispatcherSettings)) -> Self {
+        let mut service = Self::start(change);
+        service.bring_up().await;
+        service
+    }
+
+    /// Plays a worker from its spawning until it is ready, and tells what it was to load.
+    pub async fn bring_up(&mut self) -> (LoadRequest, Option<WeightsHandle>) {
+        let load = self.connect().await;
+        self.say(Happening::Ready {
+            info: Box::new(info()),
+            weights: None,
+        })
+        .await;
+        let generation = self.generation;
+        self.until(|s| s.generation == generation && s.state == ServiceState::Ready)
+            .await;
+        load
+    }
+
+    /// Plays a worker from its spawning until it loads.
+    pub async fn connect(&mut self) -> (LoadRequest, Option<WeightsHandle>) {
+        self.spawned().await;
+        self.say(Happening::Spawned { pid: 4711 }).await;
+        self.say(Happening::Connected).await;
+        match self.call().await {
+            Call::Send(ToWorker::Load(request), descriptor) => (*request, descriptor),
+            other => panic!("{other:?} in place of the load request"),
+        }
+    }
+
+    pub async fn spawned(&mut self) {
+        match self.call().await {
+            Call::Spawn(generation) => self.generation = generation,
+            other => panic!("{other:?} in place of a spawn"),
+        }
+    }
+
+    pub async fn call(&mut self) -> Call {
+        let call = tokio::time::timeout(PATIENCE, self.calls.recv()).await;
+        call.expect("the worker is told nothing")
+            .expect("the dispatcher is gone")
+    }
+
+    /// What the worker was told so far and nobody asked about.
+    pub fn pending_calls(&mut self) -> Vec<Call> {
+        std::iter::from_fn(|| self.calls.try_recv().ok()).collect()
+    }
+
+    pub async fn submitted(&mut self) -> JobSpec {
+        match self.call().await {
+            Call::Send(ToWorker::Submit(spec), _) => *spec,
+            other => panic!("{other:?} in place of a job"),
+        }
+    }
+
+    pub async fn told_to_cancel(&mut self) -> JobKey {
+        match self.call().await {
+            Call::Send(ToWorker::Cancel(key), _) => key,
+            other => panic!("{other:?} in place of a cancellation"),
+        }
+    }
+
+    pub async fn killed(&mut self) {
+        match self.call().await {
+            Call::Kill(generation) => assert_eq!(generation, self.generation),
+            other => panic!("{other:?} in place of a kill"),
+        }
+    }
+
+    pub async fn say(&self, what: Happening) {
+        self.say_as(self.generation, what).await;
+    }
+
+    pub async fn say_as(&self, generation: u64, what: Happening) {
+        self.events
+            .send(WorkerEvent { generation, what })
+            .await
+            .unwrap();
+    }
+
+    pub async fn message(&self, message: ToSupervisor) {
+        self.say(Happening::Message(message)).await;
+    }
+
+    /// One step with one token.
+    pub async fn token(&mut self, key: JobKey, index: u32, id: u32, finish: Option<Finish>) {
+        self.steps += 1;
+        let tokens = vec![StepToken {
+            key,
+            index,
+            id,
+            finish,
+        }];
+        let report = StepReport {
+            step: self.steps,
+            step_us: 100,
+            prefill_tokens: 0,
+            tokens,
+        };
+        self.message(ToSupervisor::Step(report)).await;
+    }
+
+    /// The bytes of `text` as tokens, the first of them with the index `from`.
+    pub async fn tokens(&mut self, key: JobKey, from: u32, text: &str) {
+        for (index, byte) in (from..).zip(text.bytes()) {
+            self.token(key, index, byte.into(), None).await;
+        }
+    }
+
+    /// The end-of-generation token.
+    pub async fn eos(&mut self, key: JobKey, index: u32) {
+        self.token(key, index, END, Some(Finish::Eos)).await;
+    }
+
+    /// The worker is killed from outside.
+    pub async fn crash(&mut self) {
+        self.say(Happening::LinkLost {
+            message: "closed".into(),
+        })
+        .await;
+        self.say(Happening::Exited(WorkerExit::Signal(9))).await;
+    }
+
+    pub async fn submit(&self, job: NewJob) -> JobStream {
+        self.jobs.submit(job).await.unwrap()
+    }
+
+    /// Submits and returns what the worker is told.
+    pub async fn run(&mut self, job: NewJob) -> (JobStream, JobSpec) {
+        let stream = self.submit(job).await;
+        (stream, self.submitted().await)
+    }
+
+    /// Waits for a snapshot that fits.
+    pub async fn until(&self, fits: impl Fn(&Snapshot) -> bool) -> Arc<Snapshot> {
+        let since = Instant::now();
+        loop {
+            let snapshot = self.jobs.snapshot();
+            if fits(&snapshot) {
+                return snapshot;
+            }
+            assert!(since.elapsed() < PATIENCE, "it stays {snapshot:?}");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    pub async fn outcome(self) -> Outcome {
+        tokio::time::timeout(PATIENCE, self.task)
+            .await
+            .expect("the dispatcher does not end")
+    }
+}
+
+/// The next event that is no keep-alive.
+pub async fn next(stream: &mut JobStream) -> Option<Numbered> {
+    loop {
+        let event = tokio::time::timeout(PATIENCE, stream.events.recv()).await;
+        match event.expect("no event comes") {
+            Some(Numbered {
+                event: JobEvent::Queued,
+                ..
+            }) => {}
+            other => return other,
+        }
+    }
+}
+
+/// All events up to the stream's end, keep-alives left out.
+pub async fn rest(stream: &mut JobStream) -> Vec<Numbered> {
+    let mut all = Vec::new();
+    while let Some(event) = next(stream).await {
+        all.push(event);
+    }
+    all
+}
+
+/// The concatenated text of token events.
+pub fn text_of(events: &[Numbered]) -> String {
+    let text = |numbered: &Numbered| match &numbered.event {
+        JobEvent::Token { text, .. } => text.clone(),
+        _ => String::new(),
+    };
+    events.iter().map(text).collect()
+}
+
+/// The last event without its number.
+pub fn last(events: &[Numbered]) -> &JobEvent {
+    &events.last().expect("at least one event").event
+}
+
+/// Without what time changes: when it started and how long it took; and how often it was replayed.
+pub fn timeless(events: Vec<Numbered>) -> Vec<Numbered> {
+    let strip = |mut numbered: Numbered| {
+        match &mut numbered.event {
+            JobEvent::Started { started_at, .. } => *started_at = jiff::Timestamp::UNIX_EPOCH,
+            JobEvent::End {
+                decode_time_ms,
+                engine_time_us,
+                replays,
+                ..
+            } => {
+                (*decode_time_ms, *engine_time_us, *replays) = (0, 0, 0);
+            }
+            _ => {}
+        }
+        numbered
+    };
+    events.into_iter().map(strip).collect()
+}
+
+/// A job with a prompt of three tokens.
+pub fn job(name: &str) -> NewJob {
+    NewJob {
+        job_id: name.into(),
+        prompt: vec![1, 2, 3],
+        max_tokens: None,
+        sampling: SamplingParams {
+            seed: 7,
+            ..SamplingParams::GREEDY
+        },
+        stop: vec![],
+        deadline: Instant::now() + Duration::from_secs(600),
+        continue_on_disconnect: false,
+        correlation_id: "c".into(),
+    }
+}
+
+/// A vocabulary of all bytes and an end token.
+pub fn tokenizer() -> Tokenizer {
+    let mut next = 255;
+    let spelled = |byte: u8| match byte {
+        b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff => char::from(byte),
+        _ => {
+            next += 1;
+            char::from_u32(next).unwrap()
+        }
+    };
+    let mut tokens: Vec<String> = (0..=255).map(spelled).map(String::from).collect();
+    tokens.push("<|im_end|>".into());
+    let mut types = vec![1; 256];
+    types.push(3);
+    let mut metadata = Metadata::new();
+    for (key, value) in [
+        ("tokenizer.ggml.model", Value::String("gpt2".into())),
+        ("tokenizer.ggml.pre", Value::String("qwen2".into())),
+        ("tokenizer.ggml.tokens", Value::Array(Array::String(tokens))),
+        ("tokenizer.ggml.token_type", Value::Array(Array::I32(types))),
+        ("tokenizer.ggml.merges", Value::Array(Array::String(vec![]))),
+        ("tokenizer.ggml.eos_token_id", Value::U32(END)),
+    ] {
+        metadata.insert(key, value).unwrap();
+    }
+    Tokenizer::from_metadata(&metadata).unwrap()
+}
+
+pub fn settings() -> DispatcherSettings {
+    DispatcherSettings {
+        worker_bin: None,
+        runtime_dir: None,
+        load: LoadRequest {
+            model_path: "/models/played.gguf".into(),
+            device: Device::Cpu,
+            context: None,
+            parallel: None,
+            threads: None,
+            kv_limit_tokens: None,
+            end_tokens: vec![],
+            weights: None,
+        },
+        queue: 4,
+        max_tokens_out: 512,
+        resume_ttl: Duration::from_secs(60),
+        drain_timeout: Duration::from_secs(60),
+        policy: Policy::default(),
+        timing: Timing {
+            tick: Duration::from_millis(5),
+            ..Timing::default()
+        },
+    }
+}
+
+pub fn info() -> WorkerInfo {
+    WorkerInfo {
+        device_name: "played".into(),
+        compute_capability: None,
+        runtime_version: None,
+        memory_used: 1,
+        memory_total: 2,
+        resident: false,
+        context: CONTEXT,
+        parallel: PARALLEL,
+        vocab_size: 257,
+        quant_kind: "Q4_K_M".into(),
+        load_source: LoadSource::File,
+        load_ms: 3,
+        weights: None,
+    }
+}
