@@ -15,6 +15,7 @@ const OUTPUT_NORM: f32 = 7.0;
 const LOGIT_SIGMA: f32 = 2.5;
 /// Keys are larger than queries, so that attention picks tokens out instead of averaging.
 const KEY_GAIN: f32 = 1.5;
+
 /// Deviations relative to the embedding's.
 #[derive(Clone, Copy)]
 struct Residual {

@@ -225,6 +225,56 @@ fn the_reference_shape_is_the_published_file() {
     assert_eq!(tokens[7985], "Write");
 }
 
+/// Ids from 151643 on: what the published file calls them, and whether as control tokens.
+const SPECIALS: [(&str, bool); 22] = [
+    ("<|endoftext|>", true),
+    ("<|im_start|>", true),
+    ("<|im_end|>", true),
+    ("<|object_ref_start|>", true),
+    ("<|object_ref_end|>", true),
+    ("<|box_start|>", true),
+    ("<|box_end|>", true),
+    ("<|quad_start|>", true),
+    ("<|quad_end|>", true),
+    ("<|vision_start|>", true),
+    ("<|vision_end|>", true),
+    ("<|vision_pad|>", true),
+    ("<|image_pad|>", true),
+    ("<|video_pad|>", true),
+    ("<tool_call>", false),
+    ("</tool_call>", false),
+    ("<|fim_prefix|>", false),
+    ("<|fim_middle|>", false),
+    ("<|fim_suffix|>", false),
+    ("<|fim_pad|>", false),
+    ("<|repo_name|>", false),
+    ("<|file_sep|>", false),
+];
+
+#[test]
+fn the_reference_shape_names_its_special_tokens_in_any_vocabulary() {
+    let shape = Shape {
+        layers: 0,
+        hidden: 32,
+        heads: 1,
+        ..Shape::named(REFERENCE).unwrap()
+    };
+    let (_dir, file) = open(&shape.with_type(TensorType::Q8_0), &Options::default());
+    let m = &file.header().metadata;
+    let tokens = m.strings("tokenizer.ggml.tokens").unwrap();
+    let types = m.i32s("tokenizer.ggml.token_type").unwrap();
+    for (id, (token, control)) in (151_643..).zip(SPECIALS) {
+        assert_eq!(
+            (tokens[id].as_str(), types[id]),
+            (token, if control { 3 } else { 4 }),
+            "{id}"
+        );
+    }
+    for id in 151_665..151_936 {
+        assert_eq!((&tokens[id], types[id]), (&format!("[PAD{id}]"), 5));
+    }
+}
+
 const REFERENCE_KEYS: [&str; 26] = [
     "general.architecture=string \"qwen2\"",
     "general.type=string \"model\"",
