@@ -134,3 +134,59 @@ pub(crate) mod bridge {
         fn share_weights(self: &RunningEngine) -> Result<i32>;
     }
 }
+
+/// `cuda/probe.h`.
+#[allow(unreachable_pub)] // as above
+#[cxx::bridge(namespace = "orcd::probe")]
+pub(crate) mod probe {
+    // SAFETY: tests call these, through `probe.rs`, which checks that the slices fit each other.
+    unsafe extern "C++" {
+        include!("probe.h");
+
+        fn has_form(form: u32) -> bool;
+        #[allow(clippy::too_many_arguments)]
+        fn product(
+            form: u32,
+            ty: u32,
+            rows: u32,
+            cols: u32,
+            raw: &[u8],
+            x: &[f32],
+            add: bool,
+            threads: u32,
+            y: &mut [f32],
+        );
+        fn dequantise(ty: u32, raw: &[u8], out: &mut [f32]);
+        fn quantise(x: &[f32], q: &mut [i8], d: &mut [f32], sum: &mut [i32]);
+        fn rmsnorm(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]);
+        fn swiglu(gate: &[f32], up: &[f32], out: &mut [f32]);
+        fn function(name: &str, x: &[f32], y: &mut [f32]) -> Result<()>;
+        fn to_f16(x: &[f32], y: &mut [u16]);
+        fn from_f16(h: u16) -> f32;
+        #[allow(clippy::too_many_arguments)]
+        fn attend(
+            n_heads: u32,
+            n_kv_heads: u32,
+            head_dim: u32,
+            interleaved: bool,
+            rope_base: f64,
+            freq_factors: &[f32],
+            q: &mut [f32],
+            k: &mut [f32],
+            v: &mut [f32],
+            out: &mut [f32],
+        );
+        #[allow(clippy::too_many_arguments)]
+        fn draw(
+            logits: &[f32],
+            seen: &[u32],
+            position: u32,
+            temperature: f32,
+            top_p: f32,
+            top_k: u32,
+            min_p: f32,
+            repetition_penalty: f32,
+            seed: u64,
+        ) -> u32;
+    }
+}

@@ -1,7 +1,35 @@
 //! The child process that turns tokens into tokens: it owns the device, the weights and the KV
 //! cache, and is expendable. Everything a client sees is kept by the supervisor.
 //!
-//! The way of a job: `link` → `engine_thread` → [`scheduler`] → `engine`, each importing only to
-//! its right; tokens come back the same way.
+//! The way of a job: [`startup`] reads the socket → [`engine_thread`] → [`scheduler`] → `engine`,
+//! each importing only to its right; tokens come back over the [`outbox`].
+//!
+//! **Threads.** The main thread reads the socket and ends the process when the supervisor is gone;
+//! the engine thread ([`lifetime`]) alone touches the device; the writer ([`outbox`]) sends
+//! messages and heartbeats. Only the engine thread ever waits for the device.
 
+#![deny(unsafe_code)]
+
+pub mod args;
+pub mod descriptors;
+pub mod engine;
+pub mod engine_thread;
+#[allow(unsafe_code)]
+mod ffi;
+mod leave;
+pub mod lifetime;
+pub mod link;
+pub mod loader;
+mod loading;
+mod log;
+pub mod outbox;
+#[doc(hidden)]
+pub mod probe;
 pub mod scheduler;
+pub mod signals;
+pub mod sizing;
+pub mod startup;
+pub mod weights_plan;
+
+/// The kinds of device that this build can run on.
+pub const BACKENDS: &[&str] = if cfg!(feature = "cuda") { &["cpu", "cuda"] } else { &["cpu"] };

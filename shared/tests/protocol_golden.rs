@@ -53,8 +53,17 @@ const MANIFEST: &str = "fc602b4a1d fd15cd853dfe9c9717 fdefcdab8967452301 03 0363
 #[test]
 fn hello_is_variant_zero_for_ever() {
     let (protocol, build) = (7, String::from("0.1.0"));
-    golden(&ToWorker::Hello { protocol, build: build.clone() }, "00 07 05 302e312e30");
-    golden(&ToSupervisor::Hello { protocol, build }, "00 07 05 302e312e30");
+    golden(
+        &ToWorker::Hello {
+            protocol,
+            build: build.clone(),
+        },
+        "00 07 05 302e312e30",
+    );
+    golden(
+        &ToSupervisor::Hello { protocol, build },
+        "00 07 05 302e312e30",
+    );
 }
 
 #[test]
@@ -78,7 +87,10 @@ fn supervisor_to_worker() {
     };
     let head = "01 07 2f6d2e67677566";
     let tail = "01 01 01fb0010 00 0102 00 02 fc5b500200 fc5d500200";
-    golden(&ToWorker::Load(Box::new(load.clone())), &format!("{head} {tail} 00"));
+    golden(
+        &ToWorker::Load(Box::new(load.clone())),
+        &format!("{head} {tail} 00"),
+    );
     load.device = Device::Cpu;
     load.weights = Some(manifest());
     let tail = "00 01fb0010 00 0102 00 02 fc5b500200 fc5d500200";
@@ -139,10 +151,18 @@ fn worker_to_supervisor() {
         &format!("02 03 677075 00 00 {rest} 01 fb8403 01 {MANIFEST}"),
     );
 
-    let failed = ToSupervisor::LoadFailed { code: ErrorCode::CudaError, message: "no".into() };
+    let failed = ToSupervisor::LoadFailed {
+        code: ErrorCode::CudaError,
+        message: "no".into(),
+    };
     golden(&failed, "03 08 02 6e6f");
 
-    let token = |key, index, id, finish| StepToken { key: JobKey(key), index, id, finish };
+    let token = |key, index, id, finish| StepToken {
+        key: JobKey(key),
+        index,
+        id,
+        finish,
+    };
     let step = StepReport {
         step: 1000,
         step_us: 368,
@@ -155,15 +175,28 @@ fn worker_to_supervisor() {
         ],
     };
     let tokens = "01 00 fc5d500200 0100  02 09 05 0101  03 09 05 0102  04 fb2c01 05 00";
-    golden(&ToSupervisor::Step(step), &format!("04 fbe803 fb7001 40 04 {tokens}"));
+    golden(
+        &ToSupervisor::Step(step),
+        &format!("04 fbe803 fb7001 40 04 {tokens}"),
+    );
 
-    let failed =
-        ToSupervisor::JobFailed { key: JobKey(2), code: ErrorCode::VramOom, message: "kv".into() };
+    let failed = ToSupervisor::JobFailed {
+        key: JobKey(2),
+        code: ErrorCode::VramOom,
+        message: "kv".into(),
+    };
     golden(&failed, "05 02 07 02 6b76");
     golden(&ToSupervisor::Cancelled(JobKey(2)), "06 02");
-    let beat = ToSupervisor::Heartbeat { steps: 251, running: 2, waiting: 1 };
+    let beat = ToSupervisor::Heartbeat {
+        steps: 251,
+        running: 2,
+        waiting: 1,
+    };
     golden(&beat, "07 fbfb00 02 01");
-    let fatal = ToSupervisor::Fatal { code: ErrorCode::Internal, message: "x".into() };
+    let fatal = ToSupervisor::Fatal {
+        code: ErrorCode::Internal,
+        message: "x".into(),
+    };
     golden(&fatal, "08 0a 01 78");
 }
 

@@ -64,7 +64,13 @@ fn job() -> impl Strategy<Value = JobSpec> {
             prompt,
             emitted,
             max_tokens,
-            sampling: SamplingParams { temperature, min_p, top_k, seed, ..SamplingParams::GREEDY },
+            sampling: SamplingParams {
+                temperature,
+                min_p,
+                top_k,
+                seed,
+                ..SamplingParams::GREEDY
+            },
         },
     )
 }
@@ -76,16 +82,27 @@ fn step() -> impl Strategy<Value = StepReport> {
         Just(Some(Finish::MaxTokens)),
         Just(Some(Finish::ContextFull))
     ];
-    let token = (any::<u64>(), any::<u32>(), any::<u32>(), finish)
-        .prop_map(|(key, index, id, finish)| StepToken { key: JobKey(key), index, id, finish });
-    (any::<u64>(), any::<u32>(), any::<u32>(), prop::collection::vec(token, 0..70)).prop_map(
-        |(step, step_us, prefill_tokens, tokens)| StepReport {
+    let token =
+        (any::<u64>(), any::<u32>(), any::<u32>(), finish).prop_map(|(key, index, id, finish)| {
+            StepToken {
+                key: JobKey(key),
+                index,
+                id,
+                finish,
+            }
+        });
+    (
+        any::<u64>(),
+        any::<u32>(),
+        any::<u32>(),
+        prop::collection::vec(token, 0..70),
+    )
+        .prop_map(|(step, step_us, prefill_tokens, tokens)| StepReport {
             step,
             step_us,
             prefill_tokens,
             tokens,
-        },
-    )
+        })
 }
 
 proptest! {
@@ -163,7 +180,10 @@ fn length_over_the_limit_is_refused_before_anything_is_allocated() {
 #[test]
 fn inner_length_of_any_size_reserves_no_more_than_the_cap() {
     // Submit, key 0, then a prompt that claims to hold 2^32-1 or 2^63 ids.
-    for claim in [&[0xfc, 0xff, 0xff, 0xff, 0xff][..], &[0xfd, 0, 0, 0, 0, 0, 0, 0, 0x80]] {
+    for claim in [
+        &[0xfc, 0xff, 0xff, 0xff, 0xff][..],
+        &[0xfd, 0, 0, 0, 0, 0, 0, 0, 0x80],
+    ] {
         let bytes = framed(&[&[2, 0][..], claim, &[1, 2, 3]].concat());
         assert!(frame::decode::<ToWorker>(&bytes).is_err());
         assert!(decode(&bytes) <= MOST_RESERVED, "{} bytes", decode(&bytes));
@@ -180,7 +200,10 @@ fn bytes_behind_the_message_are_refused() {
     frame::encode(&ToWorker::Shutdown, &mut bytes).unwrap();
     let long = framed(&[&bytes[HEADER_BYTES..], &[0]].concat());
     let error = frame::decode::<ToWorker>(&long).unwrap_err();
-    assert!(matches!(error, FrameError::TrailingBytes { extra: 1 }), "{error}");
+    assert!(
+        matches!(error, FrameError::TrailingBytes { extra: 1 }),
+        "{error}"
+    );
 }
 
 #[test]

@@ -56,7 +56,11 @@ impl Fatal {
                 (ErrorCode::Internal, exit::worker::INTERNAL)
             }
         };
-        Self { code, message: format!("{call}: {error}"), exit }
+        Self {
+            code,
+            message: format!("{call}: {error}"),
+            exit,
+        }
     }
 }
 
@@ -124,7 +128,10 @@ impl Scheduler {
         if let Err(refusal) = rules::check(&job, &self.limits) {
             out.push(failed(job.key, refusal.code, refusal.message));
         } else if self.knows(job.key) {
-            let message = format!("job key {} is in use: the supervisor gave it out twice", job.key);
+            let message = format!(
+                "job key {} is in use: the supervisor gave it out twice",
+                job.key
+            );
             out.push(failed(job.key, ErrorCode::Internal, message));
         } else {
             self.waiting.push_back(job);
@@ -167,7 +174,9 @@ impl Scheduler {
         out: &mut Vec<ToSupervisor>,
     ) -> Result<(), Fatal> {
         while let Some(slot) = self.free_slot() {
-            let Some(job) = self.waiting.pop_front() else { break };
+            let Some(job) = self.waiting.pop_front() else {
+                break;
+            };
             let positions = job.max_positions().min(u64::from(self.limits.context));
             // At most the context, a u32.
             let positions = u32::try_from(positions).unwrap_or(self.limits.context);
@@ -204,8 +213,14 @@ impl Scheduler {
         let most = self.limits.max_batch_tokens as usize;
         let takes = plan::share(&pending, most, self.pace.tokens());
 
-        let moving = self.running.iter().zip(&takes).filter(|&(_, &take)| take > 0);
-        let chunks: Vec<_> = moving.map(|(sequence, &take)| sequence.chunk(take)).collect();
+        let moving = self
+            .running
+            .iter()
+            .zip(&takes)
+            .filter(|&(_, &take)| take > 0);
+        let chunks: Vec<_> = moving
+            .map(|(sequence, &take)| sequence.chunk(take))
+            .collect();
         let began = Instant::now();
         let result = engine.step(&chunks, &mut self.drawn);
         let took = began.elapsed();
@@ -225,7 +240,11 @@ impl Scheduler {
         };
         let prefill = self.take_results(&takes, &mut report);
         self.pace.learn(prefill, took);
-        let done = report.tokens.iter().filter(|t| t.finish.is_some()).map(|t| t.key);
+        let done = report
+            .tokens
+            .iter()
+            .filter(|t| t.finish.is_some())
+            .map(|t| t.key);
         let done: Vec<JobKey> = done.collect();
         out.push(ToSupervisor::Step(report));
         self.retire(&done, engine)
@@ -233,7 +252,11 @@ impl Scheduler {
 
     /// Moves the sequences on by what the step brought; returns the prompt tokens in it.
     fn take_results(&mut self, takes: &[usize], report: &mut StepReport) -> usize {
-        let moving = self.running.iter_mut().zip(takes).filter(|&(_, &take)| take > 0);
+        let moving = self
+            .running
+            .iter_mut()
+            .zip(takes)
+            .filter(|&(_, &take)| take > 0);
         let mut prefill = 0;
         for ((sequence, &take), &drawn) in moving.zip(&self.drawn) {
             let (given, token) =
@@ -256,7 +279,9 @@ impl Scheduler {
 }
 
 fn close<E: StepEngine>(engine: &mut E, slot: u32) -> Result<(), Fatal> {
-    engine.close(slot).map_err(|error| Fatal::of("closing a sequence", &error))
+    engine
+        .close(slot)
+        .map_err(|error| Fatal::of("closing a sequence", &error))
 }
 
 fn failed(key: JobKey, code: ErrorCode, message: String) -> ToSupervisor {

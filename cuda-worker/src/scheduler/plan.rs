@@ -11,7 +11,10 @@
 /// one. Either way at least one prompt moves on with each step: nothing starves.
 #[must_use]
 pub fn share(pending: &[usize], max_batch: usize, prefill: usize) -> Vec<usize> {
-    debug_assert!(pending.len() <= max_batch, "more sequences than a step holds");
+    debug_assert!(
+        pending.len() <= max_batch,
+        "more sequences than a step holds"
+    );
     let mut takes: Vec<usize> = pending.iter().map(|&p| usize::from(p == 1)).collect();
     let rows: usize = takes.iter().sum();
     let mut left = max_batch.saturating_sub(rows).min(prefill.max(1));

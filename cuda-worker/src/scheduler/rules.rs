@@ -17,7 +17,10 @@ pub struct Refusal {
 
 impl Refusal {
     fn new(code: ErrorCode, message: impl Into<String>) -> Self {
-        Self { code, message: message.into() }
+        Self {
+            code,
+            message: message.into(),
+        }
     }
 }
 
@@ -32,16 +35,25 @@ impl Refusal {
 pub fn check(job: &JobSpec, limits: &Limits) -> Result<(), Refusal> {
     let context = limits.context as usize;
     if job.prompt.is_empty() {
-        return Err(Refusal::new(ErrorCode::InvalidRequest, "the prompt holds no token"));
+        return Err(Refusal::new(
+            ErrorCode::InvalidRequest,
+            "the prompt holds no token",
+        ));
     }
     if job.max_tokens == 0 {
-        return Err(Refusal::new(ErrorCode::InvalidRequest, "max_tokens is 0; ask for at least 1"));
+        return Err(Refusal::new(
+            ErrorCode::InvalidRequest,
+            "max_tokens is 0; ask for at least 1",
+        ));
     }
     check_sampling(&job.sampling)?;
     if job.prompt.len() >= context {
         return Err(Refusal::new(
             ErrorCode::ContextLengthExceeded,
-            format!("prompt of {} tokens leaves no room in {context} of context", job.prompt.len()),
+            format!(
+                "prompt of {} tokens leaves no room in {context} of context",
+                job.prompt.len()
+            ),
         ));
     }
     if job.emitted.len() > job.max_tokens as usize || job.prompt.len() + job.emitted.len() > context
@@ -60,7 +72,10 @@ pub fn check(job: &JobSpec, limits: &Limits) -> Result<(), Refusal> {
     if let Some(id) = ids.find(|&&id| id >= limits.vocab_size) {
         return Err(Refusal::new(
             ErrorCode::Internal,
-            format!("token id {id} is outside the vocabulary of {}", limits.vocab_size),
+            format!(
+                "token id {id} is outside the vocabulary of {}",
+                limits.vocab_size
+            ),
         ));
     }
     Ok(())
@@ -69,7 +84,10 @@ pub fn check(job: &JobSpec, limits: &Limits) -> Result<(), Refusal> {
 /// NaN fails every range, so that it is refused too.
 fn check_sampling(s: &SamplingParams) -> Result<(), Refusal> {
     let wrong = |name: &str, value: f32, bounds: &str| {
-        Err(Refusal::new(ErrorCode::InvalidRequest, format!("{name} {value} is not in {bounds}")))
+        Err(Refusal::new(
+            ErrorCode::InvalidRequest,
+            format!("{name} {value} is not in {bounds}"),
+        ))
     };
     if !(0.0..=2.0).contains(&s.temperature) {
         return wrong("temperature", s.temperature, "0..=2");

@@ -88,6 +88,14 @@ impl Sequence {
             context,
         };
         let finish = rules::finish(drawn, end_tokens, at);
-        (given, Some(StepToken { key: self.key, index, id: drawn, finish }))
+        (
+            given,
+            Some(StepToken {
+                key: self.key,
+                index,
+                id: drawn,
+                finish,
+            }),
+        )
     }
 }

@@ -26,7 +26,11 @@ fn a_slot_is_free_for_the_next_job_right_after_the_last_token() {
     rig.turn().unwrap();
     assert_eq!(rig.engine.open_slots(), [0, 2, 3]);
     rig.turn().unwrap();
-    assert_eq!(rig.engine.opened.last(), Some(&(1, 3)), "job 5 in the slot of job 2");
+    assert_eq!(
+        rig.engine.opened.last(),
+        Some(&(1, 3)),
+        "job 5 in the slot of job 2"
+    );
     rig.finish();
     assert!(rig.engine.open_slots().is_empty());
     assert!(rig.scheduler.idle());
@@ -64,15 +68,24 @@ fn bad_jobs_never_reach_the_engine() {
     let mut long_replay = good.clone();
     long_replay.emitted = vec![1; 5];
     let mut not_a_number = good.clone();
-    not_a_number.sampling = SamplingParams { temperature: f32::NAN, ..SamplingParams::GREEDY };
+    not_a_number.sampling = SamplingParams {
+        temperature: f32::NAN,
+        ..SamplingParams::GREEDY
+    };
     let mut no_mass = good.clone();
-    no_mass.sampling = SamplingParams { top_p: 0.0, ..SamplingParams::GREEDY };
+    no_mass.sampling = SamplingParams {
+        top_p: 0.0,
+        ..SamplingParams::GREEDY
+    };
     let cases = [
         (job(1, 0, 4), ErrorCode::InvalidRequest),
         (job(1, 3, 0), ErrorCode::InvalidRequest),
         (not_a_number, ErrorCode::InvalidRequest),
         (no_mass, ErrorCode::InvalidRequest),
-        (job(1, LIMITS.context as usize, 4), ErrorCode::ContextLengthExceeded),
+        (
+            job(1, LIMITS.context as usize, 4),
+            ErrorCode::ContextLengthExceeded,
+        ),
         (unknown_id, ErrorCode::Internal),
         (unknown_replay, ErrorCode::Internal),
         (long_replay, ErrorCode::Internal),

@@ -13,7 +13,11 @@ fn streams_go_on_beside_a_long_prompt() {
     for _ in 0..9 {
         rig.turn().unwrap();
     }
-    assert_eq!((rig.ids(1).len(), rig.ids(2).len()), (10, 10), "one token each step");
+    assert_eq!(
+        (rig.ids(1).len(), rig.ids(2).len()),
+        (10, 10),
+        "one token each step"
+    );
     assert!(rig.ids(3).is_empty());
     rig.turn().unwrap();
     assert_eq!(rig.ids(3).len(), 1, "140 prompt tokens in 10 steps of 14");
@@ -22,7 +26,10 @@ fn streams_go_on_beside_a_long_prompt() {
 #[test]
 fn no_step_is_larger_than_the_limit() {
     for max_batch_tokens in [4, 5, 16, 64] {
-        let mut rig = Rig::new(Limits { max_batch_tokens, ..LIMITS });
+        let mut rig = Rig::new(Limits {
+            max_batch_tokens,
+            ..LIMITS
+        });
         (1..=12).for_each(|key| rig.submit(job(key, key as usize * 15, 7)));
         rig.finish();
         assert!(rig.engine.largest_batch() <= max_batch_tokens as usize);
@@ -32,7 +39,10 @@ fn no_step_is_larger_than_the_limit() {
 
 #[test]
 fn batch_limit_below_the_slots_is_raised_to_them() {
-    let mut rig = Rig::new(Limits { max_batch_tokens: 1, ..LIMITS });
+    let mut rig = Rig::new(Limits {
+        max_batch_tokens: 1,
+        ..LIMITS
+    });
     (1..=4).for_each(|key| rig.submit(job(key, 1, 2)));
     rig.turn().unwrap();
     assert_eq!(rig.tokens().len(), 4);
@@ -50,7 +60,10 @@ fn short_prompt_does_not_wait_behind_a_long_one() {
 #[test]
 fn a_long_prompt_is_not_starved_by_a_flow_of_short_jobs() {
     // Four slots and four tokens a step: every step has its three short jobs.
-    let mut rig = Rig::new(Limits { max_batch_tokens: 4, ..LIMITS });
+    let mut rig = Rig::new(Limits {
+        max_batch_tokens: 4,
+        ..LIMITS
+    });
     rig.submit(job(1, 50, 3));
     let mut key = 1;
     for _ in 0..60 {
@@ -82,5 +95,8 @@ fn only_the_last_chunk_of_a_prompt_draws() {
     let mut rig = Rig::new(LIMITS);
     rig.submit(job(1, 33, 1));
     rig.finish();
-    assert_eq!(rig.engine.batches, [[(0, 16, false)], [(0, 16, false)], [(0, 1, true)]]);
+    assert_eq!(
+        rig.engine.batches,
+        [[(0, 16, false)], [(0, 16, false)], [(0, 1, true)]]
+    );
 }

@@ -32,7 +32,11 @@ fn generating_job_says_nothing_after_its_cancellation() {
     let before = rig.ids(1).len();
     rig.finish();
     assert_eq!(rig.ids(1).len(), before);
-    assert_eq!(rig.ids(2), alone(&job(2, 4, 50)), "the other job is not touched");
+    assert_eq!(
+        rig.ids(2),
+        alone(&job(2, 4, 50)),
+        "the other job is not touched"
+    );
 }
 
 #[test]

@@ -11,7 +11,10 @@ fn lost_device_ends_the_process_and_none_of_the_steps_tokens_leave() {
     rig.turn().unwrap();
     rig.engine.fail_next = Some(EngineError::Device("illegal address".into()));
     let fatal = rig.turn().unwrap_err();
-    assert_eq!((fatal.code, fatal.exit), (ErrorCode::CudaError, exit::worker::DEVICE_LOST));
+    assert_eq!(
+        (fatal.code, fatal.exit),
+        (ErrorCode::CudaError, exit::worker::DEVICE_LOST)
+    );
     assert_eq!(fatal.message, "engine step: illegal address");
     assert_eq!(rig.ids(1).len(), 1);
     assert_eq!(rig.scheduler.steps(), 1);
@@ -23,5 +26,8 @@ fn broken_precondition_in_a_step_is_a_bug_of_this_process() {
     rig.submit(job(1, 2, 9));
     rig.engine.fail_next = Some(EngineError::Invalid("start".into()));
     let fatal = rig.turn().unwrap_err();
-    assert_eq!((fatal.code, fatal.exit), (ErrorCode::Internal, exit::worker::INTERNAL));
+    assert_eq!(
+        (fatal.code, fatal.exit),
+        (ErrorCode::Internal, exit::worker::INTERNAL)
+    );
 }

@@ -61,12 +61,21 @@ impl StepEngine for Fake {
         if self.kv_limit > 0 && used + max_tokens as usize > self.kv_limit {
             return Err(EngineError::OutOfMemory("no KV memory".into()));
         }
-        self.open.insert(slot, Open { tokens: Vec::new(), most: max_tokens as usize });
+        self.open.insert(
+            slot,
+            Open {
+                tokens: Vec::new(),
+                most: max_tokens as usize,
+            },
+        );
         Ok(())
     }
 
     fn close(&mut self, slot: u32) -> Result<(), EngineError> {
-        assert!(self.open.remove(&slot).is_some(), "slot {slot} closed but not open");
+        assert!(
+            self.open.remove(&slot).is_some(),
+            "slot {slot} closed but not open"
+        );
         Ok(())
     }
 
@@ -78,18 +87,38 @@ impl StepEngine for Fake {
         drawn.clear();
         let mut seen = Vec::new();
         for chunk in chunks {
-            assert!(!seen.contains(&chunk.slot), "slot {} twice in a batch", chunk.slot);
+            assert!(
+                !seen.contains(&chunk.slot),
+                "slot {} twice in a batch",
+                chunk.slot
+            );
             seen.push(chunk.slot);
-            let open = self.open.get_mut(&chunk.slot).expect("chunk of a slot that is not open");
-            assert_eq!(chunk.start as usize, open.tokens.len(), "chunk out of place");
+            let open = self
+                .open
+                .get_mut(&chunk.slot)
+                .expect("chunk of a slot that is not open");
+            assert_eq!(
+                chunk.start as usize,
+                open.tokens.len(),
+                "chunk out of place"
+            );
             assert!(!chunk.tokens.is_empty(), "an empty chunk");
             open.tokens.extend_from_slice(chunk.tokens);
-            assert!(open.tokens.len() <= open.most, "more positions than were asked for");
-            let id = chunk.sample.map(|s| self.always.unwrap_or_else(|| next_id(&open.tokens, &s)));
+            assert!(
+                open.tokens.len() <= open.most,
+                "more positions than were asked for"
+            );
+            let id = chunk
+                .sample
+                .map(|s| self.always.unwrap_or_else(|| next_id(&open.tokens, &s)));
             drawn.push(id.unwrap_or(u32::MAX));
         }
-        self.batches
-            .push(chunks.iter().map(|c| (c.slot, c.tokens.len(), c.sample.is_some())).collect());
+        self.batches.push(
+            chunks
+                .iter()
+                .map(|c| (c.slot, c.tokens.len(), c.sample.is_some()))
+                .collect(),
+        );
         Ok(())
     }
 }

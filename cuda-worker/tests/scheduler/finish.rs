@@ -24,19 +24,34 @@ fn max_tokens_counts_from_the_first() {
 #[test]
 fn token_on_the_last_position_ends_the_job() {
     let context = LIMITS.context;
-    assert_eq!(ending_of(context as usize - 1, 10, 7), (0, Finish::ContextFull));
+    assert_eq!(
+        ending_of(context as usize - 1, 10, 7),
+        (0, Finish::ContextFull)
+    );
     assert_eq!(ending_of(5, 1000, 7), (context - 6, Finish::ContextFull));
-    assert_eq!(ending_of(5, context - 4, 7), (context - 6, Finish::ContextFull));
+    assert_eq!(
+        ending_of(5, context - 4, 7),
+        (context - 6, Finish::ContextFull)
+    );
 }
 
 #[test]
 fn max_tokens_wins_over_a_context_that_is_full_at_the_same_token() {
     let context = LIMITS.context;
-    assert_eq!(ending_of(5, context - 5, 7), (context - 6, Finish::MaxTokens));
-    assert_eq!(ending_of(context as usize - 1, 1, 7), (0, Finish::MaxTokens));
+    assert_eq!(
+        ending_of(5, context - 5, 7),
+        (context - 6, Finish::MaxTokens)
+    );
+    assert_eq!(
+        ending_of(context as usize - 1, 1, 7),
+        (0, Finish::MaxTokens)
+    );
 }
 
 #[test]
 fn end_token_wins_over_both() {
-    assert_eq!(ending_of(LIMITS.context as usize - 1, 1, EOS), (0, Finish::Eos));
+    assert_eq!(
+        ending_of(LIMITS.context as usize - 1, 1, EOS),
+        (0, Finish::Eos)
+    );
 }

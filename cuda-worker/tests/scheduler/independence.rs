@@ -29,7 +29,11 @@ fn replay_from_any_token_gives_the_same_stream_beginning_with_the_last_one_sent(
         rig.submit(replay);
         rig.finish();
         let first = sent.saturating_sub(1);
-        assert_eq!(rig.tokens()[&1][0].index as usize, first, "after {sent} tokens");
+        assert_eq!(
+            rig.tokens()[&1][0].index as usize,
+            first,
+            "after {sent} tokens"
+        );
         assert_eq!(rig.ids(1), ids[first..], "after {sent} tokens");
         assert_eq!(rig.ending(1), Some((39, Finish::MaxTokens)));
     }

@@ -1,7 +1,12 @@
 //! The scheduler's rules, with an engine that computes nothing but notices every broken
 //! precondition.
 // A test's panic is its failure, helpers' included.
-#![allow(missing_docs, unreachable_pub, clippy::unwrap_used, clippy::expect_used)]
+#![allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::expect_used
+)]
 
 mod admission;
 mod batching;
@@ -11,3 +16,4 @@ mod fake;
 mod finish;
 mod independence;
 mod rig;
+mod serving;

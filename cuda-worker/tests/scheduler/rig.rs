@@ -13,8 +13,12 @@ use crate::fake::{Fake, VOCAB};
 /// Ends generation; no fake draw below comes near it by chance in these tests' seeds.
 pub const EOS: u32 = 999;
 
-pub const LIMITS: Limits =
-    Limits { slots: 4, context: 256, vocab_size: VOCAB, max_batch_tokens: 16 };
+pub const LIMITS: Limits = Limits {
+    slots: 4,
+    context: 256,
+    vocab_size: VOCAB,
+    max_batch_tokens: 16,
+};
 
 pub struct Rig {
     pub scheduler: Scheduler,
@@ -26,7 +30,11 @@ pub struct Rig {
 impl Rig {
     pub fn new(limits: Limits) -> Self {
         let scheduler = Scheduler::new(limits, vec![EOS]);
-        Self { scheduler, engine: Fake::default(), said: Vec::new() }
+        Self {
+            scheduler,
+            engine: Fake::default(),
+            said: Vec::new(),
+        }
     }
 
     pub fn submit(&mut self, job: JobSpec) {
@@ -34,7 +42,9 @@ impl Rig {
     }
 
     pub fn cancel(&mut self, key: u64) {
-        self.scheduler.cancel(JobKey(key), &mut self.engine, &mut self.said).unwrap();
+        self.scheduler
+            .cancel(JobKey(key), &mut self.engine, &mut self.said)
+            .unwrap();
     }
 
     /// Admission and one step, as the engine thread does them.
@@ -58,7 +68,9 @@ impl Rig {
     pub fn tokens(&self) -> BTreeMap<u64, Vec<StepToken>> {
         let mut jobs: BTreeMap<u64, Vec<StepToken>> = BTreeMap::new();
         for message in &self.said {
-            let ToSupervisor::Step(report) = message else { continue };
+            let ToSupervisor::Step(report) = message else {
+                continue;
+            };
             for token in &report.tokens {
                 let tokens = jobs.entry(token.key.0).or_default();
                 if let Some(last) = tokens.last() {
@@ -72,7 +84,9 @@ impl Rig {
     }
 
     pub fn ids(&self, key: u64) -> Vec<u32> {
-        self.tokens().get(&key).map_or(Vec::new(), |t| t.iter().map(|t| t.id).collect())
+        self.tokens()
+            .get(&key)
+            .map_or(Vec::new(), |t| t.iter().map(|t| t.id).collect())
     }
 
     /// How a job ended by itself, with the index of its last token.
@@ -103,10 +117,16 @@ pub fn job(key: u64, prompt: usize, max_tokens: u32) -> JobSpec {
     let first = (key as u32 * 31) % VOCAB;
     JobSpec {
         key: JobKey(key),
-        prompt: (0..prompt as u32).map(|i| (first + i) % (VOCAB - 1)).collect(),
+        prompt: (0..prompt as u32)
+            .map(|i| (first + i) % (VOCAB - 1))
+            .collect(),
         emitted: Vec::new(),
         max_tokens,
-        sampling: SamplingParams { temperature: 1.0, seed: key, ..SamplingParams::GREEDY },
+        sampling: SamplingParams {
+            temperature: 1.0,
+            seed: key,
+            ..SamplingParams::GREEDY
+        },
     }
 }
 

@@ -1,0 +1,88 @@
+//! The thread that owns the engine and the scheduler: commands in, steps, messages out. Nothing
+//! else touches the device.
+
+use std::sync::mpsc::Receiver;
+
+use orcd_shared::job::{JobKey, JobSpec};
+use orcd_shared::protocol::message::ToSupervisor;
+
+use crate::log;
+use crate::outbox::Status;
+use crate::scheduler::step_engine::StepEngine;
+use crate::scheduler::{Fatal, Scheduler};
+use crate::signals::Abandon;
+
+/// What the reader passes on.
+#[derive(Debug)]
+pub enum Command {
+    /// Start a job.
+    Submit(Box<JobSpec>),
+    /// Abandon a job.
+    Cancel(JobKey),
+}
+
+/// Serves until the commands end: hears everything that has come, then makes one step, and again.
+/// Without jobs it waits for a command; with jobs it never waits for one.
+///
+/// Answers are said before the step that follows them and a step's tokens right after it, so that
+/// nothing waits for more than one step. They are said only after the step's errors were checked.
+///
+/// # Errors
+/// The process has to end. Everything that was true before has been said.
+pub fn serve<E: StepEngine>(
+    engine: &mut E,
+    mut scheduler: Scheduler,
+    commands: &Receiver<Command>,
+    status: &Status,
+    abandon: &Abandon,
+    mut say: impl FnMut(ToSupervisor),
+) -> Result<(), Fatal> {
+    let mut out = Vec::new();
+    loop {
+        let first = if scheduler.idle() {
+            let Ok(command) = commands.recv() else {
+                return Ok(());
+            };
+            Some(command)
+        } else {
+            None
+        };
+        let heard = first.into_iter().chain(commands.try_iter());
+        let prepared = prepare(engine, &mut scheduler, heard, &mut out);
+        status.set(scheduler.steps(), scheduler.running(), scheduler.waiting());
+        out.drain(..).for_each(&mut say);
+        let cancelled = prepared?;
+        if abandon.take() {
+            let running = scheduler.running();
+            log::line(format_args!(
+                "asked to abandon: {cancelled} cancelled, {running} go on"
+            ));
+        }
+
+        let stepped = scheduler.step(engine, &mut out);
+        status.set(scheduler.steps(), scheduler.running(), scheduler.waiting());
+        out.drain(..).for_each(&mut say);
+        stepped?;
+    }
+}
+
+/// Everything between two steps; returns how many cancellations there were.
+fn prepare<E: StepEngine>(
+    engine: &mut E,
+    scheduler: &mut Scheduler,
+    heard: impl Iterator<Item = Command>,
+    out: &mut Vec<ToSupervisor>,
+) -> Result<usize, Fatal> {
+    let mut cancelled = 0;
+    for command in heard {
+        match command {
+            Command::Submit(job) => scheduler.submit(*job, out),
+            Command::Cancel(key) => {
+                cancelled += 1;
+                scheduler.cancel(key, engine, out)?;
+            }
+        }
+    }
+    scheduler.admit(engine, out)?;
+    Ok(cancelled)
+}

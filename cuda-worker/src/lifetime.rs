@@ -1,0 +1,103 @@
+//! The engine thread from its start to the end of the process: load, serve, last words.
+
+use std::any::Any;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::mpsc::Receiver;
+use std::time::Duration;
+
+use orcd_shared::error::ErrorCode;
+use orcd_shared::exit;
+use orcd_shared::protocol::message::{LoadRequest, ToSupervisor};
+
+use crate::engine_thread::{self, Command};
+use crate::leave::leave;
+use crate::loading;
+use crate::log;
+use crate::outbox::{Outbox, Status};
+use crate::scheduler::{Fatal, Scheduler};
+use crate::signals::Abandon;
+
+/// How long last words may take to be read.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// The main thread's stack, for C++ that may rely on it; threads of Rust get a quarter.
+const STACK_BYTES: usize = 8 << 20;
+
+/// Starts the engine thread. The engine is built on it and never leaves it.
+///
+/// # Errors
+/// No thread can be started.
+pub fn spawn(
+    request: Box<LoadRequest>,
+    commands: Receiver<Command>,
+    outbox: Outbox,
+    status: Arc<Status>,
+    abandon: Abandon,
+) -> io::Result<()> {
+    let thread = std::thread::Builder::new()
+        .name("engine".into())
+        .stack_size(STACK_BYTES);
+    thread.spawn(move || {
+        let work = || live(&request, &commands, &outbox, &status, &abandon);
+        // Nothing that the panic may have left half-done is used again: the process ends.
+        let end = catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|p| Some(panicked(&*p)));
+        let Some((message, code)) = end else {
+            leave(exit::worker::OK)
+        };
+        outbox.send(message);
+        outbox.flush(LAST_WORDS);
+        leave(code)
+    })?;
+    Ok(())
+}
+
+/// Loads and serves; returns the last message and the exit code, `None` if there is nobody to tell.
+fn live(
+    request: &LoadRequest,
+    commands: &Receiver<Command>,
+    outbox: &Outbox,
+    status: &Status,
+    abandon: &Abandon,
+) -> Option<(ToSupervisor, u8)> {
+    let loaded = loading::load(request, |message| outbox.send(message));
+    let (mut engine, limits) = match loaded {
+        Ok(loaded) => loaded,
+        Err(failure) => {
+            log::line(format_args!("loading failed: {}", failure.message));
+            let (code, message) = (failure.code, failure.message);
+            let message = ToSupervisor::LoadFailed { code, message };
+            return Some((message, exit::worker::LOAD_FAILED));
+        }
+    };
+    let scheduler = Scheduler::new(limits, request.end_tokens.clone());
+    let say = |message| outbox.send(message);
+    let served = engine_thread::serve(&mut engine, scheduler, commands, status, abandon, say);
+    served.err().map(last_words)
+}
+
+fn last_words(fatal: Fatal) -> (ToSupervisor, u8) {
+    log::line(format_args!("{}", fatal.message));
+    (
+        ToSupervisor::Fatal {
+            code: fatal.code,
+            message: fatal.message,
+        },
+        fatal.exit,
+    )
+}
+
+/// The panic's own words are on standard error already, with their place.
+fn panicked(payload: &(dyn Any + Send)) -> (ToSupervisor, u8) {
+    let text = payload.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+    last_words(Fatal {
+        code: ErrorCode::Internal,
+        message: format!(
+            "a bug on the engine thread: {}",
+            text.unwrap_or("no message")
+        ),
+        exit: exit::worker::INTERNAL,
+    })
+}

@@ -1,0 +1,162 @@
+//! The socket to the supervisor: connecting, and messages off it.
+
+use std::io::{self, Read};
+use std::path::Path;
+use std::sync::Arc;
+
+use interprocess::local_socket::traits::Stream as _;
+use interprocess::local_socket::{GenericFilePath, Stream, ToFsName as _};
+use orcd_shared::protocol::frame::{self, FrameError};
+use serde::de::DeserializeOwned;
+
+/// What a reader asks of the socket at once.
+const READ_BYTES: usize = 16 << 10;
+
+/// Why no message came.
+#[derive(Debug, thiserror::Error)]
+pub enum LinkError {
+    /// Bytes that are no message.
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    /// The socket failed.
+    #[error("the socket failed: {0}")]
+    Io(#[from] io::Error),
+}
+
+/// Connects to the supervisor. Reading and writing work through `&Stream`, from one thread each.
+///
+/// # Errors
+/// Nobody listens there.
+pub fn connect(path: &Path) -> io::Result<Arc<Stream>> {
+    Ok(Arc::new(Stream::connect(
+        path.to_fs_name::<GenericFilePath>()?,
+    )?))
+}
+
+/// Cuts a stream of bytes into messages.
+#[derive(Debug)]
+pub struct FrameReader<R> {
+    source: R,
+    /// Bytes read and not yet taken; grows only with bytes that have come.
+    buffer: Vec<u8>,
+    /// Bytes of `buffer` that belong to messages already given out.
+    taken: usize,
+}
+
+impl<R: Read> FrameReader<R> {
+    /// A reader at the beginning of a frame.
+    pub fn new(source: R) -> Self {
+        Self {
+            source,
+            buffer: Vec::new(),
+            taken: 0,
+        }
+    }
+
+    /// Waits for the next message; `None` at the end of the stream, also in the middle of a frame:
+    /// a peer that dies while it writes is gone like any other.
+    ///
+    /// # Errors
+    /// The stream can't be read any further.
+    pub fn message<M: DeserializeOwned>(&mut self) -> Result<Option<M>, LinkError> {
+        loop {
+            if let Some((message, bytes)) = frame::decode(&self.buffer[self.taken..])? {
+                self.taken += bytes;
+                return Ok(Some(message));
+            }
+            self.buffer.drain(..self.taken);
+            self.taken = 0;
+            if self.buffer.is_empty() {
+                // A long prompt must not pin its megabytes for the life of the process.
+                self.buffer.shrink_to(READ_BYTES);
+            }
+            if !self.read_more()? {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Appends what has come; false at the end of the stream.
+    fn read_more(&mut self) -> io::Result<bool> {
+        let before = self.buffer.len();
+        self.buffer.resize(before + READ_BYTES, 0);
+        let read = loop {
+            match self.source.read(&mut self.buffer[before..]) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                // What a process leaves unread when it dies resets the connection.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => break Ok(0),
+                other => break other,
+            }
+        };
+        self.buffer
+            .truncate(before + read.as_ref().copied().unwrap_or(0));
+        Ok(read? > 0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use orcd_shared::job::JobKey;
+    use orcd_shared::protocol::message::ToWorker;
+
+    use super::*;
+
+    /// Gives `step` bytes at a time.
+    struct Trickle<'a>(&'a [u8], usize);
+
+    impl Read for Trickle<'_> {
+        fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+            let n = self.1.min(self.0.len()).min(into.len());
+            into[..n].copy_from_slice(&self.0[..n]);
+            self.0 = &self.0[n..];
+            Ok(n)
+        }
+    }
+
+    #[test]
+    fn messages_come_out_however_the_bytes_arrive() {
+        let sent: Vec<ToWorker> = (0..50)
+            .map(|n| ToWorker::Cancel(JobKey(n * 1000)))
+            .collect();
+        let mut bytes = Vec::new();
+        sent.iter()
+            .for_each(|m| frame::encode(m, &mut bytes).unwrap());
+        for step in [1, 3, 7, 100, READ_BYTES] {
+            let mut reader = FrameReader::new(Trickle(&bytes, step));
+            for message in &sent {
+                assert_eq!(
+                    reader.message::<ToWorker>().unwrap().as_ref(),
+                    Some(message)
+                );
+            }
+            assert_eq!(reader.message::<ToWorker>().unwrap(), None);
+        }
+    }
+
+    #[test]
+    fn stream_that_ends_inside_a_frame_has_ended() {
+        let mut bytes = Vec::new();
+        frame::encode(&ToWorker::Shutdown, &mut bytes).unwrap();
+        let mut reader = FrameReader::new(&bytes[..bytes.len() - 1]);
+        assert_eq!(reader.message::<ToWorker>().unwrap(), None);
+    }
+
+    #[test]
+    fn announced_size_is_not_allocated_before_it_comes() {
+        let frame = [
+            &(frame::MAX_FRAME_BYTES as u32).to_le_bytes()[..],
+            &[2; 100],
+        ]
+        .concat();
+        let mut reader = FrameReader::new(&frame[..]);
+        assert_eq!(reader.message::<ToWorker>().unwrap(), None);
+        assert!(reader.buffer.capacity() < 4 * READ_BYTES);
+
+        let mut reader = FrameReader::new(&[0xff; 8][..]);
+        let error = reader.message::<ToWorker>().unwrap_err();
+        assert!(matches!(
+            error,
+            LinkError::Frame(FrameError::TooLong { .. })
+        ));
+    }
+}

@@ -1,0 +1,260 @@
+//! From the load request to an engine that serves, with the messages about it. Runs on the engine
+//! thread.
+
+use std::fmt::Display;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::time::Instant;
+
+use orcd_shared::error::ErrorCode;
+use orcd_shared::gguf::GgufFile;
+use orcd_shared::protocol::message::{Device, LoadRequest, LoadSource, ToSupervisor, WorkerInfo};
+
+use crate::descriptors::DescriptorChannel;
+use crate::engine::{Backend, Engine, EngineOptions};
+use crate::loader::{self, LoadError, Loaded};
+use crate::scheduler::Limits;
+use crate::scheduler::step_engine::EngineError;
+use crate::weights_plan::{self, ModelPlan};
+use crate::{log, sizing};
+
+/// Why there is no engine, as the supervisor passes it on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct LoadFailure {
+    /// `MODEL_LOAD_FAILED`, `INSUFFICIENT_VRAM` or `CUDA_ERROR`.
+    pub(crate) code: ErrorCode,
+    /// What failed, with which value, and what to do.
+    pub(crate) message: String,
+}
+
+impl LoadFailure {
+    /// Something about the model file or the request.
+    fn model(path: &str, error: impl Display) -> Self {
+        let mut message = error.to_string();
+        if !message.contains(path) {
+            message = format!("{path}: {message}");
+        }
+        Self {
+            code: ErrorCode::ModelLoadFailed,
+            message,
+        }
+    }
+
+    /// Something the engine said, in `request`'s terms.
+    fn engine(request: &LoadRequest, error: &EngineError) -> Self {
+        let code = match error {
+            EngineError::Invalid(_) => ErrorCode::ModelLoadFailed,
+            EngineError::OutOfMemory(_) => ErrorCode::InsufficientVram,
+            EngineError::Device(_) => ErrorCode::CudaError,
+        };
+        Self {
+            code,
+            message: format!("{} on {}: {error}", request.model_path, request.device),
+        }
+    }
+}
+
+/// Loads what `request` asks for and says so: progress, then Ready. The weights' descriptor goes
+/// out before Ready if this process made the image.
+///
+/// # Errors
+/// There is no engine, for the reason given.
+pub(crate) fn load(
+    request: &LoadRequest,
+    mut say: impl FnMut(ToSupervisor),
+) -> Result<(Engine, Limits), LoadFailure> {
+    let began = Instant::now();
+    let channel = DescriptorChannel::on_stdin();
+    let held = request
+        .weights
+        .as_ref()
+        .and_then(|m| Some((m, receive(channel.as_ref())?)));
+
+    let backend = backend(request.device)?;
+    let path = &request.model_path;
+    let engine_failed = |error| LoadFailure::engine(request, &error);
+    let file = GgufFile::open(Path::new(path)).map_err(|e| LoadFailure::model(path, e))?;
+    let plan = weights_plan::plan(file.header()).map_err(|e| LoadFailure::model(path, e))?;
+    let failed = |error| match error {
+        LoadError::Engine(error) => LoadFailure::engine(request, &error),
+        other => LoadFailure::model(path, other),
+    };
+    let present = match &held {
+        Some((manifest, _)) => {
+            loader::manifest(&backend, &file, &plan).map_err(failed)? == **manifest
+        }
+        None => false,
+    };
+    let options = fitting(request, &backend, &plan, present)?;
+
+    let mut told = None;
+    let loaded = loader::attach_or_load(&backend, &file, &plan, held, |percent| {
+        for percent in sizing::milestones(told, percent) {
+            say(ToSupervisor::LoadProgress { percent });
+            told = Some(percent);
+        }
+    });
+    let Loaded {
+        weights,
+        source,
+        manifest,
+    } = loaded.map_err(failed)?;
+    let engine = backend
+        .engine(&plan, weights, &options)
+        .map_err(engine_failed)?;
+    let shared = match (source, channel) {
+        (LoadSource::Handle, _) => true,
+        (LoadSource::File, Some(channel)) => hand_over(&engine, &channel),
+        (LoadSource::File, None) => false,
+    };
+
+    let device = backend.info().map_err(engine_failed)?;
+    let load_ms = u32::try_from(began.elapsed().as_millis()).unwrap_or(u32::MAX);
+    log::line(format_args!(
+        "{} on {}: {} sequences of {} tokens, ready after {load_ms} ms from the {}",
+        plan.quant_kind,
+        device.name,
+        options.slots,
+        options.context,
+        if source == LoadSource::File {
+            "file"
+        } else {
+            "image held by the supervisor"
+        },
+    ));
+    say(ToSupervisor::Ready(Box::new(WorkerInfo {
+        device_name: device.name,
+        compute_capability: device.compute,
+        runtime_version: device.runtime_version,
+        memory_used: engine.memory_bytes(),
+        memory_total: device.memory_total,
+        resident: engine.resident(),
+        context: options.context,
+        parallel: options.slots,
+        vocab_size: plan.shape.vocab,
+        quant_kind: plan.quant_kind,
+        load_source: source,
+        load_ms,
+        weights: shared.then_some(manifest),
+    })));
+    let limits = Limits {
+        slots: options.slots,
+        context: options.context,
+        vocab_size: plan.shape.vocab,
+        max_batch_tokens: options.max_batch_tokens,
+    };
+    Ok((engine, limits))
+}
+
+/// Never another device than the one asked for.
+fn backend(device: Device) -> Result<Backend, LoadFailure> {
+    let (made, code) = match device {
+        Device::Cpu => (Backend::cpu(), ErrorCode::ModelLoadFailed),
+        Device::Cuda(ordinal) => (Backend::cuda(ordinal), ErrorCode::CudaError),
+    };
+    made.map_err(|error| LoadFailure {
+        code,
+        message: format!("{device}: {error}"),
+    })
+}
+
+/// The descriptor that was announced; without it the file is read.
+fn receive(channel: Option<&DescriptorChannel>) -> Option<OwnedFd> {
+    match channel?.receive() {
+        Ok(fd) => Some(fd),
+        Err(error) => {
+            log::line(format_args!(
+                "held weights were announced but did not come: {error}"
+            ));
+            None
+        }
+    }
+}
+
+/// The largest engine that fits the memory there is, before anything is taken. An image that is
+/// `present` is in memory already.
+fn fitting(
+    request: &LoadRequest,
+    backend: &Backend,
+    plan: &ModelPlan,
+    present: bool,
+) -> Result<EngineOptions, LoadFailure> {
+    let path = &request.model_path;
+    let engine_failed = |error| LoadFailure::engine(request, &error);
+    let candidates = sizing::candidates(request, plan.context_length)
+        .map_err(|message| LoadFailure::model(path, message))?;
+    let info = backend.info().map_err(engine_failed)?;
+    let free = free_bytes(request.device, info.memory_free);
+    let mut least = u64::MAX;
+    for options in candidates {
+        let all = backend
+            .required_bytes(plan, &options)
+            .map_err(engine_failed)?;
+        let needed = if present {
+            all.saturating_sub(plan.image_bytes)
+        } else {
+            all
+        };
+        if needed <= free {
+            return Ok(options);
+        }
+        least = needed;
+    }
+    let message = format!(
+        "{path} needs {} MiB, {} MiB free on {} ({}); try a shorter --context or a smaller \
+         --parallel ({least} of {free} bytes)",
+        least >> 20,
+        free >> 20,
+        request.device,
+        info.name
+    );
+    Err(LoadFailure {
+        code: ErrorCode::InsufficientVram,
+        message,
+    })
+}
+
+/// Memory that can be had. On the CPU that is more than what is unused: the kernel gives its caches
+/// back, this model file among them.
+fn free_bytes(device: Device, unused: u64) -> u64 {
+    if device != Device::Cpu {
+        return unused;
+    }
+    let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    available(&meminfo).unwrap_or(unused).max(unused)
+}
+
+/// `MemAvailable` of `/proc/meminfo`, bytes.
+fn available(meminfo: &str) -> Option<u64> {
+    let line = meminfo
+        .lines()
+        .find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let kib: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
+    kib.checked_mul(1024)
+}
+
+/// Gives the supervisor a descriptor of the image; false if it did not go out, and then Ready must
+/// not speak of it.
+fn hand_over(engine: &Engine, channel: &DescriptorChannel) -> bool {
+    use std::os::fd::AsFd as _;
+    let sent = engine.share_weights().map_err(|e| e.to_string());
+    let sent = sent.and_then(|fd| channel.send(fd.as_fd()).map_err(|e| e.to_string()));
+    if let Err(error) = &sent {
+        log::line(format_args!(
+            "the weights can't outlive this process: {error}"
+        ));
+    }
+    sent.is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::available;
+
+    #[test]
+    fn available_memory_is_read_in_bytes() {
+        let text = "MemTotal:  2000 kB\nMemFree:   10 kB\nMemAvailable:    1500 kB\n";
+        assert_eq!(available(text), Some(1500 * 1024));
+        assert_eq!(available("MemTotal: 1 kB\n"), None);
+    }
+}

@@ -1,0 +1,185 @@
+//! Single operations of the CPU backend, for tests that compare them with their own reference.
+
+use orcd_shared::gguf::TensorType;
+use orcd_shared::sampling::SamplingParams;
+
+use crate::ffi::probe as ffi;
+
+/// A form of the matrix product.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Form {
+    /// Tiles in plain C++.
+    Portable = 0,
+    /// Tiles with AVX2.
+    Avx2 = 1,
+    /// Tiles with AVX-512 VNNI.
+    Avx512 = 2,
+    /// Row by row, written as plainly as the contract.
+    Reference = 3,
+    /// Activations that are not quantised.
+    FloatActivations = 4,
+}
+
+impl Form {
+    /// Those of [`Form`] that compute with quantised activations, as far as this machine can.
+    #[must_use]
+    pub fn exact() -> Vec<Self> {
+        let all = [Self::Reference, Self::Portable, Self::Avx2, Self::Avx512];
+        all.into_iter().filter(|form| ffi::has_form(*form as u32)).collect()
+    }
+}
+
+/// A matrix as the file stores it.
+#[derive(Debug, Clone)]
+pub struct Matrix {
+    /// How.
+    pub ty: TensorType,
+    /// Outputs.
+    pub rows: u32,
+    /// Inputs.
+    pub cols: u32,
+    /// (`rows`, row bytes)
+    pub raw: Vec<u8>,
+}
+
+impl Matrix {
+    fn assert_whole(&self) {
+        let row = u64::from(self.cols) / self.ty.block_len() * self.ty.block_bytes();
+        assert_eq!(u64::from(self.cols) % self.ty.block_len(), 0, "whole blocks");
+        assert_eq!(self.raw.len() as u64, u64::from(self.rows) * row, "whole rows");
+    }
+}
+
+/// y (n, rows) = w · x (n, cols), or y ⊕ w · x.
+///
+/// # Panics
+/// If the sizes don't fit each other.
+pub fn product(form: Form, w: &Matrix, x: &[f32], add: bool, threads: u32, y: &mut [f32]) {
+    w.assert_whole();
+    assert_eq!(x.len() % w.cols as usize, 0, "whole rows of x");
+    assert_eq!(y.len(), x.len() / w.cols as usize * w.rows as usize, "a y for each row");
+    let Matrix { ty, rows, cols, raw } = w;
+    ffi::product(form as u32, ty.id(), *rows, *cols, raw, x, add, threads, y);
+}
+
+/// All values of a matrix.
+///
+/// # Panics
+/// If its bytes are not whole.
+#[must_use]
+pub fn dequantise(w: &Matrix) -> Vec<f32> {
+    w.assert_whole();
+    let mut out = vec![f32::NAN; (w.rows * w.cols) as usize];
+    ffi::dequantise(w.ty.id(), &w.raw, &mut out);
+    out
+}
+
+/// A row in int8 blocks: values, scales, sums.
+///
+/// # Panics
+/// If its length is no multiple of 32.
+#[must_use]
+pub fn quantise(x: &[f32]) -> (Vec<i8>, Vec<f32>, Vec<i32>) {
+    assert_eq!(x.len() % 32, 0, "whole blocks");
+    let blocks = x.len() / 32;
+    let mut out = (vec![77; x.len()], vec![f32::NAN; blocks], vec![77; blocks]);
+    ffi::quantise(x, &mut out.0, &mut out.1, &mut out.2);
+    out
+}
+
+/// One row.
+///
+/// # Panics
+/// If the lengths differ.
+#[must_use]
+pub fn rmsnorm(x: &[f32], weight: &[f32], eps: f32) -> Vec<f32> {
+    assert_eq!(x.len(), weight.len(), "a weight for each");
+    let mut out = vec![f32::NAN; x.len()];
+    ffi::rmsnorm(x, weight, eps, &mut out);
+    out
+}
+
+/// One row.
+///
+/// # Panics
+/// If the lengths differ.
+#[must_use]
+pub fn swiglu(gate: &[f32], up: &[f32]) -> Vec<f32> {
+    assert_eq!(gate.len(), up.len(), "an up for each gate");
+    let mut out = vec![f32::NAN; gate.len()];
+    ffi::swiglu(gate, up, &mut out);
+    out
+}
+
+/// `exp2`, `log`, `sigmoid`, or `gumbel` of the random words that are the bits of `x`.
+///
+/// # Panics
+/// For any other name.
+#[must_use]
+pub fn function(name: &str, x: &[f32]) -> Vec<f32> {
+    let mut y = vec![f32::NAN; x.len()];
+    assert!(ffi::function(name, x, &mut y).is_ok(), "no function {name}");
+    y
+}
+
+/// Binary16 of each value, as bits.
+#[must_use]
+pub fn to_f16(x: &[f32]) -> Vec<u16> {
+    let mut y = vec![0; x.len()];
+    ffi::to_f16(x, &mut y);
+    y
+}
+
+/// The value of a binary16.
+#[must_use]
+pub fn from_f16(h: u16) -> f32 {
+    ffi::from_f16(h)
+}
+
+/// Heads and rotation of an attention.
+#[derive(Debug, Clone)]
+pub struct Heads {
+    /// Query heads.
+    pub q: u32,
+    /// Key and value heads.
+    pub kv: u32,
+    /// Elements of a head.
+    pub dim: u32,
+    /// Pairs (2i, 2i + 1).
+    pub interleaved: bool,
+    /// Base of the rotation frequencies.
+    pub base: f64,
+    /// Their divisors; empty for none.
+    pub factors: Vec<f32>,
+}
+
+/// Attention of the rows at positions 0 .. n of one sequence; q and k come back rotated.
+///
+/// # Panics
+/// If the sizes don't fit each other.
+#[must_use]
+pub fn attend(heads: &Heads, q: &mut [f32], k: &mut [f32], v: &mut [f32]) -> Vec<f32> {
+    let n = q.len() / (heads.q * heads.dim) as usize;
+    assert_eq!(q.len(), n * (heads.q * heads.dim) as usize, "whole rows of q");
+    assert_eq!(k.len(), n * (heads.kv * heads.dim) as usize, "as many rows of k");
+    assert_eq!(v.len(), k.len(), "as many rows of v");
+    let factors = heads.factors.len();
+    assert!(factors == 0 || factors == heads.dim as usize / 2, "a factor for each pair");
+    let mut out = vec![f32::NAN; q.len()];
+    let Heads { q: n_q, kv, dim, interleaved, base, ref factors } = *heads;
+    ffi::attend(n_q, kv, dim, interleaved, base, factors, q, k, v, &mut out);
+    out
+}
+
+/// The token drawn at `position`, with `seen` the tokens before it.
+///
+/// # Panics
+/// If a seen token has no logit.
+#[must_use]
+pub fn draw(logits: &[f32], seen: &[u32], position: u32, s: &SamplingParams) -> u32 {
+    assert!(seen.iter().all(|token| (*token as usize) < logits.len()), "tokens of the vocabulary");
+    let SamplingParams { temperature, top_p, top_k, min_p, repetition_penalty, seed } = *s;
+    let penalty = repetition_penalty;
+    ffi::draw(logits, seen, position, temperature, top_p, top_k, min_p, penalty, seed)
+}

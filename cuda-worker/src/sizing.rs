@@ -1,0 +1,136 @@
+//! How large an engine is made. Pure.
+
+use orcd_shared::protocol::message::{Device, LoadRequest};
+
+use crate::engine::EngineOptions;
+
+/// Sequences at once unless asked for, and most tokens in one step. A step of the GPU takes hardly
+/// longer for many tokens than for one; a processor's takes that many times as long, so that more
+/// at once would only make each stream slower.
+fn defaults(device: Device) -> (u32, u32) {
+    match device {
+        Device::Cpu => (4, 64),
+        Device::Cuda(_) => (32, 512),
+    }
+}
+
+/// The engine to make for `request`, best first: as asked for, or with fewer sequences for want of
+/// memory if their number is left to this worker. `trained` is the model's own context.
+///
+/// # Errors
+/// A request that this model can't honour.
+pub fn candidates(request: &LoadRequest, trained: u32) -> Result<Vec<EngineOptions>, String> {
+    let context = request.context.unwrap_or(trained);
+    if context == 0 || context > trained {
+        return Err(format!(
+            "context {context} is not in 1..={trained}, what the model was made for; give another \
+             --context or none"
+        ));
+    }
+    let (slots, batch) = defaults(request.device);
+    let slots = match request.parallel {
+        Some(0) => return Err("parallel is 0; give --parallel 1 or more".into()),
+        Some(slots) => vec![slots],
+        None => std::iter::successors(Some(slots), |&s| (s > 1).then_some(s / 2)).collect(),
+    };
+    let options = slots.into_iter().map(|slots| EngineOptions {
+        slots,
+        context,
+        max_batch_tokens: batch.max(slots),
+        threads: request.threads.unwrap_or(0),
+        kv_limit_tokens: request.kv_limit_tokens.unwrap_or(0),
+        float_activations: false,
+        keep_logits: false,
+    });
+    Ok(options.collect())
+}
+
+/// The percentages to tell when `now` is reached after `told`, so that each quarter is told even if
+/// the loader jumps over it.
+pub fn milestones(told: Option<u8>, now: u8) -> impl Iterator<Item = u8> {
+    let passed = move |&p: &u8| told.is_none_or(|told| p > told) && p < now;
+    let last = told.is_none_or(|told| now > told).then_some(now);
+    [0, 25, 50, 75].into_iter().filter(passed).chain(last)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request() -> LoadRequest {
+        LoadRequest {
+            model_path: String::new(),
+            device: Device::Cpu,
+            context: None,
+            parallel: None,
+            threads: None,
+            kv_limit_tokens: None,
+            end_tokens: Vec::new(),
+            weights: None,
+        }
+    }
+
+    #[test]
+    fn number_of_sequences_is_halved_only_if_nobody_asked_for_it() {
+        let slots = |parallel| {
+            let found = candidates(
+                &LoadRequest {
+                    parallel,
+                    ..request()
+                },
+                100,
+            )
+            .unwrap();
+            found.iter().map(|o| o.slots).collect::<Vec<_>>()
+        };
+        assert_eq!(slots(None), [4, 2, 1]);
+        assert_eq!(slots(Some(7)), [7]);
+    }
+
+    #[test]
+    fn a_step_holds_at_least_one_token_of_each_sequence() {
+        let request = LoadRequest {
+            parallel: Some(1000),
+            ..request()
+        };
+        assert_eq!(candidates(&request, 100).unwrap()[0].max_batch_tokens, 1000);
+    }
+
+    #[test]
+    fn context_is_the_models_own_or_a_shorter_one() {
+        let context = |context| {
+            candidates(
+                &LoadRequest {
+                    context,
+                    ..request()
+                },
+                100,
+            )
+            .map(|found| found[0].context)
+        };
+        assert_eq!((context(None), context(Some(60))), (Ok(100), Ok(60)));
+        assert!(context(Some(101)).unwrap_err().contains("101"));
+        assert!(context(Some(0)).is_err());
+        assert!(
+            candidates(
+                &LoadRequest {
+                    parallel: Some(0),
+                    ..request()
+                },
+                100
+            )
+            .is_err()
+        );
+    }
+
+    #[test]
+    fn every_quarter_is_told_once() {
+        let of = |told, now| milestones(told, now).collect::<Vec<_>>();
+        assert_eq!(of(None, 0), [0]);
+        assert_eq!(of(None, 100), [0, 25, 50, 75, 100]);
+        assert_eq!(of(Some(0), 60), [25, 50, 60]);
+        assert_eq!(of(Some(25), 26), [26]);
+        assert_eq!(of(Some(26), 26), [0; 0]);
+        assert_eq!(of(Some(74), 75), [75]);
+    }
+}

@@ -1,0 +1,180 @@
+use std::time::{Duration, Instant};
+
+use orcd_shared::error::ErrorCode;
+use orcd_shared::job::{Finish, JobKey};
+use orcd_shared::protocol::message::{HEARTBEAT_MS, LoadRequest, ToSupervisor, ToWorker};
+
+use crate::model;
+use crate::supervisor::{Worker, job, load};
+
+#[test]
+fn jobs_beyond_the_slots_say_the_same_as_alone() {
+    let (mut worker, info) = Worker::ready(load(&model::tiny()));
+    let jobs: Vec<_> = (1..=7).map(|key| job(key, 10 * key as u32, 20)).collect();
+    assert!(jobs.len() > info.parallel as usize);
+    let together = worker.run(&jobs);
+    for job in &jobs {
+        let alone = worker.run(std::slice::from_ref(job));
+        assert_eq!(alone[&job.key.0], together[&job.key.0], "job {}", job.key);
+        assert_eq!(alone[&job.key.0].1, Finish::MaxTokens);
+    }
+}
+
+#[test]
+fn replay_continues_with_the_last_token_sent() {
+    let (mut worker, _) = Worker::ready(load(&model::tiny()));
+    let whole = job(5, 70, 24);
+    let (ids, _) = worker.run(std::slice::from_ref(&whole)).remove(&5).unwrap();
+    for sent in [1, 2, 13, 24] {
+        let mut replay = whole.clone();
+        replay.emitted = ids[..sent].to_vec();
+        worker.submit(replay);
+        let mut first = None;
+        let mut rest = Vec::new();
+        while rest.len() < ids.len() - sent + 1 {
+            let Some(ToSupervisor::Step(report)) = worker.hear() else {
+                panic!("no step")
+            };
+            for token in report.tokens {
+                first.get_or_insert(token.index as usize);
+                rest.push(token.id);
+            }
+        }
+        assert_eq!(first, Some(sent - 1));
+        assert_eq!(rest, ids[sent - 1..], "after {sent} tokens");
+    }
+}
+
+#[test]
+fn end_token_of_the_load_request_ends_a_job() {
+    let (mut worker, _) = Worker::ready(load(&model::tiny()));
+    let (ids, _) = worker.run(&[job(1, 8, 20)]).remove(&1).unwrap();
+    let last = ids[9];
+    let first = ids.iter().position(|&id| id == last).unwrap();
+    drop(worker);
+    let request = LoadRequest {
+        end_tokens: vec![last],
+        ..load(&model::tiny())
+    };
+    let (mut worker, _) = Worker::ready(request);
+    let ended = worker.run(&[job(1, 8, 20)]);
+    assert_eq!(ended[&1], (ids[..=first].to_vec(), Finish::Eos));
+}
+
+#[test]
+fn context_that_is_full_ends_a_job() {
+    let request = LoadRequest {
+        context: Some(40),
+        ..load(&model::tiny())
+    };
+    let (mut worker, _) = Worker::ready(request);
+    let ended = worker.run(&[job(1, 30, 1000)]);
+    assert_eq!((ended[&1].0.len(), ended[&1].1), (10, Finish::ContextFull));
+}
+
+#[test]
+fn running_waiting_and_unknown_jobs_are_cancelled_and_others_go_on() {
+    let request = LoadRequest {
+        parallel: Some(2),
+        ..load(&model::slow())
+    };
+    let (mut worker, _) = Worker::ready(request);
+    let bystander = job(2, 5, 30);
+    for job in [job(1, 5, 400), bystander.clone(), job(3, 5, 400)] {
+        worker.submit(job);
+    }
+    let Some(ToSupervisor::Step(_)) = worker.hear() else {
+        panic!("no step")
+    };
+    [1, 3, 99]
+        .into_iter()
+        .for_each(|key| worker.say(&ToWorker::Cancel(JobKey(key))));
+    let mut cancelled = Vec::new();
+    let mut ids = Vec::new();
+    while ids.len() < 30 {
+        match worker.hear().unwrap() {
+            ToSupervisor::Cancelled(key) => cancelled.push(key.0),
+            ToSupervisor::Step(report) => {
+                for token in report.tokens {
+                    assert!(!cancelled.contains(&token.key.0), "token after Cancelled");
+                    ids.extend((token.key == bystander.key).then_some(token.id));
+                }
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(cancelled, [1, 3, 99]);
+    assert_eq!(worker.run(std::slice::from_ref(&bystander))[&2].0, ids);
+}
+
+#[test]
+fn job_without_kv_memory_fails_alone() {
+    let request = LoadRequest {
+        kv_limit_tokens: Some(200),
+        ..load(&model::tiny())
+    };
+    let (mut worker, info) = Worker::ready(request);
+    assert!(info.context >= 200);
+    worker.submit(job(1, 10, 100));
+    worker.submit(job(2, 10, 180));
+    worker.submit(job(3, 10, 50));
+    let mut failed = Vec::new();
+    let mut ended = Vec::new();
+    while failed.len() + ended.len() < 3 {
+        match worker.hear().unwrap() {
+            ToSupervisor::JobFailed { key, code, .. } => failed.push((key.0, code)),
+            ToSupervisor::Step(report) => {
+                let last = report.tokens.iter().filter(|t| t.finish.is_some());
+                ended.extend(last.map(|t| t.key.0));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    ended.sort_unstable();
+    assert_eq!((failed, ended), (vec![(2, ErrorCode::VramOom)], vec![1, 3]));
+}
+
+#[test]
+fn bad_job_is_refused_and_the_worker_stays() {
+    let (mut worker, info) = Worker::ready(load(&model::tiny()));
+    let mut bad = job(1, 4, 4);
+    bad.prompt[2] = info.vocab_size;
+    worker.submit(bad);
+    let Some(ToSupervisor::JobFailed { key, code, .. }) = worker.hear() else {
+        panic!()
+    };
+    assert_eq!((key, code), (JobKey(1), ErrorCode::Internal));
+    assert_eq!(worker.run(&[job(2, 4, 4)]).len(), 1);
+}
+
+#[test]
+fn heartbeats_come_while_idle_and_while_working_and_count_steps() {
+    let (mut worker, _) = Worker::ready(load(&model::slow()));
+    let mut beats = Vec::new();
+    for phase in 0..2 {
+        if phase == 1 {
+            worker.submit(job(1, 5, 400));
+        }
+        let began = Instant::now();
+        while began.elapsed() < Duration::from_millis(4 * HEARTBEAT_MS) {
+            if let ToSupervisor::Heartbeat { steps, running, .. } = worker.hear_any().unwrap() {
+                beats.push((phase, Instant::now(), steps, running));
+            }
+        }
+    }
+    let of = |p: i32| beats.iter().filter(move |b| b.0 == p).collect::<Vec<_>>();
+    for phase in [of(0), of(1)] {
+        assert!(phase.len() >= 4, "{phase:?}");
+        for pair in phase.windows(2) {
+            // Twice the promise: this machine runs other tests too.
+            let pause = pair[1].1 - pair[0].1;
+            assert!(pause < Duration::from_millis(2 * HEARTBEAT_MS), "{pause:?}");
+        }
+    }
+    assert!(of(0).iter().all(|b| (b.2, b.3) == (0, 0)));
+    let working = of(1);
+    assert!(
+        working.last().unwrap().2 > 0 && working.last().unwrap().3 == 1,
+        "{working:?}"
+    );
+}

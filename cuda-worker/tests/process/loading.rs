@@ -1,0 +1,152 @@
+use std::os::fd::AsFd as _;
+use std::path::Path;
+
+use orcd_shared::error::ErrorCode;
+use orcd_shared::exit::worker::LOAD_FAILED;
+use orcd_shared::protocol::message::{Device, LoadRequest, LoadSource, ToSupervisor, ToWorker};
+
+use crate::model;
+use crate::supervisor::{Worker, job, load};
+
+/// The reason a worker gives for not loading; checks that it ends with the code for it.
+fn failure(request: LoadRequest) -> (ErrorCode, String) {
+    let mut worker = Worker::greeted();
+    worker.say(&ToWorker::Load(Box::new(request)));
+    let reason = loop {
+        match worker.hear().expect("it ended without a reason") {
+            ToSupervisor::LoadProgress { .. } => {}
+            ToSupervisor::LoadFailed { code, message } => break (code, message),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(worker.exit(), i32::from(LOAD_FAILED));
+    reason
+}
+
+#[test]
+fn progress_rises_over_the_quarters_to_ready() {
+    let mut worker = Worker::greeted();
+    worker.say(&ToWorker::Load(Box::new(load(&model::tiny()))));
+    let (info, percents) = worker.await_ready();
+    assert!(percents.is_sorted_by(|a, b| a < b), "{percents:?}");
+    for quarter in [0, 25, 50, 75, 100] {
+        assert!(percents.contains(&quarter), "{percents:?}");
+    }
+    assert_eq!(info.load_source, LoadSource::File);
+    assert_eq!(info.parallel, 3);
+    assert!(!info.resident, "the CPU's memory is no device memory");
+    assert!(
+        info.vocab_size > 256 && info.context > 0 && info.memory_used > 0,
+        "{info:?}"
+    );
+    assert!(info.compute_capability.is_none() && info.runtime_version.is_none());
+}
+
+#[test]
+fn context_and_slots_are_as_asked_for() {
+    let (_worker, info) = Worker::ready(LoadRequest {
+        context: Some(100),
+        parallel: Some(2),
+        ..load(&model::tiny())
+    });
+    assert_eq!((info.context, info.parallel), (100, 2));
+}
+
+#[test]
+fn missing_file_is_named() {
+    let (code, message) = failure(load(Path::new("/nowhere/model.gguf")));
+    assert_eq!(code, ErrorCode::ModelLoadFailed);
+    assert!(message.contains("/nowhere/model.gguf"), "{message}");
+}
+
+#[test]
+fn file_that_is_no_model_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("garbage.gguf");
+    std::fs::write(&path, [7; 5000]).unwrap();
+    let (code, message) = failure(load(&path));
+    assert_eq!(code, ErrorCode::ModelLoadFailed);
+    assert!(message.contains("garbage.gguf"), "{message}");
+}
+
+#[test]
+fn truncated_model_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("short.gguf");
+    let whole = std::fs::read(model::tiny()).unwrap();
+    std::fs::write(&path, &whole[..whole.len() / 2]).unwrap();
+    let (code, message) = failure(load(&path));
+    assert_eq!(code, ErrorCode::ModelLoadFailed);
+    assert!(message.contains("short.gguf"), "{message}");
+}
+
+#[test]
+#[cfg(not(feature = "cuda"))]
+fn cuda_device_in_a_build_without_cuda_is_no_cpu_run() {
+    let (code, message) = failure(LoadRequest {
+        device: Device::Cuda(0),
+        ..load(&model::tiny())
+    });
+    assert_eq!(code, ErrorCode::CudaError);
+    assert!(
+        message.contains("cuda:0") && message.contains("no CUDA backend"),
+        "{message}"
+    );
+}
+
+#[test]
+fn second_process_attaches_to_the_weights_of_the_first_after_its_death() {
+    let request = load(&model::tiny());
+    let jobs = [job(1, 20, 15), job(2, 3, 15)];
+    let (mut first, info) = Worker::ready(request.clone());
+    let manifest = info.weights.expect("the image can't be shared");
+    let held = first.descriptors.receive().unwrap();
+    let said = first.run(&jobs);
+    drop(first);
+
+    let mut second = Worker::greeted();
+    second.descriptors.send(held.as_fd()).unwrap();
+    let request = LoadRequest {
+        weights: Some(manifest.clone()),
+        ..request
+    };
+    second.say(&ToWorker::Load(Box::new(request)));
+    let (info, percents) = second.await_ready();
+    assert_eq!(info.load_source, LoadSource::Handle);
+    assert_eq!(info.weights, Some(manifest));
+    assert_eq!(percents.last(), Some(&100));
+    assert_eq!(second.run(&jobs), said);
+    assert!(
+        second.descriptors.receive().is_err(),
+        "the supervisor holds it already"
+    );
+}
+
+#[test]
+fn image_of_another_model_or_a_missing_descriptor_is_loaded_from_the_file() {
+    let (first, info) = Worker::ready(load(&model::tiny()));
+    let mut manifest = info.weights.unwrap();
+    let held = first.descriptors.receive().unwrap();
+
+    let mut second = Worker::greeted();
+    let request = LoadRequest {
+        weights: Some(manifest.clone()),
+        ..load(&model::tiny())
+    };
+    second.say(&ToWorker::Load(Box::new(request)));
+    let (info, _) = second.await_ready();
+    assert_eq!(info.load_source, LoadSource::File, "no descriptor came");
+
+    manifest.model.modified_ns += 1;
+    let mut third = Worker::greeted();
+    third.descriptors.send(held.as_fd()).unwrap();
+    let request = LoadRequest {
+        weights: Some(manifest.clone()),
+        ..load(&model::tiny())
+    };
+    third.say(&ToWorker::Load(Box::new(request)));
+    let (info, _) = third.await_ready();
+    assert_eq!(info.load_source, LoadSource::File, "another file");
+    assert_ne!(info.weights, Some(manifest));
+    third.descriptors.receive().unwrap();
+}

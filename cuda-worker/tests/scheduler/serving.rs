@@ -1,0 +1,140 @@
+//! The loop around the scheduler: when commands are heard and answers are said.
+
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use cuda_worker::engine_thread::{self, Command};
+use cuda_worker::outbox::Status;
+use cuda_worker::scheduler::step_engine::{Chunk, EngineError, StepEngine};
+use cuda_worker::scheduler::{Fatal, Limits, Scheduler};
+use cuda_worker::signals::Abandon;
+use orcd_shared::error::ErrorCode;
+use orcd_shared::job::JobKey;
+use orcd_shared::protocol::message::{StepReport, ToSupervisor};
+
+use crate::fake::Fake;
+use crate::rig::{LIMITS, alone, job};
+
+/// The fake, with steps that take a while and can be made to fail from outside.
+struct Slow {
+    fake: Fake,
+    step: Duration,
+    errors: Receiver<EngineError>,
+}
+
+impl StepEngine for Slow {
+    fn open(&mut self, slot: u32, max_tokens: u32) -> Result<(), EngineError> {
+        self.fake.open(slot, max_tokens)
+    }
+
+    fn close(&mut self, slot: u32) -> Result<(), EngineError> {
+        self.fake.close(slot)
+    }
+
+    fn step(&mut self, chunks: &[Chunk<'_>], drawn: &mut Vec<u32>) -> Result<(), EngineError> {
+        std::thread::sleep(self.step);
+        self.fake.fail_next = self.errors.try_recv().ok();
+        self.fake.step(chunks, drawn)
+    }
+}
+
+struct Served {
+    commands: Option<Sender<Command>>,
+    errors: Sender<EngineError>,
+    said: Receiver<ToSupervisor>,
+    thread: JoinHandle<Result<(), Fatal>>,
+}
+
+impl Served {
+    fn start(limits: Limits, step: Duration) -> Self {
+        let (commands, inbox) = mpsc::channel();
+        let (say, said) = mpsc::channel();
+        let (fail, errors) = mpsc::channel();
+        let thread = std::thread::spawn(move || {
+            let mut engine = Slow {
+                fake: Fake::default(),
+                step,
+                errors,
+            };
+            let scheduler = Scheduler::new(limits, Vec::new());
+            let (status, abandon) = (Status::default(), Abandon::default());
+            engine_thread::serve(&mut engine, scheduler, &inbox, &status, &abandon, |m| {
+                say.send(m).unwrap();
+            })
+        });
+        Self {
+            commands: Some(commands),
+            errors: fail,
+            said,
+            thread,
+        }
+    }
+
+    fn tell(&self, command: Command) {
+        self.commands.as_ref().unwrap().send(command).unwrap();
+    }
+
+    fn hear(&self) -> ToSupervisor {
+        self.said.recv_timeout(Duration::from_secs(5)).unwrap()
+    }
+
+    fn hear_step(&self) -> StepReport {
+        match self.hear() {
+            ToSupervisor::Step(report) => report,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn idle_loop_waits_for_commands_and_ends_with_them() {
+    let mut served = Served::start(LIMITS, Duration::ZERO);
+    for key in 1..=3 {
+        served.tell(Command::Submit(Box::new(job(key, 5, 3))));
+        let ids: Vec<u32> = (0..3).map(|_| served.hear_step().tokens[0].id).collect();
+        assert_eq!(ids, alone(&job(key, 5, 3)));
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    served.commands = None;
+    served.thread.join().unwrap().unwrap();
+    assert!(served.said.try_recv().is_err(), "steps without jobs");
+}
+
+#[test]
+fn commands_are_heard_between_steps_and_answered_before_the_next() {
+    let step = Duration::from_millis(50);
+    let served = Served::start(LIMITS, step);
+    served.tell(Command::Submit(Box::new(job(1, 1, 1000))));
+    served.hear_step();
+    let told = Instant::now();
+    served.tell(Command::Cancel(JobKey(9)));
+    let waited = loop {
+        match served.hear() {
+            ToSupervisor::Cancelled(key) => break (key, told.elapsed()),
+            ToSupervisor::Step(_) => {}
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(waited.0, JobKey(9));
+    assert!(
+        waited.1 < step * 2 - step / 4,
+        "the answer waited for a second step: {waited:?}"
+    );
+}
+
+#[test]
+fn failing_step_ends_the_loop_after_everything_before_it_was_said() {
+    let served = Served::start(LIMITS, Duration::from_millis(5));
+    served
+        .errors
+        .send(EngineError::Device("gone".into()))
+        .unwrap();
+    served.tell(Command::Submit(Box::new(job(2, 0, 1))));
+    served.tell(Command::Submit(Box::new(job(1, 1, 1000))));
+    let fatal = served.thread.join().unwrap().unwrap_err();
+    assert_eq!(fatal.code, ErrorCode::CudaError);
+    let said: Vec<ToSupervisor> = served.said.try_iter().collect();
+    let refused = matches!(said[..], [ToSupervisor::JobFailed { key: JobKey(2), .. }]);
+    assert!(refused, "{said:?}");
+}
