@@ -1,0 +1,172 @@
+//! The flags as clap reads them.
+
+use std::path::PathBuf;
+
+use clap::builder::BoolishValueParser;
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Parser, ValueEnum, value_parser};
+use http::Uri;
+use orcd_shared::protocol::message::Device;
+use uuid::Uuid;
+
+use super::ConfigError;
+
+const EXAMPLE: &str = "\
+Example:
+  worker-orcd --model models/haiku-nano-q4_k_m.gguf --device cpu --port 8080
+  curl -N http://127.0.0.1:8080/execute -d '{\"job_id\":\"1\",\"prompt\":\"Write a haiku about rain\"}'
+
+Every flag can be given as an environment variable ORCD_<FLAG>, such as ORCD_MAX_TOKENS_OUT; the
+flag wins. Exit codes: 0 clean stop, 1 startup failed, 2 usage, 3 the worker could not be kept alive.";
+
+/// How logs look on stderr.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// Lines for people.
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// Serves one language model on one device over HTTP.
+#[derive(Debug, Parser)]
+#[command(name = "worker-orcd", after_help = EXAMPLE, max_term_width = 100)]
+pub(super) struct Args {
+    /// Model file, GGUF
+    #[arg(long, value_name = "PATH", env = "ORCD_MODEL")]
+    pub(super) model: PathBuf,
+
+    /// Device to run on, cpu or cuda:N; there is never a fallback to another
+    /// [default: cuda:0 in a build with CUDA, cpu in a build without]
+    #[arg(long, value_name = "DEVICE", env = "ORCD_DEVICE", value_parser = device)]
+    pub(super) device: Option<Device>,
+
+    /// Short for --device cuda:N
+    #[arg(long, value_name = "N", env = "ORCD_GPU_DEVICE")]
+    pub(super) gpu_device: Option<u32>,
+
+    /// Address to listen on
+    #[arg(
+        long,
+        value_name = "ADDRESS",
+        default_value = "127.0.0.1",
+        env = "ORCD_HOST"
+    )]
+    pub(super) host: String,
+
+    /// Port to listen on; 0 takes a free one
+    #[arg(long, default_value_t = 8080, env = "ORCD_PORT")]
+    pub(super) port: u16,
+
+    /// Names this instance [default: a random one]
+    #[arg(long, value_name = "UUID", env = "ORCD_WORKER_ID")]
+    pub(super) worker_id: Option<Uuid>,
+
+    /// Told by POST once requests are accepted; http only
+    #[arg(long, value_name = "URL", env = "ORCD_CALLBACK_URL", value_parser = callback_url)]
+    pub(super) callback_url: Option<Uri>,
+
+    /// Most tokens a request may ask for
+    #[arg(long, value_name = "N", default_value_t = 2048, env = "ORCD_MAX_TOKENS_OUT",
+          value_parser = value_parser!(u32).range(1..=1_048_576))]
+    pub(super) max_tokens_out: u32,
+
+    /// Tokens per sequence, prompt and output [default: what the model was made for]
+    #[arg(long, value_name = "N", env = "ORCD_CONTEXT",
+          value_parser = value_parser!(u32).range(2..=16_777_216))]
+    pub(super) context: Option<u32>,
+
+    /// Jobs that may wait for a place
+    #[arg(long, value_name = "N", default_value_t = 64, env = "ORCD_QUEUE",
+          value_parser = value_parser!(u32).range(1..=65_536))]
+    pub(super) queue: u32,
+
+    /// Jobs that run at once [default: the backend's]
+    #[arg(long, value_name = "N", env = "ORCD_PARALLEL",
+          value_parser = value_parser!(u32).range(1..=1024))]
+    pub(super) parallel: Option<u32>,
+
+    /// Threads of the CPU backend [default: one per core]
+    #[arg(long, value_name = "N", env = "ORCD_THREADS",
+          value_parser = value_parser!(u32).range(1..=1024))]
+    pub(super) threads: Option<u32>,
+
+    /// Keep a second worker waiting to take over
+    #[arg(long, env = "ORCD_STANDBY", value_parser = BoolishValueParser::new())]
+    pub(super) standby: bool,
+
+    /// Longest life of a job, from its submission
+    #[arg(long, value_name = "SECONDS", default_value_t = 300, env = "ORCD_INFERENCE_TIMEOUT_SEC",
+          value_parser = value_parser!(u64).range(1..=86_400))]
+    pub(super) inference_timeout_sec: u64,
+
+    /// How long running jobs may go on after a request to stop
+    #[arg(long, value_name = "SECONDS", default_value_t = 5, env = "ORCD_DRAIN_TIMEOUT_SEC",
+          value_parser = value_parser!(u64).range(0..=86_400))]
+    pub(super) drain_timeout_sec: u64,
+
+    /// How long the events of an ended job are kept for readers who come back
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, env = "ORCD_RESUME_TTL_SEC",
+          value_parser = value_parser!(u64).range(0..=86_400))]
+    pub(super) resume_ttl_sec: u64,
+
+    /// Restarts of the worker, without a finished job in between, before the service gives up
+    /// [default: it never does]
+    #[arg(long, value_name = "N", env = "ORCD_MAX_RESTARTS",
+          value_parser = value_parser!(u32).range(0..=1000))]
+    pub(super) max_restarts: Option<u32>,
+
+    /// The worker program [default: cuda-worker beside this program]
+    #[arg(long, value_name = "PATH", env = "ORCD_WORKER_BIN")]
+    pub(super) worker_bin: Option<PathBuf>,
+
+    /// Where the private directory with the worker's socket is made
+    /// [default: $XDG_RUNTIME_DIR, or the temporary directory]
+    #[arg(long, value_name = "DIR", env = "ORCD_RUNTIME_DIR")]
+    pub(super) runtime_dir: Option<PathBuf>,
+
+    /// How logs look on stderr
+    #[arg(long, value_enum, default_value_t = LogFormat::Text, env = "ORCD_LOG_FORMAT")]
+    pub(super) log_format: LogFormat,
+
+    /// Positions of the KV cache in all, for tests of running out of memory
+    #[arg(long, hide = true, value_name = "N", env = "ORCD_DEBUG_KV_LIMIT_TOKENS",
+          value_parser = value_parser!(u64).range(1..))]
+    pub(super) debug_kv_limit_tokens: Option<u64>,
+}
+
+/// The device that `--device` and `--gpu-device` name. Where they disagree, one given as a flag
+/// wins over one from the environment; two of a kind are an error.
+pub(super) fn resolve_device(
+    args: &Args,
+    matches: &ArgMatches,
+) -> Result<Option<Device>, ConfigError> {
+    let numbered = args.gpu_device.map(Device::Cuda);
+    let (Some(named), Some(numbered)) = (args.device, numbered) else {
+        return Ok(args.device.or(numbered));
+    };
+    let is_flag = |id| matches.value_source(id) == Some(ValueSource::CommandLine);
+    match (is_flag("device"), is_flag("gpu_device")) {
+        _ if named == numbered => Ok(Some(named)),
+        (true, false) => Ok(Some(named)),
+        (false, true) => Ok(Some(numbered)),
+        _ => Err(ConfigError::usage(format!(
+            "--device {named} and --gpu-device mean different devices; give one of them"
+        ))),
+    }
+}
+
+fn device(text: &str) -> Result<Device, String> {
+    text.parse()
+}
+
+fn callback_url(text: &str) -> Result<Uri, String> {
+    let uri: Uri = text.parse().map_err(|e| format!("not a URL: {e}"))?;
+    match (uri.scheme_str(), uri.host()) {
+        (Some("http"), Some(host)) if !host.is_empty() => Ok(uri),
+        (Some("https"), _) => {
+            Err("https is not available; give an http URL, such as a local proxy's".into())
+        }
+        _ => Err("give a whole URL, such as http://127.0.0.1:9000/ready".into()),
+    }
+}

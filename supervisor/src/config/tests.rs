@@ -1,0 +1,140 @@
+use clap::CommandFactory;
+
+use super::*;
+
+fn parse(args: &[&str]) -> Result<Config, ConfigError> {
+    Config::parse(["worker-orcd"].iter().chain(args))
+}
+
+/// The message of the usage error that `args`, behind a good `--model`, must give.
+fn usage(args: &[&str]) -> String {
+    let args: Vec<_> = ["--model", "m.gguf"].iter().chain(args).copied().collect();
+    let error = parse(&args).expect_err(&format!("{args:?} passed"));
+    assert_eq!(error.exit_code(), 2, "{args:?}");
+    let text = error.to_string();
+    assert!(
+        text.starts_with("error: USAGE: ") && text.lines().count() == 1,
+        "{text:?}"
+    );
+    text
+}
+
+#[test]
+fn defaults_are_those_of_the_contract() {
+    let config = parse(&["--model", "m.gguf"]).unwrap();
+    assert!(config.model.is_absolute() && config.model.ends_with("m.gguf"));
+    assert_eq!(config.device, DEFAULT_DEVICE);
+    assert_eq!((config.host.as_str(), config.port), ("127.0.0.1", 8080));
+    assert_eq!((config.max_tokens_out, config.queue), (2048, 64));
+    assert_eq!(
+        (config.context, config.parallel, config.threads),
+        (None, None, None)
+    );
+    assert_eq!(config.inference_timeout, Duration::from_secs(300));
+    assert_eq!(config.drain_timeout, Duration::from_secs(5));
+    assert_eq!(config.resume_ttl, Duration::from_secs(60));
+    assert_eq!(config.log_format, LogFormat::Text);
+    assert!(config.callback_url.is_none() && config.runtime_dir.is_none());
+    assert!(config.worker_bin.is_none() && config.max_restarts.is_none());
+}
+
+#[test]
+fn usage_errors_are_one_line_and_name_the_flag() {
+    for (args, flag) in [
+        (["--port", "65536"], "--port"),
+        (["--port", "x"], "--port"),
+        (["--device", "cuda"], "--device"),
+        (["--device", "gpu:0"], "--device"),
+        (["--gpu-device", "-1"], "-1"),
+        (["--max-tokens-out", "0"], "--max-tokens-out"),
+        (["--context", "1"], "--context"),
+        (["--queue", "0"], "--queue"),
+        (["--parallel", "0"], "--parallel"),
+        (["--threads", "0"], "--threads"),
+        (["--inference-timeout-sec", "0"], "--inference-timeout-sec"),
+        (["--drain-timeout-sec", "-1"], "-1"),
+        (["--resume-ttl-sec", "1.5"], "--resume-ttl-sec"),
+        (["--worker-id", "seven"], "--worker-id"),
+        (["--callback-url", "ftp://x/"], "--callback-url"),
+        (["--callback-url", "/ready"], "--callback-url"),
+        (["--log-format", "xml"], "--log-format"),
+        (["--debug-kv-limit-tokens", "0"], "--debug-kv-limit-tokens"),
+        (["--no-such-flag", "1"], "--no-such-flag"),
+        (["--host", ""], "--host"),
+    ] {
+        let message = usage(&args);
+        assert!(message.contains(flag), "{args:?}: {message}");
+    }
+    assert!(usage(&["--callback-url", "https://x/"]).contains("https is not available"));
+    assert!(usage(&["--standby"]).contains("not available in this version"));
+    assert!(parse(&[]).unwrap_err().to_string().contains("--model"));
+}
+
+#[test]
+fn gpu_device_is_a_short_form_that_must_agree() {
+    let device = |args: &[&str]| {
+        let args: Vec<_> = ["--model", "m"].iter().chain(args).copied().collect();
+        parse(&args).map(|c| c.device)
+    };
+    assert_eq!(device(&["--gpu-device", "2"]).unwrap(), Device::Cuda(2));
+    assert_eq!(
+        device(&["--gpu-device", "2", "--device", "cuda:2"]).unwrap(),
+        Device::Cuda(2)
+    );
+    assert!(device(&["--gpu-device", "2", "--device", "cpu"]).is_err());
+}
+
+#[test]
+fn device_of_another_build_is_no_usage_error() {
+    let config = parse(&["--model", "m", "--device", "cuda:3"]).unwrap();
+    match config.check_device() {
+        Ok(()) => assert!(HAS_CUDA),
+        Err(error) => {
+            assert!(!HAS_CUDA);
+            assert_eq!(error.exit_code(), 1);
+            let text = error.to_string();
+            assert!(text.starts_with("error: CUDA_ERROR: --device cuda:3: this build has no CUDA"));
+        }
+    }
+}
+
+#[test]
+fn help_and_version_are_no_errors() {
+    let help = parse(&["--help"]).unwrap_err();
+    assert_eq!(help.exit_code(), 0);
+    for part in [
+        "--model",
+        "[default: 2048]",
+        "ORCD_PORT",
+        "Example:",
+        "curl",
+    ] {
+        assert!(help.to_string().contains(part), "no {part} in help");
+    }
+    assert!(!help.to_string().contains("debug"));
+    for flag in ["--version", "-V"] {
+        let text = parse(&[flag]).unwrap_err().to_string();
+        for part in [
+            "worker-orcd 0.",
+            "revision: ",
+            "protocol: 1",
+            "devices: cpu",
+        ] {
+            assert!(text.contains(part), "no {part} in {text}");
+        }
+    }
+}
+
+#[test]
+fn every_flag_has_its_variable() {
+    for arg in Args::command().get_arguments() {
+        let Some(long) = arg.get_long().filter(|l| !["help", "version"].contains(l)) else {
+            continue;
+        };
+        let variable = format!("ORCD_{}", long.replace('-', "_").to_uppercase());
+        assert_eq!(
+            arg.get_env().and_then(|e| e.to_str()),
+            Some(variable.as_str())
+        );
+    }
+}

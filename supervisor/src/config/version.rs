@@ -1,0 +1,21 @@
+//! What `--version` says.
+
+use std::sync::LazyLock;
+
+use orcd_shared::protocol::version::PROTOCOL;
+
+use super::HAS_CUDA;
+
+/// Version, git revision, protocol version and devices, a line each.
+#[must_use]
+pub fn version() -> &'static str {
+    static TEXT: LazyLock<String> = LazyLock::new(|| {
+        format!(
+            "{}\nrevision: {}\nprotocol: {PROTOCOL}\ndevices: {}",
+            env!("CARGO_PKG_VERSION"),
+            env!("ORCD_REVISION"),
+            if HAS_CUDA { "cpu, cuda" } else { "cpu" },
+        )
+    });
+    &TEXT
+}
