@@ -140,12 +140,14 @@ impl Metrics {
         self.load.observe(took.as_secs_f64());
     }
 
-    /// The text of a scrape, with the gauges as `snapshot` has them.
+    /// The text of a scrape, with the gauges as `snapshot` has them; all 0 without one.
     ///
     /// # Errors
     /// None in practice: writing into a `String` doesn't fail.
-    pub fn encode(&self, snapshot: &Snapshot) -> Result<String, std::fmt::Error> {
-        self.gauges.set(snapshot);
+    pub fn encode(&self, snapshot: Option<&Snapshot>) -> Result<String, std::fmt::Error> {
+        if let Some(snapshot) = snapshot {
+            self.gauges.set(snapshot);
+        }
         let mut out = String::new();
         text::encode(&mut out, &self.registry)?;
         Ok(out)
@@ -301,7 +303,7 @@ mod tests {
         metrics.first_token(Duration::from_millis(3));
         metrics.restart("signal");
         metrics.replayed(2, 40);
-        let text = metrics.encode(&snapshot()).unwrap();
+        let text = metrics.encode(Some(&snapshot())).unwrap();
         for line in [
             "orcd_jobs_finished_total{outcome=\"end\"} 1",
             "orcd_jobs_finished_total{outcome=\"CANCELLED\"} 1",

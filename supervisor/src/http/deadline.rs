@@ -1,0 +1,125 @@
+//! `X-Deadline`: until when a job's answer is of use, RFC 3339.
+
+use std::time::{Duration, Instant};
+
+use http::HeaderMap;
+use jiff::Timestamp;
+use jiff::fmt::temporal::Pieces;
+use orcd_shared::error::ErrorCode;
+
+use super::error::{ApiError, Detail};
+
+const HEADER: &str = "x-deadline";
+
+/// When a job submitted now has to end: at the client's deadline or after `timeout`, whichever
+/// comes first.
+///
+/// # Errors
+/// `INVALID_REQUEST` if the header is no RFC 3339 timestamp, `INFERENCE_TIMEOUT` if it is past.
+pub fn of_request(headers: &HeaderMap, timeout: Duration) -> Result<Instant, ApiError> {
+    let limit = match given(headers)? {
+        Some(deadline) => remaining(deadline, Timestamp::now())?.min(timeout),
+        None => timeout,
+    };
+    Ok(Instant::now() + limit)
+}
+
+fn given(headers: &HeaderMap) -> Result<Option<Timestamp>, ApiError> {
+    let mut values = headers.get_all(HEADER).iter();
+    let Some(value) = values.next() else {
+        return Ok(None);
+    };
+    let parsed = value.to_str().ok().and_then(parse);
+    match (parsed, values.next()) {
+        (Some(deadline), None) => Ok(Some(deadline)),
+        _ => Err(ApiError::invalid(vec![Detail {
+            field: "X-Deadline".into(),
+            constraint: "one RFC 3339 timestamp".into(),
+            message: "X-Deadline is no RFC 3339 timestamp; give one such as 2030-01-31T12:00:00Z"
+                .into(),
+        }])),
+    }
+}
+
+/// RFC 3339 only: a date, a time and an offset. What lies beyond jiff's years, as the end of 9999
+/// does, is the last instant it knows.
+fn parse(text: &str) -> Option<Timestamp> {
+    let pieces = Pieces::parse(text.trim()).ok()?;
+    if pieces.time_zone_annotation().is_some() {
+        return None;
+    }
+    let local = pieces.date().to_datetime(pieces.time()?);
+    let beyond = if local.year() > 0 { Timestamp::MAX } else { Timestamp::MIN };
+    Some(pieces.to_numeric_offset()?.to_timestamp(local).unwrap_or(beyond))
+}
+
+fn remaining(deadline: Timestamp, now: Timestamp) -> Result<Duration, ApiError> {
+    let left = Duration::try_from(deadline.duration_since(now)).unwrap_or_default();
+    if left.is_zero() {
+        let late = now.duration_since(deadline);
+        return Err(ApiError::new(
+            ErrorCode::InferenceTimeout,
+            format!("X-Deadline {deadline} passed {} ms ago", late.as_millis()),
+        ));
+    }
+    Ok(left)
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    const TIMEOUT: Duration = Duration::from_secs(300);
+
+    fn of(value: &str) -> Result<Duration, ApiError> {
+        let mut headers = HeaderMap::new();
+        headers.insert(HEADER, HeaderValue::from_str(value).unwrap());
+        let begin = Instant::now();
+        of_request(&headers, TIMEOUT).map(|deadline| deadline - begin)
+    }
+
+    #[test]
+    fn the_earlier_of_deadline_and_timeout_counts() {
+        let begin = Instant::now();
+        let without = of_request(&HeaderMap::new(), TIMEOUT).unwrap() - begin;
+        assert!(without >= TIMEOUT && without < TIMEOUT + Duration::from_secs(5));
+        let soon = Timestamp::now() + Duration::from_secs(20);
+        let left = of(&soon.to_string()).unwrap().as_secs_f64();
+        assert!((15.0..=20.1).contains(&left), "{left}");
+        assert!(of("2999-01-01T00:00:00+02:00").unwrap() >= TIMEOUT);
+        assert!(of("9999-12-31T23:59:59.5Z").unwrap() >= TIMEOUT);
+    }
+
+    #[test]
+    fn the_past_is_a_timeout() {
+        for past in [
+            "2001-01-01T00:00:00Z",
+            "0001-01-01T00:00:00Z",
+            "2024-12-31t23:59:60z",
+        ] {
+            let error = of(past).unwrap_err();
+            assert_eq!(error.code(), ErrorCode::InferenceTimeout, "{past}");
+        }
+        let now = Timestamp::now();
+        assert!(remaining(now, now).is_err());
+    }
+
+    #[test]
+    fn anything_else_is_refused() {
+        for bad in [
+            "",
+            "tomorrow",
+            "1700000000",
+            "2030-01-31",
+            "2030-01-31T12:00:00",
+            "2030-13-31T12:00:00Z",
+            "2030-01-31T12:00:00Z[UTC]",
+            "2030-01-31T12:00:00+01:00[Europe/Berlin]",
+        ] {
+            let error = of(bad).expect_err(bad);
+            assert_eq!(error.code(), ErrorCode::InvalidRequest, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! `POST /execute`: a request becomes a job, the job's events the answer.
+
+use std::sync::Arc;
+
+use axum::Extension;
+use axum::extract::{Request, State};
+use axum::response::Response;
+use orcd_shared::error::ErrorCode;
+use uuid::Uuid;
+
+use super::correlation::CorrelationId;
+use super::error::{ApiError, Detail};
+use super::sse::JobNames;
+use super::validate::{self, Input, Limits};
+use super::{App, body, deadline, sse};
+use crate::jobs::NewJob;
+use crate::model::Model;
+
+/// Random seeds stay below this, so that a client whose numbers are doubles can repeat them.
+const RANDOM_SEED_BITS: u32 = 53;
+
+/// Takes a job and answers with its stream.
+pub(super) async fn execute(
+    State(app): State<Arc<App>>,
+    Extension(CorrelationId(correlation_id)): Extension<CorrelationId>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let service = app.service()?;
+    let (parts, body) = request.into_parts();
+    let deadline = deadline::of_request(&parts.headers, app.inference_timeout);
+    let bytes = body::read(&parts, body).await?;
+    let task = Preparation {
+        model: Arc::clone(&service.model),
+        max_tokens_out: app.max_tokens_out,
+        context: service
+            .jobs
+            .snapshot()
+            .worker
+            .as_ref()
+            .map(|worker| worker.context),
+    };
+    let prepared = {
+        let _permit = app.preparing.acquire().await;
+        // Megabytes of JSON and long prompts take milliseconds: too long for the threads that
+        // pass tokens on.
+        let done = tokio::task::spawn_blocking(move || task.prepare(&bytes)).await;
+        done.unwrap_or_else(|_| Err(ApiError::internal()))?
+    };
+    let deadline = deadline?;
+    let names = JobNames {
+        job_id: prepared.request.job_id.as_str().into(),
+        model: service.model.name().into(),
+    };
+    let job = NewJob {
+        job_id: prepared.request.job_id,
+        prompt: prepared.tokens,
+        max_tokens: prepared.request.max_tokens,
+        sampling: prepared.request.sampling,
+        stop: prepared.request.stop,
+        deadline,
+        continue_on_disconnect: prepared.request.continue_on_disconnect,
+        correlation_id: correlation_id.to_string(),
+    };
+    let stream = service.jobs.submit(job).await?;
+    Ok(sse::response(stream, names))
+}
+
+/// What a body is checked against.
+struct Preparation {
+    model: Arc<Model>,
+    max_tokens_out: u32,
+    /// Tokens per sequence, once a worker has said it.
+    context: Option<u32>,
+}
+
+/// A checked request and its prompt's tokens.
+struct Prepared {
+    request: validate::Request,
+    tokens: Vec<u32>,
+}
+
+impl Preparation {
+    fn prepare(&self, bytes: &[u8]) -> Result<Prepared, ApiError> {
+        let limits = Limits {
+            max_tokens_out: self.max_tokens_out,
+            vocab_size: self.model.vocab_size(),
+        };
+        let body = body::parse(bytes)?;
+        let request = validate::execute(body, &limits, random_seed()).map_err(ApiError::invalid)?;
+        let tokens = self.tokens(&request.input)?;
+        Ok(Prepared { request, tokens })
+    }
+
+    fn tokens(&self, input: &Input) -> Result<Vec<u32>, ApiError> {
+        let field = match input {
+            Input::Prompt { .. } => "prompt",
+            Input::Messages(_) => "messages",
+        };
+        let fault = |constraint: &str, message: String| {
+            vec![Detail {
+                field: field.into(),
+                constraint: constraint.into(),
+                message,
+            }]
+        };
+        let text = self.model.text();
+        let encoded = match input {
+            Input::Prompt {
+                text: prompt,
+                template,
+            } => text.encode_prompt(prompt, *template),
+            Input::Messages(messages) => text.encode_messages(messages),
+        };
+        let tokens = encoded.map_err(|error| {
+            if error.is_request_fault() {
+                return ApiError::invalid(fault(
+                    "fits the model's chat template",
+                    error.to_string(),
+                ));
+            }
+            tracing::error!(%error, "a prompt could not be turned into tokens");
+            ApiError::internal()
+        })?;
+        if tokens.is_empty() {
+            let message = format!("{field} has no tokens");
+            return Err(ApiError::invalid(fault("at least one token", message)));
+        }
+        match self.context {
+            Some(context) if tokens.len() >= context as usize => {
+                let message = format!(
+                    "the prompt has {} tokens, the context holds {context} with at least one \
+                     for output; shorten the prompt",
+                    tokens.len()
+                );
+                let constraint = format!("prompt tokens < {context}");
+                Err(
+                    ApiError::new(ErrorCode::ContextLengthExceeded, message.clone())
+                        .details(fault(&constraint, message)),
+                )
+            }
+            _ => Ok(tokens),
+        }
+    }
+}
+
+fn random_seed() -> u64 {
+    // A version-4 UUID has 122 random bits; folded over one another they cover the fixed ones.
+    let (high, low) = Uuid::new_v4().as_u64_pair();
+    (high ^ low) >> (u64::BITS - RANDOM_SEED_BITS)
+}

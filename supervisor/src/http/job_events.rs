@@ -1,0 +1,88 @@
+//! `GET /jobs/{job_id}/events`: the stream of a job that goes on without its reader.
+
+use std::sync::Arc;
+
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, State};
+use axum::response::Response;
+use http::{HeaderMap, StatusCode};
+
+use super::error::{ApiError, Detail};
+use super::sse::{self, JobNames};
+use super::{App, validate};
+
+const LAST_EVENT_ID: &str = "last-event-id";
+
+/// Answers with the events behind `Last-Event-ID`, or with all of them.
+pub(super) async fn job_events(
+    State(app): State<Arc<App>>,
+    path: Result<Path<String>, PathRejection>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    // A path that is no job's name names no job.
+    let job_id = path.map(|Path(job_id)| job_id).unwrap_or_default();
+    if !validate::is_job_id(&job_id) {
+        return Err(unknown());
+    }
+    let after = last_event_id(&headers)?;
+    let service = app.service()?;
+    let stream = service
+        .jobs
+        .resume(job_id.clone(), after)
+        .await
+        .ok_or_else(unknown)?;
+    let names = JobNames {
+        job_id: job_id.into(),
+        model: service.model.name().into(),
+    };
+    Ok(sse::response(stream, names))
+}
+
+fn unknown() -> ApiError {
+    let message = "no such job with events kept: only jobs started with \"on_disconnect\": \
+                   \"continue\" have them, until --resume-ttl-sec after their end";
+    ApiError::invalid_with(StatusCode::NOT_FOUND, message)
+}
+
+fn last_event_id(headers: &HeaderMap) -> Result<Option<u64>, ApiError> {
+    let Some(value) = headers.get(LAST_EVENT_ID) else {
+        return Ok(None);
+    };
+    let text = value.to_str().unwrap_or("?").trim();
+    // What a browser sends that has seen no event with an id.
+    if text.is_empty() {
+        return Ok(None);
+    }
+    match text.parse() {
+        Ok(id) if text.bytes().all(|b| b.is_ascii_digit()) => Ok(Some(id)),
+        _ => Err(ApiError::invalid(vec![Detail {
+            field: "Last-Event-ID".into(),
+            constraint: "the id of an event".into(),
+            message: "Last-Event-ID is no whole number; give the id of the last event you have"
+                .into(),
+        }])),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn last_event_id_is_a_whole_number_or_absent() {
+        let parse = |value: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(LAST_EVENT_ID, HeaderValue::from_static(value));
+            last_event_id(&headers)
+        };
+        assert_eq!(last_event_id(&HeaderMap::new()).unwrap(), None);
+        assert_eq!(parse("").unwrap(), None);
+        assert_eq!(parse("0").unwrap(), Some(0));
+        assert_eq!(parse(" 17 ").unwrap(), Some(17));
+        for bad in ["-1", "+1", "x", "1.5", "18446744073709551616"] {
+            assert!(parse(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! The HTTP side: one route per file. Handlers check what came in, hand it to the dispatcher
+//! through [`JobsHandle`], and write what comes back; none of them holds a lock or touches a
+//! device.
+
+pub mod body;
+mod cancel;
+pub mod correlation;
+pub mod deadline;
+pub mod error;
+mod execute;
+mod health;
+mod job_events;
+pub mod json;
+mod metrics;
+pub mod server;
+mod shutdown;
+pub mod sse;
+pub mod validate;
+
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::routing::{get, post};
+use http::StatusCode;
+use orcd_shared::error::ErrorCode;
+use orcd_shared::protocol::message::Device;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+use crate::jobs::JobsHandle;
+use crate::metrics::Metrics;
+use crate::model::Model;
+use error::ApiError;
+
+/// What all handlers share.
+#[derive(Debug)]
+pub struct App {
+    /// Set once the model's text side is there; until then only health is answered.
+    service: OnceLock<Service>,
+    metrics: Arc<Metrics>,
+    /// Cancelled when the service is asked to stop.
+    draining: CancellationToken,
+    started: Instant,
+    device: Device,
+    queue: usize,
+    max_tokens_out: u32,
+    inference_timeout: Duration,
+    /// Prompts being checked and tokenised: work for the CPU, so no more of it than cores.
+    preparing: Semaphore,
+}
+
+/// What takes jobs.
+#[derive(Debug)]
+struct Service {
+    jobs: JobsHandle,
+    model: Arc<Model>,
+}
+
+impl App {
+    /// The state of a service that has yet to load its model. `draining` is cancelled by
+    /// `POST /shutdown` and by whoever else ends the service.
+    #[must_use]
+    pub fn new(config: &Config, metrics: Arc<Metrics>, draining: CancellationToken) -> Arc<Self> {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        Arc::new(Self {
+            service: OnceLock::new(),
+            metrics,
+            draining,
+            started: Instant::now(),
+            device: config.device,
+            queue: config.queue,
+            max_tokens_out: config.max_tokens_out,
+            inference_timeout: config.inference_timeout,
+            preparing: Semaphore::new(cores),
+        })
+    }
+
+    /// From now on jobs go to `jobs`. Only the first call counts.
+    pub fn serve(&self, jobs: JobsHandle, model: Arc<Model>) {
+        let _ = self.service.set(Service { jobs, model });
+    }
+
+    fn service(&self) -> Result<&Service, ApiError> {
+        self.service.get().ok_or_else(|| {
+            ApiError::new(
+                ErrorCode::WorkerUnavailable,
+                "the model's tokenizer is being loaded",
+            )
+        })
+    }
+}
+
+/// All routes.
+pub fn router(app: Arc<App>) -> Router {
+    Router::new()
+        .route("/execute", post(execute::execute))
+        .route("/cancel", post(cancel::cancel))
+        .route("/jobs/{job_id}/events", get(job_events::job_events))
+        .route("/health", get(health::health))
+        .route("/health/live", get(health::live))
+        .route("/health/ready", get(health::ready))
+        .route("/shutdown", post(shutdown::shutdown))
+        .route("/metrics", get(metrics::metrics))
+        .fallback(not_found)
+        .method_not_allowed_fallback(method_not_allowed)
+        // `body` has its own limit, with its own answer.
+        .layer(DefaultBodyLimit::disable())
+        .layer(axum::middleware::from_fn(correlation::correlate))
+        .with_state(app)
+}
+
+async fn not_found() -> ApiError {
+    let message = "no such path; there are POST /execute, POST /cancel, GET /jobs/{job_id}/events, \
+                   GET /health, GET /health/live, GET /health/ready, GET /metrics, POST /shutdown";
+    ApiError::invalid_with(StatusCode::NOT_FOUND, message)
+}
+
+async fn method_not_allowed() -> ApiError {
+    let message = "this path has another method, see the header Allow";
+    ApiError::invalid_with(StatusCode::METHOD_NOT_ALLOWED, message)
+}

@@ -1,0 +1,75 @@
+//! Turns the JSON of a request into a checked value, or into the list of everything wrong with it.
+//! Pure: no I/O, no clock, no randomness.
+
+mod execute;
+mod fields;
+
+use super::error::Detail;
+use super::json::Json;
+pub use execute::{Input, Request, execute};
+use fields::Fields;
+
+/// Longest prompt, and longest sum of all messages, in characters.
+pub const MAX_PROMPT_CHARS: usize = 32_768;
+/// Most messages.
+pub const MAX_MESSAGES: usize = 256;
+/// Most stop sequences.
+pub const MAX_STOPS: usize = 4;
+/// Longest stop sequence.
+pub const MAX_STOP_BYTES: usize = 100;
+/// Longest job id.
+pub const MAX_JOB_ID_BYTES: usize = 128;
+
+/// The service's own bounds.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// `--max-tokens-out`.
+    pub max_tokens_out: u32,
+    /// Tokens in the model's vocabulary.
+    pub vocab_size: u32,
+}
+
+/// Checks the body of `POST /cancel`.
+///
+/// # Errors
+/// All faults.
+pub fn cancel(body: Json) -> Result<String, Vec<Detail>> {
+    let mut fields = Fields::of(body)?;
+    let job_id = job_id(&mut fields);
+    fields.finish(&["job_id"])?;
+    Ok(job_id)
+}
+
+/// Whether `id` is a job's name as the contract has it.
+#[must_use]
+pub fn is_job_id(id: &str) -> bool {
+    (1..=MAX_JOB_ID_BYTES).contains(&id.len())
+        && id
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"._:-".contains(&b))
+}
+
+/// The field `job_id`; empty if it is at fault.
+fn job_id(fields: &mut Fields) -> String {
+    const RULE: &str = "1-128 characters of A-Z a-z 0-9 . _ : -";
+    let Some(value) = fields.required("job_id", RULE) else {
+        return String::new();
+    };
+    match fields.string("job_id", RULE, value) {
+        Some(id) if is_job_id(&id) => id,
+        Some(id) => {
+            let length = id.chars().count();
+            let found = if length > MAX_JOB_ID_BYTES || length == 0 {
+                format!("job_id has {length} characters; give 1 to {MAX_JOB_ID_BYTES}")
+            } else {
+                format!("job_id has other characters than allowed; give {RULE}")
+            };
+            fields.fault("job_id", RULE, found);
+            String::new()
+        }
+        None => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,268 @@
+//! The body of `POST /execute`.
+
+use orcd_shared::sampling::SamplingParams;
+
+use super::super::error::Detail;
+use super::super::json::Json;
+use super::fields::Fields;
+use super::{Limits, MAX_MESSAGES, MAX_PROMPT_CHARS, MAX_STOP_BYTES, MAX_STOPS, job_id};
+use crate::text::{Message, Role};
+
+/// All fields, as the error of an unknown one lists them.
+const FIELDS: [&str; 13] = [
+    "job_id",
+    "prompt",
+    "messages",
+    "template",
+    "max_tokens",
+    "temperature",
+    "top_p",
+    "top_k",
+    "min_p",
+    "repetition_penalty",
+    "stop",
+    "seed",
+    "on_disconnect",
+];
+
+/// A checked request.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Request {
+    /// The job's name.
+    pub job_id: String,
+    /// What to continue.
+    pub input: Input,
+    /// Most tokens to generate; `None` is the service's limit.
+    pub max_tokens: Option<u32>,
+    /// How to draw, the seed included.
+    pub sampling: SamplingParams,
+    /// Stop sequences.
+    pub stop: Vec<String>,
+    /// Go on without a reader.
+    pub continue_on_disconnect: bool,
+}
+
+/// What the model is to continue.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Input {
+    /// A text.
+    Prompt {
+        /// The text.
+        text: String,
+        /// Wrap it as one user turn, if the model has a chat template.
+        template: bool,
+    },
+    /// A conversation.
+    Messages(Vec<Message>),
+}
+
+/// Checks a body. `fresh_seed` is used if it has none.
+///
+/// # Errors
+/// All faults.
+pub fn execute(body: Json, limits: &Limits, fresh_seed: u64) -> Result<Request, Vec<Detail>> {
+    let mut fields = Fields::of(body)?;
+    let f = &mut fields;
+    let job_id = job_id(f);
+    let input = input(f);
+    let max_tokens = f.integer("max_tokens", 1, limits.max_tokens_out.into());
+    let top_k = f.integer("top_k", 0, limits.vocab_size.into());
+    let ratio = |p: f64| (0.0..=1.0).contains(&p);
+    let sampling = SamplingParams {
+        temperature: f
+            .number("temperature", "0 <= temperature <= 2", |t| {
+                (0.0..=2.0).contains(&t)
+            })
+            .unwrap_or(1.0),
+        top_p: f
+            .number("top_p", "0 < top_p <= 1", |p| p > 0.0 && ratio(p))
+            .unwrap_or(1.0),
+        top_k: top_k.and_then(|k| u32::try_from(k).ok()).unwrap_or(0),
+        min_p: f.number("min_p", "0 <= min_p <= 1", ratio).unwrap_or(0.0),
+        repetition_penalty: f
+            .number("repetition_penalty", "0 < repetition_penalty <= 2", |r| {
+                r > 0.0 && r <= 2.0
+            })
+            .unwrap_or(1.0),
+        seed: f.integer("seed", 0, u64::MAX).unwrap_or(fresh_seed),
+    };
+    let stop = stop(f);
+    let continue_on_disconnect = on_disconnect(f);
+    fields.finish(&FIELDS)?;
+    Ok(Request {
+        job_id,
+        // `finish` has failed where there is none.
+        input: input.unwrap_or(Input::Messages(Vec::new())),
+        max_tokens: max_tokens.and_then(|n| u32::try_from(n).ok()),
+        sampling,
+        stop,
+        continue_on_disconnect,
+    })
+}
+
+fn input(f: &mut Fields) -> Option<Input> {
+    const RULE: &str = "exactly one of prompt and messages";
+    let template = f.take("template");
+    let has_template = template.is_some();
+    if let Some(value) = &template
+        && !matches!(value, Json::Bool(_))
+    {
+        f.wrong_type::<()>("template", "bool", value, "true or false");
+    }
+    let template = template != Some(Json::Bool(false));
+    match (f.take("prompt"), f.take("messages")) {
+        (Some(value), None) => prompt(f, value).map(|text| Input::Prompt { text, template }),
+        (None, Some(value)) => {
+            if has_template {
+                let message = "template goes with prompt; messages always use it".to_owned();
+                f.fault("template", "only with prompt", message);
+            }
+            messages(f, value).map(Input::Messages)
+        }
+        (None, None) => {
+            f.fault(
+                "prompt",
+                RULE,
+                "prompt is missing, and so is messages; give one".into(),
+            );
+            None
+        }
+        (Some(value), Some(list)) => {
+            f.fault(
+                "messages",
+                RULE,
+                "prompt and messages are both given; give one".into(),
+            );
+            prompt(f, value);
+            messages(f, list);
+            None
+        }
+    }
+}
+
+fn prompt(f: &mut Fields, value: Json) -> Option<String> {
+    const RULE: &str = "1-32768 characters";
+    let text = f.string("prompt", RULE, value)?;
+    let chars = text.chars().count();
+    if (1..=MAX_PROMPT_CHARS).contains(&chars) {
+        return Some(text);
+    }
+    let message = format!("prompt has {chars} characters; give 1 to {MAX_PROMPT_CHARS}");
+    f.fault("prompt", RULE, message);
+    None
+}
+
+fn messages(f: &mut Fields, value: Json) -> Option<Vec<Message>> {
+    const RULE: &str = "1-256 messages";
+    let Json::Array(items) = value else {
+        return f.wrong_type("messages", RULE, &value, "an array of messages");
+    };
+    if !(1..=MAX_MESSAGES).contains(&items.len()) {
+        let message = format!(
+            "messages has {} items; give 1 to {MAX_MESSAGES}",
+            items.len()
+        );
+        f.fault("messages", RULE, message);
+        return None;
+    }
+    let mut list = Vec::with_capacity(items.len());
+    let mut faults = Vec::new();
+    for (i, item) in items.into_iter().enumerate() {
+        match message(i, item) {
+            Ok(message) => list.push(message),
+            Err(more) => faults.extend(more),
+        }
+    }
+    let chars: usize = list.iter().map(|m| m.content.chars().count()).sum();
+    if faults.is_empty() && !(1..=MAX_PROMPT_CHARS).contains(&chars) {
+        let message = format!(
+            "the contents of messages have {chars} characters; give 1 to {MAX_PROMPT_CHARS} in all"
+        );
+        f.fault("messages", "1-32768 characters in all", message);
+    }
+    f.add_faults(faults);
+    Some(list)
+}
+
+fn message(index: usize, value: Json) -> Result<Message, Vec<Detail>> {
+    const ROLE_RULE: &str = "system, user or assistant";
+    let path = format!("messages[{index}]");
+    let mut m = Fields::at(path, value).map_err(|fault| vec![fault])?;
+    let role = m.required("role", ROLE_RULE);
+    let role = role.and_then(|value| m.string("role", ROLE_RULE, value));
+    let role = match role.as_deref() {
+        Some("system") => Role::System,
+        Some("assistant") => Role::Assistant,
+        // None: already a fault.
+        Some("user") | None => Role::User,
+        Some(_) => {
+            m.fault(
+                "role",
+                ROLE_RULE,
+                format!("messages[{index}].role is none of {ROLE_RULE}"),
+            );
+            Role::User
+        }
+    };
+    let content = m.required("content", "string");
+    let content = content.and_then(|value| m.string("content", "string", value));
+    m.finish(&["role", "content"])?;
+    Ok(Message {
+        role,
+        content: content.unwrap_or_default(),
+    })
+}
+
+fn stop(f: &mut Fields) -> Vec<String> {
+    const RULE: &str = "at most 4 strings";
+    const ITEM_RULE: &str = "1-100 bytes";
+    let items = match f.take("stop") {
+        None => return Vec::new(),
+        Some(Json::Array(items)) => items,
+        Some(other) => {
+            return f
+                .wrong_type("stop", RULE, &other, "an array of strings")
+                .unwrap_or_default();
+        }
+    };
+    if items.len() > MAX_STOPS {
+        let message = format!("stop has {} strings; give at most {MAX_STOPS}", items.len());
+        f.fault("stop", RULE, message);
+        return Vec::new();
+    }
+    let mut stops = Vec::with_capacity(items.len());
+    for (i, item) in items.into_iter().enumerate() {
+        let name = format!("stop[{i}]");
+        let Some(text) = f.string(&name, ITEM_RULE, item) else {
+            continue;
+        };
+        if !(1..=MAX_STOP_BYTES).contains(&text.len()) {
+            let message = format!(
+                "{name} has {} bytes; give 1 to {MAX_STOP_BYTES}",
+                text.len()
+            );
+            f.fault(&name, ITEM_RULE, message);
+        }
+        stops.push(text);
+    }
+    stops
+}
+
+fn on_disconnect(f: &mut Fields) -> bool {
+    const RULE: &str = "cancel or continue";
+    let Some(value) = f.take("on_disconnect") else {
+        return false;
+    };
+    match f.string("on_disconnect", RULE, value).as_deref() {
+        Some("continue") => true,
+        Some("cancel") | None => false,
+        Some(_) => {
+            f.fault(
+                "on_disconnect",
+                RULE,
+                "on_disconnect is neither cancel nor continue".into(),
+            );
+            false
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! The members of one JSON object, taken one by one; what is wrong with them is collected.
+
+use std::collections::HashMap;
+
+use super::super::error::Detail;
+use super::super::json::Json;
+
+/// Longest part of an unknown field's name that is repeated to the client.
+const MAX_NAME_CHARS: usize = 64;
+/// Whole numbers up to here have one f64 each, so that 5.0 can be taken for 5.
+const MAX_EXACT: f64 = 9_007_199_254_740_992.0;
+
+/// An object being taken apart.
+#[derive(Debug)]
+pub(super) struct Fields {
+    /// In front of every name: `messages[3].`, or nothing.
+    path: String,
+    members: HashMap<String, Json>,
+    faults: Vec<Detail>,
+}
+
+impl Fields {
+    /// The members of a request body.
+    pub(super) fn of(body: Json) -> Result<Self, Vec<Detail>> {
+        Self::at(String::new(), body).map_err(|fault| vec![fault])
+    }
+
+    /// The members of an object that stands at `path`.
+    pub(super) fn at(path: String, value: Json) -> Result<Self, Detail> {
+        let Json::Object(list) = value else {
+            let (field, what) = if path.is_empty() {
+                ("", "the body")
+            } else {
+                (path.as_str(), path.as_str())
+            };
+            return Err(Detail {
+                field: field.to_owned(),
+                constraint: "object".into(),
+                message: format!("{what} is {}; give an object", value.kind()),
+            });
+        };
+        let path = if path.is_empty() {
+            path
+        } else {
+            format!("{path}.")
+        };
+        let members = HashMap::with_capacity(list.len());
+        let mut fields = Self {
+            path,
+            members,
+            faults: Vec::new(),
+        };
+        for (name, value) in list {
+            if fields.members.contains_key(&name) {
+                let shown = shortened(&name);
+                fields.fault(&shown, "once", format!("{shown} is given more than once"));
+            } else {
+                fields.members.insert(name, value);
+            }
+        }
+        Ok(fields)
+    }
+
+    /// Notes a fault of the field `name`.
+    pub(super) fn fault(&mut self, name: &str, constraint: &str, message: String) {
+        self.faults.push(Detail {
+            field: format!("{}{name}", self.path),
+            constraint: constraint.to_owned(),
+            message,
+        });
+    }
+
+    /// Adds faults found elsewhere.
+    pub(super) fn add_faults(&mut self, faults: Vec<Detail>) {
+        self.faults.extend(faults);
+    }
+
+    /// Takes the value of a field that may be left out.
+    pub(super) fn take(&mut self, name: &str) -> Option<Json> {
+        self.members.remove(name)
+    }
+
+    /// Takes the value of a field that may not be left out; notes its absence.
+    pub(super) fn required(&mut self, name: &str, rule: &str) -> Option<Json> {
+        let value = self.take(name);
+        if value.is_none() {
+            self.fault(name, rule, format!("{}{name} is missing", self.path));
+        }
+        value
+    }
+
+    /// A string; notes another type.
+    pub(super) fn string(&mut self, name: &str, rule: &str, value: Json) -> Option<String> {
+        match value {
+            Json::String(text) => Some(text),
+            other => self.wrong_type(name, rule, &other, "a string"),
+        }
+    }
+
+    /// An optional bool; notes another type.
+    pub(super) fn bool(&mut self, name: &str) -> Option<bool> {
+        match self.take(name)? {
+            Json::Bool(value) => Some(value),
+            other => self.wrong_type(name, "bool", &other, "true or false"),
+        }
+    }
+
+    /// An optional number for which `holds`; notes others.
+    pub(super) fn number(
+        &mut self,
+        name: &str,
+        rule: &str,
+        holds: impl Fn(f64) -> bool,
+    ) -> Option<f32> {
+        let value = match self.take(name)? {
+            Json::Unsigned(n) => n as f64,
+            Json::Float(x) => x,
+            other => return self.wrong_type(name, rule, &other, "a number"),
+        };
+        // The engine computes in f32: a value that becomes 0 there is 0. Adding 0 turns -0 into 0.
+        let narrowed = value as f32 + 0.0;
+        if holds(value) && holds(narrowed.into()) {
+            return Some(narrowed);
+        }
+        self.fault(
+            name,
+            rule,
+            format!("{}{name} is {value}; give {rule}", self.path),
+        );
+        None
+    }
+
+    /// An optional whole number in `min..=max`; notes others.
+    pub(super) fn integer(&mut self, name: &str, min: u64, max: u64) -> Option<u64> {
+        let rule = format!("{min} <= {name} <= {max}");
+        let (value, shown) = match self.take(name)? {
+            Json::Unsigned(n) => (Some(n), n.to_string()),
+            // JSON has one kind of number: 5.0 and 5e0 are 5.
+            Json::Float(x) if x.fract() == 0.0 && (0.0..=MAX_EXACT).contains(&x) => {
+                (Some(x as u64), x.to_string())
+            }
+            Json::Float(x) => (None, x.to_string()),
+            other => return self.wrong_type(name, &rule, &other, "a whole number"),
+        };
+        let inside = value.filter(|n| (min..=max).contains(n));
+        if inside.is_none() {
+            let path = &self.path;
+            let message = format!("{path}{name} is {shown}; give a whole number, {rule}");
+            self.fault(name, &rule, message);
+        }
+        inside
+    }
+
+    /// Ends with all faults, among them the fields that nobody took; `known` are those there are.
+    pub(super) fn finish(mut self, known: &[&str]) -> Result<(), Vec<Detail>> {
+        let mut unknown: Vec<_> = self.members.drain().map(|(name, _)| name).collect();
+        unknown.sort_unstable();
+        for name in unknown {
+            let name = shortened(&name);
+            let message = format!(
+                "{}{name} is no field; there are {}",
+                self.path,
+                known.join(", ")
+            );
+            self.fault(&name, "unknown", message);
+        }
+        if self.faults.is_empty() {
+            Ok(())
+        } else {
+            Err(self.faults)
+        }
+    }
+
+    pub(super) fn wrong_type<T>(
+        &mut self,
+        name: &str,
+        rule: &str,
+        found: &Json,
+        wanted: &str,
+    ) -> Option<T> {
+        let kind = found.kind();
+        let hint = if *found == Json::Null {
+            ", or leave it out if you may"
+        } else {
+            ""
+        };
+        let message = format!("{}{name} is {kind}; give {wanted}{hint}", self.path);
+        self.fault(name, rule, message);
+        None
+    }
+}
+
+fn shortened(name: &str) -> String {
+    match name.char_indices().nth(MAX_NAME_CHARS) {
+        Some((end, _)) => format!("{}…", &name[..end]),
+        None => name.to_owned(),
+    }
+}

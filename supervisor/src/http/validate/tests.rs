@@ -1,0 +1,352 @@
+use serde_json::{Value, json};
+
+use super::*;
+
+const LIMITS: Limits = Limits {
+    max_tokens_out: 2048,
+    vocab_size: 1000,
+};
+const SEED: u64 = 42;
+
+fn parse(body: &Value) -> Json {
+    serde_json::from_str(&body.to_string()).unwrap()
+}
+
+fn check(body: &Value) -> Result<Request, Vec<Detail>> {
+    execute(parse(body), &LIMITS, SEED)
+}
+
+/// A good body with one field set.
+fn with(name: &str, value: Value) -> Value {
+    let mut body = json!({"job_id": "j", "prompt": "p"});
+    body[name] = value;
+    body
+}
+
+/// The one fault of `body`.
+#[track_caller]
+fn fault(body: &Value) -> Detail {
+    let faults = check(body).expect_err(&format!("accepted: {body}"));
+    assert_eq!(faults.len(), 1, "{body}: {faults:?}");
+    let [fault] = <[Detail; 1]>::try_from(faults).unwrap();
+    assert!(
+        !fault.constraint.is_empty() && !fault.message.is_empty(),
+        "{fault:?}"
+    );
+    fault
+}
+
+#[test]
+fn defaults_are_those_of_the_contract() {
+    let request = check(&json!({"job_id": "j", "prompt": "p"})).unwrap();
+    let sampling = orcd_shared::sampling::SamplingParams {
+        temperature: 1.0,
+        seed: SEED,
+        ..orcd_shared::sampling::SamplingParams::GREEDY
+    };
+    let expected = Request {
+        job_id: "j".into(),
+        input: Input::Prompt {
+            text: "p".into(),
+            template: true,
+        },
+        max_tokens: None,
+        sampling,
+        stop: vec![],
+        continue_on_disconnect: false,
+    };
+    assert_eq!(request, expected);
+}
+
+#[test]
+fn bounds_themselves_are_accepted() {
+    for (name, values) in [
+        (
+            "job_id",
+            vec![json!("a"), json!("A-Za.z0:9_"), json!("x".repeat(128))],
+        ),
+        (
+            "prompt",
+            vec![
+                json!("x"),
+                json!("ß".repeat(32_768)),
+                json!("\u{0}"),
+                json!("😀"),
+            ],
+        ),
+        ("template", vec![json!(true), json!(false)]),
+        ("max_tokens", vec![json!(1), json!(2048), json!(5.0)]),
+        (
+            "temperature",
+            vec![json!(0), json!(2), json!(2.0), json!(0.7), json!(-0.0)],
+        ),
+        ("top_p", vec![json!(1), json!(0.000_001)]),
+        ("top_k", vec![json!(0), json!(1000)]),
+        ("min_p", vec![json!(0), json!(1)]),
+        ("repetition_penalty", vec![json!(0.1), json!(2)]),
+        (
+            "stop",
+            vec![
+                json!([]),
+                json!(["a", "b", "c", "d"]),
+                json!(["x".repeat(100)]),
+            ],
+        ),
+        ("seed", vec![json!(0), json!(u64::MAX)]),
+        ("on_disconnect", vec![json!("cancel"), json!("continue")]),
+    ] {
+        for value in values {
+            let body = with(name, value);
+            assert!(check(&body).is_ok(), "{:?}", check(&body));
+        }
+    }
+    assert!(
+        check(&with("temperature", json!(-0.0)))
+            .unwrap()
+            .sampling
+            .temperature
+            .is_sign_positive()
+    );
+    assert_eq!(
+        check(&with("seed", json!(u64::MAX))).unwrap().sampling.seed,
+        u64::MAX
+    );
+}
+
+#[test]
+fn each_field_is_refused_beyond_its_bounds_and_in_other_types() {
+    let text = || vec![json!(1), json!(null), json!(true), json!([]), json!({})];
+    let number = || vec![json!("1"), json!(null), json!(true), json!([1]), json!({})];
+    let and = |mut list: Vec<Value>, more: Vec<Value>| {
+        list.extend(more);
+        list
+    };
+    let long = "x".repeat(129);
+    let too_big: Value = serde_json::from_str("18446744073709551616").unwrap();
+    for (name, values) in [
+        (
+            "job_id",
+            and(
+                text(),
+                vec![
+                    json!(""),
+                    json!(long),
+                    json!("a b"),
+                    json!("ä"),
+                    json!("a/b"),
+                ],
+            ),
+        ),
+        (
+            "prompt",
+            and(text(), vec![json!(""), json!("x".repeat(32_769))]),
+        ),
+        ("template", vec![json!(1), json!("true"), json!(null)]),
+        (
+            "max_tokens",
+            and(
+                number(),
+                vec![json!(0), json!(-1), json!(2049), json!(1.5), json!(1e300)],
+            ),
+        ),
+        (
+            "temperature",
+            and(number(), vec![json!(-0.1), json!(2.000_001), json!(1e308)]),
+        ),
+        (
+            "top_p",
+            and(
+                number(),
+                vec![json!(0), json!(-1), json!(1.01), json!(1e-300)],
+            ),
+        ),
+        (
+            "top_k",
+            and(number(), vec![json!(-1), json!(1001), json!(0.5)]),
+        ),
+        ("min_p", and(number(), vec![json!(-0.001), json!(1.001)])),
+        (
+            "repetition_penalty",
+            and(
+                number(),
+                vec![json!(0), json!(-1), json!(2.01), json!(1e-300)],
+            ),
+        ),
+        (
+            "stop",
+            vec![
+                json!("a"),
+                json!(null),
+                json!({}),
+                json!(["a", "b", "c", "d", "e"]),
+            ],
+        ),
+        ("seed", and(number(), vec![json!(-1), json!(0.5), too_big])),
+        (
+            "on_disconnect",
+            and(text(), vec![json!(""), json!("Cancel"), json!("keep")]),
+        ),
+    ] {
+        for value in values {
+            assert_eq!(fault(&with(name, value)).field, name);
+        }
+    }
+    for bad in [
+        json!(""),
+        json!("x".repeat(101)),
+        json!("ß".repeat(51)),
+        json!(1),
+        json!(null),
+    ] {
+        assert_eq!(fault(&with("stop", json!(["ok", bad]))).field, "stop[1]");
+    }
+}
+
+#[test]
+fn messages_are_checked_one_by_one() {
+    let of = |messages: Value| json!({"job_id": "j", "messages": messages});
+    let user = |content: &str| json!({"role": "user", "content": content});
+    let most: Vec<_> = (0..256).map(|_| user("x")).collect();
+    for good in [
+        json!([user("hi")]),
+        json!([{"role": "system", "content": ""}, user("hi"), {"role": "assistant", "content": "a"}]),
+        json!(most),
+        json!([user(&"ß".repeat(32_767)), user("x")]),
+    ] {
+        assert!(check(&of(good.clone())).is_ok(), "{:?}", check(&of(good)));
+    }
+    let mut too_many = most;
+    too_many.push(user("x"));
+    for (bad, field) in [
+        (json!([]), "messages"),
+        (json!(too_many), "messages"),
+        (json!("hi"), "messages"),
+        (json!([user("")]), "messages"),
+        (json!([user(&"x".repeat(32_767)), user("xx")]), "messages"),
+        (json!(["hi"]), "messages[0]"),
+        (json!([user("a"), {"content": "x"}]), "messages[1].role"),
+        (
+            json!([{"role": "tool", "content": "x"}]),
+            "messages[0].role",
+        ),
+        (json!([{"role": 1, "content": "x"}]), "messages[0].role"),
+        (json!([{"role": "user"}]), "messages[0].content"),
+        (
+            json!([{"role": "user", "content": null}]),
+            "messages[0].content",
+        ),
+        (
+            json!([{"role": "user", "content": "x", "name": "y"}]),
+            "messages[0].name",
+        ),
+    ] {
+        assert_eq!(fault(&of(bad)).field, field);
+    }
+}
+
+#[test]
+fn exactly_one_of_prompt_and_messages() {
+    assert_eq!(fault(&json!({"job_id": "j"})).field, "prompt");
+    let message = json!([{"role": "user", "content": "x"}]);
+    assert_eq!(
+        fault(&json!({"job_id": "j", "prompt": "p", "messages": message})).field,
+        "messages"
+    );
+    let templated = json!({"job_id": "j", "messages": message, "template": true});
+    assert_eq!(fault(&templated).field, "template");
+}
+
+#[test]
+fn all_faults_are_reported_at_once() {
+    let body = json!({
+        "prompt": "", "max_tokens": 0, "temperature": "hot", "top_p": 2, "top_k": -1, "min_p": 2,
+        "repetition_penalty": 0, "stop": [""], "seed": -1, "on_disconnect": "x", "template": 0,
+        "max_token": 1, "temp": 2,
+    });
+    let mut fields: Vec<_> = check(&body)
+        .unwrap_err()
+        .into_iter()
+        .map(|d| d.field)
+        .collect();
+    fields.sort_unstable();
+    let mut expected = vec![
+        "job_id",
+        "prompt",
+        "max_tokens",
+        "temperature",
+        "top_p",
+        "top_k",
+        "min_p",
+        "repetition_penalty",
+        "stop[0]",
+        "seed",
+        "on_disconnect",
+        "template",
+        "max_token",
+        "temp",
+    ];
+    expected.sort_unstable();
+    assert_eq!(fields, expected);
+}
+
+#[test]
+fn a_field_given_twice_is_refused() {
+    let body = r#"{"job_id":"j","prompt":"p","seed":1,"seed":1}"#;
+    let faults = execute(serde_json::from_str(body).unwrap(), &LIMITS, SEED).unwrap_err();
+    assert_eq!((faults.len(), faults[0].field.as_str()), (1, "seed"));
+    let body = r#"{"job_id":"j","messages":[{"role":"user","content":"a","content":"b"}]}"#;
+    let faults = execute(serde_json::from_str(body).unwrap(), &LIMITS, SEED).unwrap_err();
+    assert_eq!(
+        (faults.len(), faults[0].field.as_str()),
+        (1, "messages[0].content")
+    );
+}
+
+#[test]
+fn unknown_fields_are_named_but_not_at_any_length() {
+    let detail = fault(&with("max_token", json!(1)));
+    assert_eq!(
+        (detail.field.as_str(), detail.constraint.as_str()),
+        ("max_token", "unknown")
+    );
+    assert!(detail.message.contains("max_tokens"));
+    let detail = fault(&with(&"ß".repeat(1000), json!(1)));
+    assert!(detail.field.chars().count() <= 65);
+}
+
+#[test]
+fn texts_of_the_client_are_not_repeated() {
+    let secret = "s3cret";
+    let long = secret.repeat(6000);
+    for body in [
+        with("prompt", json!(long)),
+        json!({"job_id": "j", "messages": [{"role": secret, "content": long}]}),
+        json!({"job_id": format!("{secret} "), "prompt": "p", "stop": [long]}),
+        with("on_disconnect", json!(secret)),
+        with("template", json!(secret)),
+    ] {
+        let faults = check(&body).unwrap_err();
+        assert!(!format!("{faults:?}").contains(secret), "{faults:?}");
+    }
+}
+
+#[test]
+fn a_body_that_is_no_object_is_refused() {
+    for body in [json!([]), json!("x"), json!(null), json!(1)] {
+        assert!(check(&body).unwrap_err()[0].message.contains("the body is"));
+        assert!(cancel(parse(&body)).is_err());
+    }
+}
+
+#[test]
+fn cancel_takes_a_job_id_and_nothing_else() {
+    assert_eq!(cancel(parse(&json!({"job_id": "a:1"}))).unwrap(), "a:1");
+    for bad in [
+        json!({}),
+        json!({"job_id": 1}),
+        json!({"job_id": "a b"}),
+        json!({"job_id": "a", "x": 1}),
+    ] {
+        assert_eq!(cancel(parse(&bad)).unwrap_err().len(), 1, "{bad}");
+    }
+}
