@@ -3,7 +3,14 @@
 
 #![deny(unsafe_code)]
 
+mod callback;
+pub mod config;
+pub mod http;
 pub mod jobs;
+pub mod log;
 pub mod metrics;
+pub mod model;
+pub mod run;
+pub mod signals;
 pub mod text;
 pub mod worker;

@@ -1,3 +1,58 @@
-//! Parse, bind, run.
+//! Parses the command line, binds, runs.
 
-fn main() {}
+use std::io::Write as _;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use orcd_supervisor::config::{Config, ConfigError};
+use orcd_supervisor::log;
+use orcd_supervisor::run::{RunError, bind, run};
+use orcd_supervisor::signals::Shutdown;
+
+fn main() -> ExitCode {
+    let config = match Config::from_env().and_then(|config| config.check_device().map(|()| config))
+    {
+        Ok(config) => config,
+        Err(error) => return refuse(&error),
+    };
+    let guard = log::start(config.log_format);
+    let result = serve(config);
+    drop(guard);
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // One line, whatever the message came from.
+            let line = error.to_string().replace(['\n', '\r'], " ");
+            let _ = writeln!(std::io::stderr(), "{line}");
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+fn serve(config: Config) -> Result<(), RunError> {
+    let runtime = tokio::runtime::Runtime::new().map_err(|error| RunError::Startup {
+        code: "INTERNAL",
+        message: format!("no threads: {error}"),
+    })?;
+    let result = runtime.block_on(async {
+        let shutdown = Shutdown::by_signals().map_err(|error| RunError::Startup {
+            code: "INTERNAL",
+            message: format!("no signal handlers: {error}"),
+        })?;
+        let listener = bind(&config).await?;
+        run(config, listener, shutdown).await
+    });
+    // A tokenizer that is still being built must not hold up the end. Whatever else is left is
+    // dropped, the runtime directory with it.
+    runtime.shutdown_timeout(Duration::from_millis(200));
+    result
+}
+
+fn refuse(error: &ConfigError) -> ExitCode {
+    let text = error.to_string();
+    let _ = match error {
+        ConfigError::Show(_) => write!(std::io::stdout(), "{text}"),
+        _ => writeln!(std::io::stderr(), "{text}"),
+    };
+    ExitCode::from(error.exit_code())
+}

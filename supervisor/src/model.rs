@@ -1,0 +1,126 @@
+//! The supervisor's view of the model file: its name and its text side. The tensors are the
+//! worker's business; the file is not kept open.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use orcd_shared::gguf::{GgufError, GgufFile, Metadata};
+
+use crate::text::{TextError, TextModel};
+
+const NAME_KEY: &str = "general.name";
+/// Longest name taken from a file.
+const MAX_NAME_CHARS: usize = 200;
+
+/// Why a model can't be served.
+#[derive(Debug, thiserror::Error)]
+pub enum ModelError {
+    /// The file is no sound GGUF file. Its messages name the key or tensor and the offset.
+    #[error("{}: {source}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: GgufError,
+    },
+    /// There is no file, or it can't be read; the message names it.
+    #[error(transparent)]
+    Unreadable(GgufError),
+    /// Its tokenizer or chat template can't be used.
+    #[error("{}: {source}", path.display())]
+    Text {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: TextError,
+    },
+}
+
+/// A model as far as text goes.
+pub struct Model {
+    name: String,
+    vocab_size: u32,
+    text: TextModel,
+}
+
+impl Model {
+    /// Reads the file's header and builds the tokenizer and the chat template. Takes up to a
+    /// second for large vocabularies.
+    ///
+    /// # Errors
+    /// [`ModelError`], with the file and the place in it.
+    pub fn load(path: &Path) -> Result<Self, ModelError> {
+        let file = GgufFile::open(path).map_err(|source| match source {
+            GgufError::Io { .. } | GgufError::NotAFile { .. } | GgufError::Empty { .. } => {
+                ModelError::Unreadable(source)
+            }
+            _ => ModelError::File {
+                path: path.to_owned(),
+                source,
+            },
+        })?;
+        let metadata = &file.header().metadata;
+        let text = TextModel::from_metadata(metadata).map_err(|source| ModelError::Text {
+            path: path.to_owned(),
+            source,
+        })?;
+        let name = name(metadata, path).map_err(|source| ModelError::File {
+            path: path.to_owned(),
+            source,
+        })?;
+        let vocab_size = u32::try_from(text.tokenizer().vocab_size()).unwrap_or(u32::MAX);
+        Ok(Self {
+            name,
+            vocab_size,
+            text,
+        })
+    }
+
+    /// What the file calls the model, or the file's own name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Tokens in the vocabulary.
+    #[must_use]
+    pub fn vocab_size(&self) -> u32 {
+        self.vocab_size
+    }
+
+    /// `gguf-bpe`, `gguf-spm`.
+    #[must_use]
+    pub fn tokenizer_kind(&self) -> &'static str {
+        self.text.tokenizer().kind().as_str()
+    }
+
+    /// Prompts to tokens, tokens to output.
+    #[must_use]
+    pub fn text(&self) -> &TextModel {
+        &self.text
+    }
+}
+
+impl fmt::Debug for Model {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Model")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}
+
+fn name(metadata: &Metadata, path: &Path) -> Result<String, GgufError> {
+    let named = metadata
+        .opt_str(NAME_KEY)?
+        .map(str::trim)
+        .filter(|name| !name.is_empty());
+    let name = match named {
+        Some(name) => name.to_owned(),
+        None => path
+            .file_stem()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned(),
+    };
+    Ok(name.chars().take(MAX_NAME_CHARS).collect())
+}

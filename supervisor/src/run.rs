@@ -1,0 +1,245 @@
+//! The service from its listener to its end.
+
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use orcd_shared::error::ErrorCode;
+use orcd_shared::exit::supervisor as exit;
+use orcd_shared::protocol::message::LoadRequest;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::callback::{self, Announcement};
+use crate::config::Config;
+use crate::http::{self, App};
+use crate::jobs::dispatcher::{self, DispatcherSettings, DispatcherTask, Outcome, Policy, Timing};
+use crate::jobs::{JobsHandle, ServiceState, Snapshot};
+use crate::metrics::Metrics;
+use crate::model::Model;
+use crate::signals::Shutdown;
+
+/// How a service ends that was not asked to.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RunError {
+    /// It never became ready, or could not say so.
+    #[error("error: {code}: {message}")]
+    Startup {
+        /// One of [`ErrorCode`]'s names, or `LISTEN_FAILED`, `CALLBACK_FAILED`.
+        code: &'static str,
+        /// What failed and what to do.
+        message: String,
+    },
+    /// The worker could not be kept alive.
+    #[error("error: {}: {message}", ErrorCode::WorkerUnavailable)]
+    WorkerLost {
+        /// How often it was tried, and the last end.
+        message: String,
+    },
+}
+
+impl RunError {
+    fn startup(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self::Startup {
+            code: code.name(),
+            message: message.into(),
+        }
+    }
+
+    /// The process's exit code.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Startup { .. } => exit::STARTUP_FAILED,
+            Self::WorkerLost { .. } => exit::WORKER_LOST,
+        }
+    }
+}
+
+/// Opens the listener.
+///
+/// # Errors
+/// The address is wrong or taken.
+pub async fn bind(config: &Config) -> Result<TcpListener, RunError> {
+    TcpListener::bind((config.host.as_str(), config.port))
+        .await
+        .map_err(|error| {
+            let message = format!(
+                "--host {} --port {}: {error}; give an address of this machine and a free port, or \
+             --port 0",
+                config.host, config.port
+            );
+            RunError::Startup {
+                code: "LISTEN_FAILED",
+                message,
+            }
+        })
+}
+
+/// Serves until `shutdown`, or until there can be no worker. Health is answered from the start,
+/// jobs once a worker is ready; that is when the line `READY` goes to stdout.
+///
+/// # Errors
+/// [`RunError`].
+pub async fn run(
+    config: Config,
+    listener: TcpListener,
+    shutdown: Shutdown,
+) -> Result<(), RunError> {
+    let metrics = Arc::new(Metrics::new());
+    let app = App::new(&config, Arc::clone(&metrics), shutdown.drain.clone());
+    let address = listener.local_addr().map_err(|error| RunError::Startup {
+        code: "LISTEN_FAILED",
+        message: error.to_string(),
+    })?;
+    let stop_serving = CancellationToken::new();
+    let router = http::router(Arc::clone(&app));
+    let server = tokio::spawn(http::server::serve(listener, router, stop_serving.clone()));
+    let service = Service {
+        config,
+        app,
+        address,
+        metrics,
+        drain: shutdown.drain,
+    };
+    let result = tokio::select! {
+        result = service.live() => result,
+        () = shutdown.abort.cancelled() => return Ok(()),
+    };
+    // All streams have their last event by now; what remains is to write it.
+    stop_serving.cancel();
+    tokio::select! {
+        _ = server => {}
+        () = shutdown.abort.cancelled() => {}
+    }
+    result
+}
+
+struct Service {
+    config: Config,
+    app: Arc<App>,
+    address: SocketAddr,
+    metrics: Arc<Metrics>,
+    drain: CancellationToken,
+}
+
+impl Service {
+    /// From loading to the dispatcher's end.
+    async fn live(self) -> Result<(), RunError> {
+        let path = self.config.model.clone();
+        let loading = tokio::task::spawn_blocking(move || Model::load(&path));
+        let loaded = tokio::select! {
+            loaded = loading => loaded,
+            () = self.drain.cancelled() => return Ok(()),
+        };
+        let model = loaded
+            .map_err(|error| RunError::startup(ErrorCode::Internal, error.to_string()))?
+            .map_err(|error| RunError::startup(ErrorCode::ModelLoadFailed, error.to_string()))?;
+        let settings = settings(&self.config);
+        let tokenizer = Arc::clone(model.text().tokenizer());
+        let (jobs, task) = dispatcher::start(settings, tokenizer, Arc::clone(&self.metrics));
+        self.app.serve(jobs.clone(), Arc::new(model));
+        self.attend(jobs, task).await
+    }
+
+    async fn attend(self, jobs: JobsHandle, mut task: DispatcherTask) -> Result<(), RunError> {
+        let announced = self.announce(jobs.watch());
+        let mut announced = std::pin::pin!(announced);
+        let mut announcing = true;
+        let mut draining = false;
+        let mut failure = Ok(());
+        loop {
+            tokio::select! {
+                outcome = &mut task => return failure.and(result_of(outcome)),
+                result = &mut announced, if announcing => {
+                    announcing = false;
+                    if result.is_err() {
+                        failure = result;
+                        self.drain.cancel();
+                    }
+                }
+                () = self.drain.cancelled(), if !draining => {
+                    draining = true;
+                    // Nobody is to be told of a service that stops.
+                    announcing = false;
+                    jobs.drain().await;
+                }
+            }
+        }
+    }
+
+    /// Waits for the first ready worker and tells whoever wants to know.
+    async fn announce(
+        &self,
+        mut snapshots: watch::Receiver<Arc<Snapshot>>,
+    ) -> Result<(), RunError> {
+        let ready = snapshots.wait_for(|s| s.state == ServiceState::Ready).await;
+        let Ok(snapshot) = ready.map(|s| Arc::clone(&s)) else {
+            // Without a dispatcher there is nothing to announce; its outcome says why.
+            return Ok(());
+        };
+        let worker_id = self.config.worker_id;
+        let mut stdout = std::io::stdout().lock();
+        // A closed stdout is no reason to stop: health says the same.
+        let _ = writeln!(
+            stdout,
+            "READY http://{} worker_id={worker_id}",
+            self.address
+        );
+        let _ = stdout.flush();
+        drop(stdout);
+        let Some(url) = &self.config.callback_url else {
+            return Ok(());
+        };
+        let announcement = Announcement {
+            worker_id,
+            model_ref: self.config.model.display().to_string(),
+            vram_bytes: snapshot
+                .worker
+                .as_ref()
+                .map_or(0, |worker| worker.memory_used),
+            address: self.address,
+        };
+        callback::announce(url, &announcement)
+            .await
+            .map_err(|message| RunError::Startup {
+                code: "CALLBACK_FAILED",
+                message,
+            })
+    }
+}
+
+fn result_of(outcome: Outcome) -> Result<(), RunError> {
+    match outcome {
+        Outcome::Stopped => Ok(()),
+        Outcome::StartupFailed { code, message } => Err(RunError::startup(code, message)),
+        Outcome::WorkerLost { message } => Err(RunError::WorkerLost { message }),
+    }
+}
+
+fn settings(config: &Config) -> DispatcherSettings {
+    DispatcherSettings {
+        worker_bin: config.worker_bin.clone(),
+        runtime_dir: config.runtime_dir.clone(),
+        load: LoadRequest {
+            model_path: config.model.to_string_lossy().into_owned(),
+            device: config.device,
+            context: config.context,
+            parallel: config.parallel,
+            threads: config.threads,
+            kv_limit_tokens: config.kv_limit_tokens,
+            end_tokens: Vec::new(),
+            weights: None,
+        },
+        queue: config.queue,
+        max_tokens_out: config.max_tokens_out,
+        resume_ttl: config.resume_ttl,
+        drain_timeout: config.drain_timeout,
+        policy: Policy {
+            max_restarts: config.max_restarts,
+            ..Policy::default()
+        },
+        timing: Timing::default(),
+    }
+}

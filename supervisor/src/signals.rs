@@ -1,0 +1,48 @@
+//! What ends the service: SIGTERM, SIGINT, `POST /shutdown`.
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+/// The two ways to stop; clones share them.
+#[derive(Debug, Clone, Default)]
+pub struct Shutdown {
+    /// Cancelled: take no new jobs, let the running ones finish for a while.
+    pub drain: CancellationToken,
+    /// Cancelled: stop at once.
+    pub abort: CancellationToken,
+}
+
+impl Shutdown {
+    /// One that SIGTERM and SIGINT begin, and a second SIGINT brings to an end. To be called
+    /// within a runtime.
+    ///
+    /// # Errors
+    /// The handlers can't be installed.
+    pub fn by_signals() -> std::io::Result<Self> {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let shutdown = Self::default();
+        let Self { drain, abort } = shutdown.clone();
+        tokio::spawn(async move {
+            let mut interrupts = 0;
+            loop {
+                let name = tokio::select! {
+                    Some(()) = terminate.recv() => "SIGTERM",
+                    Some(()) = interrupt.recv() => {
+                        interrupts += 1;
+                        "SIGINT"
+                    }
+                    else => return,
+                };
+                if interrupts > 1 {
+                    tracing::warn!("second SIGINT: stopping at once");
+                    abort.cancel();
+                } else {
+                    tracing::info!("{name}: stopping");
+                }
+                drain.cancel();
+            }
+        });
+        Ok(shutdown)
+    }
+}
