@@ -195,3 +195,85 @@ pub async fn write_all(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+    use std::os::unix::net::UnixStream;
+
+    use orcd_shared::job::JobKey;
+
+    use super::*;
+
+    /// A link and the other end of it, which lives in this process too.
+    async fn connected() -> (Arc<Stream>, UnixStream) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        let listener = listen(&path).unwrap();
+        let peer = UnixStream::connect(&path).unwrap();
+        (
+            Arc::new(accept(&listener, std::process::id()).await.unwrap()),
+            peer,
+        )
+    }
+
+    #[tokio::test]
+    async fn strangers_are_turned_away_and_the_worker_still_gets_in() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        let listener = listen(&path).unwrap();
+        let _stranger = UnixStream::connect(&path).unwrap();
+        let other_pid = std::process::id() + 1;
+        let accepted =
+            tokio::time::timeout(Duration::from_millis(50), accept(&listener, other_pid)).await;
+        assert!(accepted.is_err());
+        let _worker = UnixStream::connect(&path).unwrap();
+        accept(&listener, std::process::id()).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn messages_come_out_however_the_bytes_arrive() {
+        let (stream, mut peer) = connected().await;
+        let mut reader = Reader::new(stream);
+        let messages: Vec<ToSupervisor> = (0..9)
+            .map(|n| ToSupervisor::Cancelled(JobKey(n * 1000)))
+            .collect();
+        let mut bytes = Vec::new();
+        messages
+            .iter()
+            .for_each(|m| frame::encode(m, &mut bytes).unwrap());
+        let writer = std::thread::spawn(move || {
+            for chunk in bytes.chunks(3) {
+                peer.write_all(chunk).unwrap();
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        });
+        for message in messages {
+            assert_eq!(reader.next().await.unwrap(), message);
+        }
+        assert!(matches!(reader.next().await, Err(LinkError::Closed)));
+        writer.join().unwrap();
+    }
+
+    #[tokio::test]
+    async fn garbage_ends_the_link() {
+        let (stream, mut peer) = connected().await;
+        peer.write_all(&[0xff; 64]).unwrap();
+        let error = Reader::new(stream).next().await.unwrap_err();
+        assert!(
+            matches!(error, LinkError::Frame(FrameError::TooLong { .. })),
+            "{error}"
+        );
+    }
+
+    #[tokio::test]
+    async fn hello_is_wanted_first() {
+        let (stream, mut peer) = connected().await;
+        let mut bytes = Vec::new();
+        frame::encode(&ToSupervisor::Cancelled(JobKey(1)), &mut bytes).unwrap();
+        peer.write_all(&bytes).unwrap();
+        let mut reader = Reader::new(Arc::clone(&stream));
+        let error = shake_hands(&stream, &mut reader).await.unwrap_err();
+        assert!(matches!(error, LinkError::NoHello));
+    }
+}

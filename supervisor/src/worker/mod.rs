@@ -5,6 +5,7 @@
 //! The dispatcher sees all of it through [`WorkerHost`] and a stream of [`WorkerEvent`]s, so that
 //! it can be tested without processes.
 
+mod attendant;
 pub mod backoff;
 #[allow(unsafe_code)]
 pub mod handles;
@@ -14,6 +15,7 @@ pub mod link;
 pub mod process;
 pub mod replay;
 pub mod runtime_dir;
+mod stderr;
 
 use orcd_shared::protocol::message::{ToSupervisor, ToWorker, WorkerInfo};
 use tokio::sync::mpsc;
@@ -78,7 +80,8 @@ pub trait WorkerHost: Send + 'static {
     /// Begins to start worker number `generation`; what comes of it arrives as events.
     fn spawn(&mut self, generation: u64);
 
-    /// Queues a message, the descriptor (if any) ahead of it on the descriptor channel.
+    /// Queues a message, the descriptor (if any) ahead of it on the descriptor channel. For a
+    /// worker that is gone it does nothing; an event tells of that.
     ///
     /// # Errors
     /// [`LinkClogged`]; the worker is then to be treated as hung.
@@ -93,7 +96,7 @@ pub trait WorkerHost: Send + 'static {
     fn kill(&mut self, generation: u64);
 }
 
-/// The worker does not read its messages, or is gone.
+/// The worker does not read its messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the worker does not take its messages")]
 pub struct LinkClogged;

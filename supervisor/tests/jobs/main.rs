@@ -5,6 +5,7 @@
 mod crash;
 mod ending;
 mod flow;
+mod host;
 mod journal;
 mod readers;
 mod startup;

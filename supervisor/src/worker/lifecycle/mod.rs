@@ -5,6 +5,7 @@
 //! [`State::succeed`]: a standby that is promoted instead of a new process belongs there. A worker
 //! that stops making progress comes in as [`Event::Hung`], whoever finds it out.
 
+mod losses;
 mod steps;
 #[cfg(test)]
 mod tests;
@@ -188,6 +189,8 @@ pub enum Action {
     /// Nothing more comes.
     Finish(Outcome),
 }
+
+type Actions = Vec<Action>;
 
 /// What is passed to a step besides the event.
 #[derive(Debug, Clone, Copy)]

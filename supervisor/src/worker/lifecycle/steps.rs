@@ -3,10 +3,7 @@
 
 use orcd_shared::error::ErrorCode;
 
-use super::{Action, CRASH_WINDOW, CRASHES_TO_UNHEALTHY, Context, Event, Outcome, Phase, State};
-use crate::worker::backoff;
-
-type Actions = Vec<Action>;
+use super::{Action, Actions, Context, Event, Outcome, Phase, State};
 
 impl State {
     /// The next state and what is to be done, in this order.
@@ -176,62 +173,10 @@ impl State {
         }
     }
 
-    /// There is no process any more.
-    fn gone(&mut self, cx: Context<'_>, how: &str) -> Actions {
-        if !self.served {
-            let message = format!("the worker was not ready yet when it was lost: {how}");
-            return self.fail_start(ErrorCode::WorkerUnavailable, message);
-        }
-        self.restarts += 1;
-        self.in_a_row = self.in_a_row.saturating_add(1);
-        self.spent = self.spent.saturating_add(1);
-        self.note_crash(cx);
-        match cx.policy.max_restarts {
-            Some(max) if self.spent > max => {
-                let message = format!(
-                    "the worker was lost {} times without finishing a job, last: {how}; \
-                     {max} restarts are allowed",
-                    self.spent
-                );
-                self.finish(Outcome::WorkerLost { message })
-            }
-            _ => self.succeed(cx),
-        }
-    }
-
-    /// Chooses the successor of a lost worker.
-    fn succeed(&mut self, cx: Context<'_>) -> Actions {
-        let pause = backoff::pause(self.in_a_row, cx.jitter);
-        if pause.is_zero() {
-            return self.spawn_next();
-        }
-        self.phase = Phase::Backoff {
-            until: cx.now + pause,
-        };
-        vec![]
-    }
-
-    fn spawn_next(&mut self) -> Actions {
+    pub(super) fn spawn_next(&mut self) -> Actions {
         self.generation += 1;
         self.phase = Phase::Spawning;
         vec![Action::Spawn]
-    }
-
-    /// Remembers a crash and judges the service by the latest ones.
-    fn note_crash(&mut self, cx: Context<'_>) {
-        self.crashes
-            .retain(|&at| cx.now.duration_since(at) < CRASH_WINDOW);
-        if self.crashes.len() == CRASHES_TO_UNHEALTHY {
-            self.crashes.remove(0);
-        }
-        self.crashes.push(cx.now);
-        self.unhealthy |= self.crashes.len() == CRASHES_TO_UNHEALTHY;
-    }
-
-    fn forgive(&mut self) {
-        self.in_a_row = 0;
-        self.unhealthy = false;
-        self.crashes.clear();
     }
 
     /// Waits for a worker that is about to end by itself.
@@ -256,7 +201,7 @@ impl State {
         vec![Action::Kill]
     }
 
-    fn fail_start(&mut self, code: ErrorCode, message: String) -> Actions {
+    pub(super) fn fail_start(&mut self, code: ErrorCode, message: String) -> Actions {
         let mut actions = vec![Action::Kill];
         actions.extend(self.finish(Outcome::StartupFailed { code, message }));
         actions
@@ -281,7 +226,7 @@ impl State {
         vec![Action::Kill]
     }
 
-    fn finish(&mut self, outcome: Outcome) -> Actions {
+    pub(super) fn finish(&mut self, outcome: Outcome) -> Actions {
         self.phase = Phase::Over;
         vec![Action::Finish(outcome)]
     }

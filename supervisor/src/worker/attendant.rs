@@ -1,0 +1,206 @@
+//! One task per worker process, from its start to its reaping. It alone reports of that worker, so
+//! that its reports come in the order in which things happened.
+
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use interprocess::local_socket::tokio::{Listener, Stream};
+use orcd_shared::protocol::message::{LoadSource, ToSupervisor, WorkerInfo};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::handles::{DescriptorChannel, WeightsHandle};
+use super::link::{self, LinkError, Outgoing, Reader};
+use super::process::{WorkerExit, WorkerProcess};
+use super::runtime_dir::RuntimeDir;
+use super::{EventSender, Happening, WorkerEvent, stderr};
+
+/// After the process has ended its socket yields what it had sent and then the end of the stream;
+/// a copy of the socket that leaked elsewhere must not keep the supervisor waiting.
+const DRAIN_LIMIT: Duration = Duration::from_secs(1);
+
+/// The handle that went out with a worker's load request, to recognise it in the answer.
+pub(super) type HandedOver = Arc<OnceLock<WeightsHandle>>;
+
+/// Attends to one worker.
+pub(super) struct Attendant {
+    pub(super) generation: u64,
+    pub(super) events: EventSender,
+    pub(super) binary: PathBuf,
+    pub(super) dir: Arc<RuntimeDir>,
+    pub(super) kill: CancellationToken,
+    pub(super) handed_over: HandedOver,
+}
+
+impl Attendant {
+    pub(super) async fn attend(self, queue: mpsc::Receiver<Outgoing>) {
+        let end = match self.start().await {
+            Err(message) => Happening::SpawnFailed { message },
+            Ok((mut process, listener, descriptors)) => {
+                self.tell(Happening::Spawned { pid: process.pid }).await;
+                let exit = self
+                    .converse(&mut process, listener, descriptors, queue)
+                    .await;
+                Happening::Exited(exit)
+            }
+        };
+        self.tell(end).await;
+    }
+
+    async fn start(&self) -> Result<(WorkerProcess, Listener, DescriptorChannel), String> {
+        let socket = self.dir.socket(self.generation);
+        let listener = link::listen(&socket).map_err(|e| e.to_string())?;
+        let (descriptors, stdin) =
+            DescriptorChannel::pair().map_err(|e| format!("no descriptor channel: {e}"))?;
+        let binary = &self.binary;
+        let mut process = WorkerProcess::start(binary, &socket, stdin)
+            .await
+            .map_err(|e| {
+                format!(
+                    "{} can't be started: {e}; give the right --worker-bin",
+                    binary.display()
+                )
+            })?;
+        if let Some(stderr) = process.stderr.take() {
+            tokio::spawn(stderr::log_lines(stderr, self.generation));
+        }
+        Ok((process, listener, descriptors))
+    }
+
+    /// Passes on what the worker says until it has ended.
+    async fn converse(
+        &self,
+        process: &mut WorkerProcess,
+        listener: Listener,
+        descriptors: DescriptorChannel,
+        queue: mpsc::Receiver<Outgoing>,
+    ) -> WorkerExit {
+        let kill = self.kill.clone();
+        let mut talk = std::pin::pin!(self.talk(process.pid, listener, descriptors, queue));
+        let mut talking = true;
+        let mut killed = false;
+        let exit = loop {
+            tokio::select! {
+                exit = &mut process.exited => break exit.unwrap_or(WorkerExit::Unknown),
+                () = &mut talk, if talking => talking = false,
+                () = kill.cancelled(), if !killed => {
+                    process.kill();
+                    killed = true;
+                }
+            }
+        };
+        if talking && tokio::time::timeout(DRAIN_LIMIT, talk).await.is_err() {
+            tracing::warn!(pid = process.pid, "the socket outlived the worker");
+        }
+        exit
+    }
+
+    async fn talk(
+        &self,
+        pid: u32,
+        listener: Listener,
+        descriptors: DescriptorChannel,
+        queue: mpsc::Receiver<Outgoing>,
+    ) {
+        let handshake = async {
+            let stream = Arc::new(link::accept(&listener, pid).await?);
+            let mut reader = Reader::new(Arc::clone(&stream));
+            link::shake_hands(&stream, &mut reader).await?;
+            Ok::<_, LinkError>((stream, reader))
+        };
+        let connected = tokio::time::timeout(link::HANDSHAKE_LIMIT, handshake).await;
+        let (stream, reader) = match connected.unwrap_or(Err(LinkError::TooLate)) {
+            Ok(connected) => connected,
+            Err(error) => {
+                return self
+                    .tell(Happening::HandshakeFailed {
+                        message: error.to_string(),
+                    })
+                    .await;
+            }
+        };
+        drop(listener);
+        self.tell(Happening::Connected).await;
+        let error = self
+            .relay(stream, reader, Arc::new(descriptors), queue)
+            .await;
+        self.tell(Happening::LinkLost {
+            message: error.to_string(),
+        })
+        .await;
+    }
+
+    /// Passes messages both ways until the link breaks.
+    async fn relay(
+        &self,
+        stream: Arc<Stream>,
+        mut reader: Reader,
+        descriptors: Arc<DescriptorChannel>,
+        queue: mpsc::Receiver<Outgoing>,
+    ) -> LinkError {
+        let writer = link::write_all(stream, Arc::clone(&descriptors), queue);
+        let read = self.relay_incoming(&mut reader, &descriptors);
+        let mut read = std::pin::pin!(read);
+        tokio::select! {
+            error = &mut read => error,
+            Err(error) = writer => {
+                // A worker that dies breaks both directions: what it said last is still to come.
+                tokio::time::timeout(DRAIN_LIMIT, read).await.unwrap_or(error)
+            }
+        }
+    }
+
+    async fn relay_incoming(
+        &self,
+        reader: &mut Reader,
+        descriptors: &DescriptorChannel,
+    ) -> LinkError {
+        loop {
+            match reader.next().await {
+                Ok(ToSupervisor::Ready(info)) => {
+                    let weights = self.weights_of(&info, descriptors).await;
+                    self.tell(Happening::Ready { info, weights }).await;
+                }
+                Ok(message) => self.tell(Happening::Message(message)).await,
+                Err(error) => return error,
+            }
+        }
+    }
+
+    /// The handle to hold for the weights that `info` tells of.
+    async fn weights_of(
+        &self,
+        info: &WorkerInfo,
+        descriptors: &DescriptorChannel,
+    ) -> Option<WeightsHandle> {
+        let manifest = info.weights.clone()?;
+        if info.load_source == LoadSource::Handle
+            && let Some(held) = self
+                .handed_over
+                .get()
+                .filter(|held| held.manifest == manifest)
+        {
+            return Some(held.clone());
+        }
+        match descriptors.receive().await {
+            Ok(fd) => Some(WeightsHandle::new(manifest, fd)),
+            Err(error) => {
+                // The service works without it: the next worker loads from the file.
+                tracing::warn!(%error, "the worker's weights could not be taken over");
+                None
+            }
+        }
+    }
+
+    async fn tell(&self, what: Happening) {
+        // Without a dispatcher nobody needs to know; this worker is being killed then.
+        let _ = self
+            .events
+            .send(WorkerEvent {
+                generation: self.generation,
+                what,
+            })
+            .await;
+    }
+}

@@ -1,0 +1,364 @@
+//! Real processes: this test binary, started again as the worker, on the real socket and the real
+//! descriptor channel.
+
+use std::io::{Read as _, Write as _};
+use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::Duration;
+
+use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
+use orcd_shared::job::JobKey;
+use orcd_shared::protocol::frame;
+use orcd_shared::protocol::message::{LoadSource, ToSupervisor, ToWorker, WorkerInfo};
+use orcd_shared::protocol::version::PROTOCOL;
+use orcd_shared::weights::{ModelIdentity, WeightsManifest};
+use orcd_supervisor::worker::handles::WeightsHandle;
+use orcd_supervisor::worker::host::ProcessHost;
+use orcd_supervisor::worker::process::WorkerExit;
+use orcd_supervisor::worker::{Happening, WorkerEvent, WorkerHost};
+use tokio::sync::mpsc;
+
+use super::support::{info, settings};
+
+const ROLE: &str = "ORCD_TEST_ROLE";
+const SOCKET: &str = "ORCD_TEST_SOCKET";
+
+/// Not a test: the worker's side, when this binary is started as one.
+#[test]
+fn played_worker() {
+    let (Ok(role), Ok(socket)) = (std::env::var(ROLE), std::env::var(SOCKET)) else {
+        return;
+    };
+    let mut link = Link {
+        socket: UnixStream::connect(socket).unwrap(),
+        unread: Vec::new(),
+    };
+    assert!(matches!(
+        link.read(),
+        Some(ToWorker::Hello {
+            protocol: PROTOCOL,
+            ..
+        })
+    ));
+    let protocol = if role == "stranger" {
+        PROTOCOL + 1
+    } else {
+        PROTOCOL
+    };
+    link.write(&ToSupervisor::Hello {
+        protocol,
+        build: "test".into(),
+    });
+    while let Some(message) = link.read() {
+        match message {
+            ToWorker::Load(request) => {
+                let source = match request.weights {
+                    Some(_) => {
+                        assert_eq!(receive_weights(), "weights");
+                        LoadSource::Handle
+                    }
+                    None => LoadSource::File,
+                };
+                if source == LoadSource::File && role != "forgetful" {
+                    send_weights();
+                }
+                link.write(&ToSupervisor::Ready(Box::new(ready(source))));
+            }
+            ToWorker::Cancel(key) => link.write(&ToSupervisor::Cancelled(key)),
+            ToWorker::Submit(_) => {
+                eprintln!("about to die");
+                link.write(&ToSupervisor::Cancelled(JobKey(99)));
+                std::process::exit(12);
+            }
+            ToWorker::Shutdown => std::process::exit(0),
+            ToWorker::Hello { .. } => {}
+        }
+    }
+}
+
+struct Link {
+    socket: UnixStream,
+    unread: Vec<u8>,
+}
+
+impl Link {
+    fn read(&mut self) -> Option<ToWorker> {
+        loop {
+            if let Some((message, taken)) = frame::decode(&self.unread).unwrap() {
+                self.unread.drain(..taken);
+                return Some(message);
+            }
+            let mut chunk = [0; 4096];
+            let n = self.socket.read(&mut chunk).unwrap();
+            if n == 0 {
+                return None;
+            }
+            self.unread.extend_from_slice(&chunk[..n]);
+        }
+    }
+
+    fn write(&mut self, message: &ToSupervisor) {
+        let mut bytes = Vec::new();
+        frame::encode(message, &mut bytes).unwrap();
+        self.socket.write_all(&bytes).unwrap();
+    }
+}
+
+fn send_weights() {
+    let mut image = tempfile::tempfile().unwrap();
+    image.write_all(b"weights").unwrap();
+    let fds = [image.as_raw_fd()];
+    let data = [std::io::IoSlice::new(&[0])];
+    let rights = [ControlMessage::ScmRights(&fds)];
+    sendmsg::<()>(0, &data, &rights, MsgFlags::empty(), None).unwrap();
+}
+
+fn receive_weights() -> String {
+    let mut byte = [0];
+    let mut data = [std::io::IoSliceMut::new(&mut byte)];
+    let mut space = nix::cmsg_space!([i32; 1]);
+    let message = recvmsg::<()>(0, &mut data, Some(&mut space), MsgFlags::empty()).unwrap();
+    match message.cmsgs().unwrap().next() {
+        Some(ControlMessageOwned::ScmRights(fds)) => {
+            std::fs::read_to_string(format!("/proc/self/fd/{}", fds[0])).unwrap()
+        }
+        other => panic!("{other:?} in place of a descriptor"),
+    }
+}
+
+fn manifest() -> WeightsManifest {
+    let model = ModelIdentity {
+        file_bytes: 1,
+        modified_ns: 2,
+        header_hash: 3,
+    };
+    WeightsManifest {
+        model,
+        layout_version: 4,
+        backend: "cpu".into(),
+        image_bytes: 7,
+    }
+}
+
+fn ready(load_source: LoadSource) -> WorkerInfo {
+    WorkerInfo {
+        load_source,
+        weights: Some(manifest()),
+        ..info()
+    }
+}
+
+/// A host whose workers play `role`.
+struct Stage {
+    host: ProcessHost,
+    events: mpsc::Receiver<WorkerEvent>,
+    dir: tempfile::TempDir,
+}
+
+impl Stage {
+    fn set(role: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let binary = dir.path().join("worker");
+        let this = std::env::current_exe().unwrap();
+        let script = format!(
+            "#!/bin/sh\n{ROLE}={role} {SOCKET}=\"$2\" exec {} --exact host::played_worker --nocapture\n",
+            this.display()
+        );
+        std::fs::write(&binary, script).unwrap();
+        std::fs::set_permissions(&binary, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let (sender, events) = mpsc::channel(64);
+        let base = Some(dir.path().to_path_buf());
+        let host = ProcessHost::new(binary, base, sender).unwrap();
+        Self { host, events, dir }
+    }
+
+    async fn next(&mut self) -> Happening {
+        let next = tokio::time::timeout(Duration::from_secs(10), self.events.recv()).await;
+        next.expect("nothing happens").unwrap().what
+    }
+
+    async fn spawn(&mut self, generation: u64) -> u32 {
+        self.host.spawn(generation);
+        match self.next().await {
+            Happening::Spawned { pid } => pid,
+            other => panic!("{other:?} in place of a process"),
+        }
+    }
+
+    async fn load(&mut self, generation: u64, held: Option<WeightsHandle>) -> Happening {
+        assert!(matches!(self.next().await, Happening::Connected));
+        let mut request = settings().load;
+        request.weights = held.as_ref().map(|held| held.manifest.clone());
+        let message = ToWorker::Load(Box::new(request));
+        self.host.send(generation, message, held).unwrap();
+        self.next().await
+    }
+}
+
+fn exists(pid: u32) -> bool {
+    Path::new(&format!("/proc/{pid}")).exists()
+}
+
+#[tokio::test]
+async fn weights_pass_from_a_killed_worker_to_the_next() {
+    let mut stage = Stage::set("worker");
+    let pid = stage.spawn(1).await;
+    let Happening::Ready {
+        weights: Some(weights),
+        info,
+    } = stage.load(1, None).await
+    else {
+        panic!("no weights");
+    };
+    assert_eq!(weights.manifest, manifest());
+    assert_eq!(info.load_source, LoadSource::File);
+    stage.host.kill(1);
+    assert!(matches!(stage.next().await, Happening::LinkLost { .. }));
+    assert!(matches!(
+        stage.next().await,
+        Happening::Exited(WorkerExit::Signal(9))
+    ));
+    assert!(!exists(pid), "it was not reaped");
+    stage.spawn(2).await;
+    let Happening::Ready {
+        weights: Some(held),
+        info,
+    } = stage.load(2, Some(weights)).await
+    else {
+        panic!("no weights");
+    };
+    assert_eq!(held.manifest, manifest());
+    assert_eq!(info.load_source, LoadSource::Handle);
+    stage.host.send(2, ToWorker::Shutdown, None).unwrap();
+    assert!(matches!(stage.next().await, Happening::LinkLost { .. }));
+    assert!(matches!(
+        stage.next().await,
+        Happening::Exited(WorkerExit::Code(0))
+    ));
+}
+
+#[tokio::test]
+async fn last_words_come_before_the_exit() {
+    let mut stage = Stage::set("worker");
+    stage.spawn(1).await;
+    stage.load(1, None).await;
+    for n in 0..50 {
+        stage
+            .host
+            .send(1, ToWorker::Cancel(JobKey(n)), None)
+            .unwrap();
+    }
+    let spec = orcd_shared::job::JobSpec {
+        key: JobKey(1),
+        prompt: vec![1],
+        emitted: vec![],
+        max_tokens: 1,
+        sampling: orcd_shared::sampling::SamplingParams::GREEDY,
+    };
+    stage
+        .host
+        .send(1, ToWorker::Submit(Box::new(spec)), None)
+        .unwrap();
+    for n in (0..50).chain([99]) {
+        match stage.next().await {
+            Happening::Message(ToSupervisor::Cancelled(key)) => assert_eq!(key, JobKey(n)),
+            other => panic!("{other:?} in place of answer {n}"),
+        }
+    }
+    assert!(matches!(stage.next().await, Happening::LinkLost { .. }));
+    assert!(matches!(
+        stage.next().await,
+        Happening::Exited(WorkerExit::Code(12))
+    ));
+}
+
+#[tokio::test]
+async fn another_protocol_is_named_with_ours() {
+    let mut stage = Stage::set("stranger");
+    stage.spawn(1).await;
+    let Happening::HandshakeFailed { message } = stage.next().await else {
+        panic!("accepted")
+    };
+    assert!(
+        message.contains(&format!("protocol {}", PROTOCOL + 1)),
+        "{message}"
+    );
+    assert!(
+        message.contains(&format!("speaks {PROTOCOL} ")),
+        "{message}"
+    );
+}
+
+#[tokio::test]
+async fn announced_weights_that_never_come_leave_a_worker_without() {
+    let mut stage = Stage::set("forgetful");
+    stage.spawn(1).await;
+    assert!(matches!(
+        stage.load(1, None).await,
+        Happening::Ready { weights: None, .. }
+    ));
+}
+
+#[tokio::test]
+async fn a_worker_that_ends_without_connecting_is_reported() {
+    let mut stage = Stage::set("worker");
+    std::fs::write(stage.dir.path().join("worker"), "#!/bin/sh\nexit 2\n").unwrap();
+    stage.spawn(1).await;
+    let end = loop {
+        match stage.next().await {
+            Happening::LinkLost { .. } | Happening::HandshakeFailed { .. } => {}
+            other => break other,
+        }
+    };
+    assert!(
+        matches!(end, Happening::Exited(WorkerExit::Code(2))),
+        "{end:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_missing_binary_is_named() {
+    let (sender, mut events) = mpsc::channel(8);
+    let dir = tempfile::tempdir().unwrap();
+    let base = Some(dir.path().to_path_buf());
+    let mut host = ProcessHost::new("/no/such/worker".into(), base, sender).unwrap();
+    host.spawn(1);
+    let Some(WorkerEvent {
+        what: Happening::SpawnFailed { message },
+        ..
+    }) = events.recv().await
+    else {
+        panic!("it was started");
+    };
+    assert!(
+        message.contains("/no/such/worker") && message.contains("--worker-bin"),
+        "{message}"
+    );
+}
+
+#[tokio::test]
+async fn dropping_the_host_ends_its_workers_and_removes_its_directory() {
+    let Stage {
+        mut host,
+        mut events,
+        dir,
+    } = Stage::set("worker");
+    host.spawn(1);
+    let Some(WorkerEvent {
+        what: Happening::Spawned { pid },
+        ..
+    }) = events.recv().await
+    else {
+        panic!("not started");
+    };
+    drop(host);
+    while events.recv().await.is_some() {}
+    assert!(!exists(pid));
+    assert_eq!(
+        std::fs::read_dir(dir.path()).unwrap().count(),
+        1,
+        "only the script is left"
+    );
+}
