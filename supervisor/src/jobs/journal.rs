@@ -5,6 +5,8 @@
 //! a repetition, and neither depends on crashes: a token that was journaled is never an event
 //! again.
 
+mod taken;
+
 use std::time::{Duration, Instant};
 
 use orcd_shared::error::ErrorCode;
@@ -14,7 +16,8 @@ use orcd_shared::protocol::message::StepToken;
 use super::admission::Limit;
 use super::{JobEvent, NewJob, Numbered, StopReason};
 use crate::text::{TokenText, Tokenizer};
-use crate::worker::replay::{self, ReplayCheck, Verdict};
+use crate::worker::replay::{self, ReplayCheck};
+pub use taken::{Taken, Then};
 
 /// The journal of one job.
 #[derive(Debug)]
@@ -35,26 +38,6 @@ pub struct Journal {
     first_token: Option<Instant>,
     last_token: Option<Instant>,
     engine_time_us: u64,
-}
-
-/// What a token of the worker means.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Taken {
-    /// The token event, if it is one.
-    pub event: Option<Numbered>,
-    /// What comes of the job.
-    pub then: Then,
-}
-
-/// What comes of a job after a token.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Then {
-    /// It goes on.
-    GoOn,
-    /// It is at its end.
-    End(StopReason),
-    /// It can't go on.
-    Fail(ErrorCode, String),
 }
 
 impl Journal {
@@ -158,7 +141,7 @@ impl Journal {
         tokenizer: &Tokenizer,
     ) -> Taken {
         if let Some(check) = self.check.take() {
-            return Self::verify(check, &token);
+            return Taken::from_check(check, &token);
         }
         if token.index as usize != self.emitted.len() {
             return Taken::failed(format!(
@@ -217,35 +200,6 @@ impl Journal {
         self.emitted = Vec::new();
     }
 
-    fn verify(check: ReplayCheck, token: &StepToken) -> Taken {
-        match check.judge(token) {
-            Verdict::Agrees if token.finish.is_none() => Taken {
-                event: None,
-                then: Then::GoOn,
-            },
-            // The first time it was not the last: the job would have ended with it.
-            Verdict::Agrees => Taken::failed(format!(
-                "the worker ended its replay at token {}, which was not the last",
-                token.index
-            )),
-            Verdict::Diverges => Taken {
-                event: None,
-                then: Then::Fail(
-                    ErrorCode::ReplayDiverged,
-                    format!(
-                        "after a crash, token {} came out differently; the stream ends here \
-                         rather than continue another text; send the job again",
-                        token.index
-                    ),
-                ),
-            },
-            Verdict::Misplaced => Taken::failed(format!(
-                "the worker began its replay with token {}, not with the last one sent",
-                token.index
-            )),
-        }
-    }
-
     fn end_of_generation(&mut self, id: u32, now: Instant) -> Taken {
         let rest = self.flush();
         let event = (!rest.text.is_empty()).then(|| self.token_event(rest.text, id, now));
@@ -286,14 +240,5 @@ impl Journal {
             kept.push(numbered.clone());
         }
         numbered
-    }
-}
-
-impl Taken {
-    fn failed(message: String) -> Self {
-        Self {
-            event: None,
-            then: Then::Fail(ErrorCode::Internal, message),
-        }
     }
 }

@@ -3,6 +3,7 @@
 
 pub mod admission;
 pub mod dispatcher;
+mod event;
 pub mod journal;
 
 use std::sync::Arc;
@@ -13,6 +14,8 @@ use orcd_shared::job::JobKey;
 use orcd_shared::protocol::message::WorkerInfo;
 use orcd_shared::sampling::SamplingParams;
 use tokio::sync::{mpsc, oneshot, watch};
+
+pub use event::{JobEvent, Numbered, StopReason};
 
 /// A validated request with its prompt in tokens.
 #[derive(Debug, Clone)]
@@ -33,76 +36,6 @@ pub struct NewJob {
     pub continue_on_disconnect: bool,
     /// For logs.
     pub correlation_id: String,
-}
-
-/// What a reader of a job's stream gets. `started` and everything behind it carries an SSE id,
-/// counted from 0; `Queued` is a comment without one.
-#[derive(Debug, Clone, PartialEq)]
-pub enum JobEvent {
-    /// Still in the queue: keep-alive.
-    Queued,
-    /// The job was given to the worker for the first time.
-    Started {
-        /// Wall clock, for people.
-        started_at: jiff::Timestamp,
-        /// Tokens of the prompt.
-        prompt_tokens: u32,
-        /// The seed in use.
-        seed: u64,
-    },
-    /// One generated token.
-    Token {
-        /// Text that became certain with it; may be empty.
-        text: String,
-        /// Index among generated tokens, from 0 without a gap.
-        index: u32,
-        /// Token id.
-        id: u32,
-    },
-    /// Last event of a job that ended by itself.
-    End {
-        /// Number of token events.
-        tokens_out: u32,
-        /// First to last token, milliseconds.
-        decode_time_ms: u64,
-        /// Time the engine spent in the steps that drew these tokens, microseconds.
-        engine_time_us: u64,
-        /// Why it ended.
-        stop: StopReason,
-        /// How often it was replayed after a crash.
-        replays: u32,
-    },
-    /// Last event of a job that could not go on.
-    Error {
-        /// Contract code.
-        code: ErrorCode,
-        /// What failed and what to do.
-        message: String,
-        /// Number of token events before it.
-        tokens_out: u32,
-    },
-}
-
-/// Why a job ended by itself.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum StopReason {
-    /// End-of-generation token (not itself a token event).
-    Eos,
-    /// `max_tokens` reached.
-    MaxTokens,
-    /// One of the stop sequences appeared.
-    StopSequence(String),
-    /// No room left in the context.
-    ContextFull,
-}
-
-/// An event with its SSE id; comments have none.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Numbered {
-    /// Running from 0.
-    pub id: Option<u64>,
-    /// What happened.
-    pub event: JobEvent,
 }
 
 /// A reader's end of a job. Dropping it tells the dispatcher that the reader went away.
@@ -275,6 +208,12 @@ impl JobsHandle {
     #[must_use]
     pub fn snapshot(&self) -> Arc<Snapshot> {
         self.snapshot.borrow().clone()
+    }
+
+    /// The latest picture and, to whoever waits for it, each later one.
+    #[must_use]
+    pub fn watch(&self) -> watch::Receiver<Arc<Snapshot>> {
+        self.snapshot.clone()
     }
 }
 
