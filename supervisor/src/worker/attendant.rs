@@ -76,59 +76,43 @@ impl Attendant {
         descriptors: DescriptorChannel,
         queue: mpsc::Receiver<Outgoing>,
     ) -> WorkerExit {
-        let kill = self.kill.clone();
-        let mut talk = std::pin::pin!(self.talk(process.pid, listener, descriptors, queue));
-        let mut talking = true;
-        let mut killed = false;
-        let exit = loop {
-            tokio::select! {
-                exit = &mut process.exited => break exit.unwrap_or(WorkerExit::Unknown),
-                () = &mut talk, if talking => talking = false,
-                () = kill.cancelled(), if !killed => {
-                    process.kill();
-                    killed = true;
-                }
-            }
-        };
-        if talking && tokio::time::timeout(DRAIN_LIMIT, talk).await.is_err() {
-            tracing::warn!(pid = process.pid, "the socket outlived the worker");
-        }
-        exit
-    }
-
-    async fn talk(
-        &self,
-        pid: u32,
-        listener: Listener,
-        descriptors: DescriptorChannel,
-        queue: mpsc::Receiver<Outgoing>,
-    ) {
-        let handshake = async {
-            let stream = Arc::new(link::accept(&listener, pid).await?);
-            let mut reader = Reader::new(Arc::clone(&stream));
-            link::shake_hands(&stream, &mut reader).await?;
-            Ok::<_, LinkError>((stream, reader))
-        };
-        let connected = tokio::time::timeout(link::HANDSHAKE_LIMIT, handshake).await;
-        let (stream, reader) = match connected.unwrap_or(Err(LinkError::TooLate)) {
-            Ok(connected) => connected,
-            Err(error) => {
-                return self
-                    .tell(Happening::HandshakeFailed {
-                        message: error.to_string(),
-                    })
-                    .await;
-            }
+        let pid = process.pid;
+        let mut end = std::pin::pin!(self.end_of(process));
+        let connected = tokio::select! {
+            exit = &mut end => return exit,
+            connected = connect(&listener, pid) => connected,
         };
         drop(listener);
+        let (stream, reader) = match connected {
+            Ok(connected) => connected,
+            Err(error) => {
+                self.tell(Happening::HandshakeFailed {
+                    message: error.to_string(),
+                })
+                .await;
+                return end.await;
+            }
+        };
         self.tell(Happening::Connected).await;
-        let error = self
-            .relay(stream, reader, Arc::new(descriptors), queue)
-            .await;
-        self.tell(Happening::LinkLost {
-            message: error.to_string(),
-        })
-        .await;
+        let mut talk = std::pin::pin!(self.relay(stream, reader, descriptors, queue));
+        tokio::select! {
+            () = &mut talk => end.await,
+            exit = &mut end => {
+                if tokio::time::timeout(DRAIN_LIMIT, talk).await.is_err() {
+                    tracing::warn!(pid, "the socket outlived the worker");
+                }
+                exit
+            }
+        }
+    }
+
+    /// Waits for the process to end, and kills it when told to.
+    async fn end_of(&self, process: &mut WorkerProcess) -> WorkerExit {
+        tokio::select! {
+            exit = &mut process.exited => return exit.unwrap_or(WorkerExit::Unknown),
+            () = self.kill.cancelled() => process.kill(),
+        }
+        (&mut process.exited).await.unwrap_or(WorkerExit::Unknown)
     }
 
     /// Passes messages both ways until the link breaks.
@@ -136,19 +120,22 @@ impl Attendant {
         &self,
         stream: Arc<Stream>,
         mut reader: Reader,
-        descriptors: Arc<DescriptorChannel>,
+        descriptors: DescriptorChannel,
         queue: mpsc::Receiver<Outgoing>,
-    ) -> LinkError {
-        let writer = link::write_all(stream, Arc::clone(&descriptors), queue);
-        let read = self.relay_incoming(&mut reader, &descriptors);
-        let mut read = std::pin::pin!(read);
-        tokio::select! {
+    ) {
+        let writer = link::write_all(stream, &descriptors, queue);
+        let mut read = std::pin::pin!(self.relay_incoming(&mut reader, &descriptors));
+        let error = tokio::select! {
             error = &mut read => error,
             Err(error) = writer => {
                 // A worker that dies breaks both directions: what it said last is still to come.
                 tokio::time::timeout(DRAIN_LIMIT, read).await.unwrap_or(error)
             }
-        }
+        };
+        self.tell(Happening::LinkLost {
+            message: error.to_string(),
+        })
+        .await;
     }
 
     async fn relay_incoming(
@@ -203,4 +190,16 @@ impl Attendant {
             })
             .await;
     }
+}
+
+/// Waits for the worker to connect and say Hello.
+async fn connect(listener: &Listener, pid: u32) -> Result<(Arc<Stream>, Reader), LinkError> {
+    let handshake = async {
+        let stream = Arc::new(link::accept(listener, pid).await?);
+        let mut reader = Reader::new(Arc::clone(&stream));
+        link::shake_hands(&stream, &mut reader).await?;
+        Ok((stream, reader))
+    };
+    let connected = tokio::time::timeout(link::HANDSHAKE_LIMIT, handshake).await;
+    connected.unwrap_or(Err(LinkError::TooLate))
 }

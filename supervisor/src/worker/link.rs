@@ -175,7 +175,7 @@ pub struct Outgoing {
 /// The first failure; the link is then of no more use.
 pub async fn write_all(
     stream: Arc<Stream>,
-    descriptors: Arc<DescriptorChannel>,
+    descriptors: &DescriptorChannel,
     mut queue: mpsc::Receiver<Outgoing>,
 ) -> Result<(), LinkError> {
     let mut batch = Vec::with_capacity(16);

@@ -41,12 +41,12 @@ impl<H: WorkerHost> Dispatcher<H> {
                 self.life_event(Event::Connected, now);
             }
             Happening::SpawnFailed { message } => {
-                tracing::error!("no worker: {message}");
+                tracing::warn!("no worker: {message}");
                 self.worker.last_exit = Some(message.clone());
                 self.life_event(Event::SpawnFailed(message), now);
             }
             Happening::HandshakeFailed { message } => {
-                tracing::error!("no link to the worker: {message}");
+                tracing::warn!("no link to the worker: {message}");
                 self.life_event(Event::HandshakeFailed(message), now);
             }
             Happening::LinkLost { message } => {

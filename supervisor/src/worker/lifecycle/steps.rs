@@ -56,6 +56,9 @@ impl State {
                 };
                 vec![]
             }
+            Event::SpawnFailed(why) if !self.served => {
+                self.fail_start(ErrorCode::WorkerUnavailable, why)
+            }
             Event::SpawnFailed(why) => self.gone(cx, &why),
             Event::Stop => self.stop_by_force(cx),
             _ => vec![],
