@@ -6,11 +6,9 @@ use std::time::Duration;
 use orcd_shared::error::ErrorCode;
 use orcd_shared::job::{Finish, JobKey, JobSpec};
 use orcd_shared::protocol::message::{LoadSource, ToSupervisor};
-use orcd_shared::weights::{ModelIdentity, WeightsManifest};
 use orcd_supervisor::jobs::dispatcher::Outcome;
 use orcd_supervisor::jobs::{JobEvent, JobStream, NewJob, Numbered, ServiceState};
 use orcd_supervisor::worker::Happening;
-use orcd_supervisor::worker::handles::WeightsHandle;
 use orcd_supervisor::worker::process::WorkerExit;
 
 use super::support::{Service, info, job, last, next, rest, text_of, timeless};
@@ -238,26 +236,7 @@ async fn what_a_lost_worker_still_says_is_not_heard() {
 async fn weights_are_handed_to_the_next_worker() {
     let mut service = Service::start(|_| {});
     service.connect().await;
-    let model = ModelIdentity {
-        file_bytes: 1,
-        modified_ns: 2,
-        header_hash: 3,
-    };
-    let manifest = WeightsManifest {
-        model,
-        layout_version: 4,
-        backend: "cpu".into(),
-        image_bytes: 5,
-    };
-    let image = tempfile::tempfile().unwrap();
-    let weights = Some(WeightsHandle::new(manifest.clone(), image.into()));
-    service
-        .say(Happening::Ready {
-            info: Box::new(info()),
-            weights,
-        })
-        .await;
-    service.until(|s| s.state == ServiceState::Ready).await;
+    let manifest = service.say_ready_with_weights().await;
     service.crash().await;
     let (load, descriptor) = service.connect().await;
     assert_eq!(load.weights.as_ref(), Some(&manifest));
@@ -276,6 +255,36 @@ async fn weights_are_handed_to_the_next_worker() {
     service.until(|s| s.restarts == 2).await;
     let (load, descriptor) = service.connect().await;
     assert!(load.weights.is_none() && descriptor.is_none());
+}
+
+#[tokio::test]
+async fn weights_that_workers_fail_to_load_on_twice_are_given_up() {
+    let mut service = Service::start(|_| {});
+    service.connect().await;
+    service.say_ready_with_weights().await;
+    service.crash().await;
+    for _ in 0..2 {
+        let (load, _) = service.connect().await;
+        assert!(load.weights.is_some());
+        service.crash().await;
+    }
+    let (load, descriptor) = service.connect().await;
+    assert!(load.weights.is_none() && descriptor.is_none());
+}
+
+#[tokio::test]
+async fn a_job_that_the_worker_drops_unasked_fails() {
+    let mut service = Service::ready().await;
+    let (mut stream, spec) = service.run(job("a")).await;
+    service.message(ToSupervisor::Cancelled(spec.key)).await;
+    let events = rest(&mut stream).await;
+    assert!(matches!(
+        last(&events),
+        JobEvent::Error {
+            code: ErrorCode::Internal,
+            ..
+        }
+    ));
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use orcd_shared::error::ErrorCode;
+use orcd_shared::protocol::message::ToSupervisor;
 use orcd_supervisor::jobs::{JobEvent, NewJob};
 
 use super::support::{Service, job, last, next, rest, text_of, timeless};
@@ -132,6 +133,24 @@ async fn only_lasting_jobs_are_resumed_and_only_for_a_time() {
     );
     tokio::time::sleep(Duration::from_millis(100)).await;
     assert!(service.jobs.resume("b".into(), None).await.is_none());
+}
+
+#[tokio::test]
+async fn nothing_is_added_to_the_events_of_an_ended_job() {
+    let mut service = Service::ready().await;
+    let (mut stream, spec) = service.run(lasting("a")).await;
+    service.eos(spec.key, 0).await;
+    let seen = rest(&mut stream).await;
+    let code = ErrorCode::VramOom;
+    let late = ToSupervisor::JobFailed {
+        key: spec.key,
+        code,
+        message: "late".into(),
+    };
+    service.message(late).await;
+    service.submit(job("b")).await;
+    let mut again = service.jobs.resume("a".into(), None).await.unwrap();
+    assert_eq!(rest(&mut again).await, seen);
 }
 
 #[tokio::test]

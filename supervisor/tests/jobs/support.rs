@@ -11,6 +11,7 @@ use orcd_shared::protocol::message::{
     Device, LoadRequest, LoadSource, StepReport, StepToken, ToSupervisor, ToWorker, WorkerInfo,
 };
 use orcd_shared::sampling::SamplingParams;
+use orcd_shared::weights::{ModelIdentity, WeightsManifest};
 use orcd_supervisor::jobs::dispatcher::{
     DispatcherSettings, DispatcherTask, Outcome, Policy, Timing, start_on,
 };
@@ -147,6 +148,30 @@ impl Service {
             Call::Send(ToWorker::Load(request), descriptor) => (*request, descriptor),
             other => panic!("{other:?} in place of the load request"),
         }
+    }
+
+    /// A worker that loads becomes ready and leaves an image of its weights.
+    pub async fn say_ready_with_weights(&mut self) -> WeightsManifest {
+        let model = ModelIdentity {
+            file_bytes: 1,
+            modified_ns: 2,
+            header_hash: 3,
+        };
+        let manifest = WeightsManifest {
+            model,
+            layout_version: 4,
+            backend: "cpu".into(),
+            image_bytes: 5,
+        };
+        let image = tempfile::tempfile().unwrap();
+        let weights = Some(WeightsHandle::new(manifest.clone(), image.into()));
+        self.say(Happening::Ready {
+            info: Box::new(info()),
+            weights,
+        })
+        .await;
+        self.until(|s| s.state == ServiceState::Ready).await;
+        manifest
     }
 
     pub async fn spawned(&mut self) {
@@ -348,6 +373,11 @@ pub fn job(name: &str) -> NewJob {
 
 /// A vocabulary of all bytes and an end token.
 pub fn tokenizer() -> Tokenizer {
+    Tokenizer::from_metadata(&metadata()).unwrap()
+}
+
+/// What a model file says of that vocabulary.
+pub fn metadata() -> Metadata {
     let mut next = 255;
     let spelled = |byte: u8| match byte {
         b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff => char::from(byte),
@@ -371,7 +401,7 @@ pub fn tokenizer() -> Tokenizer {
     ] {
         metadata.insert(key, value).unwrap();
     }
-    Tokenizer::from_metadata(&metadata).unwrap()
+    metadata
 }
 
 pub fn settings() -> DispatcherSettings {

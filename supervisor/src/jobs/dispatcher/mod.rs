@@ -192,18 +192,20 @@ async fn run<H: WorkerHost>(mut dispatcher: Dispatcher<H>, mut inputs: Inputs) -
     let mut ticker = interval(dispatcher.tick_interval());
     ticker.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut batch = Vec::with_capacity(EVENT_BATCH);
+    let mut abandoned = false;
     dispatcher.begin();
     loop {
         let mut answer = Answer::Nothing;
         tokio::select! {
-            _ = inputs.events.recv_many(&mut batch, EVENT_BATCH) => {
+            1.. = inputs.events.recv_many(&mut batch, EVENT_BATCH) => {
                 let now = Instant::now().into_std();
                 for event in batch.drain(..) {
                     dispatcher.worker_event(event, now);
                 }
             }
-            command = inputs.commands.recv() => {
+            command = inputs.commands.recv(), if !abandoned => {
                 // Without handles nobody can ask for anything any more: the same as a drain.
+                abandoned = command.is_none();
                 let command = command.unwrap_or(Command::Drain);
                 answer = dispatcher.command(command, Instant::now().into_std());
             }

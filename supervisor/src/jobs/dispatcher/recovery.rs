@@ -9,12 +9,15 @@ use orcd_shared::protocol::message::{ToWorker, WorkerInfo};
 use super::pulse::Pulse;
 use super::state::{AtWorker, Dispatcher, Ending};
 use crate::worker::handles::WeightsHandle;
-use crate::worker::lifecycle::{self, Action, Event, Outcome};
+use crate::worker::lifecycle::{self, Action, Event, Outcome, Phase};
 use crate::worker::process::WorkerExit;
 use crate::worker::{Happening, WorkerEvent, WorkerHost};
 
 /// A job that was running in so many crashes is taken for their cause.
 const SUSPECT_CRASHES: u32 = 3;
+/// So many workers in a row that fail to load make the held weights suspect. One may have been
+/// killed from outside meanwhile.
+const LOADS_TO_BLAME_WEIGHTS: u32 = 2;
 
 impl<H: WorkerHost> Dispatcher<H> {
     /// Begins with the first worker.
@@ -65,6 +68,7 @@ impl<H: WorkerHost> Dispatcher<H> {
         self.worker.pulse = Pulse::new(now);
         self.worker.info = Some(Arc::new(info));
         self.weights = weights;
+        self.worker.failed_loads = 0;
         self.life_event(Event::Ready, now);
     }
 
@@ -85,11 +89,21 @@ impl<H: WorkerHost> Dispatcher<H> {
         self.worker.hung = false;
     }
 
+    /// A worker did not come through loading. If that happens on the held weights again, they are
+    /// given up: they may be the cause, and while they are held there may be no room to load anew.
+    fn load_failed(&mut self) {
+        self.worker.failed_loads += 1;
+        if self.worker.failed_loads >= LOADS_TO_BLAME_WEIGHTS && self.weights.take().is_some() {
+            tracing::warn!("held weights given up: workers fail to load on them");
+        }
+    }
+
     /// Passes an event through the lifecycle and does what it says. What that leads to is passed
     /// through as well.
     pub(super) fn life_event(&mut self, event: Event, now: Instant) {
         let mut next = Some(event);
         while let Some(event) = next.take() {
+            let was_loading = matches!(self.life.phase, Phase::Loading { .. });
             let cx = lifecycle::Context {
                 policy: &self.settings.policy,
                 now,
@@ -97,6 +111,11 @@ impl<H: WorkerHost> Dispatcher<H> {
             };
             let (life, actions) = std::mem::take(&mut self.life).step(cx, event);
             self.life = life;
+            if was_loading
+                && !matches!(self.life.phase, Phase::Loading { .. } | Phase::Ready { .. })
+            {
+                self.load_failed();
+            }
             for action in actions {
                 next = self.perform(action, now).or(next);
             }

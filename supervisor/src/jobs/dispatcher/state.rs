@@ -51,6 +51,8 @@ pub(super) struct Worker {
     /// It was killed for not reacting, whatever its exit status says.
     pub(super) hung: bool,
     pub(super) last_exit: Option<String>,
+    /// Workers in a row that were lost while they loaded.
+    pub(super) failed_loads: u32,
     /// When the last ready worker was lost, until the next is ready.
     pub(super) lost_at: Option<Instant>,
 }
@@ -137,6 +139,9 @@ impl<H: WorkerHost> Dispatcher<H> {
         let Some(job) = self.roster.get_mut(key) else {
             return;
         };
+        if job.place == Place::Ended {
+            return;
+        }
         let was_running = job.place == Place::Running;
         let (outcome, event) = match ending {
             Ending::Stop(reason) => ("end", job.journal.end(reason)),
@@ -237,6 +242,7 @@ impl Worker {
             stalled: false,
             hung: false,
             last_exit: None,
+            failed_loads: 0,
             lost_at: None,
         }
     }

@@ -23,9 +23,7 @@ impl<H: WorkerHost> Dispatcher<H> {
             ToSupervisor::JobFailed { key, code, message } => {
                 self.end_job(key, Ending::Error(code, message), AtWorker::Done);
             }
-            ToSupervisor::Cancelled(key) => {
-                self.roster.leaving.remove(&key);
-            }
+            ToSupervisor::Cancelled(key) => self.job_gone(key),
             ToSupervisor::LoadProgress { percent } => {
                 self.life_event(Event::Progress(percent), now);
             }
@@ -39,6 +37,26 @@ impl<H: WorkerHost> Dispatcher<H> {
             }
             // The host answers these itself.
             ToSupervisor::Hello { .. } | ToSupervisor::Ready(_) => {}
+        }
+    }
+
+    /// The worker no longer has a job.
+    fn job_gone(&mut self, key: JobKey) {
+        if self.roster.leaving.remove(&key) {
+            return;
+        }
+        let is_running = self
+            .roster
+            .get(key)
+            .is_some_and(|job| job.place == Place::Running);
+        if is_running {
+            // Nobody asked for that, and nothing more would ever come.
+            let message = "the worker dropped the job; send it again";
+            self.end_job(
+                key,
+                Ending::Error(ErrorCode::Internal, message.into()),
+                AtWorker::Done,
+            );
         }
     }
 
