@@ -1,10 +1,15 @@
 //! Compiles `cuda/` and the bridge to it. The instruction set is fixed per file, not taken from the
 //! machine that builds: what a processor has is found when the worker starts.
 
+#[path = "build/cuda.rs"]
+mod cuda;
+
 use std::path::{Path, PathBuf};
 
-/// Source folders under `cuda/`.
-const FOLDERS: [&str; 3] = [".", "engine", "cpu"];
+/// Folders under `cuda/` with sources or headers of what is compiled here.
+const FOLDERS: [&str; 5] = ["engine", "cpu", "arith", "ops", "include"];
+/// Files in `cuda/` itself.
+const FILES: [&str; 4] = ["bridge.cc", "bridge.h", "probe.cc", "probe.h"];
 
 /// A file with kernels for one instruction set, and its flags.
 const AVX512: (&str, &[&str]) = ("tile_avx512.cc", &["-march=x86-64-v4", "-mavx512vnni"]);
@@ -15,7 +20,9 @@ fn main() {
     let root = PathBuf::from("../cuda");
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-changed=src/ffi.rs");
-    println!("cargo::rerun-if-changed={}", root.display());
+    for watched in FOLDERS.iter().chain(&FILES) {
+        println!("cargo::rerun-if-changed={}", root.join(watched).display());
+    }
     let x86 = std::env::var("CARGO_CFG_TARGET_ARCH").is_ok_and(|arch| arch == "x86_64");
 
     let (special, base): (Vec<_>, Vec<_>) = sources(&root)
@@ -30,6 +37,7 @@ fn main() {
     }
     if std::env::var_os("CARGO_FEATURE_CUDA").is_some() {
         bridge.define("ORCD_CUDA", None);
+        bridge.objects(cuda::compile(&root, x86));
     }
     bridge.compile("orcd_engine");
 
@@ -61,10 +69,12 @@ fn settings(build: &mut cc::Build, root: &Path) {
 }
 
 fn sources(root: &Path) -> Vec<PathBuf> {
-    let mut files: Vec<PathBuf> = FOLDERS
+    let in_folders = FOLDERS
         .iter()
         .filter_map(|folder| std::fs::read_dir(root.join(folder)).ok())
-        .flat_map(|entries| entries.flatten().map(|entry| entry.path()))
+        .flat_map(|entries| entries.flatten().map(|entry| entry.path()));
+    let mut files: Vec<PathBuf> = in_folders
+        .chain(FILES.iter().map(|file| root.join(file)))
         .filter(|path| path.extension().is_some_and(|extension| extension == "cc"))
         .collect();
     files.sort();

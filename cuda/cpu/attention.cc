@@ -40,22 +40,23 @@ void scores(const uint16_t* keys /* (n / 16, hd, 16) */, uint32_t n, const float
   }
 }
 
-// Turns scores into weights in place and gives their maximum and sum: m and l of the contract.
-void weights(float* t /* (kAttnSplit) */, uint32_t n, float* max, float* sum) {
+// Turns scores into weights in place and gives the maximum, m of the contract.
+float weights(float* t /* (kAttnSplit) */, uint32_t n) {
   float m = t[0];
   for (uint32_t j = 1; j < n; ++j) m = t[j] > m ? t[j] : m;
   m = __builtin_ceilf(m);
-  for (uint32_t j = 0; j < kAttnSplit; ++j) {
-    const float p = arith::exp2(t[j] - m);
-    t[j] = j < n ? p : 0.0f;
+  for (uint32_t j = 0; j < kAttnSplit; ++j) t[j] = arith::exp2(t[j] - m);
+  return m;
+}
+
+// l[h] = Σ_j p[h][j], ascending; the heads' chains run beside each other.
+template <uint32_t H>
+void sums(const float (*p)[kAttnSplit], uint32_t n, float* l /* (H) */) {
+  float s[H] = {};
+  for (uint32_t j = 0; j < n; ++j) {
+    for (uint32_t h = 0; h < H; ++h) s[h] = s[h] + p[h][j];
   }
-  float s[kAttnSplit];
-  for (uint32_t j = 0; j < kAttnSplit; ++j) s[j] = t[j];
-  for (uint32_t stride = kAttnSplit / 2; stride > 0; stride /= 2) {
-    for (uint32_t j = 0; j < stride; ++j) s[j] = s[j] + s[j + stride];
-  }
-  *max = m;
-  *sum = s[0];
+  for (uint32_t h = 0; h < H; ++h) l[h] = s[h];
 }
 
 // out[h][d] = Σ_j p[h][j] · v[j][d], ascending
@@ -109,7 +110,8 @@ void heads(const uint16_t* keys, const uint16_t* values, uint32_t n, const float
     State<H>& s = first == 0 ? all : next;
     float t[H][kAttnSplit] = {};
     scores<H>(keys + uint64_t{first} * hd, count, q, hd, scale, t);
-    for (uint32_t h = 0; h < H; ++h) weights(t[h], count, &s.max[h], &s.sum[h]);
+    for (uint32_t h = 0; h < H; ++h) s.max[h] = weights(t[h], count);
+    sums<H>(t, count, s.sum);
     weighted_values<H>(values + uint64_t{first} * hd, count, t, hd, s.out);
     if (first != 0) combine(all, next, hd);
   }

@@ -15,22 +15,28 @@ struct Field {
   bool transpose_bits = false;
 };
 
-// Bit 4·j + e of the fifth bits belongs to byte e of the group j of four values. Bit j of byte e is
-// where a kernel can shift it into place for 16 rows at once.
+// Bit 4·j + e of the fifth bits belongs to value e of the group j of four. In the tile it is bit j of
+// byte e, from where a kernel can shift it into place for 16 rows at once.
 void transpose_bits(const uint8_t* from, uint8_t* to) {
   const uint32_t bits = arith::u32_at(from);
   for (uint32_t e = 0; e < 4; ++e) {
-    to[e] = 0;
-    for (uint32_t j = 0; j < 8; ++j) to[e] |= uint8_t((bits >> (4 * j + e) & 1u) << j);
+    uint32_t x = bits >> e & 0x11111111u;         // bit 4·j → j, by halving the gaps
+    x = (x | x >> 3) & 0x03030303u;
+    x = (x | x >> 6) & 0x000f000fu;
+    to[e] = static_cast<uint8_t>(x | x >> 12);
   }
 }
 
 void untranspose_bits(const uint8_t* from, uint8_t* to) {
   uint32_t bits = 0;
   for (uint32_t e = 0; e < 4; ++e) {
-    for (uint32_t j = 0; j < 8; ++j) bits |= uint32_t(from[e] >> j & 1u) << (4 * j + e);
+    uint32_t x = from[e];                         // bit j → 4·j
+    x = (x | x << 12) & 0x000f000fu;
+    x = (x | x << 6) & 0x03030303u;
+    x = (x | x << 3) & 0x11111111u;
+    bits |= x << e;
   }
-  std::memcpy(to, &bits, 4);
+  std::memcpy(to, &bits, sizeof bits);
 }
 
 std::span<const Field> fields(TensorType type) {
@@ -55,17 +61,35 @@ std::span<const Field> fields(TensorType type) {
   }
 }
 
-// Calls move(piece of the row, piece of the tile, field) for every piece of one row of a tile.
-template <class Move>
-void each_piece(TensorType type, uint64_t cols, uint32_t lane, const Move& move) {
+// Copies the pieces of field `f` of one block, from row to tile or back. kUnit = f.unit.
+template <bool kPack, uint32_t kUnit>
+void copy_pieces(const Field& f, uint8_t* row_block, uint8_t* tile_block, uint32_t lane) {
+  for (uint32_t i = 0; i < f.bytes; i += kUnit) {
+    uint8_t* in_row = row_block + f.offset + i;
+    uint8_t* in_tile = tile_block + (f.offset + i) * kTileRows + lane * kUnit;
+    std::memcpy(kPack ? in_tile : in_row, kPack ? in_row : in_tile, kUnit);
+  }
+}
+
+template <bool kPack>
+void copy_field(const Field& f, uint8_t* row_block, uint8_t* tile_block, uint32_t lane) {
+  if (f.transpose_bits) {
+    uint8_t* in_row = row_block + f.offset;
+    uint8_t* in_tile = tile_block + f.offset * kTileRows + lane * 4;
+    return kPack ? transpose_bits(in_row, in_tile) : untranspose_bits(in_tile, in_row);
+  }
+  switch (f.unit) {
+    case 1: return copy_pieces<kPack, 1>(f, row_block, tile_block, lane);
+    case 2: return copy_pieces<kPack, 2>(f, row_block, tile_block, lane);
+    default: return copy_pieces<kPack, 4>(f, row_block, tile_block, lane);
+  }
+}
+
+template <bool kPack>
+void copy_row(TensorType type, uint64_t cols, uint32_t lane, uint8_t* row, uint8_t* tile) {
   const uint64_t block = arith::block_bytes(type), blocks = cols / arith::block_values(type);
   for (uint64_t b = 0; b < blocks; ++b) {
-    for (const Field& f : fields(type)) {
-      for (uint32_t i = 0; i < f.bytes; i += f.unit) {
-        const uint64_t in_tile = b * block * kTileRows + uint64_t{f.offset + i} * kTileRows + lane * f.unit;
-        move(b * block + f.offset + i, in_tile, f);
-      }
-    }
+    for (const Field& f : fields(type)) copy_field<kPack>(f, row + b * block, tile + b * block * kTileRows, lane);
   }
 }
 
@@ -82,10 +106,8 @@ void pack_row(TensorType type, uint64_t rows, uint64_t cols, uint64_t row, const
     return;
   }
   uint8_t* tile = matrix + row / kTileRows * kTileRows * row_bytes;
-  each_piece(type, cols, static_cast<uint32_t>(row % kTileRows), [&](uint64_t in_row, uint64_t in_tile, const Field& f) {
-    if (f.transpose_bits) return transpose_bits(raw + in_row, tile + in_tile);
-    std::memcpy(tile + in_tile, raw + in_row, f.unit);
-  });
+  // In this direction the row is only read.
+  copy_row<true>(type, cols, static_cast<uint32_t>(row % kTileRows), const_cast<uint8_t*>(raw), tile);
 }
 
 void unpack_row(TensorType type, uint64_t rows, uint64_t cols, uint64_t row, const uint8_t* matrix, uint8_t* raw) {
@@ -95,10 +117,7 @@ void unpack_row(TensorType type, uint64_t rows, uint64_t cols, uint64_t row, con
     return;
   }
   const uint8_t* tile = matrix + row / kTileRows * kTileRows * row_bytes;
-  each_piece(type, cols, static_cast<uint32_t>(row % kTileRows), [&](uint64_t in_row, uint64_t in_tile, const Field& f) {
-    if (f.transpose_bits) return untranspose_bits(tile + in_tile, raw + in_row);
-    std::memcpy(raw + in_row, tile + in_tile, f.unit);
-  });
+  copy_row<false>(type, cols, static_cast<uint32_t>(row % kTileRows), raw, const_cast<uint8_t*>(tile));
 }
 
 }  // namespace orcd::cpu

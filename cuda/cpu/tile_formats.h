@@ -9,6 +9,9 @@
 #include "arith/constants.h"
 #include "cpu/pack.h"
 
+// Blocks are to stay in registers between unpacking and use; left to itself the compiler calls functions.
+#define ORCD_TILE inline __attribute__((always_inline))
+
 namespace orcd::cpu {
 namespace {
 
@@ -29,12 +32,12 @@ struct Block {
 };
 
 // One byte's low and high nibbles.
-template <class B> inline B low_nibble(B x) { return x & 0x0f0f0f0fu; }
-template <class B> inline B high_nibble(B x) { return x >> 4 & 0x0f0f0f0fu; }
+template <class B> ORCD_TILE B low_nibble(B x) { return x & 0x0f0f0f0fu; }
+template <class B> ORCD_TILE B high_nibble(B x) { return x >> 4 & 0x0f0f0f0fu; }
 
 // Bit J of each byte, moved to bit TO.
 template <int J, int TO, class B>
-inline B bit_to(B x) {
+ORCD_TILE B bit_to(B x) {
   const uint32_t mask = 0x01010101u << TO;
   if constexpr (J > TO) return x >> (J - TO) & mask;
   else return x << (TO - J) & mask;
@@ -49,7 +52,7 @@ struct Nibbles {
   template <class V> static constexpr int offset_log2() { return kOffsetLog2; }
 
   template <class V, int B>
-  static inline void unpack(const uint8_t* tile, uint32_t segment, uint32_t lane0, Block<V>& out) {
+  static ORCD_TILE void unpack(const uint8_t* tile, uint32_t segment, uint32_t lane0, Block<V>& out) {
     const uint8_t* block = tile + uint64_t{segment * kSegmentBlocks + B} * kBytes;
     const uint8_t* words = block + (kMin ? 4 : 2) * kTileRows + 4 * lane0;
     const uint8_t* qs = words + (kFifth ? 4 : 0) * kTileRows;
@@ -64,7 +67,7 @@ struct Nibbles {
   }
 
   template <class V, int J>
-  static inline void unpack_pair(const uint8_t* qs, typename V::Bytes high, Block<V>& out) {
+  static ORCD_TILE void unpack_pair(const uint8_t* qs, typename V::Bytes high, Block<V>& out) {
     const typename V::Bytes x = V::load(qs + 4 * kTileRows * J);
     out.w[J] = low_nibble(x);
     out.w[J + 4] = high_nibble(x);
@@ -82,7 +85,7 @@ struct Q8_0 {
   template <class V> static constexpr int offset_log2() { return V::kFlip8 ? 7 : -1; }
 
   template <class V, int B>
-  static inline void unpack(const uint8_t* tile, uint32_t segment, uint32_t lane0, Block<V>& out) {
+  static ORCD_TILE void unpack(const uint8_t* tile, uint32_t segment, uint32_t lane0, Block<V>& out) {
     const uint8_t* block = tile + uint64_t{segment * kSegmentBlocks + B} * kBytes;
     const uint8_t* qs = block + 2 * kTileRows + 4 * lane0;
     out.d = V::f16(block + 2 * lane0);
@@ -103,7 +106,7 @@ struct KNibbles {
   template <class V> static constexpr int offset_log2() { return -1; }
 
   template <class V, int B>
-  static inline void unpack(const uint8_t* tile, uint32_t segment, uint32_t lane0, Block<V>& out) {
+  static ORCD_TILE void unpack(const uint8_t* tile, uint32_t segment, uint32_t lane0, Block<V>& out) {
     const uint8_t* block = tile + uint64_t{segment / 2} * kBytes;
     const uint32_t half = segment % 2;
     scales<V, B>(block, half, lane0, out);
@@ -121,7 +124,7 @@ struct KNibbles {
 
   // s = d·sc and m = -(dmin·mn); the bytes are laid out as k_scale_min() has it.
   template <class V, int B>
-  static inline void scales(const uint8_t* block, uint32_t half, uint32_t lane0, Block<V>& out) {
+  static ORCD_TILE void scales(const uint8_t* block, uint32_t half, uint32_t lane0, Block<V>& out) {
     const uint8_t* s = block + 4 * kTileRows + lane0;
     typename V::Ints sc = V::u8(s + (half ? B + 8 : B) * kTileRows), mn;
     if (half) {
@@ -144,7 +147,7 @@ struct Q6_K {
   template <class V> static constexpr int offset_log2() { return 5; }
 
   template <class V, int B>
-  static inline void unpack(const uint8_t* tile, uint32_t segment, uint32_t lane0, Block<V>& out) {
+  static ORCD_TILE void unpack(const uint8_t* tile, uint32_t segment, uint32_t lane0, Block<V>& out) {
     const uint8_t* block = tile + uint64_t{segment / 2} * kBytes;
     const uint32_t half = segment % 2;
     const uint8_t* ql = block + (64 * half + 32 * (B % 2)) * kTileRows + 4 * lane0;

@@ -15,7 +15,7 @@ constexpr uint32_t kRowBlock = 64;
 
 // Adds block `b` of row `r` to the chain.
 template <class V, class F>
-inline typename V::Floats chain(const Block<V>& w, const TileArgs& a, uint64_t r, uint32_t b, typename V::Floats acc) {
+ORCD_TILE typename V::Floats chain(const Block<V>& w, const TileArgs& a, uint64_t r, uint32_t b, typename V::Floats acc) {
   using Ints = typename V::Ints;
   using Floats = typename V::Floats;
   const uint64_t at = r * (a.cols / kQuantBlock) + b;
@@ -44,7 +44,7 @@ inline typename V::Floats chain(const Block<V>& w, const TileArgs& a, uint64_t r
 }
 
 template <class V>
-inline void store(const TileArgs& a, uint64_t row, uint32_t column, typename V::Floats value) {
+ORCD_TILE void store(const TileArgs& a, uint64_t row, uint32_t column, typename V::Floats value) {
   float* y = a.y + row * a.y_stride + column;
   typename V::Floats old{};
   if (a.add) __builtin_memcpy(&old, y, sizeof old);
@@ -52,24 +52,29 @@ inline void store(const TileArgs& a, uint64_t row, uint32_t column, typename V::
   __builtin_memcpy(y, &value, sizeof value);
 }
 
+// Block B of a segment, times R rows.
+template <class V, class F, uint32_t R, int B>
+ORCD_TILE void block_rows(const TileArgs& a, const uint8_t* tile, uint32_t segment, uint32_t lane0, uint32_t row,
+                          typename V::Floats* acc /* (R) */) {
+  const uint32_t b = segment * kSegmentBlocks + B;
+  if (b >= a.cols / kQuantBlock) return;
+  Block<V> w;
+  F::template unpack<V, B>(tile, segment, lane0, w);
+  for (uint32_t r = 0; r < R; ++r) acc[r] = chain<V, F>(w, a, row + r, b, acc[r]);
+}
+
 // R rows from `row` on, R small: each block goes from the tile through registers.
 template <class V, class F, uint32_t R>
-inline void few_rows(const TileArgs& a, const uint8_t* tile, uint32_t column, uint32_t lane0, uint32_t row) {
+void few_rows(const TileArgs& a, const uint8_t* tile, uint32_t column, uint32_t lane0, uint32_t row) {
   using Floats = typename V::Floats;
-  const uint32_t blocks = a.cols / kQuantBlock;
+  const uint32_t segments = (a.cols + kSegment - 1) / kSegment;
   Floats total[R] = {};
-  for (uint32_t b0 = 0; b0 < blocks; b0 += kSegmentBlocks) {
-    const uint32_t segment = b0 / kSegmentBlocks;
+  for (uint32_t segment = 0; segment < segments; ++segment) {
     Floats acc[R] = {};
-    const auto block = [&]<int B>() {
-      Block<V> w;
-      F::template unpack<V, B>(tile, segment, lane0, w);
-      for (uint32_t r = 0; r < R; ++r) acc[r] = chain<V, F>(w, a, row + r, b0 + B, acc[r]);
-    };
-    block.template operator()<0>();
-    if (b0 + 1 < blocks) block.template operator()<1>();
-    if (b0 + 2 < blocks) block.template operator()<2>();
-    if (b0 + 3 < blocks) block.template operator()<3>();
+    block_rows<V, F, R, 0>(a, tile, segment, lane0, row, acc);
+    block_rows<V, F, R, 1>(a, tile, segment, lane0, row, acc);
+    block_rows<V, F, R, 2>(a, tile, segment, lane0, row, acc);
+    block_rows<V, F, R, 3>(a, tile, segment, lane0, row, acc);
     for (uint32_t r = 0; r < R; ++r) total[r] = total[r] + acc[r];
   }
   for (uint32_t r = 0; r < R; ++r) store<V>(a, row + r, column + lane0, total[r]);
@@ -77,7 +82,7 @@ inline void few_rows(const TileArgs& a, const uint8_t* tile, uint32_t column, ui
 
 // One segment, unpacked, times R rows; total: (rows of the block) running sums.
 template <class V, class F, uint32_t R>
-inline void segment_rows(const TileArgs& a, const Block<V>* w, uint32_t n, uint32_t b0, uint32_t row, typename V::Floats* total) {
+ORCD_TILE void segment_rows(const TileArgs& a, const Block<V>* w, uint32_t n, uint32_t b0, uint32_t row, typename V::Floats* total) {
   typename V::Floats acc[R] = {};
   for (uint32_t b = 0; b < n; ++b) {
     for (uint32_t r = 0; r < R; ++r) acc[r] = chain<V, F>(w[b], a, row + r, b0 + b, acc[r]);
@@ -87,7 +92,7 @@ inline void segment_rows(const TileArgs& a, const Block<V>* w, uint32_t n, uint3
 
 // Many rows: each segment is unpacked once, into the first-level cache, for up to kRowBlock of them.
 template <class V, class F>
-inline void many_rows(const TileArgs& a, const uint8_t* tile, uint32_t column, uint32_t lane0, uint32_t row, uint32_t count) {
+void many_rows(const TileArgs& a, const uint8_t* tile, uint32_t column, uint32_t lane0, uint32_t row, uint32_t count) {
   const uint32_t blocks = a.cols / kQuantBlock;
   typename V::Floats total[kRowBlock] = {};
   Block<V> w[kSegmentBlocks];

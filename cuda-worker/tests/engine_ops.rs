@@ -1,0 +1,343 @@
+//! Every operation of the CPU backend against the contract written once more in plain Rust, to the
+//! bit.
+
+#![allow(clippy::unwrap_used)] // a panic is a failing test with a place
+#![allow(clippy::print_stdout)] // measured errors are worth seeing
+
+mod engine_support;
+
+use cuda_worker::probe::{self, Form, Heads, Matrix};
+use engine_support::{FLOATS, QUANTISED, Rng, assert_same, dequantised, dot, float_dot};
+use engine_support::{product, quantised, random_matrix, tree};
+use orcd_shared::gguf::TensorType;
+
+/// Poison for outputs that must all be written.
+fn poisoned(n: usize) -> Vec<f32> {
+    vec![f32::from_bits(0x7fc0_dead); n]
+}
+
+/// Shapes with rows that fill no tile, columns that fill no segment, and row counts on each path.
+fn shapes(ty: TensorType) -> Vec<(u32, u32, usize)> {
+    let block = ty.block_len() as u32;
+    let cols: &[u32] = match block {
+        256 => &[256, 512, 1280],
+        32 => &[32, 96, 128, 160, 896],
+        _ => &[1, 31, 33, 128, 200, 896],
+    };
+    let counts = [1, 2, 3, 4, 5, 7, 64, 67, 131];
+    let mut all = Vec::new();
+    for (i, &cols) in cols.iter().enumerate() {
+        for (j, &rows) in [1u32, 15, 16, 33, 70].iter().enumerate() {
+            all.push((rows, cols, counts[(i * 5 + j) % counts.len()]));
+        }
+    }
+    all
+}
+
+#[test]
+fn every_form_of_the_product_equals_the_contract_for_every_type_and_shape() {
+    let mut rng = Rng(1);
+    let forms = Form::exact();
+    println!("forms on this machine: {forms:?}");
+    assert!(forms.len() >= 2);
+    for ty in QUANTISED {
+        for (rows, cols, n) in shapes(ty) {
+            let w = random_matrix(&mut rng, ty, rows, cols);
+            let x = rng.floats(cols as usize * n);
+            let expected = product(&w, &x, |row, x| dot(ty, row, x));
+            for &form in &forms {
+                for threads in [1, 3] {
+                    let mut y = poisoned(expected.len());
+                    probe::product(form, &w, &x, false, threads, &mut y);
+                    let what = format!("{form:?} {ty} {rows}x{cols}, {n} rows, {threads} threads");
+                    assert_same(&y, &expected, format!("{what}"));
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn float_weights_follow_the_contract() {
+    let mut rng = Rng(2);
+    for ty in FLOATS {
+        for (rows, cols, n) in shapes(ty) {
+            let w = random_matrix(&mut rng, ty, rows, cols);
+            let x = rng.floats(cols as usize * n);
+            let expected = product(&w, &x, |row, x| dot(ty, row, x));
+            let mut y = poisoned(expected.len());
+            probe::product(Form::Portable, &w, &x, false, 2, &mut y);
+            assert_same(&y, &expected, format!("{ty} {rows}x{cols}, {n} rows"));
+        }
+    }
+}
+
+#[test]
+fn float_activations_multiply_the_dequantised_weights() {
+    let mut rng = Rng(3);
+    for ty in QUANTISED {
+        let w = random_matrix(&mut rng, ty, 35, 512);
+        let x = rng.floats(512 * 2);
+        let expected = product(&w, &x, |row, x| float_dot(&dequantised(ty, row), x));
+        let mut y = poisoned(expected.len());
+        probe::product(Form::FloatActivations, &w, &x, false, 2, &mut y);
+        assert_same(&y, &expected, format!("{ty}"));
+        let all: Vec<f32> = w.raw.chunks(w.raw.len() / 35).flat_map(|r| dequantised(ty, r)).collect();
+        assert_same(&probe::dequantise(&w), &all, format!("{ty}"));
+    }
+}
+
+#[test]
+fn the_residual_is_added_to_the_whole_product() {
+    let mut rng = Rng(4);
+    for ty in [TensorType::Q5_0, TensorType::Q6K, TensorType::F16] {
+        let w = random_matrix(&mut rng, ty, 37, 256);
+        for n in [1, 6] {
+            let x = rng.floats(256 * n);
+            let before = rng.floats(37 * n);
+            let result = product(&w, &x, |row, x| dot(ty, row, x));
+            let expected: Vec<f32> = before.iter().zip(result).map(|(x, y)| x + y).collect();
+            let forms = if ty.block_len() > 1 { Form::exact() } else { vec![Form::Portable] };
+            for form in forms {
+                let mut y = before.clone();
+                probe::product(form, &w, &x, true, 2, &mut y);
+                assert_same(&y, &expected, format!("{ty} {form:?} {n} rows"));
+            }
+        }
+    }
+}
+
+#[test]
+fn extreme_weights_and_activations_do_not_overflow_any_form() {
+    for ty in QUANTISED {
+        for fill in [0x00u8, 0x7f, 0x80, 0xff] {
+            let size = ty.block_bytes() as usize;
+            let mut w = Matrix { ty, rows: 16, cols: 512, raw: vec![fill; 16 * 512 / ty.block_len() as usize * size] };
+            let scales: &[usize] = match ty {
+                TensorType::Q6K => &[208],
+                TensorType::Q4_0 | TensorType::Q5_0 | TensorType::Q8_0 => &[0],
+                _ => &[0, 2],
+            };
+            for block in w.raw.chunks_exact_mut(size) {
+                for &at in scales {
+                    block[at..at + 2].copy_from_slice(&0x3c00u16.to_le_bytes());
+                }
+            }
+            let x: Vec<f32> = (0..512).map(|k| if k % 64 < 32 { 1.0 } else { -1.0 }).collect();
+            let x = [vec![1.0; 512], vec![-1.0; 512], x].concat();
+            let expected = product(&w, &x, |row, x| dot(ty, row, x));
+            for form in Form::exact() {
+                let mut y = poisoned(expected.len());
+                probe::product(form, &w, &x, false, 1, &mut y);
+                assert_same(&y, &expected, format!("{ty} {form:?} filled with {fill:#x}"));
+            }
+        }
+    }
+}
+
+#[test]
+fn activations_are_quantised_by_the_contract() {
+    let mut rng = Rng(5);
+    let mut x = rng.floats(32 * 200);
+    x[0..32].fill(0.0);
+    x[32..64].fill(2f32.powi(-101));
+    x[64..96].fill(2f32.powi(-100));
+    x[100] = f32::NAN;
+    x[130] = f32::INFINITY;
+    x[170] = f32::MAX;
+    // Ties: with amax 127 the scale is 1, and halves go to the even neighbour.
+    (192..224).for_each(|i| x[i] = i as f32 - 207.5);
+    x[192] = 127.0;
+    let (q, d, sum) = probe::quantise(&x);
+    for (b, x) in x.chunks(32).enumerate() {
+        let (expected, scale, total) = quantised(x);
+        let q: Vec<i32> = q[32 * b..32 * b + 32].iter().map(|q| i32::from(*q)).collect();
+        assert_eq!(q, expected, "block {b}");
+        assert_eq!((d[b].to_bits(), sum[b]), (scale.to_bits(), total), "block {b}");
+    }
+}
+
+#[test]
+fn rmsnorm_follows_the_contract() {
+    let mut rng = Rng(6);
+    for n in [1usize, 31, 128, 200, 896, 1000] {
+        let (x, w) = (rng.floats(n), rng.floats(n));
+        let mut s = vec![0f32; 128];
+        x.iter().enumerate().for_each(|(k, v)| s[k % 128] = v.mul_add(*v, s[k % 128]));
+        let inv = 1.0 / (tree(s) / n as f32 + 1e-6).sqrt();
+        let expected: Vec<f32> = x.iter().zip(&w).map(|(x, w)| x * inv * w).collect();
+        assert_same(&probe::rmsnorm(&x, &w, 1e-6), &expected, format!("{n} values"));
+    }
+}
+
+#[test]
+fn swiglu_is_gate_times_its_sigmoid_times_up() {
+    let mut rng = Rng(7);
+    let (g, u) = (rng.floats(333), rng.floats(333));
+    let s = probe::function("sigmoid", &g);
+    let expected: Vec<f32> = g.iter().zip(s).zip(&u).map(|((g, s), u)| g * s * u).collect();
+    assert_same(&probe::swiglu(&g, &u), &expected, "swiglu");
+}
+
+/// Sampled evenly over all bit patterns; `keep` chooses the inputs, `error` measures.
+fn worst(name: &str, keep: impl Fn(f32) -> bool, error: impl Fn(f64, f64) -> f64) -> f64 {
+    let mut worst = 0f64;
+    for chunk in (0..u32::MAX / 397).collect::<Vec<_>>().chunks(1 << 16) {
+        let x: Vec<f32> = chunk.iter().map(|i| f32::from_bits(i * 397)).filter(|x| keep(*x)).collect();
+        for (x, y) in x.iter().zip(probe::function(name, &x)) {
+            worst = worst.max(error(f64::from(*x), f64::from(y)));
+        }
+    }
+    println!("{name}: largest error {worst:.3e}");
+    worst
+}
+
+#[test]
+fn exp2_log_and_sigmoid_are_as_exact_as_stated() {
+    let relative = |y: f64, exact: f64| if exact == 0.0 { y.abs() } else { (y / exact - 1.0).abs() };
+    assert!(worst("exp2", |x| (-126.0..128.0).contains(&x), |x, y| relative(y, x.exp2())) < 8e-8);
+    assert!(worst("log", |x| x.is_normal() && x > 0.0, |x, y| relative(y, x.ln())) < 9e-8);
+    let sigmoid = |x: f64| 1.0 / (1.0 + (-x).exp());
+    let finite = |x: f32| x.is_finite();
+    assert!(worst("sigmoid", finite, |x, y| (y - sigmoid(x)).abs()) < 1e-7);
+    assert!(worst("sigmoid", |x| x > -69.0 && x.is_finite(), |x, y| relative(y, sigmoid(x))) < 4e-6);
+}
+
+#[test]
+fn functions_keep_their_promises_at_the_edges() {
+    let of = |name: &str, x: f32| probe::function(name, &[x])[0];
+    assert_eq!(of("exp2", 0.0), 1.0);
+    assert_eq!(of("exp2", -126.0), 2f32.powi(-126));
+    assert_eq!(of("exp2", -126.1), 0.0);
+    assert_eq!(of("exp2", f32::NEG_INFINITY), 0.0);
+    assert_eq!(of("exp2", 127.0), 2f32.powi(127));
+    assert!(of("exp2", 127.99).is_finite());
+    assert_eq!(of("exp2", 128.0), f32::INFINITY);
+    assert!(of("exp2", f32::NAN).is_nan());
+    assert_eq!(of("log", 1.0), 0.0);
+    assert_eq!(of("log", 0.0), f32::NEG_INFINITY);
+    assert_eq!(of("log", f32::INFINITY), f32::INFINITY);
+    assert_eq!(of("sigmoid", f32::NEG_INFINITY), 0.0);
+    assert_eq!(of("sigmoid", f32::INFINITY), 1.0);
+    assert_eq!(of("gumbel", f32::from_bits(u32::MAX)), f32::NEG_INFINITY);
+    let smallest = of("gumbel", f32::from_bits(0));
+    assert!((smallest - (33.0 * 2f32.ln())).abs() < 1e-4, "{smallest}");
+}
+
+#[test]
+fn binary16_is_rounded_to_nearest_even_both_ways() {
+    for h in 0..=u16::MAX {
+        let exact = half::f16::from_bits(h);
+        let ours = probe::from_f16(h);
+        assert!(exact.is_nan() && ours.is_nan() || ours == exact.to_f32(), "{h:#x}");
+    }
+    let x: Vec<f32> = (0..u32::MAX / 1009).map(|i| f32::from_bits(i * 1009)).collect();
+    let x: Vec<f32> = x.into_iter().filter(|x| !x.is_nan()).collect();
+    for (x, h) in x.iter().zip(probe::to_f16(&x)) {
+        assert_eq!(h, half::f16::from_f32(*x).to_bits(), "{x:e}");
+    }
+}
+
+/// Rotated in binary64, from the file's definition of either style.
+fn rotated(x: &[f32], position: usize, heads: &Heads) -> Vec<f64> {
+    let n = heads.dim as usize;
+    let mut out: Vec<f64> = x.iter().map(|v| f64::from(*v)).collect();
+    for head in out.chunks_mut(n) {
+        for i in 0..n / 2 {
+            let factor = heads.factors.get(i).map_or(1.0, |f| f64::from(*f));
+            let angle = position as f64 * heads.base.powf(-2.0 * i as f64 / n as f64) / factor;
+            let (a, b) = if heads.interleaved { (2 * i, 2 * i + 1) } else { (i, i + n / 2) };
+            let (x0, x1) = (head[a], head[b]);
+            head[a] = x0 * angle.cos() - x1 * angle.sin();
+            head[b] = x0 * angle.sin() + x1 * angle.cos();
+        }
+    }
+    out
+}
+
+/// Attention of one head by the contract; k and v as stored, in binary16.
+fn attended(q: &[f32], k: &[Vec<f32>], v: &[Vec<f32>]) -> Vec<f32> {
+    let scale = (std::f64::consts::LOG2_E / (q.len() as f64).sqrt()) as f32;
+    let exp2 = |x: f32| probe::function("exp2", &[x])[0];
+    let pow2 = |k: f32| if k >= -126.0 { 2f32.powi(k as i32) } else { 0.0 };
+    let mut total: Option<(f32, f32, Vec<f32>)> = None;
+    for (k, v) in k.chunks(64).zip(v.chunks(64)) {
+        let t: Vec<f32> = k
+            .iter()
+            .map(|k| q.iter().zip(k).fold(0f32, |s, (q, k)| q.mul_add(*k, s)) * scale)
+            .collect();
+        let m = t.iter().fold(f32::NEG_INFINITY, |m, t| m.max(*t)).ceil();
+        let p: Vec<f32> = t.iter().map(|t| exp2(t - m)).collect();
+        let l = p.iter().fold(0f32, |l, p| l + p);
+        let o: Vec<f32> = (0..q.len())
+            .map(|d| p.iter().zip(v).fold(0f32, |o, (p, v)| p.mul_add(v[d], o)))
+            .collect();
+        total = Some(match total {
+            None => (m, l, o),
+            Some((m0, l0, o0)) => {
+                let top = m0.max(m);
+                let (a, b) = (pow2(m0 - top), pow2(m - top));
+                let o = o0.iter().zip(&o).map(|(o0, o)| o.mul_add(b, o0 * a)).collect();
+                (top, l.mul_add(b, l0 * a), o)
+            }
+        });
+    }
+    let (_, l, o) = total.unwrap();
+    o.iter().map(|o| o / l).collect()
+}
+
+fn check_attention(heads: &Heads, n: usize, seed: u64) {
+    let mut rng = Rng(seed);
+    let (qw, kw) = ((heads.q * heads.dim) as usize, (heads.kv * heads.dim) as usize);
+    let (mut q, mut k, mut v) = (rng.floats(n * qw), rng.floats(n * kw), rng.floats(n * kw));
+    let (q0, k0) = (q.clone(), k.clone());
+    let out = probe::attend(heads, &mut q, &mut k, &mut v);
+    for (before, after, width) in [(&q0, &q, qw), (&k0, &k, kw)] {
+        for (p, (x, y)) in before.chunks(width).zip(after.chunks(width)).enumerate() {
+            for (exact, y) in rotated(x, p, heads).iter().zip(y) {
+                assert!((exact - f64::from(*y)).abs() < 4e-6, "position {p}: {exact} {y}");
+            }
+        }
+    }
+    let half = |x: &f32| half::f16::from_f32(*x).to_f32();
+    let (dim, per) = (heads.dim as usize, (heads.q / heads.kv) as usize);
+    for p in (0..n).filter(|p| p % 7 == 0 || p + 3 > n || p % 64 < 2) {
+        for h in 0..heads.q as usize {
+            let of = |x: &[f32]| -> Vec<Vec<f32>> {
+                let at = h / per * dim;
+                x.chunks(kw).take(p + 1).map(|r| r[at..at + dim].iter().map(half).collect()).collect()
+            };
+            let at = p * qw + h * dim;
+            let expected = attended(&q[at..at + dim], &of(&k), &of(&v));
+            assert_same(&out[at..at + dim], &expected, format!("{heads:?} position {p} head {h}"));
+        }
+    }
+}
+
+#[test]
+fn rotation_and_attention_follow_the_contract() {
+    let heads = |q, kv, dim, interleaved| {
+        Heads { q, kv, dim, interleaved, base: 10_000.0, factors: Vec::new() }
+    };
+    check_attention(&heads(14, 2, 64, false), 70, 1);
+    check_attention(&heads(2, 2, 32, true), 130, 2);
+    check_attention(&heads(5, 1, 80, false), 66, 3);
+    check_attention(&heads(3, 1, 10, true), 20, 4);
+    let factors = (0..16).map(|i| 1.0 + i as f32 / 4.0).collect();
+    check_attention(&Heads { factors, ..heads(4, 4, 32, true) }, 40, 5);
+}
+
+#[test]
+fn each_query_head_reads_the_key_head_of_its_group() {
+    // Values that name their head: whatever the weights, the output must be that name.
+    let heads = Heads { q: 14, kv: 2, dim: 64, interleaved: false, base: 1e6, factors: Vec::new() };
+    let mut rng = Rng(9);
+    let n = 9;
+    let (mut q, mut k) = (rng.floats(n * 14 * 64), rng.floats(n * 2 * 64));
+    let mut v: Vec<f32> = (0..n * 128).map(|i| if i % 128 < 64 { 1.0 } else { 2.0 }).collect();
+    let out = probe::attend(&heads, &mut q, &mut k, &mut v);
+    for (i, o) in out.iter().enumerate() {
+        let expected = if i % (14 * 64) / 64 < 7 { 1.0 } else { 2.0 };
+        assert!((o - expected).abs() < 1e-3, "head {} gave {o}", i % 896 / 64);
+    }
+}

@@ -1,0 +1,253 @@
+//! The arithmetic contract once more, in the plainest Rust: what the C++ is compared with.
+
+#![allow(dead_code, unreachable_pub)] // each test file uses its part
+
+use cuda_worker::probe::Matrix;
+use half::{bf16, f16};
+use orcd_shared::gguf::TensorType;
+
+/// Types with blocks.
+pub const QUANTISED: [TensorType; 8] = [
+    TensorType::Q4_0,
+    TensorType::Q4_1,
+    TensorType::Q5_0,
+    TensorType::Q5_1,
+    TensorType::Q8_0,
+    TensorType::Q4K,
+    TensorType::Q5K,
+    TensorType::Q6K,
+];
+/// Types without.
+pub const FLOATS: [TensorType; 3] = [TensorType::F32, TensorType::F16, TensorType::BF16];
+
+/// Splitmix64.
+pub struct Rng(pub u64);
+
+impl Rng {
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    pub fn below(&mut self, n: u64) -> u64 {
+        self.next() % n
+    }
+
+    /// Uniform in -1 .. 1.
+    pub fn signed(&mut self) -> f32 {
+        (self.next() >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+    }
+
+    /// Values of very different sizes.
+    pub fn floats(&mut self, n: usize) -> Vec<f32> {
+        (0..n).map(|_| self.signed() * 2f32.powi(self.below(9) as i32 - 4)).collect()
+    }
+
+    pub fn bytes(&mut self, n: usize) -> Vec<u8> {
+        (0..n).map(|_| self.next() as u8).collect()
+    }
+}
+
+/// Where a block has its binary16 scales.
+fn scale_offsets(ty: TensorType) -> &'static [usize] {
+    match ty {
+        TensorType::Q4_0 | TensorType::Q5_0 | TensorType::Q8_0 => &[0],
+        TensorType::Q6K => &[208],
+        _ => &[0, 2],
+    }
+}
+
+/// Any bits in the blocks, but scales that are numbers.
+pub fn random_matrix(rng: &mut Rng, ty: TensorType, rows: u32, cols: u32) -> Matrix {
+    let values = rows as usize * cols as usize;
+    let raw = match ty {
+        TensorType::F32 => rng.floats(values).iter().flat_map(|x| x.to_le_bytes()).collect(),
+        TensorType::F16 => {
+            rng.floats(values).iter().flat_map(|x| f16::from_f32(*x).to_le_bytes()).collect()
+        }
+        TensorType::BF16 => {
+            rng.floats(values).iter().flat_map(|x| bf16::from_f32(*x).to_le_bytes()).collect()
+        }
+        _ => {
+            let size = ty.block_bytes() as usize;
+            let mut raw = rng.bytes(values / ty.block_len() as usize * size);
+            for block in raw.chunks_exact_mut(size) {
+                for &at in scale_offsets(ty) {
+                    let scale = f16::from_f32(rng.signed() * 0.01);
+                    block[at..at + 2].copy_from_slice(&scale.to_le_bytes());
+                }
+            }
+            raw
+        }
+    };
+    Matrix { ty, rows, cols, raw }
+}
+
+/// 32 weights d · w (⊕ m).
+pub struct Block {
+    pub w: [i32; 32],
+    pub d: f32,
+    pub m: Option<f32>,
+}
+
+fn half_at(raw: &[u8], at: usize) -> f32 {
+    f16::from_le_bytes([raw[at], raw[at + 1]]).to_f32()
+}
+
+/// A row of a quantised matrix in blocks of 32.
+pub fn blocks(ty: TensorType, row: &[u8]) -> Vec<Block> {
+    row.chunks_exact(ty.block_bytes() as usize).flat_map(|raw| file_block(ty, raw)).collect()
+}
+
+fn file_block(ty: TensorType, raw: &[u8]) -> Vec<Block> {
+    match ty {
+        TensorType::Q4_0 => vec![small(raw, None, 2, None, 8)],
+        TensorType::Q4_1 => vec![small(raw, Some(2), 4, None, 0)],
+        TensorType::Q5_0 => vec![small(raw, None, 6, Some(2), 16)],
+        TensorType::Q5_1 => vec![small(raw, Some(2), 8, Some(4), 0)],
+        TensorType::Q8_0 => {
+            let w = std::array::from_fn(|i| i32::from(raw[2 + i] as i8));
+            vec![Block { w, d: half_at(raw, 0), m: None }]
+        }
+        TensorType::Q4K | TensorType::Q5K => (0..8).map(|j| k_block(ty, raw, j)).collect(),
+        TensorType::Q6K => (0..8).map(|j| q6_block(raw, j)).collect(),
+        _ => panic!("{ty} has no blocks"),
+    }
+}
+
+fn small(raw: &[u8], m: Option<usize>, qs: usize, qh: Option<usize>, offset: i32) -> Block {
+    let high = qh.map_or(0, |at| u32::from_le_bytes(raw[at..at + 4].try_into().unwrap()));
+    let w = std::array::from_fn(|i| {
+        let byte = raw[qs + i % 16];
+        let low = if i < 16 { byte & 15 } else { byte >> 4 };
+        i32::from(low) + 16 * ((high >> i & 1) as i32) - offset
+    });
+    Block { w, d: half_at(raw, 0), m: m.map(|at| half_at(raw, at)) }
+}
+
+fn k_block(ty: TensorType, raw: &[u8], j: usize) -> Block {
+    let s = &raw[4..16];
+    let (sc, mn) = if j < 4 {
+        (s[j] & 63, s[j + 4] & 63)
+    } else {
+        ((s[j + 4] & 15) | (s[j - 4] >> 6) << 4, (s[j + 4] >> 4) | (s[j] >> 6) << 4)
+    };
+    let five = ty == TensorType::Q5K;
+    let qs = &raw[if five { 48 } else { 16 }..];
+    let w = std::array::from_fn(|i| {
+        let byte = qs[j / 2 * 32 + i];
+        let low = if j % 2 == 0 { byte & 15 } else { byte >> 4 };
+        let high = if five { raw[16 + i] >> j & 1 } else { 0 };
+        i32::from(low + 16 * high)
+    });
+    let (d, m) = (half_at(raw, 0) * f32::from(sc), half_at(raw, 2) * f32::from(mn));
+    Block { w, d, m: Some(-m) }
+}
+
+fn q6_block(raw: &[u8], j: usize) -> Block {
+    let (half, c) = (j / 4, j % 4);
+    let w = std::array::from_fn(|i| {
+        let low = raw[64 * half + 32 * (c % 2) + i];
+        let low = if c < 2 { low & 15 } else { low >> 4 };
+        let high = raw[128 + 32 * half + i] >> (2 * c) & 3;
+        let scale = raw[192 + 8 * half + 2 * c + i / 16] as i8;
+        (i32::from(low | high << 4) - 32) * i32::from(scale)
+    });
+    Block { w, d: half_at(raw, 208), m: None }
+}
+
+/// Weights of a row.
+pub fn dequantised(ty: TensorType, row: &[u8]) -> Vec<f32> {
+    match ty {
+        TensorType::F32 => {
+            row.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect()
+        }
+        TensorType::F16 => {
+            row.chunks_exact(2).map(|b| f16::from_le_bytes(b.try_into().unwrap()).to_f32()).collect()
+        }
+        TensorType::BF16 => row
+            .chunks_exact(2)
+            .map(|b| bf16::from_le_bytes(b.try_into().unwrap()).to_f32())
+            .collect(),
+        _ => blocks(ty, row)
+            .iter()
+            .flat_map(|b| b.w.map(|w| b.m.map_or(b.d * w as f32, |m| b.d * w as f32 + m)))
+            .collect(),
+    }
+}
+
+/// A block of 32 activations: values, scale, sum.
+pub fn quantised(x: &[f32]) -> ([i32; 32], f32, i32) {
+    let amax = x.iter().fold(0f32, |m, v| m.max(v.abs()));
+    if x.iter().any(|v| !v.is_finite()) || amax < 2f32.powi(-100) {
+        return ([0; 32], 0.0, 0);
+    }
+    let d = amax / 127.0;
+    let r = 1.0 / d;
+    let q = std::array::from_fn(|i| (x[i] * r).round_ties_even() as i32);
+    (q, d, q.iter().sum())
+}
+
+/// Tree(s, n) for a power of two n.
+pub fn tree(mut s: Vec<f32>) -> f32 {
+    while s.len() > 1 {
+        let upper = s.split_off(s.len() / 2);
+        s.iter_mut().zip(upper).for_each(|(a, b)| *a += b);
+    }
+    s[0]
+}
+
+/// A row of weights times a row of activations.
+pub fn dot(ty: TensorType, row: &[u8], x: &[f32]) -> f32 {
+    if ty.block_len() == 1 {
+        return float_dot(&dequantised(ty, row), x);
+    }
+    let mut y = 0f32;
+    for (segment, x) in blocks(ty, row).chunks(4).zip(x.chunks(128)) {
+        let mut acc = 0f32;
+        for (block, x) in segment.iter().zip(x.chunks(32)) {
+            let (q, da, a) = quantised(x);
+            let i: i32 = block.w.iter().zip(q).map(|(w, q)| w * q).sum();
+            acc = (block.d * da).mul_add(i as f32, acc);
+            if let Some(m) = block.m {
+                acc = (m * da).mul_add(a as f32, acc);
+            }
+        }
+        y += acc;
+    }
+    y
+}
+
+/// The form for float weights.
+pub fn float_dot(w: &[f32], x: &[f32]) -> f32 {
+    let mut y = 0f32;
+    for (w, x) in w.chunks(128).zip(x.chunks(128)) {
+        let mut s = vec![0f32; 32];
+        w.iter().zip(x).enumerate().for_each(|(k, (w, x))| s[k % 32] = w.mul_add(*x, s[k % 32]));
+        y += tree(s);
+    }
+    y
+}
+
+/// y (n, rows) = w · x (n, cols).
+pub fn product(w: &Matrix, x: &[f32], mut dot: impl FnMut(&[u8], &[f32]) -> f32) -> Vec<f32> {
+    let row_bytes = w.raw.len() / w.rows as usize;
+    let dots = x.chunks(w.cols as usize).flat_map(|x| {
+        w.raw.chunks(row_bytes).map(|row| dot(row, x)).collect::<Vec<_>>()
+    });
+    dots.collect()
+}
+
+/// Bit for bit; a failure shows the first difference, not thousands of numbers.
+#[track_caller]
+pub fn assert_same(found: &[f32], expected: &[f32], what: impl std::fmt::Display) {
+    assert_eq!(found.len(), expected.len(), "{what}");
+    let differs = |i: &usize| found[*i].to_bits() != expected[*i].to_bits();
+    if let Some(i) = (0..found.len()).find(differs) {
+        let n = (0..found.len()).filter(differs).count();
+        panic!("{what}: {n} of {} differ, first at {i}: {:e}, expected {:e}", found.len(), found[i], expected[i]);
+    }
+}

@@ -1,0 +1,140 @@
+#include "probe.h"
+
+#include <string>
+#include <vector>
+
+#include "arith/blocks.h"
+#include "arith/exp2.h"
+#include "arith/gumbel.h"
+#include "bridge.h"
+#include "cpu/ops.h"
+#include "cpu/pack.h"
+#include "cuda-worker/src/ffi.rs.h"
+
+namespace orcd::probe {
+namespace {
+
+// Activations and the memory behind them.
+struct Quantised {
+  explicit Quantised(uint32_t rows, uint32_t cols)
+      : q(uint64_t{rows} * cols), d(q.size() / 32), sum(q.size() / 32), half(q.size() / 32) {
+    a.cols = cols;
+    if (cols % 32 != 0) return;
+    a.q = q.data(), a.d = d.data(), a.sum = sum.data(), a.half = half.data();
+  }
+  std::vector<int8_t> q;
+  std::vector<float> d;
+  std::vector<int32_t> sum, half;
+  Activations a;
+};
+
+float apply(const std::string& name, float x) {
+  if (name == "exp2") return arith::exp2(x);
+  if (name == "log") return arith::log(x);
+  if (name == "sigmoid") return arith::sigmoid(x);
+  if (name == "gumbel") return arith::gumbel(arith::bits_of(x));
+  throw Error(ErrorKind::kInvalid, "no function " + name);
+}
+
+}  // namespace
+
+bool has_form(uint32_t form) {
+  return form == uint32_t(Form::kPortable) || form > uint32_t(Form::kAvx512) || form <= uint32_t(cpu::best_isa());
+}
+
+void product(uint32_t form, uint32_t type_id, uint32_t rows, uint32_t cols, rust::Slice<const uint8_t> raw,
+             rust::Slice<const float> x, bool add, uint32_t threads, rust::Slice<float> y) {
+  const auto type = static_cast<TensorType>(type_id);
+  const uint64_t row_bytes = arith::row_bytes(type, cols);
+  const auto n = static_cast<uint32_t>(x.size() / cols);
+  std::vector<float> copy(x.begin(), x.end());
+  Quantised in(n, cols);
+  in.a.x = copy.data();
+  cpu::Pool pool(threads);
+  cpu::quantise(pool, in.a, n);
+  if (form == uint32_t(Form::kReference)) {
+    for (uint64_t r = 0; r < n; ++r) {
+      for (uint64_t i = 0; i < rows; ++i) {
+        const float value = cpu::reference_dot(type, raw.data() + i * row_bytes, in.a, r);
+        y[r * rows + i] = add ? y[r * rows + i] + value : value;
+      }
+    }
+    return;
+  }
+  std::vector<uint8_t> packed(rows * row_bytes);
+  for (uint64_t i = 0; i < rows; ++i) cpu::pack_row(type, rows, cols, i, raw.data() + i * row_bytes, packed.data());
+  const Product p[] = {{{type, rows, cols, packed.data()}, y.data(), add}};
+  const bool floats = form == uint32_t(Form::kFloatActivations);
+  cpu::matmul(pool, floats ? cpu::Isa::kPortable : static_cast<cpu::Isa>(form), floats, p, in.a, n);
+}
+
+void dequantise(uint32_t type, rust::Slice<const uint8_t> raw, rust::Slice<float> out) {
+  arith::dequantise(static_cast<TensorType>(type), raw.data(), 0, static_cast<uint32_t>(out.size()), out.data());
+}
+
+void quantise(rust::Slice<const float> x, rust::Slice<int8_t> q, rust::Slice<float> d, rust::Slice<int32_t> sum) {
+  std::vector<float> copy(x.begin(), x.end());
+  std::vector<int32_t> half(sum.size());
+  Activations a{static_cast<uint32_t>(x.size()), copy.data(), q.data(), d.data(), sum.data(), half.data()};
+  cpu::quantise_row(a, 0);
+}
+
+void rmsnorm(rust::Slice<const float> x, rust::Slice<const float> weight, float eps, rust::Slice<float> out) {
+  Activations a;
+  a.cols = static_cast<uint32_t>(x.size());
+  a.x = out.data();
+  cpu::Pool pool(1);
+  cpu::rmsnorm(pool, x.data(), nullptr, 1, weight.data(), eps, a);
+}
+
+void swiglu(rust::Slice<const float> gate, rust::Slice<const float> up, rust::Slice<float> out) {
+  Activations a;
+  a.cols = static_cast<uint32_t>(gate.size());
+  a.x = out.data();
+  cpu::Pool pool(1);
+  cpu::swiglu(pool, gate.data(), up.data(), 1, a);
+}
+
+void function(rust::Str name, rust::Slice<const float> x, rust::Slice<float> y) {
+  const std::string which(name);
+  for (size_t i = 0; i < x.size(); ++i) y[i] = apply(which, x[i]);
+}
+
+void to_f16(rust::Slice<const float> x, rust::Slice<uint16_t> y) {
+  for (size_t i = 0; i < x.size(); ++i) y[i] = arith::f32_to_f16(x[i]);
+}
+
+float from_f16(uint16_t h) { return arith::f16_to_f32(h); }
+
+void attend(uint32_t n_heads, uint32_t n_kv_heads, uint32_t head_dim, bool interleaved, double rope_base,
+            rust::Slice<const float> freq_factors, rust::Slice<float> q, rust::Slice<float> k, rust::Slice<float> v,
+            rust::Slice<float> out) {
+  const auto n = static_cast<uint32_t>(q.size() / (n_heads * head_dim));
+  const RopeStyle style = interleaved ? RopeStyle::kInterleaved : RopeStyle::kNeox;
+  const ModelShape shape{1, n_heads * head_dim, 1, n_heads, n_kv_heads, head_dim, 1, style, rope_base, 0.0f};
+  cpu::Sequences sequences(shape, 1, n);
+  cpu::Rotation rotation;
+  rotation.pairs = head_dim / 2;
+  rotation.style = style;
+  cpu::rotation_frequencies(rotation, rope_base, freq_factors.empty() ? nullptr : freq_factors.data());
+  std::vector<uint32_t> zeros(n), positions(n);
+  for (uint32_t p = 0; p < n; ++p) positions[p] = p;
+  const Rows rows{n, zeros.data(), zeros.data(), positions.data()};
+  cpu::rotation_rows(rotation, rows);
+  cpu::Pool pool(2);
+  AttentionInputs in;
+  in.q = q.data(), in.k = k.data(), in.v = v.data();
+  cpu::rope_kv(pool, shape, rotation, rows, sequences, 0, in);
+  cpu::attention(pool, shape, rows, sequences, 0, q.data(), out.data());
+}
+
+uint32_t draw(rust::Slice<const float> logits, rust::Slice<const uint32_t> seen, uint32_t position, float temperature,
+              float top_p, uint32_t top_k, float min_p, float repetition_penalty, uint64_t seed) {
+  std::vector<uint64_t> bits(logits.size() / 64 + 1);
+  for (const uint32_t token : seen) bits[token / 64] |= uint64_t{1} << (token % 64);
+  std::vector<float> scratch;
+  const Draw d{0, position, {temperature, top_p, top_k, min_p, repetition_penalty, seed}};
+  return cpu::sample(logits.data(), static_cast<uint32_t>(logits.size()), bits, d, scratch);
+}
+
+}  // namespace orcd::probe

@@ -1,0 +1,46 @@
+// Single operations of the CPU backend, for tests that compare them with an independent reference.
+#pragma once
+
+#include <cstdint>
+
+#include "orcd/engine.h"
+#include "rust/cxx.h"
+
+namespace orcd::probe {
+
+// Which form of a matrix product: the instruction sets of cpu/ops.h, or the plain row by row form.
+enum class Form : uint32_t { kPortable = 0, kAvx2 = 1, kAvx512 = 2, kReference = 3, kFloatActivations = 4 };
+
+// Whether this machine can run a form.
+bool has_form(uint32_t form);
+
+// y = W · x, or y ⊕ W · x
+void product(uint32_t form, uint32_t type, uint32_t rows, uint32_t cols, rust::Slice<const uint8_t> raw /* as in the file */,
+             rust::Slice<const float> x /* (n, cols) */, bool add, uint32_t threads, rust::Slice<float> y /* (n, rows) */);
+
+void dequantise(uint32_t type, rust::Slice<const uint8_t> raw, rust::Slice<float> out);
+
+// cols a multiple of 32; d and sum have a value per block of 32
+void quantise(rust::Slice<const float> x, rust::Slice<int8_t> q, rust::Slice<float> d, rust::Slice<int32_t> sum);
+
+void rmsnorm(rust::Slice<const float> x, rust::Slice<const float> weight, float eps, rust::Slice<float> out);
+
+void swiglu(rust::Slice<const float> gate, rust::Slice<const float> up, rust::Slice<float> out);
+
+// y[i] = exp2, log, sigmoid or gumbel of x[i]; gumbel takes the bits of x[i] as the random word
+void function(rust::Str name, rust::Slice<const float> x, rust::Slice<float> y);
+
+// binary16 of x[i]
+void to_f16(rust::Slice<const float> x, rust::Slice<uint16_t> y);
+float from_f16(uint16_t h);
+
+// Rows at positions 0 .. n - 1 of one sequence: rotates q and k in place, then attention of the last row.
+void attend(uint32_t n_heads, uint32_t n_kv_heads, uint32_t head_dim, bool interleaved, double rope_base,
+            rust::Slice<const float> freq_factors /* (head_dim / 2) or empty */, rust::Slice<float> q /* (n, n_heads, head_dim) */,
+            rust::Slice<float> k /* (n, n_kv_heads, head_dim) */, rust::Slice<float> v /* (n, n_kv_heads, head_dim) */,
+            rust::Slice<float> out /* (n, n_heads, head_dim) */);
+
+uint32_t draw(rust::Slice<const float> logits, rust::Slice<const uint32_t> seen, uint32_t position, float temperature,
+              float top_p, uint32_t top_k, float min_p, float repetition_penalty, uint64_t seed);
+
+}  // namespace orcd::probe
