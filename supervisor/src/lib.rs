@@ -3,7 +3,7 @@
 
 #![deny(unsafe_code)]
 
-mod callback;
+pub mod callback;
 pub mod config;
 pub mod http;
 pub mod jobs;

@@ -1,16 +1,18 @@
 //! What `GET /metrics` shows. The dispatcher counts as things happen; the gauges are taken from its
 //! snapshot when somebody scrapes.
 
+mod gauges;
+
 use std::time::Duration;
 
 use prometheus_client::encoding::text;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
-use crate::jobs::{ServiceState, Snapshot};
+use crate::jobs::Snapshot;
+use gauges::Gauges;
 
 /// The media type of [`Metrics::encode`]; scrapers of the older text format read it too.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -47,19 +49,6 @@ pub struct Metrics {
     failover: Histogram,
     load: Histogram,
     gauges: Gauges,
-}
-
-/// Values copied from the snapshot at scrape time.
-#[derive(Debug, Default)]
-struct Gauges {
-    ready: Gauge,
-    queued: Gauge,
-    running: Gauge,
-    vram_used: Gauge,
-    vram_total: Gauge,
-    generation: Gauge,
-    vllm_waiting: Gauge,
-    vllm_running: Gauge,
 }
 
 impl Default for Metrics {
@@ -212,73 +201,10 @@ impl Metrics {
     }
 }
 
-impl Gauges {
-    fn register(&self, r: &mut Registry) {
-        for (name, help, gauge) in [
-            ("orcd_ready", "1 while a worker takes jobs", &self.ready),
-            (
-                "orcd_jobs_queued",
-                "Jobs waiting for a worker slot",
-                &self.queued,
-            ),
-            (
-                "orcd_jobs_running",
-                "Jobs given to the worker",
-                &self.running,
-            ),
-            (
-                "orcd_worker_generation",
-                "Workers spawned so far",
-                &self.generation,
-            ),
-            (
-                "vllm:num_requests_waiting",
-                "As orcd_jobs_queued",
-                &self.vllm_waiting,
-            ),
-            (
-                "vllm:num_requests_running",
-                "As orcd_jobs_running",
-                &self.vllm_running,
-            ),
-        ] {
-            r.register(name, help, gauge.clone());
-        }
-        let used = "Device memory taken by weights, KV cache and scratch";
-        r.register_with_unit("orcd_vram_used", used, Unit::Bytes, self.vram_used.clone());
-        r.register_with_unit(
-            "orcd_vram_total",
-            "Device memory",
-            Unit::Bytes,
-            self.vram_total.clone(),
-        );
-    }
-
-    fn set(&self, snapshot: &Snapshot) {
-        self.ready
-            .set(i64::from(snapshot.state == ServiceState::Ready));
-        self.queued.set(snapshot.queued.into());
-        self.running.set(snapshot.running.into());
-        self.vllm_waiting.set(snapshot.queued.into());
-        self.vllm_running.set(snapshot.running.into());
-        self.generation.set(saturated(snapshot.generation));
-        let memory = snapshot
-            .worker
-            .as_ref()
-            .map(|w| (w.memory_used, w.memory_total));
-        let (used, total) = memory.unwrap_or_default();
-        self.vram_used.set(saturated(used));
-        self.vram_total.set(saturated(total));
-    }
-}
-
-fn saturated(n: u64) -> i64 {
-    i64::try_from(n).unwrap_or(i64::MAX)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::jobs::ServiceState;
 
     fn snapshot() -> Snapshot {
         Snapshot {

@@ -50,24 +50,40 @@ impl Model {
     /// # Errors
     /// [`ModelError`], with the file and the place in it.
     pub fn load(path: &Path) -> Result<Self, ModelError> {
+        let damaged = |source| ModelError::File {
+            path: path.to_owned(),
+            source,
+        };
         let file = GgufFile::open(path).map_err(|source| match source {
             GgufError::Io { .. } | GgufError::NotAFile { .. } | GgufError::Empty { .. } => {
                 ModelError::Unreadable(source)
             }
-            _ => ModelError::File {
+            _ => damaged(source),
+        })?;
+        let file_name = path.file_stem().unwrap_or_default().to_string_lossy();
+        Self::from_metadata(&file.header().metadata, &file_name).map_err(|source| {
+            ModelError::Text {
                 path: path.to_owned(),
                 source,
-            },
-        })?;
-        let metadata = &file.header().metadata;
-        let text = TextModel::from_metadata(metadata).map_err(|source| ModelError::Text {
-            path: path.to_owned(),
-            source,
-        })?;
-        let name = name(metadata, path).map_err(|source| ModelError::File {
-            path: path.to_owned(),
-            source,
-        })?;
+            }
+        })
+    }
+
+    /// The model that `metadata` describes, named `fallback` if the metadata has no name.
+    ///
+    /// # Errors
+    /// The tokenizer or the chat template can't be used.
+    pub fn from_metadata(metadata: &Metadata, fallback: &str) -> Result<Self, TextError> {
+        let text = TextModel::from_metadata(metadata)?;
+        let named = metadata
+            .opt_str(NAME_KEY)?
+            .map(str::trim)
+            .filter(|name| !name.is_empty());
+        let name = named
+            .unwrap_or(fallback)
+            .chars()
+            .take(MAX_NAME_CHARS)
+            .collect();
         let vocab_size = u32::try_from(text.tokenizer().vocab_size()).unwrap_or(u32::MAX);
         Ok(Self {
             name,
@@ -107,20 +123,4 @@ impl fmt::Debug for Model {
             .field("name", &self.name)
             .finish_non_exhaustive()
     }
-}
-
-fn name(metadata: &Metadata, path: &Path) -> Result<String, GgufError> {
-    let named = metadata
-        .opt_str(NAME_KEY)?
-        .map(str::trim)
-        .filter(|name| !name.is_empty());
-    let name = match named {
-        Some(name) => name.to_owned(),
-        None => path
-            .file_stem()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned(),
-    };
-    Ok(name.chars().take(MAX_NAME_CHARS).collect())
 }

@@ -97,14 +97,6 @@ impl Fields {
         }
     }
 
-    /// An optional bool; notes another type.
-    pub(super) fn bool(&mut self, name: &str) -> Option<bool> {
-        match self.take(name)? {
-            Json::Bool(value) => Some(value),
-            other => self.wrong_type(name, "bool", &other, "true or false"),
-        }
-    }
-
     /// An optional number for which `holds`; notes others.
     pub(super) fn number(
         &mut self,

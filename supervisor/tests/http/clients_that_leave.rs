@@ -1,0 +1,115 @@
+//! A client that goes away takes its job with it, also while there is nothing to send to it.
+
+use std::time::{Duration, Instant};
+
+use tokio::io::AsyncWriteExt as _;
+
+use crate::played::PARALLEL;
+use crate::support::{Client, Fixture};
+
+/// What the contract allows.
+const PROMPTLY: Duration = Duration::from_millis(100);
+
+/// How a client can go.
+#[derive(Debug, Clone, Copy)]
+enum Leaving {
+    /// close(2).
+    Closed,
+    /// As a killed process with unread data: a reset.
+    Reset,
+    /// Only its sending side: it wants nothing more of us.
+    HalfClosed,
+}
+
+async fn leave(mut client: Client, how: Leaving) -> Option<Client> {
+    match how {
+        Leaving::Closed => drop(client),
+        Leaving::Reset => client.socket.set_zero_linger().unwrap(),
+        Leaving::HalfClosed => {
+            client.socket.shutdown().await.unwrap();
+            return Some(client);
+        }
+    }
+    None
+}
+
+#[tokio::test]
+async fn the_running_job_of_a_silent_stream_is_cancelled_at_once() {
+    for how in [Leaving::Closed, Leaving::Reset, Leaving::HalfClosed] {
+        let mut service = Fixture::ready().await;
+        let (client, key) = service.running(r#"{"job_id":"j","prompt":"a"}"#).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let left = Instant::now();
+        let _half = leave(client, how).await;
+        assert_eq!(service.worker.told_to_cancel().await, key);
+        assert!(left.elapsed() < PROMPTLY, "{how:?}: {:?}", left.elapsed());
+    }
+}
+
+#[tokio::test]
+async fn the_waiting_job_leaves_the_queue() {
+    let mut service = Fixture::ready().await;
+    let mut running = Vec::new();
+    for i in 0..PARALLEL {
+        running.push(
+            service
+                .running(&format!(r#"{{"job_id":"{i}","prompt":"a"}}"#))
+                .await,
+        );
+    }
+    let mut waiting = service.client().await;
+    waiting
+        .post("/execute", r#"{"job_id":"w","prompt":"a"}"#)
+        .await;
+    waiting.head().await;
+    service.worker.until(|s| s.queued == 1).await;
+    let left = Instant::now();
+    drop(waiting);
+    service.worker.until(|s| s.queued == 0).await;
+    assert!(left.elapsed() < PROMPTLY, "{:?}", left.elapsed());
+}
+
+#[tokio::test]
+async fn a_job_that_continues_does_not_mind() {
+    let mut service = Fixture::ready().await;
+    let body = r#"{"job_id":"j","prompt":"a","on_disconnect":"continue"}"#;
+    let (client, key) = service.running(body).await;
+    drop(client);
+    tokio::time::sleep(2 * PROMPTLY).await;
+    assert!(service.worker.pending_calls().is_empty());
+    service.worker.eos(key, 0).await;
+    service.worker.until(|s| s.running == 0).await;
+}
+
+#[tokio::test]
+async fn a_reader_that_reads_nothing_delays_nobody() {
+    let mut service = Fixture::ready().await;
+    let (slow, slow_key) = service.running(r#"{"job_id":"slow","prompt":"a"}"#).await;
+    let (mut quick, quick_key) = service.running(r#"{"job_id":"quick","prompt":"a"}"#).await;
+    // Far more than one may have unread.
+    let mut sent = 0;
+    while service.worker.jobs.snapshot().running == 2 {
+        service
+            .worker
+            .tokens(slow_key, sent, &"x".repeat(500))
+            .await;
+        sent += 500;
+        assert!(
+            sent < 1_000_000,
+            "the slow reader's job goes on without end"
+        );
+        let index = sent / 500 - 1;
+        let begin = Instant::now();
+        service
+            .worker
+            .token(quick_key, index, u32::from(b'y'), None)
+            .await;
+        assert!(quick.event().await.starts_with("event: token\n"));
+        assert!(
+            begin.elapsed() < Duration::from_secs(1),
+            "{:?}",
+            begin.elapsed()
+        );
+    }
+    drop(slow);
+}

@@ -1,0 +1,12 @@
+//! HTTP on the real dispatcher, whose worker is played by the test, over real sockets.
+#![allow(clippy::unwrap_used, clippy::expect_used)] // a panic is a failing test with a place
+#![allow(unreachable_pub)] // modules of one test binary
+
+mod clients_that_leave;
+mod errors;
+mod health;
+#[path = "../jobs/support.rs"]
+#[allow(dead_code)] // made for another test binary
+mod played;
+mod streams;
+mod support;
