@@ -12,6 +12,7 @@ pub mod handles;
 pub mod host;
 pub mod lifecycle;
 pub mod link;
+pub mod model_file;
 pub mod process;
 pub mod replay;
 pub mod runtime_dir;

@@ -273,6 +273,25 @@ async fn weights_that_workers_fail_to_load_on_twice_are_given_up() {
 }
 
 #[tokio::test]
+async fn weights_are_kept_when_only_the_file_is_bad() {
+    let mut service = Service::start(|_| {});
+    service.connect().await;
+    service.say_ready_with_weights().await;
+    service.crash().await;
+    for _ in 0..3 {
+        let (load, descriptor) = service.connect().await;
+        assert!(load.weights.is_some() && descriptor.is_some());
+        let code = ErrorCode::ModelLoadFailed;
+        let failed = ToSupervisor::LoadFailed {
+            code,
+            message: "unreadable".into(),
+        };
+        service.message(failed).await;
+        service.say(Happening::Exited(WorkerExit::Code(11))).await;
+    }
+}
+
+#[tokio::test]
 async fn a_job_that_the_worker_drops_unasked_fails() {
     let mut service = Service::ready().await;
     let (mut stream, spec) = service.run(job("a")).await;

@@ -57,6 +57,22 @@ async fn a_slow_reader_loses_its_job_but_still_gets_the_last_event() {
 }
 
 #[tokio::test]
+async fn unread_comments_leave_room_for_events() {
+    let every = Duration::from_millis(1);
+    let mut service =
+        Service::ready_with(|s| (s.timing.keep_alive, s.timing.tick) = (every, every)).await;
+    let (_a, a) = service.run(job("a")).await;
+    let (_b, _) = service.run(job("b")).await;
+    let mut c = service.submit(job("c")).await;
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    service.eos(a.key, 0).await;
+    let spec = service.submitted().await;
+    service.tokens(spec.key, 0, "abc").await;
+    service.eos(spec.key, 3).await;
+    assert_eq!(text_of(&rest(&mut c).await), "abc");
+}
+
+#[tokio::test]
 async fn a_lasting_job_goes_on_without_its_reader_and_is_resumed_with_the_same_events() {
     let mut service = Service::ready().await;
     let (mut first, spec) = service.run(lasting("a")).await;

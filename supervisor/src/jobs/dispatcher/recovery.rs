@@ -104,6 +104,8 @@ impl<H: WorkerHost> Dispatcher<H> {
         let mut next = Some(event);
         while let Some(event) = next.take() {
             let was_loading = matches!(self.life.phase, Phase::Loading { .. });
+            // What is wrong with the file is not the weights' fault.
+            let file_is_bad = matches!(event, Event::LoadFailed(ErrorCode::ModelLoadFailed, _));
             let cx = lifecycle::Context {
                 policy: &self.settings.policy,
                 now,
@@ -111,9 +113,8 @@ impl<H: WorkerHost> Dispatcher<H> {
             };
             let (life, actions) = std::mem::take(&mut self.life).step(cx, event);
             self.life = life;
-            if was_loading
-                && !matches!(self.life.phase, Phase::Loading { .. } | Phase::Ready { .. })
-            {
+            let goes_on = matches!(self.life.phase, Phase::Loading { .. } | Phase::Ready { .. });
+            if was_loading && !goes_on && !file_is_bad {
                 self.load_failed();
             }
             for action in actions {
@@ -141,6 +142,7 @@ impl<H: WorkerHost> Dispatcher<H> {
 
     fn send_load(&mut self) -> Option<Event> {
         let mut request = self.settings.load.clone();
+        request.model_path = self.model.location();
         request.weights = self
             .weights
             .as_ref()

@@ -8,8 +8,8 @@ use orcd_shared::job::JobKey;
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
-use super::super::Numbered;
 use super::super::journal::Journal;
+use super::super::{JobEvent, Numbered};
 
 /// Events that may wait for a reader before it counts as too slow.
 pub(super) const READER_EVENTS: usize = 256;
@@ -61,6 +61,21 @@ pub(super) enum Offered {
     Gone,
 }
 
+impl Job {
+    /// Sends an event to the reader, if there is one. `false`: the job is to end because its
+    /// reader does not keep up. A job that goes on without readers only loses this one.
+    pub(super) fn offer(&mut self, event: Numbered) -> bool {
+        match self.reader.as_ref().map(|reader| reader.offer(event)) {
+            None | Some(Offered::Taken | Offered::Gone) => true,
+            Some(Offered::Slow) if self.journal.kept().is_some() => {
+                self.reader = None;
+                true
+            }
+            Some(Offered::Slow) => false,
+        }
+    }
+}
+
 impl Reader {
     /// A stream with room for `backlog` events more than usual.
     pub(super) fn open(id: u64, backlog: usize) -> (Self, mpsc::Receiver<Numbered>) {
@@ -80,6 +95,17 @@ impl Reader {
             Ok(()) => Offered::Taken,
             Err(TrySendError::Full(_)) => Offered::Slow,
             Err(TrySendError::Closed(_)) => Offered::Gone,
+        }
+    }
+
+    /// Sends a keep-alive. A reader that has many unread misses nothing without it, and its room
+    /// is kept for events.
+    pub(super) fn comment(&self) {
+        if self.events.capacity() > READER_EVENTS / 2 {
+            self.offer(Numbered {
+                id: None,
+                event: JobEvent::Queued,
+            });
         }
     }
 

@@ -12,13 +12,14 @@ use super::super::{Departure, ServiceState, Snapshot};
 use super::DispatcherSettings;
 use super::pulse::Pulse;
 use super::roster::{Place, Roster};
+use crate::jobs::StopReason;
 use crate::jobs::journal::Journal;
-use crate::jobs::{Numbered, StopReason};
 use crate::metrics::Metrics;
 use crate::text::Tokenizer;
 use crate::worker::WorkerHost;
 use crate::worker::handles::WeightsHandle;
 use crate::worker::lifecycle::{Event, Outcome, Phase, State};
+use crate::worker::model_file::ModelFile;
 
 /// All state of the service. Methods are spread over this module's siblings by subject.
 pub(super) struct Dispatcher<H> {
@@ -29,6 +30,7 @@ pub(super) struct Dispatcher<H> {
     pub(super) life: State,
     pub(super) worker: Worker,
     pub(super) roster: Roster,
+    pub(super) model: ModelFile,
     /// Keeps the weights alive between workers.
     pub(super) weights: Option<WeightsHandle>,
     /// Set while draining: when to cancel what is left.
@@ -95,6 +97,7 @@ impl<H: WorkerHost> Dispatcher<H> {
         departures: mpsc::UnboundedSender<Departure>,
     ) -> Self {
         settings.load.end_tokens = tokenizer.end_of_generation().to_vec();
+        let model = ModelFile::hold(settings.load.model_path.clone());
         let mut dispatcher = Self {
             settings,
             tokenizer,
@@ -103,6 +106,7 @@ impl<H: WorkerHost> Dispatcher<H> {
             life: State::default(),
             worker: Worker::new(),
             roster: Roster::default(),
+            model,
             weights: None,
             drain_by: None,
             outcome: None,
@@ -167,23 +171,6 @@ impl<H: WorkerHost> Dispatcher<H> {
     pub(super) fn end_all(&mut self, code: ErrorCode, message: &str, at_worker: AtWorker) {
         for key in self.roster.keys_in_flight() {
             self.end_job(key, Ending::Error(code, message.to_owned()), at_worker);
-        }
-    }
-
-    /// Sends an event to a job's reader, if it has one. `false`: the reader does not keep up.
-    pub(super) fn offer(
-        reader: &mut Option<super::roster::Reader>,
-        event: Numbered,
-        goes_on_without: bool,
-    ) -> bool {
-        use super::roster::Offered;
-        match reader.as_ref().map(|r| r.offer(event)) {
-            None | Some(Offered::Taken | Offered::Gone) => true,
-            Some(Offered::Slow) if goes_on_without => {
-                *reader = None;
-                true
-            }
-            Some(Offered::Slow) => false,
         }
     }
 

@@ -8,9 +8,7 @@ use orcd_shared::protocol::message::ToWorker;
 
 use super::super::admission::{self, Situation};
 use super::super::journal::Journal;
-use super::super::{
-    CancelStatus, Command, Departure, JobEvent, JobStream, NewJob, Numbered, Refusal,
-};
+use super::super::{CancelStatus, Command, Departure, JobStream, NewJob, Refusal};
 use super::Answer;
 use super::roster::{Job, Place, Reader};
 use super::state::{AtWorker, Dispatcher, Ending};
@@ -98,8 +96,8 @@ impl<H: WorkerHost> Dispatcher<H> {
             return;
         };
         if let Some(event) = job.journal.started(jiff::Timestamp::now()) {
-            // A stream that only had comments so far has room for this.
-            Self::offer(&mut job.reader, event, true);
+            // Comments leave room for it.
+            job.offer(event);
         }
         let spec = job.journal.submission();
         self.tell_worker(ToWorker::Submit(Box::new(spec)));
@@ -164,12 +162,8 @@ impl<H: WorkerHost> Dispatcher<H> {
             return;
         }
         job.next_comment = now + every;
-        // It carries nothing, so a reader that has no room for it misses nothing.
         if let Some(reader) = &job.reader {
-            reader.offer(Numbered {
-                id: None,
-                event: JobEvent::Queued,
-            });
+            reader.comment();
         }
     }
 

@@ -91,8 +91,7 @@ impl<H: WorkerHost> Dispatcher<H> {
                     .metrics
                     .inter_token(now.saturating_duration_since(before)),
             }
-            let goes_on_without = job.journal.kept().is_some();
-            keeps_up = Self::offer(&mut job.reader, event, goes_on_without);
+            keeps_up = job.offer(event);
         }
         let at_worker = if token.finish.is_some() {
             AtWorker::Done
