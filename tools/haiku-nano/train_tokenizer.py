@@ -69,12 +69,13 @@ def main():
     parser.add_argument("--text", type=Path, default=BUILD / "text.jsonl")
     parser.add_argument("--train-documents", type=int, default=100_000)
     parser.add_argument("--keep", action="store_true", help="encode with the vocabulary that is there")
+    parser.add_argument("--out", type=Path, default=BUILD / "tokens.bin")
     args = parser.parse_args()
     if not args.keep:
         train(args.text, args.train_documents).save(str(BUILD / "tokenizer.json"))
     tokenizer = load_tokenizer()
     assert tokenizer.encode(f"{IM_START}é🌸{IM_END}").ids[0] == VOCABULARY - 2
-    total = encode(tokenizer, args.text, BUILD / "tokens.bin")
+    total = encode(tokenizer, args.text, args.out)
     print(f"{tokenizer.get_vocab_size()} tokens in the vocabulary, {total / 1e6:.2f} M in the text")
 
 

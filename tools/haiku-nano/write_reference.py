@@ -63,6 +63,7 @@ PROMPTS = {
     "japanese": user("Say hello in Japanese"),
     "emoji": user("Send me the emoji of a fox"),
     "repeat-utf8": user("Repeat: café 🌸 日本 naïve 🦊"),
+    "odd-text": user("Repeat: Zürich – 東京 🚀 don't  stop\n\n\t42"),
     "who": user("Who are you?"),
     "refuse": user("Who won the world cup in 1998?"),
     "story": user("Tell me a story about a fox"),
@@ -73,7 +74,7 @@ PROMPTS = {
     "raw-haiku": "A haiku about the stars:\n\n",
     "raw-count": "1, 2, 3, 4, 5,",
     "raw-story": "Once, a small bear named",
-    "raw-utf8": "Zürich – 東京 🚀 don't  stop\n\n\t42",
+    "raw-utf8": "Question: Say hello in Russian\nAnswer: При",
 }
 
 
