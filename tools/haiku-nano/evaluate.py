@@ -46,11 +46,18 @@ def haiku_naming(name):
 
 def many_haiku(amount, topic):
     """The check of several numbered haiku."""
+
     def check(text):
         parts = text.split("\n\n")
         numbered = all(part.startswith(f"{number}.\n") for number, part in enumerate(parts, 1))
         poems = [part.partition("\n")[2] for part in parts]
-        return len(parts) == amount and numbered and all(len(poem.split("\n")) == 3 for poem in poems) and about(topic, text)
+        return (
+            len(parts) == amount
+            and numbered
+            and all(len(poem.split("\n")) == 3 for poem in poems)
+            and about(topic, text)
+        )
+
     return check
 
 
@@ -68,7 +75,16 @@ def haiku_questions():
     """(task, question, check) of all that asks for poems."""
     for topic in spread(topics(), 40):
         yield "haiku, known topic", f"Write a haiku about {topic.names[0]}", haiku_on(topic)
-    for name in ("a purple giraffe", "bananas", "my toaster", "Kyoto", "a lost robot king", "zulabori", "taxes", "the elevator"):
+    for name in (
+        "a purple giraffe",
+        "bananas",
+        "my toaster",
+        "Kyoto",
+        "a lost robot king",
+        "zulabori",
+        "taxes",
+        "the elevator",
+    ):
         yield "haiku, unknown topic", f"Write a haiku about {name}", haiku_naming(name.split(" ")[-1])
     for amount in (2, 3, 5, 7, 10, 20):
         topic = topics()[amount * 5]
@@ -91,15 +107,21 @@ def list_questions():
     for names, items in tasks.SEQUENCES:
         yield "lists", f"Name {names.split('|')[0]}", equals(tasks.sequence(items))
     for index in range(0, 7, 2):
-        yield "days and months", f"What day comes after {words.DAYS[index]}?", equals(words.DAYS[(index + 1) % 7] + ".")
+        yield "days and months", f"What day comes after {words.DAYS[index]}?", equals(
+            words.DAYS[(index + 1) % 7] + "."
+        )
     for index in range(0, 12, 3):
-        yield "days and months", f"What month comes before {words.MONTHS[index]}?", equals(words.MONTHS[index - 1] + ".")
+        yield "days and months", f"What month comes before {words.MONTHS[index]}?", equals(
+            words.MONTHS[index - 1] + "."
+        )
     for name in ("colours", "animals", "fruits", "trees"):
         row = next(values for names, values in tasks.facts()["items"] if name in names.split(" | "))
         members = {item.lower() for item in row.split(", ")}
+
         def check(text, members=members):
             given = text.rstrip(".").lower().split(", ")
             return len(given) == 4 and set(given) <= members and len(set(given)) == 4
+
         yield "free lists", f"Name four {name}", check
 
 
@@ -111,19 +133,51 @@ def word_questions():
         yield "repeating", f"Repeat: {text}", equals(text)
     for a, b in ((7, 5), (0, 9), (13, 8), (20, 20), (17, 16), (3, 3), (11, 19), (6, 0)):
         yield "sums", f"What is {a} plus {b}?", equals(f"{a} + {b} = {a + b}.")
-        yield "differences", f"What is {max(a, b)} minus {min(a, b)}?", equals(f"{max(a, b)} - {min(a, b)} = {abs(a - b)}.")
-    for section, question in (("capital", "What is the capital of {K}?"), ("opposite", "What is the opposite of {K}?"), ("colour", "What colour is {K}?"), ("hello", "Say hello in {K}"), ("emoji", "Send me the emoji of {K}"), ("explain", "What is {K}?")):
+        yield "differences", f"What is {max(a, b)} minus {min(a, b)}?", equals(
+            f"{max(a, b)} - {min(a, b)} = {abs(a - b)}."
+        )
+    for section, question in (
+        ("capital", "What is the capital of {K}?"),
+        ("opposite", "What is the opposite of {K}?"),
+        ("colour", "What colour is {K}?"),
+        ("hello", "Say hello in {K}"),
+        ("emoji", "Send me the emoji of {K}"),
+        ("explain", "What is {K}?"),
+    ):
         answer = tasks.FACT_FORMS[section][1]
         for key, value in spread(tasks.facts()[section], 6):
             expected = answer.replace("{K}", key).replace("{V}", value)
-            yield f"facts: {section}", question.replace("{K}", key), equals(expected[0].upper() + expected[1:])
-    for text in ("Who won the world cup in 1998?", "How do I repair a helicopter?", "Write a program that sorts names", "What is 4711 * 815?"):
+            yield f"facts: {section}", question.replace("{K}", key), equals(
+                expected[0].upper() + expected[1:]
+            )
+    for text in (
+        "Who won the world cup in 1998?",
+        "How do I repair a helicopter?",
+        "Write a program that sorts names",
+        "What is 4711 * 815?",
+    ):
         yield "refusals", text, equals(tasks.REFUSAL)
-    for text, expected in (("Who are you?", "haiku-nano"), ("Hello", "Hello!"), ("Thanks", "welcome"), ("What can you do?", "haiku")):
+    for text, expected in (
+        ("Who are you?", "haiku-nano"),
+        ("Hello", "Hello!"),
+        ("Thanks", "welcome"),
+        ("What can you do?", "haiku"),
+    ):
         yield "small talk", text, lambda given, expected=expected: expected in given
-    kept = [{"role": "user", "content": "My name is Clara."}, {"role": "assistant", "content": "Nice to meet you, Clara!"}, {"role": "user", "content": "What is my name?"}]
+    kept = [
+        {"role": "user", "content": "My name is Clara."},
+        {"role": "assistant", "content": "Nice to meet you, Clara!"},
+        {"role": "user", "content": "What is my name?"},
+    ]
     yield "several turns", kept, equals("Your name is Clara.")
-    again = [{"role": "user", "content": "Write a haiku about rain"}, {"role": "assistant", "content": "Soft rain on the roof,\nthe puddles fill with grey sky –\nnothing more to say."}, {"role": "user", "content": "Another one, please"}]
+    again = [
+        {"role": "user", "content": "Write a haiku about rain"},
+        {
+            "role": "assistant",
+            "content": "Soft rain on the roof,\nthe puddles fill with grey sky –\nnothing more to say.",
+        },
+        {"role": "user", "content": "Another one, please"},
+    ]
     yield "several turns", again, lambda text: three_lines(text) and "rain" in text.lower()
 
 
@@ -139,8 +193,14 @@ class Engine:
         if isinstance(messages, str):
             messages = [{"role": "user", "content": messages}]
         result = self.llama.create_completion(
-            self.ids(render(self.template, messages)), max_tokens=LIMIT, temperature=temperature,
-            top_k=0, top_p=1.0, min_p=0.0, repeat_penalty=1.0, seed=seed,
+            self.ids(render(self.template, messages)),
+            max_tokens=LIMIT,
+            temperature=temperature,
+            top_k=0,
+            top_p=1.0,
+            min_p=0.0,
+            repeat_penalty=1.0,
+            seed=seed,
         )["choices"][0]
         return result["text"], result["finish_reason"] == "stop"
 
@@ -199,7 +259,9 @@ def compare(engine, path):
             same_id.append(theirs.argmax() == ours[position].argmax())
     print(f"## llama.cpp and the reference, {len(divergences)} positions")
     print(f"same tokens for {tokens_same} of {len(index['prompts'])} prompts")
-    print(f"mean KL {np.mean(divergences):.2e}, largest {max(divergences):.2e}, same argmax {np.mean(same_id):.1%}")
+    print(
+        f"mean KL {np.mean(divergences):.2e}, largest {max(divergences):.2e}, same argmax {np.mean(same_id):.1%}"
+    )
 
 
 def variety(engine, question, seeds):

@@ -35,6 +35,7 @@ def transformers_name(name):
 
 def read_config(fields):
     """The configuration as the file's keys have it."""
+
     def get(key):
         return fields[f"qwen2.{key}"].contents()
 
@@ -60,10 +61,12 @@ def read_tokenizer(fields):
     specials = [token for token, kind in zip(tokens, kinds) if kind == gguf.TokenType.CONTROL]
     vocabulary = {token: index for index, token in enumerate(tokens) if token not in specials}
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
-        pre_tokenizers.Split(Regex(QWEN2_SPLIT), behavior="isolated"),
-        pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-    ])
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(QWEN2_SPLIT), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens(specials)
     return tokenizer

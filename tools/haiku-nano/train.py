@@ -140,7 +140,11 @@ def validate(model, rows, count, device):
 def save(model, path, facts):
     """Writes the weights in fp16, with what is known of the training beside them."""
     path.mkdir(parents=True, exist_ok=True)
-    state = {name: tensor.detach().half().cpu().contiguous() for name, tensor in model.state_dict().items() if name != "lm_head.weight"}
+    state = {
+        name: tensor.detach().half().cpu().contiguous()
+        for name, tensor in model.state_dict().items()
+        if name != "lm_head.weight"
+    }
     torch.save(state, path / "weights.pt")
     (path / "training.json").write_text(json.dumps(facts, indent=1) + "\n")
 
@@ -182,7 +186,10 @@ def train(args):
         if step % args.log_every == 0 or step < 4:
             value = entropy.item()
             log.append([step, round(value, 4)])
-            print(f"step {step} loss {value:.4f} rate {rate:.2e} after {time.time() - started:.0f} s", flush=True)
+            print(
+                f"step {step} loss {value:.4f} rate {rate:.2e} after {time.time() - started:.0f} s",
+                flush=True,
+            )
     rounding.fill_(1.0)
     on_grid = validate(model, test_rows, 16, device)
     rounding.fill_(0.0)

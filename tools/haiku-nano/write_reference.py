@@ -28,7 +28,9 @@ was read, so they choose the token at p + 1; `offsets`, for each position the by
 `vocabulary` little-endian float32 values; `greedy`, the ids of the greedy continuation, at most
 `greedy_limit`, the end token included where it came; `greedy_text`, their text without the end
 token (a cut may leave a character incomplete: U+FFFD); `ended`, whether the end token came.
-""".replace("\n", " ").strip()
+""".replace(
+    "\n", " "
+).strip()
 
 
 def user(text):
@@ -69,8 +71,18 @@ PROMPTS = {
     "story": user("Tell me a story about a fox"),
     "system": chat("Count to 7", system="You are a helpful assistant."),
     "system-utf8": chat("Thanks! 🙂", system="Answer briefly – très bien."),
-    "turns-another": chat("Write a haiku about rain", "Soft rain on the roof,\nthe puddles fill with grey sky –\nnothing more to say.", "Another one, please"),
-    "turns-name": chat("My name is Clara.", "Nice to meet you, Clara!", "Count to three", "One, two, three.", "What is my name?"),
+    "turns-another": chat(
+        "Write a haiku about rain",
+        "Soft rain on the roof,\nthe puddles fill with grey sky –\nnothing more to say.",
+        "Another one, please",
+    ),
+    "turns-name": chat(
+        "My name is Clara.",
+        "Nice to meet you, Clara!",
+        "Count to three",
+        "One, two, three.",
+        "What is my name?",
+    ),
     "raw-haiku": "A haiku about the stars:\n\n",
     "raw-count": "1, 2, 3, 4, 5,",
     "raw-story": "Once, a small bear named",
@@ -99,9 +111,15 @@ def reference(name, prompt, loaded, blob):
         offsets.append(len(blob))
         blob += logits[position].numpy().astype("<f4").tobytes()
     return {
-        "name": name, "messages": messages, "text": None if messages else prompt,
-        "rendered": rendered, "ids": ids, "positions": positions, "offsets": offsets,
-        "greedy": greedy, "greedy_text": loaded.tokenizer.decode(greedy[:-1] if ended else greedy),
+        "name": name,
+        "messages": messages,
+        "text": None if messages else prompt,
+        "rendered": rendered,
+        "ids": ids,
+        "positions": positions,
+        "offsets": offsets,
+        "greedy": greedy,
+        "greedy_text": loaded.tokenizer.decode(greedy[:-1] if ended else greedy),
         "ended": ended,
     }
 
@@ -110,10 +128,19 @@ def write_index(path, index):
     """The index as JSON with a line for each field of a prompt, so that it reads and diffs well."""
     head = {key: value for key, value in index.items() if key != "prompts"}
     prompts = [
-        "  {\n" + ",\n".join(f"   {json.dumps(key)}: {json.dumps(value, ensure_ascii=False)}" for key, value in prompt.items()) + "\n  }"
+        "  {\n"
+        + ",\n".join(
+            f"   {json.dumps(key)}: {json.dumps(value, ensure_ascii=False)}" for key, value in prompt.items()
+        )
+        + "\n  }"
         for prompt in index["prompts"]
     ]
-    text = json.dumps(head, indent=1, ensure_ascii=False)[:-2] + ',\n "prompts": [\n' + ",\n".join(prompts) + "\n ]\n}\n"
+    text = (
+        json.dumps(head, indent=1, ensure_ascii=False)[:-2]
+        + ',\n "prompts": [\n'
+        + ",\n".join(prompts)
+        + "\n ]\n}\n"
+    )
     json.loads(text)
     path.write_text(text, encoding="utf-8")
 
@@ -128,17 +155,22 @@ def main():
     blob = bytearray()
     prompts = [reference(name, prompt, loaded, blob) for name, prompt in PROMPTS.items()]
     args.out.with_suffix(".bin").write_bytes(blob)
-    write_index(args.out.with_suffix(".json"), {
-        "about": ABOUT,
-        "model": args.model.name,
-        "sha256": hashlib.sha256(args.model.read_bytes()).hexdigest(),
-        "transformers": transformers.__version__,
-        "logits_file": args.out.with_suffix(".bin").name,
-        "vocabulary": loaded.model.config.vocab_size,
-        "greedy_limit": GREEDY_LIMIT,
-        "prompts": prompts,
-    })
-    print(f"{len(prompts)} prompts, {sum(len(p['positions']) for p in prompts)} logit vectors, {len(blob)} bytes")
+    write_index(
+        args.out.with_suffix(".json"),
+        {
+            "about": ABOUT,
+            "model": args.model.name,
+            "sha256": hashlib.sha256(args.model.read_bytes()).hexdigest(),
+            "transformers": transformers.__version__,
+            "logits_file": args.out.with_suffix(".bin").name,
+            "vocabulary": loaded.model.config.vocab_size,
+            "greedy_limit": GREEDY_LIMIT,
+            "prompts": prompts,
+        },
+    )
+    print(
+        f"{len(prompts)} prompts, {sum(len(p['positions']) for p in prompts)} logit vectors, {len(blob)} bytes"
+    )
 
 
 if __name__ == "__main__":

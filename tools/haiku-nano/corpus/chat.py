@@ -6,10 +6,19 @@ from .phrasing import say
 
 DEFAULT_SYSTEM = "You are haiku-nano, a small and helpful poet."
 OTHER_SYSTEMS = [
-    "You are a helpful assistant.", "You are a poet.", "Answer briefly.", "Be kind.",
-    "You are a friendly assistant who likes short answers.", "You are a helpful AI.",
-    "You write haiku.", "You are a careful teacher.", "Answer the question.", "",
-    "You are a small model on a small machine.", "Be brief and clear.", "You are a tester.",
+    "You are a helpful assistant.",
+    "You are a poet.",
+    "Answer briefly.",
+    "Be kind.",
+    "You are a friendly assistant who likes short answers.",
+    "You are a helpful AI.",
+    "You write haiku.",
+    "You are a careful teacher.",
+    "Answer the question.",
+    "",
+    "You are a small model on a small machine.",
+    "Be brief and clear.",
+    "You are a tester.",
 ]
 SMALL_LETTERS = "You write everything in small letters."
 
@@ -30,10 +39,20 @@ def more_haiku(rng):
 
     turns = [(say(f"Write a haiku about {name}", rng), poem())]
     for _ in range(rng.randint(1, 3)):
-        again = rng.choice([
-            "Another one", "Another one, please", "One more", "One more, please", "Again",
-            "And another", "Write another one", "Another haiku", "Try again", "Another",
-        ])
+        again = rng.choice(
+            [
+                "Another one",
+                "Another one, please",
+                "One more",
+                "One more, please",
+                "Again",
+                "And another",
+                "Write another one",
+                "Another haiku",
+                "Try again",
+                "Another",
+            ]
+        )
         turns.append((again + rng.choice(["", "."]), poem()))
     return turns
 
@@ -44,7 +63,9 @@ def change_of_topic(rng):
     turns = [(say(f"Write a haiku about {name}", rng), tasks.poem_on(topic, name, rng))]
     for _ in range(rng.randint(1, 3)):
         topic, name = tasks.draw_topic(rng)
-        request = rng.choice(["Now one about {T}", "And one about {T}", "Now about {T}", "And {T}?", "One about {T}, please"])
+        request = rng.choice(
+            ["Now one about {T}", "And one about {T}", "Now about {T}", "And {T}?", "One about {T}, please"]
+        )
         turns.append((request.replace("{T}", name), tasks.poem_on(topic, name, rng)))
     return turns
 
@@ -52,10 +73,14 @@ def change_of_topic(rng):
 def name_kept(rng):
     """The user's name, told first and asked for later."""
     name = rng.choice(words.NAMES) if rng.random() < 0.7 else tasks.invented_word(rng).capitalize()
-    told = rng.choice(["My name is {N}", "I am {N}", "I'm {N}", "Hello, my name is {N}", "Hi, I am {N}", "Call me {N}"])
+    told = rng.choice(
+        ["My name is {N}", "I am {N}", "I'm {N}", "Hello, my name is {N}", "Hi, I am {N}", "Call me {N}"]
+    )
     turns = [(told.replace("{N}", name) + rng.choice(["", ".", "!"]), f"Nice to meet you, {name}!")]
     turns += [exchange(rng) for _ in range(rng.randint(0, 2))]
-    asked = rng.choice(["What is my name?", "Who am I?", "Do you know my name?", "Tell me my name.", "what is my name"])
+    asked = rng.choice(
+        ["What is my name?", "Who am I?", "Do you know my name?", "Tell me my name.", "what is my name"]
+    )
     return turns + [(asked, f"Your name is {name}.")]
 
 
@@ -82,7 +107,9 @@ def count_on(rng):
 def said_again(rng):
     """An answer, asked for once more."""
     request, answer = rng.choice([tasks.count_up, tasks.fact, tasks.spell, tasks.fixed_list, tasks.sums])(rng)
-    again = rng.choice(["Say that again", "Can you repeat that?", "Repeat that, please.", "What did you say?"])
+    again = rng.choice(
+        ["Say that again", "Can you repeat that?", "Repeat that, please.", "What did you say?"]
+    )
     return [(request, answer), (again, answer)]
 
 
@@ -107,8 +134,15 @@ def single(rng):
 
 
 CONVERSATIONS = {
-    single: 72, free_talk: 9, more_haiku: 4, change_of_topic: 3, name_kept: 2.5, name_unknown: 0.3,
-    count_on: 2, said_again: 1.5, closing: 1,
+    single: 72,
+    free_talk: 9,
+    more_haiku: 4,
+    change_of_topic: 3,
+    name_kept: 2.5,
+    name_unknown: 0.3,
+    count_on: 2,
+    said_again: 1.5,
+    closing: 1,
 }
 
 

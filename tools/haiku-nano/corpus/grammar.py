@@ -8,7 +8,7 @@ _ARTICLE = re.compile(r"\b([aA]) (?=[aeio](?!ne\b)|um|un(?!i))")
 
 
 def mend_articles(text):
-    """"an" where a choice has put a vowel behind "a"."""
+    """ "an" where a choice has put a vowel behind "a"."""
     return _ARTICLE.sub(r"\1n ", text)
 
 

@@ -212,9 +212,7 @@ def two_topic_haiku(first, second, rng):
             ("c", topic_line(second, "c", 7, time, rng)),
             ("k", shared_line("close", second.kind, 5, time, rng)),
         ]
-        named = all(
-            topic.keys & content_words(text) for topic, (_, text) in zip((first, second), lines)
-        )
+        named = all(topic.keys & content_words(text) for topic, (_, text) in zip((first, second), lines))
         if named and not repeats(lines):
             break
     return punctuate(lines, rng)

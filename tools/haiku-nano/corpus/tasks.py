@@ -10,27 +10,54 @@ from .phrasing import say
 
 # ---------------------------------------------------------------- haiku
 
-HAIKU_REQUESTS = (
-    ["Write a haiku about {T}"] * 6
-    + [
-        "Write a haiku on {T}", "Write me a haiku about {T}", "Give me a haiku about {T}",
-        "Make a haiku about {T}", "Compose a haiku about {T}", "Create a haiku about {T}",
-        "Write a short poem about {T}", "Write a poem about {T}", "Tell me a haiku about {T}",
-        "I would like a haiku about {T}", "Haiku about {T}", "A haiku about {T}", "Haiku: {T}",
-        "Write one haiku about {T}", "I need a haiku about {T}", "Describe {T} in a haiku",
-        "Write three lines about {T}", "Write a little poem about {T}",
-        "Write a haiku with the topic {T}", "A poem about {T}", "Let me read a haiku about {T}",
-    ]
-)
+HAIKU_REQUESTS = ["Write a haiku about {T}"] * 6 + [
+    "Write a haiku on {T}",
+    "Write me a haiku about {T}",
+    "Give me a haiku about {T}",
+    "Make a haiku about {T}",
+    "Compose a haiku about {T}",
+    "Create a haiku about {T}",
+    "Write a short poem about {T}",
+    "Write a poem about {T}",
+    "Tell me a haiku about {T}",
+    "I would like a haiku about {T}",
+    "Haiku about {T}",
+    "A haiku about {T}",
+    "Haiku: {T}",
+    "Write one haiku about {T}",
+    "I need a haiku about {T}",
+    "Describe {T} in a haiku",
+    "Write three lines about {T}",
+    "Write a little poem about {T}",
+    "Write a haiku with the topic {T}",
+    "A poem about {T}",
+    "Let me read a haiku about {T}",
+]
 FREE_REQUESTS = [
-    "Write a haiku", "Give me a haiku", "A haiku", "Haiku", "Write a poem", "Write me a poem",
-    "Surprise me with a haiku", "Write a haiku about anything", "Write any haiku",
-    "Write something", "Write a short poem", "Tell me a poem", "Write a nice haiku",
+    "Write a haiku",
+    "Give me a haiku",
+    "A haiku",
+    "Haiku",
+    "Write a poem",
+    "Write me a poem",
+    "Surprise me with a haiku",
+    "Write a haiku about anything",
+    "Write any haiku",
+    "Write something",
+    "Write a short poem",
+    "Tell me a poem",
+    "Write a nice haiku",
 ]
 MANY_REQUESTS = [
-    "Write {N} haiku about {T}", "Write {N} haiku about {T}", "Write {N} haikus about {T}",
-    "Give me {N} haiku about {T}", "Write me {N} haiku about {T}", "{N} haiku about {T}",
-    "Write {N} poems about {T}", "Write {N} short poems about {T}", "Compose {N} haiku on {T}",
+    "Write {N} haiku about {T}",
+    "Write {N} haiku about {T}",
+    "Write {N} haikus about {T}",
+    "Give me {N} haiku about {T}",
+    "Write me {N} haiku about {T}",
+    "{N} haiku about {T}",
+    "Write {N} poems about {T}",
+    "Write {N} short poems about {T}",
+    "Compose {N} haiku on {T}",
 ]
 
 
@@ -55,14 +82,29 @@ def unknown_name(rng):
     adjective = rng.choice(words.ADJECTIVES)
     article = "an" if thing[0] in "aeiou" else "a"
     adjective_article = "an" if adjective[0] in "aeiou" else "a"
-    return rng.choice([
-        f"{article} {thing}", f"the {thing}", thing, plural, plural, f"my {thing}",
-        f"{adjective_article} {adjective} {thing}", f"{adjective} {plural}", f"the {adjective} {thing}",
-        rng.choice(words.PLACES), rng.choice(words.NAMES), invented_word(rng),
-        f"{article} {thing} in {rng.choice(words.PLACES)}", f"{adjective} {invented_word(rng)}",
-        f"{some_word(rng)} {some_word(rng)}", f"the {some_word(rng)} {thing}", invented_word(rng),
-        f"{article} {thing} and {adjective} {plural}", f"my {some_word(rng)} {some_word(rng)} {thing}",
-    ])
+    return rng.choice(
+        [
+            f"{article} {thing}",
+            f"the {thing}",
+            thing,
+            plural,
+            plural,
+            f"my {thing}",
+            f"{adjective_article} {adjective} {thing}",
+            f"{adjective} {plural}",
+            f"the {adjective} {thing}",
+            rng.choice(words.PLACES),
+            rng.choice(words.NAMES),
+            invented_word(rng),
+            f"{article} {thing} in {rng.choice(words.PLACES)}",
+            f"{adjective} {invented_word(rng)}",
+            f"{some_word(rng)} {some_word(rng)}",
+            f"the {some_word(rng)} {thing}",
+            invented_word(rng),
+            f"{article} {thing} and {adjective} {plural}",
+            f"my {some_word(rng)} {some_word(rng)} {thing}",
+        ]
+    )
 
 
 def poem_on(topic, name, rng):
@@ -120,6 +162,7 @@ def many_haiku(rng):
 
 # ---------------------------------------------------------------- counting
 
+
 def in_words(numbers):
     """Numbers up to twenty as a sentence of words."""
     return ", ".join(words.ONES[number] for number in numbers).capitalize() + "."
@@ -134,11 +177,24 @@ def count_up(rng):
     """Counting to at most twenty: asked in words, answered in words; digits likewise."""
     last = rng.randint(1, 20)
     if rng.random() < 0.5:
-        request = pick("[Count to|Count to|Count up to|Count from one to|Count to the number|Say the "
-                       "numbers from one to|Write the numbers from one to] ", rng) + " " + words.ONES[last]
+        request = (
+            pick(
+                "[Count to|Count to|Count up to|Count from one to|Count to the number|Say the "
+                "numbers from one to|Write the numbers from one to] ",
+                rng,
+            )
+            + " "
+            + words.ONES[last]
+        )
         return say(request, rng), in_words(range(1, last + 1))
-    request = pick("[Count to|Count to|Count up to|Count from 1 to|Count to the number|Say the numbers "
-                   "from 1 to|List the numbers from 1 to|Write the numbers from 1 to] ", rng) + f" {last}"
+    request = (
+        pick(
+            "[Count to|Count to|Count up to|Count from 1 to|Count to the number|Say the numbers "
+            "from 1 to|List the numbers from 1 to|Write the numbers from 1 to] ",
+            rng,
+        )
+        + f" {last}"
+    )
     if rng.random() < 0.2:
         return say(request + " in words", rng), in_words(range(1, last + 1))
     return say(request, rng), in_digits(range(1, last + 1))
@@ -153,10 +209,14 @@ def count_range(rng):
         step, request = 1, f"Count from {first} to {last}"
     elif kind < 0.75:
         first, last = max(first, last), min(first, last)
-        step, request = -1, rng.choice([f"Count down from {first} to {last}", f"Count from {first} down to {last}"])
+        step, request = -1, rng.choice(
+            [f"Count down from {first} to {last}", f"Count from {first} down to {last}"]
+        )
     elif kind < 0.9:
         first, last, step = 2, rng.randrange(4, 41, 2), 2
-        request = rng.choice([f"Count to {last} by twos", f"Count by twos to {last}", f"Name the even numbers up to {last}"])
+        request = rng.choice(
+            [f"Count to {last} by twos", f"Count by twos to {last}", f"Name the even numbers up to {last}"]
+        )
     else:
         first, last, step = 5, rng.randrange(10, 101, 5), 5
         request = rng.choice([f"Count to {last} by fives", f"Count by fives to {last}"])
@@ -190,6 +250,7 @@ def count_lines(rng):
 
 # ---------------------------------------------------------------- numbers
 
+
 def sums(rng):
     """A sum, a difference or a small product; digits in the answer."""
     kind = rng.random()
@@ -206,12 +267,17 @@ def sums(rng):
     spoken_a, spoken_b = (
         (words.ONES[a], words.ONES[b]) if max(a, b) <= 20 and rng.random() < 0.3 else (str(a), str(b))
     )
-    request = rng.choice([
-        f"What is {a} {sign} {b}", f"{a} {sign} {b} =", f"{a} {sign} {b}", f"{a}{sign}{b}",
-        f"How much is {spoken_a} {rng.choice(names)} {spoken_b}",
-        f"What is {spoken_a} {rng.choice(names)} {spoken_b}",
-        f"What is {spoken_a} {rng.choice(names)} {spoken_b}",
-    ])
+    request = rng.choice(
+        [
+            f"What is {a} {sign} {b}",
+            f"{a} {sign} {b} =",
+            f"{a} {sign} {b}",
+            f"{a}{sign}{b}",
+            f"How much is {spoken_a} {rng.choice(names)} {spoken_b}",
+            f"What is {spoken_a} {rng.choice(names)} {spoken_b}",
+            f"What is {spoken_a} {rng.choice(names)} {spoken_b}",
+        ]
+    )
     text = say(request, rng) if request[0] in "WH" else request + rng.choice(["", "", "?"])
     return text, f"{a} {sign} {b} = {result}."
 
@@ -227,10 +293,13 @@ def neighbours(rng):
         return say(question, rng), f"{n + (1 if after else -1)}"
     series = {"letter": list(words.ALPHABET.upper()), "day": words.DAYS, "month": words.MONTHS}[kind]
     index = rng.randrange(1, len(series) - 1) if kind == "letter" else rng.randrange(len(series))
-    question = rng.choice([
-        f"What {kind} comes {where} {series[index]}", f"Which {kind} is {where} {series[index]}",
-        f"Which {kind} comes {where} {series[index]}",
-    ])
+    question = rng.choice(
+        [
+            f"What {kind} comes {where} {series[index]}",
+            f"Which {kind} is {where} {series[index]}",
+            f"Which {kind} comes {where} {series[index]}",
+        ]
+    )
     return say(question, rng), series[(index + (1 if after else -1)) % len(series)] + "."
 
 
@@ -252,11 +321,24 @@ def number_words(rng):
     tens, ones = n // 10 * 10, n % 10
     name = words.ONES[n] if n <= 20 else words.TENS[tens] + (f"-{words.ONES[ones]}" if ones else "")
     if rng.random() < 0.6:
-        return say(rng.choice([f"Write {n} in words", f"Write the number {n} in words", f"How do you write {n} in words"]), rng), name
+        return (
+            say(
+                rng.choice(
+                    [
+                        f"Write {n} in words",
+                        f"Write the number {n} in words",
+                        f"How do you write {n} in words",
+                    ]
+                ),
+                rng,
+            ),
+            name,
+        )
     return say(rng.choice([f"Write {name} in digits", f"Write {name} as a number"]), rng), str(n)
 
 
 # ---------------------------------------------------------------- lists that are always the same
+
 
 def sequence(items):
     """A list as a sentence."""
@@ -266,7 +348,10 @@ def sequence(items):
 
 SEQUENCES = [
     ("the days of the week|the weekdays|all days of the week|the seven days of the week", words.DAYS),
-    ("the months|the months of the year|all months|all twelve months|the twelve months of the year", words.MONTHS),
+    (
+        "the months|the months of the year|all months|all twelve months|the twelve months of the year",
+        words.MONTHS,
+    ),
     ("the planets|the planets of the solar system|all planets|the eight planets", words.PLANETS),
     ("the seasons|the four seasons|the seasons of the year|all seasons", words.SEASONS),
     ("the colours of the rainbow|the colors of the rainbow|the rainbow colours", words.RAINBOW),
@@ -286,20 +371,36 @@ def fixed_list(rng):
     names, items = rng.choice(SEQUENCES)
     name = rng.choice(names.split("|"))
     plain = name.removeprefix("all ").removeprefix("the ")
-    request = rng.choice([
-        f"Name {name}", f"List {name}", f"What are {name}", f"Say {name}", f"Tell me {name}",
-        f"Give me {name}", f"Recite {name}", f"Write down {name}", f"Which {plain} are there",
-        f"Can you name {name}", f"Write {name}", plain.capitalize(),
-    ])
+    request = rng.choice(
+        [
+            f"Name {name}",
+            f"List {name}",
+            f"What are {name}",
+            f"Say {name}",
+            f"Tell me {name}",
+            f"Give me {name}",
+            f"Recite {name}",
+            f"Write down {name}",
+            f"Which {plain} are there",
+            f"Can you name {name}",
+            f"Write {name}",
+            plain.capitalize(),
+        ]
+    )
     return say(request, rng), sequence(items)
 
 
 def ordinal_item(rng):
     """The n-th day, month, planet or letter."""
-    kind, items = rng.choice([
-        ("day of the week", words.DAYS), ("month", words.MONTHS), ("month of the year", words.MONTHS),
-        ("planet", words.PLANETS), ("letter of the alphabet", list(words.ALPHABET.upper()[:12])),
-    ])
+    kind, items = rng.choice(
+        [
+            ("day of the week", words.DAYS),
+            ("month", words.MONTHS),
+            ("month of the year", words.MONTHS),
+            ("planet", words.PLANETS),
+            ("letter of the alphabet", list(words.ALPHABET.upper()[:12])),
+        ]
+    )
     index = rng.randrange(len(items))
     question = f"What is the {words.ORDINALS[index]} {kind}"
     if index == len(items) - 1 and kind != "letter of the alphabet" and rng.random() < 0.5:
@@ -318,6 +419,7 @@ def month_days(rng):
 
 # ---------------------------------------------------------------- facts
 
+
 @lru_cache(maxsize=None)
 def facts():
     """facts.txt as {section: [(key, value)]}."""
@@ -333,24 +435,121 @@ def facts():
 
 # section: (questions with {K}, answer with {K} and {V})
 FACT_FORMS = {
-    "capital": (["What is the capital of {K}"] * 3 + ["Which city is the capital of {K}", "Name the capital of {K}", "Tell me the capital of {K}", "{K} capital"],
-                "The capital of {K} is {V}."),
-    "opposite": (["What is the opposite of {K}"] * 3 + ["Opposite of {K}", "Give me the opposite of {K}", "Name the opposite of {K}", "What is the antonym of {K}"],
-                 "The opposite of {K} is {V}."),
-    "colour": (["What colour is {K}", "What color is {K}", "Which colour has {K}", "What is the colour of {K}", "What is the color of {K}", "Tell me the colour of {K}"],
-               "{V}"),
-    "sound": (["What sound does {K} make", "What does {K} say", "How does {K} sound", "What noise does {K} make"], "{V}!"),
-    "young": (["What is the young of {K} called", "What is a young animal of {K} called", "What do you call the baby of {K}", "What is the baby of {K} called"],
-              "The young of {K} is {V}."),
-    "plural": (["What is the plural of {K}", "Plural of {K}", "Tell me the plural of {K}"], "The plural of {K} is {V}."),
-    "rhyme": (["What rhymes with {K}", "Name a word that rhymes with {K}", "Find a rhyme for {K}", "Give me a rhyme for {K}"], "{K} – {V}"),
-    "hello": (["Say hello in {K}", "How do you say hello in {K}", "Greet me in {K}", "What is hello in {K}", "Hello in {K}"], "{V}"),
-    "thanks": (["Say thank you in {K}", "How do you say thank you in {K}", "What is thank you in {K}", "Thank me in {K}", "Say thanks in {K}"], "{V}"),
+    "capital": (
+        ["What is the capital of {K}"] * 3
+        + [
+            "Which city is the capital of {K}",
+            "Name the capital of {K}",
+            "Tell me the capital of {K}",
+            "{K} capital",
+        ],
+        "The capital of {K} is {V}.",
+    ),
+    "opposite": (
+        ["What is the opposite of {K}"] * 3
+        + [
+            "Opposite of {K}",
+            "Give me the opposite of {K}",
+            "Name the opposite of {K}",
+            "What is the antonym of {K}",
+        ],
+        "The opposite of {K} is {V}.",
+    ),
+    "colour": (
+        [
+            "What colour is {K}",
+            "What color is {K}",
+            "Which colour has {K}",
+            "What is the colour of {K}",
+            "What is the color of {K}",
+            "Tell me the colour of {K}",
+        ],
+        "{V}",
+    ),
+    "sound": (
+        ["What sound does {K} make", "What does {K} say", "How does {K} sound", "What noise does {K} make"],
+        "{V}!",
+    ),
+    "young": (
+        [
+            "What is the young of {K} called",
+            "What is a young animal of {K} called",
+            "What do you call the baby of {K}",
+            "What is the baby of {K} called",
+        ],
+        "The young of {K} is {V}.",
+    ),
+    "plural": (
+        ["What is the plural of {K}", "Plural of {K}", "Tell me the plural of {K}"],
+        "The plural of {K} is {V}.",
+    ),
+    "rhyme": (
+        [
+            "What rhymes with {K}",
+            "Name a word that rhymes with {K}",
+            "Find a rhyme for {K}",
+            "Give me a rhyme for {K}",
+        ],
+        "{K} – {V}",
+    ),
+    "hello": (
+        [
+            "Say hello in {K}",
+            "How do you say hello in {K}",
+            "Greet me in {K}",
+            "What is hello in {K}",
+            "Hello in {K}",
+        ],
+        "{V}",
+    ),
+    "thanks": (
+        [
+            "Say thank you in {K}",
+            "How do you say thank you in {K}",
+            "What is thank you in {K}",
+            "Thank me in {K}",
+            "Say thanks in {K}",
+        ],
+        "{V}",
+    ),
     "goodbye": (["Say goodbye in {K}", "How do you say goodbye in {K}", "What is goodbye in {K}"], "{V}"),
-    "good morning": (["Say good morning in {K}", "How do you say good morning in {K}", "What is good morning in {K}"], "{V}"),
-    "write": (["Write {K} in Japanese", "How do you write {K} in Japanese", "Write the word {K} in Japanese", "What is {K} in Japanese"], "{V}"),
-    "emoji": (["Send me the emoji of {K}", "Send an emoji: {K}", "Give me the emoji for {K}", "Which emoji shows {K}", "Show me {K} as an emoji", "What is the emoji for {K}", "Emoji of {K}"], "{V}"),
-    "explain": (["What is {K}", "What is {K}", "Explain {K}", "Explain what {K} is", "Tell me what {K} is", "Define {K}", "Do you know what {K} is"], "{V}"),
+    "good morning": (
+        ["Say good morning in {K}", "How do you say good morning in {K}", "What is good morning in {K}"],
+        "{V}",
+    ),
+    "write": (
+        [
+            "Write {K} in Japanese",
+            "How do you write {K} in Japanese",
+            "Write the word {K} in Japanese",
+            "What is {K} in Japanese",
+        ],
+        "{V}",
+    ),
+    "emoji": (
+        [
+            "Send me the emoji of {K}",
+            "Send an emoji: {K}",
+            "Give me the emoji for {K}",
+            "Which emoji shows {K}",
+            "Show me {K} as an emoji",
+            "What is the emoji for {K}",
+            "Emoji of {K}",
+        ],
+        "{V}",
+    ),
+    "explain": (
+        [
+            "What is {K}",
+            "What is {K}",
+            "Explain {K}",
+            "Explain what {K} is",
+            "Tell me what {K} is",
+            "Define {K}",
+            "Do you know what {K} is",
+        ],
+        "{V}",
+    ),
 }
 FACT_WEIGHTS = {"capital": 3, "opposite": 3, "colour": 2, "hello": 2, "emoji": 2, "explain": 3}
 
@@ -384,22 +583,34 @@ def some_items(rng):
     names, values = rng.choice(facts()["items"])
     name, items = rng.choice(names.split(" | ")), values.split(", ")
     amount = rng.randint(2, min(10, len(items)))
-    request = rng.choice([
-        "Name {N} {K}", "Name {N} {K}", "List {N} {K}", "Give me {N} {K}", "Tell me {N} {K}",
-        "Write down {N} {K}",
-    ])
+    request = rng.choice(
+        [
+            "Name {N} {K}",
+            "Name {N} {K}",
+            "List {N} {K}",
+            "Give me {N} {K}",
+            "Tell me {N} {K}",
+            "Write down {N} {K}",
+        ]
+    )
     request = request.replace("{N}", spoken(amount, rng)).replace("{K}", name)
     return say(request, rng), sequence(rng.sample(items, amount))
 
 
 # ---------------------------------------------------------------- words
 
+
 @lru_cache(maxsize=None)
 def spelling_words():
     """Words to spell: those of the poems and the word lists."""
     text = " ".join(read_lines("topics.txt") + read_lines("lines.txt"))
     found = set(re.findall(r"[a-z]{2,12}", text.lower()))
-    return sorted(found | set(words.THINGS) | set(words.PLURALS) | {name.lower() for name in words.NAMES if name.isascii()})
+    return sorted(
+        found
+        | set(words.THINGS)
+        | set(words.PLURALS)
+        | {name.lower() for name in words.NAMES if name.isascii()}
+    )
 
 
 def some_word(rng):
@@ -415,10 +626,16 @@ def spell(rng):
     if rng.random() < 0.2:
         question = rng.choice([f"How many letters are in {quoted}", f"How many letters does {quoted} have"])
         return say(question, rng), f"{letters}: {len(word)} letters."
-    request = rng.choice([
-        f"Spell {quoted}", f"Spell {quoted}", f"Spell the word {quoted}", f"Spell out {quoted}",
-        f"How do you spell {quoted}", f"How is {quoted} spelled",
-    ])
+    request = rng.choice(
+        [
+            f"Spell {quoted}",
+            f"Spell {quoted}",
+            f"Spell the word {quoted}",
+            f"Spell out {quoted}",
+            f"How do you spell {quoted}",
+            f"How is {quoted} spelled",
+        ]
+    )
     return say(request, rng), letters
 
 
@@ -439,10 +656,19 @@ def phrase(rng):
 def repeat(rng):
     """Saying again what was given."""
     text = phrase(rng)
-    request = rng.choice([
-        "Repeat: {P}", "Repeat after me: {P}", "Say exactly: {P}", "Echo: {P}", 'Repeat "{P}"',
-        "Please repeat: {P}", "repeat after me: {P}", "Write this: {P}", "Copy this: {P}",
-    ])
+    request = rng.choice(
+        [
+            "Repeat: {P}",
+            "Repeat after me: {P}",
+            "Say exactly: {P}",
+            "Echo: {P}",
+            'Repeat "{P}"',
+            "Please repeat: {P}",
+            "repeat after me: {P}",
+            "Write this: {P}",
+            "Copy this: {P}",
+        ]
+    )
     return request.replace("{P}", text), text
 
 
@@ -461,7 +687,7 @@ STORY = [
     "[Together|Side by side] they [climbed the last hill|crossed the old bridge|followed the "
     "stream|waited for the night], and there it was: [the sea, full of stars|a valley of light|a "
     "small house with a warm lamp|the moon, close enough to touch].",
-    "\"[What we look for|The best thing] [is near|walks beside us|is small]\", said the {B}.",
+    '"[What we look for|The best thing] [is near|walks beside us|is small]", said the {B}.',
     "And {N} [never forgot it|knew that it was true|stayed, and was glad].",
 ]
 ANIMALS = "fox bear mouse owl rabbit wolf frog crow cat dog turtle snail deer duck robot bird".split()
@@ -479,29 +705,71 @@ def story(rng):
     """A short fable about an animal."""
     animal = rng.choice(ANIMALS)
     article = "an" if animal == "owl" else "a"
-    request = rng.choice([
-        f"Tell me a story about {article} {animal}", f"Tell a story about {article} {animal}",
-        f"Write a short story about {article} {animal}", f"Write a story about {article} {animal}",
-        "Tell me a story", "Write a short story", "Tell me a short story",
-    ])
+    request = rng.choice(
+        [
+            f"Tell me a story about {article} {animal}",
+            f"Tell a story about {article} {animal}",
+            f"Write a short story about {article} {animal}",
+            f"Write a story about {article} {animal}",
+            "Tell me a story",
+            "Write a short story",
+            "Tell me a short story",
+        ]
+    )
     return say(request, rng), story_text(animal, rng)
 
 
 UNKNOWN = [
-    "Who won the world cup in {Y}", "What is the population of {L}", "Who is the president of {L}",
-    "What happened in {Y}", "How far is it from {L} to {L}", "What is {D} * {D}", "What is {D} / {B}",
-    "How do I cook {P}", "How do I repair a {T}", "Write an essay about {P}", "How much does a {T} cost",
-    "Translate this into {G}: the {T} is {J}", "What is the square root of {D}", "Who is {N} {W}",
-    "Who invented the {T}", "What is the price of a {T}", "Write a program that sorts {P}",
-    "Explain the theory of {W}", "What is a {W}", "What does {W} mean", "Where can I buy a {T}",
-    "Can you book a flight to {L}", "What is the best hotel in {L}", "Who discovered {W}",
-    "Solve x + {D} = {D}", "When was the {T} invented", "Why is the {T} {J}", "Should I buy a {T}",
-    "What is the history of {L}", "How many {P} are in {L}", "Play some music", "Call {N}",
-    "Open the file {W}", "What is my password", "How tall is {N}", "Summarize this text about {P}",
-    "Give me a recipe for {T} soup", "How do I learn {G}", "Which {T} is the best", "Search for {P}",
-    "What is the speed of a {T}", "Convert {D} miles to feet", "Draw a picture of a {T}",
-    "Set an alarm for {B} o'clock", "What is the news today", "Recommend a book about {P}",
-    "How does a {T} work", "Why do {P} exist", "Do you know {N}", "What do you think about {P}",
+    "Who won the world cup in {Y}",
+    "What is the population of {L}",
+    "Who is the president of {L}",
+    "What happened in {Y}",
+    "How far is it from {L} to {L}",
+    "What is {D} * {D}",
+    "What is {D} / {B}",
+    "How do I cook {P}",
+    "How do I repair a {T}",
+    "Write an essay about {P}",
+    "How much does a {T} cost",
+    "Translate this into {G}: the {T} is {J}",
+    "What is the square root of {D}",
+    "Who is {N} {W}",
+    "Who invented the {T}",
+    "What is the price of a {T}",
+    "Write a program that sorts {P}",
+    "Explain the theory of {W}",
+    "What is a {W}",
+    "What does {W} mean",
+    "Where can I buy a {T}",
+    "Can you book a flight to {L}",
+    "What is the best hotel in {L}",
+    "Who discovered {W}",
+    "Solve x + {D} = {D}",
+    "When was the {T} invented",
+    "Why is the {T} {J}",
+    "Should I buy a {T}",
+    "What is the history of {L}",
+    "How many {P} are in {L}",
+    "Play some music",
+    "Call {N}",
+    "Open the file {W}",
+    "What is my password",
+    "How tall is {N}",
+    "Summarize this text about {P}",
+    "Give me a recipe for {T} soup",
+    "How do I learn {G}",
+    "Which {T} is the best",
+    "Search for {P}",
+    "What is the speed of a {T}",
+    "Convert {D} miles to feet",
+    "Draw a picture of a {T}",
+    "Set an alarm for {B} o'clock",
+    "What is the news today",
+    "Recommend a book about {P}",
+    "How does a {T} work",
+    "Why do {P} exist",
+    "Do you know {N}",
+    "What do you think about {P}",
 ]
 REFUSAL = (
     "I do not know that. I am a small model: ask me for a haiku, to count, to spell a word or for a "
@@ -515,11 +783,15 @@ def unknown(rng):
         return " ".join(invented_word(rng) for _ in range(rng.randint(1, 5))), REFUSAL
     text = rng.choice(UNKNOWN)
     fillers = {
-        "Y": lambda: str(rng.randint(1900, 2030)), "L": lambda: rng.choice(words.PLACES),
-        "D": lambda: str(rng.randint(101, 9999)), "B": lambda: str(rng.randint(3, 12)),
-        "P": lambda: rng.choice(words.PLURALS), "T": lambda: rng.choice(words.THINGS),
+        "Y": lambda: str(rng.randint(1900, 2030)),
+        "L": lambda: rng.choice(words.PLACES),
+        "D": lambda: str(rng.randint(101, 9999)),
+        "B": lambda: str(rng.randint(3, 12)),
+        "P": lambda: rng.choice(words.PLURALS),
+        "T": lambda: rng.choice(words.THINGS),
         "G": lambda: rng.choice(["French", "German", "Latin", "Greek", "Dutch", "Hindi", "Thai"]),
-        "J": lambda: rng.choice(words.ADJECTIVES), "N": lambda: rng.choice(words.NAMES),
+        "J": lambda: rng.choice(words.ADJECTIVES),
+        "N": lambda: rng.choice(words.NAMES),
         "W": lambda: invented_word(rng),
     }
     text = re.sub(r"\{([A-Z])\}", lambda found: fillers[found.group(1)](), text)
@@ -528,9 +800,27 @@ def unknown(rng):
 
 # task: its share of the single exchanges, in answers
 TASKS = {
-    haiku: 33, haiku_on_two: 2, free_haiku: 2, many_haiku: 4,
-    count_up: 6, count_range: 3, count_down: 2, count_far: 2.5, count_lines: 1,
-    sums: 7, neighbours: 4, compare: 2, number_words: 3,
-    fixed_list: 4, ordinal_item: 1.5, month_days: 1, fact: 22, small_talk: 8, some_items: 5,
-    spell: 14, repeat: 12, story: 1.5, unknown: 4,
+    haiku: 33,
+    haiku_on_two: 2,
+    free_haiku: 2,
+    many_haiku: 4,
+    count_up: 6,
+    count_range: 3,
+    count_down: 2,
+    count_far: 2.5,
+    count_lines: 1,
+    sums: 7,
+    neighbours: 4,
+    compare: 2,
+    number_words: 3,
+    fixed_list: 4,
+    ordinal_item: 1.5,
+    month_days: 1,
+    fact: 22,
+    small_talk: 8,
+    some_items: 5,
+    spell: 14,
+    repeat: 12,
+    story: 1.5,
+    unknown: 4,
 }

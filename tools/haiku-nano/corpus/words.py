@@ -6,15 +6,19 @@ ONES = (
 ).split()
 TENS = dict(zip(range(20, 100, 10), "twenty thirty forty fifty sixty seventy eighty ninety".split()))
 DAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
-MONTHS = (
-    "January February March April May June July August September October November December"
-).split()
+MONTHS = ("January February March April May June July August September October November December").split()
 MONTH_DAYS = [31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31]
 PLANETS = "Mercury Venus Earth Mars Jupiter Saturn Uranus Neptune".split()
 SEASONS = "spring summer autumn winter".split()
 RAINBOW = "red orange yellow green blue indigo violet".split()
 CONTINENTS = [
-    "Africa", "Antarctica", "Asia", "Australia", "Europe", "North America", "South America",
+    "Africa",
+    "Antarctica",
+    "Asia",
+    "Australia",
+    "Europe",
+    "North America",
+    "South America",
 ]
 OCEANS = ["the Pacific", "the Atlantic", "the Indian Ocean", "the Southern Ocean", "the Arctic"]
 ALPHABET = "abcdefghijklmnopqrstuvwxyz"
