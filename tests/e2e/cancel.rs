@@ -13,7 +13,7 @@ const WITHIN: Duration = Duration::from_millis(100);
 const WORST: Duration = Duration::from_secs(1);
 
 fn endless(name: &str) -> Job {
-    Job::new(name, "x").set("max_tokens", 1500).set("seed", 1)
+    Job::lasting(name, 1500)
 }
 
 /// Cancels and reads to the end; how long that took.
@@ -57,7 +57,7 @@ fn cancelled_stream_ends_within_100_ms() {
 #[test]
 fn cancelled_stream_ends_within_100_ms_while_its_prompt_is_processed() {
     let service = Starter::new(Model::Slow).alone().start();
-    let prompt = "the sea and ".repeat(500);
+    let prompt = "the sea and ".repeat(400);
     let times = (0..5).map(|round| {
         let name = format!("prefilling-{round}");
         let mut stream = service.execute(&Job::new(&name, &prompt));
@@ -76,9 +76,7 @@ fn cancelled_stream_ends_within_100_ms_while_its_prompt_is_processed() {
 #[test]
 fn cancelled_stream_ends_within_100_ms_though_the_worker_hangs() {
     let service = Starter::new(Model::Slow).alone().start();
-    let neighbour = Job::new("neighbour", "y")
-        .set("seed", 3)
-        .set("max_tokens", 120);
+    let neighbour = Job::lasting("neighbour", 120).set("seed", 3);
     let undisturbed = service.run(&neighbour);
     let mut stream = service.execute(&endless("a"));
     stream.read_tokens(3);
@@ -95,11 +93,7 @@ fn cancelled_stream_ends_within_100_ms_though_the_worker_hangs() {
 fn cancelled_job_leaves_its_neighbours_alone() {
     let service = WorkerHarness::start(Model::Slow);
     let jobs: Vec<_> = (0..3)
-        .map(|i| {
-            Job::new(&format!("neighbour-{i}"), "x")
-                .set("seed", i)
-                .set("max_tokens", 60)
-        })
+        .map(|i| Job::lasting(&format!("neighbour-{i}"), 60).set("seed", i))
         .collect();
     let undisturbed = service.run_together(&jobs);
     let mut victim = service.execute(&endless("victim"));

@@ -12,6 +12,7 @@ fn service() -> WorkerHarness {
 fn prompt_of(n: u64) -> Job {
     Job::new("a", &"#".repeat(usize::try_from(n).unwrap()))
         .set("template", false)
+        .set("top_k", 64)
         .set("seed", 1)
 }
 

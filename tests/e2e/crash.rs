@@ -18,7 +18,8 @@ fn four_jobs() -> Vec<Job> {
     let temperatures = [0.0, 0.7, 1.0, 1.5];
     let job = |i: usize| {
         let job = Job::new(&format!("job-{i}"), prompts[i]).set("temperature", temperatures[i]);
-        job.set("seed", i as u64)
+        job.set("top_k", 64)
+            .set("seed", i as u64)
             .set("max_tokens", 70 + 10 * i as u64)
     };
     (0..4).map(job).collect()
@@ -97,9 +98,9 @@ fn killed_worker_mid_stream_changes_no_byte_of_a_chat() {
 #[test]
 fn each_way_to_die_changes_no_byte() {
     let service = WorkerHarness::start(Model::Slow);
-    let job = [Job::new("a", "x").set("seed", 1).set("max_tokens", 40)];
+    let job = [Job::lasting("a", 40)];
     let undisturbed = service.run_together(&job);
-    for signal in [Signal::SIGSEGV, Signal::SIGABRT, Signal::SIGBUS] {
+    for signal in [Signal::SIGABRT, Signal::SIGILL, Signal::SIGTERM] {
         let disturbed = run_disturbed(&service, &job, 10, || service.worker().signal(signal));
         assert_unchanged(&undisturbed, &disturbed, 1);
         service.wait_for_health(RECOVERY, |h| h["status"] == "healthy");
@@ -121,7 +122,7 @@ fn hanging_worker_is_replaced_and_changes_no_byte() {
 #[test]
 fn two_kills_in_one_stream_change_no_byte() {
     let service = WorkerHarness::start(Model::Slow);
-    let job = Job::new("a", "x").set("seed", 7).set("max_tokens", 100);
+    let job = Job::lasting("a", 100);
     let undisturbed = service.run(&job);
     let mut stream = service.execute(&job);
     for tokens in [10, 50] {
@@ -134,9 +135,7 @@ fn two_kills_in_one_stream_change_no_byte() {
 #[test]
 fn killed_while_the_prompt_is_processed_it_starts_over() {
     let service = WorkerHarness::start(Model::Slow);
-    let job = Job::new("a", &"the sea and ".repeat(300))
-        .set("seed", 7)
-        .set("max_tokens", 20);
+    let job = Job::lasting("a", 20).set("prompt", "the sea and ".repeat(300));
     let undisturbed = service.run(&job);
     let mut stream = service.execute(&job);
     while !stream.has_started() {
@@ -155,7 +154,7 @@ fn killed_while_the_prompt_is_processed_it_starts_over() {
 fn killed_while_a_job_is_queued_both_come_through() {
     let service = Starter::new(Model::Slow).flag("--parallel", 1).start();
     let [first, second] =
-        ["first", "second"].map(|name| Job::new(name, name).set("seed", 1).set("max_tokens", 40));
+        ["first", "second"].map(|name| Job::lasting(name, 40).set("prompt", name));
     let undisturbed = [service.run(&first), service.run(&second)];
     let mut running = service.execute(&first);
     running.read_tokens(5);
@@ -170,7 +169,7 @@ fn killed_while_a_job_is_queued_both_come_through() {
 #[test]
 fn killed_while_a_stop_sequence_is_half_seen_it_still_stops_there() {
     let service = WorkerHarness::start(Model::Slow);
-    let job = Job::new("a", "x").set("seed", 3).set("max_tokens", 60);
+    let job = Job::lasting("a", 60);
     let text = service.run(&job).text();
     let tail: String = text
         .chars()
@@ -204,7 +203,7 @@ fn killed_idle_worker_is_replaced_on_the_kept_weights() {
     assert_eq!(before["load_source"], "file");
     let killed = service.kill_worker();
 
-    let accepted_meanwhile = service.run(&Job::new("meanwhile", "x").set("max_tokens", 3));
+    let accepted_meanwhile = service.run(&Job::lasting("meanwhile", 3));
     assert_eq!(accepted_meanwhile.end().tokens_out, 3);
     let after = service.wait_for_health(RECOVERY, |h| h["status"] == "healthy");
     assert_eq!(after["worker"]["restarts"], 1);
@@ -219,11 +218,23 @@ fn killed_idle_worker_is_replaced_on_the_kept_weights() {
 }
 
 #[test]
+fn killed_worker_comes_back_though_the_model_file_is_gone() {
+    let service = WorkerHarness::start(Model::Slow);
+    let job = [Job::lasting("a", 60)];
+    let undisturbed = service.run_together(&job);
+    std::fs::remove_file(service.model()).unwrap();
+    let disturbed = run_disturbed(&service, &job, 10, || {
+        service.kill_worker();
+    });
+    assert_unchanged(&undisturbed, &disturbed, 1);
+}
+
+#[test]
 fn job_that_runs_in_crash_after_crash_is_given_up_alone() {
     let service = Starter::new(Model::Slow)
         .flag("--max-restarts", 100)
         .start();
-    let mut suspect = service.execute(&Job::new("suspect", "x").set("max_tokens", 1500));
+    let mut suspect = service.execute(&Job::lasting("suspect", 1500));
     let mut kills = 0;
     while kills < 8 {
         let seen = suspect.so_far().ids().len();
@@ -250,7 +261,7 @@ fn job_that_runs_in_crash_after_crash_is_given_up_alone() {
         kills > 2,
         "given up after {kills} crashes; two are survived"
     );
-    let other = service.run(&Job::new("other", "x").set("max_tokens", 3));
+    let other = service.run(&Job::lasting("other", 3));
     assert_eq!(other.end().tokens_out, 3);
 }
 

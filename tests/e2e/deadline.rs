@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use orcd_tests::{Job, Model, Starter, WorkerHarness, report};
 
 fn endless() -> Job {
-    Job::new("a", "x").set("seed", 1).set("max_tokens", 1500)
+    Job::lasting("a", 1500)
 }
 
 fn at(from_now_ms: i64) -> String {

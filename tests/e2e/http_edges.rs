@@ -8,7 +8,7 @@ use orcd_tests::stream::Stream;
 use orcd_tests::{Job, Model, WorkerHarness};
 
 fn small() -> Job {
-    Job::new("a", "x").set("seed", 1).set("max_tokens", 5)
+    Job::lasting("a", 5)
 }
 
 #[track_caller]
@@ -74,8 +74,9 @@ fn chunked_body_over_1_mib_is_413_too() {
             break;
         }
     }
+    let _ = connection.send(b"0\r\n\r\n");
     assert_eq!(connection.read_reply().unwrap().status(), 413);
-    assert_works(&service, "an endless body");
+    assert_works(&service, "a large body");
 }
 
 #[test]

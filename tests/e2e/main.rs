@@ -16,6 +16,7 @@ mod metrics;
 mod orphan;
 mod quality;
 mod queue;
+mod replay_check;
 mod resume;
 mod shutdown;
 mod slow_reader;

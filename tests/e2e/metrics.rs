@@ -100,7 +100,7 @@ fn scrape_is_well_formed_before_and_after_jobs() {
     assert_eq!(total(&before, "orcd_tokens_generated_total"), 0.0);
     assert_eq!(total(&before, "orcd_ready"), 1.0);
     for name in ["a", "b"] {
-        service.run(&Job::new(name, "x").set("max_tokens", 25));
+        service.run(&Job::lasting(name, 25));
     }
     let after = scrape(&service);
     assert_eq!(total(&after, "orcd_tokens_generated_total"), 50.0);
@@ -111,7 +111,7 @@ fn scrape_is_well_formed_before_and_after_jobs() {
 #[test]
 fn running_jobs_and_restarts_show() {
     let service = WorkerHarness::start(Model::Slow);
-    let mut stream = service.execute(&Job::new("a", "x").set("max_tokens", 60));
+    let mut stream = service.execute(&Job::lasting("a", 60));
     stream.read_tokens(2);
     assert_eq!(total(&scrape(&service), "orcd_jobs_running"), 1.0);
     service.kill_worker();

@@ -20,7 +20,7 @@ fn idle_worker_dies_with_its_supervisor() {
 #[test]
 fn busy_worker_dies_with_its_supervisor() {
     let service = WorkerHarness::start(Model::Slow);
-    let mut stream = service.execute(&Job::new("a", "x").set("max_tokens", 1500));
+    let mut stream = service.execute(&Job::lasting("a", 1500));
     stream.read_tokens(5);
     assert_worker_goes_with_it(service);
     let cut = std::iter::repeat_with(|| stream.try_read()).find(|read| *read != Ok(true));

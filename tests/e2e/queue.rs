@@ -13,9 +13,7 @@ fn narrow() -> WorkerHarness {
 }
 
 fn job(name: &str, max_tokens: u64) -> Job {
-    Job::new(name, "x")
-        .set("seed", 1)
-        .set("max_tokens", max_tokens)
+    Job::lasting(name, max_tokens)
 }
 
 #[test]

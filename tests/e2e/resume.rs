@@ -5,10 +5,7 @@ use std::time::Duration;
 use orcd_tests::{Job, Model, Starter, WorkerHarness};
 
 fn lasting(name: &str, max_tokens: u64) -> Job {
-    let job = Job::new(name, "x")
-        .set("seed", 9)
-        .set("max_tokens", max_tokens);
-    job.set("on_disconnect", "continue")
+    Job::lasting(name, max_tokens).set("on_disconnect", "continue")
 }
 
 fn raw(transcript: &orcd_tests::Transcript) -> Vec<&str> {
@@ -86,7 +83,7 @@ fn stream_is_not_kept_unless_asked_for() {
     assert_gone(&service, "never-seen");
     service.run(&lasting("ended", 5).set("on_disconnect", "cancel"));
     assert_gone(&service, "ended");
-    service.run(&Job::new("default", "x").set("max_tokens", 5));
+    service.run(&Job::lasting("default", 5));
     assert_gone(&service, "default");
 }
 

@@ -6,9 +6,7 @@ use nix::sys::signal::Signal;
 use orcd_tests::{Exit, Job, Model, Starter, WorkerHarness};
 
 fn job(name: &str, max_tokens: u64) -> Job {
-    Job::new(name, "x")
-        .set("seed", 1)
-        .set("max_tokens", max_tokens)
+    Job::lasting(name, max_tokens)
 }
 
 type Ask = fn(&WorkerHarness);
@@ -63,6 +61,23 @@ fn running_job_finishes_and_new_ones_are_sent_elsewhere() {
         );
         assert_clean(&service.wait_for_exit(Duration::from_secs(3)), how);
     }
+}
+
+#[test]
+fn interrupt_that_reaches_the_worker_too_lets_jobs_finish() {
+    // Ctrl-C in a terminal goes to every process of the group.
+    let service = Starter::new(Model::Slow)
+        .flag("--drain-timeout-sec", 30)
+        .start();
+    let expected = service.run(&job("a", 60));
+    let mut stream = service.execute(&job("a", 60));
+    stream.read_tokens(3);
+    service.worker().signal(Signal::SIGINT);
+    service.signal(Signal::SIGINT);
+    let transcript = stream.finish();
+    assert_eq!(transcript.token_bytes(), expected.token_bytes());
+    assert_eq!(transcript.end().replays, 0);
+    assert_clean(&service.wait_for_exit(Duration::from_secs(3)), "SIGINT");
 }
 
 #[test]

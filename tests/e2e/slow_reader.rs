@@ -24,16 +24,14 @@ fn unread_stream_delays_no_other_job_and_is_cancelled() {
         .flag("--max-tokens-out", 16_000)
         .alone()
         .start();
-    let neighbour = Job::new("neighbour", "y")
-        .set("seed", 1)
-        .set("max_tokens", 200);
+    let neighbour = Job::lasting("neighbour", 200);
     let alone = service.run(&neighbour);
     let time_alone = alone.over_at() - alone.begin;
 
     let begin = Instant::now();
     let unread = [0, 1].map(|i| {
-        let job = Job::new(&format!("unread-{i}"), "x").set("seed", i);
-        execute_unread(&service, &job.set("max_tokens", 16_000))
+        let job = Job::lasting(&format!("unread-{i}"), 16_000);
+        execute_unread(&service, &job.set("seed", i))
     });
     let running = |n: u64| service.health()["jobs"]["running"] == n;
     assert!(
@@ -78,7 +76,7 @@ fn counted(service: &WorkerHarness, series: &str) -> u64 {
 #[test]
 fn reader_that_pauses_and_comes_back_gets_every_byte() {
     let service = WorkerHarness::start(Model::Tiny);
-    let job = Job::new("a", "x").set("seed", 1).set("max_tokens", 150);
+    let job = Job::lasting("a", 150);
     let expected = service.run(&job);
     let mut stream = service.execute(&job);
     stream.read_tokens(1);

@@ -4,10 +4,10 @@ use orcd_tests::{Job, Model, Transcript, WorkerHarness};
 
 fn job() -> Job {
     // A low temperature and few candidates: mostly words, so that borders lie in plain text.
-    Job::new("a", "in the morning")
+    Job::lasting("a", 120)
         .set("seed", 11)
         .set("temperature", 1.2)
-        .set("max_tokens", 120)
+        .set("prompt", "in the morning")
 }
 
 /// For each border between two tokens of plain text: the characters around it.

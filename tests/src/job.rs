@@ -16,6 +16,13 @@ impl Job {
         Self(Map::new()).set("job_id", job_id).set("prompt", prompt)
     }
 
+    /// A job that on random weights makes exactly `max_tokens` tokens: end tokens are weak there,
+    /// never among the 64 likeliest.
+    pub fn lasting(job_id: &str, max_tokens: u64) -> Self {
+        let job = Self::new(job_id, "x").set("max_tokens", max_tokens);
+        job.set("top_k", 64).set("seed", 1)
+    }
+
     /// A job with turns of a conversation, each a role and its content.
     pub fn chat(job_id: &str, turns: &[(&str, &str)]) -> Self {
         let turn = |(role, content): &(&str, &str)| json!({"role": role, "content": content});

@@ -25,6 +25,7 @@ pub struct Starter {
     flags: Vec<String>,
     env: BTreeMap<String, String>,
     alone: bool,
+    worker: Option<PathBuf>,
 }
 
 impl Starter {
@@ -44,6 +45,7 @@ impl Starter {
             flags: Vec::new(),
             env: BTreeMap::new(),
             alone: false,
+            worker: None,
         }
     }
 
@@ -68,6 +70,12 @@ impl Starter {
     /// Another device than the one under test.
     pub fn device(mut self, device: &str) -> Self {
         self.device = device.to_owned();
+        self
+    }
+
+    /// Another worker program.
+    pub fn worker(mut self, program: &Path) -> Self {
+        self.worker = Some(program.to_owned());
         self
     }
 
@@ -96,7 +104,7 @@ impl Starter {
             folder,
             place,
         };
-        let line = ready.unwrap_or_else(|_| panic!("not ready within {READY_WITHIN:?}"));
+        let line = ready.unwrap_or_else(|e| panic!("no READY line within {READY_WITHIN:?}: {e}"));
         (harness.address, harness.worker_id) =
             parse_ready(&line).unwrap_or_else(|| panic!("no READY line but {line:?}"));
         harness
@@ -134,8 +142,11 @@ impl Starter {
         if self.model.is_some() {
             command.arg("--model").arg(model);
             command.args(["--device", &self.device, "--port", "0"]);
-            command.arg("--runtime-dir").arg(folder.path().join("run"));
-            command.arg("--worker-bin").arg(place::worker());
+            let runtime = folder.path().join("run");
+            std::fs::create_dir(&runtime).unwrap();
+            command.arg("--runtime-dir").arg(runtime);
+            let worker = self.worker.clone().unwrap_or_else(place::worker);
+            command.arg("--worker-bin").arg(worker);
         }
         command.args(&self.flags).envs(&self.env);
         command
