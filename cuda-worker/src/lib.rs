@@ -5,8 +5,8 @@
 //! each importing only to its right; tokens come back over the [`outbox`].
 //!
 //! **Threads.** The main thread reads the socket and ends the process when the supervisor is gone;
-//! the engine thread ([`lifetime`]) alone touches the device; the writer ([`outbox`]) sends
-//! messages and heartbeats. Only the engine thread ever waits for the device.
+//! the engine thread ([`lifetime`]) alone touches the device and writes what it has to say; a third
+//! adds the heartbeat ([`outbox`]).
 
 #![deny(unsafe_code)]
 

@@ -46,8 +46,7 @@ pub fn spawn(
         let Some((message, code)) = end else {
             leave(exit::worker::OK)
         };
-        outbox.send(message);
-        outbox.flush(LAST_WORDS);
+        outbox.send_last(&message, LAST_WORDS);
         leave(code)
     })?;
     Ok(())
@@ -61,7 +60,7 @@ fn live(
     status: &Status,
     abandon: &Abandon,
 ) -> Option<(ToSupervisor, u8)> {
-    let loaded = loading::load(request, |message| outbox.send(message));
+    let loaded = loading::load(request, |message| outbox.send(&message));
     let (mut engine, limits) = match loaded {
         Ok(loaded) => loaded,
         Err(failure) => {
@@ -72,7 +71,7 @@ fn live(
         }
     };
     let scheduler = Scheduler::new(limits, request.end_tokens.clone());
-    let say = |message| outbox.send(message);
+    let say = |message| outbox.send(&message);
     let served = engine_thread::serve(&mut engine, scheduler, commands, status, abandon, say);
     served.err().map(last_words)
 }

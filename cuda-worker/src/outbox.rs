@@ -1,13 +1,14 @@
-//! Messages to the supervisor, written by a thread of their own, which also sends the heartbeat:
-//! it goes on whatever the engine is doing.
+//! Messages to the supervisor. Whoever has one writes it: another thread in between would cost each
+//! token a wake-up, and the engine its processor on a busy machine. A thread of its own adds the
+//! heartbeat, which goes on whatever the engine is doing.
 
 use std::io::{self, Write as _};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use interprocess::local_socket::Stream;
+use interprocess::local_socket::traits::Stream as _;
 use orcd_shared::exit;
 use orcd_shared::protocol::frame;
 use orcd_shared::protocol::message::{HEARTBEAT_MS, ToSupervisor};
@@ -15,15 +16,8 @@ use orcd_shared::protocol::message::{HEARTBEAT_MS, ToSupervisor};
 use crate::leave::leave;
 use crate::log;
 
-/// Messages that may wait to be written: seconds of steps. A supervisor that lets so many pile up
-/// does not read; the engine then waits for it.
-const CAPACITY: usize = 1024;
-
 /// Pause between heartbeats: half of what is promised, so that a late wake-up keeps the promise.
 const BEAT: Duration = Duration::from_millis(HEARTBEAT_MS / 2);
-
-/// Messages encoded into one write.
-const BATCH: usize = 64;
 
 /// What the heartbeat tells, kept up to date by the engine thread.
 #[derive(Debug, Default)]
@@ -36,15 +30,10 @@ pub struct Status {
 impl Status {
     /// Notes the present state.
     pub fn set(&self, steps: u64, running: usize, waiting: usize) {
+        let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
         self.steps.store(steps, Ordering::Relaxed);
-        self.running.store(
-            u32::try_from(running).unwrap_or(u32::MAX),
-            Ordering::Relaxed,
-        );
-        self.waiting.store(
-            u32::try_from(waiting).unwrap_or(u32::MAX),
-            Ordering::Relaxed,
-        );
+        self.running.store(count(running), Ordering::Relaxed);
+        self.waiting.store(count(waiting), Ordering::Relaxed);
     }
 
     fn heartbeat(&self) -> ToSupervisor {
@@ -56,78 +45,66 @@ impl Status {
     }
 }
 
-enum Item {
-    Message(ToSupervisor),
-    /// Answered when everything before it is written.
-    Flush(SyncSender<()>),
+/// Where messages to the supervisor are put. They leave whole and in order.
+#[derive(Debug, Clone)]
+pub struct Outbox(Arc<Mutex<Wire>>);
+
+#[derive(Debug)]
+struct Wire {
+    stream: Arc<Stream>,
+    /// Of the message being written; kept for its memory.
+    bytes: Vec<u8>,
 }
 
-/// Where messages to the supervisor are put.
-#[derive(Debug, Clone)]
-pub struct Outbox(SyncSender<Item>);
+impl Wire {
+    fn write(&mut self, message: &ToSupervisor) -> io::Result<()> {
+        self.bytes.clear();
+        frame::encode(message, &mut self.bytes).map_err(io::Error::other)?;
+        (&mut &*self.stream).write_all(&self.bytes)
+    }
+}
 
 impl Outbox {
-    /// Starts the writer.
+    /// Starts the heartbeat.
     ///
     /// # Errors
     /// No thread can be started.
     pub fn open(stream: Arc<Stream>, status: Arc<Status>) -> io::Result<Self> {
-        let (outbox, inbox) = mpsc::sync_channel(CAPACITY);
-        std::thread::Builder::new()
-            .name("writer".into())
-            .spawn(move || {
-                if let Err(error) = write_all(&stream, &inbox, &status) {
-                    // The reader learns the same from the socket; whoever is first ends the process.
-                    log::line(format_args!("the supervisor can't be written to: {error}"));
-                    leave(exit::worker::OK);
-                }
-            })?;
-        Ok(Self(outbox))
-    }
-
-    /// Puts a message behind those before it; waits while the supervisor is far behind.
-    pub fn send(&self, message: ToSupervisor) {
-        // The writer lives as long as the process, or ends it.
-        let _ = self.0.send(Item::Message(message));
-    }
-
-    /// Waits until everything sent so far is written, at most `limit`: for last words only.
-    pub fn flush(&self, limit: Duration) {
-        let (written, wait) = mpsc::sync_channel(1);
-        // A full outbox means that nobody reads: last words would not be heard either.
-        if self.0.try_send(Item::Flush(written)).is_ok() {
-            let _ = wait.recv_timeout(limit);
-        }
-    }
-}
-
-fn write_all(mut stream: &Stream, inbox: &Receiver<Item>, status: &Status) -> io::Result<()> {
-    let mut bytes = Vec::new();
-    let mut waiters = Vec::new();
-    let mut due = Instant::now() + BEAT;
-    loop {
-        let first = match inbox.recv_timeout(due.saturating_duration_since(Instant::now())) {
-            Ok(item) => Some(item),
-            Err(RecvTimeoutError::Timeout) => None,
-            Err(RecvTimeoutError::Disconnected) => return Ok(()),
-        };
-        for item in first.into_iter().chain(inbox.try_iter().take(BATCH)) {
-            match item {
-                Item::Message(message) => {
-                    frame::encode(&message, &mut bytes).map_err(io::Error::other)?;
-                }
-                Item::Flush(written) => waiters.push(written),
+        let outbox = Self(Arc::new(Mutex::new(Wire {
+            stream,
+            bytes: Vec::new(),
+        })));
+        let beating = outbox.clone();
+        let thread = std::thread::Builder::new().name("heartbeat".into());
+        thread.spawn(move || {
+            loop {
+                std::thread::sleep(BEAT);
+                beating.send(&status.heartbeat());
             }
+        })?;
+        Ok(outbox)
+    }
+
+    /// Writes a message. Waits while the supervisor is some hundred kilobytes behind: it would only
+    /// pile up here otherwise. Should it never read again, its end is noticed by the reader.
+    pub fn send(&self, message: &ToSupervisor) {
+        if let Err(error) = self.lock().write(message) {
+            // The reader learns the same from the socket; whoever is first ends the process.
+            log::line(format_args!("the supervisor can't be written to: {error}"));
+            leave(exit::worker::OK);
         }
-        if Instant::now() >= due {
-            frame::encode(&status.heartbeat(), &mut bytes).map_err(io::Error::other)?;
-            due = Instant::now() + BEAT;
-        }
-        stream.write_all(&bytes)?;
-        bytes.clear();
-        for waiter in waiters.drain(..) {
-            // Whoever waited may have run out of patience.
-            let _ = waiter.send(());
-        }
+    }
+
+    /// Writes the message behind which the process ends, if the supervisor takes it in time.
+    pub fn send_last(&self, message: &ToSupervisor, limit: Duration) {
+        let mut wire = self.lock();
+        // Nobody is left to hear of a failure.
+        let _ = wire.stream.set_send_timeout(Some(limit));
+        let _ = wire.write(message);
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Wire> {
+        // A panic while writing leaves half a message at worst, and ends the process anyway.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

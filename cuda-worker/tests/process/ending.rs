@@ -2,7 +2,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use cuda_worker::link::FrameReader;
-use interprocess::local_socket::traits::Listener as _;
+use interprocess::local_socket::traits::{Listener as _, Stream as _};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use orcd_shared::exit::worker::OK;
@@ -10,7 +10,7 @@ use orcd_shared::job::JobKey;
 use orcd_shared::protocol::message::{ToSupervisor, ToWorker};
 
 use crate::model;
-use crate::supervisor::{BINARY, Worker, job, listen, load};
+use crate::supervisor::{BINARY, PATIENCE, Worker, job, listen, load};
 
 /// A worker in the middle of a long job.
 fn working() -> Worker {
@@ -62,7 +62,7 @@ fn interrupt_from_a_terminal_is_left_to_the_supervisor() {
     let mut worker = working();
     signal(&worker, Signal::SIGINT);
     worker.submit(job(2, 3, 3));
-    let said = std::iter::from_fn(|| worker.hear()).take(200);
+    let said = std::iter::from_fn(|| worker.hear());
     let tokens = said.filter_map(|m| match m {
         ToSupervisor::Step(report) => Some(report.tokens),
         _ => None,
@@ -86,12 +86,8 @@ fn abandon_signal_is_survived_and_the_cancellation_answered() {
     let mut worker = working();
     worker.say(&ToWorker::Cancel(JobKey(1)));
     signal(&worker, Signal::SIGUSR1);
-    let answered = std::iter::from_fn(|| worker.hear()).take(50);
-    assert!(
-        answered
-            .into_iter()
-            .any(|m| m == ToSupervisor::Cancelled(JobKey(1)))
-    );
+    let mut said = std::iter::from_fn(|| worker.hear());
+    assert!(said.any(|m| m == ToSupervisor::Cancelled(JobKey(1))));
     assert_eq!(worker.run(&[job(2, 3, 3)]).len(), 1);
 }
 
@@ -109,6 +105,7 @@ fn it_dies_with_its_parent_even_if_somebody_holds_the_socket() {
         .spawn()
         .unwrap();
     let stream = listener.accept().unwrap();
+    stream.set_recv_timeout(Some(PATIENCE)).unwrap();
     parent.kill().unwrap();
     parent.wait().unwrap();
     let began = Instant::now();

@@ -153,9 +153,12 @@ impl Worker {
 
     /// The next message that is no heartbeat.
     pub fn hear(&mut self) -> Option<ToSupervisor> {
+        let asked = Instant::now();
         loop {
             match self.hear_any() {
-                Some(ToSupervisor::Heartbeat { .. }) => {}
+                Some(ToSupervisor::Heartbeat { .. }) => {
+                    assert!(asked.elapsed() < PATIENCE, "nothing but heartbeats");
+                }
                 other => return other,
             }
         }
