@@ -1,8 +1,11 @@
 //! Health: complete, truthful, and quick whatever the device does.
 
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::thread;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use orcd_tests::http::Connection;
 use orcd_tests::stats::Samples;
 use orcd_tests::{Job, Model, Starter, WorkerHarness, place, report};
 use serde_json::Value;
@@ -63,6 +66,41 @@ fn report_has_every_field_with_its_type() {
             .unwrap()
             .contains_key("last_exit")
     );
+}
+
+#[test]
+fn service_that_loads_is_alive_and_not_ready() {
+    let port = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
+    let folder = tempfile::tempdir().unwrap();
+    let starter = Starter::bare()
+        .flag("--model", Model::Slow.file(folder.path()).display())
+        .flag("--device", place::device())
+        .flag("--port", port);
+    let starting = thread::spawn(move || starter.start());
+    let address: SocketAddr = ([127, 0, 0, 1], port).into();
+    let mut seen_starting = 0;
+    while !starting.is_finished() {
+        if TcpStream::connect(address).is_err() {
+            continue;
+        }
+        let get = |path| Connection::open(address).request("GET", path, &[], b"");
+        assert_eq!(get("/health/live").status(), 200);
+        let (ready, health) = (get("/health/ready").status(), get("/health"));
+        match (health.status(), health.json()["status"].as_str().unwrap()) {
+            (503, "starting") => {
+                assert_eq!(ready, 503);
+                seen_starting += 1;
+            }
+            (200, "healthy") => {}
+            other => panic!("{other:?} while starting"),
+        }
+    }
+    assert!(seen_starting > 0, "never seen starting");
+    drop(starting.join().unwrap());
 }
 
 #[test]

@@ -138,6 +138,43 @@ fn context_beyond_the_model_is_refused() {
 }
 
 #[test]
+fn too_little_memory_is_found_before_loading_and_says_how_much() {
+    // Tera-bytes of KV cache.
+    let (folder, good) = with_tiny_model();
+    let path = folder.path().join("long.gguf");
+    rewrite(&good, &path, |key, value| match key {
+        "qwen2.context_length" => Some(Value::U32(4_194_304)),
+        _ => Some(value.clone()),
+    });
+    let starter = Starter::new(Model::File(path)).flag("--parallel", 1024);
+    let exit = starter.run_to_exit(SOON);
+    let line = exit.error_line(1);
+    assert!(line.starts_with("error: INSUFFICIENT_VRAM: "), "{line}");
+    for named in ["long.gguf", &place::device(), "free"] {
+        assert!(line.contains(named), "no {named:?} in {line}");
+    }
+    let numbers = line
+        .split(|c: char| !c.is_ascii_digit())
+        .filter(|n| n.len() > 2);
+    assert!(
+        numbers.count() >= 2,
+        "required and free are not named in {line}"
+    );
+}
+
+#[test]
+fn worker_program_that_ends_at_once_is_a_startup_error() {
+    let exit = Starter::new(Model::Tiny)
+        .worker(Path::new("/bin/false"))
+        .run_to_exit(SOON);
+    let line = exit.error_line(1);
+    assert!(
+        line.contains("exit 1"),
+        "{line} does not say how the worker ended"
+    );
+}
+
+#[test]
 fn port_in_use_is_a_startup_error() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port();
