@@ -2,6 +2,9 @@
 
 #![allow(dead_code, unreachable_pub)] // each test file uses its part
 
+pub mod model;
+pub mod naive;
+
 use cuda_worker::probe::Matrix;
 use half::{bf16, f16};
 use orcd_shared::gguf::TensorType;

@@ -1,0 +1,308 @@
+//! The engine as a whole: the right numbers, and the same bits however the work is cut.
+
+#![allow(clippy::unwrap_used)] // a panic is a failing test with a place
+#![allow(clippy::print_stdout)] // measured errors are worth seeing
+
+mod engine_support;
+
+use cuda_worker::engine::EngineOptions;
+use cuda_worker::scheduler::step_engine::{Chunk, EngineError, StepEngine as _};
+use engine_support::model::{GREEDY, Model, in_chunks, one_by_one, options, prompt, step};
+use engine_support::naive::Naive;
+use engine_support::{FLOATS, QUANTISED, assert_same};
+use orcd_shared::sampling::SamplingParams;
+
+const SHAPES: [&str; 3] = ["tiny-qwen2", "tiny-llama", "tiny-tied"];
+
+/// Largest difference over the largest logit.
+fn relative_error(found: &[f32], exact: &[f64]) -> f64 {
+    let top = exact.iter().fold(0f64, |m, v| m.max(v.abs()));
+    let worst = found.iter().zip(exact).fold(0f64, |m, (f, e)| m.max((f64::from(*f) - e).abs()));
+    worst / top
+}
+
+/// KL divergence of two rows of logits, nats.
+fn divergence(exact: &[f64], found: &[f32]) -> f64 {
+    let found: Vec<f64> = found.iter().map(|v| f64::from(*v)).collect();
+    let log_sum = |x: &[f64]| {
+        let top = x.iter().fold(f64::NEG_INFINITY, |m, v| m.max(*v));
+        top + x.iter().map(|v| (v - top).exp()).sum::<f64>().ln()
+    };
+    let (a, b) = (log_sum(exact), log_sum(&found));
+    exact.iter().zip(&found).map(|(e, f)| (e - a).exp() * ((e - a) - (f - b))).sum()
+}
+
+#[test]
+fn logits_are_those_of_the_model_in_binary64() {
+    for name in SHAPES {
+        let model = Model::named(name);
+        let tokens = prompt(20, 1);
+        let exact = Naive::new(&model.file, &model.plan).logits(&tokens);
+        let floats = EngineOptions { float_activations: true, ..options() };
+        let rows = one_by_one(&mut model.engine(&floats), 0, &tokens);
+        let mut worst = 0f64;
+        for (row, exact) in rows.iter().zip(&exact) {
+            worst = worst.max(relative_error(row, exact));
+        }
+        let rows = one_by_one(&mut model.engine(&options()), 0, &tokens);
+        let kl = rows.iter().zip(&exact).map(|(row, exact)| divergence(exact, row)).sum::<f64>() / 20.0;
+        println!("{name}: float activations off by {worst:.2e} of the largest logit, int8 KL {kl:.2e}");
+        assert!(worst < 1e-3, "{name}: {worst}");
+        assert!(kl < 5e-3, "{name}: {kl}");
+    }
+}
+
+#[test]
+fn every_weight_type_gives_the_models_logits() {
+    for ty in QUANTISED.into_iter().chain(FLOATS) {
+        for name in ["tiny-qwen2", "tiny-llama"] {
+            let model = Model::with_type(name, ty);
+            let tokens = prompt(5, 2);
+            let exact = Naive::new(&model.file, &model.plan).logits(&tokens);
+            let rows = one_by_one(&mut model.engine(&options()), 1, &tokens);
+            let kl = rows.iter().zip(&exact).map(|(r, e)| divergence(e, r)).sum::<f64>() / 5.0;
+            println!("{name} {ty}: KL {kl:.2e}");
+            assert!(kl < 5e-3, "{name} {ty}: {kl}");
+        }
+    }
+}
+
+#[test]
+fn threads_change_no_bit() {
+    for name in SHAPES {
+        let model = Model::named(name);
+        let tokens = prompt(150, 3);
+        let with = |threads| {
+            let mut engine = model.engine(&EngineOptions { threads, ..options() });
+            let whole = in_chunks(&mut engine, 0, &tokens, 150);
+            [whole, one_by_one(&mut engine, 1, &tokens[..9]).concat()].concat()
+        };
+        let one = with(1);
+        for threads in [2, 3, 5] {
+            assert_same(&with(threads), &one, format!("{name}, {threads} threads"));
+        }
+    }
+}
+
+#[test]
+fn cutting_the_prompt_changes_no_bit() {
+    for name in SHAPES {
+        let model = Model::named(name);
+        let mut engine = model.engine(&options());
+        let tokens = prompt(150, 4);
+        let whole = in_chunks(&mut engine, 0, &tokens, 150);
+        for size in [1, 2, 5, 7, 64, 149] {
+            let found = in_chunks(&mut engine, (size % 4) as u32, &tokens, size);
+            assert_same(&found, &whole, format!("{name}, chunks of {size}"));
+        }
+    }
+}
+
+#[test]
+fn every_type_gives_the_same_bits_however_it_is_cut() {
+    for ty in QUANTISED.into_iter().chain(FLOATS) {
+        let model = Model::with_type("tiny-qwen2", ty);
+        let mut engine = model.engine(&options());
+        let tokens = prompt(70, 5);
+        let whole = in_chunks(&mut engine, 0, &tokens, 70);
+        for size in [1, 3, 66] {
+            assert_same(&in_chunks(&mut engine, 1, &tokens, size), &whole, format!("{ty}, {size}"));
+        }
+    }
+}
+
+#[test]
+fn neighbours_in_the_batch_change_no_bit() {
+    let model = Model::named("tiny-qwen2");
+    let mut engine = model.engine(&options());
+    let prompts: Vec<Vec<u32>> = [90, 1, 33, 64].iter().zip(0..).map(|(n, i)| prompt(*n, i)).collect();
+    let alone: Vec<Vec<f32>> =
+        prompts.iter().map(|p| in_chunks(&mut engine, 3, p, p.len())).collect();
+    // All together, in another order of slots, then each cut where the others are not.
+    let order = [2usize, 0, 3, 1];
+    for &i in &order {
+        engine.open(i as u32, 200).unwrap();
+    }
+    let first: Vec<usize> = prompts.iter().map(|p| p.len() / 3).collect();
+    let chunk = |i: usize, from: usize, to: usize| Chunk {
+        slot: i as u32,
+        start: from as u32,
+        tokens: &prompts[i][from..to],
+        sample: GREEDY,
+    };
+    let mut drawn = Vec::new();
+    let begin: Vec<_> =
+        order.iter().filter(|i| first[**i] > 0).map(|i| chunk(*i, 0, first[*i])).collect();
+    engine.step(&begin, &mut drawn).unwrap();
+    let rest: Vec<_> = order.iter().map(|i| chunk(*i, first[*i], prompts[*i].len())).collect();
+    engine.step(&rest, &mut drawn).unwrap();
+    for (place, &i) in order.iter().enumerate() {
+        assert_same(engine.logits(place).unwrap(), &alone[i], format!("sequence {i}"));
+    }
+}
+
+#[test]
+fn a_slot_used_again_remembers_nothing() {
+    let model = Model::named("tiny-tied");
+    let mut engine = model.engine(&options());
+    let (long, short) = (prompt(200, 6), prompt(40, 7));
+    let fresh = in_chunks(&mut engine, 0, &short, 40);
+    in_chunks(&mut engine, 1, &long, 64);
+    assert_same(&in_chunks(&mut engine, 1, &short, 40), &fresh, "after a longer sequence");
+    // Nor does the repetition penalty see the tokens of the sequence before.
+    let penalty = SamplingParams { repetition_penalty: 2.0, ..SamplingParams::GREEDY };
+    let draw = |engine: &mut cuda_worker::engine::Engine, slot| {
+        engine.open(slot, 41).unwrap();
+        let mut drawn = Vec::new();
+        let chunk = Chunk { slot, start: 0, tokens: &short, sample: Some(penalty) };
+        engine.step(&[chunk], &mut drawn).unwrap();
+        engine.close(slot).unwrap();
+        drawn[0]
+    };
+    let (used, unused) = (draw(&mut engine, 1), draw(&mut engine, 2));
+    assert_eq!(used, unused);
+}
+
+#[test]
+fn drawn_tokens_follow_from_the_logits_and_the_seed_alone() {
+    let model = Model::named("tiny-llama");
+    let tokens = prompt(50, 8);
+    let sampling = SamplingParams { temperature: 0.9, top_k: 40, seed: 42, ..SamplingParams::GREEDY };
+    let generate = |threads, slot, seed| {
+        let mut engine = model.engine(&EngineOptions { threads, ..options() });
+        engine.open(slot, 100).unwrap();
+        let sample = Some(SamplingParams { seed, ..sampling });
+        let mut drawn = Vec::new();
+        let mut out: Vec<u32> = Vec::new();
+        engine.step(&[Chunk { slot, start: 0, tokens: &tokens, sample }], &mut drawn).unwrap();
+        for p in 50..80 {
+            out.push(drawn[0]);
+            let last = [drawn[0]];
+            engine.step(&[Chunk { slot, start: p, tokens: &last, sample }], &mut drawn).unwrap();
+        }
+        out
+    };
+    let first = generate(1, 0, 42);
+    assert_eq!(first, generate(3, 2, 42));
+    assert_ne!(first, generate(1, 0, 43));
+}
+
+#[test]
+fn going_on_behind_emitted_tokens_gives_the_same_tokens() {
+    // What the supervisor does after a crash: prompt and emitted tokens as one prompt.
+    let model = Model::named("tiny-qwen2");
+    let tokens = prompt(30, 9);
+    let sample = Some(SamplingParams {
+        temperature: 1.0,
+        top_p: 0.9,
+        repetition_penalty: 1.1,
+        seed: 7,
+        ..SamplingParams::GREEDY
+    });
+    let generate = |engine: &mut cuda_worker::engine::Engine, prompt: &[u32], n: usize| {
+        engine.open(0, 100).unwrap();
+        let mut drawn = Vec::new();
+        let mut all = prompt.to_vec();
+        engine.step(&[Chunk { slot: 0, start: 0, tokens: prompt, sample }], &mut drawn).unwrap();
+        while all.len() < prompt.len() + n {
+            all.push(drawn[0]);
+            let last = [drawn[0]];
+            let start = all.len() as u32 - 1;
+            engine.step(&[Chunk { slot: 0, start, tokens: &last, sample }], &mut drawn).unwrap();
+        }
+        engine.close(0).unwrap();
+        all
+    };
+    let whole = generate(&mut model.engine(&options()), &tokens, 30);
+    for cut in [31, 40, 59] {
+        let again = generate(&mut model.engine(&options()), &whole[..cut], 60 - cut);
+        assert_eq!(again, whole, "cut at {cut}");
+    }
+}
+
+#[test]
+fn too_little_kv_fails_the_newcomer_and_nobody_else() {
+    let model = Model::named("tiny-qwen2");
+    let mut engine = model.engine(&EngineOptions { kv_limit_tokens: 300, ..options() });
+    let mut roomy = model.engine(&options());
+    let tokens = prompt(60, 10);
+    engine.open(0, 200).unwrap();
+    step(&mut engine, 0, 0, &tokens[..30]);
+    let refused = engine.open(1, 101);
+    assert!(matches!(&refused, Err(EngineError::OutOfMemory(m)) if m.contains("100 of 300")), "{refused:?}");
+    engine.open(1, 100).unwrap();
+    assert_same(
+        &step(&mut engine, 0, 30, &tokens[30..]),
+        &in_chunks(&mut roomy, 0, &tokens, 60),
+        "the sequence that was there",
+    );
+    engine.close(0).unwrap();
+    engine.open(2, 200).unwrap();
+}
+
+#[test]
+fn broken_calls_are_refused_and_change_nothing() {
+    let model = Model::named("tiny-qwen2");
+    let mut engine = model.engine(&options());
+    let tokens = prompt(20, 11);
+    engine.open(0, 20).unwrap();
+    step(&mut engine, 0, 0, &tokens[..10]);
+    let mut drawn = Vec::new();
+    let mut refuse = |chunks: &[Chunk<'_>], what: &str| {
+        let found = engine.step(chunks, &mut drawn);
+        assert!(matches!(&found, Err(EngineError::Invalid(m)) if m.contains(what)), "{what}: {found:?}");
+    };
+    let good = Chunk { slot: 0, start: 10, tokens: &tokens[10..], sample: GREEDY };
+    let with = |f: fn(&mut SamplingParams)| {
+        let mut s = SamplingParams::GREEDY;
+        f(&mut s);
+        Chunk { sample: Some(s), ..good }
+    };
+    let unknown = [model.plan.shape.vocab];
+    let many = prompt(300, 1);
+    refuse(&[], "needs a chunk");
+    refuse(&[Chunk { tokens: &[], ..good }], "without tokens");
+    refuse(&[Chunk { start: 9, ..good }], "holds 10 tokens");
+    refuse(&[Chunk { start: 11, ..good }], "holds 10 tokens");
+    refuse(&[Chunk { slot: 1, ..good }], "is not open");
+    refuse(&[Chunk { slot: 4, ..good }], "does not exist");
+    refuse(&[Chunk { tokens: &many[..11], ..good }], "20 are reserved");
+    refuse(&[Chunk { tokens: &unknown, ..good }], "vocabulary");
+    refuse(&[Chunk { tokens: &tokens[..3], ..good }, Chunk { tokens: &tokens[..3], ..good }], "twice");
+    refuse(&[with(|s| s.temperature = f32::NAN)], "temperature");
+    refuse(&[with(|s| s.top_p = 1.5)], "top_p");
+    refuse(&[with(|s| s.min_p = -1.0)], "min_p");
+    refuse(&[with(|s| s.repetition_penalty = 0.0)], "repetition_penalty");
+    assert!(matches!(engine.open(0, 5), Err(EngineError::Invalid(m)) if m.contains("open already")));
+    assert!(matches!(engine.open(1, 257), Err(EngineError::Invalid(m)) if m.contains("context")));
+    assert!(matches!(engine.open(1, 0), Err(EngineError::Invalid(_))));
+    assert!(matches!(engine.close(1), Err(EngineError::Invalid(_))));
+    assert!(matches!(engine.logits(1), Err(EngineError::Invalid(_))));
+    let rest = step(&mut engine, 0, 10, &tokens[10..]);
+    let mut other = model.engine(&options());
+    assert_same(&rest, &in_chunks(&mut other, 0, &tokens, 20), "after all of them");
+}
+
+#[test]
+fn a_step_longer_than_the_batch_is_refused() {
+    let model = Model::named("tiny-qwen2");
+    let mut engine = model.engine(&EngineOptions { max_batch_tokens: 16, ..options() });
+    engine.open(0, 100).unwrap();
+    let tokens = prompt(17, 12);
+    let found = engine.step(
+        &[Chunk { slot: 0, start: 0, tokens: &tokens, sample: GREEDY }],
+        &mut Vec::new(),
+    );
+    assert!(matches!(found, Err(EngineError::Invalid(m)) if m.contains("max_batch_tokens 16")));
+}
+
+#[test]
+fn memory_is_told_before_and_after() {
+    let model = Model::named("tiny-qwen2");
+    let backend = cuda_worker::engine::Backend::cpu().unwrap();
+    let engine = model.engine(&options());
+    let required = backend.required_bytes(&model.plan, &options()).unwrap();
+    assert_eq!(engine.memory_bytes(), required);
+    assert!(required > model.plan.image_bytes);
+    assert!(!engine.resident());
+}

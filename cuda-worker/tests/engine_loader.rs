@@ -1,0 +1,181 @@
+//! Weights images: packing loses nothing, a sealed image is nobody's to change, and it is taken over
+//! only if it is the right one.
+
+#![allow(clippy::unwrap_used)] // a panic is a failing test with a place
+
+mod engine_support;
+
+use std::fs::File;
+use std::io::Write as _;
+use std::os::unix::fs::FileExt as _;
+
+use cuda_worker::engine::{Backend, Weights};
+use cuda_worker::loader::{self, attach_or_load, manifest};
+use cuda_worker::scheduler::step_engine::EngineError;
+use engine_support::model::{Model, in_chunks, options, prompt};
+use engine_support::{FLOATS, QUANTISED, assert_same};
+use orcd_shared::protocol::message::LoadSource;
+
+fn load(model: &Model) -> (Backend, Weights) {
+    let backend = Backend::cpu().unwrap();
+    let weights = loader::load(&backend, &model.file, &model.plan, |_| ()).unwrap();
+    (backend, weights)
+}
+
+#[test]
+fn packing_loses_nothing_of_any_type() {
+    for ty in QUANTISED.into_iter().chain(FLOATS) {
+        let model = Model::with_type("tiny-qwen2", ty);
+        let (_, weights) = load(&model);
+        for tensor in &model.plan.tensors {
+            let raw = model.file.tensor_data(&tensor.info);
+            let mut back = vec![0xa5; raw.len()];
+            weights.read(tensor, 0, &mut back).unwrap();
+            assert!(back == raw, "{ty} {}", tensor.info.name);
+            // Any single row.
+            let row_bytes = raw.len() / tensor.rows as usize;
+            let row = tensor.rows - 1;
+            let mut one = vec![0xa5; row_bytes];
+            weights.read(tensor, row, &mut one).unwrap();
+            assert!(one == raw[row as usize * row_bytes..], "{ty} {}", tensor.info.name);
+        }
+    }
+}
+
+#[test]
+fn rows_may_be_written_in_any_pieces_and_order() {
+    let model = Model::named("tiny-qwen2");
+    let (backend, whole) = load(&model);
+    let mut pieces = backend.allocate(model.plan.image_bytes).unwrap();
+    for tensor in &model.plan.tensors {
+        let raw = model.file.tensor_data(&tensor.info);
+        let row_bytes = raw.len() / tensor.rows as usize;
+        for (i, piece) in raw.chunks(row_bytes * 7).enumerate().collect::<Vec<_>>().iter().rev() {
+            pieces.write(tensor, 7 * *i as u64, piece).unwrap();
+        }
+    }
+    pieces.seal().unwrap();
+    let bytes = |weights: &Weights| {
+        let mut all = vec![0; weights.bytes() as usize];
+        File::from(weights.share().unwrap()).read_exact_at(&mut all, 0).unwrap();
+        all
+    };
+    assert!(bytes(&whole) == bytes(&pieces));
+}
+
+#[test]
+fn a_sealed_image_cannot_be_changed_by_anybody() {
+    let model = Model::named("tiny-qwen2");
+    let (_, mut weights) = load(&model);
+    let mut file = File::from(weights.share().unwrap());
+    assert!(file.write_all(b"x").is_err());
+    assert!(file.set_len(5).is_err());
+    assert!(file.set_len(weights.bytes() + 5).is_err());
+    let tensor = &model.plan.tensors[0];
+    let row = vec![0; (tensor.info.nbytes / tensor.rows) as usize];
+    assert!(matches!(weights.write(tensor, 0, &row), Err(EngineError::Invalid(m)) if m.contains("sealed")));
+}
+
+#[test]
+fn writes_and_reads_outside_of_a_tensor_are_refused() {
+    let model = Model::named("tiny-qwen2");
+    let backend = Backend::cpu().unwrap();
+    let mut weights = backend.allocate(model.plan.image_bytes).unwrap();
+    let tensor = &model.plan.tensors[0];
+    let row = (tensor.info.nbytes / tensor.rows) as usize;
+    let mut refuse = |tensor: &_, first: u64, bytes: usize| {
+        let found = weights.write(tensor, first, &vec![0; bytes]);
+        assert!(matches!(found, Err(EngineError::Invalid(_))), "{first} {bytes}: {found:?}");
+        let found = weights.read(tensor, first, &mut vec![0; bytes]);
+        assert!(matches!(found, Err(EngineError::Invalid(_))), "{first} {bytes}: {found:?}");
+    };
+    refuse(tensor, 0, row - 1);
+    refuse(tensor, tensor.rows, row);
+    refuse(tensor, tensor.rows - 1, 2 * row);
+    refuse(tensor, u64::MAX, row);
+    let moved = |offset| cuda_worker::weights_plan::PlannedTensor { offset, ..tensor.clone() };
+    refuse(&moved(model.plan.image_bytes), 0, row);
+    refuse(&moved(1), 0, row);
+    refuse(&moved(u64::MAX / 256 * 256), 0, row);
+}
+
+#[test]
+fn an_engine_needs_an_image_that_is_sealed_and_fits() {
+    let model = Model::named("tiny-qwen2");
+    let backend = Backend::cpu().unwrap();
+    let open = backend.allocate(model.plan.image_bytes).unwrap();
+    let unsealed = open.share().unwrap();
+    let refused = backend.engine(&model.plan, open, &options()).unwrap_err();
+    assert!(refused.to_string().contains("not sealed"), "{refused}");
+    let refused = backend.attach(unsealed, model.plan.image_bytes).unwrap_err();
+    assert!(refused.to_string().contains("not sealed"), "{refused}");
+    let (_, weights) = load(&model);
+    let fd = weights.share().unwrap();
+    let refused = backend.attach(fd, model.plan.image_bytes + 256).unwrap_err();
+    assert!(refused.to_string().contains("expected"), "{refused}");
+    let plain = tempfile::tempfile().unwrap();
+    assert!(backend.attach(plain.into(), 4096).is_err());
+}
+
+#[test]
+fn an_engine_on_the_image_of_another_gives_the_same_bits() {
+    let model = Model::named("tiny-llama");
+    let (backend, weights) = load(&model);
+    let fd = weights.share().unwrap();
+    let mut first = backend.engine(&model.plan, weights, &options()).unwrap();
+    let tokens = prompt(40, 1);
+    let expected = in_chunks(&mut first, 0, &tokens, 40);
+    let kept = first.share_weights().unwrap();
+    drop(first);
+    for fd in [fd, kept] {
+        let image = backend.attach(fd, model.plan.image_bytes).unwrap();
+        let mut second = backend.engine(&model.plan, image, &options()).unwrap();
+        assert_same(&in_chunks(&mut second, 2, &tokens, 13), &expected, "attached");
+    }
+}
+
+#[test]
+fn a_held_image_is_taken_only_with_the_right_manifest() {
+    let model = Model::named("tiny-qwen2");
+    let backend = Backend::cpu().unwrap();
+    let mut told = Vec::new();
+    let loaded = attach_or_load(&backend, &model.file, &model.plan, None, |p| told.push(p)).unwrap();
+    assert_eq!(loaded.source, LoadSource::File);
+    assert!(told.is_sorted() && [0, 25, 50, 75, 100].iter().all(|p| told.contains(p)), "{told:?}");
+    let right = manifest(&backend, &model.file, &model.plan).unwrap();
+    assert_eq!(loaded.manifest, right);
+    let source = |manifest: &_| {
+        let held = Some((manifest, loaded.weights.share().unwrap()));
+        let mut told = Vec::new();
+        let again =
+            attach_or_load(&backend, &model.file, &model.plan, held, |p| told.push(p)).unwrap();
+        assert!([0, 25, 50, 75, 100].iter().all(|p| told.contains(p)));
+        again.source
+    };
+    assert_eq!(source(&right), LoadSource::Handle);
+    let mut other = right.clone();
+    other.model.header_hash ^= 1;
+    assert_eq!(source(&other), LoadSource::File);
+    let mut other = right.clone();
+    other.model.modified_ns += 1;
+    assert_eq!(source(&other), LoadSource::File);
+    let mut other = right.clone();
+    other.layout_version += 1;
+    assert_eq!(source(&other), LoadSource::File);
+    let mut other = right.clone();
+    other.backend = "cuda".into();
+    assert_eq!(source(&other), LoadSource::File);
+    // The right manifest with a descriptor of something else.
+    let held = Some((&right, tempfile::tempfile().unwrap().into()));
+    let again = attach_or_load(&backend, &model.file, &model.plan, held, |_| ()).unwrap();
+    assert_eq!(again.source, LoadSource::File);
+}
+
+#[test]
+fn manifests_tell_files_apart() {
+    let backend = Backend::cpu().unwrap();
+    let (a, b) = (Model::named("tiny-qwen2"), Model::named("tiny-tied"));
+    let of = |m: &Model| manifest(&backend, &m.file, &m.plan).unwrap();
+    assert_ne!(of(&a).model.header_hash, of(&b).model.header_hash);
+    assert_eq!(of(&a), of(&a));
+}

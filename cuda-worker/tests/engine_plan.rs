@@ -1,0 +1,335 @@
+//! What is planned from a header, and what is refused by name: a wrong guess would talk nonsense
+//! without an error.
+
+#![allow(clippy::unwrap_used)] // a panic is a failing test with a place
+
+use cuda_worker::weights_plan::{Architecture, IMAGE_ALIGN, ModelPlan, Role, plan};
+use orcd_shared::gguf::write::{TensorSpec, layout};
+use orcd_shared::gguf::{Array, Header, Metadata, TensorType, Value};
+
+/// A header in pieces that a test can damage.
+struct Draft {
+    metadata: Vec<(String, Value)>,
+    tensors: Vec<TensorSpec>,
+}
+
+const LAYERS: u32 = 2;
+const VOCAB: u64 = 24;
+
+impl Draft {
+    fn new(arch: &str, biases: bool) -> Self {
+        let text = |s: &str| Value::String(s.to_owned());
+        let tokens = (0..VOCAB).map(|i| i.to_string()).collect();
+        let mut draft = Self {
+            metadata: vec![
+                ("general.architecture".into(), text(arch)),
+                ("general.name".into(), text("draft")),
+                ("general.file_type".into(), Value::U32(15)),
+                ("tokenizer.ggml.tokens".into(), Value::Array(Array::String(tokens))),
+            ],
+            tensors: Vec::new(),
+        };
+        for (key, value) in [
+            ("block_count", Value::U32(LAYERS)),
+            ("context_length", Value::U32(512)),
+            ("embedding_length", Value::U32(64)),
+            ("feed_forward_length", Value::U32(96)),
+            ("attention.head_count", Value::U32(4)),
+            ("attention.head_count_kv", Value::U32(2)),
+            ("rope.freq_base", Value::F32(1e6)),
+            ("attention.layer_norm_rms_epsilon", Value::F32(1e-6)),
+        ] {
+            draft.metadata.push((format!("{arch}.{key}"), value));
+        }
+        draft.matrix("token_embd.weight", &[64, VOCAB]);
+        draft.matrix("output.weight", &[64, VOCAB]);
+        draft.vector("output_norm.weight", 64);
+        for layer in 0..LAYERS {
+            let name = |name: &str| format!("blk.{layer}.{name}");
+            draft.vector(&name("attn_norm.weight"), 64);
+            draft.matrix(&name("attn_q.weight"), &[64, 64]);
+            draft.matrix(&name("attn_k.weight"), &[64, 32]);
+            draft.matrix(&name("attn_v.weight"), &[64, 32]);
+            if biases {
+                draft.vector(&name("attn_q.bias"), 64);
+                draft.vector(&name("attn_k.bias"), 32);
+                draft.vector(&name("attn_v.bias"), 32);
+            }
+            draft.matrix(&name("attn_output.weight"), &[64, 64]);
+            draft.vector(&name("ffn_norm.weight"), 64);
+            draft.matrix(&name("ffn_gate.weight"), &[64, 96]);
+            draft.matrix(&name("ffn_up.weight"), &[64, 96]);
+            draft.matrix(&name("ffn_down.weight"), &[96, 64]);
+        }
+        draft
+    }
+
+    fn qwen2() -> Self {
+        Self::new("qwen2", true)
+    }
+
+    fn llama() -> Self {
+        Self::new("llama", false)
+    }
+
+    fn add(&mut self, name: &str, ne: &[u64], ty: TensorType) {
+        self.tensors.push(TensorSpec { name: name.to_owned(), ne: ne.to_vec(), ty });
+    }
+
+    fn matrix(&mut self, name: &str, ne: &[u64]) {
+        self.add(name, ne, TensorType::Q8_0);
+    }
+
+    fn vector(&mut self, name: &str, n: u64) {
+        self.add(name, &[n], TensorType::F32);
+    }
+
+    fn set(mut self, key: &str, value: Value) -> Self {
+        self.metadata.retain(|(k, _)| k != key);
+        self.metadata.push((key.to_owned(), value));
+        self
+    }
+
+    fn without(mut self, name: &str) -> Self {
+        self.metadata.retain(|(k, _)| k != name);
+        self.tensors.retain(|t| t.name != name);
+        self
+    }
+
+    fn tensor(mut self, name: &str, ne: &[u64], ty: TensorType) -> Self {
+        let spec = TensorSpec { name: name.to_owned(), ne: ne.to_vec(), ty };
+        match self.tensors.iter_mut().find(|t| t.name == name) {
+            Some(place) => *place = spec,
+            None => self.tensors.push(spec),
+        }
+        self
+    }
+
+    fn header(self) -> Header {
+        let mut metadata = Metadata::new();
+        for (key, value) in self.metadata {
+            metadata.insert(key, value).unwrap();
+        }
+        let layout = layout(&metadata, &self.tensors).unwrap();
+        Header {
+            metadata,
+            tensors: layout.tensors,
+            alignment: layout.alignment,
+            data_offset: layout.data_offset,
+        }
+    }
+
+    fn plan(self) -> ModelPlan {
+        plan(&self.header()).unwrap()
+    }
+
+    /// The error must name all of these.
+    #[track_caller]
+    fn refused(self, naming: &[&str]) {
+        let error = plan(&self.header()).unwrap_err().to_string();
+        assert!(naming.iter().all(|part| error.contains(part)), "{error:?} lacks one of {naming:?}");
+    }
+}
+
+#[test]
+fn qwen2_is_planned_with_biases_and_rotation_of_halves() {
+    let plan = Draft::qwen2().plan();
+    assert_eq!(plan.architecture, Architecture::Qwen2);
+    assert_eq!((plan.name.as_str(), plan.quant_kind.as_str()), ("draft", "Q4_K_M"));
+    let s = &plan.shape;
+    assert_eq!((s.n_layers, s.d_model, s.d_ff, s.vocab), (2, 64, 96, 24));
+    assert_eq!((s.n_heads, s.n_kv_heads, s.head_dim), (4, 2, 16));
+    assert!(!s.rope_interleaved);
+    assert_eq!((s.rope_base, s.rms_eps, plan.context_length), (1e6, 1e-6, 512));
+    for role in [Role::AttnQBias, Role::AttnKBias, Role::AttnVBias] {
+        assert_eq!(plan.tensors.iter().filter(|t| t.role == role).count(), 2, "{role:?}");
+    }
+}
+
+#[test]
+fn tensors_lie_aligned_apart_and_in_the_files_order() {
+    let draft = Draft::qwen2();
+    let names: Vec<String> = draft.tensors.iter().map(|t| t.name.clone()).collect();
+    let plan = draft.plan();
+    let mut end = 0;
+    for (t, name) in plan.tensors.iter().zip(&names) {
+        assert_eq!(&t.info.name, name);
+        assert_eq!(t.offset % IMAGE_ALIGN, 0);
+        assert!(t.offset >= end && t.offset < end + IMAGE_ALIGN);
+        end = t.offset + t.info.nbytes;
+    }
+    assert_eq!(plan.tensors.len(), names.len());
+    assert_eq!(plan.image_bytes, end.next_multiple_of(IMAGE_ALIGN));
+}
+
+#[test]
+fn the_fastest_dimension_is_the_columns() {
+    let plan = Draft::qwen2().plan();
+    let down = plan.tensors.iter().find(|t| t.role == Role::FfnDown).unwrap();
+    assert_eq!((down.rows, down.cols), (64, 96));
+    let norm = plan.tensors.iter().find(|t| t.role == Role::OutputNorm).unwrap();
+    assert_eq!((norm.rows, norm.cols), (1, 64));
+}
+
+#[test]
+fn llama_is_planned_without_biases_and_with_rotation_of_neighbours() {
+    let plan = Draft::llama()
+        .set("llama.rope.dimension_count", Value::U32(16))
+        .set("llama.vocab_size", Value::U32(24))
+        .set("llama.rope.scaling.type", Value::String("none".into()))
+        .tensor("rope_freqs.weight", &[8], TensorType::F32)
+        .plan();
+    assert!(plan.shape.rope_interleaved);
+    assert!(plan.tensors.iter().any(|t| t.role == Role::RopeFreqs));
+}
+
+#[test]
+fn tied_embeddings_need_no_output() {
+    let plan = Draft::qwen2().without("output.weight").plan();
+    assert!(plan.tensors.iter().all(|t| t.role != Role::Output));
+}
+
+#[test]
+fn without_a_key_value_head_count_every_head_has_its_own() {
+    let mut draft = Draft::llama().without("llama.attention.head_count_kv");
+    for layer in 0..LAYERS {
+        for name in ["attn_k.weight", "attn_v.weight"] {
+            draft = draft.tensor(&format!("blk.{layer}.{name}"), &[64, 64], TensorType::Q8_0);
+        }
+    }
+    assert_eq!(draft.plan().shape.n_kv_heads, 4);
+}
+
+#[test]
+fn a_missing_hyperparameter_is_an_error_not_a_default() {
+    for key in [
+        "block_count",
+        "context_length",
+        "embedding_length",
+        "feed_forward_length",
+        "attention.head_count",
+        "rope.freq_base",
+        "attention.layer_norm_rms_epsilon",
+    ] {
+        let key = format!("qwen2.{key}");
+        Draft::qwen2().without(&key).refused(&[&key]);
+    }
+    Draft::qwen2().without("general.architecture").refused(&["general.architecture"]);
+}
+
+#[test]
+fn a_missing_tensor_is_named() {
+    for name in [
+        "token_embd.weight",
+        "output_norm.weight",
+        "blk.0.attn_norm.weight",
+        "blk.1.attn_q.bias",
+        "blk.1.attn_k.bias",
+        "blk.0.attn_v.bias",
+        "blk.1.attn_output.weight",
+        "blk.1.ffn_down.weight",
+    ] {
+        Draft::qwen2().without(name).refused(&[name, "missing"]);
+    }
+}
+
+#[test]
+fn a_tensor_that_nothing_would_use_is_named() {
+    let f32 = TensorType::F32;
+    Draft::qwen2().tensor("blk.0.attn_q_norm.weight", &[16], f32).refused(&["attn_q_norm", "qwen2"]);
+    Draft::qwen2().tensor("rope_freqs.weight", &[8], f32).refused(&["rope_freqs.weight"]);
+    Draft::qwen2().tensor("blk.2.attn_norm.weight", &[64], f32).refused(&["blk.2.attn_norm"]);
+    Draft::llama().tensor("blk.0.attn_q.bias", &[64], f32).refused(&["blk.0.attn_q.bias", "llama"]);
+}
+
+#[test]
+fn a_wrong_shape_is_shown_with_the_right_one() {
+    let q8 = TensorType::Q8_0;
+    Draft::qwen2()
+        .tensor("blk.1.ffn_down.weight", &[64, 96], q8)
+        .refused(&["blk.1.ffn_down.weight", "[64, 96]", "[96, 64]"]);
+    Draft::qwen2()
+        .tensor("blk.0.attn_k.weight", &[64, 64], q8)
+        .refused(&["blk.0.attn_k.weight", "[64, 64]", "[64, 32]"]);
+    Draft::qwen2()
+        .tensor("output_norm.weight", &[32], TensorType::F32)
+        .refused(&["output_norm.weight", "[32]", "[64]"]);
+    Draft::qwen2()
+        .tensor("output.weight", &[64, 23], q8)
+        .refused(&["output.weight", "[64, 23]", "[64, 24]"]);
+    // Trailing dimensions of one element are the same shape.
+    Draft::qwen2().tensor("blk.0.attn_k.weight", &[64, 32, 1, 1], q8).plan();
+}
+
+#[test]
+fn vectors_must_be_f32() {
+    Draft::qwen2()
+        .tensor("blk.0.ffn_norm.weight", &[64], TensorType::F16)
+        .refused(&["blk.0.ffn_norm.weight", "F16", "F32"]);
+}
+
+#[test]
+fn an_unknown_architecture_is_named_with_the_known_ones() {
+    Draft::new("gemma3", false).refused(&["gemma3", "qwen2", "llama"]);
+}
+
+#[test]
+fn the_vocabulary_is_as_long_as_the_tokenizers_list_and_the_key() {
+    let tokens = Value::Array(Array::String(vec!["a".into(); 23]));
+    Draft::qwen2().set("tokenizer.ggml.tokens", tokens).refused(&["tokenizer.ggml.tokens", "23", "24"]);
+    Draft::qwen2().set("qwen2.vocab_size", Value::U32(25)).refused(&["qwen2.vocab_size", "25", "24"]);
+    Draft::qwen2().without("tokenizer.ggml.tokens").plan();
+}
+
+#[test]
+fn keys_that_mean_other_arithmetic_are_refused() {
+    let text = |s: &str| Value::String(s.to_owned());
+    for (key, value, found) in [
+        ("rope.scaling.type", text("yarn"), "yarn"),
+        ("rope.scaling.factor", Value::F32(4.0), "4"),
+        ("rope.dimension_count", Value::U32(8), "8"),
+        ("expert_count", Value::U32(8), "8"),
+        ("attention.sliding_window", Value::U32(4096), "4096"),
+        ("final_logit_softcapping", Value::F32(30.0), "30"),
+        ("attention.value_length", Value::U32(32), "32"),
+        ("rope.freq_base", Value::F32(-1.0), "-1"),
+        ("attention.layer_norm_rms_epsilon", Value::F32(f32::NAN), "NaN"),
+        ("block_count", Value::U32(0), "0"),
+        ("attention.head_count_kv", Value::U32(3), "3"),
+        ("attention.head_count", Value::U32(0), "0"),
+        ("block_count", Value::U32(u32::MAX), "4294967295"),
+    ] {
+        let key = format!("llama.{key}");
+        Draft::llama().set(&key, value).refused(&[&key, found]);
+    }
+    // The same keys where they change nothing.
+    Draft::llama()
+        .set("llama.rope.scaling.factor", Value::F32(1.0))
+        .set("llama.expert_count", Value::U32(0))
+        .set("llama.attention.key_length", Value::U32(16))
+        .set("llama.attention.value_length", Value::U32(16))
+        .plan();
+}
+
+#[test]
+fn a_head_may_be_of_another_size_than_the_quotient() {
+    let mut draft = Draft::llama().set("llama.attention.key_length", Value::U32(32));
+    let q8 = TensorType::Q8_0;
+    for layer in 0..LAYERS {
+        let name = |name: &str| format!("blk.{layer}.{name}.weight");
+        draft = draft
+            .tensor(&name("attn_q"), &[64, 128], q8)
+            .tensor(&name("attn_k"), &[64, 64], q8)
+            .tensor(&name("attn_v"), &[64, 64], q8)
+            .tensor(&name("attn_output"), &[128, 64], q8);
+    }
+    assert_eq!(draft.plan().shape.head_dim, 32);
+}
+
+#[test]
+fn the_mixture_of_types_is_named_as_in_the_file_or_after_most_bytes() {
+    let kind = |ty| Draft::qwen2().set("general.file_type", Value::U32(ty)).plan().quant_kind;
+    assert_eq!((kind(7).as_str(), kind(14).as_str(), kind(1).as_str()), ("Q8_0", "Q4_K_S", "F16"));
+    assert_eq!(kind(9999), "Q8_0");
+    assert_eq!(Draft::qwen2().without("general.file_type").plan().quant_kind, "Q8_0");
+}

@@ -1,0 +1,89 @@
+//! Model files and engines for tests.
+
+use cuda_worker::engine::{Backend, Engine, EngineOptions};
+use cuda_worker::scheduler::step_engine::{Chunk, StepEngine as _};
+use cuda_worker::weights_plan::{ModelPlan, plan};
+use cuda_worker::loader;
+use orcd_shared::gguf::{GgufFile, TensorType};
+use orcd_shared::sampling::SamplingParams;
+use synth_model::{Options, Shape, write};
+
+/// A file of random weights and its plan.
+pub struct Model {
+    _dir: tempfile::TempDir,
+    pub file: GgufFile,
+    pub plan: ModelPlan,
+}
+
+impl Model {
+    pub fn named(name: &str) -> Self {
+        Self::of(&Shape::named(name).unwrap())
+    }
+
+    pub fn with_type(name: &str, ty: TensorType) -> Self {
+        Self::of(&Shape::named(name).unwrap().with_type(ty))
+    }
+
+    fn of(shape: &Shape) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("m.gguf");
+        write(shape, &Options { threads: 1, ..Options::default() }, &path).unwrap();
+        let file = GgufFile::open(&path).unwrap();
+        let plan = plan(file.header()).unwrap();
+        Self { _dir: dir, file, plan }
+    }
+
+    pub fn engine(&self, options: &EngineOptions) -> Engine {
+        let backend = Backend::cpu().unwrap();
+        let weights = loader::load(&backend, &self.file, &self.plan, |_| ()).unwrap();
+        backend.engine(&self.plan, weights, options).unwrap()
+    }
+}
+
+/// Four slots of 256 tokens; logits are kept.
+pub fn options() -> EngineOptions {
+    EngineOptions {
+        slots: 4,
+        context: 256,
+        max_batch_tokens: 256,
+        threads: 2,
+        kv_limit_tokens: 0,
+        float_activations: false,
+        keep_logits: true,
+    }
+}
+
+/// Tokens of any vocabulary.
+pub fn prompt(n: usize, seed: u32) -> Vec<u32> {
+    (0..n as u32).map(|i| (i * 37 + seed * 101 + i * i * 7) % 251).collect()
+}
+
+pub const GREEDY: Option<SamplingParams> = Some(SamplingParams::GREEDY);
+
+/// One chunk of one slot; the logits behind it.
+pub fn step(engine: &mut Engine, slot: u32, start: u32, tokens: &[u32]) -> Vec<f32> {
+    let mut drawn = Vec::new();
+    engine.step(&[Chunk { slot, start, tokens, sample: GREEDY }], &mut drawn).unwrap();
+    engine.logits(0).unwrap().to_vec()
+}
+
+/// Logits behind the last token of a prompt cut into chunks of `size`, in a slot opened for it.
+pub fn in_chunks(engine: &mut Engine, slot: u32, tokens: &[u32], size: usize) -> Vec<f32> {
+    engine.open(slot, tokens.len() as u32).unwrap();
+    let mut logits = Vec::new();
+    let mut start = 0;
+    for chunk in tokens.chunks(size) {
+        logits = step(engine, slot, start, chunk);
+        start += chunk.len() as u32;
+    }
+    engine.close(slot).unwrap();
+    logits
+}
+
+/// Logits behind every token, one token at a time.
+pub fn one_by_one(engine: &mut Engine, slot: u32, tokens: &[u32]) -> Vec<Vec<f32>> {
+    engine.open(slot, tokens.len() as u32).unwrap();
+    let rows = tokens.iter().zip(0..).map(|(token, p)| step(engine, slot, p, &[*token])).collect();
+    engine.close(slot).unwrap();
+    rows
+}
