@@ -1,93 +1,56 @@
-//! Logs on stderr. They are written by a thread of their own: whoever reads stderr slowly, or not
-//! at all, must not slow down tokens. What doesn't fit its queue is dropped and counted.
+//! Logs on stderr, written only as far as stderr takes them at once: whoever reads it slowly, or
+//! not at all, must not slow down tokens. What doesn't fit is dropped and counted.
 
 use std::io::{self, IsTerminal as _, Write};
-use std::sync::Arc;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tracing_subscriber::EnvFilter;
-use tracing_subscriber::fmt::MakeWriter;
-use tracing_subscriber::fmt::writer::BoxMakeWriter;
 
 use crate::config::LogFormat;
 
-/// Lines that may wait.
-const QUEUE: usize = 1024;
-/// Time for the last lines to be written.
-const FLUSH_LIMIT: Duration = Duration::from_millis(200);
 /// What is logged unless `RUST_LOG` says otherwise.
 const DEFAULT_FILTER: &str = "info";
+/// A pipe that is ready takes so many bytes without waiting (`PIPE_BUF`).
+const PART_BYTES: usize = 4096;
 
-/// Writes what waits when dropped, as far as that is quick.
-#[derive(Debug)]
-pub struct LogGuard {
-    queue: Option<SyncSender<Message>>,
-    writer: Option<JoinHandle<()>>,
-}
+/// Lines dropped since one could last be written.
+static DROPPED: AtomicU64 = AtomicU64::new(0);
 
 /// Starts logging.
-#[must_use]
-pub fn start(format: LogFormat) -> LogGuard {
-    let (queue, lines) = sync_channel(QUEUE);
-    let dropped = Arc::new(AtomicU64::new(0));
-    let lines = LogLines {
-        lines,
-        dropped: Arc::clone(&dropped),
-    };
-    let spawned = std::thread::Builder::new()
-        .name("log".into())
-        .spawn(move || lines.write());
-    let writer = match &spawned {
-        Ok(_) => BoxMakeWriter::new(Queue {
-            queue: queue.clone(),
-            dropped,
-        }),
-        Err(_) => BoxMakeWriter::new(io::stderr),
-    };
+pub fn start(format: LogFormat) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| DEFAULT_FILTER.into());
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(writer)
+        .with_writer(move || Stderr { format })
         .with_ansi(io::stderr().is_terminal());
     // Fails if logging was started before, in which case that goes on.
     let _ = match format {
         LogFormat::Text => builder.try_init(),
         LogFormat::Json => builder.json().flatten_event(true).try_init(),
     };
-    LogGuard {
-        queue: Some(queue),
-        writer: spawned.ok(),
-    }
 }
 
-#[derive(Debug)]
-enum Message {
-    Line(Vec<u8>),
-    End,
+/// Stderr as long as it takes lines.
+struct Stderr {
+    format: LogFormat,
 }
 
-#[derive(Debug, Clone)]
-struct Queue {
-    queue: SyncSender<Message>,
-    dropped: Arc<AtomicU64>,
-}
-
-impl<'a> MakeWriter<'a> for Queue {
-    type Writer = Self;
-
-    fn make_writer(&'a self) -> Self {
-        self.clone()
-    }
-}
-
-impl Write for Queue {
-    // tracing-subscriber formats a whole line before it writes.
+impl Write for Stderr {
+    /// Takes a whole line: tracing-subscriber formats it before it writes.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        if self.queue.try_send(Message::Line(line.to_vec())).is_err() {
-            self.dropped.fetch_add(1, Ordering::Relaxed);
+        // Held over both, so that nobody takes the room that was seen.
+        let mut stderr = io::stderr().lock();
+        let dropped = DROPPED.swap(0, Ordering::Relaxed);
+        if dropped > 0 {
+            let note = self.note(dropped);
+            if !write_at_once(&mut stderr, note.as_bytes()) {
+                DROPPED.fetch_add(dropped, Ordering::Relaxed);
+            }
+        }
+        if !write_at_once(&mut stderr, line) {
+            DROPPED.fetch_add(1, Ordering::Relaxed);
         }
         Ok(line.len())
     }
@@ -97,39 +60,49 @@ impl Write for Queue {
     }
 }
 
-struct LogLines {
-    lines: Receiver<Message>,
-    dropped: Arc<AtomicU64>,
-}
-
-impl LogLines {
-    fn write(self) {
-        let mut stderr = io::stderr();
-        while let Ok(Message::Line(line)) = self.lines.recv() {
-            // Without a stderr there is nowhere to say so.
-            let _ = stderr.write_all(&line);
-            let dropped = self.dropped.swap(0, Ordering::Relaxed);
-            if dropped > 0 {
-                let _ = writeln!(
-                    stderr,
-                    "{dropped} log lines were dropped: stderr is too slow"
-                );
-            }
+impl Stderr {
+    fn note(&self, dropped: u64) -> String {
+        let text = format!("{dropped} log lines were dropped: stderr was full");
+        match self.format {
+            LogFormat::Text => format!("{text}\n"),
+            LogFormat::Json => format!("{{\"level\":\"WARN\",\"message\":\"{text}\"}}\n"),
         }
     }
 }
 
-impl Drop for LogGuard {
-    fn drop(&mut self) {
-        let (Some(queue), Some(writer)) = (self.queue.take(), self.writer.take()) else {
-            return;
-        };
-        if queue.try_send(Message::End).is_err() {
-            return;
+/// Writes without waiting; `false` if not everything was written.
+fn write_at_once<W: Write + AsFd>(out: &mut W, bytes: &[u8]) -> bool {
+    bytes
+        .chunks(PART_BYTES)
+        .all(|part| has_room(out.as_fd()) && out.write_all(part).is_ok())
+}
+
+fn has_room(fd: BorrowedFd<'_>) -> bool {
+    let mut fds = [PollFd::new(fd, PollFlags::POLLOUT)];
+    let ready = poll(&mut fds, PollTimeout::ZERO).is_ok_and(|n| n > 0);
+    ready
+        && fds[0]
+            .revents()
+            .is_some_and(|r| r.contains(PollFlags::POLLOUT))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+
+    use super::*;
+
+    #[test]
+    fn a_full_pipe_is_not_waited_for() {
+        let (mut reader, mut writer) = io::pipe().unwrap();
+        let line = [b'x'; 1000];
+        let mut written = 0;
+        while write_at_once(&mut writer, &line) {
+            written += 1;
+            assert!(written < 10_000, "a pipe without end");
         }
-        let end = Instant::now() + FLUSH_LIMIT;
-        while !writer.is_finished() && Instant::now() < end {
-            std::thread::sleep(Duration::from_millis(1));
-        }
+        assert!(written > 0);
+        reader.read_exact(&mut [0; 8192]).unwrap();
+        assert!(write_at_once(&mut writer, &line));
     }
 }

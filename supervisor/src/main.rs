@@ -15,10 +15,8 @@ fn main() -> ExitCode {
         Ok(config) => config,
         Err(error) => return refuse(&error),
     };
-    let guard = log::start(config.log_format);
-    let result = serve(config);
-    drop(guard);
-    match result {
+    log::start(config.log_format);
+    match serve(config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // One line, whatever the message came from.

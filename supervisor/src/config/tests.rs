@@ -87,14 +87,12 @@ fn gpu_device_is_a_short_form_that_must_agree() {
 #[test]
 fn device_of_another_build_is_no_usage_error() {
     let config = parse(&["--model", "m", "--device", "cuda:3"]).unwrap();
-    match config.check_device() {
-        Ok(()) => assert!(HAS_CUDA),
-        Err(error) => {
-            assert!(!HAS_CUDA);
-            assert_eq!(error.exit_code(), 1);
-            let text = error.to_string();
-            assert!(text.starts_with("error: CUDA_ERROR: --device cuda:3: this build has no CUDA"));
-        }
+    let checked = config.check_device();
+    assert_eq!(checked.is_ok(), HAS_CUDA);
+    if let Err(error) = checked {
+        assert_eq!(error.exit_code(), 1);
+        let text = error.to_string();
+        assert!(text.starts_with("error: CUDA_ERROR: --device cuda:3: this build has no CUDA"));
     }
 }
 

@@ -51,11 +51,9 @@ impl Fields {
             faults: Vec::new(),
         };
         for (name, value) in list {
-            if fields.members.contains_key(&name) {
-                let shown = shortened(&name);
+            let shown = shortened(&name);
+            if fields.members.insert(name, value).is_some() {
                 fields.fault(&shown, "once", format!("{shown} is given more than once"));
-            } else {
-                fields.members.insert(name, value);
             }
         }
         Ok(fields)
