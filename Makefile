@@ -7,7 +7,7 @@ CARGO ?= cargo
 CARGO_DENY_VERSION := 0.20.2
 export CARGO_TERM_COLOR ?= auto
 
-.PHONY: help build run test lint fmt deny unit bench synth fetch-reference clean
+.PHONY: help build run test lint fmt deny unit cuda-toolkit cuda-check gpu-bundle bench fetch-reference clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 20
@@ -18,7 +18,7 @@ build: ## worker-orcd, cuda-worker and synth-model into target/release
 run: build ## start the service on the small model, show one request streaming, stay up
 	@python3 tools/demo/demo.py
 
-test: build lint unit ## everything that CI runs: format, lints, dependency policy, all tests
+test: cuda-check build lint unit ## everything that CI runs: CUDA compiles, format, lints, dependency policy, all tests
 	@echo "all checks done"
 
 lint: fmt deny
@@ -30,6 +30,17 @@ fmt:
 # Tests of all crates, among them tests/, which drives the two real processes.
 unit: build
 	$(CARGO) test --release --locked --workspace
+
+cuda-toolkit: ## the CUDA compiler from Python wheels into .cuda/, no root and no driver needed
+	@bash tools/ci/cuda-toolkit
+
+# The CUDA build and its tests compile on machines without a GPU; there the tests say SKIPPED. Before
+# `build`, because both leave their binaries in the same place.
+cuda-check:
+	@bash tools/ci/cuda-check $(CARGO)
+
+gpu-bundle: ## everything a bare machine with a GPU needs to run all tests, in target/gpu-bundle.tar
+	@bash tools/gpu/bundle
 
 deny: ## dependency policy: licenses, sources, bans, advisories
 	@bash tools/ci/deny $(CARGO_DENY_VERSION)

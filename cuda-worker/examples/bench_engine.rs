@@ -1,6 +1,8 @@
-//! Speed of the engine alone: `bench_engine FILE.gguf [THREADS...]` prints a table of prefill and
-//! decode, one line per number of threads (0 is one per core).
+//! Speed of the engine alone, without sockets:
+//! `bench_engine FILE.gguf [--device cpu|cuda:N] [--threads 1,2] [--prompts 128] [--batches 1,4] [--depth 128]`
+//! prints prefill per prompt length and decoding per number of sequences, medians over the steps.
 
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -8,94 +10,152 @@ use cuda_worker::engine::{Backend, Engine, EngineOptions};
 use cuda_worker::scheduler::step_engine::{Chunk, StepEngine as _};
 use cuda_worker::{loader, weights_plan};
 use orcd_shared::gguf::GgufFile;
+use orcd_shared::protocol::message::Device;
 use orcd_shared::sampling::SamplingParams;
 
 type Failure = Box<dyn std::error::Error>;
 
-/// Tokens of the prompt, and tokens generated behind it.
-const PROMPT: u32 = 128;
-const DECODE: u32 = 64;
-/// Sequences that are generated together in the last column.
-const BATCH: u32 = 4;
+/// Decoding steps that are timed.
+const STEPS: u32 = 64;
+/// Times a prompt is processed.
+const REPEATS: usize = 5;
+
+struct Arguments {
+    path: PathBuf,
+    device: Device,
+    threads: Vec<u32>,
+    prompts: Vec<u32>,
+    batches: Vec<u32>,
+    depth: u32,
+}
+
+fn parse() -> Result<Arguments, Failure> {
+    let mut args = std::env::args().skip(1);
+    let path = args.next().ok_or("usage: bench_engine FILE.gguf [--device cpu] [--threads 1,2] …")?;
+    let mut a = Arguments {
+        path: path.into(),
+        device: Device::Cpu,
+        threads: vec![0],
+        prompts: vec![128],
+        batches: vec![1, 4],
+        depth: 128,
+    };
+    while let Some(flag) = args.next() {
+        let value = args.next().ok_or("a flag without its value")?;
+        let list = || value.split(',').map(str::parse).collect::<Result<Vec<u32>, _>>();
+        match flag.as_str() {
+            "--device" => a.device = value.parse()?,
+            "--threads" => a.threads = list()?,
+            "--prompts" => a.prompts = list()?,
+            "--batches" => a.batches = list()?,
+            "--depth" => a.depth = value.parse()?,
+            _ => return Err(format!("unknown flag {flag}").into()),
+        }
+    }
+    Ok(a)
+}
 
 fn main() -> Result<(), Failure> {
-    let mut args = std::env::args().skip(1);
-    let path = PathBuf::from(args.next().ok_or("usage: bench_engine FILE.gguf [THREADS...]")?);
-    let mut threads: Vec<u32> = args.map(|a| a.parse()).collect::<Result<_, _>>()?;
-    if threads.is_empty() {
-        threads = vec![1, 2];
-    }
-    let file = GgufFile::open(&path)?;
+    let args = parse()?;
+    let file = GgufFile::open(&args.path)?;
     let plan = weights_plan::plan(file.header())?;
-    let backend = Backend::cpu()?;
+    let backend = match args.device {
+        Device::Cpu => Backend::cpu()?,
+        Device::Cuda(ordinal) => Backend::cuda(ordinal)?,
+    };
+    let out = &mut std::io::stdout().lock();
     let begun = Instant::now();
     let weights = loader::load(&backend, &file, &plan, |_| ())?;
     let seconds = begun.elapsed().as_secs_f64();
-    let megabytes = plan.image_bytes as f64 / 1e6;
-    let out = &mut std::io::stdout().lock();
-    report(out, &format!("{} {}, {}", plan.name, plan.quant_kind, backend.info()?.name))?;
-    report(out, &format!("loaded {megabytes:.1} MB in {seconds:.2} s"))?;
-    report(out, "threads | prefill tok/s | decode tok/s | step ms | batch of 4 tok/s | step ms")?;
-    for threads in threads {
+    let gigabytes = plan.image_bytes as f64 / 1e9;
+    writeln!(out, "{} {}, {}", plan.name, plan.quant_kind, backend.info()?.name)?;
+    writeln!(out, "loaded {gigabytes:.3} GB in {seconds:.3} s, {:.1} GB/s", gigabytes / seconds)?;
+    for &threads in &args.threads {
         let image = backend.attach(weights.share()?, plan.image_bytes)?;
+        let longest = args.prompts.iter().copied().max().unwrap_or(1).max(args.depth + STEPS);
         let options = EngineOptions {
-            slots: BATCH,
-            context: (PROMPT + DECODE).min(plan.context_length),
-            max_batch_tokens: 512,
+            slots: args.batches.iter().copied().max().unwrap_or(1),
+            context: (longest + 1).min(plan.context_length),
+            max_batch_tokens: longest.clamp(512, 2048),
             threads,
             kv_limit_tokens: 0,
             float_activations: false,
             keep_logits: false,
         };
         let mut engine = backend.engine(&plan, image, &options)?;
-        let (prefill, one) = run(&mut engine, 1)?;
-        let (_, four) = run(&mut engine, BATCH)?;
-        report(
-            out,
-            &format!(
-                "{threads:7} | {:13.1} | {:12.1} | {:7.3} | {:16.1} | {:7.3}",
-                f64::from(PROMPT) / prefill,
-                1.0 / one,
-                one * 1e3,
-                f64::from(BATCH) / four,
-                four * 1e3
-            ),
-        )?;
+        for &prompt in &args.prompts {
+            let s = prefill(&mut engine, prompt, options.max_batch_tokens)?;
+            let rate = f64::from(prompt) / s;
+            writeln!(out, "threads {threads} | prefill {prompt:5} | {:9.3} ms | {rate:10.1} tok/s", s * 1e3)?;
+        }
+        for &batch in &args.batches {
+            let s = decode(&mut engine, batch, args.depth)?;
+            let rate = f64::from(batch) / s;
+            writeln!(out, "threads {threads} | decode  {batch:5} | {:9.3} ms | {rate:10.1} tok/s", s * 1e3)?;
+        }
     }
     Ok(())
 }
 
-fn report(out: &mut impl std::io::Write, line: &str) -> std::io::Result<()> {
-    writeln!(out, "{line}")
+const SAMPLE: Option<SamplingParams> =
+    Some(SamplingParams { temperature: 0.8, seed: 1, ..SamplingParams::GREEDY });
+
+fn prompt_of(length: u32) -> Vec<u32> {
+    (0..length).map(|i| 1 + i * 37 % 251).collect()
 }
 
-/// Seconds of the prefill of one sequence, and of one decoding step of `n`.
-fn run(engine: &mut Engine, n: u32) -> Result<(f64, f64), Failure> {
-    let prompt: Vec<u32> = (0..PROMPT).map(|i| 1 + i * 37 % 251).collect();
-    let sample = Some(SamplingParams { temperature: 0.8, seed: 1, ..SamplingParams::GREEDY });
-    let mut drawn = Vec::new();
-    let mut tokens = Vec::new();
-    let mut prefill = 0.0;
-    for slot in 0..n {
-        engine.open(slot, PROMPT + DECODE)?;
-        let begun = Instant::now();
-        engine.step(&[Chunk { slot, start: 0, tokens: &prompt, sample }], &mut drawn)?;
-        prefill = begun.elapsed().as_secs_f64();
-        tokens.extend_from_slice(&drawn);
+fn median(mut seconds: Vec<f64>) -> f64 {
+    seconds.sort_by(f64::total_cmp);
+    seconds[seconds.len() / 2]
+}
+
+/// Processes a prompt in slot 0, in steps of at most `most` tokens; the last one draws.
+fn feed(engine: &mut Engine, slot: u32, prompt: &[u32], most: u32) -> Result<u32, Failure> {
+    let (mut drawn, mut start) = (Vec::new(), 0);
+    for tokens in prompt.chunks(most as usize) {
+        let last = start as usize + tokens.len() == prompt.len();
+        let sample = if last { SAMPLE } else { None };
+        engine.step(&[Chunk { slot, start, tokens, sample }], &mut drawn)?;
+        start += tokens.len() as u32;
     }
-    let begun = Instant::now();
-    for i in 0..DECODE {
+    Ok(drawn[0])
+}
+
+/// Seconds for one prompt and its first token.
+fn prefill(engine: &mut Engine, length: u32, most: u32) -> Result<f64, Failure> {
+    let prompt = prompt_of(length);
+    let mut seconds = Vec::new();
+    for _ in 0..=REPEATS {
+        engine.open(0, length)?;
+        let begun = Instant::now();
+        feed(engine, 0, &prompt, most)?;
+        seconds.push(begun.elapsed().as_secs_f64());
+        engine.close(0)?;
+    }
+    Ok(median(seconds.split_off(1))) // the first one warms up
+}
+
+/// Seconds of one step of `batch` sequences, each with `depth` tokens and more before it.
+fn decode(engine: &mut Engine, batch: u32, depth: u32) -> Result<f64, Failure> {
+    let mut tokens = Vec::new();
+    for slot in 0..batch {
+        engine.open(slot, depth + STEPS)?;
+        tokens.push(feed(engine, slot, &prompt_of(depth), 512)?);
+    }
+    let (mut drawn, mut seconds) = (Vec::new(), Vec::new());
+    for i in 0..STEPS {
         let last: Vec<[u32; 1]> = tokens.iter().map(|t| [*t]).collect();
-        let chunks: Vec<Chunk<'_>> = (0..n)
+        let chunks: Vec<Chunk<'_>> = (0..batch)
             .zip(&last)
-            .map(|(slot, tokens)| Chunk { slot, start: PROMPT + i, tokens, sample })
+            .map(|(slot, tokens)| Chunk { slot, start: depth + i, tokens, sample: SAMPLE })
             .collect();
+        let begun = Instant::now();
         engine.step(&chunks, &mut drawn)?;
+        seconds.push(begun.elapsed().as_secs_f64());
         tokens.clone_from(&drawn);
     }
-    let step = begun.elapsed().as_secs_f64() / f64::from(DECODE);
-    for slot in 0..n {
+    for slot in 0..batch {
         engine.close(slot)?;
     }
-    Ok((prefill, step))
+    Ok(median(seconds))
 }

@@ -69,6 +69,7 @@ CudaOps::CudaOps(const Model& model, const EngineOptions& options, int ordinal, 
   rope_.upload(table);
   heads_ = {shape_.n_heads, shape_.n_kv_heads, shape_.head_dim, shape_.rope_style, rope_.data(),
             static_cast<float>(1.4426950408889634 / __builtin_sqrt(static_cast<double>(shape_.head_dim)))};
+  kv_.zero();  // a masked key adds 0 · v: v must be a number
   page_table_.zero();
   seen_.zero();
   arrived_.zero();

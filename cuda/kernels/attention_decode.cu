@@ -13,41 +13,69 @@ namespace {
 
 constexpr uint32_t kWarps = 4;
 
+// A split's keys and values on their way: lane holds keys lane, lane + 32 and values lane, lane + 32, …
+template <uint32_t kDim>
+struct SplitData {
+  uint4 k[2][kDim / 8];                 // (key, 8 values)
+  uint4 v[kDim / 32][kAttnSplit / 8];   // (value, 8 keys)
+};
+
+// Keys from `n` on come as zeros: what lies there may be no number.
+template <uint32_t kDim>
+__device__ __forceinline__ void load_split(SplitData<kDim>& x, const Heads& h, const KvLayer& kv, uint32_t kv_head,
+                                           uint32_t page, uint32_t n) {
+  const uint32_t lane = threadIdx.x % 32;
+#pragma unroll
+  for (uint32_t i = 0; i < 2; ++i)
+#pragma unroll
+    for (uint32_t d = 0; d < kDim / 8; ++d) {
+      x.k[i][d] = uint4{};
+      if (lane + 32 * i < n) x.k[i][d] = *reinterpret_cast<const uint4*>(k_at(h, kv, page, kv_head, lane + 32 * i, 8 * d));
+    }
+#pragma unroll
+  for (uint32_t i = 0; i < kDim / 32; ++i)
+#pragma unroll
+    for (uint32_t o = 0; o < kAttnSplit / 8; ++o) {
+      x.v[i][o] = uint4{};
+      if (8 * o < n) x.v[i][o] = *reinterpret_cast<const uint4*>(v_at(h, kv, page, kv_head, 8 * o, lane + 32 * i));
+    }
+}
+
 template <uint32_t kDim>
 struct SplitResult {
   float m, l, o[kDim / 32];  // o: values lane, lane + 32, …
 };
 
-// Keys first .. first + n of a sequence; key `fresh` (if in there) comes from shared memory.
+// Attention over the first n keys of a split; key `fresh` (if among them) comes from shared memory.
 template <uint32_t kDim>
-__device__ SplitResult<kDim> split_attention(const DecodeAttention& a, uint32_t kv_head, uint32_t page, uint32_t n,
-                                             uint32_t fresh, const float* q, const float* fresh_k,
-                                             const float* fresh_v, float* p) {
-  const Heads& h = a.heads;
+__device__ __forceinline__ SplitResult<kDim> split_attention(const SplitData<kDim>& x, float scale, uint32_t n,
+                                                             uint32_t fresh, const float* q, const float* fresh_k,
+                                                             const float* fresh_v, float* p) {
   const uint32_t lane = threadIdx.x % 32;
-  float t[2];
+  float t[2] = {0.0f, 0.0f};
 #pragma unroll
-  for (uint32_t i = 0; i < 2; ++i) {
-    const uint32_t key = lane + 32 * i;
-    float s = 0.0f;
-    if (key < n && key != fresh) {
-      const __half* k = k_at(h, a.kv, page, kv_head, key, 0);
+  for (uint32_t d = 0; d < kDim / 8; ++d) {
+    const __half2* first = reinterpret_cast<const __half2*>(&x.k[0][d]);
+    const __half2* second = reinterpret_cast<const __half2*>(&x.k[1][d]);
 #pragma unroll
-      for (uint32_t d = 0; d < kDim; d += 8) {
-        const uint4 eight = *reinterpret_cast<const uint4*>(k + d / 8 * (kAttnSplit * 8));
-        const __half2* pairs = reinterpret_cast<const __half2*>(&eight);
-#pragma unroll
-        for (uint32_t j = 0; j < 4; ++j) {
-          const float2 two = __half22float2(pairs[j]);
-          s = arith::fma32(q[d + 2 * j], two.x, s);
-          s = arith::fma32(q[d + 2 * j + 1], two.y, s);
-        }
-      }
-    } else if (key < n) {
-      for (uint32_t d = 0; d < kDim; ++d) s = arith::fma32(q[d], fresh_k[d], s);
+    for (uint32_t j = 0; j < 4; ++j) {
+      const float2 a = __half22float2(first[j]), b = __half22float2(second[j]);
+      const float2 two = *reinterpret_cast<const float2*>(q + 8 * d + 2 * j);
+      t[0] = arith::fma32(two.x, a.x, t[0]);
+      t[1] = arith::fma32(two.x, b.x, t[1]);
+      t[0] = arith::fma32(two.y, a.y, t[0]);
+      t[1] = arith::fma32(two.y, b.y, t[1]);
     }
-    t[i] = key < n ? s * h.scale : -arith::infinity();
   }
+  if (fresh < n) {  // its score by every lane; the one whose key it is takes it
+    float s = 0.0f;
+#pragma unroll 16
+    for (uint32_t d = 0; d < kDim; ++d) s = arith::fma32(q[d], fresh_k[d], s);
+    if (lane == fresh) t[0] = s;
+    if (lane + 32 == fresh) t[1] = s;
+  }
+#pragma unroll
+  for (uint32_t i = 0; i < 2; ++i) t[i] = lane + 32 * i < n ? t[i] * scale : -arith::infinity();
   SplitResult<kDim> r;
   float top = fmaxf(t[0], t[1]);
 #pragma unroll
@@ -60,15 +88,20 @@ __device__ SplitResult<kDim> split_attention(const DecodeAttention& a, uint32_t 
   r.l = 0.0f;
 #pragma unroll
   for (uint32_t i = 0; i < kDim / 32; ++i) r.o[i] = 0.0f;
-  const __half* v = v_at(h, a.kv, page, kv_head, 0, lane);
-#pragma unroll 16
-  for (uint32_t key = 0; key < n; ++key) {
-    const float w = p[key];
-    r.l = r.l + w;
 #pragma unroll
-    for (uint32_t i = 0; i < kDim / 32; ++i) {
-      const float value = key == fresh ? fresh_v[lane + 32 * i] : __half2float(v[uint64_t(key) * kDim + 32 * i]);
-      r.o[i] = arith::fma32(w, value, r.o[i]);
+  for (uint32_t o = 0; o < kAttnSplit / 8; ++o) {
+    if (8 * o >= n) break;
+#pragma unroll
+    for (uint32_t j = 0; j < 8; ++j) {
+      const uint32_t key = 8 * o + j;
+      const float w = p[key];  // 0 behind the last key: adds nothing
+      r.l = r.l + w;
+#pragma unroll
+      for (uint32_t i = 0; i < kDim / 32; ++i) {
+        const float stored = __half2float(reinterpret_cast<const __half*>(&x.v[i][o])[j]);
+        const float value = key == fresh ? fresh_v[lane + 32 * i] : key < n ? stored : 0.0f;
+        r.o[i] = arith::fma32(w, value, r.o[i]);
+      }
     }
   }
   __syncwarp();
@@ -90,13 +123,12 @@ __device__ __forceinline__ void combine(float& M, float& L, float& O, float m, f
 
 template <uint32_t kDim>
 __global__ void __launch_bounds__(kWarps * 32) attention_decode_kernel(const __grid_constant__ DecodeAttention a) {
-  __shared__ float q[kDim], fresh_k[kDim], fresh_v[kDim], raw_q[kDim], raw_k[kDim];
+  __shared__ __align__(16) float q[kDim], fresh_k[kDim], fresh_v[kDim], raw_q[kDim], raw_k[kDim];
   __shared__ float p[kWarps][kAttnSplit];
   __shared__ float local[kWarps][kDim + 2];
   __shared__ bool last;
 
   let_successor_start();
-  wait_for_predecessor();
   const Heads& h = a.heads;
   const uint32_t head = blockIdx.y, count_index = blockIdx.z;
   const uint32_t row = a.row ? a.row[count_index] : count_index;
@@ -106,6 +138,18 @@ __global__ void __launch_bounds__(kWarps * 32) attention_decode_kernel(const __g
   if (blockIdx.x >= blocks) return;
   const uint32_t kv_head = head / (h.n_heads / h.n_kv_heads);
   const uint32_t warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+
+  // What earlier steps left in the cache depends on no kernel of this one: fetch before waiting.
+  const auto keys_in = [&](uint32_t split) { return split + 1 == splits ? position % kAttnSplit + 1 : kAttnSplit; };
+  uint32_t split = blockIdx.x * kWarps + warp;
+  SplitData<kDim> data;
+  if (a.rotate && split < splits) {
+    const uint32_t stored = keys_in(split) - (split + 1 == splits ? 1 : 0);
+    load_split(data, h, a.kv, kv_head, page_of(a.kv, slot, split * kAttnSplit), stored);
+  }
+  wait_for_predecessor();
+  if (!a.rotate && split < splits)
+    load_split(data, h, a.kv, kv_head, page_of(a.kv, slot, split * kAttnSplit), keys_in(split));
 
   const float* q_row = a.q + (uint64_t(row) * h.n_heads + head) * kDim;
   const float* k_row = a.k + (uint64_t(row) * h.n_kv_heads + kv_head) * kDim;
@@ -133,16 +177,19 @@ __global__ void __launch_bounds__(kWarps * 32) attention_decode_kernel(const __g
   __syncthreads();
 
   float* partial = a.partial + (uint64_t(count_index) * h.n_heads + head) * a.splits * (kDim + 2);
-  for (uint32_t split = blockIdx.x * kWarps + warp; split < splits; split += blocks * kWarps) {
+  while (split < splits) {
     const bool newest = split + 1 == splits;
-    const uint32_t n = newest ? position % kAttnSplit + 1 : kAttnSplit;
     const uint32_t fresh = newest && a.rotate ? position % kAttnSplit : kAttnSplit;
-    const SplitResult<kDim> r = split_attention<kDim>(a, kv_head, page_of(a.kv, slot, split * kAttnSplit), n, fresh, q,
-                                                      fresh_k, fresh_v, p[warp]);
+    const SplitResult<kDim> r = split_attention<kDim>(data, h.scale, keys_in(split), fresh, q, fresh_k, fresh_v, p[warp]);
     float* to = blocks == 1 && splits <= kWarps ? local[warp] : partial + uint64_t(split) * (kDim + 2);
 #pragma unroll
     for (uint32_t i = 0; i < kDim / 32; ++i) to[lane + 32 * i] = r.o[i];
     if (lane == 0) to[kDim] = r.m, to[kDim + 1] = r.l;
+    split += blocks * kWarps;
+    if (split < splits) {
+      const uint32_t stored = keys_in(split) - (a.rotate && split + 1 == splits ? 1 : 0);
+      load_split(data, h, a.kv, kv_head, page_of(a.kv, slot, split * kAttnSplit), stored);
+    }
   }
 
   const bool in_shared = blocks == 1 && splits <= kWarps;

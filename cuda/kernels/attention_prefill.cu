@@ -42,12 +42,12 @@ __device__ void load_split(Tiles<kDim>& s, const Heads& h, const KvLayer& kv, ui
     for (uint32_t j = 0; j < 8; ++j) s.k[d + j][key] = __half2float(values[j]);
   }
   for (uint32_t i = threadIdx.x; i < kAttnSplit * kDim / 8; i += kThreads) {
-    const uint32_t key = i / (kDim / 8), d = i % (kDim / 8) * 8;
+    const uint32_t key = i / kDim * 8, d = i % kDim;
     uint4 eight = {};
     if (key < n) eight = *reinterpret_cast<const uint4*>(v_at(h, kv, page, kv_head, key, d));
     const __half* values = reinterpret_cast<const __half*>(&eight);
 #pragma unroll
-    for (uint32_t j = 0; j < 8; ++j) s.v[key][d + j] = __half2float(values[j]);
+    for (uint32_t j = 0; j < 8; ++j) s.v[key + j][d] = key + j < n ? __half2float(values[j]) : 0.0f;
   }
 }
 

@@ -31,19 +31,19 @@ __device__ __forceinline__ WeightBlock<T> load_block(const uint8_t* group, uint3
   constexpr Layout l = layout_of(T);
   const BlockPlace at = place(l, kWhole ? kGroupRows : rows, nb, b, r);
   WeightBlock<T> out;
-  const auto load16 = [&](uint64_t offset) {
+  const auto load16 = [&](uint32_t offset) {
     if constexpr (kWhole) return *reinterpret_cast<const uint4*>(group + offset);
     uint4 v;
     memcpy(&v, group + offset, 16);  // by bytes: a partial group aligns to nothing
     return v;
   };
-  const auto load4 = [&](uint64_t offset) {
+  const auto load4 = [&](uint32_t offset) {
     if constexpr (kWhole) return *reinterpret_cast<const uint32_t*>(group + offset);
     uint32_t v;
     memcpy(&v, group + offset, 4);
     return v;
   };
-  const auto load2 = [&](uint64_t offset) { return *reinterpret_cast<const uint16_t*>(group + offset); };
+  const auto load2 = [&](uint32_t offset) { return *reinterpret_cast<const uint16_t*>(group + offset); };
 
   const uint4 low = load16(at.low);
   const uint32_t words[4] = {low.x, low.y, low.z, low.w};

@@ -44,25 +44,25 @@ ORCD_HD constexpr Layout layout_of(TensorType type) {
   }
 }
 
-// Where the parts of block b of row r lie in a group of `rows` rows.
+// Where the parts of block b of row r lie in a group of `rows` rows. A group is far below 4 GiB.
 struct BlockPlace {
-  uint64_t low;   // second half of Q8_0: rows * 16 further
-  uint64_t high, head, tail;
+  uint32_t low;   // second half of Q8_0: rows * 16 further
+  uint32_t high, head, tail;
 };
 
 ORCD_HD BlockPlace place(const Layout& l, uint32_t rows, uint32_t nb, uint32_t b, uint32_t r) {
   const uint32_t segment = b / kSegmentBlocks, j = b % kSegmentBlocks;
   const uint32_t left = nb - segment * kSegmentBlocks;
   const uint32_t in_segment = left < kSegmentBlocks ? left : kSegmentBlocks;
-  const uint64_t per_block = uint64_t(segment) * kSegmentBlocks * rows + r * in_segment + j;
-  const uint64_t per_super = uint64_t(b / 8) * rows + r;
-  const uint64_t low_end = uint64_t(nb) * rows * l.low;
-  const uint64_t high_end = low_end + uint64_t(nb) * rows * l.high;
+  const uint32_t per_block = segment * kSegmentBlocks * rows + r * in_segment + j;
+  const uint32_t per_super = b / 8 * rows + r;
+  const uint32_t low_end = nb * rows * l.low;
+  const uint32_t high_end = low_end + nb * rows * l.high;
   BlockPlace p;
-  p.low = (uint64_t(b) * rows * (l.low / 16) + r) * 16;
-  p.high = low_end + (l.high == 8 ? (uint64_t(b) * rows + r) * 8 : per_block * 4);
+  p.low = (b * rows * (l.low / 16) + r) * 16;
+  p.high = low_end + (l.high == 8 ? (b * rows + r) * 8 : per_block * 4);
   p.head = high_end + (l.super ? per_super : per_block) * l.head;
-  p.tail = high_end + uint64_t(nb / 8) * rows * l.head + per_super * l.tail;
+  p.tail = high_end + nb / 8 * rows * l.head + per_super * l.tail;
   return p;
 }
 

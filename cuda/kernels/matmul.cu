@@ -60,11 +60,10 @@ struct InFlight {
 template <TensorType T>
 __device__ __forceinline__ InFlight<T> load_segment(const Tensor& weights, const Activations& act, uint32_t rows,
                                                     uint32_t row0, uint32_t weight0, uint32_t seg) {
-  const uint32_t nb = act.cols / 32, i = threadIdx.x / 4, j = threadIdx.x % 4;
-  const uint32_t b = seg * kSegmentBlocks + j;
+  const uint32_t nb = act.cols / 32;
+  const uint32_t i = threadIdx.x / 4, j = threadIdx.x % 4, b = seg * kSegmentBlocks + j;
   InFlight<T> f = {};
-  if (b >= nb) return f;
-  // Thread (i, j) → weight row: lanes of eight share a block, as the layout wants it.
+  // For the weights, lanes of eight share a block, as the layout wants it.
   const uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   const uint32_t wj = lane / 8, wb = seg * kSegmentBlocks + wj, n = weight0 + warp * 8 + lane % 8;
   if (n < weights.rows && wb < nb) {
@@ -73,7 +72,7 @@ __device__ __forceinline__ InFlight<T> load_segment(const Tensor& weights, const
     f.w = in_group == kGroupRows ? load_block<T, true>(group, kGroupRows, nb, wb, n % kGroupRows)
                                  : load_block<T, false>(group, in_group, nb, wb, n % kGroupRows);
   }
-  if (row0 + i < rows) {
+  if (row0 + i < rows && b < nb) {
     const uint64_t row = row0 + i;
     const uint4* q = reinterpret_cast<const uint4*>(act.q + row * act.cols + b * 32);
     f.a[0] = q[0];

@@ -1,0 +1,90 @@
+//! A plain loop over an engine: some jobs at once, prompts in chunks, a new job as soon as one ends.
+
+use cuda_worker::engine::Engine;
+use cuda_worker::scheduler::step_engine::{Chunk, StepEngine as _};
+use orcd_shared::sampling::SamplingParams;
+
+/// One sequence to generate.
+#[derive(Debug, Clone)]
+pub struct Job {
+    pub prompt: Vec<u32>,
+    pub sampling: SamplingParams,
+    pub tokens: u32,
+}
+
+/// How jobs share the engine.
+#[derive(Debug, Clone, Copy)]
+pub struct Plan {
+    pub at_once: usize,
+    pub chunk: usize,
+}
+
+/// A drawn token and a hash of all the logits it was drawn from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Drawn {
+    pub id: u32,
+    pub logits: u64,
+}
+
+struct Running {
+    job: usize,
+    slot: u32,
+    tokens: Vec<u32>,
+    done: usize,
+}
+
+/// Tokens of each job, in the order of `jobs`.
+pub fn generate(engine: &mut Engine, jobs: &[Job], plan: Plan) -> Vec<Vec<Drawn>> {
+    let mut results = vec![Vec::new(); jobs.len()];
+    let mut waiting = (0..jobs.len()).collect::<std::collections::VecDeque<_>>();
+    let mut running: Vec<Running> = Vec::new();
+    let mut drawn = Vec::new();
+    loop {
+        while running.len() < plan.at_once {
+            let Some(job) = waiting.pop_front() else { break };
+            let slot = (0..).find(|s| running.iter().all(|r| r.slot != *s)).unwrap();
+            let positions = jobs[job].prompt.len() as u32 + jobs[job].tokens;
+            engine.open(slot, positions).unwrap();
+            running.push(Running { job, slot, tokens: jobs[job].prompt.clone(), done: 0 });
+        }
+        if running.is_empty() {
+            return results;
+        }
+        let mut room = 512 - running.len();
+        let ends: Vec<usize> = running
+            .iter()
+            .map(|r| {
+                let n = plan.chunk.min(r.tokens.len() - r.done).min(room + 1);
+                room -= n - 1;
+                r.done + n
+            })
+            .collect();
+        let chunks: Vec<Chunk<'_>> = running
+            .iter()
+            .zip(&ends)
+            .map(|(r, &end)| Chunk {
+                slot: r.slot,
+                start: r.done as u32,
+                tokens: &r.tokens[r.done..end],
+                sample: (end == r.tokens.len()).then_some(jobs[r.job].sampling),
+            })
+            .collect();
+        engine.step(&chunks, &mut drawn).unwrap();
+        drop(chunks);
+        for (i, (r, end)) in running.iter_mut().zip(ends).enumerate() {
+            r.done = end;
+            if end < r.tokens.len() {
+                continue;
+            }
+            let logits = engine.logits(i).unwrap();
+            let bytes: Vec<u8> = logits.iter().flat_map(|l| l.to_bits().to_le_bytes()).collect();
+            results[r.job].push(Drawn { id: drawn[i], logits: xxhash_rust::xxh3::xxh3_64(&bytes) });
+            r.tokens.push(drawn[i]);
+        }
+        let finished = |r: &Running| results[r.job].len() as u32 == jobs[r.job].tokens;
+        for r in running.iter().filter(|r| finished(r)) {
+            engine.close(r.slot).unwrap();
+        }
+        running.retain(|r| !finished(r));
+    }
+}

@@ -1,0 +1,146 @@
+//! The CUDA engine against the CPU engine: the same ids and the same logits, bit for bit, whatever
+//! the batch and however prompts are cut. Without a GPU every test says SKIPPED, or fails if
+//! `ORCD_REQUIRE_GPU=1`.
+
+mod generate;
+
+use std::path::{Path, PathBuf};
+
+use cuda_worker::engine::{Backend, Engine, EngineOptions};
+use cuda_worker::{loader, weights_plan};
+use generate::{Job, Plan, generate};
+use orcd_shared::gguf::GgufFile;
+use orcd_shared::sampling::SamplingParams;
+
+/// Sequences that the GPU holds at once.
+const SLOTS: u32 = 16;
+
+/// The GPU, or `None` after saying why there is none.
+fn gpu(test: &str) -> Option<Backend> {
+    match Backend::cuda(0) {
+        Ok(backend) => Some(backend),
+        Err(e) => {
+            let required = std::env::var("ORCD_REQUIRE_GPU").is_ok_and(|v| v == "1");
+            assert!(!required, "ORCD_REQUIRE_GPU=1, but: {e}");
+            println!("SKIPPED {test}: {e}");
+            None
+        }
+    }
+}
+
+fn engine(backend: &Backend, path: &Path, context: u32, slots: u32) -> Engine {
+    let file = GgufFile::open(path).unwrap();
+    let plan = weights_plan::plan(file.header()).unwrap();
+    let weights = loader::load(backend, &file, &plan, |_| ()).unwrap();
+    let options = EngineOptions {
+        slots,
+        context: context.min(plan.context_length),
+        max_batch_tokens: 512,
+        threads: 0,
+        kv_limit_tokens: 0,
+        float_activations: false,
+        keep_logits: true,
+    };
+    backend.engine(&plan, weights, &options).unwrap()
+}
+
+fn vocab(path: &Path) -> u32 {
+    weights_plan::plan(GgufFile::open(path).unwrap().header()).unwrap().shape.vocab
+}
+
+/// Jobs of many prompt lengths, greedy and drawn, with every filter somewhere.
+fn jobs(vocab: u32, count: u32, longest: u32, tokens: u32) -> Vec<Job> {
+    (0..count)
+        .map(|i| {
+            let length = 1 + (i * i * 31 + i * 7) % longest;
+            let prompt = (0..length).map(|k| (k * 7919 + i * 40_503 + 17) % vocab).collect();
+            let drawn = SamplingParams {
+                temperature: 0.8,
+                top_p: if i % 4 == 3 { 0.9 } else { 1.0 },
+                top_k: if i % 8 == 5 { 40 } else { 0 },
+                min_p: if i % 8 == 7 { 0.05 } else { 0.0 },
+                repetition_penalty: if i % 3 == 2 { 1.2 } else { 1.0 },
+                seed: u64::from(i).wrapping_mul(0x9e37_79b9_7f4a_7c15),
+            };
+            let sampling = if i % 2 == 0 { SamplingParams::GREEDY } else { drawn };
+            Job { prompt, sampling, tokens }
+        })
+        .collect()
+}
+
+/// Compares both backends on one model: the CPU runs each job alone, the GPU in several mixes.
+fn assert_same_bits(gpu: &Backend, path: &Path, jobs: &[Job], context: u32) {
+    let cpu = Backend::cpu().unwrap();
+    let expected = generate(&mut engine(&cpu, path, context, 1), jobs, Plan { at_once: 1, chunk: 64 });
+    let distinct: std::collections::HashSet<_> = expected.iter().flatten().map(|d| d.id).collect();
+    assert!(distinct.len() > 10, "the model says next to nothing: nothing would be compared");
+    let mut on_gpu = engine(gpu, path, context, SLOTS);
+    assert!(on_gpu.resident(), "a buffer is not device memory");
+    for plan in [
+        Plan { at_once: 1, chunk: 512 },
+        Plan { at_once: 3, chunk: 7 },
+        Plan { at_once: 8, chunk: 64 },
+        Plan { at_once: 16, chunk: 30 },
+    ] {
+        let got = generate(&mut on_gpu, jobs, plan);
+        for (i, (e, g)) in expected.iter().zip(&got).enumerate() {
+            assert_eq!(e, g, "{}: job {i} differs in {plan:?}", path.display());
+        }
+    }
+}
+
+fn models() -> PathBuf {
+    std::env::var_os("ORCD_TEST_MODEL_DIR").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../models"),
+        PathBuf::from,
+    )
+}
+
+#[test]
+fn haiku_nano_gives_the_bits_of_the_cpu() {
+    let Some(gpu) = gpu("haiku_nano_gives_the_bits_of_the_cpu") else { return };
+    let path = models().join("haiku-nano-q4_k_m.gguf");
+    assert_same_bits(&gpu, &path, &jobs(vocab(&path), 24, 300, 48), 1024);
+}
+
+#[test]
+fn every_weight_type_gives_the_bits_of_the_cpu() {
+    let Some(gpu) = gpu("every_weight_type_gives_the_bits_of_the_cpu") else { return };
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["tiny-qwen2", "tiny-llama", "tiny-tied", "tiny-reference"] {
+        let path = folder.path().join(name);
+        let shape = synth_model::Shape::named(name).unwrap();
+        let options = synth_model::Options::default();
+        synth_model::write(&shape, &options, &path).unwrap();
+        assert_same_bits(&gpu, &path, &jobs(vocab(&path), 20, 150, 12), 256);
+    }
+}
+
+#[test]
+fn reference_shape_gives_the_bits_of_the_cpu() {
+    let test = "reference_shape_gives_the_bits_of_the_cpu";
+    let Some(gpu) = gpu(test) else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("reference.gguf");
+    let shape = synth_model::Shape::named("qwen2.5-0.5b-instruct-q4_k_m").unwrap();
+    synth_model::write(&shape, &synth_model::Options::default(), &path).unwrap();
+    assert_same_bits(&gpu, &path, &jobs(vocab(&path), 20, 200, 64), 512);
+}
+
+#[test]
+fn a_weights_image_survives_its_maker_and_reads_back_as_stored() {
+    let test = "a_weights_image_survives_its_maker_and_reads_back_as_stored";
+    let Some(gpu) = gpu(test) else { return };
+    let path = models().join("haiku-nano-q4_k_m.gguf");
+    let file = GgufFile::open(&path).unwrap();
+    let plan = weights_plan::plan(file.header()).unwrap();
+    let first = loader::load(&gpu, &file, &plan, |_| ()).unwrap();
+    let shared = first.share().unwrap();
+    drop(first);
+    let second = gpu.attach(shared, plan.image_bytes).unwrap();
+    for tensor in &plan.tensors {
+        let mut raw = vec![0; usize::try_from(tensor.info.nbytes).unwrap()];
+        second.read(tensor, 0, &mut raw).unwrap();
+        assert!(raw == file.tensor_data(&tensor.info), "{} is not what the file holds", tensor.info.name);
+    }
+}
