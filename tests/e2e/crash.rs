@@ -135,7 +135,7 @@ fn two_kills_in_one_stream_change_no_byte() {
 #[test]
 fn killed_while_the_prompt_is_processed_it_starts_over() {
     let service = WorkerHarness::start(Model::Slow);
-    let job = Job::lasting("a", 20).set("prompt", "the sea and ".repeat(300));
+    let job = Job::lasting("a", 20).set("prompt", "the sea and ".repeat(120));
     let undisturbed = service.run(&job);
     let mut stream = service.execute(&job);
     while !stream.has_started() {

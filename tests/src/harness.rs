@@ -208,18 +208,17 @@ impl WorkerHarness {
         Process::find(self.supervisor.id()).expect("a supervisor that was not waited for")
     }
 
-    /// The worker that `/health` names, which must be a child of the supervisor.
+    /// The worker that `/health` names, once it is a live child of the supervisor.
     #[track_caller]
     pub fn worker(&self) -> Process {
-        let pid = self.health()["worker"]["pid"]
-            .as_u64()
-            .expect("a worker's pid");
-        let worker = Process::find(u32::try_from(pid).unwrap()).expect("the worker's process");
-        assert!(
-            self.supervisor().children().contains(&worker),
-            "{worker:?} is no child"
-        );
-        worker
+        let mut found = None;
+        wait_until(Duration::from_secs(20), || {
+            let pid = self.health()["worker"]["pid"].as_u64();
+            let process = pid.and_then(|pid| Process::find(u32::try_from(pid).unwrap()));
+            found = process.filter(|worker| self.supervisor().children().contains(worker));
+            found.is_some()
+        });
+        found.expect("a live worker")
     }
 
     /// Kills the worker without warning.
