@@ -127,7 +127,9 @@ impl Backend {
     /// # Errors
     /// It lacks an instruction that the arithmetic needs.
     pub fn cpu() -> Result<Self, EngineError> {
-        Ok(Self { inner: bridge::cpu_backend().map_err(error_of)? })
+        Ok(Self {
+            inner: bridge::cpu_backend().map_err(error_of)?,
+        })
     }
 
     /// A GPU by its ordinal.
@@ -135,7 +137,9 @@ impl Backend {
     /// # Errors
     /// There is none, no driver, or this build has no CUDA.
     pub fn cuda(ordinal: u32) -> Result<Self, EngineError> {
-        Ok(Self { inner: bridge::cuda_backend(ordinal).map_err(error_of)? })
+        Ok(Self {
+            inner: bridge::cuda_backend(ordinal).map_err(error_of)?,
+        })
     }
 
     /// "cpu" or "cuda".
@@ -186,7 +190,9 @@ impl Backend {
     /// # Errors
     /// There is not enough memory.
     pub fn allocate(&self, image_bytes: u64) -> Result<Weights, EngineError> {
-        Ok(Weights { inner: self.inner.allocate(image_bytes).map_err(error_of)? })
+        Ok(Weights {
+            inner: self.inner.allocate(image_bytes).map_err(error_of)?,
+        })
     }
 
     /// The sealed image behind `fd`.
@@ -195,7 +201,9 @@ impl Backend {
     /// It isn't one, or not of this size.
     pub fn attach(&self, fd: OwnedFd, image_bytes: u64) -> Result<Weights, EngineError> {
         let attached = self.inner.attach(fd.into_raw_fd(), image_bytes);
-        Ok(Weights { inner: attached.map_err(error_of)? })
+        Ok(Weights {
+            inner: attached.map_err(error_of)?,
+        })
     }
 
     /// An engine on a sealed image.
@@ -213,7 +221,11 @@ impl Backend {
             .inner
             .engine(&shape, &tensors, weights.inner, &raw_options(options))
             .map_err(error_of)?;
-        Ok(Engine { inner, chunks: Vec::new(), tokens: Vec::new() })
+        Ok(Engine {
+            inner,
+            chunks: Vec::new(),
+            tokens: Vec::new(),
+        })
     }
 }
 
@@ -228,7 +240,10 @@ impl Weights {
         first_row: u64,
         raw: &[u8],
     ) -> Result<(), EngineError> {
-        self.inner.pin_mut().write(&raw_tensor(tensor), first_row, raw).map_err(error_of)
+        self.inner
+            .pin_mut()
+            .write(&raw_tensor(tensor), first_row, raw)
+            .map_err(error_of)
     }
 
     /// Reads rows back as the file has them.
@@ -241,7 +256,9 @@ impl Weights {
         first_row: u64,
         raw: &mut [u8],
     ) -> Result<(), EngineError> {
-        self.inner.read(&raw_tensor(tensor), first_row, raw).map_err(error_of)
+        self.inner
+            .read(&raw_tensor(tensor), first_row, raw)
+            .map_err(error_of)
     }
 
     /// Ends writing: from now on the image is read-only to every process.
@@ -299,7 +316,9 @@ impl Engine {
 }
 
 fn step_chunk(chunk: &Chunk<'_>) -> Result<bridge::StepChunk, EngineError> {
-    let sample = chunk.sample.unwrap_or(orcd_shared::sampling::SamplingParams::GREEDY);
+    let sample = chunk
+        .sample
+        .unwrap_or(orcd_shared::sampling::SamplingParams::GREEDY);
     let n_tokens = u32::try_from(chunk.tokens.len())
         .map_err(|_| EngineError::Invalid(format!("{} tokens in a chunk", chunk.tokens.len())))?;
     Ok(bridge::StepChunk {
@@ -318,7 +337,10 @@ fn step_chunk(chunk: &Chunk<'_>) -> Result<bridge::StepChunk, EngineError> {
 
 impl StepEngine for Engine {
     fn open(&mut self, slot: u32, max_tokens: u32) -> Result<(), EngineError> {
-        self.inner.pin_mut().open(slot, max_tokens).map_err(error_of)
+        self.inner
+            .pin_mut()
+            .open(slot, max_tokens)
+            .map_err(error_of)
     }
 
     fn close(&mut self, slot: u32) -> Result<(), EngineError> {
@@ -334,24 +356,33 @@ impl StepEngine for Engine {
         }
         drawn.clear();
         drawn.resize(chunks.len(), 0);
-        self.inner.pin_mut().step(&self.chunks, &self.tokens, drawn).map_err(error_of)
+        self.inner
+            .pin_mut()
+            .step(&self.chunks, &self.tokens, drawn)
+            .map_err(error_of)
     }
 }
 
 impl std::fmt::Debug for Engine {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Engine").field("memory_bytes", &self.memory_bytes()).finish_non_exhaustive()
+        f.debug_struct("Engine")
+            .field("memory_bytes", &self.memory_bytes())
+            .finish_non_exhaustive()
     }
 }
 
 impl std::fmt::Debug for Weights {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Weights").field("bytes", &self.bytes()).finish_non_exhaustive()
+        f.debug_struct("Weights")
+            .field("bytes", &self.bytes())
+            .finish_non_exhaustive()
     }
 }
 
 impl std::fmt::Debug for Backend {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Backend").field("name", &self.name()).finish_non_exhaustive()
+        f.debug_struct("Backend")
+            .field("name", &self.name())
+            .finish_non_exhaustive()
     }
 }

@@ -85,10 +85,18 @@ pub fn attach_or_load(
         && let Ok(weights) = backend.attach(fd, plan.image_bytes)
     {
         [0, 25, 50, 75, 100].into_iter().for_each(progress);
-        return Ok(Loaded { weights, source: LoadSource::Handle, manifest });
+        return Ok(Loaded {
+            weights,
+            source: LoadSource::Handle,
+            manifest,
+        });
     }
     let weights = load(backend, file, plan, &mut progress)?;
-    Ok(Loaded { weights, source: LoadSource::File, manifest })
+    Ok(Loaded {
+        weights,
+        source: LoadSource::File,
+        manifest,
+    })
 }
 
 /// Reads every tensor into a new image and seals it.
@@ -146,7 +154,11 @@ struct Meter {
 
 impl Meter {
     fn new(total: u64) -> Self {
-        Self { total: total.max(1), done: 0, told: 0 }
+        Self {
+            total: total.max(1),
+            done: 0,
+            told: 0,
+        }
     }
 
     /// The percentages passed by these bytes.

@@ -26,7 +26,9 @@ impl Form {
     #[must_use]
     pub fn exact() -> Vec<Self> {
         let all = [Self::Reference, Self::Portable, Self::Avx2, Self::Avx512];
-        all.into_iter().filter(|form| ffi::has_form(*form as u32)).collect()
+        all.into_iter()
+            .filter(|form| ffi::has_form(*form as u32))
+            .collect()
     }
 }
 
@@ -46,8 +48,16 @@ pub struct Matrix {
 impl Matrix {
     fn assert_whole(&self) {
         let row = u64::from(self.cols) / self.ty.block_len() * self.ty.block_bytes();
-        assert_eq!(u64::from(self.cols) % self.ty.block_len(), 0, "whole blocks");
-        assert_eq!(self.raw.len() as u64, u64::from(self.rows) * row, "whole rows");
+        assert_eq!(
+            u64::from(self.cols) % self.ty.block_len(),
+            0,
+            "whole blocks"
+        );
+        assert_eq!(
+            self.raw.len() as u64,
+            u64::from(self.rows) * row,
+            "whole rows"
+        );
     }
 }
 
@@ -58,8 +68,17 @@ impl Matrix {
 pub fn product(form: Form, w: &Matrix, x: &[f32], add: bool, threads: u32, y: &mut [f32]) {
     w.assert_whole();
     assert_eq!(x.len() % w.cols as usize, 0, "whole rows of x");
-    assert_eq!(y.len(), x.len() / w.cols as usize * w.rows as usize, "a y for each row");
-    let Matrix { ty, rows, cols, raw } = w;
+    assert_eq!(
+        y.len(),
+        x.len() / w.cols as usize * w.rows as usize,
+        "a y for each row"
+    );
+    let Matrix {
+        ty,
+        rows,
+        cols,
+        raw,
+    } = w;
     ffi::product(form as u32, ty.id(), *rows, *cols, raw, x, add, threads, y);
 }
 
@@ -161,13 +180,31 @@ pub struct Heads {
 #[must_use]
 pub fn attend(heads: &Heads, q: &mut [f32], k: &mut [f32], v: &mut [f32]) -> Vec<f32> {
     let n = q.len() / (heads.q * heads.dim) as usize;
-    assert_eq!(q.len(), n * (heads.q * heads.dim) as usize, "whole rows of q");
-    assert_eq!(k.len(), n * (heads.kv * heads.dim) as usize, "as many rows of k");
+    assert_eq!(
+        q.len(),
+        n * (heads.q * heads.dim) as usize,
+        "whole rows of q"
+    );
+    assert_eq!(
+        k.len(),
+        n * (heads.kv * heads.dim) as usize,
+        "as many rows of k"
+    );
     assert_eq!(v.len(), k.len(), "as many rows of v");
     let factors = heads.factors.len();
-    assert!(factors == 0 || factors == heads.dim as usize / 2, "a factor for each pair");
+    assert!(
+        factors == 0 || factors == heads.dim as usize / 2,
+        "a factor for each pair"
+    );
     let mut out = vec![f32::NAN; q.len()];
-    let Heads { q: n_q, kv, dim, interleaved, base, ref factors } = *heads;
+    let Heads {
+        q: n_q,
+        kv,
+        dim,
+        interleaved,
+        base,
+        ref factors,
+    } = *heads;
     ffi::attend(n_q, kv, dim, interleaved, base, factors, q, k, v, &mut out);
     out
 }
@@ -178,8 +215,28 @@ pub fn attend(heads: &Heads, q: &mut [f32], k: &mut [f32], v: &mut [f32]) -> Vec
 /// If a seen token has no logit.
 #[must_use]
 pub fn draw(logits: &[f32], seen: &[u32], position: u32, s: &SamplingParams) -> u32 {
-    assert!(seen.iter().all(|token| (*token as usize) < logits.len()), "tokens of the vocabulary");
-    let SamplingParams { temperature, top_p, top_k, min_p, repetition_penalty, seed } = *s;
+    assert!(
+        seen.iter().all(|token| (*token as usize) < logits.len()),
+        "tokens of the vocabulary"
+    );
+    let SamplingParams {
+        temperature,
+        top_p,
+        top_k,
+        min_p,
+        repetition_penalty,
+        seed,
+    } = *s;
     let penalty = repetition_penalty;
-    ffi::draw(logits, seen, position, temperature, top_p, top_k, min_p, penalty, seed)
+    ffi::draw(
+        logits,
+        seen,
+        position,
+        temperature,
+        top_p,
+        top_k,
+        min_p,
+        penalty,
+        seed,
+    )
 }

@@ -17,7 +17,10 @@ const SHAPES: [&str; 3] = ["tiny-qwen2", "tiny-llama", "tiny-tied"];
 /// Largest difference over the largest logit.
 fn relative_error(found: &[f32], exact: &[f64]) -> f64 {
     let top = exact.iter().fold(0f64, |m, v| m.max(v.abs()));
-    let worst = found.iter().zip(exact).fold(0f64, |m, (f, e)| m.max((f64::from(*f) - e).abs()));
+    let worst = found
+        .iter()
+        .zip(exact)
+        .fold(0f64, |m, (f, e)| m.max((f64::from(*f) - e).abs()));
     worst / top
 }
 
@@ -29,7 +32,11 @@ fn divergence(exact: &[f64], found: &[f32]) -> f64 {
         top + x.iter().map(|v| (v - top).exp()).sum::<f64>().ln()
     };
     let (a, b) = (log_sum(exact), log_sum(&found));
-    exact.iter().zip(&found).map(|(e, f)| (e - a).exp() * ((e - a) - (f - b))).sum()
+    exact
+        .iter()
+        .zip(&found)
+        .map(|(e, f)| (e - a).exp() * ((e - a) - (f - b)))
+        .sum()
 }
 
 #[test]
@@ -38,15 +45,25 @@ fn logits_are_those_of_the_model_in_binary64() {
         let model = Model::named(name);
         let tokens = prompt(20, 1);
         let exact = Naive::new(&model.file, &model.plan).logits(&tokens);
-        let floats = EngineOptions { float_activations: true, ..options() };
+        let floats = EngineOptions {
+            float_activations: true,
+            ..options()
+        };
         let rows = one_by_one(&mut model.engine(&floats), 0, &tokens);
         let mut worst = 0f64;
         for (row, exact) in rows.iter().zip(&exact) {
             worst = worst.max(relative_error(row, exact));
         }
         let rows = one_by_one(&mut model.engine(&options()), 0, &tokens);
-        let kl = rows.iter().zip(&exact).map(|(row, exact)| divergence(exact, row)).sum::<f64>() / 20.0;
-        println!("{name}: float activations off by {worst:.2e} of the largest logit, int8 KL {kl:.2e}");
+        let kl = rows
+            .iter()
+            .zip(&exact)
+            .map(|(row, exact)| divergence(exact, row))
+            .sum::<f64>()
+            / 20.0;
+        println!(
+            "{name}: float activations off by {worst:.2e} of the largest logit, int8 KL {kl:.2e}"
+        );
         assert!(worst < 1e-3, "{name}: {worst}");
         assert!(kl < 5e-3, "{name}: {kl}");
     }
@@ -60,7 +77,12 @@ fn every_weight_type_gives_the_models_logits() {
             let tokens = prompt(5, 2);
             let exact = Naive::new(&model.file, &model.plan).logits(&tokens);
             let rows = one_by_one(&mut model.engine(&options()), 1, &tokens);
-            let kl = rows.iter().zip(&exact).map(|(r, e)| divergence(e, r)).sum::<f64>() / 5.0;
+            let kl = rows
+                .iter()
+                .zip(&exact)
+                .map(|(r, e)| divergence(e, r))
+                .sum::<f64>()
+                / 5.0;
             println!("{name} {ty}: KL {kl:.2e}");
             assert!(kl < 5e-3, "{name} {ty}: {kl}");
         }
@@ -73,7 +95,10 @@ fn threads_change_no_bit() {
         let model = Model::named(name);
         let tokens = prompt(150, 3);
         let with = |threads| {
-            let mut engine = model.engine(&EngineOptions { threads, ..options() });
+            let mut engine = model.engine(&EngineOptions {
+                threads,
+                ..options()
+            });
             let whole = in_chunks(&mut engine, 0, &tokens, 150);
             [whole, one_by_one(&mut engine, 1, &tokens[..9]).concat()].concat()
         };
@@ -106,7 +131,11 @@ fn every_type_gives_the_same_bits_however_it_is_cut() {
         let tokens = prompt(70, 5);
         let whole = in_chunks(&mut engine, 0, &tokens, 70);
         for size in [1, 3, 66] {
-            assert_same(&in_chunks(&mut engine, 1, &tokens, size), &whole, format!("{ty}, {size}"));
+            assert_same(
+                &in_chunks(&mut engine, 1, &tokens, size),
+                &whole,
+                format!("{ty}, {size}"),
+            );
         }
     }
 }
@@ -115,9 +144,15 @@ fn every_type_gives_the_same_bits_however_it_is_cut() {
 fn neighbours_in_the_batch_change_no_bit() {
     let model = Model::named("tiny-qwen2");
     let mut engine = model.engine(&options());
-    let prompts: Vec<Vec<u32>> = [90, 1, 33, 64].iter().zip(0..).map(|(n, i)| prompt(*n, i)).collect();
-    let alone: Vec<Vec<f32>> =
-        prompts.iter().map(|p| in_chunks(&mut engine, 3, p, p.len())).collect();
+    let prompts: Vec<Vec<u32>> = [90, 1, 33, 64]
+        .iter()
+        .zip(0..)
+        .map(|(n, i)| prompt(*n, i))
+        .collect();
+    let alone: Vec<Vec<f32>> = prompts
+        .iter()
+        .map(|p| in_chunks(&mut engine, 3, p, p.len()))
+        .collect();
     // All together, in another order of slots, then each cut where the others are not.
     let order = [2usize, 0, 3, 1];
     for &i in &order {
@@ -131,13 +166,23 @@ fn neighbours_in_the_batch_change_no_bit() {
         sample: GREEDY,
     };
     let mut drawn = Vec::new();
-    let begin: Vec<_> =
-        order.iter().filter(|i| first[**i] > 0).map(|i| chunk(*i, 0, first[*i])).collect();
+    let begin: Vec<_> = order
+        .iter()
+        .filter(|i| first[**i] > 0)
+        .map(|i| chunk(*i, 0, first[*i]))
+        .collect();
     engine.step(&begin, &mut drawn).unwrap();
-    let rest: Vec<_> = order.iter().map(|i| chunk(*i, first[*i], prompts[*i].len())).collect();
+    let rest: Vec<_> = order
+        .iter()
+        .map(|i| chunk(*i, first[*i], prompts[*i].len()))
+        .collect();
     engine.step(&rest, &mut drawn).unwrap();
     for (place, &i) in order.iter().enumerate() {
-        assert_same(engine.logits(place).unwrap(), &alone[i], format!("sequence {i}"));
+        assert_same(
+            engine.logits(place).unwrap(),
+            &alone[i],
+            format!("sequence {i}"),
+        );
     }
 }
 
@@ -148,13 +193,25 @@ fn a_slot_used_again_remembers_nothing() {
     let (long, short) = (prompt(200, 6), prompt(40, 7));
     let fresh = in_chunks(&mut engine, 0, &short, 40);
     in_chunks(&mut engine, 1, &long, 64);
-    assert_same(&in_chunks(&mut engine, 1, &short, 40), &fresh, "after a longer sequence");
+    assert_same(
+        &in_chunks(&mut engine, 1, &short, 40),
+        &fresh,
+        "after a longer sequence",
+    );
     // Nor does the repetition penalty see the tokens of the sequence before.
-    let penalty = SamplingParams { repetition_penalty: 2.0, ..SamplingParams::GREEDY };
+    let penalty = SamplingParams {
+        repetition_penalty: 2.0,
+        ..SamplingParams::GREEDY
+    };
     let draw = |engine: &mut cuda_worker::engine::Engine, slot| {
         engine.open(slot, 41).unwrap();
         let mut drawn = Vec::new();
-        let chunk = Chunk { slot, start: 0, tokens: &short, sample: Some(penalty) };
+        let chunk = Chunk {
+            slot,
+            start: 0,
+            tokens: &short,
+            sample: Some(penalty),
+        };
         engine.step(&[chunk], &mut drawn).unwrap();
         engine.close(slot).unwrap();
         drawn[0]
@@ -167,18 +224,46 @@ fn a_slot_used_again_remembers_nothing() {
 fn drawn_tokens_follow_from_the_logits_and_the_seed_alone() {
     let model = Model::named("tiny-llama");
     let tokens = prompt(50, 8);
-    let sampling = SamplingParams { temperature: 0.9, top_k: 40, seed: 42, ..SamplingParams::GREEDY };
+    let sampling = SamplingParams {
+        temperature: 0.9,
+        top_k: 40,
+        seed: 42,
+        ..SamplingParams::GREEDY
+    };
     let generate = |threads, slot, seed| {
-        let mut engine = model.engine(&EngineOptions { threads, ..options() });
+        let mut engine = model.engine(&EngineOptions {
+            threads,
+            ..options()
+        });
         engine.open(slot, 100).unwrap();
         let sample = Some(SamplingParams { seed, ..sampling });
         let mut drawn = Vec::new();
         let mut out: Vec<u32> = Vec::new();
-        engine.step(&[Chunk { slot, start: 0, tokens: &tokens, sample }], &mut drawn).unwrap();
+        engine
+            .step(
+                &[Chunk {
+                    slot,
+                    start: 0,
+                    tokens: &tokens,
+                    sample,
+                }],
+                &mut drawn,
+            )
+            .unwrap();
         for p in 50..80 {
             out.push(drawn[0]);
             let last = [drawn[0]];
-            engine.step(&[Chunk { slot, start: p, tokens: &last, sample }], &mut drawn).unwrap();
+            engine
+                .step(
+                    &[Chunk {
+                        slot,
+                        start: p,
+                        tokens: &last,
+                        sample,
+                    }],
+                    &mut drawn,
+                )
+                .unwrap();
         }
         out
     };
@@ -203,12 +288,32 @@ fn going_on_behind_emitted_tokens_gives_the_same_tokens() {
         engine.open(0, 100).unwrap();
         let mut drawn = Vec::new();
         let mut all = prompt.to_vec();
-        engine.step(&[Chunk { slot: 0, start: 0, tokens: prompt, sample }], &mut drawn).unwrap();
+        engine
+            .step(
+                &[Chunk {
+                    slot: 0,
+                    start: 0,
+                    tokens: prompt,
+                    sample,
+                }],
+                &mut drawn,
+            )
+            .unwrap();
         while all.len() < prompt.len() + n {
             all.push(drawn[0]);
             let last = [drawn[0]];
             let start = all.len() as u32 - 1;
-            engine.step(&[Chunk { slot: 0, start, tokens: &last, sample }], &mut drawn).unwrap();
+            engine
+                .step(
+                    &[Chunk {
+                        slot: 0,
+                        start,
+                        tokens: &last,
+                        sample,
+                    }],
+                    &mut drawn,
+                )
+                .unwrap();
         }
         engine.close(0).unwrap();
         all
@@ -223,13 +328,19 @@ fn going_on_behind_emitted_tokens_gives_the_same_tokens() {
 #[test]
 fn too_little_kv_fails_the_newcomer_and_nobody_else() {
     let model = Model::named("tiny-qwen2");
-    let mut engine = model.engine(&EngineOptions { kv_limit_tokens: 300, ..options() });
+    let mut engine = model.engine(&EngineOptions {
+        kv_limit_tokens: 300,
+        ..options()
+    });
     let mut roomy = model.engine(&options());
     let tokens = prompt(60, 10);
     engine.open(0, 200).unwrap();
     step(&mut engine, 0, 0, &tokens[..30]);
     let refused = engine.open(1, 101);
-    assert!(matches!(&refused, Err(EngineError::OutOfMemory(m)) if m.contains("100 of 300")), "{refused:?}");
+    assert!(
+        matches!(&refused, Err(EngineError::OutOfMemory(m)) if m.contains("100 of 300")),
+        "{refused:?}"
+    );
     engine.open(1, 100).unwrap();
     assert_same(
         &step(&mut engine, 0, 30, &tokens[30..]),
@@ -250,47 +361,105 @@ fn broken_calls_are_refused_and_change_nothing() {
     let mut drawn = Vec::new();
     let mut refuse = |chunks: &[Chunk<'_>], what: &str| {
         let found = engine.step(chunks, &mut drawn);
-        assert!(matches!(&found, Err(EngineError::Invalid(m)) if m.contains(what)), "{what}: {found:?}");
+        assert!(
+            matches!(&found, Err(EngineError::Invalid(m)) if m.contains(what)),
+            "{what}: {found:?}"
+        );
     };
-    let good = Chunk { slot: 0, start: 10, tokens: &tokens[10..], sample: GREEDY };
+    let good = Chunk {
+        slot: 0,
+        start: 10,
+        tokens: &tokens[10..],
+        sample: GREEDY,
+    };
     let with = |f: fn(&mut SamplingParams)| {
         let mut s = SamplingParams::GREEDY;
         f(&mut s);
-        Chunk { sample: Some(s), ..good }
+        Chunk {
+            sample: Some(s),
+            ..good
+        }
     };
     let unknown = [model.plan.shape.vocab];
     let many = prompt(300, 1);
     refuse(&[], "needs a chunk");
-    refuse(&[Chunk { tokens: &[], ..good }], "without tokens");
+    refuse(
+        &[Chunk {
+            tokens: &[],
+            ..good
+        }],
+        "without tokens",
+    );
     refuse(&[Chunk { start: 9, ..good }], "holds 10 tokens");
     refuse(&[Chunk { start: 11, ..good }], "holds 10 tokens");
     refuse(&[Chunk { slot: 1, ..good }], "is not open");
     refuse(&[Chunk { slot: 4, ..good }], "does not exist");
-    refuse(&[Chunk { tokens: &many[..11], ..good }], "20 are reserved");
-    refuse(&[Chunk { tokens: &unknown, ..good }], "vocabulary");
-    refuse(&[Chunk { tokens: &tokens[..3], ..good }, Chunk { tokens: &tokens[..3], ..good }], "twice");
+    refuse(
+        &[Chunk {
+            tokens: &many[..11],
+            ..good
+        }],
+        "20 are reserved",
+    );
+    refuse(
+        &[Chunk {
+            tokens: &unknown,
+            ..good
+        }],
+        "vocabulary",
+    );
+    refuse(
+        &[
+            Chunk {
+                tokens: &tokens[..3],
+                ..good
+            },
+            Chunk {
+                tokens: &tokens[..3],
+                ..good
+            },
+        ],
+        "twice",
+    );
     refuse(&[with(|s| s.temperature = f32::NAN)], "temperature");
     refuse(&[with(|s| s.top_p = 1.5)], "top_p");
     refuse(&[with(|s| s.min_p = -1.0)], "min_p");
-    refuse(&[with(|s| s.repetition_penalty = 0.0)], "repetition_penalty");
-    assert!(matches!(engine.open(0, 5), Err(EngineError::Invalid(m)) if m.contains("open already")));
+    refuse(
+        &[with(|s| s.repetition_penalty = 0.0)],
+        "repetition_penalty",
+    );
+    assert!(
+        matches!(engine.open(0, 5), Err(EngineError::Invalid(m)) if m.contains("open already"))
+    );
     assert!(matches!(engine.open(1, 257), Err(EngineError::Invalid(m)) if m.contains("context")));
     assert!(matches!(engine.open(1, 0), Err(EngineError::Invalid(_))));
     assert!(matches!(engine.close(1), Err(EngineError::Invalid(_))));
     assert!(matches!(engine.logits(1), Err(EngineError::Invalid(_))));
     let rest = step(&mut engine, 0, 10, &tokens[10..]);
     let mut other = model.engine(&options());
-    assert_same(&rest, &in_chunks(&mut other, 0, &tokens, 20), "after all of them");
+    assert_same(
+        &rest,
+        &in_chunks(&mut other, 0, &tokens, 20),
+        "after all of them",
+    );
 }
 
 #[test]
 fn a_step_longer_than_the_batch_is_refused() {
     let model = Model::named("tiny-qwen2");
-    let mut engine = model.engine(&EngineOptions { max_batch_tokens: 16, ..options() });
+    let mut engine = model.engine(&EngineOptions {
+        max_batch_tokens: 16,
+        ..options()
+    });
     engine.open(0, 100).unwrap();
     let tokens = prompt(17, 12);
     let found = engine.step(
-        &[Chunk { slot: 0, start: 0, tokens: &tokens, sample: GREEDY }],
+        &[Chunk {
+            slot: 0,
+            start: 0,
+            tokens: &tokens,
+            sample: GREEDY,
+        }],
         &mut Vec::new(),
     );
     assert!(matches!(found, Err(EngineError::Invalid(m)) if m.contains("max_batch_tokens 16")));

@@ -37,7 +37,11 @@ fn packing_loses_nothing_of_any_type() {
             let row = tensor.rows - 1;
             let mut one = vec![0xa5; row_bytes];
             weights.read(tensor, row, &mut one).unwrap();
-            assert!(one == raw[row as usize * row_bytes..], "{ty} {}", tensor.info.name);
+            assert!(
+                one == raw[row as usize * row_bytes..],
+                "{ty} {}",
+                tensor.info.name
+            );
         }
     }
 }
@@ -50,14 +54,22 @@ fn rows_may_be_written_in_any_pieces_and_order() {
     for tensor in &model.plan.tensors {
         let raw = model.file.tensor_data(&tensor.info);
         let row_bytes = raw.len() / tensor.rows as usize;
-        for (i, piece) in raw.chunks(row_bytes * 7).enumerate().collect::<Vec<_>>().iter().rev() {
+        for (i, piece) in raw
+            .chunks(row_bytes * 7)
+            .enumerate()
+            .collect::<Vec<_>>()
+            .iter()
+            .rev()
+        {
             pieces.write(tensor, 7 * *i as u64, piece).unwrap();
         }
     }
     pieces.seal().unwrap();
     let bytes = |weights: &Weights| {
         let mut all = vec![0; weights.bytes() as usize];
-        File::from(weights.share().unwrap()).read_exact_at(&mut all, 0).unwrap();
+        File::from(weights.share().unwrap())
+            .read_exact_at(&mut all, 0)
+            .unwrap();
         all
     };
     assert!(bytes(&whole) == bytes(&pieces));
@@ -73,7 +85,9 @@ fn a_sealed_image_cannot_be_changed_by_anybody() {
     assert!(file.set_len(weights.bytes() + 5).is_err());
     let tensor = &model.plan.tensors[0];
     let row = vec![0; (tensor.info.nbytes / tensor.rows) as usize];
-    assert!(matches!(weights.write(tensor, 0, &row), Err(EngineError::Invalid(m)) if m.contains("sealed")));
+    assert!(
+        matches!(weights.write(tensor, 0, &row), Err(EngineError::Invalid(m)) if m.contains("sealed"))
+    );
 }
 
 #[test]
@@ -85,15 +99,24 @@ fn writes_and_reads_outside_of_a_tensor_are_refused() {
     let row = (tensor.info.nbytes / tensor.rows) as usize;
     let mut refuse = |tensor: &_, first: u64, bytes: usize| {
         let found = weights.write(tensor, first, &vec![0; bytes]);
-        assert!(matches!(found, Err(EngineError::Invalid(_))), "{first} {bytes}: {found:?}");
+        assert!(
+            matches!(found, Err(EngineError::Invalid(_))),
+            "{first} {bytes}: {found:?}"
+        );
         let found = weights.read(tensor, first, &mut vec![0; bytes]);
-        assert!(matches!(found, Err(EngineError::Invalid(_))), "{first} {bytes}: {found:?}");
+        assert!(
+            matches!(found, Err(EngineError::Invalid(_))),
+            "{first} {bytes}: {found:?}"
+        );
     };
     refuse(tensor, 0, row - 1);
     refuse(tensor, tensor.rows, row);
     refuse(tensor, tensor.rows - 1, 2 * row);
     refuse(tensor, u64::MAX, row);
-    let moved = |offset| cuda_worker::weights_plan::PlannedTensor { offset, ..tensor.clone() };
+    let moved = |offset| cuda_worker::weights_plan::PlannedTensor {
+        offset,
+        ..tensor.clone()
+    };
     refuse(&moved(model.plan.image_bytes), 0, row);
     refuse(&moved(1), 0, row);
     refuse(&moved(u64::MAX / 256 * 256), 0, row);
@@ -107,11 +130,15 @@ fn an_engine_needs_an_image_that_is_sealed_and_fits() {
     let unsealed = open.share().unwrap();
     let refused = backend.engine(&model.plan, open, &options()).unwrap_err();
     assert!(refused.to_string().contains("not sealed"), "{refused}");
-    let refused = backend.attach(unsealed, model.plan.image_bytes).unwrap_err();
+    let refused = backend
+        .attach(unsealed, model.plan.image_bytes)
+        .unwrap_err();
     assert!(refused.to_string().contains("not sealed"), "{refused}");
     let (_, weights) = load(&model);
     let fd = weights.share().unwrap();
-    let refused = backend.attach(fd, model.plan.image_bytes + 256).unwrap_err();
+    let refused = backend
+        .attach(fd, model.plan.image_bytes + 256)
+        .unwrap_err();
     assert!(refused.to_string().contains("expected"), "{refused}");
     let plain = tempfile::tempfile().unwrap();
     assert!(backend.attach(plain.into(), 4096).is_err());
@@ -130,7 +157,11 @@ fn an_engine_on_the_image_of_another_gives_the_same_bits() {
     for fd in [fd, kept] {
         let image = backend.attach(fd, model.plan.image_bytes).unwrap();
         let mut second = backend.engine(&model.plan, image, &options()).unwrap();
-        assert_same(&in_chunks(&mut second, 2, &tokens, 13), &expected, "attached");
+        assert_same(
+            &in_chunks(&mut second, 2, &tokens, 13),
+            &expected,
+            "attached",
+        );
     }
 }
 
@@ -139,9 +170,13 @@ fn a_held_image_is_taken_only_with_the_right_manifest() {
     let model = Model::named("tiny-qwen2");
     let backend = Backend::cpu().unwrap();
     let mut told = Vec::new();
-    let loaded = attach_or_load(&backend, &model.file, &model.plan, None, |p| told.push(p)).unwrap();
+    let loaded =
+        attach_or_load(&backend, &model.file, &model.plan, None, |p| told.push(p)).unwrap();
     assert_eq!(loaded.source, LoadSource::File);
-    assert!(told.is_sorted() && [0, 25, 50, 75, 100].iter().all(|p| told.contains(p)), "{told:?}");
+    assert!(
+        told.is_sorted() && [0, 25, 50, 75, 100].iter().all(|p| told.contains(p)),
+        "{told:?}"
+    );
     let right = manifest(&backend, &model.file, &model.plan).unwrap();
     assert_eq!(loaded.manifest, right);
     let source = |manifest: &_| {

@@ -50,7 +50,7 @@ fn every_form_of_the_product_equals_the_contract_for_every_type_and_shape() {
                     let mut y = poisoned(expected.len());
                     probe::product(form, &w, &x, false, threads, &mut y);
                     let what = format!("{form:?} {ty} {rows}x{cols}, {n} rows, {threads} threads");
-                    assert_same(&y, &expected, format!("{what}"));
+                    assert_same(&y, &expected, what);
                 }
             }
         }
@@ -82,7 +82,11 @@ fn float_activations_multiply_the_dequantised_weights() {
         let mut y = poisoned(expected.len());
         probe::product(Form::FloatActivations, &w, &x, false, 2, &mut y);
         assert_same(&y, &expected, format!("{ty}"));
-        let all: Vec<f32> = w.raw.chunks(w.raw.len() / 35).flat_map(|r| dequantised(ty, r)).collect();
+        let all: Vec<f32> = w
+            .raw
+            .chunks(w.raw.len() / 35)
+            .flat_map(|r| dequantised(ty, r))
+            .collect();
         assert_same(&probe::dequantise(&w), &all, format!("{ty}"));
     }
 }
@@ -97,7 +101,11 @@ fn the_residual_is_added_to_the_whole_product() {
             let before = rng.floats(37 * n);
             let result = product(&w, &x, |row, x| dot(ty, row, x));
             let expected: Vec<f32> = before.iter().zip(result).map(|(x, y)| x + y).collect();
-            let forms = if ty.block_len() > 1 { Form::exact() } else { vec![Form::Portable] };
+            let forms = if ty.block_len() > 1 {
+                Form::exact()
+            } else {
+                vec![Form::Portable]
+            };
             for form in forms {
                 let mut y = before.clone();
                 probe::product(form, &w, &x, true, 2, &mut y);
@@ -112,7 +120,12 @@ fn extreme_weights_and_activations_do_not_overflow_any_form() {
     for ty in QUANTISED {
         for fill in [0x00u8, 0x7f, 0x80, 0xff] {
             let size = ty.block_bytes() as usize;
-            let mut w = Matrix { ty, rows: 16, cols: 512, raw: vec![fill; 16 * 512 / ty.block_len() as usize * size] };
+            let mut w = Matrix {
+                ty,
+                rows: 16,
+                cols: 512,
+                raw: vec![fill; 16 * 512 / ty.block_len() as usize * size],
+            };
             let scales: &[usize] = match ty {
                 TensorType::Q6K => &[208],
                 TensorType::Q4_0 | TensorType::Q5_0 | TensorType::Q8_0 => &[0],
@@ -123,13 +136,19 @@ fn extreme_weights_and_activations_do_not_overflow_any_form() {
                     block[at..at + 2].copy_from_slice(&0x3c00u16.to_le_bytes());
                 }
             }
-            let x: Vec<f32> = (0..512).map(|k| if k % 64 < 32 { 1.0 } else { -1.0 }).collect();
+            let x: Vec<f32> = (0..512)
+                .map(|k| if k % 64 < 32 { 1.0 } else { -1.0 })
+                .collect();
             let x = [vec![1.0; 512], vec![-1.0; 512], x].concat();
             let expected = product(&w, &x, |row, x| dot(ty, row, x));
             for form in Form::exact() {
                 let mut y = poisoned(expected.len());
                 probe::product(form, &w, &x, false, 1, &mut y);
-                assert_same(&y, &expected, format!("{ty} {form:?} filled with {fill:#x}"));
+                assert_same(
+                    &y,
+                    &expected,
+                    format!("{ty} {form:?} filled with {fill:#x}"),
+                );
             }
         }
     }
@@ -151,9 +170,16 @@ fn activations_are_quantised_by_the_contract() {
     let (q, d, sum) = probe::quantise(&x);
     for (b, x) in x.chunks(32).enumerate() {
         let (expected, scale, total) = quantised(x);
-        let q: Vec<i32> = q[32 * b..32 * b + 32].iter().map(|q| i32::from(*q)).collect();
+        let q: Vec<i32> = q[32 * b..32 * b + 32]
+            .iter()
+            .map(|q| i32::from(*q))
+            .collect();
         assert_eq!(q, expected, "block {b}");
-        assert_eq!((d[b].to_bits(), sum[b]), (scale.to_bits(), total), "block {b}");
+        assert_eq!(
+            (d[b].to_bits(), sum[b]),
+            (scale.to_bits(), total),
+            "block {b}"
+        );
     }
 }
 
@@ -163,10 +189,16 @@ fn rmsnorm_follows_the_contract() {
     for n in [1usize, 31, 128, 200, 896, 1000] {
         let (x, w) = (rng.floats(n), rng.floats(n));
         let mut s = vec![0f32; 128];
-        x.iter().enumerate().for_each(|(k, v)| s[k % 128] = v.mul_add(*v, s[k % 128]));
+        x.iter()
+            .enumerate()
+            .for_each(|(k, v)| s[k % 128] = v.mul_add(*v, s[k % 128]));
         let inv = 1.0 / (tree(s) / n as f32 + 1e-6).sqrt();
         let expected: Vec<f32> = x.iter().zip(&w).map(|(x, w)| x * inv * w).collect();
-        assert_same(&probe::rmsnorm(&x, &w, 1e-6), &expected, format!("{n} values"));
+        assert_same(
+            &probe::rmsnorm(&x, &w, 1e-6),
+            &expected,
+            format!("{n} values"),
+        );
     }
 }
 
@@ -175,7 +207,12 @@ fn swiglu_is_gate_times_its_sigmoid_times_up() {
     let mut rng = Rng(7);
     let (g, u) = (rng.floats(333), rng.floats(333));
     let s = probe::function("sigmoid", &g);
-    let expected: Vec<f32> = g.iter().zip(s).zip(&u).map(|((g, s), u)| g * s * u).collect();
+    let expected: Vec<f32> = g
+        .iter()
+        .zip(s)
+        .zip(&u)
+        .map(|((g, s), u)| g * s * u)
+        .collect();
     assert_same(&probe::swiglu(&g, &u), &expected, "swiglu");
 }
 
@@ -183,7 +220,11 @@ fn swiglu_is_gate_times_its_sigmoid_times_up() {
 fn worst(name: &str, keep: impl Fn(f32) -> bool, error: impl Fn(f64, f64) -> f64) -> f64 {
     let mut worst = 0f64;
     for chunk in (0..u32::MAX / 397).collect::<Vec<_>>().chunks(1 << 16) {
-        let x: Vec<f32> = chunk.iter().map(|i| f32::from_bits(i * 397)).filter(|x| keep(*x)).collect();
+        let x: Vec<f32> = chunk
+            .iter()
+            .map(|i| f32::from_bits(i * 397))
+            .filter(|x| keep(*x))
+            .collect();
         for (x, y) in x.iter().zip(probe::function(name, &x)) {
             worst = worst.max(error(f64::from(*x), f64::from(y)));
         }
@@ -194,13 +235,37 @@ fn worst(name: &str, keep: impl Fn(f32) -> bool, error: impl Fn(f64, f64) -> f64
 
 #[test]
 fn exp2_log_and_sigmoid_are_as_exact_as_stated() {
-    let relative = |y: f64, exact: f64| if exact == 0.0 { y.abs() } else { (y / exact - 1.0).abs() };
-    assert!(worst("exp2", |x| (-126.0..128.0).contains(&x), |x, y| relative(y, x.exp2())) < 8e-8);
-    assert!(worst("log", |x| x.is_normal() && x > 0.0, |x, y| relative(y, x.ln())) < 9e-8);
+    let relative = |y: f64, exact: f64| {
+        if exact == 0.0 {
+            y.abs()
+        } else {
+            (y / exact - 1.0).abs()
+        }
+    };
+    assert!(
+        worst(
+            "exp2",
+            |x| (-126.0..128.0).contains(&x),
+            |x, y| relative(y, x.exp2())
+        ) < 8e-8
+    );
+    assert!(
+        worst(
+            "log",
+            |x| x.is_normal() && x > 0.0,
+            |x, y| relative(y, x.ln())
+        ) < 9e-8
+    );
     let sigmoid = |x: f64| 1.0 / (1.0 + (-x).exp());
     let finite = |x: f32| x.is_finite();
     assert!(worst("sigmoid", finite, |x, y| (y - sigmoid(x)).abs()) < 1e-7);
-    assert!(worst("sigmoid", |x| x > -69.0 && x.is_finite(), |x, y| relative(y, sigmoid(x))) < 4e-6);
+    assert!(
+        worst(
+            "sigmoid",
+            |x| x > -69.0 && x.is_finite(),
+            |x, y| relative(y, sigmoid(x))
+        ) < 4e-6
+    );
 }
 
 #[test]
@@ -229,9 +294,14 @@ fn binary16_is_rounded_to_nearest_even_both_ways() {
     for h in 0..=u16::MAX {
         let exact = half::f16::from_bits(h);
         let ours = probe::from_f16(h);
-        assert!(exact.is_nan() && ours.is_nan() || ours == exact.to_f32(), "{h:#x}");
+        assert!(
+            exact.is_nan() && ours.is_nan() || ours == exact.to_f32(),
+            "{h:#x}"
+        );
     }
-    let x: Vec<f32> = (0..u32::MAX / 1009).map(|i| f32::from_bits(i * 1009)).collect();
+    let x: Vec<f32> = (0..u32::MAX / 1009)
+        .map(|i| f32::from_bits(i * 1009))
+        .collect();
     let x: Vec<f32> = x.into_iter().filter(|x| !x.is_nan()).collect();
     for (x, h) in x.iter().zip(probe::to_f16(&x)) {
         assert_eq!(h, half::f16::from_f32(*x).to_bits(), "{x:e}");
@@ -246,7 +316,11 @@ fn rotated(x: &[f32], position: usize, heads: &Heads) -> Vec<f64> {
         for i in 0..n / 2 {
             let factor = heads.factors.get(i).map_or(1.0, |f| f64::from(*f));
             let angle = position as f64 * heads.base.powf(-2.0 * i as f64 / n as f64) / factor;
-            let (a, b) = if heads.interleaved { (2 * i, 2 * i + 1) } else { (i, i + n / 2) };
+            let (a, b) = if heads.interleaved {
+                (2 * i, 2 * i + 1)
+            } else {
+                (i, i + n / 2)
+            };
             let (x0, x1) = (head[a], head[b]);
             head[a] = x0 * angle.cos() - x1 * angle.sin();
             head[b] = x0 * angle.sin() + x1 * angle.cos();
@@ -259,7 +333,13 @@ fn rotated(x: &[f32], position: usize, heads: &Heads) -> Vec<f64> {
 fn attended(q: &[f32], k: &[Vec<f32>], v: &[Vec<f32>]) -> Vec<f32> {
     let scale = (std::f64::consts::LOG2_E / (q.len() as f64).sqrt()) as f32;
     let exp2 = |x: f32| probe::function("exp2", &[x])[0];
-    let pow2 = |k: f32| if k >= -126.0 { 2f32.powi(k as i32) } else { 0.0 };
+    let pow2 = |k: f32| {
+        if k >= -126.0 {
+            2f32.powi(k as i32)
+        } else {
+            0.0
+        }
+    };
     let mut total: Option<(f32, f32, Vec<f32>)> = None;
     for (k, v) in k.chunks(64).zip(v.chunks(64)) {
         let t: Vec<f32> = k
@@ -277,7 +357,11 @@ fn attended(q: &[f32], k: &[Vec<f32>], v: &[Vec<f32>]) -> Vec<f32> {
             Some((m0, l0, o0)) => {
                 let top = m0.max(m);
                 let (a, b) = (pow2(m0 - top), pow2(m - top));
-                let o = o0.iter().zip(&o).map(|(o0, o)| o.mul_add(b, o0 * a)).collect();
+                let o = o0
+                    .iter()
+                    .zip(&o)
+                    .map(|(o0, o)| o.mul_add(b, o0 * a))
+                    .collect();
                 (top, l.mul_add(b, l0 * a), o)
             }
         });
@@ -288,14 +372,20 @@ fn attended(q: &[f32], k: &[Vec<f32>], v: &[Vec<f32>]) -> Vec<f32> {
 
 fn check_attention(heads: &Heads, n: usize, seed: u64) {
     let mut rng = Rng(seed);
-    let (qw, kw) = ((heads.q * heads.dim) as usize, (heads.kv * heads.dim) as usize);
+    let (qw, kw) = (
+        (heads.q * heads.dim) as usize,
+        (heads.kv * heads.dim) as usize,
+    );
     let (mut q, mut k, mut v) = (rng.floats(n * qw), rng.floats(n * kw), rng.floats(n * kw));
     let (q0, k0) = (q.clone(), k.clone());
     let out = probe::attend(heads, &mut q, &mut k, &mut v);
     for (before, after, width) in [(&q0, &q, qw), (&k0, &k, kw)] {
         for (p, (x, y)) in before.chunks(width).zip(after.chunks(width)).enumerate() {
             for (exact, y) in rotated(x, p, heads).iter().zip(y) {
-                assert!((exact - f64::from(*y)).abs() < 4e-6, "position {p}: {exact} {y}");
+                assert!(
+                    (exact - f64::from(*y)).abs() < 4e-6,
+                    "position {p}: {exact} {y}"
+                );
             }
         }
     }
@@ -305,39 +395,71 @@ fn check_attention(heads: &Heads, n: usize, seed: u64) {
         for h in 0..heads.q as usize {
             let of = |x: &[f32]| -> Vec<Vec<f32>> {
                 let at = h / per * dim;
-                x.chunks(kw).take(p + 1).map(|r| r[at..at + dim].iter().map(half).collect()).collect()
+                x.chunks(kw)
+                    .take(p + 1)
+                    .map(|r| r[at..at + dim].iter().map(half).collect())
+                    .collect()
             };
             let at = p * qw + h * dim;
             let expected = attended(&q[at..at + dim], &of(&k), &of(&v));
-            assert_same(&out[at..at + dim], &expected, format!("{heads:?} position {p} head {h}"));
+            assert_same(
+                &out[at..at + dim],
+                &expected,
+                format!("{heads:?} position {p} head {h}"),
+            );
         }
     }
 }
 
 #[test]
 fn rotation_and_attention_follow_the_contract() {
-    let heads = |q, kv, dim, interleaved| {
-        Heads { q, kv, dim, interleaved, base: 10_000.0, factors: Vec::new() }
+    let heads = |q, kv, dim, interleaved| Heads {
+        q,
+        kv,
+        dim,
+        interleaved,
+        base: 10_000.0,
+        factors: Vec::new(),
     };
     check_attention(&heads(14, 2, 64, false), 70, 1);
     check_attention(&heads(2, 2, 32, true), 130, 2);
     check_attention(&heads(5, 1, 80, false), 66, 3);
     check_attention(&heads(3, 1, 10, true), 20, 4);
     let factors = (0..16).map(|i| 1.0 + i as f32 / 4.0).collect();
-    check_attention(&Heads { factors, ..heads(4, 4, 32, true) }, 40, 5);
+    check_attention(
+        &Heads {
+            factors,
+            ..heads(4, 4, 32, true)
+        },
+        40,
+        5,
+    );
 }
 
 #[test]
 fn each_query_head_reads_the_key_head_of_its_group() {
     // Values that name their head: whatever the weights, the output must be that name.
-    let heads = Heads { q: 14, kv: 2, dim: 64, interleaved: false, base: 1e6, factors: Vec::new() };
+    let heads = Heads {
+        q: 14,
+        kv: 2,
+        dim: 64,
+        interleaved: false,
+        base: 1e6,
+        factors: Vec::new(),
+    };
     let mut rng = Rng(9);
     let n = 9;
     let (mut q, mut k) = (rng.floats(n * 14 * 64), rng.floats(n * 2 * 64));
-    let mut v: Vec<f32> = (0..n * 128).map(|i| if i % 128 < 64 { 1.0 } else { 2.0 }).collect();
+    let mut v: Vec<f32> = (0..n * 128)
+        .map(|i| if i % 128 < 64 { 1.0 } else { 2.0 })
+        .collect();
     let out = probe::attend(&heads, &mut q, &mut k, &mut v);
     for (i, o) in out.iter().enumerate() {
         let expected = if i % (14 * 64) / 64 < 7 { 1.0 } else { 2.0 };
-        assert!((o - expected).abs() < 1e-3, "head {} gave {o}", i % 896 / 64);
+        assert!(
+            (o - expected).abs() < 1e-3,
+            "head {} gave {o}",
+            i % 896 / 64
+        );
     }
 }

@@ -25,7 +25,10 @@ impl Draft {
                 ("general.architecture".into(), text(arch)),
                 ("general.name".into(), text("draft")),
                 ("general.file_type".into(), Value::U32(15)),
-                ("tokenizer.ggml.tokens".into(), Value::Array(Array::String(tokens))),
+                (
+                    "tokenizer.ggml.tokens".into(),
+                    Value::Array(Array::String(tokens)),
+                ),
             ],
             tensors: Vec::new(),
         };
@@ -73,7 +76,11 @@ impl Draft {
     }
 
     fn add(&mut self, name: &str, ne: &[u64], ty: TensorType) {
-        self.tensors.push(TensorSpec { name: name.to_owned(), ne: ne.to_vec(), ty });
+        self.tensors.push(TensorSpec {
+            name: name.to_owned(),
+            ne: ne.to_vec(),
+            ty,
+        });
     }
 
     fn matrix(&mut self, name: &str, ne: &[u64]) {
@@ -97,7 +104,11 @@ impl Draft {
     }
 
     fn tensor(mut self, name: &str, ne: &[u64], ty: TensorType) -> Self {
-        let spec = TensorSpec { name: name.to_owned(), ne: ne.to_vec(), ty };
+        let spec = TensorSpec {
+            name: name.to_owned(),
+            ne: ne.to_vec(),
+            ty,
+        };
         match self.tensors.iter_mut().find(|t| t.name == name) {
             Some(place) => *place = spec,
             None => self.tensors.push(spec),
@@ -127,7 +138,10 @@ impl Draft {
     #[track_caller]
     fn refused(self, naming: &[&str]) {
         let error = plan(&self.header()).unwrap_err().to_string();
-        assert!(naming.iter().all(|part| error.contains(part)), "{error:?} lacks one of {naming:?}");
+        assert!(
+            naming.iter().all(|part| error.contains(part)),
+            "{error:?} lacks one of {naming:?}"
+        );
     }
 }
 
@@ -135,14 +149,24 @@ impl Draft {
 fn qwen2_is_planned_with_biases_and_rotation_of_halves() {
     let plan = Draft::qwen2().plan();
     assert_eq!(plan.architecture, Architecture::Qwen2);
-    assert_eq!((plan.name.as_str(), plan.quant_kind.as_str()), ("draft", "Q4_K_M"));
+    assert_eq!(
+        (plan.name.as_str(), plan.quant_kind.as_str()),
+        ("draft", "Q4_K_M")
+    );
     let s = &plan.shape;
     assert_eq!((s.n_layers, s.d_model, s.d_ff, s.vocab), (2, 64, 96, 24));
     assert_eq!((s.n_heads, s.n_kv_heads, s.head_dim), (4, 2, 16));
     assert!(!s.rope_interleaved);
-    assert_eq!((s.rope_base, s.rms_eps, plan.context_length), (1e6, 1e-6, 512));
+    assert_eq!(
+        (s.rope_base, s.rms_eps, plan.context_length),
+        (1e6, 1e-6, 512)
+    );
     for role in [Role::AttnQBias, Role::AttnKBias, Role::AttnVBias] {
-        assert_eq!(plan.tensors.iter().filter(|t| t.role == role).count(), 2, "{role:?}");
+        assert_eq!(
+            plan.tensors.iter().filter(|t| t.role == role).count(),
+            2,
+            "{role:?}"
+        );
     }
 }
 
@@ -165,9 +189,17 @@ fn tensors_lie_aligned_apart_and_in_the_files_order() {
 #[test]
 fn the_fastest_dimension_is_the_columns() {
     let plan = Draft::qwen2().plan();
-    let down = plan.tensors.iter().find(|t| t.role == Role::FfnDown).unwrap();
+    let down = plan
+        .tensors
+        .iter()
+        .find(|t| t.role == Role::FfnDown)
+        .unwrap();
     assert_eq!((down.rows, down.cols), (64, 96));
-    let norm = plan.tensors.iter().find(|t| t.role == Role::OutputNorm).unwrap();
+    let norm = plan
+        .tensors
+        .iter()
+        .find(|t| t.role == Role::OutputNorm)
+        .unwrap();
     assert_eq!((norm.rows, norm.cols), (1, 64));
 }
 
@@ -214,7 +246,9 @@ fn a_missing_hyperparameter_is_an_error_not_a_default() {
         let key = format!("qwen2.{key}");
         Draft::qwen2().without(&key).refused(&[&key]);
     }
-    Draft::qwen2().without("general.architecture").refused(&["general.architecture"]);
+    Draft::qwen2()
+        .without("general.architecture")
+        .refused(&["general.architecture"]);
 }
 
 #[test]
@@ -236,10 +270,18 @@ fn a_missing_tensor_is_named() {
 #[test]
 fn a_tensor_that_nothing_would_use_is_named() {
     let f32 = TensorType::F32;
-    Draft::qwen2().tensor("blk.0.attn_q_norm.weight", &[16], f32).refused(&["attn_q_norm", "qwen2"]);
-    Draft::qwen2().tensor("rope_freqs.weight", &[8], f32).refused(&["rope_freqs.weight"]);
-    Draft::qwen2().tensor("blk.2.attn_norm.weight", &[64], f32).refused(&["blk.2.attn_norm"]);
-    Draft::llama().tensor("blk.0.attn_q.bias", &[64], f32).refused(&["blk.0.attn_q.bias", "llama"]);
+    Draft::qwen2()
+        .tensor("blk.0.attn_q_norm.weight", &[16], f32)
+        .refused(&["attn_q_norm", "qwen2"]);
+    Draft::qwen2()
+        .tensor("rope_freqs.weight", &[8], f32)
+        .refused(&["rope_freqs.weight"]);
+    Draft::qwen2()
+        .tensor("blk.2.attn_norm.weight", &[64], f32)
+        .refused(&["blk.2.attn_norm"]);
+    Draft::llama()
+        .tensor("blk.0.attn_q.bias", &[64], f32)
+        .refused(&["blk.0.attn_q.bias", "llama"]);
 }
 
 #[test]
@@ -258,7 +300,9 @@ fn a_wrong_shape_is_shown_with_the_right_one() {
         .tensor("output.weight", &[64, 23], q8)
         .refused(&["output.weight", "[64, 23]", "[64, 24]"]);
     // Trailing dimensions of one element are the same shape.
-    Draft::qwen2().tensor("blk.0.attn_k.weight", &[64, 32, 1, 1], q8).plan();
+    Draft::qwen2()
+        .tensor("blk.0.attn_k.weight", &[64, 32, 1, 1], q8)
+        .plan();
 }
 
 #[test]
@@ -276,8 +320,12 @@ fn an_unknown_architecture_is_named_with_the_known_ones() {
 #[test]
 fn the_vocabulary_is_as_long_as_the_tokenizers_list_and_the_key() {
     let tokens = Value::Array(Array::String(vec!["a".into(); 23]));
-    Draft::qwen2().set("tokenizer.ggml.tokens", tokens).refused(&["tokenizer.ggml.tokens", "23", "24"]);
-    Draft::qwen2().set("qwen2.vocab_size", Value::U32(25)).refused(&["qwen2.vocab_size", "25", "24"]);
+    Draft::qwen2()
+        .set("tokenizer.ggml.tokens", tokens)
+        .refused(&["tokenizer.ggml.tokens", "23", "24"]);
+    Draft::qwen2()
+        .set("qwen2.vocab_size", Value::U32(25))
+        .refused(&["qwen2.vocab_size", "25", "24"]);
     Draft::qwen2().without("tokenizer.ggml.tokens").plan();
 }
 
@@ -293,7 +341,11 @@ fn keys_that_mean_other_arithmetic_are_refused() {
         ("final_logit_softcapping", Value::F32(30.0), "30"),
         ("attention.value_length", Value::U32(32), "32"),
         ("rope.freq_base", Value::F32(-1.0), "-1"),
-        ("attention.layer_norm_rms_epsilon", Value::F32(f32::NAN), "NaN"),
+        (
+            "attention.layer_norm_rms_epsilon",
+            Value::F32(f32::NAN),
+            "NaN",
+        ),
         ("block_count", Value::U32(0), "0"),
         ("attention.head_count_kv", Value::U32(3), "3"),
         ("attention.head_count", Value::U32(0), "0"),
@@ -328,8 +380,22 @@ fn a_head_may_be_of_another_size_than_the_quotient() {
 
 #[test]
 fn the_mixture_of_types_is_named_as_in_the_file_or_after_most_bytes() {
-    let kind = |ty| Draft::qwen2().set("general.file_type", Value::U32(ty)).plan().quant_kind;
-    assert_eq!((kind(7).as_str(), kind(14).as_str(), kind(1).as_str()), ("Q8_0", "Q4_K_S", "F16"));
+    let kind = |ty| {
+        Draft::qwen2()
+            .set("general.file_type", Value::U32(ty))
+            .plan()
+            .quant_kind
+    };
+    assert_eq!(
+        (kind(7).as_str(), kind(14).as_str(), kind(1).as_str()),
+        ("Q8_0", "Q4_K_S", "F16")
+    );
     assert_eq!(kind(9999), "Q8_0");
-    assert_eq!(Draft::qwen2().without("general.file_type").plan().quant_kind, "Q8_0");
+    assert_eq!(
+        Draft::qwen2()
+            .without("general.file_type")
+            .plan()
+            .quant_kind,
+        "Q8_0"
+    );
 }

@@ -30,7 +30,12 @@ struct Prompt {
 }
 
 fn ids(value: &Value) -> Vec<u32> {
-    value.as_array().unwrap().iter().map(|id| id.as_u64().unwrap() as u32).collect()
+    value
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|id| id.as_u64().unwrap() as u32)
+        .collect()
 }
 
 impl Reference {
@@ -45,7 +50,11 @@ impl Reference {
         let index: Value = serde_json::from_str(&text).unwrap();
         let file = |key: &str| models.join(index[key].as_str().unwrap());
         let (model, logits) = (file("model"), file("logits_file"));
-        Some(Self { logits: std::fs::read(logits).unwrap(), index, model })
+        Some(Self {
+            logits: std::fs::read(logits).unwrap(),
+            index,
+            model,
+        })
     }
 
     fn prompts(&self) -> Vec<Prompt> {
@@ -53,7 +62,9 @@ impl Reference {
         let row = |offset: &Value| -> Vec<f32> {
             let at = offset.as_u64().unwrap() as usize;
             let bytes = self.logits[at..at + 4 * n].chunks(4);
-            bytes.map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect()
+            bytes
+                .map(|b| f32::from_le_bytes(b.try_into().unwrap()))
+                .collect()
         };
         let prompts = self.index["prompts"].as_array().unwrap().iter().map(|p| {
             let positions = ids(&p["positions"]).into_iter().map(|p| p as usize);
@@ -61,7 +72,9 @@ impl Reference {
                 name: p["name"].as_str().unwrap().to_owned(),
                 ids: ids(&p["ids"]),
                 greedy: ids(&p["greedy"]),
-                rows: positions.zip(p["offsets"].as_array().unwrap().iter().map(row)).collect(),
+                rows: positions
+                    .zip(p["offsets"].as_array().unwrap().iter().map(row))
+                    .collect(),
             }
         });
         prompts.collect()
@@ -72,8 +85,11 @@ impl Reference {
         let plan = weights_plan::plan(file.header()).unwrap();
         let backend = Backend::cpu().unwrap();
         let weights = loader::load(&backend, &file, &plan, |_| ()).unwrap();
-        let options =
-            EngineOptions { context: plan.context_length, float_activations, ..options() };
+        let options = EngineOptions {
+            context: plan.context_length,
+            float_activations,
+            ..options()
+        };
         backend.engine(&plan, weights, &options).unwrap()
     }
 }
@@ -102,21 +118,33 @@ fn argmax(x: &[f32]) -> usize {
 fn divergence(exact: &[f32], found: &[f32]) -> f64 {
     let log_sum = |x: &[f32]| {
         let top = f64::from(x[argmax(x)]);
-        top + x.iter().map(|v| (f64::from(*v) - top).exp()).sum::<f64>().ln()
+        top + x
+            .iter()
+            .map(|v| (f64::from(*v) - top).exp())
+            .sum::<f64>()
+            .ln()
     };
     let (a, b) = (log_sum(exact), log_sum(found));
-    let pairs = exact.iter().zip(found).map(|(e, f)| (f64::from(*e) - a, f64::from(*f) - b));
+    let pairs = exact
+        .iter()
+        .zip(found)
+        .map(|(e, f)| (f64::from(*e) - a, f64::from(*f) - b));
     pairs.map(|(e, f)| e.exp() * (e - f)).sum()
 }
 
 /// The error is the largest difference of a logit, relative to the largest logit of the row.
 #[test]
 fn float_activations_give_the_reference_logits() {
-    let Some(reference) = Reference::open() else { return };
+    let Some(reference) = Reference::open() else {
+        return;
+    };
     let mut worst = 0f64;
     each_row(&reference, true, |exact, found| {
         let top = exact.iter().fold(0f32, |m, v| m.max(v.abs()));
-        let off = exact.iter().zip(found).fold(0f32, |m, (e, f)| m.max((e - f).abs()));
+        let off = exact
+            .iter()
+            .zip(found)
+            .fold(0f32, |m, (e, f)| m.max((e - f).abs()));
         worst = worst.max(f64::from(off / top));
     });
     println!("largest difference: {worst:.2e} of the row's largest logit");
@@ -125,7 +153,9 @@ fn float_activations_give_the_reference_logits() {
 
 #[test]
 fn quantised_activations_stay_close_to_the_reference() {
-    let Some(reference) = Reference::open() else { return };
+    let Some(reference) = Reference::open() else {
+        return;
+    };
     let (mut rows, mut equal, mut kl, mut worst) = (0, 0, 0f64, 0f64);
     each_row(&reference, false, |exact, found| {
         rows += 1;
@@ -142,30 +172,50 @@ fn quantised_activations_stay_close_to_the_reference() {
 
 #[test]
 fn greedy_continuations_begin_like_the_reference() {
-    let Some(reference) = Reference::open() else { return };
+    let Some(reference) = Reference::open() else {
+        return;
+    };
     let mut engine = reference.engine(false);
     let (mut same, prompts) = (0, reference.prompts());
     for prompt in &prompts {
-        engine.open(0, (prompt.ids.len() + prompt.greedy.len()) as u32).unwrap();
+        engine
+            .open(0, (prompt.ids.len() + prompt.greedy.len()) as u32)
+            .unwrap();
         let mut drawn = Vec::new();
         let mut out: Vec<u32> = Vec::new();
         let mut tokens = prompt.ids.clone();
         let mut start = 0;
         while out.len() < prompt.greedy.len() {
-            let chunk = Chunk { slot: 0, start, tokens: &tokens, sample: GREEDY };
+            let chunk = Chunk {
+                slot: 0,
+                start,
+                tokens: &tokens,
+                sample: GREEDY,
+            };
             engine.step(&[chunk], &mut drawn).unwrap();
             start += tokens.len() as u32;
             tokens.clone_from(&drawn);
             out.push(drawn[0]);
         }
         engine.close(0).unwrap();
-        let common = out.iter().zip(&prompt.greedy).take_while(|(a, b)| a == b).count();
+        let common = out
+            .iter()
+            .zip(&prompt.greedy)
+            .take_while(|(a, b)| a == b)
+            .count();
         same += usize::from(common == out.len());
         if common < out.len() {
             println!("{}: same for {common} of {} tokens", prompt.name, out.len());
         }
     }
-    println!("{same} of {} continuations are the reference's to the end", prompts.len());
+    println!(
+        "{same} of {} continuations are the reference's to the end",
+        prompts.len()
+    );
     // A near tie decided the other way by int8 activations goes another way from there on.
-    assert!(same * 10 >= prompts.len() * 7, "{same} of {}", prompts.len());
+    assert!(
+        same * 10 >= prompts.len() * 7,
+        "{same} of {}",
+        prompts.len()
+    );
 }

@@ -9,7 +9,10 @@ use cuda_worker::probe;
 use engine_support::Rng;
 use orcd_shared::sampling::SamplingParams;
 
-const FREE: SamplingParams = SamplingParams { temperature: 1.0, ..SamplingParams::GREEDY };
+const FREE: SamplingParams = SamplingParams {
+    temperature: 1.0,
+    ..SamplingParams::GREEDY
+};
 
 fn philox(key: u64, counter: [u32; 4]) -> [u32; 4] {
     let (mut k0, mut k1) = (key as u32, (key >> 32) as u32);
@@ -18,7 +21,12 @@ fn philox(key: u64, counter: [u32; 4]) -> [u32; 4] {
         let p0 = 0xd251_1f53_u64 * u64::from(c[0]);
         let p1 = 0xcd9e_8d57_u64 * u64::from(c[2]);
         let high = |p: u64| (p >> 32) as u32;
-        c = [high(p1) ^ c[1] ^ k0, p1 as u32, high(p0) ^ c[3] ^ k1, p0 as u32];
+        c = [
+            high(p1) ^ c[1] ^ k0,
+            p1 as u32,
+            high(p0) ^ c[3] ^ k1,
+            p0 as u32,
+        ];
         (k0, k1) = (k0.wrapping_add(0x9e37_79b9), k1.wrapping_add(0xbb67_ae85));
     }
     c
@@ -41,7 +49,11 @@ fn naive(logits: &[f32], seen: &[u32], position: u32, s: &SamplingParams) -> u32
     for &token in seen {
         if !std::mem::replace(&mut penalised[token as usize], true) {
             let l = &mut t[token as usize];
-            *l = if *l > 0.0 { *l / s.repetition_penalty } else { *l * s.repetition_penalty };
+            *l = if *l > 0.0 {
+                *l / s.repetition_penalty
+            } else {
+                *l * s.repetition_penalty
+            };
         }
     }
     let factor = 1.0 / s.temperature;
@@ -51,7 +63,9 @@ fn naive(logits: &[f32], seen: &[u32], position: u32, s: &SamplingParams) -> u32
     }
     let mut order: Vec<usize> = (0..t.len()).filter(|i| !t[*i].is_nan()).collect();
     order.sort_by(|a, b| t[*b].partial_cmp(&t[*a]).unwrap().then(a.cmp(b)));
-    let Some(&first) = order.first() else { return 0 };
+    let Some(&first) = order.first() else {
+        return 0;
+    };
     if greedy {
         return first as u32;
     }
@@ -60,7 +74,11 @@ fn naive(logits: &[f32], seen: &[u32], position: u32, s: &SamplingParams) -> u32
         order.truncate(s.top_k as usize);
     }
     let weight = |i: usize| {
-        let share = if t[i] == top { 1.0 } else { exp2((t[i] - top) * std::f32::consts::LOG2_E) };
+        let share = if t[i] == top {
+            1.0
+        } else {
+            exp2((t[i] - top) * std::f32::consts::LOG2_E)
+        };
         (share * 2f32.powi(32)) as u64
     };
     if s.top_p < 1.0 {
@@ -93,7 +111,9 @@ fn naive(logits: &[f32], seen: &[u32], position: u32, s: &SamplingParams) -> u32
 
 /// Logits with ties, zeros of both signs and now and then a NaN or an infinity.
 fn logits(rng: &mut Rng, n: usize) -> Vec<f32> {
-    let mut l: Vec<f32> = (0..n).map(|_| (rng.signed() * 24.0).round() / 4.0).collect();
+    let mut l: Vec<f32> = (0..n)
+        .map(|_| (rng.signed() * 24.0).round() / 4.0)
+        .collect();
     for _ in 0..n / 16 {
         let i = rng.below(n as u64) as usize;
         l[i] = [0.0, -0.0, f32::NAN, f32::NEG_INFINITY, 6.0][rng.below(5) as usize];
@@ -107,7 +127,9 @@ fn draws_follow_the_contract() {
     for round in 0..1500u32 {
         let n = [1usize, 2, 3, 5, 64, 97, 300][rng.below(7) as usize];
         let l = logits(&mut rng, n);
-        let seen: Vec<u32> = (0..rng.below(6)).map(|_| rng.below(n as u64) as u32).collect();
+        let seen: Vec<u32> = (0..rng.below(6))
+            .map(|_| rng.below(n as u64) as u32)
+            .collect();
         let mut pick = |values: &[f32]| values[rng.below(values.len() as u64) as usize];
         let s = SamplingParams {
             temperature: pick(&[0.0, 0.3, 0.7, 1.0, 2.0]),
@@ -118,7 +140,11 @@ fn draws_follow_the_contract() {
             seed: rng.next(),
         };
         let expected = naive(&l, &seen, round, &s);
-        assert_eq!(probe::draw(&l, &seen, round, &s), expected, "{s:?} seen {seen:?} of {l:?}");
+        assert_eq!(
+            probe::draw(&l, &seen, round, &s),
+            expected,
+            "{s:?} seen {seen:?} of {l:?}"
+        );
     }
 }
 
@@ -132,13 +158,19 @@ fn greedy_takes_the_lowest_of_equal_logits_and_never_a_nan() {
     assert_eq!(greedy(&[f32::NAN, f32::NEG_INFINITY]), 1);
     assert_eq!(greedy(&[f32::NAN, f32::NAN]), 0);
     assert_eq!(greedy(&[1.0, f32::INFINITY, f32::INFINITY]), 1);
-    let tiny = SamplingParams { temperature: 1e-40, ..FREE };
+    let tiny = SamplingParams {
+        temperature: 1e-40,
+        ..FREE
+    };
     assert_eq!(probe::draw(&[1.0, 2.0, 0.0], &[], 0, &tiny), 1);
 }
 
 #[test]
 fn the_penalty_counts_a_token_once_and_pushes_both_signs_down() {
-    let s = SamplingParams { repetition_penalty: 2.0, ..SamplingParams::GREEDY };
+    let s = SamplingParams {
+        repetition_penalty: 2.0,
+        ..SamplingParams::GREEDY
+    };
     assert_eq!(probe::draw(&[1.9, 1.0, 0.9], &[0, 0, 0], 0, &s), 1);
     assert_eq!(probe::draw(&[2.1, 1.0, 0.9], &[0, 0, 0], 0, &s), 0);
     assert_eq!(probe::draw(&[-1.0, -1.9], &[0], 0, &s), 1);
@@ -157,20 +189,38 @@ fn filters_keep_what_they_say() {
     assert_eq!(drawn(&FREE), [0, 1, 2, 3]);
     assert_eq!(drawn(&SamplingParams { top_k: 2, ..FREE }), [0, 1]);
     assert_eq!(drawn(&SamplingParams { top_k: 3, ..FREE }), [0, 1, 2]);
-    assert_eq!(drawn(&SamplingParams { top_p: 0.49, ..FREE }), [0]);
+    assert_eq!(
+        drawn(&SamplingParams {
+            top_p: 0.49,
+            ..FREE
+        }),
+        [0]
+    );
     assert_eq!(drawn(&SamplingParams { top_p: 0.7, ..FREE }), [0, 1]);
     assert_eq!(drawn(&SamplingParams { top_p: 0.8, ..FREE }), [0, 1, 2]);
     assert_eq!(drawn(&SamplingParams { min_p: 0.3, ..FREE }), [0, 1]);
     assert_eq!(drawn(&SamplingParams { min_p: 1.0, ..FREE }), [0]);
     // top-p counts what top-k has left: 2/3 and 1/3.
-    assert_eq!(drawn(&SamplingParams { top_k: 2, top_p: 0.6, ..FREE }), [0]);
+    assert_eq!(
+        drawn(&SamplingParams {
+            top_k: 2,
+            top_p: 0.6,
+            ..FREE
+        }),
+        [0]
+    );
 }
 
 #[test]
 fn noise_is_philox_through_the_gumbel_quantile() {
-    assert_eq!(philox(0, [0; 4]), [0x6627_e8d5, 0xe169_c58d, 0xbc57_ac4c, 0x9b00_dbd8]);
+    assert_eq!(
+        philox(0, [0; 4]),
+        [0x6627_e8d5, 0xe169_c58d, 0xbc57_ac4c, 0x9b00_dbd8]
+    );
     let mut rng = Rng(3);
-    let words: Vec<u32> = (0..200_000).map(|i| if i < 5000 { i } else { rng.next() as u32 }).collect();
+    let words: Vec<u32> = (0..200_000)
+        .map(|i| if i < 5000 { i } else { rng.next() as u32 })
+        .collect();
     let bits: Vec<f32> = words.iter().map(|w| f32::from_bits(*w)).collect();
     let mut worst = 0f64;
     for (word, g) in words.iter().zip(probe::function("gumbel", &bits)) {
@@ -178,7 +228,11 @@ fn noise_is_philox_through_the_gumbel_quantile() {
         // lost digits of v.
         if *word < u32::MAX - (1 << 16) {
             let v = (f64::from(*word) + 0.5) / 2f64.powi(32);
-            let lost = if v < 2f64.powi(-8) { 6e-6 } else { 2f64.powi(-24) / v };
+            let lost = if v < 2f64.powi(-8) {
+                6e-6
+            } else {
+                2f64.powi(-24) / v
+            };
             let tolerance = 2e-6 + lost + 2f64.powi(-24) / (1.0 - v);
             let off = (f64::from(g) - exact_gumbel(*word)).abs();
             assert!(off < tolerance, "{word:#x}: {g}, off by {off:e}");
@@ -195,7 +249,11 @@ fn chi_square(draw: impl Fn(u32) -> u32, probabilities: &[f64]) -> f64 {
     let mut counts = vec![0f64; probabilities.len()];
     (0..DRAWS).for_each(|i| counts[draw(i) as usize] += 1.0);
     let expected = probabilities.iter().map(|p| p * f64::from(DRAWS));
-    counts.iter().zip(expected).map(|(n, e)| (n - e) * (n - e) / e).sum()
+    counts
+        .iter()
+        .zip(expected)
+        .map(|(n, e)| (n - e) * (n - e) / e)
+        .sum()
 }
 
 #[test]
@@ -206,9 +264,16 @@ fn draws_are_distributed_like_the_softmax_over_positions_and_over_seeds() {
         let w: Vec<f64> = l.iter().map(|l| f64::from(l / temperature).exp()).collect();
         let total: f64 = w.iter().sum();
         let p: Vec<f64> = w.iter().map(|w| w / total).collect();
-        let s = SamplingParams { temperature, seed: 99, ..FREE };
+        let s = SamplingParams {
+            temperature,
+            seed: 99,
+            ..FREE
+        };
         let positions = chi_square(|i| probe::draw(&l, &[], i, &s), &p);
-        let over = |i: u32| SamplingParams { seed: u64::from(i) << 20, ..s };
+        let over = |i: u32| SamplingParams {
+            seed: u64::from(i) << 20,
+            ..s
+        };
         let seeds = chi_square(|i| probe::draw(&l, &[], 5, &over(i)), &p);
         println!("temperature {temperature}: chi-square {positions:.1} and {seeds:.1}");
         assert!(positions < 44.0 && seeds < 44.0, "{positions} {seeds}");
@@ -221,9 +286,24 @@ fn a_large_vocabulary_is_drawn_from_as_by_the_book() {
     let l: Vec<f32> = (0..20_011).map(|_| rng.signed() * 9.0).collect();
     let s = [
         FREE,
-        SamplingParams { top_k: 50, seed: 1, ..FREE },
-        SamplingParams { top_p: 0.9, temperature: 0.8, seed: 2, ..FREE },
-        SamplingParams { min_p: 0.1, top_k: 1000, top_p: 0.99, seed: 3, ..FREE },
+        SamplingParams {
+            top_k: 50,
+            seed: 1,
+            ..FREE
+        },
+        SamplingParams {
+            top_p: 0.9,
+            temperature: 0.8,
+            seed: 2,
+            ..FREE
+        },
+        SamplingParams {
+            min_p: 0.1,
+            top_k: 1000,
+            top_p: 0.99,
+            seed: 3,
+            ..FREE
+        },
     ];
     for s in s {
         for position in 0..3 {

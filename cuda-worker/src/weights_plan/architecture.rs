@@ -18,10 +18,13 @@ impl Architecture {
 
     pub(super) fn of(metadata: &Metadata) -> Result<Self, PlanError> {
         let found = metadata.str("general.architecture")?;
-        Self::ALL.into_iter().find(|a| a.name() == found).ok_or_else(|| PlanError::Architecture {
-            found: found.to_owned(),
-            known: Self::ALL.map(Self::name).join(", "),
-        })
+        Self::ALL
+            .into_iter()
+            .find(|a| a.name() == found)
+            .ok_or_else(|| PlanError::Architecture {
+                found: found.to_owned(),
+                known: Self::ALL.map(Self::name).join(", "),
+            })
     }
 
     /// The name in files, also the prefix of its keys.

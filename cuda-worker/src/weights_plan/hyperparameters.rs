@@ -35,8 +35,14 @@ pub(super) fn read(
     architecture: Architecture,
     vocab: u32,
 ) -> Result<(ModelShape, u32), PlanError> {
-    let keys = Keys { metadata, prefix: architecture.name() };
-    let (d_model, n_heads) = (keys.count("embedding_length")?, keys.count("attention.head_count")?);
+    let keys = Keys {
+        metadata,
+        prefix: architecture.name(),
+    };
+    let (d_model, n_heads) = (
+        keys.count("embedding_length")?,
+        keys.count("attention.head_count")?,
+    );
     // Optional by the format: without it every query head has its own.
     let n_kv_heads = match metadata.opt_u32(&keys.name("attention.head_count_kv"))? {
         Some(_) => keys.count("attention.head_count_kv")?,
@@ -81,14 +87,23 @@ fn head_dim(keys: &Keys<'_>, d_model: u32, n_heads: u32) -> Result<u32, PlanErro
 fn check_neutral(keys: &Keys<'_>) -> Result<(), PlanError> {
     let scaling = keys.metadata.opt_str(&keys.name("rope.scaling.type"))?;
     if let Some(kind) = scaling.filter(|kind| *kind != "none") {
-        return Err(keys.refused("rope.scaling.type", kind, "rope scaling is not supported".into()));
+        return Err(keys.refused(
+            "rope.scaling.type",
+            kind,
+            "rope scaling is not supported".into(),
+        ));
     }
     for (key, neutral) in MUST_BE_NEUTRAL {
-        let Some(value) = keys.metadata.get(&keys.name(key)) else { continue };
+        let Some(value) = keys.metadata.get(&keys.name(key)) else {
+            continue;
+        };
         let wanted = if neutral == Neutral::One { 1 } else { 0 };
         let is_neutral = match value.as_integer() {
             Some(integer) => integer == wanted,
-            None => keys.metadata.opt_f32(&keys.name(key))?.is_some_and(|v| v == wanted as f32),
+            None => keys
+                .metadata
+                .opt_f32(&keys.name(key))?
+                .is_some_and(|v| v == wanted as f32),
         };
         if !is_neutral {
             let reason = format!("only {wanted} is supported");
@@ -110,7 +125,11 @@ impl Keys<'_> {
     }
 
     fn refused(&self, key: &str, found: impl ToString, reason: String) -> PlanError {
-        PlanError::Key { key: self.name(key), found: found.to_string(), reason }
+        PlanError::Key {
+            key: self.name(key),
+            found: found.to_string(),
+            reason,
+        }
     }
 
     /// A number of things, of which there is at least one.
@@ -163,7 +182,18 @@ pub(super) fn quant_kind(header: &Header) -> Result<String, PlanError> {
 }
 
 fn most_bytes(header: &Header) -> String {
-    let bytes_of = |ty| header.tensors.iter().filter(|t| t.ty == ty).map(|t| t.nbytes).sum::<u64>();
-    let most = header.tensors.iter().map(|t| t.ty).max_by_key(|ty| bytes_of(*ty));
+    let bytes_of = |ty| {
+        header
+            .tensors
+            .iter()
+            .filter(|t| t.ty == ty)
+            .map(|t| t.nbytes)
+            .sum::<u64>()
+    };
+    let most = header
+        .tensors
+        .iter()
+        .map(|t| t.ty)
+        .max_by_key(|ty| bytes_of(*ty));
     most.map_or_else(String::new, |ty| ty.name().to_owned())
 }

@@ -125,7 +125,10 @@ pub fn plan(header: &Header) -> Result<ModelPlan, PlanError> {
     let (shape, context_length) = hyperparameters::read(metadata, architecture, vocab)?;
     let (tensors, image_bytes) = tensors::place(header, architecture, &shape)?;
     Ok(ModelPlan {
-        name: metadata.opt_str("general.name")?.unwrap_or_default().to_owned(),
+        name: metadata
+            .opt_str("general.name")?
+            .unwrap_or_default()
+            .to_owned(),
         architecture,
         quant_kind: hyperparameters::quant_kind(header)?,
         context_length,

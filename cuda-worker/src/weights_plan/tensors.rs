@@ -10,9 +10,9 @@ use super::{Architecture, IMAGE_ALIGN, ModelShape, PlanError, PlannedTensor, Rol
 pub(super) fn vocabulary(header: &Header) -> Result<u32, PlanError> {
     const EMBEDDING: &str = "token_embd.weight";
     const TOKENS: &str = "tokenizer.ggml.tokens";
-    let embedding = header
-        .tensor(EMBEDDING)
-        .ok_or_else(|| PlanError::Missing { tensor: EMBEDDING.to_owned() })?;
+    let embedding = header.tensor(EMBEDDING).ok_or_else(|| PlanError::Missing {
+        tensor: EMBEDDING.to_owned(),
+    })?;
     let rows = embedding.rows();
     if let Some(tokens) = header.metadata.opt_strings(TOKENS)?
         && tokens.len() as u64 != rows
@@ -47,13 +47,39 @@ fn expected(architecture: Architecture, shape: &ModelShape) -> HashMap<String, E
     let kv = n(shape.n_kv_heads) * n(shape.head_dim);
     let mut all = HashMap::new();
     let mut add = |name: String, role, layer, ne: &[u64], optional| {
-        all.insert(name, Expected { role, layer, ne: ne.to_vec(), optional });
+        all.insert(
+            name,
+            Expected {
+                role,
+                layer,
+                ne: ne.to_vec(),
+                optional,
+            },
+        );
     };
-    add("token_embd.weight".into(), Role::TokenEmbedding, 0, &[d, vocab], false);
-    add("output_norm.weight".into(), Role::OutputNorm, 0, &[d], false);
+    add(
+        "token_embd.weight".into(),
+        Role::TokenEmbedding,
+        0,
+        &[d, vocab],
+        false,
+    );
+    add(
+        "output_norm.weight".into(),
+        Role::OutputNorm,
+        0,
+        &[d],
+        false,
+    );
     add("output.weight".into(), Role::Output, 0, &[d, vocab], true);
     if architecture.has_rope_freqs() {
-        add("rope_freqs.weight".into(), Role::RopeFreqs, 0, &[n(shape.head_dim) / 2], true);
+        add(
+            "rope_freqs.weight".into(),
+            Role::RopeFreqs,
+            0,
+            &[n(shape.head_dim) / 2],
+            true,
+        );
     }
     for layer in 0..shape.n_layers {
         let mut block = |name: &str, role, ne: &[u64]| {
@@ -96,10 +122,12 @@ pub(super) fn place(
     let mut placed = Vec::with_capacity(header.tensors.len());
     let mut offset = 0u64;
     for info in &header.tensors {
-        let expected = wanted.remove(&info.name).ok_or_else(|| PlanError::Unexpected {
-            tensor: info.name.clone(),
-            architecture: architecture.name(),
-        })?;
+        let expected = wanted
+            .remove(&info.name)
+            .ok_or_else(|| PlanError::Unexpected {
+                tensor: info.name.clone(),
+                architecture: architecture.name(),
+            })?;
         check(info, &expected)?;
         placed.push(PlannedTensor {
             role: expected.role,
@@ -112,7 +140,12 @@ pub(super) fn place(
         // No overflow: all tensors lie in one file, each grows by less than the alignment.
         offset = (offset + info.nbytes).next_multiple_of(IMAGE_ALIGN);
     }
-    match wanted.into_iter().filter(|(_, e)| !e.optional).map(|(name, _)| name).min() {
+    match wanted
+        .into_iter()
+        .filter(|(_, e)| !e.optional)
+        .map(|(name, _)| name)
+        .min()
+    {
         Some(tensor) => Err(PlanError::Missing { tensor }),
         None => Ok((placed, offset)),
     }
@@ -120,7 +153,11 @@ pub(super) fn place(
 
 fn check(info: &TensorInfo, expected: &Expected) -> Result<(), PlanError> {
     // Writers may append dimensions of one element.
-    let significant = info.ne.iter().rposition(|n| *n != 1).map_or(1, |last| last + 1);
+    let significant = info
+        .ne
+        .iter()
+        .rposition(|n| *n != 1)
+        .map_or(1, |last| last + 1);
     if info.ne.get(..significant.max(expected.ne.len())) != Some(&expected.ne[..]) {
         return Err(PlanError::Shape {
             tensor: info.name.clone(),
@@ -129,7 +166,10 @@ fn check(info: &TensorInfo, expected: &Expected) -> Result<(), PlanError> {
         });
     }
     if expected.ne.len() == 1 && info.ty != TensorType::F32 {
-        return Err(PlanError::VectorType { tensor: info.name.clone(), found: info.ty.name() });
+        return Err(PlanError::VectorType {
+            tensor: info.name.clone(),
+            found: info.ty.name(),
+        });
     }
     Ok(())
 }

@@ -46,7 +46,9 @@ impl Rng {
 
     /// Values of very different sizes.
     pub fn floats(&mut self, n: usize) -> Vec<f32> {
-        (0..n).map(|_| self.signed() * 2f32.powi(self.below(9) as i32 - 4)).collect()
+        (0..n)
+            .map(|_| self.signed() * 2f32.powi(self.below(9) as i32 - 4))
+            .collect()
     }
 
     pub fn bytes(&mut self, n: usize) -> Vec<u8> {
@@ -67,13 +69,21 @@ fn scale_offsets(ty: TensorType) -> &'static [usize] {
 pub fn random_matrix(rng: &mut Rng, ty: TensorType, rows: u32, cols: u32) -> Matrix {
     let values = rows as usize * cols as usize;
     let raw = match ty {
-        TensorType::F32 => rng.floats(values).iter().flat_map(|x| x.to_le_bytes()).collect(),
-        TensorType::F16 => {
-            rng.floats(values).iter().flat_map(|x| f16::from_f32(*x).to_le_bytes()).collect()
-        }
-        TensorType::BF16 => {
-            rng.floats(values).iter().flat_map(|x| bf16::from_f32(*x).to_le_bytes()).collect()
-        }
+        TensorType::F32 => rng
+            .floats(values)
+            .iter()
+            .flat_map(|x| x.to_le_bytes())
+            .collect(),
+        TensorType::F16 => rng
+            .floats(values)
+            .iter()
+            .flat_map(|x| f16::from_f32(*x).to_le_bytes())
+            .collect(),
+        TensorType::BF16 => rng
+            .floats(values)
+            .iter()
+            .flat_map(|x| bf16::from_f32(*x).to_le_bytes())
+            .collect(),
         _ => {
             let size = ty.block_bytes() as usize;
             let mut raw = rng.bytes(values / ty.block_len() as usize * size);
@@ -86,7 +96,12 @@ pub fn random_matrix(rng: &mut Rng, ty: TensorType, rows: u32, cols: u32) -> Mat
             raw
         }
     };
-    Matrix { ty, rows, cols, raw }
+    Matrix {
+        ty,
+        rows,
+        cols,
+        raw,
+    }
 }
 
 /// 32 weights d · w (⊕ m).
@@ -102,7 +117,9 @@ fn half_at(raw: &[u8], at: usize) -> f32 {
 
 /// A row of a quantised matrix in blocks of 32.
 pub fn blocks(ty: TensorType, row: &[u8]) -> Vec<Block> {
-    row.chunks_exact(ty.block_bytes() as usize).flat_map(|raw| file_block(ty, raw)).collect()
+    row.chunks_exact(ty.block_bytes() as usize)
+        .flat_map(|raw| file_block(ty, raw))
+        .collect()
 }
 
 fn file_block(ty: TensorType, raw: &[u8]) -> Vec<Block> {
@@ -113,7 +130,11 @@ fn file_block(ty: TensorType, raw: &[u8]) -> Vec<Block> {
         TensorType::Q5_1 => vec![small(raw, Some(2), 8, Some(4), 0)],
         TensorType::Q8_0 => {
             let w = std::array::from_fn(|i| i32::from(raw[2 + i] as i8));
-            vec![Block { w, d: half_at(raw, 0), m: None }]
+            vec![Block {
+                w,
+                d: half_at(raw, 0),
+                m: None,
+            }]
         }
         TensorType::Q4K | TensorType::Q5K => (0..8).map(|j| k_block(ty, raw, j)).collect(),
         TensorType::Q6K => (0..8).map(|j| q6_block(raw, j)).collect(),
@@ -122,13 +143,19 @@ fn file_block(ty: TensorType, raw: &[u8]) -> Vec<Block> {
 }
 
 fn small(raw: &[u8], m: Option<usize>, qs: usize, qh: Option<usize>, offset: i32) -> Block {
-    let high = qh.map_or(0, |at| u32::from_le_bytes(raw[at..at + 4].try_into().unwrap()));
+    let high = qh.map_or(0, |at| {
+        u32::from_le_bytes(raw[at..at + 4].try_into().unwrap())
+    });
     let w = std::array::from_fn(|i| {
         let byte = raw[qs + i % 16];
         let low = if i < 16 { byte & 15 } else { byte >> 4 };
         i32::from(low) + 16 * ((high >> i & 1) as i32) - offset
     });
-    Block { w, d: half_at(raw, 0), m: m.map(|at| half_at(raw, at)) }
+    Block {
+        w,
+        d: half_at(raw, 0),
+        m: m.map(|at| half_at(raw, at)),
+    }
 }
 
 fn k_block(ty: TensorType, raw: &[u8], j: usize) -> Block {
@@ -136,17 +163,27 @@ fn k_block(ty: TensorType, raw: &[u8], j: usize) -> Block {
     let (sc, mn) = if j < 4 {
         (s[j] & 63, s[j + 4] & 63)
     } else {
-        ((s[j + 4] & 15) | (s[j - 4] >> 6) << 4, (s[j + 4] >> 4) | (s[j] >> 6) << 4)
+        (
+            (s[j + 4] & 15) | (s[j - 4] >> 6) << 4,
+            (s[j + 4] >> 4) | (s[j] >> 6) << 4,
+        )
     };
     let five = ty == TensorType::Q5K;
     let qs = &raw[if five { 48 } else { 16 }..];
     let w = std::array::from_fn(|i| {
         let byte = qs[j / 2 * 32 + i];
-        let low = if j % 2 == 0 { byte & 15 } else { byte >> 4 };
+        let low = if j.is_multiple_of(2) {
+            byte & 15
+        } else {
+            byte >> 4
+        };
         let high = if five { raw[16 + i] >> j & 1 } else { 0 };
         i32::from(low + 16 * high)
     });
-    let (d, m) = (half_at(raw, 0) * f32::from(sc), half_at(raw, 2) * f32::from(mn));
+    let (d, m) = (
+        half_at(raw, 0) * f32::from(sc),
+        half_at(raw, 2) * f32::from(mn),
+    );
     Block { w, d, m: Some(-m) }
 }
 
@@ -159,25 +196,33 @@ fn q6_block(raw: &[u8], j: usize) -> Block {
         let scale = raw[192 + 8 * half + 2 * c + i / 16] as i8;
         (i32::from(low | high << 4) - 32) * i32::from(scale)
     });
-    Block { w, d: half_at(raw, 208), m: None }
+    Block {
+        w,
+        d: half_at(raw, 208),
+        m: None,
+    }
 }
 
 /// Weights of a row.
 pub fn dequantised(ty: TensorType, row: &[u8]) -> Vec<f32> {
     match ty {
-        TensorType::F32 => {
-            row.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect()
-        }
-        TensorType::F16 => {
-            row.chunks_exact(2).map(|b| f16::from_le_bytes(b.try_into().unwrap()).to_f32()).collect()
-        }
+        TensorType::F32 => row
+            .chunks_exact(4)
+            .map(|b| f32::from_le_bytes(b.try_into().unwrap()))
+            .collect(),
+        TensorType::F16 => row
+            .chunks_exact(2)
+            .map(|b| f16::from_le_bytes(b.try_into().unwrap()).to_f32())
+            .collect(),
         TensorType::BF16 => row
             .chunks_exact(2)
             .map(|b| bf16::from_le_bytes(b.try_into().unwrap()).to_f32())
             .collect(),
         _ => blocks(ty, row)
             .iter()
-            .flat_map(|b| b.w.map(|w| b.m.map_or(b.d * w as f32, |m| b.d * w as f32 + m)))
+            .flat_map(|b| {
+                b.w.map(|w| b.m.map_or(b.d * w as f32, |m| b.d * w as f32 + m))
+            })
             .collect(),
     }
 }
@@ -229,7 +274,10 @@ pub fn float_dot(w: &[f32], x: &[f32]) -> f32 {
     let mut y = 0f32;
     for (w, x) in w.chunks(128).zip(x.chunks(128)) {
         let mut s = vec![0f32; 32];
-        w.iter().zip(x).enumerate().for_each(|(k, (w, x))| s[k % 32] = w.mul_add(*x, s[k % 32]));
+        w.iter()
+            .zip(x)
+            .enumerate()
+            .for_each(|(k, (w, x))| s[k % 32] = w.mul_add(*x, s[k % 32]));
         y += tree(s);
     }
     y
@@ -239,7 +287,10 @@ pub fn float_dot(w: &[f32], x: &[f32]) -> f32 {
 pub fn product(w: &Matrix, x: &[f32], mut dot: impl FnMut(&[u8], &[f32]) -> f32) -> Vec<f32> {
     let row_bytes = w.raw.len() / w.rows as usize;
     let dots = x.chunks(w.cols as usize).flat_map(|x| {
-        w.raw.chunks(row_bytes).map(|row| dot(row, x)).collect::<Vec<_>>()
+        w.raw
+            .chunks(row_bytes)
+            .map(|row| dot(row, x))
+            .collect::<Vec<_>>()
     });
     dots.collect()
 }
@@ -251,6 +302,11 @@ pub fn assert_same(found: &[f32], expected: &[f32], what: impl std::fmt::Display
     let differs = |i: &usize| found[*i].to_bits() != expected[*i].to_bits();
     if let Some(i) = (0..found.len()).find(differs) {
         let n = (0..found.len()).filter(differs).count();
-        panic!("{what}: {n} of {} differ, first at {i}: {:e}, expected {:e}", found.len(), found[i], expected[i]);
+        panic!(
+            "{what}: {n} of {} differ, first at {i}: {:e}, expected {:e}",
+            found.len(),
+            found[i],
+            expected[i]
+        );
     }
 }

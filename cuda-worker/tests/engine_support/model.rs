@@ -1,9 +1,9 @@
 //! Model files and engines for tests.
 
 use cuda_worker::engine::{Backend, Engine, EngineOptions};
+use cuda_worker::loader;
 use cuda_worker::scheduler::step_engine::{Chunk, StepEngine as _};
 use cuda_worker::weights_plan::{ModelPlan, plan};
-use cuda_worker::loader;
 use orcd_shared::gguf::{GgufFile, TensorType};
 use orcd_shared::sampling::SamplingParams;
 use synth_model::{Options, Shape, write};
@@ -27,10 +27,22 @@ impl Model {
     fn of(shape: &Shape) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("m.gguf");
-        write(shape, &Options { threads: 1, ..Options::default() }, &path).unwrap();
+        write(
+            shape,
+            &Options {
+                threads: 1,
+                ..Options::default()
+            },
+            &path,
+        )
+        .unwrap();
         let file = GgufFile::open(&path).unwrap();
         let plan = plan(file.header()).unwrap();
-        Self { _dir: dir, file, plan }
+        Self {
+            _dir: dir,
+            file,
+            plan,
+        }
     }
 
     pub fn engine(&self, options: &EngineOptions) -> Engine {
@@ -55,7 +67,9 @@ pub fn options() -> EngineOptions {
 
 /// Tokens of any vocabulary.
 pub fn prompt(n: usize, seed: u32) -> Vec<u32> {
-    (0..n as u32).map(|i| (i * 37 + seed * 101 + i * i * 7) % 251).collect()
+    (0..n as u32)
+        .map(|i| (i * 37 + seed * 101 + i * i * 7) % 251)
+        .collect()
 }
 
 pub const GREEDY: Option<SamplingParams> = Some(SamplingParams::GREEDY);
@@ -63,7 +77,17 @@ pub const GREEDY: Option<SamplingParams> = Some(SamplingParams::GREEDY);
 /// One chunk of one slot; the logits behind it.
 pub fn step(engine: &mut Engine, slot: u32, start: u32, tokens: &[u32]) -> Vec<f32> {
     let mut drawn = Vec::new();
-    engine.step(&[Chunk { slot, start, tokens, sample: GREEDY }], &mut drawn).unwrap();
+    engine
+        .step(
+            &[Chunk {
+                slot,
+                start,
+                tokens,
+                sample: GREEDY,
+            }],
+            &mut drawn,
+        )
+        .unwrap();
     engine.logits(0).unwrap().to_vec()
 }
 
@@ -83,7 +107,11 @@ pub fn in_chunks(engine: &mut Engine, slot: u32, tokens: &[u32], size: usize) ->
 /// Logits behind every token, one token at a time.
 pub fn one_by_one(engine: &mut Engine, slot: u32, tokens: &[u32]) -> Vec<Vec<f32>> {
     engine.open(slot, tokens.len() as u32).unwrap();
-    let rows = tokens.iter().zip(0..).map(|(token, p)| step(engine, slot, p, &[*token])).collect();
+    let rows = tokens
+        .iter()
+        .zip(0..)
+        .map(|(token, p)| step(engine, slot, p, &[*token]))
+        .collect();
     engine.close(slot).unwrap();
     rows
 }

@@ -14,7 +14,10 @@ struct Matrix {
 
 impl Matrix {
     fn times(&self, x: &[f64]) -> Vec<f64> {
-        self.w.chunks(self.cols).map(|row| row.iter().zip(x).map(|(w, x)| w * x).sum()).collect()
+        self.w
+            .chunks(self.cols)
+            .map(|row| row.iter().zip(x).map(|(w, x)| w * x).sum())
+            .collect()
     }
 }
 
@@ -29,11 +32,21 @@ impl<'a> Naive<'a> {
     }
 
     fn optional(&self, role: Role, layer: u32) -> Option<Matrix> {
-        let t = self.plan.tensors.iter().find(|t| t.role == role && t.layer == layer)?;
+        let t = self
+            .plan
+            .tensors
+            .iter()
+            .find(|t| t.role == role && t.layer == layer)?;
         let raw = self.file.tensor_data(&t.info);
         let rows = raw.chunks(raw.len() / t.rows as usize);
-        let w = rows.flat_map(|row| dequantised(t.info.ty, row)).map(f64::from).collect();
-        Some(Matrix { cols: t.cols as usize, w })
+        let w = rows
+            .flat_map(|row| dequantised(t.info.ty, row))
+            .map(f64::from)
+            .collect();
+        Some(Matrix {
+            cols: t.cols as usize,
+            w,
+        })
     }
 
     fn matrix(&self, role: Role, layer: u32) -> Matrix {
@@ -43,7 +56,10 @@ impl<'a> Naive<'a> {
     fn norm(&self, x: &[f64], role: Role, layer: u32) -> Vec<f64> {
         let mean = x.iter().map(|v| v * v).sum::<f64>() / x.len() as f64;
         let inv = 1.0 / (mean + f64::from(self.plan.shape.rms_eps)).sqrt();
-        x.iter().zip(&self.matrix(role, layer).w).map(|(x, w)| x * inv * w).collect()
+        x.iter()
+            .zip(&self.matrix(role, layer).w)
+            .map(|(x, w)| x * inv * w)
+            .collect()
     }
 
     fn rotate(&self, x: &mut [f64], position: usize, factors: Option<&Matrix>) {
@@ -53,8 +69,13 @@ impl<'a> Naive<'a> {
             for i in 0..n / 2 {
                 let factor = factors.map_or(1.0, |f| f.w[i]);
                 let exponent = -2.0 * i as f64 / n as f64;
-                let (sin, cos) = (position as f64 * shape.rope_base.powf(exponent) / factor).sin_cos();
-                let (a, b) = if shape.rope_interleaved { (2 * i, 2 * i + 1) } else { (i, i + n / 2) };
+                let (sin, cos) =
+                    (position as f64 * shape.rope_base.powf(exponent) / factor).sin_cos();
+                let (a, b) = if shape.rope_interleaved {
+                    (2 * i, 2 * i + 1)
+                } else {
+                    (i, i + n / 2)
+                };
                 (head[a], head[b]) = (head[a] * cos - head[b] * sin, head[a] * sin + head[b] * cos);
             }
         }
@@ -65,11 +86,16 @@ impl<'a> Naive<'a> {
         let shape = &self.plan.shape;
         let embedding = self.matrix(Role::TokenEmbedding, 0);
         let d = shape.d_model as usize;
-        let mut x: Vec<Vec<f64>> =
-            tokens.iter().map(|t| embedding.w[*t as usize * d..][..d].to_vec()).collect();
+        let mut x: Vec<Vec<f64>> = tokens
+            .iter()
+            .map(|t| embedding.w[*t as usize * d..][..d].to_vec())
+            .collect();
         for layer in 0..shape.n_layers {
             self.attention(&mut x, layer);
-            let (gate, up) = (self.matrix(Role::FfnGate, layer), self.matrix(Role::FfnUp, layer));
+            let (gate, up) = (
+                self.matrix(Role::FfnGate, layer),
+                self.matrix(Role::FfnUp, layer),
+            );
             let down = self.matrix(Role::FfnDown, layer);
             for x in &mut x {
                 let n = self.norm(x, Role::FfnNorm, layer);
@@ -83,12 +109,17 @@ impl<'a> Naive<'a> {
             }
         }
         let output = self.optional(Role::Output, 0).unwrap_or(embedding);
-        x.iter().map(|x| output.times(&self.norm(x, Role::OutputNorm, 0))).collect()
+        x.iter()
+            .map(|x| output.times(&self.norm(x, Role::OutputNorm, 0)))
+            .collect()
     }
 
     fn attention(&self, x: &mut [Vec<f64>], layer: u32) {
         let shape = &self.plan.shape;
-        let (hd, per) = (shape.head_dim as usize, (shape.n_heads / shape.n_kv_heads) as usize);
+        let (hd, per) = (
+            shape.head_dim as usize,
+            (shape.n_heads / shape.n_kv_heads) as usize,
+        );
         let factors = self.optional(Role::RopeFreqs, 0);
         let project = |weight, bias, rotate: bool| -> Vec<Vec<f64>> {
             let (w, bias) = (self.matrix(weight, layer), self.optional(bias, layer));
@@ -119,14 +150,19 @@ impl<'a> Naive<'a> {
             for h in 0..shape.n_heads as usize {
                 let (q, at) = (&q[p][h * hd..][..hd], h / per * hd);
                 let dot = |k: &Vec<f64>| q.iter().zip(&k[at..]).map(|(q, k)| q * k).sum::<f64>();
-                let t: Vec<f64> = k[..=p].iter().map(|k| dot(k) / (hd as f64).sqrt()).collect();
+                let t: Vec<f64> = k[..=p]
+                    .iter()
+                    .map(|k| dot(k) / (hd as f64).sqrt())
+                    .collect();
                 let top = t.iter().fold(f64::NEG_INFINITY, |m, t| m.max(*t));
                 let w: Vec<f64> = t.iter().map(|t| (t - top).exp()).collect();
                 let total: f64 = w.iter().sum();
                 let mix = |d| w.iter().zip(&v).map(|(w, v)| w * v[at + d]).sum::<f64>() / total;
                 all.extend((0..hd).map(mix));
             }
-            x.iter_mut().zip(output.times(&all)).for_each(|(x, y)| *x += y);
+            x.iter_mut()
+                .zip(output.times(&all))
+                .for_each(|(x, y)| *x += y);
         }
     }
 }
