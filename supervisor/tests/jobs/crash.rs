@@ -341,7 +341,7 @@ async fn a_worker_that_takes_no_messages_is_killed() {
 
 #[tokio::test]
 async fn a_silent_worker_is_killed() {
-    let silence = Duration::from_millis(40);
+    let silence = Duration::from_millis(400);
     let mut service = Service::ready_with(|s| s.timing.silence = silence).await;
     for steps in 0..10 {
         tokio::time::sleep(silence / 4).await;
@@ -358,7 +358,7 @@ async fn a_silent_worker_is_killed() {
 
 #[tokio::test]
 async fn an_engine_that_stands_still_shows_as_stalled() {
-    let stall = Duration::from_millis(30);
+    let stall = Duration::from_millis(300);
     let mut service = Service::ready_with(|s| s.timing.stall = stall).await;
     tokio::time::sleep(2 * stall).await;
     assert!(!service.jobs.snapshot().stalled, "there is nothing to do");

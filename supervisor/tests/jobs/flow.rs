@@ -65,6 +65,15 @@ async fn queued_jobs_wait_with_comments_and_run_in_order() {
 }
 
 #[tokio::test]
+async fn the_first_comment_comes_at_once() {
+    let mut service = Service::ready_with(|s| s.timing.tick = Duration::from_secs(60)).await;
+    let (_a, _) = service.run(job("a")).await;
+    let (_b, _) = service.run(job("b")).await;
+    let mut c = service.submit(job("c")).await;
+    assert_eq!(c.events.try_recv().unwrap().event, JobEvent::Queued);
+}
+
+#[tokio::test]
 async fn one_step_serves_several_jobs() {
     let mut service = Service::ready().await;
     let (mut a, spec_a) = service.run(job("a")).await;

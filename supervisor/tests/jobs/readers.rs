@@ -127,13 +127,15 @@ async fn a_second_reader_takes_over_and_the_first_ones_leaving_changes_nothing()
     let mut second = service.jobs.resume("a".into(), None).await.unwrap();
     rest(&mut first).await;
     drop(first);
+    // Long enough for the departure to be heard before the end is.
+    tokio::time::sleep(Duration::from_millis(50)).await;
     service.eos(spec.key, 2).await;
     assert_eq!(text_of(&timeless(rest(&mut second).await)), "ab");
 }
 
 #[tokio::test]
 async fn only_lasting_jobs_are_resumed_and_only_for_a_time() {
-    let mut service = Service::ready_with(|s| s.resume_ttl = Duration::from_millis(50)).await;
+    let mut service = Service::ready_with(|s| s.resume_ttl = Duration::from_millis(400)).await;
     let (_a, _) = service.run(job("a")).await;
     assert!(service.jobs.resume("a".into(), None).await.is_none());
     assert!(service.jobs.resume("nobody".into(), None).await.is_none());
@@ -147,7 +149,7 @@ async fn only_lasting_jobs_are_resumed_and_only_for_a_time() {
             .await
             .is_some()
     );
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    tokio::time::sleep(Duration::from_millis(600)).await;
     assert!(service.jobs.resume("b".into(), None).await.is_none());
 }
 
