@@ -148,6 +148,8 @@ impl Starter {
             let worker = self.worker.clone().unwrap_or_else(place::worker);
             command.arg("--worker-bin").arg(worker);
         }
+        // As many as a small machine has: what takes time here takes time everywhere.
+        command.env("ORCD_THREADS", "2");
         command.args(&self.flags).envs(&self.env);
         command
             .stdin(Stdio::null())
