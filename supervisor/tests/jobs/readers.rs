@@ -6,7 +6,7 @@ use orcd_shared::error::ErrorCode;
 use orcd_shared::protocol::message::ToSupervisor;
 use orcd_supervisor::jobs::{JobEvent, NewJob};
 
-use super::support::{Service, job, last, next, rest, text_of, timeless};
+use super::support::{Service, job, last, next, rest, text_of};
 
 fn lasting(name: &str) -> NewJob {
     NewJob {
@@ -130,7 +130,9 @@ async fn a_second_reader_takes_over_and_the_first_ones_leaving_changes_nothing()
     // Long enough for the departure to be heard before the end is.
     tokio::time::sleep(Duration::from_millis(50)).await;
     service.eos(spec.key, 2).await;
-    assert_eq!(text_of(&timeless(rest(&mut second).await)), "ab");
+    let events = rest(&mut second).await;
+    assert_eq!(text_of(&events), "ab");
+    assert!(matches!(last(&events), JobEvent::End { tokens_out: 2, .. }));
 }
 
 #[tokio::test]
