@@ -12,7 +12,7 @@ const FOLDERS: [&str; 5] = ["engine", "cpu", "arith", "ops", "include"];
 const FILES: [&str; 4] = ["bridge.cc", "bridge.h", "probe.cc", "probe.h"];
 
 /// A file with kernels for one instruction set, and its flags.
-const AVX512: (&str, &[&str]) = ("tile_avx512.cc", &["-march=x86-64-v4", "-mavx512vnni"]);
+const AVX512: (&str, &[&str]) = ("isa_avx512.cc", &["-march=x86-64-v4", "-mavx512vnni"]);
 /// Flags of every other file on x86-64.
 const X86_BASE: &str = "-march=x86-64-v3";
 

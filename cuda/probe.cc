@@ -106,7 +106,7 @@ void to_f16(rust::Slice<const float> x, rust::Slice<uint16_t> y) {
 
 float from_f16(uint16_t h) { return arith::f16_to_f32(h); }
 
-void attend(uint32_t n_heads, uint32_t n_kv_heads, uint32_t head_dim, bool interleaved, double rope_base,
+void attend(uint32_t form, uint32_t n_heads, uint32_t n_kv_heads, uint32_t head_dim, bool interleaved, double rope_base,
             rust::Slice<const float> freq_factors, rust::Slice<float> q, rust::Slice<float> k, rust::Slice<float> v,
             rust::Slice<float> out) {
   const auto n = static_cast<uint32_t>(q.size() / (n_heads * head_dim));
@@ -122,17 +122,18 @@ void attend(uint32_t n_heads, uint32_t n_kv_heads, uint32_t head_dim, bool inter
   const Rows rows{n, zeros.data(), zeros.data(), positions.data()};
   cpu::rotation_rows(rotation, rows);
   cpu::Pool pool(2);
+  const auto isa = static_cast<cpu::Isa>(form);
   AttentionInputs in;
   in.q = q.data(), in.k = k.data(), in.v = v.data();
   cpu::rope_kv(pool, shape, rotation, rows, sequences, 0, in);
-  cpu::attention(pool, shape, rows, sequences, 0, q.data(), out.data());
+  cpu::attention(pool, isa, shape, rows, sequences, 0, q.data(), out.data());
 }
 
 uint32_t draw(rust::Slice<const float> logits, rust::Slice<const uint32_t> seen, uint32_t position, float temperature,
               float top_p, uint32_t top_k, float min_p, float repetition_penalty, uint64_t seed) {
   std::vector<uint64_t> bits(logits.size() / 64 + 1);
   for (const uint32_t token : seen) bits[token / 64] |= uint64_t{1} << (token % 64);
-  std::vector<float> scratch;
+  cpu::SampleScratch scratch;
   const Draw d{0, position, {temperature, top_p, top_k, min_p, repetition_penalty, seed}};
   return cpu::sample(logits.data(), static_cast<uint32_t>(logits.size()), bits, d, scratch);
 }

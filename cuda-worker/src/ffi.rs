@@ -165,6 +165,7 @@ pub(crate) mod probe {
         fn from_f16(h: u16) -> f32;
         #[allow(clippy::too_many_arguments)]
         fn attend(
+            form: u32,
             n_heads: u32,
             n_kv_heads: u32,
             head_dim: u32,

@@ -178,7 +178,7 @@ pub struct Heads {
 /// # Panics
 /// If the sizes don't fit each other.
 #[must_use]
-pub fn attend(heads: &Heads, q: &mut [f32], k: &mut [f32], v: &mut [f32]) -> Vec<f32> {
+pub fn attend(form: Form, heads: &Heads, q: &mut [f32], k: &mut [f32], v: &mut [f32]) -> Vec<f32> {
     let n = q.len() / (heads.q * heads.dim) as usize;
     assert_eq!(
         q.len(),
@@ -205,7 +205,19 @@ pub fn attend(heads: &Heads, q: &mut [f32], k: &mut [f32], v: &mut [f32]) -> Vec
         base,
         ref factors,
     } = *heads;
-    ffi::attend(n_q, kv, dim, interleaved, base, factors, q, k, v, &mut out);
+    ffi::attend(
+        form as u32,
+        n_q,
+        kv,
+        dim,
+        interleaved,
+        base,
+        factors,
+        q,
+        k,
+        v,
+        &mut out,
+    );
     out
 }
 

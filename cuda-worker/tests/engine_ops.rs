@@ -371,6 +371,13 @@ fn attended(q: &[f32], k: &[Vec<f32>], v: &[Vec<f32>]) -> Vec<f32> {
 }
 
 fn check_attention(heads: &Heads, n: usize, seed: u64) {
+    // All but the one that only products have.
+    for form in Form::exact().into_iter().filter(|f| *f != Form::Reference) {
+        check_attention_form(form, heads, n, seed);
+    }
+}
+
+fn check_attention_form(form: Form, heads: &Heads, n: usize, seed: u64) {
     let mut rng = Rng(seed);
     let (qw, kw) = (
         (heads.q * heads.dim) as usize,
@@ -378,7 +385,7 @@ fn check_attention(heads: &Heads, n: usize, seed: u64) {
     );
     let (mut q, mut k, mut v) = (rng.floats(n * qw), rng.floats(n * kw), rng.floats(n * kw));
     let (q0, k0) = (q.clone(), k.clone());
-    let out = probe::attend(heads, &mut q, &mut k, &mut v);
+    let out = probe::attend(form, heads, &mut q, &mut k, &mut v);
     for (before, after, width) in [(&q0, &q, qw), (&k0, &k, kw)] {
         for (p, (x, y)) in before.chunks(width).zip(after.chunks(width)).enumerate() {
             for (exact, y) in rotated(x, p, heads).iter().zip(y) {
@@ -405,7 +412,7 @@ fn check_attention(heads: &Heads, n: usize, seed: u64) {
             assert_same(
                 &out[at..at + dim],
                 &expected,
-                format!("{heads:?} position {p} head {h}"),
+                format!("{form:?} {heads:?} position {p} head {h}"),
             );
         }
     }
@@ -453,7 +460,7 @@ fn each_query_head_reads_the_key_head_of_its_group() {
     let mut v: Vec<f32> = (0..n * 128)
         .map(|i| if i % 128 < 64 { 1.0 } else { 2.0 })
         .collect();
-    let out = probe::attend(&heads, &mut q, &mut k, &mut v);
+    let out = probe::attend(Form::Portable, &heads, &mut q, &mut k, &mut v);
     for (i, o) in out.iter().enumerate() {
         let expected = if i % (14 * 64) / 64 < 7 { 1.0 } else { 2.0 };
         assert!(

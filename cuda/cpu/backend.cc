@@ -35,13 +35,13 @@ const char* isa_name(Isa isa) {
   }
 }
 
-TileKernel tile_kernel(Isa isa, TensorType type) {
+Kernels kernels(Isa isa) {
   switch (isa) {
 #if defined(__x86_64__)
-    case Isa::kAvx512: return avx512_kernel(type);
-    case Isa::kAvx2: return avx2_kernel(type);
+    case Isa::kAvx512: return avx512_kernels();
+    case Isa::kAvx2: return avx2_kernels();
 #endif
-    default: return portable_kernel(type);
+    default: return portable_kernels();
   }
 }
 

@@ -40,7 +40,7 @@ void units_of(const Product& p, Isa isa, bool float_activations, const Activatio
     const uint64_t tile_bytes = arith::row_bytes(w.type, w.cols) * kTileRows;
     const TileArgs args{w.data + first * tile_bytes, tiles_end - first, w.cols, a.q, a.d, a.sum, a.half, rows,
                         p.y + first * kTileRows,     w.rows,            p.add};
-    tile_kernel(isa, w.type)(args);
+    kernels(isa).tile(w.type)(args);
   }
   if (end > tiles) tail(p, a, rows);
 }

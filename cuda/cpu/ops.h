@@ -7,9 +7,9 @@
 #include <span>
 #include <vector>
 
+#include "cpu/kernels.h"
 #include "cpu/pool.h"
 #include "cpu/sequences.h"
-#include "cpu/tile.h"
 #include "engine/model.h"
 #include "ops/ops.h"
 
@@ -20,7 +20,7 @@ enum class Isa { kPortable, kAvx2, kAvx512 };
 
 Isa best_isa();  // that this processor has
 const char* isa_name(Isa isa);
-TileKernel tile_kernel(Isa isa, TensorType type);
+Kernels kernels(Isa isa);
 
 // Calls f(first, end) for pieces of 0 .. n, shared between the threads when the whole takes long enough.
 // `nanoseconds`: a guess at the time for one of the n on one thread.
@@ -47,6 +47,19 @@ struct Rotation {
   std::vector<float> cos, sin;   // (rows, pairs)
 };
 
+// Tokens in the running for a draw, ascending by id.
+struct Candidates {
+  std::vector<uint32_t> id;     // (n)
+  std::vector<float> t;         // (n) logit over temperature
+  std::vector<float> weight;    // (n)
+  std::vector<uint32_t> place;  // indices into the above
+};
+
+struct SampleScratch {
+  std::vector<float> t;  // (vocab)
+  Candidates candidates;
+};
+
 void embed(Pool&, const Tensor& table, const Rows& rows, float* x /* (rows, table.cols) */);
 void rmsnorm(Pool&, const float* x /* (*, out.cols) */, const uint32_t* pick /* (rows) or null */, uint32_t rows,
              const float* weight /* (out.cols) */, float eps, const Activations& out);
@@ -60,13 +73,12 @@ float reference_dot(TensorType type, const uint8_t* raw, const Activations& a, u
 void rotation_frequencies(Rotation& r, double base, const float* factors /* (pairs) or null */);
 void rotation_rows(Rotation& r, const Rows& rows);
 void rope_kv(Pool&, const ModelShape&, const Rotation&, const Rows&, Sequences&, uint32_t layer, const AttentionInputs&);
-void attention(Pool&, const ModelShape&, const Rows&, const Sequences&, uint32_t layer,
+void attention(Pool&, Isa, const ModelShape&, const Rows&, const Sequences&, uint32_t layer,
                const float* q /* (rows, n_heads * head_dim) */, float* out /* (rows, n_heads * head_dim) */);
 void swiglu(Pool&, const float* gate /* (rows, out.cols) */, const float* up /* (rows, out.cols) */, uint32_t rows,
             const Activations& out);
-// `t`: (vocab) scratch.
 uint32_t sample(const float* logits /* (vocab) */, uint32_t vocab, std::span<const uint64_t> seen, const Draw& draw,
-                std::vector<float>& t);
+                SampleScratch& scratch);
 
 class CpuOps final : public Ops {
  public:
@@ -89,7 +101,7 @@ class CpuOps final : public Ops {
     cpu::rope_kv(pool_, shape_, rotation_, rows_, sequences_, layer, in);
   }
   void attention(uint32_t layer, const float* q, float* out) override {
-    cpu::attention(pool_, shape_, rows_, sequences_, layer, q, out);
+    cpu::attention(pool_, isa_, shape_, rows_, sequences_, layer, q, out);
   }
   void swiglu(const float* gate, const float* up, uint32_t rows, const Activations& out) override {
     cpu::swiglu(pool_, gate, up, rows, out);
@@ -109,7 +121,7 @@ class CpuOps final : public Ops {
   Rows rows_;
   struct Free { void operator()(void* p) const; };
   std::vector<std::unique_ptr<void, Free>> memory_;
-  std::vector<std::vector<float>> sample_scratch_;  // (draws of a step, vocab)
+  std::vector<SampleScratch> sample_scratch_;  // (draws of a step)
 };
 
 }  // namespace orcd::cpu

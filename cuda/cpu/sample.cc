@@ -1,7 +1,7 @@
 // One draw: penalty, temperature, top-k, top-p, min-p, Gumbel-max. What sorts elsewhere is counted here:
-// a threshold is found digit by digit in integer histograms, so it depends on no order.
+// a threshold is found digit by digit in integer histograms, over ever fewer tokens.
 #include <cmath>
-#include <limits>
+#include <vector>
 
 #include "arith/exp2.h"
 #include "arith/gumbel.h"
@@ -11,21 +11,13 @@
 namespace orcd::cpu {
 namespace {
 
-constexpr uint32_t kNone = UINT32_MAX;
-
 // Unsigned order of the result = order of the floats, with −0 = +0; NaN is 0, below all others.
 uint32_t key_of(float t) {
-  if (t != t) return 0;
   const uint32_t b = arith::bits_of(t + 0.0f);
-  return b >> 31 ? ~b : b | 0x80000000u;
+  return t != t ? 0 : b >> 31 ? ~b : b | 0x80000000u;
 }
 
-float weight_scale(float t, float t_max) {
-  return t == t_max ? 1.0f : arith::exp2((t - t_max) * arith::kLog2E);
-}
-
-// exp2((t − t_max) · log2 e) in 32 fixed-point digits.
-uint64_t weight(float t, float t_max) { return static_cast<uint64_t>(weight_scale(t, t_max) * 0x1p+32f); }
+constexpr uint32_t kTopShift = 21, kTopDigits = 1 << 11;  // the first 11 bits of a key
 
 void penalise(float* t, std::span<const uint64_t> seen, float penalty) {
   if (penalty == 1.0f) return;
@@ -37,88 +29,118 @@ void penalise(float* t, std::span<const uint64_t> seen, float penalty) {
   }
 }
 
-uint32_t largest(const float* t, uint32_t vocab) {
-  uint32_t best = 0;
-  float best_t = std::numeric_limits<float>::quiet_NaN();
-  for (uint32_t i = 0; i < vocab; ++i) {
-    if (t[i] > best_t || (best_t != best_t && t[i] == t[i])) best = i, best_t = t[i];
+// First place of the largest value, 0 where all are NaN. The maximum first, in lanes; then where it is.
+uint32_t largest(const float* t, uint32_t n) {
+  constexpr uint32_t kLanes = 32;
+  float m[kLanes];
+  for (float& lane : m) lane = -arith::infinity();
+  const uint32_t whole = n / kLanes * kLanes;
+  for (uint32_t i = 0; i < whole; i += kLanes) {
+    for (uint32_t l = 0; l < kLanes; ++l) m[l] = t[i + l] > m[l] ? t[i + l] : m[l];
   }
-  return best;
+  for (uint32_t i = whole; i < n; ++i) m[0] = t[i] > m[0] ? t[i] : m[0];
+  for (uint32_t l = 1; l < kLanes; ++l) m[0] = m[l] > m[0] ? m[l] : m[0];
+  for (uint32_t i = 0; i < n; ++i) {
+    if (t[i] == m[0]) return i;
+  }
+  return 0;
 }
 
-// Where the prefix of the order (t descending, id ascending) ends that holds a given mass.
-struct Cut {
-  uint32_t key;   // larger keys are inside,
-  uint32_t ties;  // and so are this many of this very key, lowest ids first
-};
+// A key that at least `k` of the values reach, and not many more: the lower end of a histogram bucket.
+// At least 1, so that no NaN reaches it.
+uint32_t floor_for(const float* t, uint32_t vocab, uint32_t k) {
+  constexpr uint32_t kBanks = 4;  // neighbours often fall into one bucket, and would wait for each other
+  std::vector<uint32_t> count(kBanks * kTopDigits);
+  for (uint32_t i = 0; i < vocab; ++i) ++count[i % kBanks * kTopDigits + (key_of(t[i]) >> kTopShift)];
+  uint64_t reached = 0;
+  for (uint32_t digit = kTopDigits - 1; digit > 0; --digit) {
+    for (uint32_t bank = 0; bank < kBanks; ++bank) reached += count[bank * kTopDigits + digit];
+    if (reached >= k) return digit << kTopShift;
+  }
+  return 1;
+}
 
-// The shortest prefix whose masses add up to at least `wanted` (1 .. total). mass(i) is 0 for what is
-// out already. Three histograms of 11, 11 and 10 bits of the key.
+// The tokens whose keys reach `floor` become the ones in the running.
+void collect(const float* t, uint32_t vocab, uint32_t floor, Candidates& c) {
+  c.id.resize(vocab);
+  c.t.resize(vocab);
+  size_t n = 0;
+  for (uint32_t i = 0; i < vocab; ++i) {
+    c.id[n] = i;
+    c.t[n] = t[i];
+    n += key_of(t[i]) >= floor;
+  }
+  c.id.resize(n);
+  c.t.resize(n);
+}
+
+// Keeps the candidates for which keep(place) is true.
+template <class Keep>
+void retain(Candidates& c, const Keep& keep) {
+  size_t n = 0;
+  for (size_t i = 0; i < c.id.size(); ++i) {
+    const bool kept = keep(i);
+    c.id[n] = c.id[i];
+    c.t[n] = c.t[i];
+    n += kept;
+  }
+  c.id.resize(n);
+  c.t.resize(n);
+}
+
+// Keeps the shortest prefix of the order (t descending, id ascending) whose masses add up to at least
+// `wanted`, which is 1 .. the sum of all mass(place).
 template <class Mass>
-Cut find_cut(const float* t, uint32_t vocab, uint64_t wanted, const Mass& mass) {
-  static constexpr uint32_t kShift[] = {21, 10, 0}, kBits[] = {11, 11, 10};
-  uint32_t prefix = 0, prefix_mask = 0;
-  std::vector<uint64_t> histogram;
-  for (int pass = 0; pass < 3; ++pass) {
-    const uint32_t digits = 1u << kBits[pass];
+void keep_prefix(Candidates& c, uint64_t wanted, const Mass& mass) {
+  static constexpr uint32_t kShift[] = {kTopShift, 10, 0};
+  std::vector<uint64_t> histogram(kTopDigits);
+  c.place.resize(c.id.size());
+  for (size_t i = 0; i < c.place.size(); ++i) c.place[i] = static_cast<uint32_t>(i);
+  for (const uint32_t shift : kShift) {
+    const uint32_t digits = shift == 0 ? 1 << 10 : kTopDigits;
+    const auto digit_of = [&](uint32_t i) { return key_of(c.t[i]) >> shift & (digits - 1); };
     histogram.assign(digits, 0);
-    for (uint32_t i = 0; i < vocab; ++i) {
-      const uint32_t key = key_of(t[i]);
-      if ((key & prefix_mask) == prefix) histogram[key >> kShift[pass] & (digits - 1)] += mass(i);
-    }
+    for (const uint32_t i : c.place) histogram[digit_of(i)] += mass(i);
     uint32_t digit = digits - 1;
     while (digit > 0 && histogram[digit] < wanted) wanted -= histogram[digit--];
-    prefix |= digit << kShift[pass];
-    prefix_mask |= (digits - 1) << kShift[pass];
+    std::erase_if(c.place, [&](uint32_t i) { return digit_of(i) != digit; });
   }
-  // All of one key have one mass; so many of them make up the rest.
-  uint32_t ties = 0;
-  for (uint32_t i = 0; i < vocab && wanted > 0; ++i) {
-    if (key_of(t[i]) != prefix || mass(i) == 0) continue;
-    ++ties;
-    wanted -= mass(i) < wanted ? mass(i) : wanted;
-  }
-  return {prefix, ties};
+  // Those left have one key; of them, the first few by id.
+  size_t last = 0;
+  while (mass(c.place[last]) < wanted) wanted -= mass(c.place[last++]);
+  const uint32_t cut = c.place[last], key = key_of(c.t[cut]);
+  retain(c, [&](size_t i) {
+    const uint32_t k = key_of(c.t[i]);
+    return k > key || (k == key && i <= cut);
+  });
 }
 
-// Takes everything behind the cut out of the running.
-void apply(Cut cut, float* t, uint32_t vocab) {
-  for (uint32_t i = 0; i < vocab; ++i) {
-    const uint32_t key = key_of(t[i]);
-    const bool tie = key == cut.key && cut.ties > 0;
-    if (tie) --cut.ties;
-    if (key < cut.key || (key == cut.key && !tie)) t[i] = std::numeric_limits<float>::quiet_NaN();
+// exp2((t − t_max) · log2 e) for each candidate.
+void weigh(Candidates& c, float t_max) {
+  c.weight.resize(c.t.size());
+  for (size_t i = 0; i < c.t.size(); ++i) {
+    c.weight[i] = c.t[i] == t_max ? 1.0f : arith::exp2((c.t[i] - t_max) * arith::kLog2E);
   }
 }
 
-void keep_top_k(float* t, uint32_t vocab, uint32_t k) {
-  if (k == 0 || k >= vocab) return;
-  uint64_t candidates = 0;
-  for (uint32_t i = 0; i < vocab; ++i) candidates += t[i] == t[i];
-  if (k >= candidates) return;
-  apply(find_cut(t, vocab, k, [t](uint32_t i) -> uint64_t { return t[i] == t[i]; }), t, vocab);
-}
+// In 32 fixed-point digits.
+uint64_t fixed(float weight) { return static_cast<uint64_t>(weight * 0x1p+32f); }
 
-void keep_top_p(float* t, uint32_t vocab, float p, float t_max) {
-  if (p >= 1.0f) return;
+void keep_top_p(Candidates& c, float p, float t_max) {
+  weigh(c, t_max);
   uint64_t total = 0;
-  const auto mass = [t, t_max](uint32_t i) -> uint64_t { return t[i] == t[i] ? weight(t[i], t_max) : 0; };
-  for (uint32_t i = 0; i < vocab; ++i) total += mass(i);
-  const double share = std::ceil(static_cast<double>(p) * static_cast<double>(total));
-  uint64_t wanted = static_cast<uint64_t>(share);
-  wanted = wanted < 1 ? 1 : wanted > total ? total : wanted;
-  apply(find_cut(t, vocab, wanted, mass), t, vocab);
+  for (const float w : c.weight) total += fixed(w);
+  const auto wanted = static_cast<uint64_t>(std::ceil(static_cast<double>(p) * static_cast<double>(total)));
+  keep_prefix(c, wanted < 1 ? 1 : wanted > total ? total : wanted, [&c](uint32_t i) { return fixed(c.weight[i]); });
 }
 
-void keep_min_p(float* t, uint32_t vocab, float p, float t_max) {
-  if (p <= 0.0f) return;
-  const auto least = static_cast<uint64_t>(p * 0x1p+32f);
-  for (uint32_t i = 0; i < vocab; ++i) {
-    if (t[i] == t[i] && weight(t[i], t_max) < least) t[i] = std::numeric_limits<float>::quiet_NaN();
-  }
+void keep_min_p(Candidates& c, float p, float t_max) {
+  weigh(c, t_max);
+  const uint64_t least = fixed(p);
+  retain(c, [&](size_t i) { return fixed(c.weight[i]) >= least; });
 }
 
-// t ⊕ noise; apart from the search for the largest, so that it vectorises.
+// t ⊕ noise for all tokens; four neighbours share a block of random words.
 void add_noise(float* t, uint32_t vocab, uint64_t seed, uint32_t position) {
   const auto key0 = static_cast<uint32_t>(seed), key1 = static_cast<uint32_t>(seed >> 32);
   const uint32_t whole = vocab / 4;
@@ -130,24 +152,42 @@ void add_noise(float* t, uint32_t vocab, uint64_t seed, uint32_t position) {
   for (uint32_t i = 4 * whole; i < vocab; ++i) t[i] = t[i] + arith::gumbel(x.word[i % 4]);
 }
 
+// The same for the candidates.
+void add_noise(Candidates& c, uint64_t seed, uint32_t position) {
+  const auto key0 = static_cast<uint32_t>(seed), key1 = static_cast<uint32_t>(seed >> 32);
+  for (size_t i = 0; i < c.id.size(); ++i) {
+    const arith::PhiloxBlock x = arith::philox4x32(key0, key1, c.id[i] / 4, position, 0, 0);
+    const uint32_t even = c.id[i] & 2 ? x.word[2] : x.word[0], odd = c.id[i] & 2 ? x.word[3] : x.word[1];
+    c.t[i] = c.t[i] + arith::gumbel(c.id[i] & 1 ? odd : even);
+  }
+}
+
+uint32_t draw_filtered(const float* t, uint32_t vocab, float t_max, const Draw& draw, Candidates& c) {
+  const Sampling& s = draw.sampling;
+  collect(t, vocab, s.top_k > 0 ? floor_for(t, vocab, s.top_k) : 1, c);
+  if (s.top_k > 0 && s.top_k < c.id.size()) keep_prefix(c, s.top_k, [](uint32_t) -> uint64_t { return 1; });
+  if (s.top_p < 1.0f) keep_top_p(c, s.top_p, t_max);
+  if (s.min_p > 0.0f) keep_min_p(c, s.min_p, t_max);
+  add_noise(c, s.seed, draw.position);
+  return c.id[largest(c.t.data(), static_cast<uint32_t>(c.t.size()))];
+}
+
 }  // namespace
 
 uint32_t sample(const float* logits, uint32_t vocab, std::span<const uint64_t> seen, const Draw& draw,
-                std::vector<float>& scratch) {
+                SampleScratch& scratch) {
   const Sampling& s = draw.sampling;
   const float factor = 1.0f / s.temperature;
-  const bool greedy = s.temperature == 0.0f || factor == arith::infinity();
+  const bool greedy = factor == arith::infinity();
   if (greedy && s.repetition_penalty == 1.0f) return largest(logits, vocab);
-  scratch.assign(logits, logits + vocab);
-  float* t = scratch.data();
+  scratch.t.assign(logits, logits + vocab);
+  float* t = scratch.t.data();
   penalise(t, seen, s.repetition_penalty);
   if (greedy) return largest(t, vocab);
   for (uint32_t i = 0; i < vocab; ++i) t[i] = t[i] * factor;
   const float t_max = t[largest(t, vocab)];
   if (t_max != t_max) return 0;  // nothing but NaN
-  keep_top_k(t, vocab, s.top_k);
-  keep_top_p(t, vocab, s.top_p, t_max);
-  keep_min_p(t, vocab, s.min_p, t_max);
+  if (s.top_k > 0 || s.top_p < 1.0f || s.min_p > 0.0f) return draw_filtered(t, vocab, t_max, draw, scratch.candidates);
   add_noise(t, vocab, s.seed, draw.position);
   return largest(t, vocab);
 }

@@ -17,7 +17,7 @@ uint64_t round_up(uint64_t n, uint64_t to) { return (n + to - 1) / to * to; }
 }  // namespace
 
 Sequences::Sequences(const ModelShape& s, uint32_t slots, uint32_t context)
-    : head_elements_(round_up(context, kKeyBlock) * s.head_dim),
+    : head_elements_(round_up(context, 2 * kKeyBlock) * s.head_dim),
       slot_bytes_(round_up(uint64_t{s.n_layers} * s.n_kv_heads * 2 * head_elements_ * sizeof(uint16_t), kPage)),
       kv_heads_(s.n_kv_heads),
       slots_(slots),

@@ -23,7 +23,7 @@ class Sequences {
   void open(uint32_t slot);
   void close(uint32_t slot);
 
-  // (context / 16 rounded up, head_dim, 16) binary16: keys 16·b .. 16·b + 15 of block b
+  // (context / 16 rounded up to an even number, head_dim, 16) binary16: keys 16·b .. 16·b + 15 of block b
   uint16_t* keys(uint32_t slot, uint32_t layer, uint32_t kv_head) const;
   // (context, head_dim) binary16
   uint16_t* values(uint32_t slot, uint32_t layer, uint32_t kv_head) const;

@@ -1,27 +1,17 @@
-// Unpacking of one block of 32 values from a packed tile, for as many rows at once as the vector type V
-// has lanes. Included by the kernel file of each instruction set; everything here has internal linkage,
-// because each compiles it differently.
+// Unpacking of one block of 32 values from a packed tile, for as many rows at once as V has
+// lanes (lanes.h).
 #pragma once
 
 #include <cstdint>
 
 #include "arith/blocks.h"
 #include "arith/constants.h"
+#include "cpu/lanes.h"
 #include "cpu/pack.h"
-
-// Blocks are to stay in registers between unpacking and use; left to itself the compiler calls functions.
-#define ORCD_TILE inline __attribute__((always_inline))
 
 namespace orcd::cpu {
 namespace {
 
-// V has: kLanes; Ints, Floats, Bytes (vectors of kLanes words); and the static functions
-//   load(p) → Bytes                     kLanes * 4 bytes
-//   f16(p) → Floats, u8(p) → Ints, i8(p) → Floats      widened, one value per lane
-//   dot(Ints acc, Bytes w, x) → Ints    acc + Σ of 4 unsigned bytes (at most 63) times x[0..4]
-//   dot8(Ints acc, Bytes w, x) → Ints   the same for any byte, signed unless kFlip8
-//   fma(a, b, c), to_float(Ints)
-//   kFlip8                              dot8 takes q + 128 instead of q
 enum class Chain { kPlain, kAffine, kSplit };
 
 template <class V>
@@ -32,12 +22,12 @@ struct Block {
 };
 
 // One byte's low and high nibbles.
-template <class B> ORCD_TILE B low_nibble(B x) { return x & 0x0f0f0f0fu; }
-template <class B> ORCD_TILE B high_nibble(B x) { return x >> 4 & 0x0f0f0f0fu; }
+template <class B> ORCD_LANES B low_nibble(B x) { return x & 0x0f0f0f0fu; }
+template <class B> ORCD_LANES B high_nibble(B x) { return x >> 4 & 0x0f0f0f0fu; }
 
 // Bit J of each byte, moved to bit TO.
 template <int J, int TO, class B>
-ORCD_TILE B bit_to(B x) {
+ORCD_LANES B bit_to(B x) {
   const uint32_t mask = 0x01010101u << TO;
   if constexpr (J > TO) return x >> (J - TO) & mask;
   else return x << (TO - J) & mask;
@@ -52,7 +42,7 @@ struct Nibbles {
   template <class V> static constexpr int offset_log2() { return kOffsetLog2; }
 
   template <class V, int B>
-  static ORCD_TILE void unpack(const uint8_t* tile, uint32_t segment, uint32_t lane0, Block<V>& out) {
+  static ORCD_LANES void unpack(const uint8_t* tile, uint32_t segment, uint32_t lane0, Block<V>& out) {
     const uint8_t* block = tile + uint64_t{segment * kSegmentBlocks + B} * kBytes;
     const uint8_t* words = block + (kMin ? 4 : 2) * kTileRows + 4 * lane0;
     const uint8_t* qs = words + (kFifth ? 4 : 0) * kTileRows;
@@ -67,7 +57,7 @@ struct Nibbles {
   }
 
   template <class V, int J>
-  static ORCD_TILE void unpack_pair(const uint8_t* qs, typename V::Bytes high, Block<V>& out) {
+  static ORCD_LANES void unpack_pair(const uint8_t* qs, typename V::Bytes high, Block<V>& out) {
     const typename V::Bytes x = V::load(qs + 4 * kTileRows * J);
     out.w[J] = low_nibble(x);
     out.w[J + 4] = high_nibble(x);
@@ -85,7 +75,7 @@ struct Q8_0 {
   template <class V> static constexpr int offset_log2() { return V::kFlip8 ? 7 : -1; }
 
   template <class V, int B>
-  static ORCD_TILE void unpack(const uint8_t* tile, uint32_t segment, uint32_t lane0, Block<V>& out) {
+  static ORCD_LANES void unpack(const uint8_t* tile, uint32_t segment, uint32_t lane0, Block<V>& out) {
     const uint8_t* block = tile + uint64_t{segment * kSegmentBlocks + B} * kBytes;
     const uint8_t* qs = block + 2 * kTileRows + 4 * lane0;
     out.d = V::f16(block + 2 * lane0);
@@ -106,7 +96,7 @@ struct KNibbles {
   template <class V> static constexpr int offset_log2() { return -1; }
 
   template <class V, int B>
-  static ORCD_TILE void unpack(const uint8_t* tile, uint32_t segment, uint32_t lane0, Block<V>& out) {
+  static ORCD_LANES void unpack(const uint8_t* tile, uint32_t segment, uint32_t lane0, Block<V>& out) {
     const uint8_t* block = tile + uint64_t{segment / 2} * kBytes;
     const uint32_t half = segment % 2;
     scales<V, B>(block, half, lane0, out);
@@ -124,7 +114,7 @@ struct KNibbles {
 
   // s = d·sc and m = -(dmin·mn); the bytes are laid out as k_scale_min() has it.
   template <class V, int B>
-  static ORCD_TILE void scales(const uint8_t* block, uint32_t half, uint32_t lane0, Block<V>& out) {
+  static ORCD_LANES void scales(const uint8_t* block, uint32_t half, uint32_t lane0, Block<V>& out) {
     const uint8_t* s = block + 4 * kTileRows + lane0;
     typename V::Ints sc = V::u8(s + (half ? B + 8 : B) * kTileRows), mn;
     if (half) {
@@ -147,7 +137,7 @@ struct Q6_K {
   template <class V> static constexpr int offset_log2() { return 5; }
 
   template <class V, int B>
-  static ORCD_TILE void unpack(const uint8_t* tile, uint32_t segment, uint32_t lane0, Block<V>& out) {
+  static ORCD_LANES void unpack(const uint8_t* tile, uint32_t segment, uint32_t lane0, Block<V>& out) {
     const uint8_t* block = tile + uint64_t{segment / 2} * kBytes;
     const uint32_t half = segment % 2;
     const uint8_t* ql = block + (64 * half + 32 * (B % 2)) * kTileRows + 4 * lane0;

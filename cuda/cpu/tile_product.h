@@ -1,7 +1,7 @@
-// The product itself, for any vector type V and format F: see tile_formats.h.
+// Products of packed tiles, for any vector type V (lanes.h) and format F (tile_formats.h).
 #pragma once
 
-#include "cpu/tile.h"
+#include "cpu/kernels.h"
 #include "cpu/tile_formats.h"
 
 namespace orcd::cpu {
@@ -15,7 +15,7 @@ constexpr uint32_t kRowBlock = 64;
 
 // Adds block `b` of row `r` to the chain.
 template <class V, class F>
-ORCD_TILE typename V::Floats chain(const Block<V>& w, const TileArgs& a, uint64_t r, uint32_t b, typename V::Floats acc) {
+ORCD_LANES typename V::Floats chain(const Block<V>& w, const TileArgs& a, uint64_t r, uint32_t b, typename V::Floats acc) {
   using Ints = typename V::Ints;
   using Floats = typename V::Floats;
   const uint64_t at = r * (a.cols / kQuantBlock) + b;
@@ -44,7 +44,7 @@ ORCD_TILE typename V::Floats chain(const Block<V>& w, const TileArgs& a, uint64_
 }
 
 template <class V>
-ORCD_TILE void store(const TileArgs& a, uint64_t row, uint32_t column, typename V::Floats value) {
+ORCD_LANES void store(const TileArgs& a, uint64_t row, uint32_t column, typename V::Floats value) {
   float* y = a.y + row * a.y_stride + column;
   typename V::Floats old{};
   if (a.add) __builtin_memcpy(&old, y, sizeof old);
@@ -54,7 +54,7 @@ ORCD_TILE void store(const TileArgs& a, uint64_t row, uint32_t column, typename 
 
 // Block B of a segment, times R rows.
 template <class V, class F, uint32_t R, int B>
-ORCD_TILE void block_rows(const TileArgs& a, const uint8_t* tile, uint32_t segment, uint32_t lane0, uint32_t row,
+ORCD_LANES void block_rows(const TileArgs& a, const uint8_t* tile, uint32_t segment, uint32_t lane0, uint32_t row,
                           typename V::Floats* acc /* (R) */) {
   const uint32_t b = segment * kSegmentBlocks + B;
   if (b >= a.cols / kQuantBlock) return;
@@ -82,7 +82,7 @@ void few_rows(const TileArgs& a, const uint8_t* tile, uint32_t column, uint32_t 
 
 // One segment, unpacked, times R rows; total: (rows of the block) running sums.
 template <class V, class F, uint32_t R>
-ORCD_TILE void segment_rows(const TileArgs& a, const Block<V>* w, uint32_t n, uint32_t b0, uint32_t row, typename V::Floats* total) {
+ORCD_LANES void segment_rows(const TileArgs& a, const Block<V>* w, uint32_t n, uint32_t b0, uint32_t row, typename V::Floats* total) {
   typename V::Floats acc[R] = {};
   for (uint32_t b = 0; b < n; ++b) {
     for (uint32_t r = 0; r < R; ++r) acc[r] = chain<V, F>(w[b], a, row + r, b0 + b, acc[r]);
@@ -132,7 +132,7 @@ void tile_product(const TileArgs& a) {
 }
 
 template <class V>
-TileKernel kernel_for(TensorType type) {
+TileKernel tile_kernel(TensorType type) {
   switch (type) {
     case TensorType::kQ4_0: return tile_product<V, Q4_0>;
     case TensorType::kQ4_1: return tile_product<V, Q4_1>;

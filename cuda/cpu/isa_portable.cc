@@ -1,4 +1,5 @@
-// Tile kernels in plain C++ over the compiler's own vectors: what runs where there is no other.
+// Kernels in plain C++ over the compiler's own vectors: what runs where there is no other.
+#include "cpu/attend_heads.h"
 #include "cpu/tile_product.h"
 
 namespace orcd::cpu {
@@ -11,44 +12,44 @@ struct Portable {
   using Ints = int32_t __attribute__((vector_size(16)));
   using Floats = float __attribute__((vector_size(16)));
 
-  static ORCD_TILE Bytes load(const uint8_t* p) {
+  static ORCD_LANES Bytes load(const uint8_t* p) {
     Bytes v;
     __builtin_memcpy(&v, p, sizeof v);
     return v;
   }
-  static ORCD_TILE Floats f16(const uint8_t* p) {
+  static ORCD_LANES Floats f16(const uint8_t* p) {
     Floats v;
     for (uint32_t l = 0; l < kLanes; ++l) v[l] = arith::f16_at(p + 2 * l);
     return v;
   }
-  static ORCD_TILE Ints u8(const uint8_t* p) {
+  static ORCD_LANES Ints u8(const uint8_t* p) {
     Ints v;
     for (uint32_t l = 0; l < kLanes; ++l) v[l] = p[l];
     return v;
   }
-  static ORCD_TILE Floats i8(const uint8_t* p) {
+  static ORCD_LANES Floats i8(const uint8_t* p) {
     Floats v;
     for (uint32_t l = 0; l < kLanes; ++l) v[l] = float(int8_t(p[l]));
     return v;
   }
   // Byte e of each lane, then times x[e].
-  static ORCD_TILE Ints dot(Ints acc, Bytes w, const int8_t* x) {
+  static ORCD_LANES Ints dot(Ints acc, Bytes w, const int8_t* x) {
     for (uint32_t e = 0; e < 4; ++e) acc += Ints(w >> (8 * e) & 0xffu) * int32_t(x[e]);
     return acc;
   }
-  static ORCD_TILE Ints dot8(Ints acc, Bytes w, const int8_t* x) {
+  static ORCD_LANES Ints dot8(Ints acc, Bytes w, const int8_t* x) {
     for (uint32_t e = 0; e < 4; ++e) acc += (Ints(w << (24 - 8 * e)) >> 24) * int32_t(x[e]);
     return acc;
   }
-  static ORCD_TILE Floats fma(Floats a, Floats b, Floats c) {
+  static ORCD_LANES Floats fma(Floats a, Floats b, Floats c) {
     for (uint32_t l = 0; l < kLanes; ++l) c[l] = arith::fma32(a[l], b[l], c[l]);
     return c;
   }
-  static ORCD_TILE Floats to_float(Ints i) { return __builtin_convertvector(i, Floats); }
+  static ORCD_LANES Floats to_float(Ints i) { return __builtin_convertvector(i, Floats); }
 };
 
 }  // namespace
 
-TileKernel portable_kernel(TensorType type) { return kernel_for<Portable>(type); }
+Kernels portable_kernels() { return {tile_kernel<Portable>, attend_heads<Portable>}; }
 
 }  // namespace orcd::cpu

@@ -1,5 +1,5 @@
-// Tile kernels for AVX-512 with VNNI: 16 lanes are the 16 rows of a tile. Compiled with its own flags
-// and called only where the processor has them.
+// Kernels for AVX-512 with VNNI: 16 lanes are the 16 rows of a tile. Compiled with its own flags and
+// called only where the processor has them.
 #if defined(__AVX512VNNI__)
 
 // GCC's own header passes an uninitialised vector where the mask keeps nothing of it.
@@ -8,6 +8,7 @@
 
 #include <immintrin.h>
 
+#include "cpu/attend_heads.h"
 #include "cpu/tile_product.h"
 
 namespace orcd::cpu {
@@ -20,29 +21,29 @@ struct Avx512 {
   using Ints = int32_t __attribute__((vector_size(64)));
   using Floats = float __attribute__((vector_size(64)));
 
-  static ORCD_TILE Bytes load(const uint8_t* p) { return (Bytes)_mm512_loadu_si512(p); }
-  static ORCD_TILE Floats f16(const uint8_t* p) {
+  static ORCD_LANES Bytes load(const uint8_t* p) { return (Bytes)_mm512_loadu_si512(p); }
+  static ORCD_LANES Floats f16(const uint8_t* p) {
     return (Floats)_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
   }
-  static ORCD_TILE Ints u8(const uint8_t* p) {
+  static ORCD_LANES Ints u8(const uint8_t* p) {
     return (Ints)_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
   }
-  static ORCD_TILE Floats i8(const uint8_t* p) {
+  static ORCD_LANES Floats i8(const uint8_t* p) {
     return to_float((Ints)_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
   }
-  static ORCD_TILE Ints dot(Ints acc, Bytes w, const int8_t* x) {
+  static ORCD_LANES Ints dot(Ints acc, Bytes w, const int8_t* x) {
     int32_t four;
     __builtin_memcpy(&four, x, 4);
     return (Ints)_mm512_dpbusd_epi32((__m512i)acc, (__m512i)w, _mm512_set1_epi32(four));
   }
-  static ORCD_TILE Ints dot8(Ints acc, Bytes w, const int8_t* x) { return dot(acc, w, x); }
-  static ORCD_TILE Floats fma(Floats a, Floats b, Floats c) { return (Floats)_mm512_fmadd_ps(a, b, c); }
-  static ORCD_TILE Floats to_float(Ints i) { return (Floats)_mm512_cvtepi32_ps((__m512i)i); }
+  static ORCD_LANES Ints dot8(Ints acc, Bytes w, const int8_t* x) { return dot(acc, w, x); }
+  static ORCD_LANES Floats fma(Floats a, Floats b, Floats c) { return (Floats)_mm512_fmadd_ps(a, b, c); }
+  static ORCD_LANES Floats to_float(Ints i) { return (Floats)_mm512_cvtepi32_ps((__m512i)i); }
 };
 
 }  // namespace
 
-TileKernel avx512_kernel(TensorType type) { return kernel_for<Avx512>(type); }
+Kernels avx512_kernels() { return {tile_kernel<Avx512>, attend_heads<Avx512>}; }
 
 }  // namespace orcd::cpu
 

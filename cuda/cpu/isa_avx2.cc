@@ -1,8 +1,9 @@
-// Tile kernels for x86-64-v3: 8 lanes, a tile is gone through twice.
+// Kernels for x86-64-v3: 8 lanes, a tile is gone through twice.
 #if defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
 
 #include <immintrin.h>
 
+#include "cpu/attend_heads.h"
 #include "cpu/tile_product.h"
 
 namespace orcd::cpu {
@@ -15,38 +16,38 @@ struct Avx2 {
   using Ints = int32_t __attribute__((vector_size(32)));
   using Floats = float __attribute__((vector_size(32)));
 
-  static ORCD_TILE Bytes load(const uint8_t* p) { return (Bytes)_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); }
-  static ORCD_TILE Floats f16(const uint8_t* p) {
+  static ORCD_LANES Bytes load(const uint8_t* p) { return (Bytes)_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); }
+  static ORCD_LANES Floats f16(const uint8_t* p) {
     return (Floats)_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
   }
-  static ORCD_TILE Ints u8(const uint8_t* p) {
+  static ORCD_LANES Ints u8(const uint8_t* p) {
     return (Ints)_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
   }
-  static ORCD_TILE Floats i8(const uint8_t* p) {
+  static ORCD_LANES Floats i8(const uint8_t* p) {
     return to_float((Ints)_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
   }
-  static ORCD_TILE __m256i four(const int8_t* x) {
+  static ORCD_LANES __m256i four(const int8_t* x) {
     int32_t word;
     __builtin_memcpy(&word, x, 4);
     return _mm256_set1_epi32(word);
   }
   // Pairs of products fit 16 bits: at most 63 · 127 · 2.
-  static ORCD_TILE Ints dot(Ints acc, Bytes w, const int8_t* x) {
+  static ORCD_LANES Ints dot(Ints acc, Bytes w, const int8_t* x) {
     const __m256i pairs = _mm256_maddubs_epi16((__m256i)w, four(x));
     return acc + (Ints)_mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
   }
   // |w| times x with the sign of w: at most 128 · 127 · 2, which fits too.
-  static ORCD_TILE Ints dot8(Ints acc, Bytes w, const int8_t* x) {
+  static ORCD_LANES Ints dot8(Ints acc, Bytes w, const int8_t* x) {
     const __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8((__m256i)w), _mm256_sign_epi8(four(x), (__m256i)w));
     return acc + (Ints)_mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
   }
-  static ORCD_TILE Floats fma(Floats a, Floats b, Floats c) { return (Floats)_mm256_fmadd_ps(a, b, c); }
-  static ORCD_TILE Floats to_float(Ints i) { return (Floats)_mm256_cvtepi32_ps((__m256i)i); }
+  static ORCD_LANES Floats fma(Floats a, Floats b, Floats c) { return (Floats)_mm256_fmadd_ps(a, b, c); }
+  static ORCD_LANES Floats to_float(Ints i) { return (Floats)_mm256_cvtepi32_ps((__m256i)i); }
 };
 
 }  // namespace
 
-TileKernel avx2_kernel(TensorType type) { return kernel_for<Avx2>(type); }
+Kernels avx2_kernels() { return {tile_kernel<Avx2>, attend_heads<Avx2>}; }
 
 }  // namespace orcd::cpu
 

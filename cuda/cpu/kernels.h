@@ -1,0 +1,53 @@
+// What is compiled for several instruction sets: products of packed weight tiles with int8 activations,
+// and attention. All forms give the same bits: block sums are exact integers, and every lane's float
+// chain is the one of the contract.
+#pragma once
+
+#include <cstdint>
+
+#include "orcd/engine.h"
+
+namespace orcd::cpu {
+
+struct TileArgs {
+  const uint8_t* tiles;  // (n_tiles) packed tiles of 16 rows, see pack.h
+  uint32_t n_tiles;
+  uint32_t cols;
+  const int8_t* q;       // (rows, cols)
+  const float* d;        // (rows, cols / 32)
+  const int32_t* sum;    // (rows, cols / 32)
+  const int32_t* half;   // (rows, cols / 32)
+  uint32_t rows;
+  float* y;              // (rows, y_stride), at the column of the first tile
+  uint32_t y_stride;
+  bool add;              // y ⊕ result
+};
+
+using TileKernel = void (*)(const TileArgs&);
+
+inline constexpr uint32_t kMaxHeads = 4;  // query heads of one KV head that attend together
+
+// Up to kMaxHeads query heads of one KV head, over keys 0 .. n - 1.
+struct HeadsArgs {
+  const uint16_t* keys;    // (n / 32 rounded up, 2, head_dim, 16) binary16; the last may hold anything
+  const uint16_t* values;  // (n, head_dim) binary16
+  uint32_t n;
+  const float* q;          // (heads, head_dim)
+  uint32_t heads;
+  uint32_t head_dim;
+  float scale;
+  float* out;              // (heads, head_dim)
+};
+
+using HeadsKernel = void (*)(const HeadsArgs&);
+
+struct Kernels {
+  TileKernel (*tile)(TensorType);  // for a quantised type
+  HeadsKernel heads;
+};
+
+Kernels portable_kernels();
+Kernels avx2_kernels();
+Kernels avx512_kernels();
+
+}  // namespace orcd::cpu

@@ -1,0 +1,15 @@
+// What the kernels of an instruction set are written over: a type V of vectors. The kernel headers are
+// included by one file per instruction set, isa_*.cc, and everything in them has internal linkage,
+// because each of those files is compiled differently.
+//
+// V has kLanes (16, 8 or 4); Ints, Floats, Bytes: vectors of kLanes words; and the static functions
+//   load(p) → Bytes                     kLanes * 4 bytes
+//   f16(p) → Floats, u8(p) → Ints, i8(p) → Floats      widened, one value per lane
+//   dot(Ints acc, Bytes w, x) → Ints    acc + Σ of 4 unsigned bytes (at most 63) times x[0..4]
+//   dot8(Ints acc, Bytes w, x) → Ints   the same for any byte, signed unless kFlip8
+//   fma(a, b, c), to_float(Ints)
+//   kFlip8                              dot8 takes q + 128 instead of q
+#pragma once
+
+// Values are to stay in registers from one function to the next; left to itself the compiler calls them.
+#define ORCD_LANES inline __attribute__((always_inline))
