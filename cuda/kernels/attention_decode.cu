@@ -20,7 +20,15 @@ struct SplitData {
   uint4 v[kDim / 32][kAttnSplit / 8];   // (value, 8 keys)
 };
 
-// Keys from `n` on come as zeros: what lies there may be no number.
+// Keeps the first `keep` of eight binary16 values, zeros for the rest: what lies there may be no number.
+__device__ __forceinline__ uint4 first_of(uint4 v, uint32_t keep) {
+  uint32_t* words = reinterpret_cast<uint32_t*>(&v);
+#pragma unroll
+  for (uint32_t i = 0; i < 4; ++i) words[i] &= keep >= 2 * i + 2 ? kFull : keep == 2 * i + 1 ? 0xffffu : 0u;
+  return v;
+}
+
+// Keys from `n` on come as zeros.
 template <uint32_t kDim>
 __device__ __forceinline__ void load_split(SplitData<kDim>& x, const Heads& h, const KvLayer& kv, uint32_t kv_head,
                                            uint32_t page, uint32_t n) {
@@ -38,6 +46,7 @@ __device__ __forceinline__ void load_split(SplitData<kDim>& x, const Heads& h, c
     for (uint32_t o = 0; o < kAttnSplit / 8; ++o) {
       x.v[i][o] = uint4{};
       if (8 * o < n) x.v[i][o] = *reinterpret_cast<const uint4*>(v_at(h, kv, page, kv_head, 8 * o, lane + 32 * i));
+      if (8 * o < n && 8 * o + 8 > n) x.v[i][o] = first_of(x.v[i][o], n - 8 * o);
     }
 }
 
@@ -46,33 +55,39 @@ struct SplitResult {
   float m, l, o[kDim / 32];  // o: values lane, lane + 32, …
 };
 
-// Attention over the first n keys of a split; key `fresh` (if among them) comes from shared memory.
+// Attention over the first n keys of a split. With `fresh` the last of them is this step's: it comes from
+// shared memory, and being the last it is added last.
 template <uint32_t kDim>
-__device__ __forceinline__ SplitResult<kDim> split_attention(const SplitData<kDim>& x, float scale, uint32_t n,
-                                                             uint32_t fresh, const float* q, const float* fresh_k,
+__device__ __forceinline__ SplitResult<kDim> split_attention(SplitData<kDim>& x, float scale, uint32_t n, bool fresh,
+                                                             const float* q, const __half* fresh_k,
                                                              const float* fresh_v, float* p) {
-  const uint32_t lane = threadIdx.x % 32;
+  const uint32_t lane = threadIdx.x % 32, last = n - 1;
+  if (fresh && lane == last % 32) {
+#pragma unroll
+    for (uint32_t d = 0; d < kDim / 8; ++d) {
+      const uint4 eight = *reinterpret_cast<const uint4*>(fresh_k + 8 * d);
+      (last < 32 ? x.k[0][d] : x.k[1][d]) = eight;
+    }
+  }
   float t[2] = {0.0f, 0.0f};
 #pragma unroll
   for (uint32_t d = 0; d < kDim / 8; ++d) {
     const __half2* first = reinterpret_cast<const __half2*>(&x.k[0][d]);
     const __half2* second = reinterpret_cast<const __half2*>(&x.k[1][d]);
 #pragma unroll
-    for (uint32_t j = 0; j < 4; ++j) {
-      const float2 a = __half22float2(first[j]), b = __half22float2(second[j]);
-      const float2 two = *reinterpret_cast<const float2*>(q + 8 * d + 2 * j);
-      t[0] = arith::fma32(two.x, a.x, t[0]);
-      t[1] = arith::fma32(two.x, b.x, t[1]);
-      t[0] = arith::fma32(two.y, a.y, t[0]);
-      t[1] = arith::fma32(two.y, b.y, t[1]);
+    for (uint32_t j = 0; j < 2; ++j) {
+      const float4 four = *reinterpret_cast<const float4*>(q + 8 * d + 4 * j);
+      const float2 a = __half22float2(first[2 * j]), b = __half22float2(second[2 * j]);
+      const float2 c = __half22float2(first[2 * j + 1]), e = __half22float2(second[2 * j + 1]);
+      t[0] = arith::fma32(four.x, a.x, t[0]);
+      t[1] = arith::fma32(four.x, b.x, t[1]);
+      t[0] = arith::fma32(four.y, a.y, t[0]);
+      t[1] = arith::fma32(four.y, b.y, t[1]);
+      t[0] = arith::fma32(four.z, c.x, t[0]);
+      t[1] = arith::fma32(four.z, e.x, t[1]);
+      t[0] = arith::fma32(four.w, c.y, t[0]);
+      t[1] = arith::fma32(four.w, e.y, t[1]);
     }
-  }
-  if (fresh < n) {  // its score by every lane; the one whose key it is takes it
-    float s = 0.0f;
-#pragma unroll 16
-    for (uint32_t d = 0; d < kDim; ++d) s = arith::fma32(q[d], fresh_k[d], s);
-    if (lane == fresh) t[0] = s;
-    if (lane + 32 == fresh) t[1] = s;
   }
 #pragma unroll
   for (uint32_t i = 0; i < 2; ++i) t[i] = lane + 32 * i < n ? t[i] * scale : -arith::infinity();
@@ -81,8 +96,11 @@ __device__ __forceinline__ SplitResult<kDim> split_attention(const SplitData<kDi
 #pragma unroll
   for (int stride = 16; stride; stride /= 2) top = fmaxf(top, __shfl_xor_sync(kFull, top, stride));
   r.m = ceilf(top);
-#pragma unroll
-  for (uint32_t i = 0; i < 2; ++i) p[lane + 32 * i] = lane + 32 * i < n ? arith::exp2(t[i] - r.m) : 0.0f;
+  const float w0 = lane < n ? arith::exp2(t[0] - r.m) : 0.0f;
+  const float w1 = lane + 32 < n ? arith::exp2(t[1] - r.m) : 0.0f;
+  const float of_last = __shfl_sync(kFull, last < 32 ? w0 : w1, last % 32);
+  p[lane] = fresh && lane == last ? 0.0f : w0;
+  p[lane + 32] = fresh && lane + 32 == last ? 0.0f : w1;
   __syncwarp();
 
   r.l = 0.0f;
@@ -91,18 +109,23 @@ __device__ __forceinline__ SplitResult<kDim> split_attention(const SplitData<kDi
 #pragma unroll
   for (uint32_t o = 0; o < kAttnSplit / 8; ++o) {
     if (8 * o >= n) break;
+    const float4 low = *reinterpret_cast<const float4*>(p + 8 * o), high = *reinterpret_cast<const float4*>(p + 8 * o + 4);
+    const float w[8] = {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
 #pragma unroll
-    for (uint32_t j = 0; j < 8; ++j) {
-      const uint32_t key = 8 * o + j;
-      const float w = p[key];  // 0 behind the last key: adds nothing
-      r.l = r.l + w;
+    for (uint32_t j = 0; j < 8; j += 2) {  // weights behind the last key are 0, and so are the values
+      r.l = (r.l + w[j]) + w[j + 1];
 #pragma unroll
       for (uint32_t i = 0; i < kDim / 32; ++i) {
-        const float stored = __half2float(reinterpret_cast<const __half*>(&x.v[i][o])[j]);
-        const float value = key == fresh ? fresh_v[lane + 32 * i] : key < n ? stored : 0.0f;
-        r.o[i] = arith::fma32(w, value, r.o[i]);
+        const float2 v = __half22float2(reinterpret_cast<const __half2*>(&x.v[i][o])[j / 2]);
+        r.o[i] = arith::fma32(w[j], v.x, r.o[i]);
+        r.o[i] = arith::fma32(w[j + 1], v.y, r.o[i]);
       }
     }
+  }
+  if (fresh) {
+    r.l = r.l + of_last;
+#pragma unroll
+    for (uint32_t i = 0; i < kDim / 32; ++i) r.o[i] = arith::fma32(of_last, fresh_v[lane + 32 * i], r.o[i]);
   }
   __syncwarp();
   return r;
@@ -123,8 +146,9 @@ __device__ __forceinline__ void combine(float& M, float& L, float& O, float m, f
 
 template <uint32_t kDim>
 __global__ void __launch_bounds__(kWarps * 32) attention_decode_kernel(const __grid_constant__ DecodeAttention a) {
-  __shared__ __align__(16) float q[kDim], fresh_k[kDim], fresh_v[kDim], raw_q[kDim], raw_k[kDim];
-  __shared__ float p[kWarps][kAttnSplit];
+  __shared__ __align__(16) float q[kDim], fresh_v[kDim], raw_q[kDim], raw_k[kDim];
+  __shared__ __align__(16) __half fresh_k[kDim];
+  __shared__ __align__(16) float p[kWarps][kAttnSplit];
   __shared__ float local[kWarps][kDim + 2];
   __shared__ bool last;
 
@@ -166,7 +190,7 @@ __global__ void __launch_bounds__(kWarps * 32) attention_decode_kernel(const __g
     q[d] = a.rotate ? rotated(h, raw_q, position, d) : raw_q[d];
     if (!a.rotate) continue;
     const __half k = __float2half_rn(rotated(h, raw_k, position, d));
-    fresh_k[d] = __half2float(k);
+    fresh_k[d] = k;
     // One block appends for all heads of the group; nobody reads this key from the cache in this step.
     if (head % (h.n_heads / h.n_kv_heads) == 0 && blockIdx.x == 0) {
       const uint32_t page = page_of(a.kv, slot, position);
@@ -179,8 +203,8 @@ __global__ void __launch_bounds__(kWarps * 32) attention_decode_kernel(const __g
   float* partial = a.partial + (uint64_t(count_index) * h.n_heads + head) * a.splits * (kDim + 2);
   while (split < splits) {
     const bool newest = split + 1 == splits;
-    const uint32_t fresh = newest && a.rotate ? position % kAttnSplit : kAttnSplit;
-    const SplitResult<kDim> r = split_attention<kDim>(data, h.scale, keys_in(split), fresh, q, fresh_k, fresh_v, p[warp]);
+    const SplitResult<kDim> r =
+        split_attention<kDim>(data, h.scale, keys_in(split), newest && a.rotate, q, fresh_k, fresh_v, p[warp]);
     float* to = blocks == 1 && splits <= kWarps ? local[warp] : partial + uint64_t(split) * (kDim + 2);
 #pragma unroll
     for (uint32_t i = 0; i < kDim / 32; ++i) to[lane + 32 * i] = r.o[i];

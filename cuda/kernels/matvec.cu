@@ -139,7 +139,8 @@ __device__ __forceinline__ void wait_full(const Shared& s, uint32_t stage, uint3
 }
 
 // Four blocks at once: eight lanes hold a block, lane i of them values 4i .. 4i + 3.
-__device__ __forceinline__ void quantise_four(const Shared& s, const float4& v, uint32_t block, uint32_t byte) {
+__device__ __forceinline__ void quantise_four(const Shared& s, const float4& v, uint32_t block, uint32_t byte,
+                                              bool store) {
   const uint32_t lane = threadIdx.x % 8;
   const auto magnitude = [](float x) { return arith::bits_of(x) & 0x7fffffffu; };
   uint32_t top = max(max(magnitude(v.x), magnitude(v.y)), max(magnitude(v.z), magnitude(v.w)));
@@ -154,6 +155,7 @@ __device__ __forceinline__ void quantise_four(const Shared& s, const float4& v, 
   sum += __shfl_xor_sync(kFull, sum, 1);
   sum += __shfl_xor_sync(kFull, sum, 2);
   const int32_t other = __shfl_xor_sync(kFull, sum, 4);
+  if (!store) return;
   *reinterpret_cast<uint32_t*>(s.q + byte) =
       (q[0] & 255) | (q[1] & 255) << 8 | (q[2] & 255) << 16 | static_cast<uint32_t>(q[3]) << 24;
   if (lane == 0) {
@@ -169,13 +171,17 @@ __device__ __forceinline__ float4 load4(const float* p) { return *reinterpret_ca
 __device__ __forceinline__ float inverse_rms4(const float* x, uint32_t cols, float eps) {
   const uint32_t lane = threadIdx.x % 32;
   float s[4] = {0, 0, 0, 0};
-#pragma unroll 8
-  for (uint32_t k = 4 * lane; k < cols; k += 128) {
-    const float4 v = load4(x + k);
-    s[0] = arith::fma32(v.x, v.x, s[0]);
-    s[1] = arith::fma32(v.y, v.y, s[1]);
-    s[2] = arith::fma32(v.z, v.z, s[2]);
-    s[3] = arith::fma32(v.w, v.w, s[3]);
+  for (uint32_t base = 4 * lane; base < cols; base += 8 * 128) {
+    float4 v[8];  // all loads before the first use
+#pragma unroll
+    for (uint32_t i = 0; i < 8; ++i) v[i] = base + i * 128 < cols ? load4(x + base + i * 128) : float4{};
+#pragma unroll
+    for (uint32_t i = 0; i < 8; ++i) {  // a missing element adds 0 · 0: nothing
+      s[0] = arith::fma32(v[i].x, v[i].x, s[0]);
+      s[1] = arith::fma32(v[i].y, v[i].y, s[1]);
+      s[2] = arith::fma32(v[i].z, v[i].z, s[2]);
+      s[3] = arith::fma32(v[i].w, v[i].w, s[3]);
+    }
   }
 #pragma unroll
   for (int stride = 16; stride; stride /= 2)
@@ -187,36 +193,41 @@ __device__ __forceinline__ float inverse_rms4(const float* x, uint32_t cols, flo
 
 // Quantises pieces of 128 values of all rows, spread over the warps. `value(row, k)` gives four values.
 template <class Value>
-__device__ __forceinline__ void quantise_all(const Args& a, const Shared& s, Value value) {
+__device__ __forceinline__ void quantise_all(const Args& a, const Shared& s, uint32_t rows, Value value) {
   const uint32_t warp = threadIdx.x / 32, lane = threadIdx.x % 32, warps = blockDim.x / 32;
   const uint32_t pieces = (a.cols + 127) / 128;
-  for (uint32_t row = 0; row < a.rows; ++row) {
+  for (uint32_t row = 0; row < rows; ++row) {
 #pragma unroll 2
-    for (uint32_t piece = (warp + row * 3) % warps; piece < pieces; piece += warps) {
+    for (uint32_t piece = warp; piece < pieces; piece += warps) {
       const uint32_t k = piece * 128 + lane * 4;
-      const bool inside = k < a.cols;  // eight lanes of a block are inside together
+      // The eight lanes of a block are inside together; the others take part in the exchange only.
+      const bool inside = k < a.cols;
       const float4 v = inside ? value(row, k) : float4{};
-      if (__any_sync(kFull, inside)) {
-        if (a.cols % 128 == 0 || inside || piece + 1 < pieces) quantise_four(s, v, row * (a.cols / 32) + k / 32, row * a.cols + k);
-      }
+      quantise_four(s, v, row * (a.cols / 32) + k / 32, row * a.cols + k, inside);
     }
   }
 }
 
+// Norm weights of this warp's first piece, fetched before the kernel before has ended.
+__device__ __forceinline__ float4 early_weight(const Args& a) {
+  const uint32_t k = threadIdx.x / 32 * 128 + threadIdx.x % 32 * 4;
+  return a.input.kind == Input::kNorm && k < a.cols ? load4(a.input.weight + k) : float4{};
+}
+
 // Fills q, d, sum and half in shared memory.
 template <bool kSingle>
-__device__ __forceinline__ void prepare_input(const Args& a, const Shared& s) {
-  const uint32_t nb = a.cols / 32;
+__device__ __forceinline__ void prepare_input(const Args& a, const Shared& s, const float4& first_weight) {
+  const uint32_t nb = a.cols / 32, rows = kSingle ? 1 : a.rows;
   if (a.input.kind == Input::kGiven) {
-    for (uint32_t i = threadIdx.x; i < a.rows * a.cols / 16; i += blockDim.x)
+    for (uint32_t i = threadIdx.x; i < rows * a.cols / 16; i += blockDim.x)
       reinterpret_cast<uint4*>(s.q)[i] = reinterpret_cast<const uint4*>(a.input.a.q)[i];
-    for (uint32_t i = threadIdx.x; i < a.rows * nb; i += blockDim.x) {
+    for (uint32_t i = threadIdx.x; i < rows * nb; i += blockDim.x) {
       s.d[i] = a.input.a.d[i];
       s.sum[i] = a.input.a.sum[i];
       s.half[i] = a.input.a.half[i];
     }
   } else if (a.input.kind == Input::kQuantise) {
-    quantise_all(a, s, [&](uint32_t row, uint32_t k) { return load4(a.input.a.x + uint64_t(row) * a.cols + k); });
+    quantise_all(a, s, rows, [&](uint32_t row, uint32_t k) { return load4(a.input.a.x + uint64_t(row) * a.cols + k); });
   } else {
     const uint32_t warp = threadIdx.x / 32, warps = blockDim.x / 32;
     const auto x_of = [&](uint32_t row) {
@@ -224,14 +235,15 @@ __device__ __forceinline__ void prepare_input(const Args& a, const Shared& s) {
     };
     float single = 0.0f;
     if constexpr (kSingle) {
-      single = inverse_rms4(x_of(0), a.cols, a.input.eps);  // by every warp: no exchange needed
+      if (warp * 128 < a.cols) single = inverse_rms4(x_of(0), a.cols, a.input.eps);  // by each warp that quantises
     } else {
-      for (uint32_t row = warp; row < a.rows; row += warps) s.inverse[row] = inverse_rms4(x_of(row), a.cols, a.input.eps);
+      for (uint32_t row = warp; row < rows; row += warps) s.inverse[row] = inverse_rms4(x_of(row), a.cols, a.input.eps);
       __syncthreads();
     }
-    quantise_all(a, s, [&](uint32_t row, uint32_t k) {
+    quantise_all(a, s, rows, [&](uint32_t row, uint32_t k) {
       const float inverse = kSingle ? single : s.inverse[row];
-      const float4 x = load4(x_of(row) + k), w = load4(a.input.weight + k);
+      const float4 x = load4(x_of(row) + k);
+      const float4 w = k / 128 == warp ? first_weight : load4(a.input.weight + k);
       return float4{(x.x * inverse) * w.x, (x.y * inverse) * w.y, (x.z * inverse) * w.z, (x.w * inverse) * w.w};
     });
   }
@@ -278,28 +290,38 @@ __device__ __forceinline__ void segment(const uint8_t* group, uint32_t group_row
   }
 }
 
-// The results of a round: eight threads a tile and row, by the warps behind `warp` in turn.
-__device__ __forceinline__ void finish_round(const Args& a, const Round& round, const float* part, uint32_t segments,
-                                             uint32_t items, uint32_t first_warp) {
-  const uint32_t warps = blockDim.x / 32, lane = threadIdx.x % 32;
-  const uint32_t turn = (threadIdx.x / 32 + warps - first_warp % warps) % warps;
+// What finish_round will add to, fetched while the products are computed.
+template <bool kSingle>
+__device__ __forceinline__ float residual_of(const Args& a, const Round& round) {
   const Job& job = a.jobs[round.job];
-  for (uint32_t i = turn * 32 + lane; i < round.tiles * a.rows * 8; i += blockDim.x) {
-    const uint32_t r = i % 8, row = i / 8 % a.rows, tile = i / 8 / a.rows;
-    const uint32_t n = (round.tile + tile) * kGroupRows + r;
-    if (n >= job.n) continue;
-    const auto total = [&](uint32_t second) {
-      const float* p = part + (row * items + (second * a.at_once + tile) * segments) * 8 + r;
-      float y = 0.0f;
+  const uint32_t n = round.tile * kGroupRows + threadIdx.x;
+  return kSingle && job.add && threadIdx.x < round.tiles * kGroupRows && n < job.n ? job.y[n] : 0.0f;
+}
+
+// The results of a round: eight threads a tile.
+template <bool kSingle>
+__device__ __forceinline__ void finish_round(const Args& a, const Round& round, const float* part, uint32_t segments,
+                                             uint32_t items, float residual) {
+  const Job& job = a.jobs[round.job];
+  const uint32_t first = kSingle ? 0 : threadIdx.x / 32, rows = kSingle ? 1 : a.rows;
+  for (uint32_t row = first; row < rows; row += blockDim.x / 32) {
+    for (uint32_t i = kSingle ? threadIdx.x : threadIdx.x % 32; i < round.tiles * 8; i += kSingle ? blockDim.x : 32) {
+      const uint32_t r = i % 8, tile = i / 8, n = round.tile * kGroupRows + i;
+      if (n >= job.n) continue;
+      const auto total = [&](uint32_t second) {
+        const float* p = part + (row * items + (second * a.at_once + tile) * segments) * 8 + r;
+        float y = 0.0f;
 #pragma unroll 8
-      for (uint32_t seg = 0; seg < segments; ++seg) y = y + p[seg * 8];
-      return y;
-    };
-    float y = total(0);
-    if (job.bias) y = y + job.bias[n];
-    if (a.swiglu) y = silu_times(y, total(1));
-    float* to = job.y + uint64_t(row) * job.n + n;
-    *to = job.add ? *to + y : y;
+        for (uint32_t seg = 0; seg < segments; ++seg) y = y + p[seg * 8];
+        return y;
+      };
+      float y = total(0);
+      if (job.bias) y = y + job.bias[n];
+      if (a.swiglu) y = silu_times(y, total(1));
+      float* to = job.y + uint64_t(row) * job.n + n;
+      *to = job.add ? (kSingle ? residual : *to) + y : y;
+    }
+    if (kSingle) break;
   }
 }
 
@@ -320,17 +342,20 @@ __global__ void __launch_bounds__(kMaxWarps * 32) matvec_kernel(const __grid_con
     // Weights depend on nobody: fetch before waiting.
     for (uint32_t i = 0; i < a.stages; ++i) fetch(a, s, blockIdx.x + i * gridDim.x, i);
   }
+  const float4 first_weight = early_weight(a);
   wait_for_predecessor();
-  prepare_input<kSingle>(a, s);
+  prepare_input<kSingle>(a, s, first_weight);
   __syncthreads();
 
   uint32_t stage = 0, parity = 0, turn = 0;
   for (uint32_t at = blockIdx.x; at < a.rounds; at += gridDim.x, ++turn) {
     const Round round = find_round(a, at);
     float* part = s.part + (turn % 2) * a.rows * items * 8;
+    const float residual = residual_of<kSingle>(a, round);
     wait_full(s, stage, parity);
     for (uint32_t item = warp; item < items; item += warps) {
-      const uint32_t tile_index = item / segments, seg = item - tile_index * segments;
+      uint32_t tile_index = 0, seg = item;
+      for (; seg >= segments; seg -= segments) ++tile_index;  // few tiles: cheaper than a division
       const bool second = tile_index >= a.at_once;
       const uint32_t tile = second ? tile_index - a.at_once : tile_index;
       if (tile >= round.tiles) continue;
@@ -350,7 +375,7 @@ __global__ void __launch_bounds__(kMaxWarps * 32) matvec_kernel(const __grid_con
     }
     __syncthreads();
     if (threadIdx.x == 0) fetch(a, s, at + a.stages * gridDim.x, stage);
-    finish_round(a, round, part, segments, items, turn * 2 + 1);
+    finish_round<kSingle>(a, round, part, segments, items, residual);
     if (++stage == a.stages) stage = 0, parity ^= 1;
   }
 }
