@@ -103,6 +103,9 @@ fn too_large() -> ApiError {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::*;
 
     async fn read_bytes(len: usize) -> Result<Bytes, ApiError> {
@@ -121,6 +124,20 @@ mod tests {
             let error = read_bytes(len).await.unwrap_err();
             assert!(message(&error).contains("1048576"));
         }
+    }
+
+    #[tokio::test]
+    async fn what_is_too_large_is_read_to_its_end_before_the_answer() {
+        let taken = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&taken);
+        let chunks = (0..30).map(move |_| {
+            count.fetch_add(1, Ordering::Relaxed);
+            Ok::<_, std::io::Error>(Bytes::from(vec![b' '; 100_000]))
+        });
+        let body = Body::from_stream(futures_util::stream::iter(chunks));
+        let (parts, body) = http::Request::new(body).into_parts();
+        assert!(read(&parts, body).await.is_err());
+        assert_eq!(taken.load(Ordering::Relaxed), 30);
     }
 
     #[tokio::test(start_paused = true)]
