@@ -16,19 +16,34 @@ pub(crate) fn compile(root: &Path, x86: bool) -> Vec<PathBuf> {
     }
     let nvcc = find_nvcc();
     let out = PathBuf::from(std::env::var("OUT_DIR").unwrap_or_default());
-    let mut flags: Vec<String> =
-        ["-std=c++20", "-O3", "-lineinfo", "--fmad=false", "--expt-relaxed-constexpr", "-DORCD_CUDA"]
-            .map(Into::into)
-            .to_vec();
+    let mut flags: Vec<String> = [
+        "-std=c++20",
+        "-O3",
+        "-lineinfo",
+        "--fmad=false",
+        "--expt-relaxed-constexpr",
+        "-DORCD_CUDA",
+    ]
+    .map(Into::into)
+    .to_vec();
     flags.extend(["-I".into(), root.display().to_string()]);
     flags.extend(["-I".into(), root.join("include").display().to_string()]);
-    let host = if x86 { "-ffp-contract=off,-march=x86-64-v3" } else { "-ffp-contract=off" };
+    let host = if x86 {
+        "-ffp-contract=off,-march=x86-64-v3"
+    } else {
+        "-ffp-contract=off"
+    };
     flags.extend(["-Xcompiler".into(), host.into()]);
-    flags.extend(code_flags(&std::env::var("ORCD_CUDA_ARCHS").unwrap_or(ARCHITECTURES.into())));
+    flags.extend(code_flags(
+        &std::env::var("ORCD_CUDA_ARCHS").unwrap_or(ARCHITECTURES.into()),
+    ));
 
     let sources = Mutex::new(sources(root));
     let objects = Mutex::new(Vec::new());
-    let jobs = std::env::var("NUM_JOBS").ok().and_then(|n| n.parse().ok()).unwrap_or(1_usize);
+    let jobs = std::env::var("NUM_JOBS")
+        .ok()
+        .and_then(|n| n.parse().ok())
+        .unwrap_or(1_usize);
     std::thread::scope(|scope| {
         for _ in 0..jobs.max(1) {
             scope.spawn(|| {
@@ -59,20 +74,36 @@ fn find_nvcc() -> PathBuf {
     candidates
         .into_iter()
         .flatten()
-        .find(|nvcc| Command::new(nvcc).arg("--version").output().is_ok_and(|o| o.status.success()))
+        .find(|nvcc| {
+            Command::new(nvcc)
+                .arg("--version")
+                .output()
+                .is_ok_and(|o| o.status.success())
+        })
         .unwrap_or_else(|| {
             fail("the feature `cuda` needs nvcc: run `make cuda-toolkit`, or set NVCC or CUDA_HOME")
         })
 }
 
 fn code_flags(architectures: &str) -> Vec<String> {
-    let list: Vec<&str> = architectures.split(',').map(str::trim).filter(|a| !a.is_empty()).collect();
+    let list: Vec<&str> = architectures
+        .split(',')
+        .map(str::trim)
+        .filter(|a| !a.is_empty())
+        .collect();
     if list.is_empty() || !list.iter().all(|a| a.bytes().all(|b| b.is_ascii_digit())) {
-        fail(&format!("ORCD_CUDA_ARCHS is '{architectures}'; give numbers such as 80,90"));
+        fail(&format!(
+            "ORCD_CUDA_ARCHS is '{architectures}'; give numbers such as 80,90"
+        ));
     }
-    let mut flags: Vec<String> =
-        list.iter().map(|a| format!("-gencode=arch=compute_{a},code=sm_{a}")).collect();
-    flags.extend(list.last().map(|a| format!("-gencode=arch=compute_{a},code=compute_{a}")));
+    let mut flags: Vec<String> = list
+        .iter()
+        .map(|a| format!("-gencode=arch=compute_{a},code=sm_{a}"))
+        .collect();
+    flags.extend(
+        list.last()
+            .map(|a| format!("-gencode=arch=compute_{a},code=compute_{a}")),
+    );
     flags
 }
 
@@ -89,11 +120,23 @@ fn sources(root: &Path) -> Vec<PathBuf> {
 
 fn compile_one(nvcc: &Path, flags: &[String], source: &Path, out: &Path) -> PathBuf {
     // Files of different folders may share a name: the folder goes into the object's.
-    let folder = source.parent().and_then(Path::file_name).unwrap_or_default();
+    let folder = source
+        .parent()
+        .and_then(Path::file_name)
+        .unwrap_or_default();
     let stem = source.file_stem().unwrap_or_default();
-    let object =
-        out.join(format!("cuda_{}_{}.o", folder.to_string_lossy(), stem.to_string_lossy()));
-    let status = Command::new(nvcc).args(flags).arg("-c").arg(source).arg("-o").arg(&object).status();
+    let object = out.join(format!(
+        "cuda_{}_{}.o",
+        folder.to_string_lossy(),
+        stem.to_string_lossy()
+    ));
+    let status = Command::new(nvcc)
+        .args(flags)
+        .arg("-c")
+        .arg(source)
+        .arg("-o")
+        .arg(&object)
+        .status();
     if !status.is_ok_and(|s| s.success()) {
         fail(&format!("nvcc could not compile {}", source.display()));
     }
@@ -106,8 +149,16 @@ fn link_runtime(nvcc: &Path) {
         .ok()
         .and_then(|path| Some(path.parent()?.parent()?.to_path_buf()))
         .unwrap_or_default();
-    for folder in ["lib64", "lib", "targets/x86_64-linux/lib", "targets/sbsa-linux/lib"] {
-        println!("cargo::rustc-link-search=native={}", home.join(folder).display());
+    for folder in [
+        "lib64",
+        "lib",
+        "targets/x86_64-linux/lib",
+        "targets/sbsa-linux/lib",
+    ] {
+        println!(
+            "cargo::rustc-link-search=native={}",
+            home.join(folder).display()
+        );
     }
     println!("cargo::rustc-link-lib=static=cudart_static");
     for library in ["dl", "rt", "pthread"] {

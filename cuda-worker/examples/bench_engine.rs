@@ -31,7 +31,9 @@ struct Arguments {
 
 fn parse() -> Result<Arguments, Failure> {
     let mut args = std::env::args().skip(1);
-    let path = args.next().ok_or("usage: bench_engine FILE.gguf [--device cpu] [--threads 1,2] …")?;
+    let path = args
+        .next()
+        .ok_or("usage: bench_engine FILE.gguf [--device cpu] [--threads 1,2] …")?;
     let mut a = Arguments {
         path: path.into(),
         device: Device::Cpu,
@@ -42,7 +44,12 @@ fn parse() -> Result<Arguments, Failure> {
     };
     while let Some(flag) = args.next() {
         let value = args.next().ok_or("a flag without its value")?;
-        let list = || value.split(',').map(str::parse).collect::<Result<Vec<u32>, _>>();
+        let list = || {
+            value
+                .split(',')
+                .map(str::parse)
+                .collect::<Result<Vec<u32>, _>>()
+        };
         match flag.as_str() {
             "--device" => a.device = value.parse()?,
             "--threads" => a.threads = list()?,
@@ -68,11 +75,27 @@ fn main() -> Result<(), Failure> {
     let weights = loader::load(&backend, &file, &plan, |_| ())?;
     let seconds = begun.elapsed().as_secs_f64();
     let gigabytes = plan.image_bytes as f64 / 1e9;
-    writeln!(out, "{} {}, {}", plan.name, plan.quant_kind, backend.info()?.name)?;
-    writeln!(out, "loaded {gigabytes:.3} GB in {seconds:.3} s, {:.1} GB/s", gigabytes / seconds)?;
+    writeln!(
+        out,
+        "{} {}, {}",
+        plan.name,
+        plan.quant_kind,
+        backend.info()?.name
+    )?;
+    writeln!(
+        out,
+        "loaded {gigabytes:.3} GB in {seconds:.3} s, {:.1} GB/s",
+        gigabytes / seconds
+    )?;
     for &threads in &args.threads {
         let image = backend.attach(weights.share()?, plan.image_bytes)?;
-        let longest = args.prompts.iter().copied().max().unwrap_or(1).max(args.depth + STEPS);
+        let longest = args
+            .prompts
+            .iter()
+            .copied()
+            .max()
+            .unwrap_or(1)
+            .max(args.depth + STEPS);
         let options = EngineOptions {
             slots: args.batches.iter().copied().max().unwrap_or(1),
             context: (longest + 1).min(plan.context_length),
@@ -86,19 +109,30 @@ fn main() -> Result<(), Failure> {
         for &prompt in &args.prompts {
             let s = prefill(&mut engine, prompt, options.max_batch_tokens)?;
             let rate = f64::from(prompt) / s;
-            writeln!(out, "threads {threads} | prefill {prompt:5} | {:9.3} ms | {rate:10.1} tok/s", s * 1e3)?;
+            writeln!(
+                out,
+                "threads {threads} | prefill {prompt:5} | {:9.3} ms | {rate:10.1} tok/s",
+                s * 1e3
+            )?;
         }
         for &batch in &args.batches {
             let s = decode(&mut engine, batch, args.depth)?;
             let rate = f64::from(batch) / s;
-            writeln!(out, "threads {threads} | decode  {batch:5} | {:9.3} ms | {rate:10.1} tok/s", s * 1e3)?;
+            writeln!(
+                out,
+                "threads {threads} | decode  {batch:5} | {:9.3} ms | {rate:10.1} tok/s",
+                s * 1e3
+            )?;
         }
     }
     Ok(())
 }
 
-const SAMPLE: Option<SamplingParams> =
-    Some(SamplingParams { temperature: 0.8, seed: 1, ..SamplingParams::GREEDY });
+const SAMPLE: Option<SamplingParams> = Some(SamplingParams {
+    temperature: 0.8,
+    seed: 1,
+    ..SamplingParams::GREEDY
+});
 
 fn prompt_of(length: u32) -> Vec<u32> {
     (0..length).map(|i| 1 + i * 37 % 251).collect()
@@ -115,7 +149,15 @@ fn feed(engine: &mut Engine, slot: u32, prompt: &[u32], most: u32) -> Result<u32
     for tokens in prompt.chunks(most as usize) {
         let last = start as usize + tokens.len() == prompt.len();
         let sample = if last { SAMPLE } else { None };
-        engine.step(&[Chunk { slot, start, tokens, sample }], &mut drawn)?;
+        engine.step(
+            &[Chunk {
+                slot,
+                start,
+                tokens,
+                sample,
+            }],
+            &mut drawn,
+        )?;
         start += tokens.len() as u32;
     }
     Ok(drawn[0])
@@ -147,7 +189,12 @@ fn decode(engine: &mut Engine, batch: u32, depth: u32) -> Result<f64, Failure> {
         let last: Vec<[u32; 1]> = tokens.iter().map(|t| [*t]).collect();
         let chunks: Vec<Chunk<'_>> = (0..batch)
             .zip(&last)
-            .map(|(slot, tokens)| Chunk { slot, start: depth + i, tokens, sample: SAMPLE })
+            .map(|(slot, tokens)| Chunk {
+                slot,
+                start: depth + i,
+                tokens,
+                sample: SAMPLE,
+            })
             .collect();
         let begun = Instant::now();
         engine.step(&chunks, &mut drawn)?;

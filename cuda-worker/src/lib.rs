@@ -32,4 +32,8 @@ pub mod startup;
 pub mod weights_plan;
 
 /// The kinds of device that this build can run on.
-pub const BACKENDS: &[&str] = if cfg!(feature = "cuda") { &["cpu", "cuda"] } else { &["cpu"] };
+pub const BACKENDS: &[&str] = if cfg!(feature = "cuda") {
+    &["cpu", "cuda"]
+} else {
+    &["cpu"]
+};

@@ -228,7 +228,8 @@ void CudaOps::sample(const float* logits, uint32_t vocab, std::span<const Draw> 
   bool plain = false, filtered = false;
   for (uint32_t i = 0; i < draws.size(); ++i) {
     const Sampling& s = draws[i].sampling;
-    const bool greedy = s.temperature == 0.0f;
+    // A temperature so small that its inverse is infinite leaves only the best, as 0 does.
+    const bool greedy = s.temperature == 0.0f || 1.0f / s.temperature == arith::infinity();
     const bool filter = !greedy && ((s.top_k && s.top_k < vocab) || s.top_p < 1.0f || s.min_p > 0.0f);
     (filter ? filtered : plain) = true;
     host.draws[i] = {draws[i].slot, draws[i].position, i, filter, greedy ? 0.0f : 1.0f / s.temperature, s.top_p, s.min_p,

@@ -67,10 +67,9 @@ impl ErrorCode {
         match self {
             Self::InvalidRequest | Self::ContextLengthExceeded => 400,
             Self::JobExists => 409,
-            Self::QueueFull
-            | Self::Draining
-            | Self::WorkerUnavailable
-            | Self::InsufficientVram => 503,
+            Self::QueueFull | Self::Draining | Self::WorkerUnavailable | Self::InsufficientVram => {
+                503
+            }
             Self::VramOom
             | Self::CudaError
             | Self::ModelLoadFailed
@@ -117,7 +116,11 @@ mod tests {
 
     #[test]
     fn json_name_is_the_display_name() {
-        for code in [ErrorCode::InvalidRequest, ErrorCode::VramOom, ErrorCode::ReplayDiverged] {
+        for code in [
+            ErrorCode::InvalidRequest,
+            ErrorCode::VramOom,
+            ErrorCode::ReplayDiverged,
+        ] {
             let json = serde_json::to_string(&code).unwrap();
             assert_eq!(json, format!("\"{code}\""));
         }

@@ -6,24 +6,24 @@ use orcd_shared::sampling::SamplingParams;
 
 /// One sequence to generate.
 #[derive(Debug, Clone)]
-pub struct Job {
-    pub prompt: Vec<u32>,
-    pub sampling: SamplingParams,
-    pub tokens: u32,
+pub(crate) struct Job {
+    pub(crate) prompt: Vec<u32>,
+    pub(crate) sampling: SamplingParams,
+    pub(crate) tokens: u32,
 }
 
 /// How jobs share the engine.
 #[derive(Debug, Clone, Copy)]
-pub struct Plan {
-    pub at_once: usize,
-    pub chunk: usize,
+pub(crate) struct Plan {
+    pub(crate) at_once: usize,
+    pub(crate) chunk: usize,
 }
 
 /// A drawn token and a hash of all the logits it was drawn from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Drawn {
-    pub id: u32,
-    pub logits: u64,
+pub(crate) struct Drawn {
+    pub(crate) id: u32,
+    pub(crate) logits: u64,
 }
 
 struct Running {
@@ -34,18 +34,27 @@ struct Running {
 }
 
 /// Tokens of each job, in the order of `jobs`.
-pub fn generate(engine: &mut Engine, jobs: &[Job], plan: Plan) -> Vec<Vec<Drawn>> {
+pub(crate) fn generate(engine: &mut Engine, jobs: &[Job], plan: Plan) -> Vec<Vec<Drawn>> {
     let mut results = vec![Vec::new(); jobs.len()];
     let mut waiting = (0..jobs.len()).collect::<std::collections::VecDeque<_>>();
     let mut running: Vec<Running> = Vec::new();
     let mut drawn = Vec::new();
     loop {
         while running.len() < plan.at_once {
-            let Some(job) = waiting.pop_front() else { break };
-            let slot = (0..).find(|s| running.iter().all(|r| r.slot != *s)).unwrap();
+            let Some(job) = waiting.pop_front() else {
+                break;
+            };
+            let slot = (0..)
+                .find(|s| running.iter().all(|r| r.slot != *s))
+                .unwrap();
             let positions = jobs[job].prompt.len() as u32 + jobs[job].tokens;
             engine.open(slot, positions).unwrap();
-            running.push(Running { job, slot, tokens: jobs[job].prompt.clone(), done: 0 });
+            running.push(Running {
+                job,
+                slot,
+                tokens: jobs[job].prompt.clone(),
+                done: 0,
+            });
         }
         if running.is_empty() {
             return results;
@@ -77,8 +86,14 @@ pub fn generate(engine: &mut Engine, jobs: &[Job], plan: Plan) -> Vec<Vec<Drawn>
                 continue;
             }
             let logits = engine.logits(i).unwrap();
-            let bytes: Vec<u8> = logits.iter().flat_map(|l| l.to_bits().to_le_bytes()).collect();
-            results[r.job].push(Drawn { id: drawn[i], logits: xxhash_rust::xxh3::xxh3_64(&bytes) });
+            let bytes: Vec<u8> = logits
+                .iter()
+                .flat_map(|l| l.to_bits().to_le_bytes())
+                .collect();
+            results[r.job].push(Drawn {
+                id: drawn[i],
+                logits: xxhash_rust::xxh3::xxh3_64(&bytes),
+            });
             r.tokens.push(drawn[i]);
         }
         let finished = |r: &Running| results[r.job].len() as u32 == jobs[r.job].tokens;

@@ -2,6 +2,9 @@
 //! the batch and however prompts are cut. Without a GPU every test says SKIPPED, or fails if
 //! `ORCD_REQUIRE_GPU=1`.
 
+#![allow(clippy::unwrap_used)] // a panic is a failing test with a place
+#![allow(clippy::print_stdout)] // SKIPPED and why
+
 mod generate;
 
 use std::path::{Path, PathBuf};
@@ -45,7 +48,10 @@ fn engine(backend: &Backend, path: &Path, context: u32, slots: u32) -> Engine {
 }
 
 fn vocab(path: &Path) -> u32 {
-    weights_plan::plan(GgufFile::open(path).unwrap().header()).unwrap().shape.vocab
+    weights_plan::plan(GgufFile::open(path).unwrap().header())
+        .unwrap()
+        .shape
+        .vocab
 }
 
 /// Jobs of many prompt lengths, greedy and drawn, with every filter somewhere.
@@ -53,7 +59,9 @@ fn jobs(vocab: u32, count: u32, longest: u32, tokens: u32) -> Vec<Job> {
     (0..count)
         .map(|i| {
             let length = 1 + (i * i * 31 + i * 7) % longest;
-            let prompt = (0..length).map(|k| (k * 7919 + i * 40_503 + 17) % vocab).collect();
+            let prompt = (0..length)
+                .map(|k| (k * 7919 + i * 40_503 + 17) % vocab)
+                .collect();
             let drawn = SamplingParams {
                 temperature: 0.8,
                 top_p: if i % 4 == 3 { 0.9 } else { 1.0 },
@@ -62,8 +70,16 @@ fn jobs(vocab: u32, count: u32, longest: u32, tokens: u32) -> Vec<Job> {
                 repetition_penalty: if i % 3 == 2 { 1.2 } else { 1.0 },
                 seed: u64::from(i).wrapping_mul(0x9e37_79b9_7f4a_7c15),
             };
-            let sampling = if i % 2 == 0 { SamplingParams::GREEDY } else { drawn };
-            Job { prompt, sampling, tokens }
+            let sampling = if i % 2 == 0 {
+                SamplingParams::GREEDY
+            } else {
+                drawn
+            };
+            Job {
+                prompt,
+                sampling,
+                tokens,
+            }
         })
         .collect()
 }
@@ -71,16 +87,38 @@ fn jobs(vocab: u32, count: u32, longest: u32, tokens: u32) -> Vec<Job> {
 /// Compares both backends on one model: the CPU runs each job alone, the GPU in several mixes.
 fn assert_same_bits(gpu: &Backend, path: &Path, jobs: &[Job], context: u32) {
     let cpu = Backend::cpu().unwrap();
-    let expected = generate(&mut engine(&cpu, path, context, 1), jobs, Plan { at_once: 1, chunk: 64 });
+    let expected = generate(
+        &mut engine(&cpu, path, context, 1),
+        jobs,
+        Plan {
+            at_once: 1,
+            chunk: 64,
+        },
+    );
     let distinct: std::collections::HashSet<_> = expected.iter().flatten().map(|d| d.id).collect();
-    assert!(distinct.len() > 10, "the model says next to nothing: nothing would be compared");
+    assert!(
+        distinct.len() > 10,
+        "the model says next to nothing: nothing would be compared"
+    );
     let mut on_gpu = engine(gpu, path, context, SLOTS);
     assert!(on_gpu.resident(), "a buffer is not device memory");
     for plan in [
-        Plan { at_once: 1, chunk: 512 },
-        Plan { at_once: 3, chunk: 7 },
-        Plan { at_once: 8, chunk: 64 },
-        Plan { at_once: 16, chunk: 30 },
+        Plan {
+            at_once: 1,
+            chunk: 512,
+        },
+        Plan {
+            at_once: 3,
+            chunk: 7,
+        },
+        Plan {
+            at_once: 8,
+            chunk: 64,
+        },
+        Plan {
+            at_once: 16,
+            chunk: 30,
+        },
     ] {
         let got = generate(&mut on_gpu, jobs, plan);
         for (i, (e, g)) in expected.iter().zip(&got).enumerate() {
@@ -98,14 +136,18 @@ fn models() -> PathBuf {
 
 #[test]
 fn haiku_nano_gives_the_bits_of_the_cpu() {
-    let Some(gpu) = gpu("haiku_nano_gives_the_bits_of_the_cpu") else { return };
+    let Some(gpu) = gpu("haiku_nano_gives_the_bits_of_the_cpu") else {
+        return;
+    };
     let path = models().join("haiku-nano-q4_k_m.gguf");
     assert_same_bits(&gpu, &path, &jobs(vocab(&path), 24, 300, 48), 1024);
 }
 
 #[test]
 fn every_weight_type_gives_the_bits_of_the_cpu() {
-    let Some(gpu) = gpu("every_weight_type_gives_the_bits_of_the_cpu") else { return };
+    let Some(gpu) = gpu("every_weight_type_gives_the_bits_of_the_cpu") else {
+        return;
+    };
     let folder = tempfile::tempdir().unwrap();
     for name in ["tiny-qwen2", "tiny-llama", "tiny-tied", "tiny-reference"] {
         let path = folder.path().join(name);
@@ -141,6 +183,10 @@ fn a_weights_image_survives_its_maker_and_reads_back_as_stored() {
     for tensor in &plan.tensors {
         let mut raw = vec![0; usize::try_from(tensor.info.nbytes).unwrap()];
         second.read(tensor, 0, &mut raw).unwrap();
-        assert!(raw == file.tensor_data(&tensor.info), "{} is not what the file holds", tensor.info.name);
+        assert!(
+            raw == file.tensor_data(&tensor.info),
+            "{} is not what the file holds",
+            tensor.info.name
+        );
     }
 }

@@ -17,7 +17,9 @@ pub const HEADER_BYTES: usize = 4;
 #[derive(Debug, thiserror::Error)]
 pub enum FrameError {
     /// The length prefix is over the maximum.
-    #[error("frame of {length} bytes is over the limit of {MAX_FRAME_BYTES}: the peer is not a worker-orcd of this version")]
+    #[error(
+        "frame of {length} bytes is over the limit of {MAX_FRAME_BYTES}: the peer is not a worker-orcd of this version"
+    )]
     TooLong {
         /// The length it announced.
         length: u64,
@@ -59,7 +61,9 @@ pub fn encode<M: Serialize>(message: &M, out: &mut Vec<u8>) -> Result<(), FrameE
         }
         _ => {
             out.truncate(start);
-            Err(FrameError::TooLong { length: length as u64 })
+            Err(FrameError::TooLong {
+                length: length as u64,
+            })
         }
     }
 }
@@ -70,11 +74,17 @@ pub fn encode<M: Serialize>(message: &M, out: &mut Vec<u8>) -> Result<(), FrameE
 /// # Errors
 /// The stream can't be read any further: the connection has to be closed.
 pub fn decode<M: DeserializeOwned>(buffer: &[u8]) -> Result<Option<(M, usize)>, FrameError> {
-    let Some(length) = announced_length(buffer)? else { return Ok(None) };
-    let Some(body) = buffer.get(HEADER_BYTES..HEADER_BYTES + length) else { return Ok(None) };
+    let Some(length) = announced_length(buffer)? else {
+        return Ok(None);
+    };
+    let Some(body) = buffer.get(HEADER_BYTES..HEADER_BYTES + length) else {
+        return Ok(None);
+    };
     let (message, read) = bincode::serde::decode_from_slice(body, config())?;
     if read != length {
-        return Err(FrameError::TrailingBytes { extra: length - read });
+        return Err(FrameError::TrailingBytes {
+            extra: length - read,
+        });
     }
     Ok(Some((message, HEADER_BYTES + length)))
 }
@@ -84,10 +94,14 @@ pub fn decode<M: DeserializeOwned>(buffer: &[u8]) -> Result<Option<(M, usize)>, 
 /// # Errors
 /// [`FrameError::TooLong`] before anything is allocated for it.
 pub fn announced_length(buffer: &[u8]) -> Result<Option<usize>, FrameError> {
-    let Some(prefix) = buffer.first_chunk::<HEADER_BYTES>() else { return Ok(None) };
+    let Some(prefix) = buffer.first_chunk::<HEADER_BYTES>() else {
+        return Ok(None);
+    };
     let length = u32::from_le_bytes(*prefix) as usize;
     if length > MAX_FRAME_BYTES {
-        return Err(FrameError::TooLong { length: length as u64 });
+        return Err(FrameError::TooLong {
+            length: length as u64,
+        });
     }
     Ok(Some(length))
 }
