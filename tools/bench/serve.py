@@ -83,7 +83,10 @@ def one_stream(service, args, number):
     if len(times) < 10:
         return None  # it ended by itself: too short to measure
     rate = (len(times) - 1) / (times[-1] - times[0])
-    engine_us = end["engine_time_us"] / len(times)
+    # The engine's time for the prompt and the first token alone, taken off: what is left are the steps
+    # between the first and the last token.
+    _, first = stream(service.address, job(f"first-{number}", args.prompt, 1, 1000 + number))
+    engine_us = (end["engine_time_us"] - first["engine_time_us"]) / (len(times) - 1)
     return {"first_token_ms": times[0] * 1e3, "tok_s": rate, "beyond_engine_us": 1e6 / rate - engine_us,
             "tokens": len(times)}
 
