@@ -7,7 +7,7 @@ CARGO ?= cargo
 CARGO_DENY_VERSION := 0.20.2
 export CARGO_TERM_COLOR ?= auto
 
-.PHONY: help build run test lint fmt deny unit cuda-toolkit cuda-check gpu-bundle bench fetch-reference clean
+.PHONY: help build run test lint fmt deny unit cuda-toolkit cuda-check op-tests gpu-bundle bench fetch-reference clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 20
@@ -38,6 +38,9 @@ cuda-toolkit: ## the CUDA compiler from Python wheels into .cuda/, no root and n
 # `build`, because both leave their binaries in the same place.
 cuda-check:
 	@bash tools/ci/cuda-check $(CARGO)
+
+op-tests: ## the GPU programs that compare single operations, into target/op-tests
+	@bash tools/gpu/op-tests
 
 gpu-bundle: ## everything a bare machine with a GPU needs to run all tests, in target/gpu-bundle.tar
 	@bash tools/gpu/bundle
