@@ -147,7 +147,8 @@ void pack(TensorType type, uint32_t rows, uint32_t cols, uint32_t first, uint32_
 
 void unpack(TensorType type, uint32_t rows, uint32_t cols, uint32_t first, uint32_t count,
             const uint8_t* matrix, uint8_t* raw, cudaStream_t stream) {
-  ORCD_CUDA(cudaMemsetAsync(raw, 0, uint64_t(count) * arith::row_bytes(type, cols), stream));
+  const uint64_t bytes = uint64_t(count) * arith::row_bytes(type, cols);
+  ORCD_CUDA(cudaMemsetAsync(raw, 0, (bytes + 3) / 4 * 4, stream));  // whole words: bits are set by words
   run({type, rows, cols, first, count}, raw, matrix, false, stream);
 }
 
