@@ -22,18 +22,6 @@ constexpr int kSeals = F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL;
   throw Error(kind, what + ": " + std::strerror(errno));
 }
 
-// The rows a call covers; throws for what does not fit the tensor.
-uint64_t rows_in(const TensorDesc& d, uint64_t first_row, size_t raw_bytes, uint64_t image_bytes) {
-  check_tensor(d, image_bytes);
-  const uint64_t row = arith::row_bytes(d.type, d.cols), n = raw_bytes / row;
-  if (raw_bytes % row != 0 || first_row > d.rows || n > d.rows - first_row) {
-    throw Error(ErrorKind::kInvalid, std::to_string(raw_bytes) + " bytes from row " + std::to_string(first_row) +
-                                         " are no whole rows of a tensor of " + std::to_string(d.rows) + " rows of " +
-                                         std::to_string(row) + " bytes");
-  }
-  return n;
-}
-
 }  // namespace
 
 std::unique_ptr<MemfdWeights> MemfdWeights::allocate(uint64_t bytes) {

@@ -111,6 +111,17 @@ void check_tensor(const TensorDesc& d, uint64_t image_bytes) {
   }
 }
 
+uint64_t rows_in(const TensorDesc& d, uint64_t first_row, size_t raw_bytes, uint64_t image_bytes) {
+  check_tensor(d, image_bytes);
+  const uint64_t row = arith::row_bytes(d.type, d.cols), n = raw_bytes / row;
+  if (raw_bytes % row != 0 || first_row > d.rows || n > d.rows - first_row) {
+    throw Error(ErrorKind::kInvalid, std::to_string(raw_bytes) + " bytes from row " + std::to_string(first_row) +
+                                         " are no whole rows of a tensor of " + std::to_string(d.rows) + " rows of " +
+                                         std::to_string(row) + " bytes");
+  }
+  return n;
+}
+
 Model view_model(const ModelShape& shape, std::span<const TensorDesc> tensors, const uint8_t* image,
                  uint64_t image_bytes) {
   check_shape(shape);

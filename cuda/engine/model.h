@@ -40,6 +40,10 @@ void check_shape(const ModelShape& shape);
 // Throws kInvalid, with the tensor's role, layer and values, for a descriptor that does not fit.
 void check_tensor(const TensorDesc& desc, uint64_t image_bytes);
 
+// Number of whole rows of `desc` that `raw_bytes` from row `first_row` on are; throws kInvalid, with the
+// values, for what does not fit the tensor or the tensor not the image.
+uint64_t rows_in(const TensorDesc& desc, uint64_t first_row, size_t raw_bytes, uint64_t image_bytes);
+
 // `image` is where the weights lie in the backend's memory; the descriptors are checked against it.
 Model view_model(const ModelShape& shape, std::span<const TensorDesc> tensors, const uint8_t* image,
                  uint64_t image_bytes);

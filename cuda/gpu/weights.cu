@@ -11,21 +11,6 @@
 #include "kernels/launch.h"
 
 namespace orcd::gpu {
-namespace {
-
-uint64_t rows_in(const TensorDesc& d, uint64_t first_row, size_t raw_bytes, uint64_t image_bytes) {
-  check_tensor(d, image_bytes);
-  const uint64_t row = arith::row_bytes(d.type, d.cols), n = raw_bytes / row;
-  if (raw_bytes % row != 0 || first_row > d.rows || n > d.rows - first_row) {
-    throw Error(ErrorKind::kInvalid, std::to_string(raw_bytes) + " bytes from row " + std::to_string(first_row) +
-                                         " are no whole rows of a tensor of " + std::to_string(d.rows) + " rows of " +
-                                         std::to_string(row) + " bytes");
-  }
-  return n;
-}
-
-}  // namespace
-
 std::unique_ptr<VmmWeights> VmmWeights::allocate(int ordinal, uint64_t bytes) {
   if (bytes == 0) throw Error(ErrorKind::kInvalid, "an empty weights image");
   return std::unique_ptr<VmmWeights>(new VmmWeights(device::Vmm::create(ordinal, bytes), bytes));
