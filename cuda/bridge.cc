@@ -64,7 +64,7 @@ void RunningEngine::step(rust::Slice<const StepChunk> chunks, rust::Slice<const 
     list.push_back({c.slot, c.start, {tokens.data() + at, c.n_tokens}, sample});
     at += c.n_tokens;
   }
-  engine_->step(list, {drawn.data(), drawn.size()});
+  engine_->step(list, {drawn.data(), drawn.size()}, [] { return abandoned(); });
 }
 
 rust::Slice<const float> RunningEngine::logits(uint32_t chunk) const {

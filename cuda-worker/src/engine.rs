@@ -69,6 +69,7 @@ fn error_of(exception: cxx::Exception) -> EngineError {
     match what.as_bytes().first() {
         Some(b'0') => EngineError::Invalid(message()),
         Some(b'1') => EngineError::OutOfMemory(message()),
+        Some(b'3') => EngineError::Abandoned,
         _ => EngineError::Device(message()),
     }
 }

@@ -6,6 +6,7 @@ use std::sync::mpsc::Receiver;
 use orcd_shared::job::{JobKey, JobSpec};
 use orcd_shared::protocol::message::ToSupervisor;
 
+use crate::faults::{self, Point};
 use crate::log;
 use crate::outbox::Status;
 use crate::scheduler::step_engine::StepEngine;
@@ -59,7 +60,13 @@ pub fn serve<E: StepEngine>(
             ));
         }
 
+        if scheduler.running() > 0 {
+            faults::at(Point::Step);
+        }
         let stepped = scheduler.step(engine, &mut out);
+        if !out.is_empty() {
+            faults::at(Point::Drawn);
+        }
         status.set(scheduler.steps(), scheduler.running(), scheduler.waiting());
         out.drain(..).for_each(&mut say);
         stepped?;
@@ -76,7 +83,10 @@ fn prepare<E: StepEngine>(
     let mut cancelled = 0;
     for command in heard {
         match command {
-            Command::Submit(job) => scheduler.submit(*job, out),
+            Command::Submit(job) => {
+                faults::of_job(job.sampling.seed);
+                scheduler.submit(*job, out);
+            }
             Command::Cancel(key) => {
                 cancelled += 1;
                 scheduler.cancel(key, engine, out)?;

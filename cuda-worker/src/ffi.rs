@@ -9,6 +9,10 @@ pub(crate) fn owned_fd(received: RawFd) -> OwnedFd {
     unsafe { OwnedFd::from_raw_fd(received) }
 }
 
+fn abandoned() -> bool {
+    crate::signals::abandon_asked()
+}
+
 /// `cuda/bridge.h`. An error's message begins with its kind as a digit; `engine.rs` takes it off.
 #[allow(unreachable_pub)] // what the macro makes is pub; this module is not
 #[cxx::bridge(namespace = "orcd::bridge")]
@@ -48,6 +52,11 @@ pub(crate) mod bridge {
         kv_limit_tokens: u64,
         float_activations: bool,
         keep_logits: bool,
+    }
+
+    extern "Rust" {
+        /// Asked between the layers of a step.
+        fn abandoned() -> bool;
     }
 
     /// A chunk of a step, its tokens apart from it.

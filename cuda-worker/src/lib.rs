@@ -14,6 +14,7 @@ pub mod args;
 pub mod descriptors;
 pub mod engine;
 pub mod engine_thread;
+mod faults;
 #[allow(unsafe_code)]
 mod ffi;
 mod leave;

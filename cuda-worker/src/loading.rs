@@ -12,6 +12,7 @@ use orcd_shared::protocol::message::{Device, LoadRequest, LoadSource, ToSupervis
 
 use crate::descriptors::DescriptorChannel;
 use crate::engine::{Backend, Engine, EngineOptions};
+use crate::faults::{self, Point};
 use crate::loader::{self, LoadError, Loaded};
 use crate::scheduler::Limits;
 use crate::scheduler::step_engine::EngineError;
@@ -43,7 +44,7 @@ impl LoadFailure {
     /// Something the engine said, in `request`'s terms.
     fn engine(request: &LoadRequest, error: &EngineError) -> Self {
         let code = match error {
-            EngineError::Invalid(_) => ErrorCode::ModelLoadFailed,
+            EngineError::Invalid(_) | EngineError::Abandoned => ErrorCode::ModelLoadFailed,
             EngineError::OutOfMemory(_) => ErrorCode::InsufficientVram,
             EngineError::Device(_) => ErrorCode::CudaError,
         };
@@ -64,6 +65,7 @@ pub(crate) fn load(
     mut say: impl FnMut(ToSupervisor),
 ) -> Result<(Engine, Limits), LoadFailure> {
     let began = Instant::now();
+    faults::at(Point::Load);
     let channel = DescriptorChannel::on_stdin();
     let held = request
         .weights
@@ -99,6 +101,7 @@ pub(crate) fn load(
         source,
         manifest,
     } = loaded.map_err(failed)?;
+    faults::at(Point::Loaded);
     let engine = backend
         .engine(&plan, weights, &options)
         .map_err(engine_failed)?;
@@ -190,11 +193,10 @@ fn fitting(
         let all = backend
             .required_bytes(plan, &options)
             .map_err(engine_failed)?;
-        let needed = if present {
-            all.saturating_sub(plan.image_bytes)
-        } else {
-            all
-        };
+        // The weights are there once; everything else is each engine's own.
+        let own = all.saturating_sub(plan.image_bytes);
+        let engines = own.saturating_mul(request.engines.max(1).into());
+        let needed = engines.saturating_add(if present { 0 } else { plan.image_bytes });
         if needed <= free {
             return Ok(options);
         }

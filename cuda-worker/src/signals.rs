@@ -1,14 +1,23 @@
 //! What signals mean to this process.
 
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, LazyLock};
 
 use nix::sys::signal::Signal;
 use nix::unistd::getppid;
 use orcd_shared::exit;
 use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::flag;
+
+/// What SIGUSR1 sets. One for the process, as handlers are; the engine asks it in the middle of a
+/// step.
+static ABANDON: LazyLock<Abandon> = LazyLock::new(Abandon::default);
+
+/// Whether SIGUSR1 came and nobody has acted upon it.
+pub(crate) fn abandon_asked() -> bool {
+    ABANDON.0.load(Ordering::Relaxed)
+}
 
 /// Set by SIGUSR1: the supervisor waits for a cancellation to be answered.
 #[derive(Debug, Clone, Default)]
@@ -26,7 +35,7 @@ impl Abandon {
 /// - SIGINT does nothing. Ctrl-C in a terminal reaches every process of its group, and the
 ///   supervisor lets running jobs finish before it says Shutdown.
 /// - SIGTERM ends the process with code 0, also in the middle of a step.
-/// - SIGUSR1 is kept for the engine thread, which looks between steps.
+/// - SIGUSR1 is kept for the engine thread, which looks between layers and between steps.
 ///
 /// # Errors
 /// The operating system refused a handler.
@@ -35,7 +44,7 @@ pub fn install() -> io::Result<Abandon> {
     flag::register(SIGINT, Arc::new(AtomicBool::new(false)))?;
     let always = Arc::new(AtomicBool::new(true));
     flag::register_conditional_shutdown(SIGTERM, i32::from(exit::worker::OK), always)?;
-    let abandon = Abandon::default();
+    let abandon = ABANDON.clone();
     flag::register(SIGUSR1, Arc::clone(&abandon.0))?;
     Ok(abandon)
 }

@@ -66,6 +66,7 @@ mod tests {
             threads: None,
             kv_limit_tokens: None,
             end_tokens: Vec::new(),
+            engines: 1,
             weights: None,
         }
     }

@@ -13,6 +13,7 @@ use orcd_shared::protocol::message::{LoadRequest, ToSupervisor, ToWorker};
 use orcd_shared::protocol::version::{BUILD, PROTOCOL};
 
 use crate::engine_thread::Command;
+use crate::faults::{self, Point};
 use crate::leave::leave;
 use crate::lifetime;
 use crate::link::{self, FrameReader, LinkError};
@@ -69,6 +70,7 @@ fn start(socket: &Path, supervisor_pid: u32) -> Result<u8, Stop> {
     if !signals::die_with(supervisor_pid).map_err(|e| internal("PR_SET_PDEATHSIG", e))? {
         return Err(Stop::new(exit::worker::OK, "the supervisor is gone"));
     }
+    faults::at(Point::Start);
     let stream = link::connect(socket).map_err(|error| {
         let message = format!("no supervisor at {}: {error}", socket.display());
         Stop::new(exit::worker::USAGE, message)
@@ -149,6 +151,7 @@ fn read<R: Read>(mut reader: FrameReader<R>, commands: &Sender<Command>) -> ! {
                 break stop.code;
             }
         };
+        faults::at(Point::Command);
         // Nobody takes it only while the engine thread is ending the process.
         let _ = commands.send(command);
     };

@@ -105,11 +105,11 @@ void StepEngine::flatten(std::span<const Chunk> chunks) {
   }
 }
 
-void StepEngine::step(std::span<const Chunk> chunks, std::span<uint32_t> drawn) {
+void StepEngine::step(std::span<const Chunk> chunks, std::span<uint32_t> drawn, bool (*abandoned)()) {
   check(chunks, drawn);
   flatten(chunks);
   const Rows rows{static_cast<uint32_t>(tokens_.size()), tokens_.data(), row_slots_.data(), positions_.data()};
-  forward(model_, scratch_, *ops_, rows, pick_);
+  forward(model_, scratch_, *ops_, rows, pick_, abandoned);
   drawn_.resize(draws_.size());
   if (!draws_.empty()) ops_->sample(scratch_.logits, model_.shape.vocab, draws_, drawn_.data());
   ops_->finish();

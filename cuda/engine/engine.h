@@ -29,7 +29,7 @@ class StepEngine final : public Engine {
 
   void open(uint32_t slot, uint32_t max_tokens) override;
   void close(uint32_t slot) override;
-  void step(std::span<const Chunk> chunks, std::span<uint32_t> drawn) override;
+  void step(std::span<const Chunk> chunks, std::span<uint32_t> drawn, bool (*abandoned)()) override;
   std::span<const float> logits(uint32_t chunk) const override;
   uint64_t memory_bytes() const override;
   bool resident() const override { return ops_->resident(); }

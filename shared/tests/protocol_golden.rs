@@ -83,17 +83,18 @@ fn supervisor_to_worker() {
         threads: Some(2),
         kv_limit_tokens: None,
         end_tokens: vec![151_643, 151_645],
+        engines: 1,
         weights: None,
     };
     let head = "01 07 2f6d2e67677566";
-    let tail = "01 01 01fb0010 00 0102 00 02 fc5b500200 fc5d500200";
+    let tail = "01 01 01fb0010 00 0102 00 02 fc5b500200 fc5d500200 01";
     golden(
         &ToWorker::Load(Box::new(load.clone())),
         &format!("{head} {tail} 00"),
     );
     load.device = Device::Cpu;
     load.weights = Some(manifest());
-    let tail = "00 01fb0010 00 0102 00 02 fc5b500200 fc5d500200";
+    let tail = "00 01fb0010 00 0102 00 02 fc5b500200 fc5d500200 01";
     let load = ToWorker::Load(Box::new(load));
     golden(&load, &format!("{head} {tail} 01 {MANIFEST}"));
 

@@ -57,6 +57,10 @@ pub struct Config {
     /// Restarts without a finished job in between before the service gives up; `None`: it never
     /// does.
     pub max_restarts: Option<u32>,
+    /// Keep a second worker ready to take over.
+    pub standby: bool,
+    /// A worker that shows no progress for this long is replaced.
+    pub hang_timeout: Duration,
     /// The worker program; `None` is the one beside this.
     pub worker_bin: Option<PathBuf>,
     /// Where the private directory with the sockets is made; `None` is the system's place.
@@ -94,12 +98,6 @@ impl Config {
     }
 
     fn from_args(args: Args, device: Option<Device>) -> Result<Self, ConfigError> {
-        if args.standby {
-            return Err(ConfigError::usage(
-                "--standby is not available in this version; leave it out: a lost worker is \
-                 replaced without one too",
-            ));
-        }
         Ok(Self {
             model: absolute("--model", args.model)?,
             device: device.unwrap_or(DEFAULT_DEVICE),
@@ -116,6 +114,8 @@ impl Config {
             drain_timeout: Duration::from_secs(args.drain_timeout_sec),
             resume_ttl: Duration::from_secs(args.resume_ttl_sec),
             max_restarts: args.max_restarts,
+            standby: args.standby,
+            hang_timeout: Duration::from_millis(args.hang_timeout_ms),
             worker_bin: args
                 .worker_bin
                 .map(|p| absolute("--worker-bin", p))

@@ -124,6 +124,11 @@ impl Metrics {
         self.failover.observe(took.as_secs_f64());
     }
 
+    /// The share of the KV cache's positions that running jobs have filled, 0..1.
+    pub fn cache_usage(&self, share: f64) {
+        self.gauges.set_cache_usage(share);
+    }
+
     /// From a worker's load request until it is ready.
     pub fn load(&self, took: Duration) {
         self.load.observe(took.as_secs_f64());
@@ -217,6 +222,7 @@ mod tests {
             running: 3,
             queued: 7,
             stalled: false,
+            standby: None,
         }
     }
 
@@ -229,6 +235,7 @@ mod tests {
         metrics.first_token(Duration::from_millis(3));
         metrics.restart("signal");
         metrics.replayed(2, 40);
+        metrics.cache_usage(0.25);
         let text = metrics.encode(Some(&snapshot())).unwrap();
         for line in [
             "orcd_jobs_finished_total{outcome=\"end\"} 1",
@@ -244,6 +251,7 @@ mod tests {
             "orcd_jobs_running 3",
             "vllm:num_requests_waiting 7",
             "vllm:num_requests_running 3",
+            "vllm:kv_cache_usage_perc 0.25",
             "orcd_vram_used_bytes 0",
         ] {
             assert!(

@@ -230,6 +230,7 @@ fn settings(config: &Config) -> DispatcherSettings {
             threads: config.threads,
             kv_limit_tokens: config.kv_limit_tokens,
             end_tokens: Vec::new(),
+            engines: 1,
             weights: None,
         },
         queue: config.queue,
@@ -238,8 +239,12 @@ fn settings(config: &Config) -> DispatcherSettings {
         drain_timeout: config.drain_timeout,
         policy: Policy {
             max_restarts: config.max_restarts,
+            standby: config.standby,
             ..Policy::default()
         },
-        timing: Timing::default(),
+        timing: Timing {
+            hang: config.hang_timeout,
+            ..Timing::default()
+        },
     }
 }

@@ -52,7 +52,7 @@ impl Fatal {
     fn of(call: &str, error: &EngineError) -> Self {
         let (code, exit) = match error {
             EngineError::Device(_) => (ErrorCode::CudaError, exit::worker::DEVICE_LOST),
-            EngineError::Invalid(_) | EngineError::OutOfMemory(_) => {
+            EngineError::Invalid(_) | EngineError::OutOfMemory(_) | EngineError::Abandoned => {
                 (ErrorCode::Internal, exit::worker::INTERNAL)
             }
         };
@@ -224,7 +224,12 @@ impl Scheduler {
         let began = Instant::now();
         let result = engine.step(&chunks, &mut self.drawn);
         let took = began.elapsed();
-        result.map_err(|error| Fatal::of("engine step", &error))?;
+        match result {
+            Ok(()) => {}
+            // Nothing happened; the next step does the same for the jobs that are left by then.
+            Err(EngineError::Abandoned) => return Ok(()),
+            Err(error) => return Err(Fatal::of("engine step", &error)),
+        }
         if self.drawn.len() != chunks.len() {
             let message = format!("{} results for {} chunks", self.drawn.len(), chunks.len());
             return Err(Fatal::of("engine step", &EngineError::Invalid(message)));

@@ -28,6 +28,9 @@ pub enum EngineError {
     /// The device or its context is lost: the process must end.
     #[error("{0}")]
     Device(String),
+    /// The step was given up half-way because SIGUSR1 asked for it; the engine is as before.
+    #[error("the step was given up as asked")]
+    Abandoned,
 }
 
 /// Sequences in slots, moved on together in steps.

@@ -21,6 +21,27 @@ fn lost_device_ends_the_process_and_none_of_the_steps_tokens_leave() {
 }
 
 #[test]
+fn step_given_up_on_request_is_made_again_and_changes_no_token() {
+    let ids = |interrupted: bool| {
+        let mut rig = Rig::new(LIMITS);
+        rig.submit(job(1, 20, 9));
+        for turn in 0..12 {
+            if interrupted && turn % 3 == 1 {
+                rig.engine.fail_next = Some(EngineError::Abandoned);
+                let steps = rig.scheduler.steps();
+                rig.turn().unwrap();
+                assert_eq!(rig.scheduler.steps(), steps, "it is no step");
+            }
+            rig.turn().unwrap();
+        }
+        rig.ids(1)
+    };
+    let undisturbed = ids(false);
+    assert!(!undisturbed.is_empty());
+    assert_eq!(ids(true), undisturbed);
+}
+
+#[test]
 fn broken_precondition_in_a_step_is_a_bug_of_this_process() {
     let mut rig = Rig::new(LIMITS);
     rig.submit(job(1, 2, 9));

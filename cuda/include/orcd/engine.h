@@ -18,6 +18,7 @@ enum class ErrorKind : uint8_t {
   kInvalid = 0,      // a precondition of the call is broken: a bug or a bad model; nothing was changed
   kOutOfMemory = 1,  // memory for this call's purpose is not there; the engine is as before
   kDevice = 2,       // the device or its context is lost: the process must end
+  kAbandoned = 3,    // the step was given up half-way, as asked; sequences stand where they stood before it
 };
 
 class Error : public std::runtime_error {
@@ -127,7 +128,8 @@ class Engine {
   virtual void open(uint32_t slot, uint32_t max_tokens) = 0;
   virtual void close(uint32_t slot) = 0;
   // Processes all chunks as one batch (each slot at most once); drawn[i] is set for chunks with sample.
-  virtual void step(std::span<const Chunk> chunks, std::span<uint32_t> drawn) = 0;
+  // `abandoned`, if there is one, is asked between layers; once it says yes the step throws kAbandoned.
+  virtual void step(std::span<const Chunk> chunks, std::span<uint32_t> drawn, bool (*abandoned)() = nullptr) = 0;
   // Logits (vocab) of the last token of chunk i of the last step; needs keep_logits and sample.
   virtual std::span<const float> logits(uint32_t chunk) const = 0;
   virtual uint64_t memory_bytes() const = 0;  // weights + KV + scratch

@@ -46,6 +46,9 @@ pub struct LoadRequest {
     pub kv_limit_tokens: Option<u64>,
     /// Ids that end generation.
     pub end_tokens: Vec<u32>,
+    /// Engines of this size that have to find room beside each other on the device, on one copy of
+    /// the weights: 2 when a standby is to follow.
+    pub engines: u32,
     /// Set when the weights of an earlier worker are still held: their descriptor follows on the
     /// descriptor channel.
     pub weights: Option<WeightsManifest>,

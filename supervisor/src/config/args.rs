@@ -91,7 +91,8 @@ pub(super) struct Args {
           value_parser = value_parser!(u32).range(1..=1024))]
     pub(super) threads: Option<u32>,
 
-    /// Keep a second worker waiting to take over
+    /// Keep a second worker ready to take over: a lost one is then replaced within milliseconds, at
+    /// the cost of a second KV cache and context
     #[arg(long, env = "ORCD_STANDBY", value_parser = BoolishValueParser::new())]
     pub(super) standby: bool,
 
@@ -115,6 +116,12 @@ pub(super) struct Args {
     #[arg(long, value_name = "N", env = "ORCD_MAX_RESTARTS",
           value_parser = value_parser!(u32).range(0..=1000))]
     pub(super) max_restarts: Option<u32>,
+
+    /// A worker that is silent, or has jobs and makes no step, for this long is replaced; steps that
+    /// were slow so far allow more
+    #[arg(long, value_name = "MS", default_value_t = 1500, env = "ORCD_HANG_TIMEOUT_MS",
+          value_parser = value_parser!(u64).range(500..=600_000))]
+    pub(super) hang_timeout_ms: u64,
 
     /// The worker program [default: cuda-worker beside this program]
     #[arg(long, value_name = "PATH", env = "ORCD_WORKER_BIN")]

@@ -66,7 +66,6 @@ fn usage_errors_are_one_line_and_name_the_flag() {
         assert!(message.contains(flag), "{args:?}: {message}");
     }
     assert!(usage(&["--callback-url", "https://x/"]).contains("https is not available"));
-    assert!(usage(&["--standby"]).contains("not available in this version"));
     assert!(parse(&[]).unwrap_err().to_string().contains("--model"));
 }
 
@@ -115,7 +114,7 @@ fn help_and_version_are_no_errors() {
         for part in [
             "worker-orcd 0.",
             "revision: ",
-            "protocol: 1",
+            "protocol: 2",
             "devices: cpu",
         ] {
             assert!(text.contains(part), "no {part} in {text}");

@@ -144,6 +144,7 @@ struct Report<'a> {
     uptime_seconds: u64,
     worker: WorkerReport<'a>,
     standby: bool,
+    standby_worker: Option<StandbyReport>,
     jobs: Jobs,
     load_percent: u8,
     load_source: Option<LoadSource>,
@@ -158,6 +159,15 @@ struct WorkerReport<'a> {
     generation: u64,
     restarts: u64,
     last_exit: Option<&'a str>,
+}
+
+/// The worker that waits to take over, or is on its way there.
+#[derive(Debug, Serialize)]
+struct StandbyReport {
+    pid: Option<u32>,
+    ready: bool,
+    /// What it takes beside the shared weights.
+    vram_bytes: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -196,7 +206,16 @@ fn report<'a>(
             restarts: snapshot.map_or(0, |s| s.restarts),
             last_exit: snapshot.and_then(|s| s.last_exit.as_deref()),
         },
-        standby: false,
+        standby: snapshot
+            .and_then(|s| s.standby)
+            .is_some_and(|standby| standby.ready),
+        standby_worker: snapshot
+            .and_then(|s| s.standby)
+            .map(|standby| StandbyReport {
+                pid: standby.pid,
+                ready: standby.ready,
+                vram_bytes: standby.memory_bytes,
+            }),
         jobs: Jobs {
             running: snapshot.map_or(0, |s| s.running),
             queued: snapshot.map_or(0, |s| s.queued),

@@ -124,6 +124,19 @@ pub struct Snapshot {
     pub queued: u32,
     /// A worker that holds running jobs has made no step for longer than its deadline.
     pub stalled: bool,
+    /// The worker that waits behind the present one, or is on its way there.
+    pub standby: Option<Standby>,
+}
+
+/// A worker that waits to take over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standby {
+    /// Its process id, once there is a process.
+    pub pid: Option<u32>,
+    /// It could take over at once.
+    pub ready: bool,
+    /// Memory that it takes beside the shared weights, bytes; 0 before it is ready.
+    pub memory_bytes: u64,
 }
 
 /// What HTTP handlers hold. Cheap to clone.

@@ -1,5 +1,7 @@
 //! Metrics that are read and not counted.
 
+use std::sync::atomic::AtomicU64;
+
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
 
@@ -16,6 +18,9 @@ pub(super) struct Gauges {
     generation: Gauge,
     vllm_waiting: Gauge,
     vllm_running: Gauge,
+    standby: Gauge,
+    cache_usage: Gauge<f64, AtomicU64>,
+    vllm_cache_usage: Gauge<f64, AtomicU64>,
 }
 
 impl Gauges {
@@ -38,6 +43,11 @@ impl Gauges {
                 &self.generation,
             ),
             (
+                "orcd_standby_ready",
+                "1 while a standby could take over",
+                &self.standby,
+            ),
+            (
                 "vllm:num_requests_waiting",
                 "As orcd_jobs_queued",
                 &self.vllm_waiting,
@@ -46,6 +56,20 @@ impl Gauges {
                 "vllm:num_requests_running",
                 "As orcd_jobs_running",
                 &self.vllm_running,
+            ),
+        ] {
+            r.register(name, help, gauge.clone());
+        }
+        for (name, help, gauge) in [
+            (
+                "orcd_kv_cache_usage_ratio",
+                "Share of KV positions that running jobs have filled",
+                &self.cache_usage,
+            ),
+            (
+                "vllm:kv_cache_usage_perc",
+                "As orcd_kv_cache_usage_ratio",
+                &self.vllm_cache_usage,
             ),
         ] {
             r.register(name, help, gauge.clone());
@@ -60,9 +84,16 @@ impl Gauges {
         );
     }
 
+    pub(super) fn set_cache_usage(&self, share: f64) {
+        self.cache_usage.set(share);
+        self.vllm_cache_usage.set(share);
+    }
+
     pub(super) fn set(&self, snapshot: &Snapshot) {
         self.ready
             .set(i64::from(snapshot.state == ServiceState::Ready));
+        let standby = snapshot.standby.is_some_and(|standby| standby.ready);
+        self.standby.set(i64::from(standby));
         self.queued.set(snapshot.queued.into());
         self.running.set(snapshot.running.into());
         self.vllm_waiting.set(snapshot.queued.into());

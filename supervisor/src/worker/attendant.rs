@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use interprocess::local_socket::tokio::{Listener, Stream};
 use orcd_shared::protocol::message::{LoadSource, ToSupervisor, WorkerInfo};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::handles::{DescriptorChannel, WeightsHandle};
@@ -30,6 +30,7 @@ pub(super) struct Attendant {
     pub(super) binary: PathBuf,
     pub(super) dir: Arc<RuntimeDir>,
     pub(super) kill: CancellationToken,
+    pub(super) nudge: Arc<Notify>,
     pub(super) handed_over: HandedOver,
 }
 
@@ -106,11 +107,14 @@ impl Attendant {
         }
     }
 
-    /// Waits for the process to end, and kills it when told to.
+    /// Waits for the process to end, and signals it when told to.
     async fn end_of(&self, process: &mut WorkerProcess) -> WorkerExit {
-        tokio::select! {
-            exit = &mut process.exited => return exit.unwrap_or(WorkerExit::Unknown),
-            () = self.kill.cancelled() => process.kill(),
+        loop {
+            tokio::select! {
+                exit = &mut process.exited => return exit.unwrap_or(WorkerExit::Unknown),
+                () = self.nudge.notified() => process.nudge(),
+                () = self.kill.cancelled() => break process.kill(),
+            }
         }
         (&mut process.exited).await.unwrap_or(WorkerExit::Unknown)
     }

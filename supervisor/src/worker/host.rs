@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use orcd_shared::protocol::message::ToWorker;
-use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::attendant::{Attendant, HandedOver};
@@ -28,6 +28,7 @@ pub struct ProcessHost {
 struct Live {
     outgoing: mpsc::Sender<Outgoing>,
     kill: CancellationToken,
+    nudge: Arc<Notify>,
     handed_over: HandedOver,
 }
 
@@ -56,6 +57,7 @@ impl WorkerHost for ProcessHost {
     fn spawn(&mut self, generation: u64) {
         let (outgoing, queue) = mpsc::channel(link::OUTGOING_CAPACITY);
         let kill = CancellationToken::new();
+        let nudge = Arc::new(Notify::new());
         let handed_over = HandedOver::default();
         let attendant = Attendant {
             generation,
@@ -63,6 +65,7 @@ impl WorkerHost for ProcessHost {
             binary: self.binary.clone(),
             dir: Arc::clone(&self.dir),
             kill: kill.clone(),
+            nudge: Arc::clone(&nudge),
             handed_over: Arc::clone(&handed_over),
         };
         tokio::spawn(attendant.attend(queue));
@@ -72,6 +75,7 @@ impl WorkerHost for ProcessHost {
             Live {
                 outgoing,
                 kill,
+                nudge,
                 handed_over,
             },
         );
@@ -97,6 +101,12 @@ impl WorkerHost for ProcessHost {
             Err(TrySendError::Full(_)) => Err(LinkClogged),
             // The report of the link's end is on its way.
             Ok(()) | Err(TrySendError::Closed(_)) => Ok(()),
+        }
+    }
+
+    fn nudge(&mut self, generation: u64) {
+        if let Some(live) = self.live.get(&generation) {
+            live.nudge.notify_one();
         }
     }
 

@@ -93,6 +93,10 @@ pub trait WorkerHost: Send + 'static {
         descriptor: Option<WeightsHandle>,
     ) -> Result<(), LinkClogged>;
 
+    /// SIGUSR1: abandon the work under way, for a cancellation waits. A worker that is not there
+    /// (yet) is not signalled.
+    fn nudge(&mut self, generation: u64);
+
     /// SIGKILL, now or as soon as the process exists. Safe to repeat.
     fn kill(&mut self, generation: u64);
 }

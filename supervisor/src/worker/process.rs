@@ -106,6 +106,17 @@ impl WorkerProcess {
         }
     }
 
+    /// SIGUSR1, under the same lock.
+    pub fn nudge(&self) {
+        let mut child = lock(&self.child);
+        let pid = i32::try_from(self.pid).map(Pid::from_raw);
+        // One that was reaped is left alone here too: its id may be another's by now.
+        if let (Ok(None), Ok(pid)) = (child.try_wait(), pid) {
+            // It may have ended meanwhile; that is reported by itself.
+            let _ = nix::sys::signal::kill(pid, Signal::SIGUSR1);
+        }
+    }
+
     fn adopt(mut child: Child) -> io::Result<Self> {
         let pid = child.id();
         let stderr = child.stderr.take();

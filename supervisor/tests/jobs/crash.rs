@@ -69,7 +69,8 @@ async fn crashes_change_no_byte_of_a_stream() {
         let mut seen = Vec::new();
         read(&mut stream, &mut seen, cut).await;
         service.crash().await;
-        let snapshot = service.until(|s| s.restarts == 1).await;
+        let snapshot = service.until(|s| s.last_exit.is_some()).await;
+        assert_eq!(snapshot.restarts, 1);
         assert_eq!(snapshot.state, ServiceState::Recovering);
         assert_eq!(snapshot.last_exit.as_deref(), Some("signal 9 (SIGKILL)"));
         assert_eq!(snapshot.running, 1);
@@ -112,12 +113,14 @@ async fn running_jobs_come_back_in_their_order_and_before_the_queue() {
         "jobs are taken and held meanwhile"
     );
     service.bring_up().await;
-    let mut again = Vec::new();
-    for _ in 0..2 {
-        again.push(service.submitted().await.key);
+    for key in &keys {
+        assert_eq!(service.submitted().await.key, *key);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        let early = service.pending_calls();
+        assert!(early.is_empty(), "before the replay is sound: {early:?}");
+        service.tokens(*key, 0, "x").await;
     }
-    assert_eq!(again, keys);
-    service.eos(keys[0], 0).await;
+    service.eos(keys[0], 1).await;
     assert_eq!(service.submitted().await.key, JobKey(3));
 }
 
@@ -131,8 +134,9 @@ async fn a_diverging_replay_fails_its_job_alone() {
     service.crash().await;
     service.bring_up().await;
     service.submitted().await;
-    service.submitted().await;
     service.tokens(spec_a.key, 1, "z").await;
+    assert_eq!(service.told_to_cancel().await, spec_a.key);
+    assert_eq!(service.submitted().await.key, spec_b.key);
     service.tokens(spec_b.key, 1, "yz").await;
     service.eos(spec_b.key, 3).await;
     let events = rest(&mut a).await;
@@ -145,7 +149,6 @@ async fn a_diverging_replay_fails_its_job_alone() {
     else {
         panic!("{events:?}");
     };
-    assert_eq!(service.told_to_cancel().await, spec_a.key);
     assert_eq!(text_of(&rest(&mut b).await), "xyz");
 }
 
@@ -171,12 +174,13 @@ async fn a_replay_that_does_not_show_its_last_token_fails() {
 #[tokio::test]
 async fn a_job_in_three_crashes_is_the_suspect_and_others_go_on() {
     let mut service = Service::ready().await;
-    let (mut suspect, _) = service.run(job("a")).await;
+    let (mut suspect, first) = service.run(job("a")).await;
     for _ in 0..2 {
         service.crash().await;
         service.bring_up().await;
         service.submitted().await;
     }
+    service.tokens(first.key, 0, "x").await;
     let (mut other, spec) = service.run(job("b")).await;
     service.crash().await;
     let events = rest(&mut suspect).await;
@@ -316,11 +320,13 @@ async fn a_worker_that_says_fatal_is_given_time_to_end_and_then_killed() {
         message: "gone".into(),
     };
     service.message(fatal).await;
-    service.until(|s| s.state == ServiceState::Recovering).await;
-    service.killed().await;
-    service.say(Happening::Exited(WorkerExit::Code(12))).await;
+    let lost = service.generation;
     service.bring_up().await;
     assert_eq!(service.submitted().await.key, spec.key);
+    service.killed_as(lost).await;
+    let end = Happening::Exited(WorkerExit::Code(12));
+    service.say_as(lost, end).await;
+    service.until(|s| s.last_exit.is_some()).await;
     assert_eq!(
         service.jobs.snapshot().last_exit.as_deref(),
         Some("exit 12")
@@ -339,37 +345,187 @@ async fn a_worker_that_takes_no_messages_is_killed() {
     service.submitted().await;
 }
 
+const HANG: Duration = Duration::from_millis(400);
+
 #[tokio::test]
 async fn a_silent_worker_is_killed() {
-    let silence = Duration::from_millis(400);
-    let mut service = Service::ready_with(|s| s.timing.silence = silence).await;
-    for steps in 0..10 {
-        tokio::time::sleep(silence / 4).await;
-        let heartbeat = ToSupervisor::Heartbeat {
-            steps,
-            running: 0,
-            waiting: 0,
-        };
-        service.message(heartbeat).await;
+    let mut service = Service::ready_with(|s| s.timing.hang = HANG).await;
+    for _ in 0..10 {
+        tokio::time::sleep(HANG / 4).await;
+        service.beat(0).await;
     }
     assert!(service.pending_calls().is_empty());
     service.killed().await;
 }
 
 #[tokio::test]
-async fn an_engine_that_stands_still_shows_as_stalled() {
-    let stall = Duration::from_millis(300);
-    let mut service = Service::ready_with(|s| s.timing.stall = stall).await;
-    tokio::time::sleep(2 * stall).await;
-    assert!(!service.jobs.snapshot().stalled, "there is nothing to do");
+async fn an_engine_that_stands_still_is_shown_killed_and_its_job_replayed() {
+    let mut service = Service::ready_with(|s| s.timing.hang = HANG).await;
     let (_stream, spec) = service.run(job("a")).await;
+    service.tokens(spec.key, 0, "a").await;
+    let mut was_shown = false;
+    let killed = loop {
+        service.beat(1).await;
+        tokio::time::sleep(HANG / 8).await;
+        was_shown |= service.jobs.snapshot().stalled;
+        if let Some(call) = service.pending_calls().into_iter().next() {
+            break call;
+        }
+    };
+    assert!(
+        matches!(killed, super::support::Call::Kill(1)),
+        "{killed:?}"
+    );
+    assert!(was_shown, "health says so before it is acted upon");
+}
+
+#[tokio::test]
+async fn an_engine_without_jobs_may_stand_still() {
+    let mut service = Service::ready_with(|s| s.timing.hang = HANG).await;
+    let (_stream, spec) = service.run(job("a")).await;
+    service.tokens(spec.key, 0, "a").await;
+    service.eos(spec.key, 1).await;
+    for _ in 0..16 {
+        tokio::time::sleep(HANG / 8).await;
+        service.beat(0).await;
+    }
+    assert!(!service.jobs.snapshot().stalled);
+    assert!(service.pending_calls().is_empty());
+    let (_stream, _) = service.run(job("b")).await;
     assert!(
         !service.jobs.snapshot().stalled,
         "its time begins with the job"
     );
-    service.until(|s| s.stalled).await;
-    service.tokens(spec.key, 0, "a").await;
-    service.until(|s| !s.stalled).await;
+}
+
+#[tokio::test]
+async fn a_worker_that_does_not_take_its_jobs_is_killed() {
+    let mut service = Service::ready_with(|s| s.timing.hang = HANG).await;
+    let (_a, spec) = service.run(job("a")).await;
+    let (_b, _) = service.run(job("b")).await;
+    // It goes on with the first as if it had never heard of the second.
+    for index in 0..100 {
+        service.token(spec.key, index, 65, None).await;
+        service.beat(1).await;
+        tokio::time::sleep(HANG / 8).await;
+        if let Some(call) = service.pending_calls().into_iter().next() {
+            assert!(matches!(call, super::support::Call::Kill(1)), "{call:?}");
+            return;
+        }
+    }
+    panic!("nobody noticed");
+}
+
+#[tokio::test]
+async fn an_unanswered_cancellation_is_repeated_as_a_signal_and_then_as_a_kill() {
+    use super::support::Call;
+    let mut service = Service::ready_with(|s| {
+        s.timing.nudge = Duration::from_millis(30);
+        s.timing.cancel_limit = Duration::from_millis(100);
+    })
+    .await;
+    let (_a, victim) = service.run(job("a")).await;
+    let (mut b, bystander) = service.run(job("b")).await;
+    service.tokens(bystander.key, 0, "xy").await;
+    service.jobs.cancel("a".into()).await;
+    assert_eq!(service.told_to_cancel().await, victim.key);
+    assert!(matches!(service.call().await, Call::Nudge(1)));
+    assert!(matches!(service.call().await, Call::Kill(1)));
+    service.bring_up().await;
+    let again = service.submitted().await;
+    assert_eq!(again.key, bystander.key);
+    service.tokens(bystander.key, 1, "yz").await;
+    service.eos(bystander.key, 3).await;
+    assert_eq!(text_of(&rest(&mut b).await), "xyz");
+}
+
+#[tokio::test]
+async fn an_answered_cancellation_costs_nothing() {
+    let mut service = Service::ready_with(|s| {
+        s.timing.nudge = Duration::from_millis(30);
+        s.timing.cancel_limit = Duration::from_millis(50);
+    })
+    .await;
+    let (_a, spec) = service.run(job("a")).await;
+    service.jobs.cancel("a".into()).await;
+    service.told_to_cancel().await;
+    service.message(ToSupervisor::Cancelled(spec.key)).await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let calls = service.pending_calls();
+    assert!(calls.is_empty(), "{calls:?}");
+}
+
+#[tokio::test]
+async fn the_job_whose_replay_kills_the_worker_is_the_only_suspect() {
+    let mut service = Service::ready().await;
+    let (mut innocent, good) = service.run(job("a")).await;
+    let (mut poison, bad) = service.run(job("b")).await;
+    service.tokens(good.key, 0, "x").await;
+    service.crash().await;
+    for crash in 0..2 {
+        service.bring_up().await;
+        let first = service.submitted().await;
+        assert_eq!(first.key, good.key, "fewest crashes first");
+        service.token(good.key, crash, 120, None).await;
+        service.token(good.key, crash + 1, 120, None).await;
+        assert_eq!(service.submitted().await.key, bad.key);
+        service.crash().await;
+    }
+    let events = rest(&mut poison).await;
+    assert!(matches!(
+        last(&events),
+        JobEvent::Error {
+            code: ErrorCode::WorkerCrashed,
+            ..
+        }
+    ));
+    service.bring_up().await;
+    assert_eq!(service.submitted().await.key, good.key);
+    service.token(good.key, 2, 120, None).await;
+    service.eos(good.key, 3).await;
+    let events = rest(&mut innocent).await;
+    assert_eq!(text_of(&events), "xxx");
+    assert!(matches!(last(&events), JobEvent::End { replays: 3, .. }));
+}
+
+#[tokio::test]
+async fn a_standby_takes_over_with_the_first_message_it_gets() {
+    let mut service = Service::start(|s| s.policy.standby = true);
+    let (load, _) = service.connect().await;
+    assert_eq!(load.engines, 2, "the first leaves room for the second");
+    let manifest = service.say_ready_with_weights().await;
+    let present = service.generation;
+    let (load, descriptor) = service.connect().await;
+    assert_eq!(descriptor.unwrap().manifest, manifest);
+    assert_eq!((load.engines, load.context), (1, Some(info().context)));
+    assert_eq!(
+        load.parallel,
+        Some(info().parallel),
+        "it is to do the same work"
+    );
+    let standby = service.generation;
+    service
+        .say(Happening::Ready {
+            info: Box::new(info()),
+            weights: None,
+        })
+        .await;
+    let shown = service.until(|s| s.standby.is_some_and(|s| s.ready)).await;
+    assert_eq!(shown.generation, present);
+    service.generation = present;
+    let (mut stream, spec) = service.run(job("a")).await;
+    service.tokens(spec.key, 0, "x").await;
+    service.crash().await;
+    service.generation = standby;
+    assert_eq!(service.submitted().await.emitted, [120]);
+    let shown = service.until(|s| s.generation == standby).await;
+    assert_eq!((shown.state, shown.restarts), (ServiceState::Ready, 1));
+    service.spawned().await;
+    assert_eq!(service.generation, 3, "another standby behind it");
+    service.generation = standby;
+    service.tokens(spec.key, 0, "xy").await;
+    service.eos(spec.key, 2).await;
+    assert_eq!(text_of(&rest(&mut stream).await), "xy");
 }
 
 #[tokio::test]

@@ -39,6 +39,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub enum Call {
     Spawn(u64),
     Send(ToWorker, Option<WeightsHandle>),
+    Nudge(u64),
     Kill(u64),
 }
 
@@ -63,6 +64,10 @@ impl WorkerHost for PlayedHost {
         }
         let _ = self.calls.send(Call::Send(message, descriptor));
         Ok(())
+    }
+
+    fn nudge(&mut self, generation: u64) {
+        let _ = self.calls.send(Call::Nudge(generation));
     }
 
     fn kill(&mut self, generation: u64) {
@@ -207,10 +212,24 @@ impl Service {
     }
 
     pub async fn killed(&mut self) {
+        self.killed_as(self.generation).await;
+    }
+
+    pub async fn killed_as(&mut self, worker: u64) {
         match self.call().await {
-            Call::Kill(generation) => assert_eq!(generation, self.generation),
+            Call::Kill(generation) => assert_eq!(generation, worker),
             other => panic!("{other:?} in place of a kill"),
         }
+    }
+
+    /// A worker's heartbeat.
+    pub async fn beat(&self, running: u32) {
+        let heartbeat = ToSupervisor::Heartbeat {
+            steps: self.steps,
+            running,
+            waiting: 0,
+        };
+        self.message(heartbeat).await;
     }
 
     pub async fn say(&self, what: Happening) {
@@ -416,6 +435,7 @@ pub fn settings() -> DispatcherSettings {
             threads: None,
             kv_limit_tokens: None,
             end_tokens: vec![],
+            engines: 1,
             weights: None,
         },
         queue: 4,
@@ -425,6 +445,8 @@ pub fn settings() -> DispatcherSettings {
         policy: Policy::default(),
         timing: Timing {
             tick: Duration::from_millis(5),
+            // The played worker has no heart that beats.
+            hang: Duration::from_secs(60),
             ..Timing::default()
         },
     }

@@ -4,6 +4,7 @@ use orcd_shared::protocol::message::WorkerInfo;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::jobs::Standby;
 
 fn info() -> WorkerInfo {
     WorkerInfo {
@@ -34,6 +35,11 @@ fn snapshot(state: ServiceState) -> Snapshot {
         running: 1,
         queued: 4,
         stalled: false,
+        standby: Some(Standby {
+            pid: Some(78),
+            ready: true,
+            memory_bytes: 40,
+        }),
     }
 }
 
@@ -63,7 +69,8 @@ fn a_ready_service_reports_every_field_of_the_contract() {
         "worker": {
             "pid": 77, "generation": 3, "restarts": 2, "last_exit": "signal 9 (SIGKILL)",
         },
-        "standby": false,
+        "standby": true,
+        "standby_worker": {"pid": 78, "ready": true, "vram_bytes": 40},
         "jobs": {"running": 1, "queued": 4},
         "load_percent": 100, "load_source": "handle",
         "sm": "9.0", "cuda_runtime_version": "13.0",

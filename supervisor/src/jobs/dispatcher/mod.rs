@@ -2,6 +2,7 @@
 //! that happens comes to it as a command, a worker's event, a reader's departure or the passing of
 //! time, one after the other; so nothing here is locked, and nothing here waits.
 
+mod crew;
 mod pulse;
 mod recovery;
 mod roster;
@@ -70,24 +71,29 @@ pub struct Timing {
     pub tick: Duration,
     /// Between two `Queued` comments of a waiting job.
     pub keep_alive: Duration,
-    /// A ready worker that says nothing for this long is killed. It sends a heartbeat several
-    /// times a second from a thread of its own.
-    pub silence: Duration,
-    /// The same while it loads: before its link thread runs freely it may sit in a driver call.
+    /// A ready worker that says nothing for this long is killed; it sends a heartbeat several times
+    /// a second from a thread of its own. So is one whose engine makes no step for this long (or
+    /// twenty of the slowest steps, if that is longer) with jobs running, and one that does not
+    /// take a job it was sent.
+    pub hang: Duration,
+    /// The silence of a worker that loads: before its link thread runs freely it may sit in a
+    /// driver call.
     pub loading_silence: Duration,
-    /// No step for this long (or twenty of the slowest steps, if that is longer) with jobs running
-    /// is a stall.
-    pub stall: Duration,
+    /// A cancellation that is not answered for this long is repeated as a signal.
+    pub nudge: Duration,
+    /// One that is not answered for this long after that costs the worker its life.
+    pub cancel_limit: Duration,
 }
 
 impl Default for Timing {
     fn default() -> Self {
         Self {
-            tick: Duration::from_millis(50),
+            tick: Duration::from_millis(25),
             keep_alive: Duration::from_secs(5),
-            silence: Duration::from_secs(10),
+            hang: Duration::from_millis(1500),
             loading_silence: Duration::from_secs(60),
-            stall: Duration::from_secs(5),
+            nudge: Duration::from_millis(50),
+            cancel_limit: Duration::from_millis(500),
         }
     }
 }
@@ -232,6 +238,7 @@ impl Snapshot {
             running: 0,
             queued: 0,
             stalled: false,
+            standby: None,
         }
     }
 }

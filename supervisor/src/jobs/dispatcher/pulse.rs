@@ -1,27 +1,43 @@
-//! Signs of life of one worker: whether the process speaks and whether the engine moves.
+//! Signs of life of one worker: whether the process speaks, whether the engine moves, and whether
+//! jobs that were sent arrive.
 
 use std::time::{Duration, Instant};
 
 /// How many of the slowest steps seen may pass without another one.
 const SLOWEST_STEPS: u32 = 20;
+/// The same as long as no step was seen: a large model's first step on a slow machine.
+const FIRST_STEP: Duration = Duration::from_secs(30);
+/// What the slowest step seen loses with each step: one that was slow by accident is forgotten
+/// within some hundred.
+const FADING: u32 = 64;
 
-/// What was heard of the present worker.
+/// What was heard of a worker.
 #[derive(Debug, Clone)]
 pub(super) struct Pulse {
     heard: Instant,
     moved: Instant,
     steps: u64,
+    /// Zero until a step was seen.
     slowest: Duration,
+    /// Since when it holds fewer jobs than it was given.
+    missing: Option<Instant>,
 }
 
 impl Pulse {
-    pub(super) fn new(now: Instant) -> Self {
+    /// `slowest` of a worker before it that did the same work, or zero.
+    pub(super) fn new(now: Instant, slowest: Duration) -> Self {
         Self {
             heard: now,
             moved: now,
             steps: 0,
-            slowest: Duration::ZERO,
+            slowest,
+            missing: None,
         }
+    }
+
+    /// It begins a new chapter of its life: all clocks begin again.
+    pub(super) fn restart(&mut self, now: Instant) {
+        *self = Self::new(now, self.slowest);
     }
 
     /// Any message.
@@ -39,7 +55,21 @@ impl Pulse {
 
     /// How long a step took.
     pub(super) fn step_took(&mut self, took: Duration) {
-        self.slowest = self.slowest.max(took);
+        self.slowest = took.max(self.slowest - self.slowest / FADING);
+    }
+
+    /// The slowest of the latest steps; `None` before the first.
+    pub(super) fn slowest(&self) -> Option<Duration> {
+        (!self.slowest.is_zero()).then_some(self.slowest)
+    }
+
+    /// It says that it holds `holds` jobs; `given` were sent to it and are not over.
+    pub(super) fn holds(&mut self, holds: usize, given: usize, now: Instant) {
+        if holds >= given {
+            self.missing = None;
+        } else {
+            self.missing.get_or_insert(now);
+        }
     }
 
     /// An idle engine was given work: its deadline begins now.
@@ -47,15 +77,35 @@ impl Pulse {
         self.moved = now;
     }
 
+    /// Whoever listens was away for `gap`.
+    pub(super) fn excuse(&mut self, gap: Duration) {
+        self.heard += gap;
+        self.moved += gap;
+        self.missing = self.missing.map(|since| since + gap);
+    }
+
     /// Nothing was heard for longer than `limit`.
     pub(super) fn silent(&self, now: Instant, limit: Duration) -> bool {
         now.saturating_duration_since(self.heard) > limit
     }
 
-    /// An engine with work made no step for longer than it may.
-    pub(super) fn stalled(&self, now: Instant, at_least: Duration) -> bool {
-        let limit = at_least.max(self.slowest * SLOWEST_STEPS);
-        now.saturating_duration_since(self.moved) > limit
+    /// It has not taken its jobs for longer than `limit`.
+    pub(super) fn deaf(&self, now: Instant, limit: Duration) -> bool {
+        self.missing
+            .is_some_and(|since| now.saturating_duration_since(since) > limit)
+    }
+
+    /// How long an engine with work may go without a step; `at_least` so long.
+    pub(super) fn patience(&self, at_least: Duration) -> Duration {
+        match self.slowest() {
+            Some(slowest) => at_least.max(slowest * SLOWEST_STEPS),
+            None => at_least.max(FIRST_STEP),
+        }
+    }
+
+    /// How long ago the latest step was.
+    pub(super) fn still_for(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.moved)
     }
 }
 
@@ -63,27 +113,63 @@ impl Pulse {
 mod tests {
     use super::*;
 
-    const STALL: Duration = Duration::from_secs(5);
+    const FLOOR: Duration = Duration::from_millis(1500);
 
-    #[test]
-    fn heartbeats_without_steps_are_a_stall_but_no_silence() {
-        let start = Instant::now();
-        let mut pulse = Pulse::new(start);
-        let late = start + Duration::from_secs(6);
-        pulse.heard(late);
-        pulse.steps(0, late);
-        assert!(!pulse.silent(late, STALL));
-        assert!(pulse.stalled(late, STALL));
-        pulse.steps(1, late);
-        assert!(!pulse.stalled(late, STALL));
+    fn after(start: Instant, seconds: f64) -> Instant {
+        start + Duration::from_secs_f64(seconds)
     }
 
     #[test]
-    fn slow_steps_buy_time() {
+    fn heartbeats_without_steps_are_no_silence_but_no_movement_either() {
         let start = Instant::now();
-        let mut pulse = Pulse::new(start);
+        let mut pulse = Pulse::new(start, Duration::from_millis(1));
+        let late = after(start, 6.0);
+        pulse.heard(late);
+        pulse.steps(0, late);
+        assert!(!pulse.silent(late, FLOOR));
+        assert_eq!(pulse.still_for(late), Duration::from_secs(6));
+        pulse.steps(1, late);
+        assert_eq!(pulse.still_for(late), Duration::ZERO);
+    }
+
+    #[test]
+    fn slow_steps_buy_time_and_are_forgotten() {
+        let mut pulse = Pulse::new(Instant::now(), Duration::ZERO);
+        assert_eq!(pulse.patience(FLOOR), FIRST_STEP);
         pulse.step_took(Duration::from_secs(1));
-        assert!(!pulse.stalled(start + Duration::from_secs(20), STALL));
-        assert!(pulse.stalled(start + Duration::from_secs(21), STALL));
+        assert_eq!(pulse.patience(FLOOR), Duration::from_secs(20));
+        for _ in 0..300 {
+            pulse.step_took(Duration::from_millis(1));
+        }
+        assert_eq!(pulse.patience(FLOOR), FLOOR);
+    }
+
+    #[test]
+    fn successor_is_judged_by_what_its_predecessor_took() {
+        let pulse = Pulse::new(Instant::now(), Duration::from_millis(2));
+        assert_eq!(pulse.patience(FLOOR), FLOOR);
+    }
+
+    #[test]
+    fn jobs_that_never_arrive_are_deafness_and_late_ones_are_not() {
+        let start = Instant::now();
+        let mut pulse = Pulse::new(start, Duration::ZERO);
+        pulse.holds(1, 2, start);
+        pulse.holds(1, 2, after(start, 1.0));
+        assert!(!pulse.deaf(after(start, 1.4), FLOOR));
+        assert!(pulse.deaf(after(start, 1.6), FLOOR));
+        pulse.holds(2, 2, after(start, 1.6));
+        assert!(!pulse.deaf(after(start, 9.0), FLOOR));
+    }
+
+    #[test]
+    fn own_absence_is_nobody_elses_fault() {
+        let start = Instant::now();
+        let mut pulse = Pulse::new(start, Duration::from_millis(1));
+        pulse.holds(0, 1, start);
+        pulse.excuse(Duration::from_secs(10));
+        let now = after(start, 11.0);
+        assert!(!pulse.silent(now, FLOOR) && !pulse.deaf(now, FLOOR));
+        assert_eq!(pulse.still_for(now), Duration::from_secs(1));
     }
 }

@@ -6,10 +6,9 @@ use std::time::{Duration, Instant};
 use orcd_shared::error::ErrorCode;
 use orcd_shared::protocol::message::{ToWorker, WorkerInfo};
 
-use super::pulse::Pulse;
 use super::state::{AtWorker, Dispatcher, Ending};
 use crate::worker::handles::WeightsHandle;
-use crate::worker::lifecycle::{self, Action, Event, Outcome, Phase};
+use crate::worker::lifecycle::{self, Action, Event, News, Outcome, Phase};
 use crate::worker::process::WorkerExit;
 use crate::worker::{Happening, WorkerEvent, WorkerHost};
 
@@ -27,66 +26,94 @@ impl<H: WorkerHost> Dispatcher<H> {
 
     /// Something happened to a worker.
     pub(super) fn worker_event(&mut self, event: WorkerEvent, now: Instant) {
-        if event.generation != self.life.generation {
-            // The last words of a worker that was given up.
-            return;
-        }
-        match event.what {
-            Happening::Message(message) => self.message(message, now),
-            Happening::Ready { info, weights } => self.worker_ready(*info, weights, now),
+        let generation = event.generation;
+        let news = match event.what {
+            Happening::Message(message) => return self.message(generation, message, now),
+            Happening::Ready { info, weights } => {
+                return self.worker_ready(generation, *info, weights, now);
+            }
             Happening::Spawned { pid } => {
-                tracing::info!(pid, generation = event.generation, "worker started");
-                self.worker.pid = Some(pid);
-                self.life_event(Event::Spawned, now);
+                tracing::info!(pid, generation, "worker started");
+                if let Some(member) = self.crew.get_mut(generation) {
+                    member.pid = Some(pid);
+                }
+                News::Spawned
             }
             Happening::Connected => {
-                self.worker.pulse = Pulse::new(now);
-                self.life_event(Event::Connected, now);
+                if let Some(member) = self.crew.get_mut(generation) {
+                    member.pulse.restart(now);
+                }
+                News::Connected
             }
             Happening::SpawnFailed { message } => {
-                tracing::warn!("no worker: {message}");
-                self.worker.last_exit = Some(message.clone());
-                self.life_event(Event::SpawnFailed(message), now);
+                tracing::warn!(generation, "no worker: {message}");
+                self.crew.leave(generation);
+                if generation == self.life.generation {
+                    self.worker.ended(message.clone());
+                }
+                News::SpawnFailed(message)
             }
             Happening::HandshakeFailed { message } => {
-                tracing::warn!("no link to the worker: {message}");
-                self.life_event(Event::HandshakeFailed(message), now);
+                tracing::warn!(generation, "no link to the worker: {message}");
+                News::HandshakeFailed(message)
             }
             Happening::LinkLost { message } => {
-                tracing::info!(generation = event.generation, "{message}");
-                self.life_event(Event::LinkLost(message), now);
+                tracing::info!(generation, "{message}");
+                News::LinkLost(message)
             }
-            Happening::Exited(exit) => self.worker_exited(exit, now),
-        }
+            Happening::Exited(exit) => return self.worker_exited(generation, exit, now),
+        };
+        self.life_event(Event::Worker { generation, news }, now);
     }
 
-    fn worker_ready(&mut self, info: WorkerInfo, weights: Option<WeightsHandle>, now: Instant) {
+    fn worker_ready(
+        &mut self,
+        generation: u64,
+        info: WorkerInfo,
+        weights: Option<WeightsHandle>,
+        now: Instant,
+    ) {
         let source = info.load_source;
-        tracing::info!(load_ms = info.load_ms, ?source, device = %info.device_name, "worker ready");
-        self.metrics
-            .load(Duration::from_millis(info.load_ms.into()));
-        self.worker.pulse = Pulse::new(now);
-        self.worker.info = Some(Arc::new(info));
-        self.weights = weights;
-        self.worker.failed_loads = 0;
-        self.life_event(Event::Ready, now);
+        let load_ms = info.load_ms;
+        tracing::info!(generation, load_ms, ?source, device = %info.device_name, "worker ready");
+        self.metrics.load(Duration::from_millis(load_ms.into()));
+        if let Some(member) = self.crew.get_mut(generation) {
+            member.pulse.restart(now);
+            member.info = Some(Arc::new(info));
+        }
+        if weights.is_some() || generation == self.life.generation {
+            self.weights = weights;
+        }
+        if generation == self.life.generation {
+            self.worker.failed_loads = 0;
+        }
+        let news = News::Ready;
+        self.life_event(Event::Worker { generation, news }, now);
     }
 
-    fn worker_exited(&mut self, exit: WorkerExit, now: Instant) {
+    fn worker_exited(&mut self, generation: u64, exit: WorkerExit, now: Instant) {
         let how = exit.to_string();
-        tracing::info!(generation = self.life.generation, "worker ended: {how}");
-        self.worker.pid = None;
-        self.worker.last_exit = Some(how.clone());
-        let lost = self.life.restarts;
-        self.life_event(Event::Exited(how), now);
-        if self.life.restarts > lost {
-            self.metrics.restart(if self.worker.hung {
-                "stalled"
-            } else {
-                exit.cause()
-            });
+        tracing::info!(generation, "worker ended: {how}");
+        if generation == self.life.generation || self.was_lost(generation) {
+            self.worker.ended(how.clone());
         }
-        self.worker.hung = false;
+        let news = News::Exited(how);
+        self.life_event(Event::Worker { generation, news }, now);
+        self.count_loss(generation, exit.cause());
+    }
+
+    fn was_lost(&self, generation: u64) -> bool {
+        self.crew.get(generation).is_some_and(|member| member.lost)
+    }
+
+    /// Counts a worker that was lost, now that its end is known.
+    fn count_loss(&mut self, generation: u64, cause: &str) {
+        if let Some(member) = self.crew.leave(generation)
+            && member.lost
+        {
+            let cause = if member.hung { "stalled" } else { cause };
+            self.metrics.restart(cause);
+        }
     }
 
     /// A worker did not come through loading. If that happens on the held weights again, they are
@@ -103,9 +130,16 @@ impl<H: WorkerHost> Dispatcher<H> {
     pub(super) fn life_event(&mut self, event: Event, now: Instant) {
         let mut next = Some(event);
         while let Some(event) = next.take() {
+            let was = (self.life.generation, self.life.restarts);
             let was_loading = matches!(self.life.phase, Phase::Loading { .. });
             // What is wrong with the file is not the weights' fault.
-            let file_is_bad = matches!(event, Event::LoadFailed(ErrorCode::ModelLoadFailed, _));
+            let file_is_bad = matches!(
+                event,
+                Event::Worker {
+                    news: News::LoadFailed(ErrorCode::ModelLoadFailed, _),
+                    ..
+                }
+            );
             let cx = lifecycle::Context {
                 policy: &self.settings.policy,
                 now,
@@ -113,9 +147,11 @@ impl<H: WorkerHost> Dispatcher<H> {
             };
             let (life, actions) = std::mem::take(&mut self.life).step(cx, event);
             self.life = life;
-            let goes_on = matches!(self.life.phase, Phase::Loading { .. } | Phase::Ready { .. });
-            if was_loading && !goes_on && !file_is_bad {
-                self.load_failed();
+            if self.life.restarts > was.1 {
+                self.crew.note_lost(was.0);
+                if was_loading && !file_is_bad {
+                    self.load_failed();
+                }
             }
             for action in actions {
                 next = self.perform(action, now).or(next);
@@ -124,14 +160,17 @@ impl<H: WorkerHost> Dispatcher<H> {
     }
 
     fn perform(&mut self, action: Action, now: Instant) -> Option<Event> {
-        let generation = self.life.generation;
         match action {
-            Action::Spawn => self.host.spawn(generation),
-            Action::Kill => self.host.kill(generation),
-            Action::Load => return self.send_load(),
+            Action::Spawn(generation) => {
+                self.crew.join(generation, now);
+                self.host.spawn(generation);
+            }
+            Action::Kill(generation) => self.host.kill(generation),
+            Action::Abandon(generation) => self.count_loss(generation, "unknown"),
+            Action::Load(generation) => return self.send_load(generation),
             Action::Serve => self.serve(now),
             Action::HoldJobs => self.hold_jobs(now),
-            Action::Shutdown => {
+            Action::Shutdown(generation) => {
                 // A worker that does not take it is killed when its time is over.
                 let _ = self.host.send(generation, ToWorker::Shutdown, None);
             }
@@ -140,36 +179,55 @@ impl<H: WorkerHost> Dispatcher<H> {
         None
     }
 
-    fn send_load(&mut self) -> Option<Event> {
+    fn send_load(&mut self, generation: u64) -> Option<Event> {
         let mut request = self.settings.load.clone();
         request.model_path = self.model.location();
         request.weights = self
             .weights
             .as_ref()
             .map(|weights| weights.manifest.clone());
+        match &self.worker.info {
+            // Whoever comes later does the same work, whatever memory is free at that moment.
+            Some(info) => {
+                request.context = Some(info.context);
+                request.parallel = Some(info.parallel);
+            }
+            // The first leaves room for the one behind it.
+            None if self.settings.policy.standby => request.engines = 2,
+            None => {}
+        }
         let message = ToWorker::Load(Box::new(request));
-        let sent = self
-            .host
-            .send(self.life.generation, message, self.weights.clone());
-        sent.err().map(|error| Event::Hung(error.to_string()))
+        let sent = self.host.send(generation, message, self.weights.clone());
+        sent.err().map(|error| Event::Worker {
+            generation,
+            news: News::Hung(error.to_string()),
+        })
     }
 
-    /// Sends to the worker; one that takes no messages is lost.
+    /// Sends to the present worker; one that takes no messages is lost.
     pub(super) fn tell_worker(&mut self, message: ToWorker) {
-        if let Err(error) = self.host.send(self.life.generation, message, None) {
-            self.hung(error.to_string());
+        let generation = self.life.generation;
+        if let Err(error) = self.host.send(generation, message, None) {
+            self.hung(generation, error.to_string());
         }
     }
 
-    /// The worker is beyond talking to.
-    pub(super) fn hung(&mut self, why: String) {
-        tracing::error!(generation = self.life.generation, "worker is killed: {why}");
-        self.worker.hung = true;
-        self.life_event(Event::Hung(why), Instant::now());
+    /// A worker is beyond talking to.
+    pub(super) fn hung(&mut self, generation: u64, why: String) {
+        tracing::error!(generation, "worker is killed: {why}");
+        if let Some(member) = self.crew.get_mut(generation) {
+            member.hung = true;
+        }
+        let news = News::Hung(why);
+        self.life_event(Event::Worker { generation, news }, Instant::now());
     }
 
     /// A worker is ready; [`Dispatcher::fill_worker`] hands it its jobs.
     fn serve(&mut self, now: Instant) {
+        if let Some(member) = self.crew.get_mut(self.life.generation) {
+            member.pulse.restart(now);
+            self.worker.info.clone_from(&member.info);
+        }
         if let Some(lost_at) = self.worker.lost_at.take() {
             self.metrics
                 .failover(now.saturating_duration_since(lost_at));
@@ -179,6 +237,18 @@ impl<H: WorkerHost> Dispatcher<H> {
             tracing::info!(jobs, tokens, "jobs are replayed");
             self.metrics.replayed(jobs, tokens);
         }
+    }
+
+    /// Shows how full the caches of the running sequences are.
+    pub(super) fn show_cache(&self) {
+        let Some(info) = &self.worker.info else {
+            return;
+        };
+        let capacity = f64::from(info.context) * f64::from(info.parallel);
+        let used = self.roster.running_positions();
+        #[expect(clippy::cast_precision_loss, reason = "a share, for people")]
+        let share = used as f64 / capacity.max(1.0);
+        self.metrics.cache_usage(share);
     }
 
     /// The worker is lost: its jobs wait for the next, but for those that were there too often.

@@ -1,7 +1,7 @@
 //! All jobs and where each of them is. Changes of place go through here, so that the lists and the
 //! jobs can't disagree.
 
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::time::Instant;
 
 use orcd_shared::job::JobKey;
@@ -116,6 +116,15 @@ impl Reader {
     }
 }
 
+/// A job that the worker was told to abandon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Leaving {
+    /// Since when.
+    pub(super) since: Instant,
+    /// The worker's process was signalled too.
+    pub(super) nudged: bool,
+}
+
 /// All jobs.
 #[derive(Debug, Default)]
 pub(super) struct Roster {
@@ -125,8 +134,11 @@ pub(super) struct Roster {
     /// Keys rise with submission, so this is also the order in which jobs began.
     running: BTreeSet<JobKey>,
     held: BTreeSet<JobKey>,
+    /// The replayed job that has yet to show a new token. Until it has, nothing else begins: should
+    /// the worker die of it, that is known.
+    proving: Option<JobKey>,
     /// Abandoned, but the worker has not yet said that they are gone.
-    pub(super) leaving: HashSet<JobKey>,
+    pub(super) leaving: HashMap<JobKey, Leaving>,
     /// Ended jobs and when they are forgotten, soonest first.
     retained: VecDeque<(Instant, JobKey)>,
 }
@@ -189,15 +201,42 @@ impl Roster {
         self.jobs.insert(key, job);
     }
 
-    /// The next job for the worker, now running: held ones first, then the queue's.
+    /// The next job for the worker, now running: held ones first, one after the other and those
+    /// with the fewest crashes first, then the queue's.
     pub(super) fn start_next(&mut self) -> Option<JobKey> {
-        let key = self.held.pop_first().or_else(|| self.waiting.pop_front())?;
+        if self.proving.is_some() {
+            return None;
+        }
+        let key = match self.next_held() {
+            Some(key) => {
+                self.held.remove(&key);
+                self.proving = Some(key);
+                key
+            }
+            None => self.waiting.pop_front()?,
+        };
         self.place(key, Place::Running);
         self.running.insert(key);
         Some(key)
     }
 
-    /// The worker is lost: what it ran is held for the next. Returns those jobs in their order.
+    fn next_held(&self) -> Option<JobKey> {
+        let crashes = |key: &JobKey| self.get(*key).map_or(0, |job| job.crashes);
+        self.held
+            .iter()
+            .copied()
+            .min_by_key(|key| (crashes(key), *key))
+    }
+
+    /// A job showed a new token, or is over.
+    pub(super) fn proved(&mut self, key: JobKey) {
+        if self.proving == Some(key) {
+            self.proving = None;
+        }
+    }
+
+    /// The worker is lost: what it ran is held for the next. Returns the suspects in their order:
+    /// the job whose replay was under way, otherwise all of them.
     pub(super) fn hold_running(&mut self) -> Vec<JobKey> {
         self.leaving.clear();
         let lost: Vec<JobKey> = std::mem::take(&mut self.running).into_iter().collect();
@@ -205,7 +244,10 @@ impl Roster {
             self.place(key, Place::Held);
             self.held.insert(key);
         }
-        lost
+        match self.proving.take() {
+            Some(key) => vec![key],
+            None => lost,
+        }
     }
 
     /// Held jobs and the tokens they have already emitted.
@@ -218,6 +260,13 @@ impl Roster {
         (self.held.len() as u64, tokens.sum::<usize>() as u64)
     }
 
+    /// Positions of the KV cache that running jobs have filled.
+    pub(super) fn running_positions(&self) -> usize {
+        let jobs = self.running.iter().filter_map(|key| self.get(*key));
+        jobs.map(|job| job.journal.job().prompt.len() + job.journal.emitted())
+            .sum()
+    }
+
     /// Takes a job out of flight. With `retain_until` its events stay for readers.
     pub(super) fn end(&mut self, key: JobKey, retain_until: Option<Instant>) {
         match self.get(key).map(|job| job.place) {
@@ -226,6 +275,7 @@ impl Roster {
             Some(Place::Held) => drop(self.held.remove(&key)),
             Some(Place::Ended) | None => return,
         }
+        self.proved(key);
         let Some(until) = retain_until else {
             return self.forget(key);
         };

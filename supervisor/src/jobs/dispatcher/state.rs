@@ -8,10 +8,10 @@ use orcd_shared::job::JobKey;
 use orcd_shared::protocol::message::{ToWorker, WorkerInfo};
 use tokio::sync::{mpsc, watch};
 
-use super::super::{Departure, ServiceState, Snapshot};
+use super::super::{Departure, ServiceState, Snapshot, Standby};
 use super::DispatcherSettings;
-use super::pulse::Pulse;
-use super::roster::{Place, Roster};
+use super::crew::Crew;
+use super::roster::{Leaving, Place, Roster};
 use crate::jobs::StopReason;
 use crate::jobs::journal::Journal;
 use crate::metrics::Metrics;
@@ -28,6 +28,7 @@ pub(super) struct Dispatcher<H> {
     pub(super) metrics: Arc<Metrics>,
     pub(super) host: H,
     pub(super) life: State,
+    pub(super) crew: Crew,
     pub(super) worker: Worker,
     pub(super) roster: Roster,
     pub(super) model: ModelFile,
@@ -37,22 +38,24 @@ pub(super) struct Dispatcher<H> {
     pub(super) drain_by: Option<Instant>,
     pub(super) outcome: Option<Outcome>,
     pub(super) departures: mpsc::UnboundedSender<Departure>,
+    /// When the clocks were looked at last.
+    pub(super) ticked: Option<Instant>,
     pub(super) last_key: u64,
     pub(super) last_reader: u64,
     publisher: watch::Sender<Arc<Snapshot>>,
     shown: View,
 }
 
-/// What is known of the present worker, or of the last one.
-#[derive(Debug)]
+/// What is known of the workers taken together.
+#[derive(Debug, Default)]
 pub(super) struct Worker {
+    /// The present worker's account of itself, or that of the last one that served.
     pub(super) info: Option<Arc<WorkerInfo>>,
-    pub(super) pid: Option<u32>,
-    pub(super) pulse: Pulse,
+    /// The present worker's engine stands still.
     pub(super) stalled: bool,
-    /// It was killed for not reacting, whatever its exit status says.
-    pub(super) hung: bool,
     pub(super) last_exit: Option<String>,
+    /// How often `last_exit` was set.
+    pub(super) exits: u64,
     /// Workers in a row that were lost while they loaded.
     pub(super) failed_loads: u32,
     /// When the last ready worker was lost, until the next is ready.
@@ -69,6 +72,8 @@ struct View {
     running: usize,
     queued: usize,
     stalled: bool,
+    standby: Option<Standby>,
+    exits: u64,
 }
 
 /// What the worker still has of a job that ends.
@@ -104,7 +109,9 @@ impl<H: WorkerHost> Dispatcher<H> {
             metrics,
             host,
             life: State::default(),
-            worker: Worker::new(),
+            crew: Crew::default(),
+            worker: Worker::default(),
+            ticked: None,
             roster: Roster::default(),
             model,
             weights: None,
@@ -162,7 +169,11 @@ impl<H: WorkerHost> Dispatcher<H> {
         let retain_until = retain.then(|| Instant::now() + self.settings.resume_ttl);
         self.roster.end(key, retain_until);
         if was_running && at_worker == AtWorker::Abandon {
-            self.roster.leaving.insert(key);
+            let leaving = Leaving {
+                since: Instant::now(),
+                nudged: false,
+            };
+            self.roster.leaving.insert(key, leaving);
             self.tell_worker(ToWorker::Cancel(key));
         }
     }
@@ -204,34 +215,45 @@ impl<H: WorkerHost> Dispatcher<H> {
             running: count(view.running),
             queued: count(view.queued),
             stalled: view.stalled,
+            standby: view.standby,
         }));
     }
 
     fn view(&self) -> View {
         View {
             state: self.service_state(),
-            pid: self.worker.pid,
+            pid: self.crew.get(self.life.generation).and_then(|m| m.pid),
             generation: self.life.generation,
             restarts: self.life.restarts,
             running: self.roster.begun(),
             queued: self.roster.waiting(),
             stalled: self.worker.stalled,
+            standby: self.standby(),
+            exits: self.worker.exits,
         }
+    }
+
+    fn standby(&self) -> Option<Standby> {
+        let life = &self.life.standby;
+        let member = self.crew.get(life.generation).filter(|_| life.is_alive())?;
+        // The weights are there once, whoever maps them.
+        let own = |info: &WorkerInfo| {
+            let shared = info.weights.as_ref().map_or(0, |w| w.image_bytes);
+            info.memory_used.saturating_sub(shared)
+        };
+        Some(Standby {
+            pid: member.pid,
+            ready: matches!(life.phase, Phase::Ready { .. }),
+            memory_bytes: member.info.as_deref().map_or(0, own),
+        })
     }
 }
 
 impl Worker {
-    fn new() -> Self {
-        Self {
-            info: None,
-            pid: None,
-            pulse: Pulse::new(Instant::now()),
-            stalled: false,
-            hung: false,
-            last_exit: None,
-            failed_loads: 0,
-            lost_at: None,
-        }
+    /// Notes how a worker ended.
+    pub(super) fn ended(&mut self, how: String) {
+        self.last_exit = Some(how);
+        self.exits += 1;
     }
 }
 
@@ -245,6 +267,8 @@ impl View {
         running: 0,
         queued: 0,
         stalled: false,
+        standby: None,
+        exits: 0,
     };
 }
 

@@ -81,8 +81,10 @@ impl<H: WorkerHost> Dispatcher<H> {
     /// Gives the worker jobs while it has room: first those of its predecessor, then the queue's.
     pub(super) fn fill_worker(&mut self, now: Instant) {
         while self.free_slots() > 0 {
-            if self.roster.running() == 0 {
-                self.worker.pulse.set_to_work(now);
+            if self.roster.running() == 0
+                && let Some(member) = self.crew.get_mut(self.life.generation)
+            {
+                member.pulse.set_to_work(now);
             }
             let Some(key) = self.roster.start_next() else {
                 return;

@@ -11,38 +11,56 @@ use super::super::journal::Then;
 use super::roster::Place;
 use super::state::{AtWorker, Dispatcher, Ending};
 use crate::worker::WorkerHost;
-use crate::worker::lifecycle::Event;
+use crate::worker::lifecycle::{Event, News};
 
 impl<H: WorkerHost> Dispatcher<H> {
-    /// A message of the present worker.
-    pub(super) fn message(&mut self, message: ToSupervisor, now: Instant) {
-        self.worker.pulse.heard(now);
-        match message {
-            ToSupervisor::Step(report) => self.step(&report, now),
-            ToSupervisor::Heartbeat { steps, .. } => self.worker.pulse.steps(steps, now),
-            ToSupervisor::JobFailed { key, code, message } => {
-                self.end_job(key, Ending::Error(code, message), AtWorker::Done);
+    /// A message of worker number `generation`.
+    pub(super) fn message(&mut self, generation: u64, message: ToSupervisor, now: Instant) {
+        let given = self.roster.running();
+        let Some(member) = self.crew.get_mut(generation) else {
+            return;
+        };
+        member.pulse.heard(now);
+        let is_present = generation == self.life.generation;
+        let news = match message {
+            ToSupervisor::Heartbeat {
+                steps,
+                running,
+                waiting,
+            } => {
+                member.pulse.steps(steps, now);
+                if is_present {
+                    let holds = running as usize + waiting as usize;
+                    member.pulse.holds(holds, given, now);
+                    self.show_cache();
+                }
+                return;
             }
-            ToSupervisor::Cancelled(key) => self.job_gone(key),
-            ToSupervisor::LoadProgress { percent } => {
-                self.life_event(Event::Progress(percent), now);
-            }
+            ToSupervisor::LoadProgress { percent } => News::Progress(percent),
             ToSupervisor::LoadFailed { code, message } => {
-                tracing::error!(%code, "the worker can't load the model: {message}");
-                self.life_event(Event::LoadFailed(code, message), now);
+                tracing::error!(generation, %code, "the worker can't load the model: {message}");
+                News::LoadFailed(code, message)
             }
             ToSupervisor::Fatal { code, message } => {
-                tracing::error!(%code, "the worker is about to end: {message}");
-                self.life_event(Event::Fatal(code, message), now);
+                tracing::error!(generation, %code, "the worker is about to end: {message}");
+                News::Fatal(code, message)
             }
+            // What a worker that was given up still says of jobs is the business of its successor.
+            _ if !is_present => return,
+            ToSupervisor::Step(report) => return self.step(&report, now),
+            ToSupervisor::JobFailed { key, code, message } => {
+                return self.end_job(key, Ending::Error(code, message), AtWorker::Done);
+            }
+            ToSupervisor::Cancelled(key) => return self.job_gone(key),
             // The host answers these itself.
-            ToSupervisor::Hello { .. } | ToSupervisor::Ready(_) => {}
-        }
+            ToSupervisor::Hello { .. } | ToSupervisor::Ready(_) => return,
+        };
+        self.life_event(Event::Worker { generation, news }, now);
     }
 
     /// The worker no longer has a job.
     fn job_gone(&mut self, key: JobKey) {
-        if self.roster.leaving.remove(&key) {
+        if self.roster.leaving.remove(&key).is_some() {
             return;
         }
         let is_running = self
@@ -61,10 +79,11 @@ impl<H: WorkerHost> Dispatcher<H> {
     }
 
     fn step(&mut self, report: &StepReport, now: Instant) {
-        self.worker.pulse.steps(report.step, now);
-        self.worker
-            .pulse
-            .step_took(Duration::from_micros(report.step_us.into()));
+        if let Some(member) = self.crew.get_mut(self.life.generation) {
+            member.pulse.steps(report.step, now);
+            let took = Duration::from_micros(report.step_us.into());
+            member.pulse.step_took(took);
+        }
         for token in &report.tokens {
             self.token(*token, report.step_us, now);
         }
@@ -92,6 +111,7 @@ impl<H: WorkerHost> Dispatcher<H> {
                     .inter_token(now.saturating_duration_since(before)),
             }
             keeps_up = job.offer(event);
+            self.roster.proved(token.key);
         }
         let at_worker = if token.finish.is_some() {
             AtWorker::Done

@@ -1,6 +1,6 @@
 //! What only the passing of time brings about.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use orcd_shared::error::ErrorCode;
 
@@ -8,11 +8,17 @@ use super::state::{AtWorker, Dispatcher, Ending};
 use crate::worker::WorkerHost;
 use crate::worker::lifecycle::{Event, Phase};
 
+/// A gap between two looks at the clocks that says something about this process and not about
+/// the workers: many times [`super::Timing::tick`].
+const OWN_ABSENCE: Duration = Duration::from_millis(400);
+
 impl<H: WorkerHost> Dispatcher<H> {
     /// Looks at all clocks.
     pub(super) fn tick(&mut self, now: Instant) {
+        self.excuse_own_absence(now);
         self.life_event(Event::Tick, now);
-        self.watch_worker(now);
+        self.watch_workers(now);
+        self.press_cancellations(now);
         for key in self.roster.keys_in_flight() {
             let late = self
                 .roster
@@ -33,24 +39,99 @@ impl<H: WorkerHost> Dispatcher<H> {
         }
     }
 
-    fn watch_worker(&mut self, now: Instant) {
-        let timing = &self.settings.timing;
-        let limit = match self.life.phase {
-            Phase::Ready { .. } => timing.silence,
-            Phase::Loading { .. } => timing.loading_silence,
-            _ => return,
-        };
-        let stalled = self.roster.running() > 0 && self.worker.pulse.stalled(now, timing.stall);
-        if stalled != self.worker.stalled {
-            tracing::warn!(
-                stalled,
-                "the worker's engine {}",
-                if stalled { "stands still" } else { "moves" }
-            );
-            self.worker.stalled = stalled;
+    /// A machine that was suspended, or too busy for this process, says nothing about workers.
+    fn excuse_own_absence(&mut self, now: Instant) {
+        let gap = self
+            .ticked
+            .replace(now)
+            .map_or(Duration::ZERO, |last| now.saturating_duration_since(last));
+        if gap > OWN_ABSENCE {
+            tracing::warn!("this process stood still for {} ms", gap.as_millis());
+            self.crew.excuse(gap);
         }
-        if self.worker.pulse.silent(now, limit) {
-            self.hung(format!("nothing was heard of it for {} s", limit.as_secs()));
+    }
+
+    fn watch_workers(&mut self, now: Instant) {
+        let present = (self.life.generation, self.life.phase.clone());
+        let standby = (
+            self.life.standby.generation,
+            self.life.standby.phase.clone(),
+        );
+        for (generation, phase) in [present, standby] {
+            if let Some(why) = self.ailment(generation, &phase, now) {
+                self.hung(generation, why);
+            }
+        }
+        let floor = self.settings.timing.hang;
+        let generation = self.life.generation;
+        let stalled = matches!(self.life.phase, Phase::Ready { .. })
+            && self.roster.running() > 0
+            && self.crew.get(generation).is_some_and(|member| {
+                // Said before it is acted upon.
+                member.pulse.still_for(now) > member.pulse.patience(floor) / 2
+                    || member.pulse.silent(now, floor / 2)
+            });
+        if stalled != self.worker.stalled {
+            self.worker.stalled = stalled;
+            let what = if stalled { "stands still" } else { "moves" };
+            tracing::warn!(generation, stalled, "the worker's engine {what}");
+        }
+    }
+
+    /// What is wrong with a worker.
+    fn ailment(&self, generation: u64, phase: &Phase, now: Instant) -> Option<String> {
+        let timing = &self.settings.timing;
+        let pulse = &self.crew.get(generation)?.pulse;
+        let limit = match phase {
+            Phase::Ready { .. } => timing.hang,
+            Phase::Loading { .. } => timing.loading_silence,
+            _ => return None,
+        };
+        let ms = limit.as_millis();
+        if pulse.silent(now, limit) {
+            return Some(format!("nothing was heard of it for {ms} ms"));
+        }
+        if generation != self.life.generation || !matches!(phase, Phase::Ready { .. }) {
+            return None;
+        }
+        if pulse.deaf(now, limit) {
+            return Some(format!("it has not taken its jobs for {ms} ms"));
+        }
+        let patience = pulse.patience(limit);
+        (self.roster.running() > 0 && pulse.still_for(now) > patience)
+            .then(|| format!("its engine made no step for {} ms", patience.as_millis()))
+    }
+
+    /// The ladder of a cancellation that the worker does not answer: a signal that reaches also an
+    /// engine in the middle of a step, then the end of the process.
+    fn press_cancellations(&mut self, now: Instant) {
+        if !matches!(self.life.phase, Phase::Ready { .. }) {
+            return;
+        }
+        let (nudge, limit) = (
+            self.settings.timing.nudge,
+            self.settings.timing.cancel_limit,
+        );
+        let mut nudged = false;
+        let mut expired = false;
+        for leaving in self.roster.leaving.values_mut() {
+            let age = now.saturating_duration_since(leaving.since);
+            if age >= nudge && !leaving.nudged {
+                leaving.nudged = true;
+                nudged = true;
+            }
+            expired |= age >= nudge + limit;
+        }
+        let generation = self.life.generation;
+        if nudged {
+            self.host.nudge(generation);
+        }
+        if expired {
+            let ms = (nudge + limit).as_millis();
+            self.hung(
+                generation,
+                format!("a cancellation was not answered for {ms} ms"),
+            );
         }
     }
 }

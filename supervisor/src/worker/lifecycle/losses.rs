@@ -7,7 +7,14 @@ use super::{Actions, CRASH_WINDOW, CRASHES_TO_UNHEALTHY, Context, Outcome, Phase
 use crate::worker::backoff;
 
 impl State {
-    /// There is no process any more.
+    /// The present worker is lost. What is left of it dies beside its successor.
+    pub(super) fn lose(&mut self, cx: Context<'_>, how: &str, kill: bool) -> Actions {
+        let mut actions = self.leave_dying(cx, self.generation, kill);
+        actions.extend(self.gone(cx, how));
+        actions
+    }
+
+    /// There is no present worker any more.
     pub(super) fn gone(&mut self, cx: Context<'_>, how: &str) -> Actions {
         if !self.served {
             let message = format!("the worker was not ready yet when it was lost: {how}");
@@ -30,8 +37,11 @@ impl State {
         }
     }
 
-    /// Chooses the successor of a lost worker.
+    /// Chooses the successor of a lost worker. A standby needs no pause: it runs already.
     fn succeed(&mut self, cx: Context<'_>) -> Actions {
+        if let Some(actions) = self.promote(cx) {
+            return actions;
+        }
         let pause = backoff::pause(self.in_a_row, cx.jitter);
         if pause.is_zero() {
             return self.spawn_next();

@@ -1,11 +1,13 @@
 //! The life of the workers as a pure function: `(State, Event) → (State, Vec<Action>)`. Nothing
 //! here waits, reads a clock or touches a process, so that every pair can be tested.
 //!
-//! One worker serves at a time. Where a successor is chosen there is one place,
-//! [`State::succeed`]: a standby that is promoted instead of a new process belongs there. A worker
-//! that stops making progress comes in as [`Event::Hung`], whoever finds it out.
+//! One worker serves at a time, the present one. Beside it there may be a standby that waits to
+//! take over, and lost workers that have yet to be reaped: their successor does not wait for that.
+//! Where a successor is chosen there is one place, [`State::succeed`]. A worker that stops making
+//! progress comes in as [`News::Hung`], whoever finds it out.
 
 mod losses;
+mod standby;
 mod steps;
 #[cfg(test)]
 mod tests;
@@ -19,6 +21,8 @@ use orcd_shared::error::ErrorCode;
 pub struct Policy {
     /// Restarts in a row, without a finished job in between, before the service gives up.
     pub max_restarts: Option<u32>,
+    /// Keep a second worker ready to take over.
+    pub standby: bool,
     /// Between the loss of the link and SIGKILL, for the worker to end in its own way, so that its
     /// exit code tells what happened.
     pub exit_grace: Duration,
@@ -37,6 +41,7 @@ impl Default for Policy {
     fn default() -> Self {
         Self {
             max_restarts: None,
+            standby: false,
             exit_grace: Duration::from_millis(200),
             shutdown_grace: Duration::from_secs(1),
             abandon_after: Duration::from_secs(5),
@@ -70,10 +75,11 @@ pub enum Outcome {
     },
 }
 
-/// Where the present worker is in its life.
-#[derive(Debug, Clone, PartialEq)]
+/// Where a worker is in its life.
+#[derive(Debug, Clone, PartialEq, Default)]
 pub enum Phase {
-    /// Not begun.
+    /// Not begun; of a standby also: none is wanted yet.
+    #[default]
     Idle,
     /// A process is being created.
     Spawning,
@@ -92,7 +98,7 @@ pub enum Phase {
         /// When it became ready.
         since: Instant,
     },
-    /// It is lost to us and has yet to be reaped.
+    /// The first worker was lost before it was ready. How it ended is the reason to give.
     Ending {
         /// When to help it along with SIGKILL; `None`: that was done.
         kill_at: Option<Instant>,
@@ -115,16 +121,44 @@ pub enum Phase {
     Over,
 }
 
-/// The whole state.
+/// A worker that waits to take over.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Standby {
+    /// Its number.
+    pub generation: u64,
+    /// Its life: `Ready` here means that it waits. Never `Ending`, `Stopping` or `Over`.
+    pub phase: Phase,
+    /// Standbys in a row that were lost before they were ready.
+    failures: u32,
+}
+
+/// A lost worker that was not reaped yet.
 #[derive(Debug, Clone, PartialEq)]
+pub struct Dying {
+    /// Its number.
+    pub generation: u64,
+    /// When to help it along with SIGKILL; `None`: that was done.
+    pub kill_at: Option<Instant>,
+    /// When to stop waiting for it: it is stuck in a driver then.
+    pub abandon_at: Instant,
+}
+
+/// The whole state.
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct State {
     /// Of the present worker.
     pub phase: Phase,
     /// Number of the present (or last) worker, from 1.
     pub generation: u64,
+    /// The worker behind it.
+    pub standby: Standby,
+    /// Lost workers, oldest first.
+    pub dying: Vec<Dying>,
+    /// Workers started so far, standbys included.
+    pub spawned: u64,
     /// A worker was ready once: losing one is a crash from then on, not a failed start.
     pub served: bool,
-    /// Workers lost so far.
+    /// Present workers lost so far.
     pub restarts: u64,
     /// Too many crashes: new jobs are refused until a worker proves itself.
     pub unhealthy: bool,
@@ -136,11 +170,29 @@ pub struct State {
     crashes: Vec<Instant>,
 }
 
-/// What happens to the present worker. Events of others don't get here.
+/// What happens.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
     /// Begin.
     Start,
+    /// A job came to its end by itself.
+    JobFinished,
+    /// End everything: there are no more jobs.
+    Stop,
+    /// Time has passed.
+    Tick,
+    /// Something happened to worker number `generation`.
+    Worker {
+        /// Which.
+        generation: u64,
+        /// What.
+        news: News,
+    },
+}
+
+/// What happens to a worker.
+#[derive(Debug, Clone, PartialEq)]
+pub enum News {
     /// The process runs.
     Spawned,
     /// There is no process.
@@ -163,29 +215,25 @@ pub enum Event {
     LinkLost(String),
     /// It was reaped; how it ended.
     Exited(String),
-    /// A job came to its end by itself.
-    JobFinished,
-    /// End everything: there are no more jobs.
-    Stop,
-    /// Time has passed.
-    Tick,
 }
 
-/// What is to be done.
+/// What is to be done. Numbers are those of workers.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Action {
-    /// Start worker number [`State::generation`].
-    Spawn,
+    /// Start it.
+    Spawn(u64),
     /// Send it the load request, with the held weights.
-    Load,
-    /// Hand it the held jobs, then new ones.
+    Load(u64),
+    /// Hand the present worker the held jobs, then new ones.
     Serve,
-    /// Its jobs are to be replayed on the next worker.
+    /// The present worker's jobs are to be replayed on the next.
     HoldJobs,
     /// Tell it to exit.
-    Shutdown,
+    Shutdown(u64),
     /// SIGKILL.
-    Kill,
+    Kill(u64),
+    /// Nothing more is heard of it: it did not go after SIGKILL.
+    Abandon(u64),
     /// Nothing more comes.
     Finish(Outcome),
 }
@@ -201,19 +249,4 @@ pub struct Context<'a> {
     pub now: Instant,
     /// 0..1, for [`super::backoff::pause`].
     pub jitter: f64,
-}
-
-impl Default for State {
-    fn default() -> Self {
-        Self {
-            phase: Phase::Idle,
-            generation: 0,
-            served: false,
-            restarts: 0,
-            unhealthy: false,
-            in_a_row: 0,
-            spent: 0,
-            crashes: Vec::new(),
-        }
-    }
 }

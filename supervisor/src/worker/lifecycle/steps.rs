@@ -3,187 +3,209 @@
 
 use orcd_shared::error::ErrorCode;
 
-use super::{Action, Actions, Context, Event, Outcome, Phase, State};
+use super::{Action, Actions, Context, Event, News, Outcome, Phase, State};
 
 impl State {
     /// The next state and what is to be done, in this order.
     #[must_use]
     pub fn step(mut self, cx: Context<'_>, event: Event) -> (Self, Actions) {
-        if event == Event::JobFinished {
-            self.forgive();
-            self.spent = 0;
-            return (self, vec![]);
-        }
-        let actions = match self.phase.clone() {
-            Phase::Idle => self.idle(event),
-            Phase::Spawning => self.spawning(cx, event),
-            Phase::Handshaking { until } => self.handshaking(cx, event, cx.now >= until),
-            Phase::Loading { percent } => self.loading(cx, event, percent),
-            Phase::Ready { since } => self.ready(cx, event, cx.now - since),
-            Phase::Ending {
-                kill_at,
-                abandon_at,
-            } => {
-                let kill = kill_at.is_some_and(|at| cx.now >= at);
-                self.ending(cx, event, kill, cx.now >= abandon_at)
+        let actions = match event {
+            Event::JobFinished => {
+                self.forgive();
+                self.spent = 0;
+                vec![]
             }
-            Phase::Backoff { until } => self.backoff(event, cx.now >= until),
-            Phase::Stopping {
-                kill_at,
-                abandon_at,
-            } => {
-                let kill = kill_at.is_some_and(|at| cx.now >= at);
-                self.stopping(cx, event, kill, cx.now >= abandon_at)
+            Event::Start => match self.phase {
+                Phase::Idle => self.spawn_next(),
+                _ => vec![],
+            },
+            Event::Stop => self.stop_all(cx),
+            Event::Tick => {
+                let mut actions = self.tick(cx);
+                actions.extend(self.standby_tick(cx));
+                actions.extend(self.dying_tick(cx));
+                actions
             }
-            Phase::Over => vec![],
+            Event::Worker { generation, news } if generation == self.generation => {
+                self.news(cx, news)
+            }
+            Event::Worker { generation, news }
+                if generation == self.standby.generation && self.standby.is_alive() =>
+            {
+                self.standby_news(cx, news)
+            }
+            Event::Worker { generation, news } => {
+                self.dying_news(generation, &news);
+                vec![]
+            }
         };
         (self, actions)
     }
 
-    fn idle(&mut self, event: Event) -> Actions {
-        match event {
-            Event::Start => self.spawn_next(),
-            Event::Stop => self.finish(Outcome::Stopped),
-            _ => vec![],
+    /// Something happened to the present worker.
+    fn news(&mut self, cx: Context<'_>, news: News) -> Actions {
+        match self.phase.clone() {
+            Phase::Spawning => self.spawning(cx, news),
+            Phase::Handshaking { .. } => self.handshaking(cx, news),
+            Phase::Loading { percent } => self.loading(cx, news, percent),
+            Phase::Ready { .. } => self.ready(cx, news),
+            Phase::Ending { .. } => match news {
+                News::Exited(how) => self.gone(cx, &how),
+                _ => vec![],
+            },
+            Phase::Stopping { .. } => match news {
+                News::Exited(_) | News::SpawnFailed(_) => self.finish(Outcome::Stopped),
+                _ => vec![],
+            },
+            Phase::Backoff { .. } | Phase::Idle | Phase::Over => {
+                self.dying_news(self.generation, &news);
+                vec![]
+            }
         }
     }
 
-    fn spawning(&mut self, cx: Context<'_>, event: Event) -> Actions {
-        match event {
-            Event::Spawned => {
+    fn spawning(&mut self, cx: Context<'_>, news: News) -> Actions {
+        match news {
+            News::Spawned => {
                 self.phase = Phase::Handshaking {
                     until: cx.now + cx.policy.handshake_limit,
                 };
                 vec![]
             }
-            Event::SpawnFailed(why) if !self.served => {
+            News::SpawnFailed(why) if !self.served => {
                 self.fail_start(ErrorCode::WorkerUnavailable, why)
             }
-            Event::SpawnFailed(why) => self.gone(cx, &why),
-            Event::Stop => self.stop_by_force(cx),
+            News::SpawnFailed(why) => self.gone(cx, &why),
             _ => vec![],
         }
     }
 
-    fn handshaking(&mut self, cx: Context<'_>, event: Event, late: bool) -> Actions {
-        match event {
-            Event::Connected => {
+    fn handshaking(&mut self, cx: Context<'_>, news: News) -> Actions {
+        match news {
+            News::Connected => {
                 self.phase = Phase::Loading { percent: 0 };
-                vec![Action::Load]
+                vec![Action::Load(self.generation)]
             }
-            Event::HandshakeFailed(why) | Event::Hung(why) => {
+            News::HandshakeFailed(why) | News::Hung(why) => {
                 self.give_up(cx, ErrorCode::WorkerUnavailable, why)
             }
-            Event::Tick if late => {
-                let why = "the worker did not connect in time".into();
-                self.give_up(cx, ErrorCode::WorkerUnavailable, why)
-            }
-            Event::LinkLost(_) => self.await_exit(cx),
-            Event::Exited(how) => self.gone(cx, &how),
-            Event::Stop => self.stop_by_force(cx),
+            News::LinkLost(why) => self.await_exit(cx, &why),
+            News::Exited(how) => self.gone(cx, &how),
             _ => vec![],
         }
     }
 
-    fn loading(&mut self, cx: Context<'_>, event: Event, percent: u8) -> Actions {
-        match event {
-            Event::Progress(now) => {
+    fn loading(&mut self, cx: Context<'_>, news: News, percent: u8) -> Actions {
+        match news {
+            News::Progress(now) => {
                 self.phase = Phase::Loading {
                     percent: now.clamp(percent, 100),
                 };
                 vec![]
             }
-            Event::Ready => {
+            News::Ready => {
                 self.served = true;
                 self.phase = Phase::Ready { since: cx.now };
                 vec![Action::Serve]
             }
-            Event::LoadFailed(code, why) | Event::Fatal(code, why) if !self.served => {
+            News::LoadFailed(code, why) | News::Fatal(code, why) if !self.served => {
                 self.fail_start(code, why)
             }
-            Event::LoadFailed(..) | Event::Fatal(..) | Event::LinkLost(_) => self.await_exit(cx),
-            Event::Hung(why) => self.give_up(cx, ErrorCode::WorkerUnavailable, why),
-            Event::Exited(how) => self.gone(cx, &how),
-            Event::Stop => self.stop(cx),
+            News::LoadFailed(_, why) | News::Fatal(_, why) | News::LinkLost(why) => {
+                self.await_exit(cx, &why)
+            }
+            News::Hung(why) => self.give_up(cx, ErrorCode::WorkerUnavailable, why),
+            News::Exited(how) => self.gone(cx, &how),
             _ => vec![],
         }
     }
 
-    fn ready(&mut self, cx: Context<'_>, event: Event, age: std::time::Duration) -> Actions {
-        match event {
-            Event::Fatal(..) | Event::LinkLost(_) => {
-                let mut actions = vec![Action::HoldJobs];
-                actions.extend(self.await_exit(cx));
-                actions
+    fn ready(&mut self, cx: Context<'_>, news: News) -> Actions {
+        let mut actions = vec![Action::HoldJobs];
+        actions.extend(match news {
+            News::Fatal(_, why) | News::LinkLost(why) => self.lose(cx, &why, false),
+            News::Hung(why) => self.lose(cx, &why, true),
+            News::Exited(how) => self.gone(cx, &how),
+            _ => return vec![],
+        });
+        actions
+    }
+
+    /// What the present worker's clocks say.
+    fn tick(&mut self, cx: Context<'_>) -> Actions {
+        let later = cx.now + cx.policy.abandon_after;
+        match self.phase.clone() {
+            Phase::Handshaking { until } if cx.now >= until => {
+                let why = "the worker did not connect in time".into();
+                self.give_up(cx, ErrorCode::WorkerUnavailable, why)
             }
-            Event::Hung(_) => {
-                self.phase = Phase::Ending {
-                    kill_at: None,
-                    abandon_at: abandon(cx),
-                };
-                vec![Action::HoldJobs, Action::Kill]
-            }
-            Event::Exited(how) => {
-                let mut actions = vec![Action::HoldJobs];
-                actions.extend(self.gone(cx, &how));
-                actions
-            }
-            Event::Tick if age >= cx.policy.probation => {
+            Phase::Ready { since } if cx.now - since >= cx.policy.probation => {
                 self.forgive();
                 vec![]
             }
-            Event::Stop => self.stop(cx),
-            _ => vec![],
-        }
-    }
-
-    fn ending(&mut self, cx: Context<'_>, event: Event, kill: bool, abandon: bool) -> Actions {
-        match event {
-            Event::Exited(how) => self.gone(cx, &how),
-            Event::Tick if abandon => self.gone(cx, "not reaped after SIGKILL"),
-            Event::Tick if kill => {
+            Phase::Ending { abandon_at, .. } if cx.now >= abandon_at => {
+                self.gone(cx, "not reaped after SIGKILL")
+            }
+            Phase::Ending {
+                kill_at: Some(at), ..
+            } if cx.now >= at => {
                 self.phase = Phase::Ending {
                     kill_at: None,
-                    abandon_at: self::abandon(cx),
+                    abandon_at: later,
                 };
-                vec![Action::Kill]
+                vec![Action::Kill(self.generation)]
             }
-            Event::Stop => self.stop_by_force(cx),
-            _ => vec![],
-        }
-    }
-
-    fn backoff(&mut self, event: Event, due: bool) -> Actions {
-        match event {
-            Event::Tick if due => self.spawn_next(),
-            Event::Stop => self.finish(Outcome::Stopped),
-            _ => vec![],
-        }
-    }
-
-    fn stopping(&mut self, cx: Context<'_>, event: Event, kill: bool, abandon: bool) -> Actions {
-        match event {
-            Event::Exited(_) | Event::SpawnFailed(_) => self.finish(Outcome::Stopped),
-            Event::Tick if abandon => self.finish(Outcome::Stopped),
-            Event::Tick if kill => {
+            Phase::Backoff { until } if cx.now >= until => self.spawn_next(),
+            Phase::Stopping { abandon_at, .. } if cx.now >= abandon_at => {
+                self.finish(Outcome::Stopped)
+            }
+            Phase::Stopping {
+                kill_at: Some(at), ..
+            } if cx.now >= at => {
                 self.phase = Phase::Stopping {
                     kill_at: None,
-                    abandon_at: self::abandon(cx),
+                    abandon_at: later,
                 };
-                vec![Action::Kill]
+                vec![Action::Kill(self.generation)]
             }
             _ => vec![],
         }
+    }
+
+    /// Ends everything: the present worker in its own way if it can be spoken to, the others by
+    /// force, for they have nothing to finish.
+    fn stop_all(&mut self, cx: Context<'_>) -> Actions {
+        let mut actions = match self.phase {
+            Phase::Idle | Phase::Backoff { .. } => return self.stop_now(),
+            Phase::Loading { .. } | Phase::Ready { .. } => self.stop(cx),
+            Phase::Spawning | Phase::Handshaking { .. } | Phase::Ending { .. } => {
+                self.stop_by_force(cx)
+            }
+            Phase::Stopping { .. } | Phase::Over => return vec![],
+        };
+        actions.extend(self.dismiss_standby());
+        actions
+    }
+
+    fn stop_now(&mut self) -> Actions {
+        let mut actions = self.dismiss_standby();
+        actions.extend(self.finish(Outcome::Stopped));
+        actions
     }
 
     pub(super) fn spawn_next(&mut self) -> Actions {
-        self.generation += 1;
+        self.spawned += 1;
+        self.generation = self.spawned;
         self.phase = Phase::Spawning;
-        vec![Action::Spawn]
+        vec![Action::Spawn(self.generation)]
     }
 
-    /// Waits for a worker that is about to end by itself.
-    fn await_exit(&mut self, cx: Context<'_>) -> Actions {
+    /// A worker that is about to end by itself. How it ends matters only while a failed start is to
+    /// be explained by it.
+    fn await_exit(&mut self, cx: Context<'_>, why: &str) -> Actions {
+        if self.served {
+            return self.lose(cx, why, false);
+        }
         let kill_at = cx.now + cx.policy.exit_grace;
         self.phase = Phase::Ending {
             kill_at: Some(kill_at),
@@ -194,18 +216,15 @@ impl State {
 
     /// Ends a worker that will not become ready.
     fn give_up(&mut self, cx: Context<'_>, code: ErrorCode, why: String) -> Actions {
-        if !self.served {
-            return self.fail_start(code, why);
+        if self.served {
+            self.lose(cx, &why, true)
+        } else {
+            self.fail_start(code, why)
         }
-        self.phase = Phase::Ending {
-            kill_at: None,
-            abandon_at: abandon(cx),
-        };
-        vec![Action::Kill]
     }
 
     pub(super) fn fail_start(&mut self, code: ErrorCode, message: String) -> Actions {
-        let mut actions = vec![Action::Kill];
+        let mut actions = vec![Action::Kill(self.generation)];
         actions.extend(self.finish(Outcome::StartupFailed { code, message }));
         actions
     }
@@ -217,24 +236,20 @@ impl State {
             kill_at: Some(kill_at),
             abandon_at,
         };
-        vec![Action::Shutdown]
+        vec![Action::Shutdown(self.generation)]
     }
 
     /// Ends a worker that can't be spoken to.
     fn stop_by_force(&mut self, cx: Context<'_>) -> Actions {
         self.phase = Phase::Stopping {
             kill_at: None,
-            abandon_at: abandon(cx),
+            abandon_at: cx.now + cx.policy.abandon_after,
         };
-        vec![Action::Kill]
+        vec![Action::Kill(self.generation)]
     }
 
     pub(super) fn finish(&mut self, outcome: Outcome) -> Actions {
         self.phase = Phase::Over;
         vec![Action::Finish(outcome)]
     }
-}
-
-fn abandon(cx: Context<'_>) -> std::time::Instant {
-    cx.now + cx.policy.abandon_after
 }

@@ -4,27 +4,28 @@ use std::time::{Duration, Instant};
 
 use orcd_shared::error::ErrorCode;
 
-use super::{Action, Context, Event, Outcome, Phase, Policy, State};
+use super::{Action, Context, Event, News, Outcome, Phase, Policy, Standby, State};
 
-/// The events, in the order of the table's columns.
-fn events() -> [(&'static str, Event); 15] {
+/// The events, in the order of the table's columns; news are those of worker `generation`.
+fn events(generation: u64) -> [(&'static str, Event); 15] {
     let text = || String::from("why");
+    let of = |news| Event::Worker { generation, news };
     [
         ("start", Event::Start),
-        ("spawned", Event::Spawned),
-        ("spawn-failed", Event::SpawnFailed(text())),
-        ("connected", Event::Connected),
-        ("handshake-failed", Event::HandshakeFailed(text())),
-        ("progress", Event::Progress(40)),
+        ("spawned", of(News::Spawned)),
+        ("spawn-failed", of(News::SpawnFailed(text()))),
+        ("connected", of(News::Connected)),
+        ("handshake-failed", of(News::HandshakeFailed(text()))),
+        ("progress", of(News::Progress(40))),
         (
             "load-failed",
-            Event::LoadFailed(ErrorCode::InsufficientVram, text()),
+            of(News::LoadFailed(ErrorCode::InsufficientVram, text())),
         ),
-        ("ready", Event::Ready),
-        ("hung", Event::Hung(text())),
-        ("fatal", Event::Fatal(ErrorCode::CudaError, text())),
-        ("link-lost", Event::LinkLost(text())),
-        ("exited", Event::Exited("signal 9 (SIGKILL)".into())),
+        ("ready", of(News::Ready)),
+        ("hung", of(News::Hung(text()))),
+        ("fatal", of(News::Fatal(ErrorCode::CudaError, text()))),
+        ("link-lost", of(News::LinkLost(text()))),
+        ("exited", of(News::Exited("signal 9 (SIGKILL)".into()))),
         ("job-finished", Event::JobFinished),
         ("stop", Event::Stop),
         ("tick", Event::Tick),
@@ -43,37 +44,36 @@ const PHASES: [&str; 9] = [
     "over",
 ];
 
+type Row = (&'static str, &'static str, &'static str, &'static str);
+
 /// What is not listed changes nothing and does nothing: (phase, event, next phase, actions).
 /// After the first worker was ready.
-const LATER: &[(&str, &str, &str, &str)] = &[
+const LATER: &[Row] = &[
     ("idle", "start", "spawning", "spawn"),
     ("idle", "stop", "over", "finish:stopped"),
     ("spawning", "spawned", "handshaking", ""),
     ("spawning", "spawn-failed", "spawning", "spawn"),
     ("spawning", "stop", "stopping", "kill"),
     ("handshaking", "connected", "loading", "load"),
-    ("handshaking", "handshake-failed", "ending", "kill"),
-    ("handshaking", "hung", "ending", "kill"),
-    ("handshaking", "link-lost", "ending", ""),
+    ("handshaking", "handshake-failed", "spawning", "kill spawn"),
+    ("handshaking", "hung", "spawning", "kill spawn"),
+    ("handshaking", "link-lost", "spawning", "spawn"),
     ("handshaking", "exited", "spawning", "spawn"),
     ("handshaking", "stop", "stopping", "kill"),
-    ("handshaking", "tick", "ending", "kill"),
+    ("handshaking", "tick", "spawning", "kill spawn"),
     ("loading", "progress", "loading", ""),
-    ("loading", "load-failed", "ending", ""),
+    ("loading", "load-failed", "spawning", "spawn"),
     ("loading", "ready", "ready", "serve"),
-    ("loading", "hung", "ending", "kill"),
-    ("loading", "fatal", "ending", ""),
-    ("loading", "link-lost", "ending", ""),
+    ("loading", "hung", "spawning", "kill spawn"),
+    ("loading", "fatal", "spawning", "spawn"),
+    ("loading", "link-lost", "spawning", "spawn"),
     ("loading", "exited", "spawning", "spawn"),
     ("loading", "stop", "stopping", "shutdown"),
-    ("ready", "hung", "ending", "hold kill"),
-    ("ready", "fatal", "ending", "hold"),
-    ("ready", "link-lost", "ending", "hold"),
+    ("ready", "hung", "spawning", "hold kill spawn"),
+    ("ready", "fatal", "spawning", "hold spawn"),
+    ("ready", "link-lost", "spawning", "hold spawn"),
     ("ready", "exited", "spawning", "hold spawn"),
     ("ready", "stop", "stopping", "shutdown"),
-    ("ending", "exited", "spawning", "spawn"),
-    ("ending", "stop", "stopping", "kill"),
-    ("ending", "tick", "ending", "kill"),
     ("backoff", "stop", "over", "finish:stopped"),
     ("backoff", "tick", "spawning", "spawn"),
     ("stopping", "spawn-failed", "over", "finish:stopped"),
@@ -82,7 +82,7 @@ const LATER: &[(&str, &str, &str, &str)] = &[
 ];
 
 /// Where the first start differs: nothing is tried twice.
-const FIRST: &[(&str, &str, &str, &str)] = &[
+const FIRST: &[Row] = &[
     (
         "spawning",
         "spawn-failed",
@@ -101,6 +101,7 @@ const FIRST: &[(&str, &str, &str, &str)] = &[
         "over",
         "kill finish:WORKER_UNAVAILABLE",
     ),
+    ("handshaking", "link-lost", "ending", ""),
     (
         "handshaking",
         "exited",
@@ -121,6 +122,7 @@ const FIRST: &[(&str, &str, &str, &str)] = &[
     ),
     ("loading", "hung", "over", "kill finish:WORKER_UNAVAILABLE"),
     ("loading", "fatal", "over", "kill finish:CUDA_ERROR"),
+    ("loading", "link-lost", "ending", ""),
     (
         "loading",
         "exited",
@@ -128,6 +130,61 @@ const FIRST: &[(&str, &str, &str, &str)] = &[
         "kill finish:WORKER_UNAVAILABLE",
     ),
     ("ending", "exited", "over", "kill finish:WORKER_UNAVAILABLE"),
+    ("ending", "stop", "stopping", "kill"),
+    ("ending", "tick", "ending", "kill"),
+];
+
+/// The standby's life behind a worker that serves: (its phase, event, its next phase, actions).
+const STANDBY: &[Row] = &[
+    ("idle", "tick", "spawning", "spawn"),
+    ("spawning", "spawned", "handshaking", ""),
+    ("spawning", "spawn-failed", "backoff", ""),
+    ("spawning", "exited", "backoff", ""),
+    ("spawning", "handshake-failed", "backoff", "kill"),
+    ("spawning", "hung", "backoff", "kill"),
+    ("spawning", "link-lost", "backoff", ""),
+    ("spawning", "load-failed", "backoff", ""),
+    ("spawning", "fatal", "backoff", ""),
+    ("handshaking", "connected", "loading", "load"),
+    ("handshaking", "spawn-failed", "backoff", ""),
+    ("handshaking", "exited", "backoff", ""),
+    ("handshaking", "handshake-failed", "backoff", "kill"),
+    ("handshaking", "hung", "backoff", "kill"),
+    ("handshaking", "link-lost", "backoff", ""),
+    ("handshaking", "load-failed", "backoff", ""),
+    ("handshaking", "fatal", "backoff", ""),
+    ("handshaking", "tick", "backoff", "kill"),
+    ("loading", "progress", "loading", ""),
+    ("loading", "ready", "ready", ""),
+    ("loading", "spawn-failed", "backoff", ""),
+    ("loading", "exited", "backoff", ""),
+    ("loading", "handshake-failed", "backoff", "kill"),
+    ("loading", "hung", "backoff", "kill"),
+    ("loading", "link-lost", "backoff", ""),
+    ("loading", "load-failed", "backoff", ""),
+    ("loading", "fatal", "backoff", ""),
+    ("ready", "spawn-failed", "backoff", ""),
+    ("ready", "exited", "backoff", ""),
+    ("ready", "handshake-failed", "backoff", "kill"),
+    ("ready", "hung", "backoff", "kill"),
+    ("ready", "link-lost", "backoff", ""),
+    ("ready", "load-failed", "backoff", ""),
+    ("ready", "fatal", "backoff", ""),
+    ("backoff", "tick", "spawning", "spawn"),
+];
+
+/// What a standby in each phase means to the loss of the worker before it: (its phase, way to be
+/// lost, phase of the present worker then, actions).
+const PROMOTION: &[Row] = &[
+    ("idle", "link-lost", "spawning", "hold spawn"),
+    ("backoff", "link-lost", "spawning", "hold spawn"),
+    ("spawning", "link-lost", "spawning", "hold"),
+    ("handshaking", "link-lost", "handshaking", "hold"),
+    ("loading", "link-lost", "loading", "hold"),
+    ("ready", "link-lost", "ready", "hold serve"),
+    ("ready", "exited", "ready", "hold serve"),
+    ("ready", "hung", "ready", "hold kill serve"),
+    ("ready", "fatal", "ready", "hold serve"),
 ];
 
 /// A phase by name, with all its times due at `now` but the abandoning.
@@ -168,17 +225,29 @@ fn name_of(phase: &Phase) -> &'static str {
 
 fn names_of(actions: &[Action]) -> String {
     let name = |action: &Action| match action {
-        Action::Spawn => "spawn".into(),
-        Action::Load => "load".into(),
+        Action::Spawn(_) => "spawn".into(),
+        Action::Load(_) => "load".into(),
         Action::Serve => "serve".into(),
         Action::HoldJobs => "hold".into(),
-        Action::Shutdown => "shutdown".into(),
-        Action::Kill => "kill".into(),
+        Action::Shutdown(_) => "shutdown".into(),
+        Action::Abandon(_) => "abandon".into(),
+        Action::Kill(_) => "kill".into(),
         Action::Finish(Outcome::Stopped) => "finish:stopped".into(),
         Action::Finish(Outcome::StartupFailed { code, .. }) => format!("finish:{code}"),
         Action::Finish(Outcome::WorkerLost { .. }) => "finish:lost".into(),
     };
     actions.iter().map(name).collect::<Vec<String>>().join(" ")
+}
+
+fn row(table: &'static [Row], phase: &str, event: &str) -> Option<&'static Row> {
+    table.iter().find(|(p, e, ..)| *p == phase && *e == event)
+}
+
+/// Every row was met by a pair that exists.
+fn assert_all_used(table: &'static [Row], used: &[&'static Row]) {
+    for row in table {
+        assert!(used.contains(&row), "no such pair: {row:?}");
+    }
 }
 
 fn check_table(served: bool) {
@@ -189,25 +258,32 @@ fn check_table(served: bool) {
         now,
         jitter: 0.0,
     };
+    let mut used = Vec::new();
     for from in PHASES {
-        if !served && ["ready", "backoff"].contains(&from) {
-            // Being ready sets `served`, and without it nothing is tried a second time.
+        // Being ready sets `served`, and without it nothing is tried a second time; how a worker
+        // ends is waited for only until then.
+        let reachable = match from {
+            "ready" | "backoff" => served,
+            "ending" => !served,
+            _ => true,
+        };
+        if !reachable {
             continue;
         }
-        for (event_name, event) in events() {
-            let row = |table: &'static [(&str, &str, &str, &str)]| {
-                table
-                    .iter()
-                    .find(|(p, e, ..)| *p == from && *e == event_name)
+        for (event_name, event) in events(1) {
+            let special = if served {
+                None
+            } else {
+                row(FIRST, from, event_name)
             };
-            let special = if served { None } else { row(FIRST) };
-            let (to, does) = special
-                .or_else(|| row(LATER))
-                .map_or((from, ""), |(_, _, to, does)| (*to, *does));
+            let found = special.or_else(|| row(LATER, from, event_name));
+            used.extend(found);
+            let (to, does) = found.map_or((from, ""), |(_, _, to, does)| (*to, *does));
             let state = State {
                 phase: phase(from, now),
                 served,
                 generation: 1,
+                spawned: 1,
                 ..State::default()
             };
             let (next, actions) = state.step(cx, event);
@@ -219,6 +295,7 @@ fn check_table(served: bool) {
             );
         }
     }
+    assert_all_used(if served { LATER } else { FIRST }, &used);
 }
 
 #[test]
@@ -229,6 +306,134 @@ fn every_pair_after_the_first_worker_was_ready() {
 #[test]
 fn every_pair_before_the_first_worker_was_ready() {
     check_table(false);
+}
+
+/// Worker 1 serves, worker 2 stands by in the phase given.
+fn with_standby(standby: &str, now: Instant) -> State {
+    State {
+        phase: Phase::Ready { since: now },
+        served: true,
+        generation: 1,
+        spawned: 2,
+        standby: Standby {
+            generation: 2,
+            phase: phase(standby, now),
+            ..Standby::default()
+        },
+        ..State::default()
+    }
+}
+
+#[test]
+fn every_pair_of_a_standby() {
+    let policy = Policy {
+        standby: true,
+        ..Policy::default()
+    };
+    let now = Instant::now();
+    let cx = Context {
+        policy: &policy,
+        now,
+        jitter: 0.0,
+    };
+    let mut used = Vec::new();
+    for from in [
+        "idle",
+        "spawning",
+        "handshaking",
+        "loading",
+        "ready",
+        "backoff",
+    ] {
+        for (event_name, event) in events(2) {
+            if event_name == "stop" {
+                continue;
+            }
+            let found = row(STANDBY, from, event_name);
+            used.extend(found);
+            let (to, does) = found.map_or((from, ""), |(_, _, to, does)| (*to, *does));
+            let (next, actions) = with_standby(from, now).step(cx, event);
+            let got = (name_of(&next.standby.phase), names_of(&actions));
+            assert_eq!(got, (to, does.to_string()), "{from} + {event_name}");
+            assert_eq!(
+                name_of(&next.phase),
+                "ready",
+                "the present worker is not touched"
+            );
+            assert_eq!(next.restarts, 0);
+        }
+    }
+    assert_all_used(STANDBY, &used);
+}
+
+#[test]
+fn standby_takes_over_from_wherever_it_is() {
+    let policy = Policy {
+        standby: true,
+        ..Policy::default()
+    };
+    let now = Instant::now();
+    let cx = Context {
+        policy: &policy,
+        now,
+        jitter: 0.0,
+    };
+    for (standby, event_name, to, does) in PROMOTION {
+        let (_, event) = events(1)
+            .into_iter()
+            .find(|(name, _)| name == event_name)
+            .unwrap();
+        let (next, actions) = with_standby(standby, now).step(cx, event);
+        let got = (name_of(&next.phase), names_of(&actions));
+        assert_eq!(got, (*to, (*does).to_string()), "{standby} + {event_name}");
+        let successor = if actions.iter().any(|a| matches!(a, Action::Spawn(_))) {
+            3
+        } else {
+            2
+        };
+        assert_eq!(next.generation, successor);
+        assert_eq!(next.restarts, 1);
+        assert!(!next.standby.is_alive());
+    }
+}
+
+#[test]
+fn stop_ends_the_standby_too_and_none_follows() {
+    let policy = Policy {
+        standby: true,
+        ..Policy::default()
+    };
+    let mut service = Service::ready(policy);
+    assert_eq!(service.wait(Duration::from_millis(1)), "spawn");
+    assert_eq!(service.on(Event::Stop), "shutdown kill");
+    assert_eq!(service.wait(Duration::from_millis(1)), "");
+    assert_eq!(
+        service.of_present(News::Exited("exit 0".into())),
+        "finish:stopped"
+    );
+}
+
+#[test]
+fn next_standby_starts_behind_a_promoted_one() {
+    let policy = Policy {
+        standby: true,
+        ..Policy::default()
+    };
+    let mut service = Service::ready(policy);
+    assert_eq!(service.wait(Duration::from_millis(1)), "spawn");
+    for news in [News::Spawned, News::Connected, News::Ready] {
+        service.on(Event::Worker {
+            generation: 2,
+            news,
+        });
+    }
+    assert_eq!(
+        service.of_present(News::LinkLost("gone".into())),
+        "hold serve"
+    );
+    assert_eq!(service.state.generation, 2);
+    assert_eq!(service.wait(Duration::from_millis(1)), "spawn");
+    assert_eq!(service.state.standby.generation, 3);
 }
 
 /// A service with a clock of its own.
@@ -261,15 +466,20 @@ impl Service {
         names_of(&actions)
     }
 
+    fn of_present(&mut self, news: News) -> String {
+        let generation = self.state.generation;
+        self.on(Event::Worker { generation, news })
+    }
+
     fn become_ready(&mut self) {
-        for event in [Event::Spawned, Event::Connected, Event::Ready] {
-            self.on(event);
+        for news in [News::Spawned, News::Connected, News::Ready] {
+            self.of_present(news);
         }
     }
 
     fn crash(&mut self) -> String {
-        self.on(Event::Spawned);
-        self.on(Event::Exited("exit 12".into()))
+        self.of_present(News::Spawned);
+        self.of_present(News::Exited("exit 12".into()))
     }
 
     fn wait(&mut self, time: Duration) -> String {
@@ -350,13 +560,30 @@ fn spent_restarts_end_the_service_and_a_finished_job_restores_them() {
 }
 
 #[test]
-fn worker_that_ignores_sigkill_is_left_behind() {
+fn successor_does_not_wait_for_a_lost_worker_which_is_helped_along_and_left_behind() {
     let mut service = Service::ready(Policy::default());
-    assert_eq!(service.on(Event::LinkLost(String::new())), "hold");
+    assert_eq!(
+        service.of_present(News::LinkLost(String::new())),
+        "hold spawn"
+    );
     assert_eq!(service.wait(Duration::from_millis(199)), "");
     assert_eq!(service.wait(Duration::from_millis(1)), "kill");
     assert_eq!(service.wait(Duration::from_secs(4)), "");
-    assert_eq!(service.wait(Duration::from_secs(1)), "spawn");
+    assert_eq!(service.wait(Duration::from_secs(1)), "abandon");
+    assert_eq!(service.state.dying, []);
+}
+
+#[test]
+fn reaped_worker_is_not_killed_and_its_news_are_no_crash_of_its_successor() {
+    let mut service = Service::ready(Policy::default());
+    service.of_present(News::LinkLost(String::new()));
+    let exited = Event::Worker {
+        generation: 1,
+        news: News::Exited("exit 12".into()),
+    };
+    assert_eq!(service.on(exited), "");
+    assert_eq!(service.wait(Duration::from_secs(1)), "");
+    assert_eq!((service.state.restarts, service.state.generation), (1, 2));
 }
 
 #[test]
@@ -374,16 +601,12 @@ fn progress_never_falls() {
         policy: Policy::default(),
         now: Instant::now(),
     };
-    for event in [
-        Event::Start,
-        Event::Spawned,
-        Event::Connected,
-        Event::Progress(50),
-    ] {
-        service.on(event);
+    service.on(Event::Start);
+    for news in [News::Spawned, News::Connected, News::Progress(50)] {
+        service.of_present(news);
     }
-    service.on(Event::Progress(25));
+    service.of_present(News::Progress(25));
     assert_eq!(service.state.phase, Phase::Loading { percent: 50 });
-    service.on(Event::Progress(255));
+    service.of_present(News::Progress(255));
     assert_eq!(service.state.phase, Phase::Loading { percent: 100 });
 }

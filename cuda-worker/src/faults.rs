@@ -1,0 +1,93 @@
+//! Faults on purpose, for tests of what happens around this process: it dies, stops or stands still
+//! at a chosen point. A test names a directory in `ORCD_DEBUG_FAULTS` and puts a file there whose
+//! name is the point and whose text is the action; whoever removes the file strikes, so that one
+//! file is one fault, whichever worker comes there first. Without the variable nothing happens.
+
+use std::path::PathBuf;
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, raise};
+
+use crate::leave::leave;
+
+/// Where it can happen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Point {
+    /// Before this process connects.
+    Start,
+    /// Between the load request and the first byte read.
+    Load,
+    /// The weights are there, the engine is not.
+    Loaded,
+    /// On the socket's reader, before a command is passed on.
+    Command,
+    /// On the engine thread, before a step.
+    Step,
+    /// On the engine thread, when a step's tokens have left the device and not this process.
+    Drawn,
+}
+
+impl Point {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Start => "start",
+            Self::Load => "load",
+            Self::Loaded => "loaded",
+            Self::Command => "command",
+            Self::Step => "step",
+            Self::Drawn => "drawn",
+        }
+    }
+}
+
+static DIRECTORY: LazyLock<Option<PathBuf>> =
+    LazyLock::new(|| std::env::var_os("ORCD_DEBUG_FAULTS").map(PathBuf::from));
+
+/// Strikes if a fault waits at this point.
+pub(crate) fn at(point: Point) {
+    let Some(directory) = &*DIRECTORY else {
+        return;
+    };
+    let file = directory.join(point.name());
+    let Ok(action) = std::fs::read_to_string(&file) else {
+        return;
+    };
+    if std::fs::remove_file(&file).is_ok() {
+        strike(action.trim());
+    }
+}
+
+/// Dies of a job with the seed that the file `poison` holds. The file stays: such a job is deadly
+/// whenever it is tried.
+pub(crate) fn of_job(seed: u64) {
+    let Some(directory) = &*DIRECTORY else {
+        return;
+    };
+    let deadly = std::fs::read_to_string(directory.join("poison"));
+    if deadly.is_ok_and(|text| text.trim().parse() == Ok(seed)) {
+        strike("segv");
+    }
+}
+
+/// What is not known does nothing.
+fn strike(action: &str) {
+    let signal = |signal| {
+        // Again if it returns: a handler for stack overflows lets the first SIGSEGV pass.
+        while raise(signal).is_ok() {}
+    };
+    match action {
+        "kill" => signal(Signal::SIGKILL),
+        "segv" => signal(Signal::SIGSEGV),
+        "abort" => std::process::abort(),
+        "exit" => leave(1),
+        "stop" => drop(raise(Signal::SIGSTOP)),
+        "spin" => loop {
+            std::hint::spin_loop();
+        },
+        "sleep" => loop {
+            std::thread::sleep(Duration::from_secs(1));
+        },
+        _ => {}
+    }
+}
