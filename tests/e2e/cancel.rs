@@ -73,20 +73,102 @@ fn cancelled_stream_ends_within_100_ms_while_its_prompt_is_processed() {
     assert_prompt("cancel while prefilling", times.collect());
 }
 
-#[test]
-fn cancelled_stream_ends_within_100_ms_though_the_worker_hangs() {
-    let service = Starter::new(Model::Slow).alone().start();
+/// From a cancellation that the worker does not answer to the neighbour's next token: the ladder,
+/// 550 ms, and a restart. The test gives a busy machine room.
+const LADDER: Duration = Duration::from_secs(5);
+
+/// Cancels a job on a worker that `strike` makes hang: at once for its client, and by the ladder
+/// for its neighbour, sooner than the hang is noticed otherwise.
+fn cancel_while_hanging(what: &str, strike: impl Fn(&WorkerHarness)) {
+    // So long that only the ladder can be it.
+    let service = Starter::new(Model::Slow)
+        .flag("--hang-timeout-ms", 60_000)
+        .alone()
+        .start();
     let neighbour = Job::lasting("neighbour", 120).set("seed", 3);
     let undisturbed = service.run(&neighbour);
     let mut stream = service.execute(&endless("a"));
     stream.read_tokens(3);
-    let beside = service.execute(&neighbour);
-    service.worker().signal(Signal::SIGSTOP);
+    let mut beside = service.execute(&neighbour);
+    beside.read_tokens(3);
+    let hanging = service.worker();
+    strike(&service);
+    std::thread::sleep(Duration::from_millis(50));
     let (time, _) = cancel(&service, "a", stream);
-    assert_prompt("cancel while the worker hangs", vec![time]);
+    assert_prompt(&format!("cancel while the worker {what}"), vec![time]);
+    let cancelled = Instant::now();
     let beside = beside.finish();
     assert_eq!(beside.token_bytes(), undisturbed.token_bytes());
     assert_eq!(beside.end().replays, 1, "the hanging worker was replaced");
+    assert!(hanging.is_gone_within(Duration::from_secs(2)));
+    let pause = beside.longest_pause(cancelled);
+    report::figure(&format!(
+        "cancel while the worker {what}: neighbour goes on after {pause:.2?}"
+    ));
+    assert!(pause < LADDER, "{pause:?}");
+}
+
+#[test]
+fn cancelled_stream_ends_within_100_ms_though_the_worker_is_stopped() {
+    cancel_while_hanging("is stopped", |service| {
+        service.worker().signal(Signal::SIGSTOP);
+    });
+}
+
+#[test]
+fn cancelled_stream_ends_within_100_ms_though_the_worker_spins() {
+    cancel_while_hanging("spins", |service| service.fault("step", "spin"));
+}
+
+#[test]
+fn cancelled_stream_ends_within_100_ms_though_the_worker_does_not_read() {
+    cancel_while_hanging("does not read", |service| service.fault("command", "sleep"));
+}
+
+#[test]
+fn cancelled_stream_ends_within_100_ms_though_the_worker_is_dead() {
+    let service = Starter::new(Model::Slow).alone().start();
+    let times = (0..5).map(|round| {
+        let name = format!("dead-{round}");
+        let mut stream = service.execute(&endless(&name));
+        stream.read_tokens(3);
+        service.kill_worker();
+        let (time, _) = cancel(&service, &name, stream);
+        service.wait_for_health(Duration::from_secs(20), |h| {
+            h["status"] == "healthy" && h["worker"]["restarts"] == round + 1
+        });
+        assert_eq!(
+            service
+                .run(&endless("next").set("max_tokens", 1))
+                .end()
+                .replays,
+            0
+        );
+        time
+    });
+    assert_prompt("cancel while the worker is dead", times.collect());
+}
+
+#[test]
+fn worker_asked_to_abandon_its_step_changes_no_byte() {
+    let service = WorkerHarness::start(Model::Slow);
+    let prompt = "the sea and ".repeat(100);
+    let job = Job::new("a", &prompt)
+        .set("max_tokens", 40)
+        .set("top_k", 64)
+        .set("seed", 5);
+    let undisturbed = service.run(&job);
+    let mut stream = service.execute(&job);
+    let worker = service.worker();
+    for _ in 0..20 {
+        worker.signal(Signal::SIGUSR1);
+        std::thread::sleep(Duration::from_millis(3));
+    }
+    stream.read_tokens(5);
+    worker.signal(Signal::SIGUSR1);
+    let found = stream.finish();
+    assert_eq!(found.token_bytes(), undisturbed.token_bytes());
+    assert_eq!(found.end().replays, 0);
 }
 
 #[test]

@@ -109,6 +109,50 @@ fn worker_that_dies_while_draining_loses_no_stream() {
     assert_clean(&service.wait_for_exit(Duration::from_secs(3)), "SIGTERM");
 }
 
+/// Asks a service to stop that can't finish its job, and expects a clean end nevertheless.
+fn stop_while(what: &str, strike: impl FnOnce(&WorkerHarness)) {
+    let service = Starter::new(Model::Slow)
+        .flag("--drain-timeout-sec", 1)
+        .flag("--hang-timeout-ms", 60_000)
+        .start();
+    let mut stream = service.execute(&job("a", 1500));
+    stream.read_tokens(3);
+    strike(&service);
+    service.signal(Signal::SIGTERM);
+    let exit = std::thread::scope(|scope| {
+        let reader = scope.spawn(|| stream.finish());
+        let exit = service.wait_for_exit(Duration::from_secs(8));
+        let transcript = reader.join().unwrap();
+        let error = transcript.error();
+        assert_eq!((error.code.as_str(), error.retriable), ("CANCELLED", true));
+        exit
+    });
+    assert_clean(&exit, what);
+}
+
+#[test]
+fn stop_is_clean_while_the_worker_hangs() {
+    stop_while("SIGTERM while the worker is stopped", |service| {
+        service.worker().signal(Signal::SIGSTOP);
+    });
+    stop_while("SIGTERM while the worker spins", |service| {
+        service.fault("step", "spin");
+    });
+}
+
+#[test]
+fn stop_is_clean_while_the_service_recovers() {
+    for point in ["start", "load", "loaded"] {
+        stop_while("SIGTERM while a worker starts", |service| {
+            service.fault(point, "sleep");
+            service.kill_worker();
+            service.wait_for_health(Duration::from_secs(20), |h| h["status"] == "recovering");
+            let taken = || !service.waits(point);
+            assert!(orcd_tests::proc::wait_until(Duration::from_secs(20), taken));
+        });
+    }
+}
+
 #[test]
 fn second_interrupt_stops_at_once() {
     let service = Starter::new(Model::Slow)

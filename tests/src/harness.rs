@@ -17,7 +17,7 @@ use crate::model::Model;
 use crate::output::{Exit, Output, wait};
 use crate::proc::{Process, wait_until};
 use crate::sse::Parser;
-use crate::start::Starter;
+use crate::start::{FAULTS, Starter};
 use crate::stream::Stream;
 
 /// A service that accepts requests. Killed on drop, with its workers.
@@ -227,6 +227,21 @@ impl WorkerHarness {
         let worker = self.worker();
         worker.signal(Signal::SIGKILL);
         worker
+    }
+
+    /// Lets a worker, the first that comes to `point`, do `action` to itself; see the worker's
+    /// module `faults` for both.
+    pub fn fault(&self, point: &str, action: &str) {
+        let faults = self.folder.path().join(FAULTS);
+        // Whole at once: a worker may be looking.
+        let draft = self.folder.path().join("fault");
+        std::fs::write(&draft, action).unwrap();
+        std::fs::rename(draft, faults.join(point)).unwrap();
+    }
+
+    /// Whether a fault still waits.
+    pub fn waits(&self, point: &str) -> bool {
+        self.folder.path().join(FAULTS).join(point).exists()
     }
 
     /// Sends the supervisor a signal.

@@ -145,6 +145,16 @@ impl Transcript {
         *self.arrivals.last().expect("events")
     }
 
+    /// The longest time without an event from `since` on, or from the first event behind it.
+    #[track_caller]
+    pub fn longest_pause(&self, since: Instant) -> Duration {
+        let behind = self.arrivals.iter().copied().filter(|at| *at > since);
+        let times: Vec<_> = std::iter::once(since).chain(behind).collect();
+        assert!(times.len() > 1, "the stream was over by then");
+        let gaps = times.windows(2).map(|w| w[1] - w[0]);
+        gaps.max().unwrap_or_default()
+    }
+
     /// From the request to the first token.
     #[track_caller]
     pub fn time_to_first_token(&self) -> Duration {

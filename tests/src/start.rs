@@ -17,6 +17,9 @@ use crate::place;
 /// Longest time to the READY line.
 pub const READY_WITHIN: Duration = Duration::from_secs(20);
 
+/// Where faults wait for a worker, in the service's folder.
+pub(crate) const FAULTS: &str = "faults";
+
 /// How a service is to be started.
 #[derive(Debug)]
 pub struct Starter {
@@ -148,6 +151,9 @@ impl Starter {
             let worker = self.worker.clone().unwrap_or_else(place::worker);
             command.arg("--worker-bin").arg(worker);
         }
+        let faults = folder.path().join(FAULTS);
+        std::fs::create_dir(&faults).unwrap();
+        command.env("ORCD_DEBUG_FAULTS", faults);
         // As many as a small machine has: what takes time here takes time everywhere.
         command.env("ORCD_THREADS", "2");
         command.args(&self.flags).envs(&self.env);
