@@ -13,6 +13,11 @@ pub enum Command {
         /// Its process id, to notice a parent that died before this process was ready to.
         supervisor_pid: u32,
     },
+    /// Do the work of a crashed worker again.
+    Replay {
+        /// File from the crash directory.
+        bundle: PathBuf,
+    },
     /// Say what this binary is.
     Version,
 }
@@ -21,14 +26,17 @@ pub enum Command {
 pub const USAGE: &str = "\
 cuda-worker is started by worker-orcd and serves nobody else.
 Start worker-orcd --model PATH instead; see worker-orcd --help.
-usage: cuda-worker --socket PATH --supervisor-pid PID | --version";
+usage: cuda-worker --socket PATH --supervisor-pid PID | --replay CRASH.json | --version";
 
-/// Reads the arguments behind the program's name; `None` for anything but the two forms of
+/// Reads the arguments behind the program's name; `None` for anything but the three forms of
 /// [`USAGE`].
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> Option<Command> {
     let args: Vec<OsString> = args.into_iter().collect();
     match args.as_slice() {
         [flag] if flag == "--version" => Some(Command::Version),
+        [flag, bundle] if flag == "--replay" => Some(Command::Replay {
+            bundle: bundle.into(),
+        }),
         [first, socket, second, pid] if first == "--socket" && second == "--supervisor-pid" => {
             let supervisor_pid = pid.to_str()?.parse().ok()?;
             Some(Command::Serve {
@@ -49,17 +57,20 @@ mod tests {
     }
 
     #[test]
-    fn exactly_two_forms_are_understood() {
+    fn exactly_three_forms_are_understood() {
         let serve = Command::Serve {
             socket: "/run/s".into(),
             supervisor_pid: 7,
         };
         assert_eq!(of("--socket /run/s --supervisor-pid 7"), Some(serve));
         assert_eq!(of("--version"), Some(Command::Version));
+        let bundle = "crash.json".into();
+        assert_eq!(of("--replay crash.json"), Some(Command::Replay { bundle }));
         for wrong in [
             "",
             "--help",
             "--socket /run/s",
+            "--replay",
             "--supervisor-pid 7 --socket /run/s",
             "--socket /run/s --supervisor-pid seven",
             "--socket /run/s --supervisor-pid 7 --version",

@@ -26,6 +26,7 @@ mod log;
 pub mod outbox;
 #[doc(hidden)]
 pub mod probe;
+pub mod replay;
 pub mod scheduler;
 pub mod signals;
 pub mod sizing;

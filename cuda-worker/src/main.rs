@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use cuda_worker::args::{self, Command};
-use cuda_worker::startup;
+use cuda_worker::{replay, startup};
 use orcd_shared::exit;
 use orcd_shared::protocol::version::{BUILD, PROTOCOL};
 
@@ -14,6 +14,10 @@ fn main() -> ExitCode {
             socket,
             supervisor_pid,
         }) => startup::run(&socket, supervisor_pid),
+        Some(Command::Replay { bundle }) => replay::run(&bundle, |line| {
+            // A closed standard output leaves nobody to tell.
+            let _ = writeln!(std::io::stdout(), "{line}");
+        }),
         Some(Command::Version) => {
             let backends = cuda_worker::BACKENDS.join(", ");
             // A closed standard output leaves nobody to tell.

@@ -3,6 +3,7 @@
 
 #![deny(unsafe_code)]
 
+pub mod crash;
 pub mod error;
 pub mod exit;
 pub mod gguf;

@@ -20,6 +20,8 @@ use args::{Args, resolve_device};
 pub use error::ConfigError;
 pub use version::version;
 
+use crate::crash_dir::CrashDir;
+
 /// Whether this build has the CUDA backend.
 pub const HAS_CUDA: bool = cfg!(feature = "cuda");
 
@@ -65,6 +67,8 @@ pub struct Config {
     pub worker_bin: Option<PathBuf>,
     /// Where the private directory with the sockets is made; `None` is the system's place.
     pub runtime_dir: Option<PathBuf>,
+    /// Where crash bundles go; `None`: none are written.
+    pub crash_dir: Option<CrashDir>,
     /// How logs look.
     pub log_format: LogFormat,
     /// Debug: KV positions in all.
@@ -120,6 +124,7 @@ impl Config {
                 .worker_bin
                 .map(|p| absolute("--worker-bin", p))
                 .transpose()?,
+            crash_dir: crash_dir(args.crash_dir, args.crash_include_prompts)?,
             runtime_dir: args
                 .runtime_dir
                 .map(|p| absolute("--runtime-dir", p))
@@ -164,6 +169,26 @@ fn host(host: String) -> Result<String, ConfigError> {
         ));
     }
     Ok(bare.to_owned())
+}
+
+fn crash_dir(
+    path: Option<PathBuf>,
+    include_prompts: bool,
+) -> Result<Option<CrashDir>, ConfigError> {
+    let Some(path) = path else {
+        return if include_prompts {
+            Err(ConfigError::usage(
+                "--crash-include-prompts needs --crash-dir, where they would be written",
+            ))
+        } else {
+            Ok(None)
+        };
+    };
+    let path = absolute("--crash-dir", path)?;
+    Ok(Some(CrashDir {
+        path,
+        include_prompts,
+    }))
 }
 
 fn absolute(flag: &str, path: PathBuf) -> Result<PathBuf, ConfigError> {

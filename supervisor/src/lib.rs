@@ -5,6 +5,7 @@
 
 pub mod callback;
 pub mod config;
+pub mod crash_dir;
 pub mod http;
 pub mod jobs;
 pub mod log;

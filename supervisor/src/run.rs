@@ -136,6 +136,15 @@ impl Service {
         let model = loaded
             .map_err(|error| RunError::startup(ErrorCode::Internal, error.to_string()))?
             .map_err(|error| RunError::startup(ErrorCode::ModelLoadFailed, error.to_string()))?;
+        if let Some(crashes) = &self.config.crash_dir {
+            crashes.prepare().map_err(|error| RunError::Startup {
+                code: "CRASH_DIR",
+                message: format!(
+                    "--crash-dir {}: {error}; give a directory that can be written to",
+                    crashes.path.display()
+                ),
+            })?;
+        }
         let settings = settings(&self.config);
         let tokenizer = Arc::clone(model.text().tokenizer());
         let (jobs, task) = dispatcher::start(settings, tokenizer, Arc::clone(&self.metrics));
@@ -237,6 +246,8 @@ fn settings(config: &Config) -> DispatcherSettings {
         max_tokens_out: config.max_tokens_out,
         resume_ttl: config.resume_ttl,
         drain_timeout: config.drain_timeout,
+        crash_dir: config.crash_dir.clone(),
+        version: crate::config::version(),
         policy: Policy {
             max_restarts: config.max_restarts,
             standby: config.standby,

@@ -6,6 +6,7 @@ mod command_line;
 mod context;
 mod correlation;
 mod crash;
+mod crash_bundle;
 mod deadline;
 mod determinism;
 mod flow;

@@ -132,6 +132,15 @@ pub(super) struct Args {
     #[arg(long, value_name = "DIR", env = "ORCD_RUNTIME_DIR")]
     pub(super) runtime_dir: Option<PathBuf>,
 
+    /// Where a file about each crash of the worker is written: its jobs' parameters and tokens, its
+    /// end, its last lines; `cuda-worker --replay FILE` does the same work again
+    #[arg(long, value_name = "DIR", env = "ORCD_CRASH_DIR")]
+    pub(super) crash_dir: Option<PathBuf>,
+
+    /// Write the jobs' prompts there too, without which they can't be run again
+    #[arg(long, env = "ORCD_CRASH_INCLUDE_PROMPTS", value_parser = BoolishValueParser::new())]
+    pub(super) crash_include_prompts: bool,
+
     /// How logs look on stderr
     #[arg(long, value_enum, default_value_t = LogFormat::Text, env = "ORCD_LOG_FORMAT")]
     pub(super) log_format: LogFormat,

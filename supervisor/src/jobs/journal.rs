@@ -81,6 +81,18 @@ impl Journal {
         self.emitted.len()
     }
 
+    /// The tokens so far.
+    #[must_use]
+    pub fn tokens(&self) -> &[u32] {
+        &self.emitted
+    }
+
+    /// Tokens to generate in all.
+    #[must_use]
+    pub fn max_tokens(&self) -> u32 {
+        self.limit.max_tokens
+    }
+
     /// When the latest token came.
     #[must_use]
     pub fn last_token(&self) -> Option<Instant> {

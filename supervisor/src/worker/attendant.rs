@@ -8,17 +8,22 @@ use std::time::Duration;
 use interprocess::local_socket::tokio::{Listener, Stream};
 use orcd_shared::protocol::message::{LoadSource, ToSupervisor, WorkerInfo};
 use tokio::sync::{Notify, mpsc};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::handles::{DescriptorChannel, WeightsHandle};
 use super::link::{self, LinkError, Outgoing, Reader};
 use super::process::{WorkerExit, WorkerProcess};
 use super::runtime_dir::RuntimeDir;
-use super::{EventSender, Happening, WorkerEvent, stderr};
+use super::stderr::{self, LastLines};
+use super::{EventSender, Happening, WorkerEvent};
 
 /// After the process has ended its socket yields what it had sent and then the end of the stream;
 /// a copy of the socket that leaked elsewhere must not keep the supervisor waiting.
 const DRAIN_LIMIT: Duration = Duration::from_secs(1);
+
+/// The same for what it wrote for people.
+const STDERR_LIMIT: Duration = Duration::from_millis(100);
 
 /// The handle that went out with a worker's load request, to recognise it in the answer.
 pub(super) type HandedOver = Arc<OnceLock<WeightsHandle>>;
@@ -39,10 +44,14 @@ impl Attendant {
         let end = match self.start().await {
             Err(message) => Happening::SpawnFailed { message },
             Ok((mut process, listener, descriptors)) => {
+                let (lines, follower) = self.follow_stderr(&mut process);
                 self.tell(Happening::Spawned { pid: process.pid }).await;
                 let exit = self
                     .converse(&mut process, listener, descriptors, queue)
                     .await;
+                // A copy of the pipe that leaked elsewhere must not keep the report waiting.
+                let _ = tokio::time::timeout(STDERR_LIMIT, follower).await;
+                self.tell(Happening::LastLines(lines.taken())).await;
                 Happening::Exited(exit)
             }
         };
@@ -55,7 +64,7 @@ impl Attendant {
         let (descriptors, stdin) =
             DescriptorChannel::pair().map_err(|e| format!("no descriptor channel: {e}"))?;
         let binary = &self.binary;
-        let mut process = WorkerProcess::start(binary, &socket, stdin)
+        let process = WorkerProcess::start(binary, &socket, stdin)
             .await
             .map_err(|e| {
                 format!(
@@ -63,10 +72,19 @@ impl Attendant {
                     binary.display()
                 )
             })?;
-        if let Some(stderr) = process.stderr.take() {
-            tokio::spawn(stderr::log_lines(stderr, self.generation));
-        }
         Ok((process, listener, descriptors))
+    }
+
+    fn follow_stderr(&self, process: &mut WorkerProcess) -> (LastLines, JoinHandle<()>) {
+        let lines = LastLines::default();
+        let (generation, keeper) = (self.generation, lines.clone());
+        let stderr = process.stderr.take();
+        let follower = tokio::spawn(async move {
+            if let Some(stderr) = stderr {
+                stderr::log_lines(stderr, generation, keeper).await;
+            }
+        });
+        (lines, follower)
     }
 
     /// Passes on what the worker says until it has ended.

@@ -72,6 +72,8 @@ pub enum Happening {
         /// What was seen.
         message: String,
     },
+    /// The last lines that the process wrote for people; just before [`Happening::Exited`].
+    LastLines(Vec<String>),
     /// The process has ended and was reaped. Everything it sent came before this.
     Exited(WorkerExit),
 }

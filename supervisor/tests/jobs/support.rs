@@ -442,6 +442,8 @@ pub fn settings() -> DispatcherSettings {
         max_tokens_out: 512,
         resume_ttl: Duration::from_secs(60),
         drain_timeout: Duration::from_secs(60),
+        crash_dir: None,
+        version: "test",
         policy: Policy::default(),
         timing: Timing {
             tick: Duration::from_millis(5),

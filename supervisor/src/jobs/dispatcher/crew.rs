@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use orcd_shared::crash::CrashedJob;
 use orcd_shared::protocol::message::WorkerInfo;
 
 use super::pulse::Pulse;
@@ -20,6 +21,10 @@ pub(super) struct Member {
     pub(super) hung: bool,
     /// It was the present worker when it was lost: its end is to be counted.
     pub(super) lost: bool,
+    /// The jobs that it had when it was lost, for a crash bundle.
+    pub(super) crashed_jobs: Vec<CrashedJob>,
+    /// The last lines that it wrote for people.
+    pub(super) log: Vec<String>,
 }
 
 /// All of them by their numbers.
@@ -39,6 +44,8 @@ impl Crew {
             pulse: Pulse::new(now, self.slowest),
             hung: false,
             lost: false,
+            crashed_jobs: Vec::new(),
+            log: Vec::new(),
         };
         self.members.insert(generation, member);
     }

@@ -2,6 +2,7 @@
 //! that happens comes to it as a command, a worker's event, a reader's departure or the passing of
 //! time, one after the other; so nothing here is locked, and nothing here waits.
 
+mod crash;
 mod crew;
 mod pulse;
 mod recovery;
@@ -26,6 +27,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use super::{
     CancelStatus, Command, Departure, JobStream, JobsHandle, Refusal, ServiceState, Snapshot,
 };
+use crate::crash_dir::CrashDir;
 use crate::metrics::Metrics;
 use crate::text::Tokenizer;
 use crate::worker::host::ProcessHost;
@@ -58,6 +60,10 @@ pub struct DispatcherSettings {
     pub resume_ttl: Duration,
     /// How long running and queued jobs may take to finish once draining began.
     pub drain_timeout: Duration,
+    /// Where crash bundles go; `None`: none are written.
+    pub crash_dir: Option<CrashDir>,
+    /// This build, for crash bundles.
+    pub version: &'static str,
     /// Rules for losing workers.
     pub policy: Policy,
     /// Clocks of the dispatcher.

@@ -61,6 +61,12 @@ impl<H: WorkerHost> Dispatcher<H> {
                 tracing::info!(generation, "{message}");
                 News::LinkLost(message)
             }
+            Happening::LastLines(lines) => {
+                if let Some(member) = self.crew.get_mut(generation) {
+                    member.log = lines;
+                }
+                return;
+            }
             Happening::Exited(exit) => return self.worker_exited(generation, exit, now),
         };
         self.life_event(Event::Worker { generation, news }, now);
@@ -99,7 +105,7 @@ impl<H: WorkerHost> Dispatcher<H> {
         }
         let news = News::Exited(how);
         self.life_event(Event::Worker { generation, news }, now);
-        self.count_loss(generation, exit.cause());
+        self.count_loss(generation, exit.cause(), &exit.to_string());
     }
 
     fn was_lost(&self, generation: u64) -> bool {
@@ -107,12 +113,13 @@ impl<H: WorkerHost> Dispatcher<H> {
     }
 
     /// Counts a worker that was lost, now that its end is known.
-    fn count_loss(&mut self, generation: u64, cause: &str) {
+    fn count_loss(&mut self, generation: u64, cause: &str, exit: &str) {
         if let Some(member) = self.crew.leave(generation)
             && member.lost
         {
             let cause = if member.hung { "stalled" } else { cause };
             self.metrics.restart(cause);
+            self.write_crash_bundle(generation, &member, exit);
         }
     }
 
@@ -166,10 +173,12 @@ impl<H: WorkerHost> Dispatcher<H> {
                 self.host.spawn(generation);
             }
             Action::Kill(generation) => self.host.kill(generation),
-            Action::Abandon(generation) => self.count_loss(generation, "unknown"),
+            Action::Abandon(generation) => {
+                self.count_loss(generation, "unknown", "not reaped after SIGKILL");
+            }
             Action::Load(generation) => return self.send_load(generation),
             Action::Serve => self.serve(now),
-            Action::HoldJobs => self.hold_jobs(now),
+            Action::HoldJobs(lost) => self.hold_jobs(lost, now),
             Action::Shutdown(generation) => {
                 // A worker that does not take it is killed when its time is over.
                 let _ = self.host.send(generation, ToWorker::Shutdown, None);
@@ -252,10 +261,13 @@ impl<H: WorkerHost> Dispatcher<H> {
     }
 
     /// The worker is lost: its jobs wait for the next, but for those that were there too often.
-    fn hold_jobs(&mut self, now: Instant) {
+    fn hold_jobs(&mut self, lost: u64, now: Instant) {
         self.worker.lost_at.get_or_insert(now);
         self.worker.stalled = false;
-        for key in self.roster.hold_running() {
+        let running = self.roster.running_keys();
+        let suspects = self.roster.hold_running();
+        self.note_crashed_jobs(lost, &running, &suspects);
+        for key in suspects {
             let Some(job) = self.roster.get_mut(key) else {
                 continue;
             };

@@ -181,6 +181,11 @@ impl Roster {
         self.running.len()
     }
 
+    /// The running jobs in the order in which they began.
+    pub(super) fn running_keys(&self) -> Vec<JobKey> {
+        self.running.iter().copied().collect()
+    }
+
     /// Sequences that the worker holds, as far as it has told.
     pub(super) fn occupied(&self) -> usize {
         self.running.len() + self.leaving.len()

@@ -226,8 +226,8 @@ pub enum Action {
     Load(u64),
     /// Hand the present worker the held jobs, then new ones.
     Serve,
-    /// The present worker's jobs are to be replayed on the next.
-    HoldJobs,
+    /// It is lost: its jobs are to be replayed on the next.
+    HoldJobs(u64),
     /// Tell it to exit.
     Shutdown(u64),
     /// SIGKILL.

@@ -121,7 +121,7 @@ impl State {
     }
 
     fn ready(&mut self, cx: Context<'_>, news: News) -> Actions {
-        let mut actions = vec![Action::HoldJobs];
+        let mut actions = vec![Action::HoldJobs(self.generation)];
         actions.extend(match news {
             News::Fatal(_, why) | News::LinkLost(why) => self.lose(cx, &why, false),
             News::Hung(why) => self.lose(cx, &why, true),

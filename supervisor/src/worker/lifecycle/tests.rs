@@ -228,7 +228,7 @@ fn names_of(actions: &[Action]) -> String {
         Action::Spawn(_) => "spawn".into(),
         Action::Load(_) => "load".into(),
         Action::Serve => "serve".into(),
-        Action::HoldJobs => "hold".into(),
+        Action::HoldJobs(_) => "hold".into(),
         Action::Shutdown(_) => "shutdown".into(),
         Action::Abandon(_) => "abandon".into(),
         Action::Kill(_) => "kill".into(),

@@ -1,0 +1,171 @@
+//! `cuda-worker --replay BUNDLE`: the work of a crashed worker, done again without a supervisor. If
+//! the crash is in the work, this process dies of it, under whatever debugger it was started.
+
+use std::fmt;
+use std::path::Path;
+
+use orcd_shared::crash::{CrashBundle, CrashedJob};
+use orcd_shared::exit;
+use orcd_shared::job::JobKey;
+use orcd_shared::protocol::message::{LoadRequest, StepToken, ToSupervisor};
+
+use crate::loading;
+use crate::scheduler::Scheduler;
+
+/// Tokens that each job goes on behind the crash.
+const BEYOND: u32 = 32;
+
+/// Runs the jobs of the bundle and tells `say` how it went, a line at a time. Returns the exit code:
+/// 0 if nothing crashed and each job's last token came out as before.
+pub fn run(bundle: &Path, mut say: impl FnMut(fmt::Arguments<'_>)) -> u8 {
+    let bundle = match read(bundle) {
+        Ok(bundle) => bundle,
+        Err(message) => {
+            say(format_args!("{}: {message}", bundle.display()));
+            return exit::worker::USAGE;
+        }
+    };
+    say(format_args!(
+        "crash of {}: {}, {} jobs on {} ({})",
+        bundle.crashed_at,
+        bundle.exit,
+        bundle.jobs.len(),
+        bundle.device,
+        bundle.model
+    ));
+    match replay(&bundle, &mut say) {
+        Ok(true) => exit::worker::OK,
+        Ok(false) => exit::worker::INTERNAL,
+        Err(message) => {
+            say(format_args!("{message}"));
+            exit::worker::LOAD_FAILED
+        }
+    }
+}
+
+fn read(path: &Path) -> Result<CrashBundle, String> {
+    let text = std::fs::read(path).map_err(|e| e.to_string())?;
+    let bundle: CrashBundle =
+        serde_json::from_slice(&text).map_err(|e| format!("not a crash bundle: {e}"))?;
+    if bundle.jobs.iter().any(|job| job.prompt.is_none()) {
+        return Err(
+            "it holds no prompts, and without them there is nothing to run; have the service \
+             write them with --crash-include-prompts"
+                .into(),
+        );
+    }
+    Ok(bundle)
+}
+
+fn request(bundle: &CrashBundle) -> Result<LoadRequest, String> {
+    Ok(LoadRequest {
+        model_path: bundle.model.clone(),
+        device: bundle.device.parse()?,
+        context: Some(bundle.context),
+        parallel: Some(bundle.parallel),
+        threads: None,
+        kv_limit_tokens: None,
+        end_tokens: bundle.end_tokens.clone(),
+        engines: 1,
+        weights: None,
+    })
+}
+
+/// Whether all jobs came out as before.
+fn replay(bundle: &CrashBundle, say: &mut impl FnMut(fmt::Arguments<'_>)) -> Result<bool, String> {
+    let loaded = loading::load(&request(bundle)?, |_| {});
+    let (mut engine, limits) = loaded.map_err(|failure| failure.message)?;
+    let mut scheduler = Scheduler::new(limits, bundle.end_tokens.clone());
+    let mut out = Vec::new();
+    for job in bundle.jobs.iter().filter_map(CrashedJob::spec) {
+        scheduler.submit(job, &mut out);
+    }
+    let mut progress: Vec<Progress<'_>> = bundle.jobs.iter().map(Progress::of).collect();
+    while !scheduler.idle() {
+        let stepped = scheduler
+            .admit(&mut engine, &mut out)
+            .and_then(|()| scheduler.step(&mut engine, &mut out));
+        stepped.map_err(|fatal| fatal.message)?;
+        for message in out.drain(..) {
+            hear(message, &mut progress, say);
+        }
+        for done in progress.iter_mut().filter(|p| p.has_enough() && !p.over) {
+            done.over = true;
+            let key = JobKey(done.job.key);
+            let cancelled = scheduler.cancel(key, &mut engine, &mut out);
+            cancelled.map_err(|fatal| fatal.message)?;
+        }
+    }
+    for job in &progress {
+        job.tell(say);
+    }
+    Ok(progress.iter().all(|job| job.agrees != Some(false)))
+}
+
+fn hear(
+    message: ToSupervisor,
+    progress: &mut [Progress<'_>],
+    say: &mut impl FnMut(fmt::Arguments<'_>),
+) {
+    match message {
+        ToSupervisor::Step(report) => {
+            for token in &report.tokens {
+                if let Some(job) = progress.iter_mut().find(|p| p.job.key == token.key.0) {
+                    job.take(token);
+                }
+            }
+        }
+        ToSupervisor::JobFailed { key, code, message } => {
+            say(format_args!("job {key}: {code}: {message}"));
+        }
+        _ => {}
+    }
+}
+
+/// How far a job came.
+struct Progress<'a> {
+    job: &'a CrashedJob,
+    /// Whether the last token of before came out again.
+    agrees: Option<bool>,
+    /// Tokens in all.
+    tokens: u32,
+    over: bool,
+}
+
+impl<'a> Progress<'a> {
+    fn of(job: &'a CrashedJob) -> Self {
+        Self {
+            job,
+            agrees: None,
+            tokens: 0,
+            over: false,
+        }
+    }
+
+    fn take(&mut self, token: &StepToken) {
+        if let Some(expected) = self.job.emitted.get(token.index as usize) {
+            self.agrees = Some(*expected == token.id);
+        }
+        self.tokens = token.index.saturating_add(1);
+        self.over |= token.finish.is_some();
+    }
+
+    fn has_enough(&self) -> bool {
+        self.tokens as usize >= self.job.emitted.len() + BEYOND as usize
+    }
+
+    fn tell(&self, say: &mut impl FnMut(fmt::Arguments<'_>)) {
+        let again = match self.agrees {
+            Some(true) => "its last token came out again",
+            Some(false) => "ITS LAST TOKEN CAME OUT DIFFERENTLY",
+            None => "it had no token yet",
+        };
+        say(format_args!(
+            "job {} ({}): {again}; {} tokens before, {} now, no crash",
+            JobKey(self.job.key),
+            self.job.job_id,
+            self.job.emitted.len(),
+            self.tokens
+        ));
+    }
+}

@@ -1,0 +1,80 @@
+//! What a crash leaves for whoever looks for its cause.
+
+use orcd_shared::crash::{CrashBundle, CrashedJob};
+use orcd_shared::job::JobKey;
+use orcd_shared::protocol::version::PROTOCOL;
+
+use super::crew::Member;
+use super::roster::Job;
+use super::state::Dispatcher;
+use crate::worker::WorkerHost;
+
+impl<H: WorkerHost> Dispatcher<H> {
+    /// Notes the jobs of worker number `lost`; `suspects` are those that its loss is blamed on.
+    pub(super) fn note_crashed_jobs(&mut self, lost: u64, running: &[JobKey], suspects: &[JobKey]) {
+        let Some(crashes) = &self.settings.crash_dir else {
+            return;
+        };
+        let jobs = running.iter().filter_map(|key| {
+            let job = self.roster.get(*key)?;
+            let suspect = suspects.contains(key);
+            Some(crashed(*key, job, suspect, crashes.include_prompts))
+        });
+        let jobs: Vec<CrashedJob> = jobs.collect();
+        if let Some(member) = self.crew.get_mut(lost) {
+            member.crashed_jobs = jobs;
+        }
+    }
+
+    /// Writes the bundle of a lost worker that had jobs, now that its end is known.
+    pub(super) fn write_crash_bundle(&self, generation: u64, member: &Member, exit: &str) {
+        let (Some(crashes), Some(info)) = (&self.settings.crash_dir, &member.info) else {
+            return;
+        };
+        if member.crashed_jobs.is_empty() {
+            return;
+        }
+        let load = &self.settings.load;
+        let bundle = CrashBundle {
+            version: self.settings.version.into(),
+            protocol: PROTOCOL,
+            crashed_at: jiff::Timestamp::now().to_string(),
+            generation,
+            exit: exit.to_owned(),
+            hung: member.hung,
+            model: load.model_path.clone(),
+            model_bytes: info.weights.as_ref().map_or(0, |w| w.model.file_bytes),
+            device: load.device.to_string(),
+            context: info.context,
+            parallel: info.parallel,
+            end_tokens: load.end_tokens.clone(),
+            log: member.log.clone(),
+            jobs: member.crashed_jobs.clone(),
+        };
+        let crashes = crashes.clone();
+        // A disk may be slow; the jobs don't wait for it.
+        tokio::task::spawn_blocking(move || match crashes.write(&bundle) {
+            Ok(path) => tracing::info!(generation, "crash bundle: {}", path.display()),
+            Err(error) => tracing::warn!(
+                generation,
+                "no crash bundle in {}: {error}",
+                crashes.path.display()
+            ),
+        });
+    }
+}
+
+fn crashed(key: JobKey, job: &Job, suspect: bool, include_prompt: bool) -> CrashedJob {
+    let request = job.journal.job();
+    CrashedJob {
+        job_id: request.job_id.clone(),
+        correlation_id: request.correlation_id.clone(),
+        key: key.0,
+        suspect,
+        prompt_tokens: u32::try_from(request.prompt.len()).unwrap_or(u32::MAX),
+        prompt: include_prompt.then(|| request.prompt.clone()),
+        emitted: job.journal.tokens().to_vec(),
+        max_tokens: job.journal.max_tokens(),
+        sampling: request.sampling,
+    }
+}

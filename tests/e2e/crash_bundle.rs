@@ -1,0 +1,141 @@
+//! What a crash leaves on disk, and that it can be run again.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
+
+use orcd_tests::{Job, Model, Starter, WorkerHarness, place, proc};
+use serde_json::Value;
+
+fn bundles(dir: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(dir).unwrap();
+    let mut found: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+    found.retain(|path| path.extension().is_some_and(|e| e == "json"));
+    found.sort();
+    found
+}
+
+/// Crashes a worker with a running job by a signal to itself; the bundle it leaves.
+fn crash(service: &WorkerHarness, dir: &Path) -> (PathBuf, Value) {
+    let mut stream = service.execute(&Job::lasting("secretive", 60).set("prompt", "a secret"));
+    stream.read_tokens(10);
+    service.fault("step", "segv");
+    assert_eq!(stream.finish().end().replays, 1);
+    let written = || !bundles(dir).is_empty();
+    assert!(proc::wait_until(Duration::from_secs(10), written));
+    let path = bundles(dir).remove(0);
+    let text = std::fs::read(&path).unwrap();
+    (path, serde_json::from_slice(&text).unwrap())
+}
+
+fn replay(bundle: &Path) -> Output {
+    let mut command = Command::new(place::worker());
+    command.arg("--replay").arg(bundle).stdin(Stdio::null());
+    command.output().unwrap()
+}
+
+#[test]
+fn crash_leaves_a_private_bundle_without_prompts() {
+    let dir = tempfile::tempdir().unwrap();
+    let crashes = dir.path().join("crashes");
+    let service = Starter::new(Model::Slow)
+        .flag("--crash-dir", crashes.display())
+        .start();
+    let (path, bundle) = crash(&service, &crashes);
+    let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    assert_eq!(bundle["exit"], "signal 11 (SIGSEGV)");
+    assert_eq!(bundle["hung"], false);
+    assert_eq!(bundle["model"], service.model().to_str().unwrap());
+    assert!(
+        !bundle["log"].as_array().unwrap().is_empty(),
+        "its last lines"
+    );
+    let job = &bundle["jobs"][0];
+    assert_eq!(
+        (&job["job_id"], &job["suspect"]),
+        (&"secretive".into(), &true.into())
+    );
+    assert_eq!(job["prompt"], Value::Null);
+    assert!(job["prompt_tokens"].as_u64().unwrap() > 0);
+    assert!(job["emitted"].as_array().unwrap().len() >= 10);
+    assert_eq!(job["sampling"]["seed"], 1);
+    let output = replay(&path);
+    assert_eq!(output.status.code(), Some(2));
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(said.contains("--crash-include-prompts"), "{said}");
+}
+
+#[test]
+fn bundle_with_prompts_is_replayed_by_one_command() {
+    let dir = tempfile::tempdir().unwrap();
+    let service = Starter::new(Model::Slow)
+        .flag("--crash-dir", dir.path().display())
+        .arg("--crash-include-prompts")
+        .start();
+    let (path, bundle) = crash(&service, dir.path());
+    let output = replay(&path);
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    assert!(said.contains("its last token came out again"), "{said}");
+
+    // A token that this job never drew: the replay must say so.
+    let mut other = bundle;
+    let emitted = other["jobs"][0]["emitted"].as_array_mut().unwrap();
+    let last = emitted.last_mut().unwrap();
+    *last = Value::from(last.as_u64().unwrap() ^ 1);
+    std::fs::write(&path, other.to_string()).unwrap();
+    let output = replay(&path);
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(13), "{said}");
+    assert!(said.contains("CAME OUT DIFFERENTLY"), "{said}");
+}
+
+#[test]
+fn bundle_of_a_deadly_job_kills_its_replay_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let service = Starter::new(Model::Tiny)
+        .flag("--crash-dir", dir.path().display())
+        .arg("--crash-include-prompts")
+        .start();
+    service.fault("poison", "666");
+    let error = service.run(&Job::lasting("poison", 5).set("seed", 666));
+    assert_eq!(error.error().code, "WORKER_CRASHED");
+    let three = || bundles(dir.path()).len() == 3;
+    assert!(proc::wait_until(Duration::from_secs(10), three));
+    for path in bundles(dir.path()) {
+        let bundle: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+        assert_eq!(bundle["jobs"][0]["job_id"], "poison");
+    }
+}
+
+#[test]
+fn directory_that_vanishes_or_fills_up_costs_no_stream() {
+    let dir = tempfile::tempdir().unwrap();
+    let crashes = dir.path().join("crashes");
+    let service = Starter::new(Model::Slow)
+        .flag("--crash-dir", crashes.display())
+        .start();
+    std::fs::remove_dir(&crashes).unwrap();
+    // A file in its place: nothing can be created in it, not even by root.
+    std::fs::write(&crashes, "").unwrap();
+    let job = Job::lasting("a", 60);
+    let undisturbed = service.run(&job);
+    let mut stream = service.execute(&job);
+    stream.read_tokens(10);
+    service.kill_worker();
+    let found = stream.finish();
+    assert_eq!(found.token_bytes(), undisturbed.token_bytes());
+    let said = || service.stderr().contains("no crash bundle");
+    assert!(proc::wait_until(Duration::from_secs(10), said));
+}
+
+#[test]
+fn directory_that_cannot_be_made_is_a_startup_error() {
+    let exit = Starter::new(Model::Tiny)
+        .flag("--crash-dir", "/dev/null/crashes")
+        .run_to_exit(Duration::from_secs(10));
+    let line = exit.error_line(1);
+    assert!(line.contains("--crash-dir"), "{line}");
+}
