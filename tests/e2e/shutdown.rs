@@ -37,6 +37,15 @@ fn idle_service_stops_at_once_with_code_0() {
 }
 
 #[test]
+fn web_pages_cannot_stop_the_service() {
+    let service = WorkerHarness::start(Model::Tiny);
+    let origin = [("Origin", "http://example.org")];
+    let reply = service.request("POST", "/shutdown", &origin, b"");
+    assert_eq!(reply.refusal(), (400, "INVALID_REQUEST".into()));
+    assert_eq!(service.run(&job("a", 2)).end().tokens_out, 2);
+}
+
+#[test]
 fn running_job_finishes_and_new_ones_are_sent_elsewhere() {
     for (how, ask) in ASK {
         let service = Starter::new(Model::Slow)
