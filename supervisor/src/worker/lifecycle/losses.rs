@@ -37,12 +37,18 @@ impl State {
         }
     }
 
-    /// Chooses the successor of a lost worker. A standby needs no pause: it runs already.
+    /// Chooses the successor of a lost worker. A standby needs no pause: it runs already. A service
+    /// that was found unhealthy goes on trying, but seldom.
     fn succeed(&mut self, cx: Context<'_>) -> Actions {
         if let Some(actions) = self.promote(cx) {
             return actions;
         }
-        let pause = backoff::pause(self.in_a_row, cx.jitter);
+        let in_a_row = if self.unhealthy {
+            u32::MAX
+        } else {
+            self.in_a_row
+        };
+        let pause = backoff::pause(in_a_row, cx.jitter);
         if pause.is_zero() {
             return self.spawn_next();
         }

@@ -515,7 +515,8 @@ fn five_crashes_in_a_minute_are_unhealthy_until_proof_of_the_contrary() {
     assert!(!service.state.unhealthy);
     service.crash();
     assert!(service.state.unhealthy);
-    assert_eq!(service.wait(Duration::from_secs(10)), "spawn");
+    assert_eq!(service.wait(Duration::from_millis(9_999)), "", "at the cap");
+    assert_eq!(service.wait(Duration::from_millis(1)), "spawn");
     service.become_ready();
     assert!(service.state.unhealthy, "ready alone is no proof");
     service.wait(Duration::from_secs(9));
