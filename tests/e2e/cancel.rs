@@ -85,7 +85,8 @@ fn cancel_while_hanging(what: &str, strike: impl Fn(&WorkerHarness)) {
         .flag("--hang-timeout-ms", 60_000)
         .alone()
         .start();
-    let neighbour = Job::lasting("neighbour", 120).set("seed", 3);
+    // Not over before the ladder is at its end.
+    let neighbour = Job::lasting("neighbour", 600).set("seed", 3);
     let undisturbed = service.run(&neighbour);
     let mut stream = service.execute(&endless("a"));
     stream.read_tokens(3);

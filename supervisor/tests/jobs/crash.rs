@@ -490,7 +490,10 @@ async fn the_job_whose_replay_kills_the_worker_is_the_only_suspect() {
 
 #[tokio::test]
 async fn a_standby_takes_over_with_the_first_message_it_gets() {
-    let mut service = Service::start(|s| s.policy.standby = true);
+    let mut service = Service::start(|s| {
+        s.policy.standby = true;
+        s.policy.standby_delay = Duration::ZERO;
+    });
     let (load, _) = service.connect().await;
     assert_eq!(load.engines, 2, "the first leaves room for the second");
     let manifest = service.say_ready_with_weights().await;

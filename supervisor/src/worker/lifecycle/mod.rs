@@ -23,6 +23,9 @@ pub struct Policy {
     pub max_restarts: Option<u32>,
     /// Keep a second worker ready to take over.
     pub standby: bool,
+    /// From a worker's readiness to the start of a standby behind it: what is replayed on it has the
+    /// machine to itself.
+    pub standby_delay: Duration,
     /// Between the loss of the link and SIGKILL, for the worker to end in its own way, so that its
     /// exit code tells what happened.
     pub exit_grace: Duration,
@@ -42,6 +45,7 @@ impl Default for Policy {
         Self {
             max_restarts: None,
             standby: false,
+            standby_delay: Duration::from_millis(300),
             exit_grace: Duration::from_millis(200),
             shutdown_grace: Duration::from_secs(1),
             abandon_after: Duration::from_secs(5),

@@ -41,10 +41,14 @@ impl State {
     /// Starts a standby when one is wanted and there is none: behind a worker that serves, so that
     /// it never delays one.
     pub(super) fn standby_tick(&mut self, cx: Context<'_>) -> Actions {
-        match self.standby.phase {
-            Phase::Idle if cx.policy.standby && matches!(self.phase, Phase::Ready { .. }) => {
-                self.spawn_standby()
+        let wanted = match self.phase {
+            Phase::Ready { since } => {
+                cx.policy.standby && cx.now >= since + cx.policy.standby_delay
             }
+            _ => false,
+        };
+        match self.standby.phase {
+            Phase::Idle if wanted => self.spawn_standby(),
             Phase::Backoff { until } if cx.now >= until => {
                 self.standby.phase = Phase::Idle;
                 self.standby_tick(cx)

@@ -308,10 +308,20 @@ fn every_pair_before_the_first_worker_was_ready() {
     check_table(false);
 }
 
+fn with_a_standby() -> Policy {
+    Policy {
+        standby: true,
+        standby_delay: Duration::from_millis(1),
+        ..Policy::default()
+    }
+}
+
 /// Worker 1 serves, worker 2 stands by in the phase given.
 fn with_standby(standby: &str, now: Instant) -> State {
     State {
-        phase: Phase::Ready { since: now },
+        phase: Phase::Ready {
+            since: now.checked_sub(Duration::from_millis(1)).unwrap_or(now),
+        },
         served: true,
         generation: 1,
         spawned: 2,
@@ -326,10 +336,7 @@ fn with_standby(standby: &str, now: Instant) -> State {
 
 #[test]
 fn every_pair_of_a_standby() {
-    let policy = Policy {
-        standby: true,
-        ..Policy::default()
-    };
+    let policy = with_a_standby();
     let now = Instant::now();
     let cx = Context {
         policy: &policy,
@@ -368,10 +375,7 @@ fn every_pair_of_a_standby() {
 
 #[test]
 fn standby_takes_over_from_wherever_it_is() {
-    let policy = Policy {
-        standby: true,
-        ..Policy::default()
-    };
+    let policy = with_a_standby();
     let now = Instant::now();
     let cx = Context {
         policy: &policy,
@@ -399,10 +403,7 @@ fn standby_takes_over_from_wherever_it_is() {
 
 #[test]
 fn stop_ends_the_standby_too_and_none_follows() {
-    let policy = Policy {
-        standby: true,
-        ..Policy::default()
-    };
+    let policy = with_a_standby();
     let mut service = Service::ready(policy);
     assert_eq!(service.wait(Duration::from_millis(1)), "spawn");
     assert_eq!(service.on(Event::Stop), "shutdown kill");
@@ -415,10 +416,7 @@ fn stop_ends_the_standby_too_and_none_follows() {
 
 #[test]
 fn next_standby_starts_behind_a_promoted_one() {
-    let policy = Policy {
-        standby: true,
-        ..Policy::default()
-    };
+    let policy = with_a_standby();
     let mut service = Service::ready(policy);
     assert_eq!(service.wait(Duration::from_millis(1)), "spawn");
     for news in [News::Spawned, News::Connected, News::Ready] {
