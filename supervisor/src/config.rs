@@ -61,8 +61,8 @@ pub struct Config {
     pub worker_bin: Option<PathBuf>,
     /// Where the private directory with the sockets is made; `None` is the system's place.
     pub runtime_dir: Option<PathBuf>,
-    /// How logs look.
-    pub log_format: LogFormat,
+    /// How logs look; `None`: lines for people, or fields where stderr is systemd's journal.
+    pub log_format: Option<LogFormat>,
     /// Debug: KV positions in all.
     pub kv_limit_tokens: Option<u64>,
 }

@@ -125,9 +125,9 @@ pub(super) struct Args {
     #[arg(long, value_name = "DIR", env = "ORCD_RUNTIME_DIR")]
     pub(super) runtime_dir: Option<PathBuf>,
 
-    /// How logs look on stderr
-    #[arg(long, value_enum, default_value_t = LogFormat::Text, env = "ORCD_LOG_FORMAT")]
-    pub(super) log_format: LogFormat,
+    /// How logs look on stderr [default: text, or fields where stderr is systemd's journal]
+    #[arg(long, value_enum, env = "ORCD_LOG_FORMAT")]
+    pub(super) log_format: Option<LogFormat>,
 
     /// Positions of the KV cache in all, for tests of running out of memory
     #[arg(long, hide = true, value_name = "N", env = "ORCD_DEBUG_KV_LIMIT_TOKENS",
