@@ -15,7 +15,7 @@ use crate::jobs::{JobsHandle, ServiceState, Snapshot};
 const EXTENSION: Duration = Duration::from_secs(60);
 /// How often it is asked for.
 const BEAT: Duration = Duration::from_secs(5);
-/// Between two messages: jobs come and go faster than anybody reads.
+/// Between two messages once ready: jobs come and go faster than anybody reads.
 const PACE: Duration = Duration::from_millis(100);
 /// What stopping takes beside the jobs: the worker's end, and answers under way.
 const STOP_RESERVE: Duration = Duration::from_secs(15);
@@ -63,6 +63,8 @@ impl Report {
             let message = self.message(&mut told, &snapshot, moving);
             if !message.is_empty() {
                 self.notifier.tell(&message, &[]).await;
+            }
+            if told.ready {
                 sleep(PACE).await;
             }
             moving = match self.next(&mut snapshots, &told).await {
