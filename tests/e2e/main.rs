@@ -22,4 +22,6 @@ mod shutdown;
 mod slow_reader;
 mod startup;
 mod stop_sequence;
+mod systemd;
+mod systemd_units;
 mod utf8;
