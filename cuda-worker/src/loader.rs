@@ -2,7 +2,6 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::MetadataExt as _;
 
 use orcd_shared::gguf::{GgufError, GgufFile};
 use orcd_shared::protocol::message::LoadSource;
@@ -49,18 +48,8 @@ pub fn manifest(
     file: &GgufFile,
     plan: &ModelPlan,
 ) -> Result<WeightsManifest, LoadError> {
-    let metadata = file.file().metadata()?;
-    let seconds = i128::from(metadata.mtime());
-    let modified_ns = seconds * 1_000_000_000 + i128::from(metadata.mtime_nsec());
-    let header_bytes = usize::try_from(file.header().data_offset).unwrap_or(usize::MAX);
-    let header = file.bytes().get(..header_bytes).unwrap_or(file.bytes());
     Ok(WeightsManifest {
-        model: ModelIdentity {
-            file_bytes: metadata.len(),
-            // Before 1970 there were no such files.
-            modified_ns: u128::try_from(modified_ns).unwrap_or(0),
-            header_hash: xxhash_rust::xxh3::xxh3_64(header),
-        },
+        model: ModelIdentity::of(file)?,
         layout_version: backend.layout_version(),
         backend: backend.name().to_owned(),
         image_bytes: plan.image_bytes,

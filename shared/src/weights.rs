@@ -1,6 +1,11 @@
 //! Identity of a weights image that outlives the worker that built it.
 
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+
 use serde::{Deserialize, Serialize};
+
+use crate::gguf::GgufFile;
 
 /// Says what lies behind a weights descriptor. A worker attaches to the image only if every field
 /// equals what it would build itself; otherwise it loads from the file.
@@ -25,4 +30,24 @@ pub struct ModelIdentity {
     pub modified_ns: u128,
     /// Hash of everything before the tensor data: metadata, names, shapes, types, offsets.
     pub header_hash: u64,
+}
+
+impl ModelIdentity {
+    /// The identity of an open model file.
+    ///
+    /// # Errors
+    /// Its size and time can't be found out.
+    pub fn of(file: &GgufFile) -> io::Result<Self> {
+        let metadata = file.file().metadata()?;
+        let seconds = i128::from(metadata.mtime());
+        let modified_ns = seconds * 1_000_000_000 + i128::from(metadata.mtime_nsec());
+        let header_bytes = usize::try_from(file.header().data_offset).unwrap_or(usize::MAX);
+        let header = file.bytes().get(..header_bytes).unwrap_or(file.bytes());
+        Ok(Self {
+            file_bytes: metadata.len(),
+            // Before 1970 there were no such files.
+            modified_ns: u128::try_from(modified_ns).unwrap_or(0),
+            header_hash: xxhash_rust::xxh3::xxh3_64(header),
+        })
+    }
 }

@@ -69,8 +69,8 @@ pub struct Config {
     pub runtime_dir: Option<PathBuf>,
     /// Where crash bundles go; `None`: none are written.
     pub crash_dir: Option<CrashDir>,
-    /// How logs look.
-    pub log_format: LogFormat,
+    /// How logs look; `None`: lines for people, or fields where stderr is systemd's journal.
+    pub log_format: Option<LogFormat>,
     /// Debug: KV positions in all.
     pub kv_limit_tokens: Option<u64>,
 }

@@ -13,5 +13,6 @@ pub mod metrics;
 pub mod model;
 pub mod run;
 pub mod signals;
+pub mod systemd;
 pub mod text;
 pub mod worker;

@@ -1,14 +1,19 @@
 //! Logs on stderr, written only as far as stderr takes them at once: whoever reads it slowly, or
 //! not at all, must not slow down tokens. What doesn't fit is dropped and counted.
 
+mod journal;
+
 use std::io::{self, IsTerminal as _, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
 
 use crate::config::LogFormat;
+use journal::Journal;
 
 /// What is logged unless `RUST_LOG` says otherwise.
 const DEFAULT_FILTER: &str = "info";
@@ -18,18 +23,34 @@ const PART_BYTES: usize = 4096;
 /// Lines dropped since one could last be written.
 static DROPPED: AtomicU64 = AtomicU64::new(0);
 
-/// Starts logging.
-pub fn start(format: LogFormat) {
+/// Starts logging. Without a `format` said, lines for people; or, where stderr is systemd's journal,
+/// entries with fields of their own.
+pub fn start(format: Option<LogFormat>) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| DEFAULT_FILTER.into());
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let stream = std::env::var_os("JOURNAL_STREAM");
+    let journal = match format {
+        None => Journal::behind(io::stderr(), stream.as_deref()),
+        Some(_) => None,
+    };
+    // Each of these fails if logging was started before, in which case that goes on.
+    let _ = match journal {
+        Some(journal) => tracing_subscriber::registry()
+            .with(filter)
+            .with(journal)
+            .try_init(),
+        None => start_on_stderr(format.unwrap_or(LogFormat::Text), filter),
+    };
+}
+
+fn start_on_stderr(format: LogFormat, filter: EnvFilter) -> Result<(), TryInitError> {
+    let lines = tracing_subscriber::fmt::layer()
         .with_writer(move || Stderr { format })
         .with_ansi(io::stderr().is_terminal());
-    // Fails if logging was started before, in which case that goes on.
-    let _ = match format {
-        LogFormat::Text => builder.try_init(),
-        LogFormat::Json => builder.json().flatten_event(true).try_init(),
-    };
+    let registry = tracing_subscriber::registry().with(filter);
+    match format {
+        LogFormat::Text => registry.with(lines).try_init(),
+        LogFormat::Json => registry.with(lines.json().flatten_event(true)).try_init(),
+    }
 }
 
 /// Stderr as long as it takes lines.

@@ -8,15 +8,17 @@ use orcd_supervisor::config::{Config, ConfigError};
 use orcd_supervisor::log;
 use orcd_supervisor::run::{RunError, bind, run};
 use orcd_supervisor::signals::Shutdown;
+use orcd_supervisor::systemd::Manager;
 
 fn main() -> ExitCode {
+    let manager = Manager::take();
     let config = match Config::from_env().and_then(|config| config.check_device().map(|()| config))
     {
         Ok(config) => config,
         Err(error) => return refuse(&error),
     };
     log::start(config.log_format);
-    match serve(config) {
+    match serve(config, manager) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // One line, whatever the message came from.
@@ -27,7 +29,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn serve(config: Config) -> Result<(), RunError> {
+fn serve(config: Config, mut manager: Manager) -> Result<(), RunError> {
     let runtime = tokio::runtime::Runtime::new().map_err(|error| RunError::Startup {
         code: "INTERNAL",
         message: format!("no threads: {error}"),
@@ -37,8 +39,8 @@ fn serve(config: Config) -> Result<(), RunError> {
             code: "INTERNAL",
             message: format!("no signal handlers: {error}"),
         })?;
-        let listener = bind(&config).await?;
-        run(config, listener, shutdown).await
+        let listener = bind(&config, &mut manager).await?;
+        run(config, listener, manager, shutdown).await
     });
     // A tokenizer that is still being built must not hold up the end. Whatever else is left is
     // dropped, the runtime directory with it.

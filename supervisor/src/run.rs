@@ -3,12 +3,15 @@
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
+use axum::Router;
 use orcd_shared::error::ErrorCode;
 use orcd_shared::exit::supervisor as exit;
 use orcd_shared::protocol::message::LoadRequest;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio::task::{AbortHandle, JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use crate::callback::{self, Announcement};
@@ -19,6 +22,8 @@ use crate::jobs::{JobsHandle, ServiceState, Snapshot};
 use crate::metrics::Metrics;
 use crate::model::Model;
 use crate::signals::Shutdown;
+use crate::systemd::{FdStore, Manager, Notifier, Passed, Place, Report, Vitals, feed_watchdog};
+use crate::worker::held::HeldWeights;
 
 /// How a service ends that was not asked to.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -57,23 +62,28 @@ impl RunError {
     }
 }
 
-/// Opens the listener.
+/// Opens the listener, or takes the one that systemd passed.
 ///
 /// # Errors
-/// The address is wrong or taken.
-pub async fn bind(config: &Config) -> Result<TcpListener, RunError> {
+/// The address is wrong or taken, or what was passed can't be listened on.
+pub async fn bind(config: &Config, manager: &mut Manager) -> Result<TcpListener, RunError> {
+    let failed = |message| RunError::Startup {
+        code: "LISTEN_FAILED",
+        message,
+    };
+    let passed = manager.take_listener().map_err(|e| failed(e.to_string()))?;
+    if let Some(listener) = passed {
+        tracing::info!("listening on the passed socket, --host and --port are not used");
+        return TcpListener::from_std(listener).map_err(|e| failed(e.to_string()));
+    }
     TcpListener::bind((config.host.as_str(), config.port))
         .await
         .map_err(|error| {
-            let message = format!(
+            failed(format!(
                 "--host {} --port {}: {error}; give an address of this machine and a free port, or \
-             --port 0",
+                 --port 0",
                 config.host, config.port
-            );
-            RunError::Startup {
-                code: "LISTEN_FAILED",
-                message,
-            }
+            ))
         })
 }
 
@@ -85,6 +95,7 @@ pub async fn bind(config: &Config) -> Result<TcpListener, RunError> {
 pub async fn run(
     config: Config,
     listener: TcpListener,
+    mut manager: Manager,
     shutdown: Shutdown,
 ) -> Result<(), RunError> {
     let metrics = Arc::new(Metrics::new());
@@ -95,18 +106,28 @@ pub async fn run(
     })?;
     let stop_serving = CancellationToken::new();
     let router = http::router(Arc::clone(&app));
-    let server = tokio::spawn(http::server::serve(listener, router, stop_serving.clone()));
+    let serving = http::server::serve(listener, router.clone(), stop_serving.clone());
+    let server = tokio::spawn(serving);
+    let notifier = manager.notifier();
     let service = Service {
         config,
         app,
         address,
         metrics,
         drain: shutdown.drain,
+        notifier: notifier.clone(),
+        passed: manager.take_others(),
+        watchdog: manager.watchdog(),
+        router,
+        accepting: server.abort_handle(),
     };
     let result = tokio::select! {
         result = service.live() => result,
         () = shutdown.abort.cancelled() => return Ok(()),
     };
+    let failure = result.as_ref().err().map(ToString::to_string);
+    let closing = Report::closing(failure.as_deref());
+    notifier.tell(&closing, &[]).await;
     // All streams have their last event by now; what remains is to write it.
     stop_serving.cancel();
     tokio::select! {
@@ -122,11 +143,20 @@ struct Service {
     address: SocketAddr,
     metrics: Arc<Metrics>,
     drain: CancellationToken,
+    notifier: Notifier,
+    /// Descriptors that systemd kept for an earlier run.
+    passed: Vec<Passed>,
+    watchdog: Option<Duration>,
+    router: Router,
+    accepting: AbortHandle,
 }
 
 impl Service {
     /// From loading to the dispatcher's end.
-    async fn live(self) -> Result<(), RunError> {
+    async fn live(mut self) -> Result<(), RunError> {
+        let opening = Report::opening(&self.model_name());
+        self.notifier.tell(&opening, &[]).await;
+        let store = self.open_store().await;
         let path = self.config.model.clone();
         let loading = tokio::task::spawn_blocking(move || Model::load(&path));
         let loaded = tokio::select! {
@@ -145,11 +175,52 @@ impl Service {
                 ),
             })?;
         }
-        let settings = settings(&self.config);
+        let held = HeldWeights::starting_with(store.weights());
+        let keeper = tokio::spawn(store.keep(held.watch()));
+        let settings = settings(&self.config, held);
         let tokenizer = Arc::clone(model.text().tokenizer());
         let (jobs, task) = dispatcher::start(settings, tokenizer, Arc::clone(&self.metrics));
         self.app.serve(jobs.clone(), Arc::new(model));
-        self.attend(jobs, task).await
+        self.report(&jobs);
+        let result = self.attend(jobs, task).await;
+        forget_unproven(keeper, &result).await;
+        result
+    }
+
+    /// What an earlier run left with systemd.
+    async fn open_store(&mut self) -> FdStore {
+        let place = Place::of(self.config.device);
+        let passed = std::mem::take(&mut self.passed);
+        FdStore::open(self.notifier.clone(), place, passed, &self.config.model).await
+    }
+
+    /// Keeps systemd informed until the dispatcher ends.
+    fn report(&self, jobs: &JobsHandle) {
+        if !self.notifier.is_there() {
+            return;
+        }
+        let report = Report {
+            notifier: self.notifier.clone(),
+            jobs: jobs.clone(),
+            drain: self.drain.clone(),
+            model: self.model_name(),
+            drain_timeout: self.config.drain_timeout,
+        };
+        tokio::spawn(report.run());
+        let Some(period) = self.watchdog else {
+            return;
+        };
+        let vitals = Vitals {
+            jobs: jobs.clone(),
+            router: self.router.clone(),
+            accepting: self.accepting.clone(),
+        };
+        tokio::spawn(feed_watchdog(self.notifier.clone(), period, vitals));
+    }
+
+    fn model_name(&self) -> String {
+        let name = self.config.model.file_name().unwrap_or_default();
+        name.to_string_lossy().into_owned()
     }
 
     async fn attend(self, jobs: JobsHandle, mut task: DispatcherTask) -> Result<(), RunError> {
@@ -219,6 +290,15 @@ impl Service {
     }
 }
 
+/// Takes weights out of systemd's store on which no worker became ready: a start that fails on them
+/// would fail on them again.
+async fn forget_unproven(keeper: JoinHandle<FdStore>, result: &Result<(), RunError>) {
+    // It ends with the dispatcher, which is over.
+    if let (Ok(mut store), Err(RunError::Startup { .. })) = (keeper.await, result) {
+        store.clear().await;
+    }
+}
+
 fn result_of(outcome: Outcome) -> Result<(), RunError> {
     match outcome {
         Outcome::Stopped => Ok(()),
@@ -227,7 +307,7 @@ fn result_of(outcome: Outcome) -> Result<(), RunError> {
     }
 }
 
-fn settings(config: &Config) -> DispatcherSettings {
+fn settings(config: &Config, held: HeldWeights) -> DispatcherSettings {
     DispatcherSettings {
         worker_bin: config.worker_bin.clone(),
         runtime_dir: config.runtime_dir.clone(),
@@ -242,6 +322,7 @@ fn settings(config: &Config) -> DispatcherSettings {
             engines: 1,
             weights: None,
         },
+        held,
         queue: config.queue,
         max_tokens_out: config.max_tokens_out,
         resume_ttl: config.resume_ttl,

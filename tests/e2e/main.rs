@@ -26,4 +26,6 @@ mod slow_reader;
 mod standby;
 mod startup;
 mod stop_sequence;
+mod systemd;
+mod systemd_units;
 mod utf8;

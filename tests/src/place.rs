@@ -24,6 +24,11 @@ pub fn models() -> PathBuf {
     env::var_os("ORCD_TEST_MODEL_DIR").map_or_else(|| repository().join("models"), PathBuf::from)
 }
 
+/// The unit files of systemd.
+pub fn units() -> PathBuf {
+    repository().join("tools/systemd")
+}
+
 /// The reference model as published, if it is here.
 pub fn reference_model() -> Result<PathBuf, String> {
     let usual = || repository().join(".test-models/qwen/qwen2.5-0.5b-instruct-q4_k_m.gguf");

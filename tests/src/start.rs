@@ -1,11 +1,13 @@
 //! How a service is started.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use command_fds::{CommandFdExt as _, FdMapping};
 use tempfile::TempDir;
 
 use crate::harness::WorkerHarness;
@@ -13,6 +15,7 @@ use crate::lock;
 use crate::model::Model;
 use crate::output::{Exit, Output, wait};
 use crate::place;
+use crate::proc::wait_until;
 
 /// Longest time to the READY line.
 pub const READY_WITHIN: Duration = Duration::from_secs(20);
@@ -27,6 +30,8 @@ pub struct Starter {
     device: String,
     flags: Vec<String>,
     env: BTreeMap<String, String>,
+    passed: Vec<(String, OwnedFd)>,
+    activated_at: Option<SocketAddr>,
     alone: bool,
     worker: Option<PathBuf>,
 }
@@ -47,6 +52,8 @@ impl Starter {
             device: place::device(),
             flags: Vec::new(),
             env: BTreeMap::new(),
+            passed: Vec::new(),
+            activated_at: None,
             alone: false,
             worker: None,
         }
@@ -67,6 +74,18 @@ impl Starter {
     /// Sets an environment variable.
     pub fn env(mut self, name: &str, value: &str) -> Self {
         self.env.insert(name.to_owned(), value.to_owned());
+        self
+    }
+
+    /// Passes a descriptor as systemd does, under this name.
+    pub fn pass(mut self, name: &str, fd: impl Into<OwnedFd>) -> Self {
+        self.passed.push((name.to_owned(), fd.into()));
+        self
+    }
+
+    /// Started by `systemd-socket-activate`, at the first connection to this address.
+    pub fn activated_at(mut self, address: SocketAddr) -> Self {
+        self.activated_at = Some(address);
         self
     }
 
@@ -96,7 +115,11 @@ impl Starter {
         let model = self.model_file(&folder);
         let mut supervisor = self.command(&folder, &model).spawn().unwrap();
         let output = Output::default();
-        let ready = output.follow(&mut supervisor).recv_timeout(READY_WITHIN);
+        let lines = output.follow(&mut supervisor);
+        if let Some(address) = self.activated_at {
+            wait_until(READY_WITHIN, || TcpStream::connect(address).is_ok());
+        }
+        let ready = lines.recv_timeout(READY_WITHIN);
         // From here on a panic kills the processes: the harness exists.
         let mut harness = WorkerHarness {
             address: ([127, 0, 0, 1], 0).into(),
@@ -137,8 +160,34 @@ impl Starter {
         self.model.as_ref().map(file).unwrap_or_default()
     }
 
+    /// The program; behind a shell, which alone can say the right LISTEN_PID, if it gets descriptors.
+    fn launcher(&self) -> Command {
+        if let Some(address) = self.activated_at {
+            let mut command = Command::new("systemd-socket-activate");
+            command.args(["--fdname", "http", "--listen", &address.to_string()]);
+            command.arg(place::supervisor());
+            return command;
+        }
+        if self.passed.is_empty() {
+            return Command::new(place::supervisor());
+        }
+        let mut command = Command::new("sh");
+        let script = r#"export LISTEN_PID=$$; exec "$0" "$@""#;
+        command.args(["-c", script]).arg(place::supervisor());
+        let mapping = |(child_fd, (_, fd)): (i32, &(String, OwnedFd))| FdMapping {
+            parent_fd: fd.try_clone().unwrap(),
+            child_fd,
+        };
+        let mappings = (3..).zip(&self.passed).map(mapping).collect();
+        command.fd_mappings(mappings).unwrap();
+        command
+    }
+
     fn command(&self, folder: &TempDir, model: &Path) -> Command {
-        let mut command = Command::new(place::supervisor());
+        let mut command = self.launcher();
+        for name in FROM_A_SERVICE_MANAGER {
+            command.env_remove(name);
+        }
         for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("ORCD_")) {
             command.env_remove(name);
         }
@@ -156,6 +205,11 @@ impl Starter {
         command.env("ORCD_DEBUG_FAULTS", faults);
         // As many as a small machine has: what takes time here takes time everywhere.
         command.env("ORCD_THREADS", "2");
+        if !self.passed.is_empty() {
+            let names: Vec<_> = self.passed.iter().map(|(name, _)| name.as_str()).collect();
+            command.env("LISTEN_FDS", names.len().to_string());
+            command.env("LISTEN_FDNAMES", names.join(":"));
+        }
         command.args(&self.flags).envs(&self.env);
         command
             .stdin(Stdio::null())
@@ -164,6 +218,17 @@ impl Starter {
         command
     }
 }
+
+/// What a test run under a service manager would hand on to every service.
+const FROM_A_SERVICE_MANAGER: [&str; 7] = [
+    "NOTIFY_SOCKET",
+    "WATCHDOG_PID",
+    "WATCHDOG_USEC",
+    "LISTEN_PID",
+    "LISTEN_FDS",
+    "LISTEN_FDNAMES",
+    "JOURNAL_STREAM",
+];
 
 /// Address and worker id of `READY http://127.0.0.1:PORT worker_id=UUID`.
 fn parse_ready(line: &str) -> Option<(SocketAddr, String)> {

@@ -141,9 +141,9 @@ pub(super) struct Args {
     #[arg(long, env = "ORCD_CRASH_INCLUDE_PROMPTS", value_parser = BoolishValueParser::new())]
     pub(super) crash_include_prompts: bool,
 
-    /// How logs look on stderr
-    #[arg(long, value_enum, default_value_t = LogFormat::Text, env = "ORCD_LOG_FORMAT")]
-    pub(super) log_format: LogFormat,
+    /// How logs look on stderr [default: text, or fields where stderr is systemd's journal]
+    #[arg(long, value_enum, env = "ORCD_LOG_FORMAT")]
+    pub(super) log_format: Option<LogFormat>,
 
     /// Positions of the KV cache in all, for tests of running out of memory
     #[arg(long, hide = true, value_name = "N", env = "ORCD_DEBUG_KV_LIMIT_TOKENS",

@@ -33,7 +33,7 @@ fn defaults_are_those_of_the_contract() {
     assert_eq!(config.inference_timeout, Duration::from_secs(300));
     assert_eq!(config.drain_timeout, Duration::from_secs(5));
     assert_eq!(config.resume_ttl, Duration::from_secs(60));
-    assert_eq!(config.log_format, LogFormat::Text);
+    assert_eq!(config.log_format, None);
     assert!(config.callback_url.is_none() && config.runtime_dir.is_none());
     assert!(config.worker_bin.is_none() && config.max_restarts.is_none());
 }

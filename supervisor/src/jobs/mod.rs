@@ -162,6 +162,9 @@ pub(crate) enum Command {
         after: Option<u64>,
         reply: oneshot::Sender<Option<JobStream>>,
     },
+    Ping {
+        reply: oneshot::Sender<()>,
+    },
     Drain,
 }
 
@@ -209,6 +212,13 @@ impl JobsHandle {
             .await
             .ok()?;
         answer.await.ok().flatten()
+    }
+
+    /// Waits until the dispatcher has come to answer. `false`: it has ended.
+    pub async fn ping(&self) -> bool {
+        let (reply, answer) = oneshot::channel();
+        let sent = self.commands.send(Command::Ping { reply }).await;
+        sent.is_ok() && answer.await.is_ok()
     }
 
     /// Begins draining; safe to repeat.

@@ -1,13 +1,15 @@
 //! Memory handles that outlive a worker: file descriptors received from one worker and sent to
-//! the next over the descriptor channel (the worker's standard input). The only unsafe module of
-//! this crate.
+//! the next over the descriptor channel (the worker's standard input), and descriptors that this
+//! process itself was started with. The only unsafe module of this crate.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream as StdStream;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
 use orcd_shared::weights::WeightsManifest;
 use tokio::io::Interest;
@@ -34,12 +36,44 @@ impl WeightsHandle {
             fd: Arc::new(fd),
         }
     }
+
+    /// Whether both keep the same descriptor.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.fd, &other.fd)
+    }
 }
 
 impl AsFd for WeightsHandle {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
+}
+
+/// Where a service manager puts the descriptors that it passes on.
+const FIRST_INHERITED: RawFd = 3;
+
+/// Takes the `count` descriptors that this process was started with behind its standard streams,
+/// and makes them close-on-exec: no worker inherits them. Those that are not open are left out, as
+/// `None`. Only the first call gets any; it belongs at the very beginning of `main`, while nothing
+/// else has opened a descriptor.
+#[must_use]
+pub fn take_inherited(count: u16) -> Vec<Option<OwnedFd>> {
+    static TAKEN: AtomicBool = AtomicBool::new(false);
+    if TAKEN.swap(true, Ordering::Relaxed) {
+        return Vec::new();
+    }
+    (FIRST_INHERITED..)
+        .take(usize::from(count))
+        .map(|number| {
+            std::fs::symlink_metadata(format!("/proc/self/fd/{number}")).ok()?;
+            // SAFETY: the descriptor is open, and nothing in this process knows its number: it was
+            // there before `main`, and `TAKEN` lets nobody come here twice.
+            let fd = unsafe { OwnedFd::from_raw_fd(number) };
+            fcntl(&fd, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).ok()?;
+            Some(fd)
+        })
+        .collect()
 }
 
 /// This side of the descriptor channel. Each descriptor travels with one data byte of no meaning.

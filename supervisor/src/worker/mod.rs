@@ -9,6 +9,7 @@ mod attendant;
 pub mod backoff;
 #[allow(unsafe_code)]
 pub mod handles;
+pub mod held;
 pub mod host;
 pub mod lifecycle;
 pub mod link;

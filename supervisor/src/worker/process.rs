@@ -12,6 +12,19 @@ use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
 use tokio::sync::oneshot;
 
+/// What a service manager tells the supervisor alone. A worker that had it could report in the
+/// supervisor's name, or take its own descriptors for passed ones.
+const FROM_THE_SERVICE_MANAGER: [&str; 8] = [
+    "NOTIFY_SOCKET",
+    "WATCHDOG_PID",
+    "WATCHDOG_USEC",
+    "LISTEN_PID",
+    "LISTEN_PIDFDID",
+    "LISTEN_FDS",
+    "LISTEN_FDNAMES",
+    "FDSTORE",
+];
+
 /// How a worker ended. Shown as "exit 12" or "signal 9 (SIGKILL)".
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WorkerExit {
@@ -89,6 +102,9 @@ impl WorkerProcess {
             // Ctrl-C in a terminal reaches the whole foreground group. Draining is the
             // supervisor's business; the worker must not die of it.
             .process_group(0);
+        for variable in FROM_THE_SERVICE_MANAGER {
+            command.env_remove(variable);
+        }
         let (reply, started) = oneshot::channel();
         let spawner = SPAWNER.get_or_init(start_spawner);
         spawner

@@ -10,3 +10,4 @@ mod journal;
 mod readers;
 mod startup;
 mod support;
+mod watchdog;

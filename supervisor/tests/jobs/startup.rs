@@ -7,8 +7,10 @@ use orcd_shared::protocol::message::ToSupervisor;
 use orcd_supervisor::jobs::ServiceState;
 use orcd_supervisor::jobs::dispatcher::{Outcome, start_on};
 use orcd_supervisor::worker::Happening;
+use orcd_supervisor::worker::handles::WeightsHandle;
+use orcd_supervisor::worker::held::HeldWeights;
 
-use super::support::{END, PlayedHost, Service, job, settings, tokenizer};
+use super::support::{END, PlayedHost, Service, job, manifest, settings, tokenizer};
 
 #[tokio::test]
 async fn jobs_are_refused_until_the_first_worker_is_ready() {
@@ -25,6 +27,20 @@ async fn jobs_are_refused_until_the_first_worker_is_ready() {
     let refusal = service.jobs.submit(job("a")).await.unwrap_err();
     assert_eq!(refusal.code, ErrorCode::WorkerUnavailable);
     assert!(refusal.retry_after.is_some());
+}
+
+#[tokio::test]
+async fn weights_of_an_earlier_supervisor_go_to_the_first_worker() {
+    let (manifest, image) = (manifest(), tempfile::tempfile().unwrap());
+    let earlier = WeightsHandle::new(manifest, image.into());
+    let held = HeldWeights::starting_with(Some(earlier.clone()));
+    let mut service = Service::start(|settings| settings.held = held.clone());
+    let (load, offered) = service.connect().await;
+    assert_eq!(load.weights.as_ref(), Some(&earlier.manifest));
+    assert!(offered.unwrap().is_same(&earlier));
+    // The played worker loads from the file all the same: its own weights are held from then on.
+    service.say_ready_with_weights().await;
+    assert!(!held.present().unwrap().is_same(&earlier));
 }
 
 #[tokio::test]

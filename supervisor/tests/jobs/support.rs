@@ -21,6 +21,7 @@ use orcd_supervisor::jobs::{
 use orcd_supervisor::metrics::Metrics;
 use orcd_supervisor::text::Tokenizer;
 use orcd_supervisor::worker::handles::WeightsHandle;
+use orcd_supervisor::worker::held::HeldWeights;
 use orcd_supervisor::worker::process::WorkerExit;
 use orcd_supervisor::worker::{EventSender, Happening, LinkClogged, WorkerEvent, WorkerHost};
 use tokio::sync::mpsc;
@@ -157,17 +158,7 @@ impl Service {
 
     /// A worker that loads becomes ready and leaves an image of its weights.
     pub async fn say_ready_with_weights(&mut self) -> WeightsManifest {
-        let model = ModelIdentity {
-            file_bytes: 1,
-            modified_ns: 2,
-            header_hash: 3,
-        };
-        let manifest = WeightsManifest {
-            model,
-            layout_version: 4,
-            backend: "cpu".into(),
-            image_bytes: 5,
-        };
+        let manifest = manifest();
         let image = tempfile::tempfile().unwrap();
         let weights = Some(WeightsHandle::new(manifest.clone(), image.into()));
         self.say(Happening::Ready {
@@ -438,6 +429,7 @@ pub fn settings() -> DispatcherSettings {
             engines: 1,
             weights: None,
         },
+        held: HeldWeights::default(),
         queue: 4,
         max_tokens_out: 512,
         resume_ttl: Duration::from_secs(60),
@@ -451,6 +443,19 @@ pub fn settings() -> DispatcherSettings {
             hang: Duration::from_secs(60),
             ..Timing::default()
         },
+    }
+}
+
+pub fn manifest() -> WeightsManifest {
+    WeightsManifest {
+        model: ModelIdentity {
+            file_bytes: 1,
+            modified_ns: 2,
+            header_hash: 3,
+        },
+        layout_version: 4,
+        backend: "cpu".into(),
+        image_bytes: 5,
     }
 }
 

@@ -30,6 +30,7 @@ use super::{
 use crate::crash_dir::CrashDir;
 use crate::metrics::Metrics;
 use crate::text::Tokenizer;
+use crate::worker::held::HeldWeights;
 use crate::worker::host::ProcessHost;
 pub use crate::worker::lifecycle::{Outcome, Policy};
 use crate::worker::process::worker_binary;
@@ -52,6 +53,8 @@ pub struct DispatcherSettings {
     pub runtime_dir: Option<PathBuf>,
     /// What each worker is told. Its end tokens and weights are filled in here.
     pub load: LoadRequest,
+    /// The weights held for workers; those in it at start are offered to the first one.
+    pub held: HeldWeights,
     /// Most jobs that wait.
     pub queue: usize,
     /// Most tokens to generate for any job.
@@ -184,6 +187,7 @@ enum Answer {
     ),
     Cancel(oneshot::Sender<CancelStatus>, CancelStatus),
     Resume(oneshot::Sender<Option<JobStream>>, Option<JobStream>),
+    Ping(oneshot::Sender<()>),
     Nothing,
 }
 
@@ -195,6 +199,7 @@ impl Answer {
             Self::Submit(reply, answer) => drop(reply.send(answer)),
             Self::Cancel(reply, answer) => drop(reply.send(answer)),
             Self::Resume(reply, answer) => drop(reply.send(answer)),
+            Self::Ping(reply) => drop(reply.send(())),
             Self::Nothing => {}
         }
     }

@@ -103,6 +103,7 @@ impl<H: WorkerHost> Dispatcher<H> {
     ) -> Self {
         settings.load.end_tokens = tokenizer.end_of_generation().to_vec();
         let model = ModelFile::hold(settings.load.model_path.clone());
+        let weights = settings.held.present();
         let mut dispatcher = Self {
             settings,
             tokenizer,
@@ -114,7 +115,7 @@ impl<H: WorkerHost> Dispatcher<H> {
             ticked: None,
             roster: Roster::default(),
             model,
-            weights: None,
+            weights,
             drain_by: None,
             outcome: None,
             departures,
@@ -142,6 +143,7 @@ impl<H: WorkerHost> Dispatcher<H> {
         if self.drain_by.is_some() && self.roster.is_idle() {
             self.life_event(Event::Stop, now);
         }
+        self.settings.held.show(self.weights.as_ref());
         self.publish();
     }
 

@@ -25,6 +25,7 @@ impl<H: WorkerHost> Dispatcher<H> {
                 after,
                 reply,
             } => Answer::Resume(reply, self.resume(&job_id, after, now)),
+            Command::Ping { reply } => Answer::Ping(reply),
             Command::Drain => {
                 let by = now + self.settings.drain_timeout;
                 self.drain_by.get_or_insert(by);

@@ -1,0 +1,159 @@
+//! Sends notifications to `$NOTIFY_SOCKET`.
+//!
+//! Our own sender and not a crate's: those block while systemd is busy, and a blocked thread here
+//! is a thread that sends no tokens.
+
+use std::ffi::OsStr;
+use std::io::{self, IoSlice};
+use std::os::fd::{AsRawFd as _, BorrowedFd, RawFd};
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::time::Duration;
+
+use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+use tokio::time::{Instant, sleep};
+
+use super::Message;
+
+/// How long a full queue is waited for. It holds messages of all services.
+const PATIENCE: Duration = Duration::from_secs(2);
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// The way to systemd; without one, telling it something does nothing.
+#[derive(Debug, Clone, Default)]
+pub struct Notifier {
+    address: Option<SocketAddr>,
+}
+
+impl Notifier {
+    /// Sends to `socket`: a path, or `@` and an abstract name.
+    #[must_use]
+    pub fn new(socket: Option<&OsStr>) -> Self {
+        let Some(socket) = socket else {
+            return Self::default();
+        };
+        match address(socket) {
+            Ok(address) => Self {
+                address: Some(address),
+            },
+            Err(error) => {
+                tracing::warn!(?socket, %error, "NOTIFY_SOCKET can't be used: systemd learns nothing");
+                Self::default()
+            }
+        }
+    }
+
+    /// Whether there is anybody to tell.
+    #[must_use]
+    pub fn is_there(&self) -> bool {
+        self.address.is_some()
+    }
+
+    /// Sends `message`, and duplicates of `fds` with it. Waits a moment where systemd's queue is
+    /// full; a failure is logged.
+    pub async fn tell(&self, message: &Message, fds: &[BorrowedFd<'_>]) {
+        let end = Instant::now() + PATIENCE;
+        while let Err(error) = self.try_tell(message, fds) {
+            if error.kind() != io::ErrorKind::WouldBlock || Instant::now() >= end {
+                return tracing::warn!(%message, %error, "systemd could not be told");
+            }
+            sleep(PAUSE).await;
+        }
+    }
+
+    /// A socket for each message: what was connected to before systemd was started again would lead
+    /// nowhere.
+    fn try_tell(&self, message: &Message, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+        let Some(address) = &self.address else {
+            return Ok(());
+        };
+        let socket = UnixDatagram::unbound()?;
+        socket.set_nonblocking(true)?;
+        socket.connect_addr(address)?;
+        let data = [IoSlice::new(message.as_bytes())];
+        let raw: Vec<RawFd> = fds.iter().map(|fd| fd.as_raw_fd()).collect();
+        let rights = [ControlMessage::ScmRights(&raw)];
+        let rights = if raw.is_empty() {
+            &rights[..0]
+        } else {
+            &rights
+        };
+        let flags = MsgFlags::MSG_NOSIGNAL;
+        sendmsg::<()>(socket.as_raw_fd(), &data, rights, flags, None)?;
+        Ok(())
+    }
+}
+
+fn address(socket: &OsStr) -> io::Result<SocketAddr> {
+    match socket.as_bytes() {
+        [b'@', name @ ..] => SocketAddr::from_abstract_name(name),
+        [b'/', ..] => SocketAddr::from_pathname(socket),
+        _ => Err(io::Error::new(
+            io::ErrorKind::Unsupported,
+            "neither an absolute path nor an abstract name",
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn both_kinds_of_socket_are_reached() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("notify");
+        let name = format!("@orcd-test-{}", uuid::Uuid::new_v4());
+        for socket in [path.as_os_str(), OsStr::new(&name)] {
+            let double = UnixDatagram::bind_addr(&address(socket).unwrap()).unwrap();
+            let notifier = Notifier::new(Some(socket));
+            notifier
+                .tell(&Message::default().with("READY", 1), &[])
+                .await;
+            let mut buffer = [0; 64];
+            let n = double.recv(&mut buffer).unwrap();
+            assert_eq!(&buffer[..n], b"READY=1\n", "{socket:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_full_queue_is_waited_for_without_a_thread() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("notify");
+        let double = UnixDatagram::bind(&path).unwrap();
+        let notifier = Notifier::new(Some(path.as_os_str()));
+        let message = Message::default().with("STATUS", "x");
+        let mut queued = 0;
+        while notifier.try_tell(&message, &[]).is_ok() {
+            queued += 1;
+            assert!(queued < 100_000, "a queue without end");
+        }
+        // On this single-threaded runtime, a send that blocked would never let the reader run.
+        let reader = async {
+            sleep(PAUSE * 3).await;
+            double.recv(&mut [0; 64]).unwrap();
+        };
+        let begin = Instant::now();
+        tokio::join!(notifier.tell(&message, &[]), reader);
+        assert!(begin.elapsed() < PATIENCE);
+        double.set_nonblocking(true).unwrap();
+        let mut left = 0;
+        while double.recv(&mut [0; 64]).is_ok() {
+            left += 1;
+        }
+        assert_eq!(left, queued, "one taken, one sent");
+    }
+
+    #[tokio::test]
+    async fn nobody_there_is_no_error() {
+        for socket in ["vsock:2:1234", "relative", "/nowhere/notify"] {
+            let notifier = Notifier::new(Some(OsStr::new(socket)));
+            assert_eq!(notifier.is_there(), socket.starts_with('/'));
+            notifier
+                .tell(&Message::default().with("READY", 1), &[])
+                .await;
+        }
+        assert!(!Notifier::new(None).is_there());
+    }
+}

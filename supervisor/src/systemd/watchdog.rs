@@ -1,0 +1,83 @@
+//! `WATCHDOG=1`, for as long as this process does its work: each sign of life is sent only after the
+//! dispatcher and the HTTP side have answered. A thread that merely runs proves nothing.
+
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use http::Request;
+use hyper::service::Service as _;
+use hyper_util::service::TowerToHyperService;
+use tokio::task::AbortHandle;
+use tokio::time::{sleep, timeout};
+
+use super::{Message, Notifier};
+use crate::jobs::JobsHandle;
+
+/// What has to answer.
+#[derive(Debug, Clone)]
+pub struct Vitals {
+    /// The dispatcher: asked through the same queue as every job.
+    pub jobs: JobsHandle,
+    /// All routes; asked for `/health` directly and not over a connection, of which there may be no
+    /// more to be had under load.
+    pub router: Router,
+    /// The task that accepts connections.
+    pub accepting: AbortHandle,
+}
+
+/// What did not answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Silence {
+    /// The dispatcher has ended.
+    #[error("the dispatcher has ended")]
+    Ended,
+    /// The accept loop is gone.
+    #[error("connections are no longer accepted")]
+    NotAccepting,
+    /// No answer in time.
+    #[error("no answer within {} ms", .0.as_millis())]
+    TooLate(Duration),
+}
+
+impl Vitals {
+    /// Asks all of them.
+    ///
+    /// # Errors
+    /// The first that did not answer.
+    pub async fn check(&self, limit: Duration) -> Result<(), Silence> {
+        let answered = timeout(limit, self.ask());
+        answered.await.unwrap_or(Err(Silence::TooLate(limit)))
+    }
+
+    async fn ask(&self) -> Result<(), Silence> {
+        if !self.jobs.ping().await {
+            return Err(Silence::Ended);
+        }
+        let mut request = Request::new(Body::empty());
+        *request.uri_mut() = http::Uri::from_static("/health");
+        // Whatever it answers, it does.
+        let Ok(_) = TowerToHyperService::new(self.router.clone())
+            .call(request)
+            .await;
+        match self.accepting.is_finished() {
+            true => Err(Silence::NotAccepting),
+            false => Ok(()),
+        }
+    }
+}
+
+/// Gives signs of life, three in each `period`, until the dispatcher has ended.
+pub async fn feed_watchdog(notifier: Notifier, period: Duration, vitals: Vitals) {
+    let pause = period / 3;
+    let sign = Message::default().with("WATCHDOG", 1);
+    loop {
+        sleep(pause).await;
+        match vitals.check(pause).await {
+            Ok(()) => notifier.tell(&sign, &[]).await,
+            // The service is about to end.
+            Err(Silence::Ended) => return,
+            Err(silence) => tracing::error!(%silence, "no sign of life for systemd's watchdog"),
+        }
+    }
+}

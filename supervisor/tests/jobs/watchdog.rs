@@ -1,0 +1,108 @@
+//! Signs of life for systemd: only while everything answers.
+
+use std::os::unix::net::UnixDatagram;
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
+use axum::Router;
+use axum::routing::get;
+use orcd_shared::protocol::message::ToWorker;
+use orcd_supervisor::jobs::dispatcher::start_on;
+use orcd_supervisor::metrics::Metrics;
+use orcd_supervisor::systemd::{Notifier, Silence, Vitals, feed_watchdog};
+use orcd_supervisor::worker::handles::WeightsHandle;
+use orcd_supervisor::worker::{LinkClogged, WorkerHost};
+use tokio::task::AbortHandle;
+
+use super::support::{Service, settings, tokenizer};
+
+const LIMIT: Duration = Duration::from_millis(200);
+
+/// A host in which the dispatcher gets stuck until it is told to go on.
+struct Swamp {
+    go_on: mpsc::Receiver<()>,
+}
+
+impl WorkerHost for Swamp {
+    fn spawn(&mut self, _generation: u64) {
+        self.go_on.recv().unwrap();
+    }
+
+    fn send(
+        &mut self,
+        _generation: u64,
+        _message: ToWorker,
+        _descriptor: Option<WeightsHandle>,
+    ) -> Result<(), LinkClogged> {
+        Ok(())
+    }
+
+    fn kill(&mut self, _generation: u64) {}
+}
+
+fn accept_loop() -> AbortHandle {
+    tokio::spawn(std::future::pending::<()>()).abort_handle()
+}
+
+fn vitals(service: &Service, router: Router) -> Vitals {
+    Vitals {
+        jobs: service.jobs.clone(),
+        router,
+        accepting: accept_loop(),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stuck_dispatcher_gives_no_sign_of_life() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("notify");
+    let double = UnixDatagram::bind(&path).unwrap();
+    double.set_nonblocking(true).unwrap();
+    let (release, go_on) = mpsc::channel();
+    let (jobs, _task) = start_on(
+        settings(),
+        Arc::new(tokenizer()),
+        Arc::new(Metrics::new()),
+        |_| Ok(Swamp { go_on }),
+    );
+    let vitals = Vitals {
+        jobs,
+        router: Router::new(),
+        accepting: accept_loop(),
+    };
+    let notifier = Notifier::new(Some(path.as_os_str()));
+    tokio::spawn(feed_watchdog(notifier, LIMIT * 3, vitals));
+    tokio::time::sleep(LIMIT * 5).await;
+    let mut buffer = [0; 64];
+    assert!(double.recv(&mut buffer).is_err(), "a sign while stuck");
+    release.send(()).unwrap();
+    let sign = async {
+        loop {
+            match double.recv(&mut buffer) {
+                Ok(n) => return buffer[..n].to_vec(),
+                Err(_) => tokio::time::sleep(LIMIT / 10).await,
+            }
+        }
+    };
+    let sign = tokio::time::timeout(Duration::from_secs(10), sign).await;
+    assert_eq!(sign.unwrap(), b"WATCHDOG=1\n");
+}
+
+#[tokio::test]
+async fn routes_that_do_not_answer_are_no_life() {
+    let service = Service::ready().await;
+    let stuck = Router::new().route("/health", get(std::future::pending::<()>));
+    let silence = vitals(&service, stuck).check(LIMIT).await;
+    assert_eq!(silence, Err(Silence::TooLate(LIMIT)));
+    let answers = vitals(&service, Router::new());
+    assert_eq!(answers.check(LIMIT * 10).await, Ok(()));
+}
+
+#[tokio::test]
+async fn an_accept_loop_that_ended_is_no_life() {
+    let service = Service::ready().await;
+    let vitals = vitals(&service, Router::new());
+    vitals.accepting.abort();
+    tokio::task::yield_now().await;
+    assert_eq!(vitals.check(LIMIT * 10).await, Err(Silence::NotAccepting));
+}
