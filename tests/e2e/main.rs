@@ -23,5 +23,6 @@ mod slow_reader;
 mod startup;
 mod stop_sequence;
 mod systemd;
+mod systemd_real;
 mod systemd_units;
 mod utf8;
