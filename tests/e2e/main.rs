@@ -27,5 +27,6 @@ mod standby;
 mod startup;
 mod stop_sequence;
 mod systemd;
+mod systemd_real;
 mod systemd_units;
 mod utf8;

@@ -10,6 +10,7 @@ pub mod notify;
 pub mod output;
 pub mod place;
 pub mod proc;
+pub mod real_systemd;
 pub mod report;
 pub mod sse;
 pub mod start;

@@ -4,7 +4,7 @@ use crate::jobs::{ServiceState, Snapshot};
 
 /// What the service does at present. `model` names the file.
 pub(super) fn line(snapshot: &Snapshot, model: &str) -> String {
-    let last = snapshot.last_exit.as_deref().unwrap_or("none was started");
+    let last = snapshot.last_exit.as_deref().unwrap_or("not known yet");
     match snapshot.state {
         ServiceState::Starting { percent } => format!("Loading {model}: {percent} %"),
         ServiceState::Ready if snapshot.stalled => {

@@ -1,4 +1,4 @@
-//! Signs of life for systemd: only while everything answers.
+//! Signs of life for systemd: only while everything answers; and time to load, while it goes on.
 
 use std::os::unix::net::UnixDatagram;
 use std::sync::{Arc, mpsc};
@@ -9,10 +9,11 @@ use axum::routing::get;
 use orcd_shared::protocol::message::ToWorker;
 use orcd_supervisor::jobs::dispatcher::start_on;
 use orcd_supervisor::metrics::Metrics;
-use orcd_supervisor::systemd::{Notifier, Silence, Vitals, feed_watchdog};
+use orcd_supervisor::systemd::{Notifier, Report, Silence, Vitals, feed_watchdog};
 use orcd_supervisor::worker::handles::WeightsHandle;
 use orcd_supervisor::worker::{LinkClogged, WorkerHost};
 use tokio::task::AbortHandle;
+use tokio_util::sync::CancellationToken;
 
 use super::support::{Service, settings, tokenizer};
 
@@ -105,4 +106,44 @@ async fn an_accept_loop_that_ended_is_no_life() {
     vitals.accepting.abort();
     tokio::task::yield_now().await;
     assert_eq!(vitals.check(LIMIT * 10).await, Err(Silence::NotAccepting));
+}
+
+#[tokio::test]
+async fn time_is_asked_for_again_and_again_while_loading_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("notify");
+    let double = UnixDatagram::bind(&path).unwrap();
+    double.set_nonblocking(true).unwrap();
+    let told = || {
+        let mut buffer = [0; 4096];
+        let next = || double.recv(&mut buffer).map(|n| buffer[..n].to_vec());
+        let messages = std::iter::repeat_with(next).map_while(Result::ok);
+        messages
+            .map(|message| String::from_utf8(message).unwrap())
+            .collect::<Vec<_>>()
+    };
+    let mut service = Service::start(|_| {});
+    service.connect().await;
+    let report = Report {
+        notifier: Notifier::new(Some(path.as_os_str())),
+        jobs: service.jobs.clone(),
+        drain: CancellationToken::new(),
+        model: "m.gguf".into(),
+        drain_timeout: Duration::from_secs(1),
+    };
+    tokio::spawn(report.run());
+    tokio::time::pause();
+    tokio::time::sleep(Duration::from_secs(16)).await;
+    let loading = told();
+    assert!((3..=5).contains(&loading.len()), "{loading:?}");
+    for message in &loading {
+        assert!(message.contains("EXTEND_TIMEOUT_USEC="), "{loading:?}");
+    }
+    assert!(loading[0].starts_with("STATUS=Loading m.gguf: 0 %"));
+    tokio::time::resume();
+    service.say_ready_with_weights().await;
+    tokio::time::pause();
+    // More than a beat, and not so long that the worker counts as lost.
+    tokio::time::sleep(Duration::from_secs(8)).await;
+    assert_eq!(told(), ["READY=1\nSTATUS=Ready: serving m.gguf\n"]);
 }
