@@ -53,6 +53,15 @@ pub struct Weights {
     inner: UniquePtr<bridge::WeightsImage>,
 }
 
+/// Host memory that the device copies from at its full speed.
+pub struct Staging {
+    inner: UniquePtr<bridge::StagingMemory>,
+}
+
+/// A write whose source may still be read, see [`Weights::write`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Ticket(u64);
+
 /// Sequences in slots, moved on together.
 pub struct Engine {
     inner: UniquePtr<bridge::RunningEngine>,
@@ -185,6 +194,16 @@ impl Backend {
             .map_err(error_of)
     }
 
+    /// Host memory to load through.
+    ///
+    /// # Errors
+    /// There is not enough memory that the device can copy from.
+    pub fn staging(&self, bytes: usize) -> Result<Staging, EngineError> {
+        Ok(Staging {
+            inner: self.inner.staging(bytes).map_err(error_of)?,
+        })
+    }
+
     /// An empty image to write.
     ///
     /// # Errors
@@ -229,8 +248,16 @@ impl Backend {
     }
 }
 
+impl Staging {
+    /// All of it.
+    pub fn bytes(&mut self) -> &mut [u8] {
+        self.inner.pin_mut().bytes()
+    }
+}
+
 impl Weights {
-    /// Writes whole rows of `tensor` as the file has them, from row `first_row` on.
+    /// Writes whole rows of `tensor` as the file has them, from row `first_row` on. If `raw` lies in
+    /// [`Staging`], it has to stay as it is until [`Weights::wait`] has returned for the ticket.
     ///
     /// # Errors
     /// Rows that are not there, or an image that is sealed.
@@ -239,11 +266,20 @@ impl Weights {
         tensor: &PlannedTensor,
         first_row: u64,
         raw: &[u8],
-    ) -> Result<(), EngineError> {
-        self.inner
+    ) -> Result<Ticket, EngineError> {
+        let written = self
+            .inner
             .pin_mut()
-            .write(&raw_tensor(tensor), first_row, raw)
-            .map_err(error_of)
+            .write(&raw_tensor(tensor), first_row, raw);
+        written.map(Ticket).map_err(error_of)
+    }
+
+    /// Waits until the source of this write and of all before it may be used again.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn wait(&mut self, ticket: Ticket) -> Result<(), EngineError> {
+        self.inner.pin_mut().wait(ticket.0).map_err(error_of)
     }
 
     /// Reads rows back as the file has them.
@@ -368,6 +404,12 @@ impl std::fmt::Debug for Engine {
         f.debug_struct("Engine")
             .field("memory_bytes", &self.memory_bytes())
             .finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for Staging {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Staging").finish_non_exhaustive()
     }
 }
 
