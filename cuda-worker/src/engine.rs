@@ -336,12 +336,6 @@ impl Engine {
         self.inner.memory_bytes()
     }
 
-    /// Whether every buffer was checked to be device memory; false on the CPU.
-    #[must_use]
-    pub fn resident(&self) -> bool {
-        self.inner.resident()
-    }
-
     /// A descriptor of the weights image, for the process that keeps it.
     ///
     /// # Errors
@@ -396,6 +390,10 @@ impl StepEngine for Engine {
             .pin_mut()
             .step(&self.chunks, &self.tokens, drawn)
             .map_err(error_of)
+    }
+
+    fn resident(&self) -> bool {
+        self.inner.resident()
     }
 }
 

@@ -25,6 +25,7 @@ mod log;
 pub mod outbox;
 #[doc(hidden)]
 pub mod probe;
+pub mod residency;
 pub mod scheduler;
 pub mod signals;
 pub mod sizing;

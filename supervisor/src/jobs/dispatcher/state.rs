@@ -69,6 +69,7 @@ struct View {
     running: usize,
     queued: usize,
     stalled: bool,
+    resident: bool,
 }
 
 /// What the worker still has of a job that ends.
@@ -216,6 +217,7 @@ impl<H: WorkerHost> Dispatcher<H> {
             running: self.roster.begun(),
             queued: self.roster.waiting(),
             stalled: self.worker.stalled,
+            resident: self.worker.info.as_ref().is_some_and(|i| i.resident),
         }
     }
 }
@@ -245,6 +247,7 @@ impl View {
         running: 0,
         queued: 0,
         stalled: false,
+        resident: false,
     };
 }
 

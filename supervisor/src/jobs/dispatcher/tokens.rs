@@ -1,6 +1,7 @@
 //! The path of a token, from the worker's message to the reader's stream: the one place that runs
 //! for every token, so it allocates nothing but the token's text.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use orcd_shared::error::ErrorCode;
@@ -24,6 +25,7 @@ impl<H: WorkerHost> Dispatcher<H> {
                 self.end_job(key, Ending::Error(code, message), AtWorker::Done);
             }
             ToSupervisor::Cancelled(key) => self.job_gone(key),
+            ToSupervisor::Residency { resident } => self.residency(resident),
             ToSupervisor::LoadProgress { percent } => {
                 self.life_event(Event::Progress(percent), now);
             }
@@ -37,6 +39,18 @@ impl<H: WorkerHost> Dispatcher<H> {
             }
             // The host answers these itself.
             ToSupervisor::Hello { .. } | ToSupervisor::Ready(_) => {}
+        }
+    }
+
+    /// The worker looked where its buffers are. Nothing follows from it but what `/health` shows.
+    fn residency(&mut self, resident: bool) {
+        if let Some(info) = &mut self.worker.info {
+            Arc::make_mut(info).resident = resident;
+        }
+        if resident {
+            tracing::info!("the worker's buffers are all in device memory again");
+        } else {
+            tracing::error!("a buffer of the worker is no longer in device memory");
         }
     }
 
