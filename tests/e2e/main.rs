@@ -9,6 +9,7 @@ mod crash;
 mod deadline;
 mod determinism;
 mod flow;
+mod gpu;
 mod health;
 mod http_edges;
 mod invalid_request;

@@ -5,8 +5,8 @@
 
 Measures decoding (batch 1, 8, 32) and prompts (512, 2048) of the engines alone, and over HTTP the first token
 and the tokens per second of one stream and of eight. Prints one table and writes it, with machine, versions and
-commands, to --out: a fragment for docs/BENCHMARKS.md. Without --model the synthetic Qwen2.5-0.5B file is made;
-without --peer what tools/bench/peer/build has built is taken, and built first where there is none."""
+commands, to --out: a fragment for docs/BENCHMARKS.md. What is not given is made first: our programs by cargo with CUDA, the
+peer by tools/bench/peer/build, the synthetic Qwen2.5-0.5B file by synth-model."""
 
 import argparse
 import datetime
@@ -70,7 +70,7 @@ class Runner:
 
 def ours_alone(args, runner):
     """bench_engine: tokens per second by row."""
-    text = runner.run([args.bin / "bench_engine", args.model, "--device", args.device, "--depth", DEPTH,
+    text = runner.run([args.bench, args.model, "--device", args.device, "--depth", DEPTH,
                        "--prompts", ",".join(map(str, PROMPTS)), "--batches", ",".join(map(str, BATCHES))], 60)
     rates = {(kind, int(n)): float(rate) for kind, n, rate in
              re.findall(r"\| (prefill|decode) +(\d+) \|.*\| +([\d.]+) tok/s", text)}
@@ -197,19 +197,24 @@ def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=pathlib.Path)
     parser.add_argument("--peer", type=pathlib.Path, help="folder with llama-bench, llama-batched-bench, llama-server")
-    parser.add_argument("--bin", type=pathlib.Path, default=ROOT / "target" / "release",
-                        help="folder with worker-orcd, cuda-worker, bench_engine, synth-model")
+    parser.add_argument("--bin", type=pathlib.Path, help="folder with worker-orcd, cuda-worker, bench_engine, synth-model")
     parser.add_argument("--out", type=pathlib.Path, default=ROOT / "target" / "bench" / "peer.md")
     parser.add_argument("--device", default="cuda:0")
     parser.add_argument("--context", type=int, default=CONTEXT, help="tokens a stream may have, of both servers")
-    args = parser.parse_args()
-    if not (args.bin / "bench_engine").exists() and (args.bin / "examples" / "bench_engine").exists():
-        shutil.copy2(args.bin / "examples" / "bench_engine", args.bin / "bench_engine")
-    return args
+    return parser.parse_args()
 
 
 def prepare(args):
-    """The peer and the model, made where they are missing."""
+    """Our programs, the peer and the model, made where they are missing."""
+    if args.bin is None:
+        target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target" / "with-cuda")).absolute()
+        subprocess.run(["cargo", "build", "--release", "--locked", "--features", "cuda", "--target-dir", target, "-p",
+                        "worker-orcd", "-p", "cuda-worker", "-p", "synth-model", "--bins", "--example", "bench_engine"],
+                       check=True, cwd=ROOT)
+        args.bin = target / "release"
+    args.bench = next((p for p in (args.bin / "bench_engine", args.bin / "examples" / "bench_engine") if p.exists()), None)
+    if args.bench is None:
+        raise SystemExit(f"error: no bench_engine in {args.bin}; cargo build --release -p cuda-worker --example bench_engine")
     if args.peer is None:
         work = ROOT / "target" / "peer"
         args.peer = work / "peer"
