@@ -141,9 +141,9 @@ def llama_server(args, env):
 def long_prompt(args):
     """About LONG_TOKENS tokens, by this model's own count."""
     with orcd(args) as server:
-        some = server.stream(SENTENCE * 20, 1, 1).prompt_tokens
+        one, four = (server.stream(SENTENCE * n, 1, 1).prompt_tokens for n in (1, 4))
     wanted = min(LONG_TOKENS, args.context * 3 // 4)
-    return SENTENCE * max(1, round(20 * wanted / some))
+    return SENTENCE * max(1, round((wanted - one) / (four - one) * 3 + 1))
 
 
 def table(ours, peer):
@@ -184,7 +184,7 @@ def fragment(args, machine, text, commands, tokens):
     lines = [
         f"### Against llama.cpp, {datetime.date.today()}", "",
         f"Machine: {machine}; {processor()}; {platform.platform()}.",
-        f"Model: {args.model.name}, {args.model.stat().st_size:,} bytes.".replace(",", " "),
+        f"Model: {args.model.name}, {args.model.stat().st_size} bytes.",
         f"Ours: {' '.join(version.split())}. Peer: {peer_version}.", "",
         text, "",
         f"Decoding is from position {DEPTH} to {DEPTH + STEPS}. Over HTTP: greedy, raw prompts of {tokens[0]} and "
