@@ -90,7 +90,7 @@ def peer_alone(args, runner, env):
         found[row] = float(test["avg_ts"])
     several = [n for n in BATCHES if n > 1]
     text = runner.run([args.peer / "llama-batched-bench", "-m", args.model, "-fa", "on", *layers,
-                       "-c", max(several) * (DEPTH + STEPS), "-b", "2048", "-npp", DEPTH, "-ntg", STEPS,
+                       "-c", max(several) * 256, "-b", "2048", "-npp", DEPTH, "-ntg", STEPS,
                        "-npl", ",".join(map(str, several)), "--output-format", "jsonl"], 60, env)
     for test in json_lines(text):
         found[decode_row(test["pl"])] = float(test["speed_tg"])
