@@ -7,7 +7,7 @@ CARGO ?= cargo
 CARGO_DENY_VERSION := 0.20.2
 export CARGO_TERM_COLOR ?= auto
 
-.PHONY: help build run test lint fmt deny unit cuda-toolkit cuda-check op-tests gpu-bundle bench fetch-reference clean
+.PHONY: help build run test lint fmt deny unit cuda-toolkit cuda-check op-tests gpu-bundle bench bench-peer fetch-reference clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 20
@@ -42,8 +42,11 @@ cuda-check:
 op-tests: ## the GPU programs that compare single operations, into target/op-tests
 	@bash tools/gpu/op-tests
 
-gpu-bundle: ## everything a bare machine with a GPU needs to run all tests, in target/gpu-bundle.tar
+gpu-bundle: ## everything a bare machine with a GPU needs to run all tests, in target/gpu-bundle.tar.gz
 	@bash tools/gpu/bundle
+
+bench-peer: ## this engine against llama.cpp on the same file in the same run (needs a GPU)
+	@python3 tools/bench/peer/compare.py
 
 deny: ## dependency policy: licenses, sources, bans, advisories
 	@bash tools/ci/deny $(CARGO_DENY_VERSION)

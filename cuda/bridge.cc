@@ -33,8 +33,13 @@ EngineOptions options_of(const Options& o) {
 
 }  // namespace
 
-void WeightsImage::write(const Tensor& tensor, uint64_t first_row, rust::Slice<const uint8_t> raw) {
-  weights_->write(desc_of(tensor), first_row, {raw.data(), raw.size()});
+rust::Slice<uint8_t> StagingMemory::bytes() {
+  const std::span<uint8_t> b = staging_->bytes();
+  return {b.data(), b.size()};
+}
+
+uint64_t WeightsImage::write(const Tensor& tensor, uint64_t first_row, rust::Slice<const uint8_t> raw) {
+  return weights_->write(desc_of(tensor), first_row, {raw.data(), raw.size()});
 }
 
 void WeightsImage::read(const Tensor& tensor, uint64_t first_row, rust::Slice<uint8_t> raw) const {
@@ -80,6 +85,10 @@ Device DeviceBackend::info() const {
 uint64_t DeviceBackend::required_bytes(const Shape& shape, rust::Slice<const Tensor> tensors, uint64_t image_bytes,
                                        const Options& options) const {
   return backend_->required_bytes(shape_of(shape), descs_of(tensors), image_bytes, options_of(options));
+}
+
+std::unique_ptr<StagingMemory> DeviceBackend::staging(size_t bytes) const {
+  return std::make_unique<StagingMemory>(backend_->staging(bytes));
 }
 
 std::unique_ptr<WeightsImage> DeviceBackend::allocate(uint64_t image_bytes) const {

@@ -34,10 +34,20 @@ struct Options;
 struct StepChunk;
 struct Device;
 
+class StagingMemory {
+ public:
+  explicit StagingMemory(std::unique_ptr<Staging> staging) : staging_(std::move(staging)) {}
+  rust::Slice<uint8_t> bytes();
+
+ private:
+  std::unique_ptr<Staging> staging_;
+};
+
 class WeightsImage {
  public:
   explicit WeightsImage(std::unique_ptr<Weights> weights) : weights_(std::move(weights)) {}
-  void write(const Tensor& tensor, uint64_t first_row, rust::Slice<const uint8_t> raw);
+  uint64_t write(const Tensor& tensor, uint64_t first_row, rust::Slice<const uint8_t> raw);
+  void wait(uint64_t ticket) { weights_->wait(ticket); }
   void read(const Tensor& tensor, uint64_t first_row, rust::Slice<uint8_t> raw) const;
   void seal() { weights_->seal(); }
   int32_t share() const;  // a new descriptor of the image
@@ -75,6 +85,7 @@ class DeviceBackend {
   Device info() const;
   uint64_t required_bytes(const Shape& shape, rust::Slice<const Tensor> tensors, uint64_t image_bytes,
                           const Options& options) const;
+  std::unique_ptr<StagingMemory> staging(size_t bytes) const;
   std::unique_ptr<WeightsImage> allocate(uint64_t image_bytes) const;
   std::unique_ptr<WeightsImage> attach(int32_t fd, uint64_t image_bytes) const;  // takes the descriptor
   std::unique_ptr<RunningEngine> engine(const Shape& shape, rust::Slice<const Tensor> tensors,

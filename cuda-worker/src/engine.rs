@@ -53,6 +53,15 @@ pub struct Weights {
     inner: UniquePtr<bridge::WeightsImage>,
 }
 
+/// Host memory that the device copies from at its full speed.
+pub struct Staging {
+    inner: UniquePtr<bridge::StagingMemory>,
+}
+
+/// A write whose source may still be read, see [`Weights::write`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Ticket(u64);
+
 /// Sequences in slots, moved on together.
 pub struct Engine {
     inner: UniquePtr<bridge::RunningEngine>,
@@ -186,6 +195,16 @@ impl Backend {
             .map_err(error_of)
     }
 
+    /// Host memory to load through.
+    ///
+    /// # Errors
+    /// There is not enough memory that the device can copy from.
+    pub fn staging(&self, bytes: usize) -> Result<Staging, EngineError> {
+        Ok(Staging {
+            inner: self.inner.staging(bytes).map_err(error_of)?,
+        })
+    }
+
     /// An empty image to write.
     ///
     /// # Errors
@@ -230,8 +249,16 @@ impl Backend {
     }
 }
 
+impl Staging {
+    /// All of it.
+    pub fn bytes(&mut self) -> &mut [u8] {
+        self.inner.pin_mut().bytes()
+    }
+}
+
 impl Weights {
-    /// Writes whole rows of `tensor` as the file has them, from row `first_row` on.
+    /// Writes whole rows of `tensor` as the file has them, from row `first_row` on. If `raw` lies in
+    /// [`Staging`], it has to stay as it is until [`Weights::wait`] has returned for the ticket.
     ///
     /// # Errors
     /// Rows that are not there, or an image that is sealed.
@@ -240,11 +267,20 @@ impl Weights {
         tensor: &PlannedTensor,
         first_row: u64,
         raw: &[u8],
-    ) -> Result<(), EngineError> {
-        self.inner
+    ) -> Result<Ticket, EngineError> {
+        let written = self
+            .inner
             .pin_mut()
-            .write(&raw_tensor(tensor), first_row, raw)
-            .map_err(error_of)
+            .write(&raw_tensor(tensor), first_row, raw);
+        written.map(Ticket).map_err(error_of)
+    }
+
+    /// Waits until the source of this write and of all before it may be used again.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn wait(&mut self, ticket: Ticket) -> Result<(), EngineError> {
+        self.inner.pin_mut().wait(ticket.0).map_err(error_of)
     }
 
     /// Reads rows back as the file has them.
@@ -299,12 +335,6 @@ impl Engine {
     #[must_use]
     pub fn memory_bytes(&self) -> u64 {
         self.inner.memory_bytes()
-    }
-
-    /// Whether every buffer was checked to be device memory; false on the CPU.
-    #[must_use]
-    pub fn resident(&self) -> bool {
-        self.inner.resident()
     }
 
     /// A descriptor of the weights image, for the process that keeps it.
@@ -362,6 +392,10 @@ impl StepEngine for Engine {
             .step(&self.chunks, &self.tokens, drawn)
             .map_err(error_of)
     }
+
+    fn resident(&self) -> bool {
+        self.inner.resident()
+    }
 }
 
 impl std::fmt::Debug for Engine {
@@ -369,6 +403,12 @@ impl std::fmt::Debug for Engine {
         f.debug_struct("Engine")
             .field("memory_bytes", &self.memory_bytes())
             .finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for Staging {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Staging").finish_non_exhaustive()
     }
 }
 

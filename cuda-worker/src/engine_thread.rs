@@ -1,7 +1,8 @@
 //! The thread that owns the engine and the scheduler: commands in, steps, messages out. Nothing
 //! else touches the device.
 
-use std::sync::mpsc::Receiver;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::Instant;
 
 use orcd_shared::job::{JobKey, JobSpec};
 use orcd_shared::protocol::message::ToSupervisor;
@@ -9,6 +10,7 @@ use orcd_shared::protocol::message::ToSupervisor;
 use crate::faults::{self, Point};
 use crate::log;
 use crate::outbox::Status;
+use crate::residency::Residency;
 use crate::scheduler::step_engine::StepEngine;
 use crate::scheduler::{Fatal, Scheduler};
 use crate::signals::Abandon;
@@ -20,6 +22,17 @@ pub enum Command {
     Submit(Box<JobSpec>),
     /// Abandon a job.
     Cancel(JobKey),
+}
+
+/// What the loop keeps an eye on beside its commands.
+#[derive(Debug)]
+pub struct Watched<'a> {
+    /// What the heartbeat tells.
+    pub status: &'a Status,
+    /// Set by a signal.
+    pub abandon: &'a Abandon,
+    /// Whether the engine is still where it was loaded to.
+    pub residency: Residency,
 }
 
 /// Serves until the commands end: hears everything that has come, then makes one step, and again.
@@ -34,20 +47,27 @@ pub fn serve<E: StepEngine>(
     engine: &mut E,
     mut scheduler: Scheduler,
     commands: &Receiver<Command>,
-    status: &Status,
-    abandon: &Abandon,
+    watched: Watched<'_>,
     mut say: impl FnMut(ToSupervisor),
 ) -> Result<(), Fatal> {
+    let Watched {
+        status,
+        abandon,
+        mut residency,
+    } = watched;
     let mut out = Vec::new();
     loop {
         let first = if scheduler.idle() {
-            let Ok(command) = commands.recv() else {
-                return Ok(());
-            };
-            Some(command)
+            match wait(commands, &residency) {
+                Ok(command) => Some(command),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => return Ok(()),
+            }
         } else {
             None
         };
+        let change = residency.look(Instant::now(), || engine.resident());
+        change.into_iter().for_each(&mut say);
         let heard = first.into_iter().chain(commands.try_iter());
         let prepared = prepare(engine, &mut scheduler, heard, &mut out);
         status.set(scheduler.steps(), scheduler.running(), scheduler.waiting());
@@ -70,6 +90,14 @@ pub fn serve<E: StepEngine>(
         status.set(scheduler.steps(), scheduler.running(), scheduler.waiting());
         out.drain(..).for_each(&mut say);
         stepped?;
+    }
+}
+
+/// The next command, or the time for the next look.
+fn wait(commands: &Receiver<Command>, residency: &Residency) -> Result<Command, RecvTimeoutError> {
+    match residency.due_in(Instant::now()) {
+        Some(limit) => commands.recv_timeout(limit),
+        None => commands.recv().map_err(|_| RecvTimeoutError::Disconnected),
     }
 }
 

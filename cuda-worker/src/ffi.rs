@@ -101,6 +101,7 @@ pub(crate) mod bridge {
             image_bytes: u64,
             options: &Options,
         ) -> Result<u64>;
+        fn staging(self: &DeviceBackend, bytes: usize) -> Result<UniquePtr<StagingMemory>>;
         fn allocate(self: &DeviceBackend, image_bytes: u64) -> Result<UniquePtr<WeightsImage>>;
         fn attach(
             self: &DeviceBackend,
@@ -115,13 +116,17 @@ pub(crate) mod bridge {
             options: &Options,
         ) -> Result<UniquePtr<RunningEngine>>;
 
+        type StagingMemory;
+        fn bytes(self: Pin<&mut StagingMemory>) -> &mut [u8];
+
         type WeightsImage;
         fn write(
             self: Pin<&mut WeightsImage>,
             tensor: &Tensor,
             first_row: u64,
             raw: &[u8],
-        ) -> Result<()>;
+        ) -> Result<u64>;
+        fn wait(self: Pin<&mut WeightsImage>, ticket: u64) -> Result<()>;
         fn read(self: &WeightsImage, tensor: &Tensor, first_row: u64, raw: &mut [u8])
         -> Result<()>;
         fn seal(self: Pin<&mut WeightsImage>) -> Result<()>;

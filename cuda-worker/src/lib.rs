@@ -27,6 +27,7 @@ pub mod outbox;
 #[doc(hidden)]
 pub mod probe;
 pub mod replay;
+pub mod residency;
 pub mod scheduler;
 pub mod signals;
 pub mod sizing;

@@ -5,17 +5,19 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use orcd_shared::error::ErrorCode;
 use orcd_shared::exit;
 use orcd_shared::protocol::message::{LoadRequest, ToSupervisor};
 
-use crate::engine_thread::{self, Command};
+use crate::engine_thread::{self, Command, Watched};
 use crate::leave::leave;
 use crate::loading;
 use crate::log;
 use crate::outbox::{Outbox, Status};
+use crate::residency::{self, Residency};
+use crate::scheduler::step_engine::StepEngine as _;
 use crate::scheduler::{Fatal, Scheduler};
 use crate::signals::Abandon;
 
@@ -71,8 +73,14 @@ fn live(
         }
     };
     let scheduler = Scheduler::new(limits, request.end_tokens.clone());
+    let residency = Residency::new(engine.resident(), residency::INTERVAL, Instant::now());
+    let watched = Watched {
+        status,
+        abandon,
+        residency,
+    };
     let say = |message| outbox.send(&message);
-    let served = engine_thread::serve(&mut engine, scheduler, commands, status, abandon, say);
+    let served = engine_thread::serve(&mut engine, scheduler, commands, watched, say);
     served.err().map(last_words)
 }
 

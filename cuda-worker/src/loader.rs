@@ -1,7 +1,14 @@
 //! Weights from the file, or from the image that an earlier worker left.
 
+mod meter;
+mod pieces;
+mod readers;
+
+use std::collections::VecDeque;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::atomic::AtomicUsize;
+use std::sync::mpsc::{Receiver, RecvError, TryRecvError};
 
 use orcd_shared::gguf::{GgufError, GgufFile};
 use orcd_shared::protocol::message::LoadSource;
@@ -9,10 +16,10 @@ use orcd_shared::weights::{ModelIdentity, WeightsManifest};
 
 use crate::engine::{Backend, Weights};
 use crate::scheduler::step_engine::EngineError;
-use crate::weights_plan::{ModelPlan, PlannedTensor};
-
-/// Most bytes read from the file at once, unless a row is longer.
-const READ_BYTES: u64 = 4 << 20;
+use crate::weights_plan::ModelPlan;
+use meter::Meter;
+use pieces::Piece;
+use readers::{Crew, Filled};
 
 /// Why there are no weights.
 #[derive(Debug, thiserror::Error)]
@@ -98,65 +105,51 @@ pub fn load(
     plan: &ModelPlan,
     mut progress: impl FnMut(u8),
 ) -> Result<Weights, LoadError> {
-    let mut weights = backend.allocate(plan.image_bytes)?;
-    let mut meter = Meter::new(plan.tensors.iter().map(|t| t.info.nbytes).sum());
-    let mut buffer = Vec::new();
     progress(0);
-    for tensor in &plan.tensors {
-        load_tensor(file, tensor, &mut weights, &mut buffer, |bytes| {
+    let mut weights = backend.allocate(plan.image_bytes)?;
+    let pieces = pieces::pieces(plan);
+    let crew = Crew::for_pieces(&pieces);
+    let mut staging = backend.staging(crew.staging_bytes())?;
+    let mut meter = Meter::new(pieces.iter().map(Piece::bytes).sum());
+    let next = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        let filled = readers::start(scope, crew, file, &pieces, &next, staging.bytes());
+        pass_on(filled, &mut weights, |bytes| {
             meter.advance(bytes).for_each(&mut progress);
-        })?;
-    }
+        })
+    })?;
     weights.seal()?;
     progress(100);
     Ok(weights)
 }
 
-fn load_tensor(
-    file: &GgufFile,
-    tensor: &PlannedTensor,
+/// Writes what was read into the image, and lets buffers go once the device has their bytes. Waits
+/// for the device only when there is nothing to write.
+fn pass_on(
+    filled: Receiver<Result<Filled<'_, '_>, GgufError>>,
     weights: &mut Weights,
-    buffer: &mut Vec<u8>,
     mut done: impl FnMut(u64),
 ) -> Result<(), LoadError> {
-    let row_bytes = tensor.info.nbytes / tensor.rows;
-    let rows_at_once = (READ_BYTES / row_bytes).max(1);
-    let mut row = 0;
-    while row < tensor.rows {
-        let rows = rows_at_once.min(tensor.rows - row);
-        let bytes = usize::try_from(rows * row_bytes).map_err(io::Error::other)?;
-        buffer.resize(bytes, 0);
-        file.read_exact_at(&tensor.info, row * row_bytes, buffer)?;
-        weights.write(tensor, row, buffer)?;
-        done(bytes as u64);
-        row += rows;
+    let mut on_their_way = VecDeque::new();
+    loop {
+        let piece = match filled.try_recv() {
+            Ok(piece) => piece?,
+            Err(TryRecvError::Disconnected) => break,
+            Err(TryRecvError::Empty) => {
+                if let Some((ticket, piece)) = on_their_way.pop_front() {
+                    weights.wait(ticket)?;
+                    drop(piece);
+                    continue;
+                }
+                match filled.recv() {
+                    Ok(piece) => piece?,
+                    Err(RecvError) => break,
+                }
+            }
+        };
+        let ticket = weights.write(piece.piece.tensor, piece.piece.first_row, piece.bytes())?;
+        done(piece.piece.bytes());
+        on_their_way.push_back((ticket, piece));
     }
     Ok(())
-}
-
-/// Turns bytes into percentages, each told once. 100 is left to the caller: sealing comes first.
-struct Meter {
-    total: u64,
-    done: u64,
-    told: u8,
-}
-
-impl Meter {
-    fn new(total: u64) -> Self {
-        Self {
-            total: total.max(1),
-            done: 0,
-            told: 0,
-        }
-    }
-
-    /// The percentages passed by these bytes.
-    fn advance(&mut self, bytes: u64) -> std::ops::RangeInclusive<u8> {
-        self.done += bytes;
-        // At most 99, so it fits.
-        let percent = (u128::from(self.done) * 100 / u128::from(self.total)).min(99) as u8;
-        let passed = self.told + 1..=percent;
-        self.told = percent;
-        passed
-    }
 }

@@ -15,7 +15,7 @@ use crate::engine::{Backend, Engine, EngineOptions};
 use crate::faults::{self, Point};
 use crate::loader::{self, LoadError, Loaded};
 use crate::scheduler::Limits;
-use crate::scheduler::step_engine::EngineError;
+use crate::scheduler::step_engine::{EngineError, StepEngine as _};
 use crate::weights_plan::{self, ModelPlan};
 use crate::{log, sizing};
 

@@ -8,12 +8,15 @@ mod engine_support;
 use std::fs::File;
 use std::io::Write as _;
 use std::os::unix::fs::FileExt as _;
+use std::time::Duration;
 
 use cuda_worker::engine::{Backend, Weights};
 use cuda_worker::loader::{self, attach_or_load, manifest};
 use cuda_worker::scheduler::step_engine::EngineError;
+use cuda_worker::weights_plan;
 use engine_support::model::{Model, in_chunks, options, prompt};
 use engine_support::{FLOATS, QUANTISED, assert_same};
+use orcd_shared::gguf::GgufFile;
 use orcd_shared::protocol::message::LoadSource;
 
 fn load(model: &Model) -> (Backend, Weights) {
@@ -73,6 +76,53 @@ fn rows_may_be_written_in_any_pieces_and_order() {
         all
     };
     assert!(bytes(&whole) == bytes(&pieces));
+}
+
+#[test]
+fn tensors_read_in_many_pieces_arrive_whole() {
+    let shape = synth_model::Shape {
+        vocab_size: 30_011,
+        ..synth_model::Shape::named("tiny-qwen2").unwrap()
+    };
+    let model = Model::of(&shape.with_type(QUANTISED[0]));
+    let longest = model.plan.tensors.iter().map(|t| t.info.nbytes).max();
+    assert!(
+        longest > Some(1 << 20),
+        "every tensor is one piece: {longest:?}"
+    );
+    let (_, weights) = load(&model);
+    for tensor in &model.plan.tensors {
+        let raw = model.file.tensor_data(&tensor.info);
+        let mut back = vec![0xa5; raw.len()];
+        weights.read(tensor, 0, &mut back).unwrap();
+        assert!(back == raw, "{}", tensor.info.name);
+    }
+}
+
+#[test]
+fn a_file_cut_short_ends_loading_with_the_name_of_a_tensor() {
+    let (say, hear) = std::sync::mpsc::channel();
+    let loading = std::thread::spawn(move || {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.gguf");
+        let shape = synth_model::Shape::named("tiny-qwen2").unwrap();
+        synth_model::write(&shape, &synth_model::Options::default(), &path).unwrap();
+        let file = GgufFile::open(&path).unwrap();
+        let plan = weights_plan::plan(file.header()).unwrap();
+        let open = File::options().write(true).open(&path).unwrap();
+        open.set_len(file.header().data_offset + 64).unwrap();
+        let loaded = loader::load(&Backend::cpu().unwrap(), &file, &plan, |_| ());
+        say.send(loaded.map(drop).map_err(|e| e.to_string()))
+            .unwrap();
+    });
+    // Readers that are left waiting would keep loading from ending.
+    let loaded = hear.recv_timeout(Duration::from_secs(30)).unwrap();
+    let error = loaded.unwrap_err();
+    assert!(
+        error.contains("model.gguf") && error.contains("tensor"),
+        "{error}"
+    );
+    loading.join().unwrap();
 }
 
 #[test]

@@ -68,6 +68,8 @@ class CpuBackend final : public Backend {
     return image_bytes + kv_bytes(shape, options) + scratch_bytes(shape, options.max_batch_tokens, max_draws(options));
   }
 
+  std::unique_ptr<Staging> staging(size_t bytes) const override { return std::make_unique<HostStaging>(bytes); }
+
   std::unique_ptr<Weights> allocate(uint64_t image_bytes) const override { return MemfdWeights::allocate(image_bytes); }
 
   std::unique_ptr<Weights> attach(int fd, uint64_t image_bytes) const override {

@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <string>
@@ -15,6 +16,8 @@
 
 namespace orcd::cpu {
 namespace {
+
+constexpr uint64_t kPackBytes = 64 << 10;  // of a write that one thread packs at a time
 
 constexpr int kSeals = F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL;
 
@@ -33,6 +36,7 @@ std::unique_ptr<MemfdWeights> MemfdWeights::allocate(uint64_t bytes) {
     failed(ErrorKind::kOutOfMemory, "a weights image of " + std::to_string(bytes) + " bytes");
   }
   w->map(PROT_READ | PROT_WRITE);
+  w->packers_ = std::make_unique<Pool>(0);
   return w;
 }
 
@@ -69,16 +73,23 @@ void MemfdWeights::unmap() {
   image_ = nullptr;
 }
 
-void MemfdWeights::write(const TensorDesc& d, uint64_t first_row, std::span<const uint8_t> raw) {
+uint64_t MemfdWeights::write(const TensorDesc& d, uint64_t first_row, std::span<const uint8_t> raw) {
   if (sealed_) throw Error(ErrorKind::kInvalid, "the weights image is sealed");
   const uint64_t n = rows_in(d, first_row, raw.size(), bytes_), row = arith::row_bytes(d.type, d.cols);
-  for (uint64_t i = 0; i < n; ++i) {
-    pack_row(d.type, d.rows, d.cols, first_row + i, raw.data() + i * row, image_ + d.offset);
-  }
+  // Rows don't touch each other's bytes, so threads may share them in any way.
+  const uint64_t at_once = std::max<uint64_t>(1, kPackBytes / row);
+  packers_->run(static_cast<uint32_t>((n + at_once - 1) / at_once), [&](uint32_t part) {
+    const uint64_t end = std::min(n, (part + 1) * at_once);
+    for (uint64_t i = part * at_once; i < end; ++i) {
+      pack_row(d.type, d.rows, d.cols, first_row + i, raw.data() + i * row, image_ + d.offset);
+    }
+  });
+  return 0;
 }
 
 void MemfdWeights::seal() {
   if (sealed_) return;
+  packers_.reset();
   unmap();  // a writable mapping forbids F_SEAL_WRITE
   if (fcntl(fd_, F_ADD_SEALS, kSeals) != 0) failed(ErrorKind::kDevice, "sealing the weights image");
   sealed_ = true;

@@ -4,10 +4,21 @@
 
 #include <cstdint>
 #include <memory>
+#include <vector>
 
+#include "cpu/pool.h"
 #include "orcd/engine.h"
 
 namespace orcd::cpu {
+
+class HostStaging final : public Staging {
+ public:
+  explicit HostStaging(size_t bytes) : bytes_(bytes) {}
+  std::span<uint8_t> bytes() override { return bytes_; }
+
+ private:
+  std::vector<uint8_t> bytes_;
+};
 
 class MemfdWeights final : public Weights {
  public:
@@ -18,7 +29,8 @@ class MemfdWeights final : public Weights {
   MemfdWeights(const MemfdWeights&) = delete;
   MemfdWeights& operator=(const MemfdWeights&) = delete;
 
-  void write(const TensorDesc& desc, uint64_t first_row, std::span<const uint8_t> raw) override;
+  uint64_t write(const TensorDesc& desc, uint64_t first_row, std::span<const uint8_t> raw) override;
+  void wait(uint64_t) override {}
   void seal() override;
   void read(const TensorDesc& desc, uint64_t first_row, std::span<uint8_t> raw) const override;
   int fd() const override { return fd_; }
@@ -36,6 +48,7 @@ class MemfdWeights final : public Weights {
   uint64_t bytes_;
   uint8_t* image_ = nullptr;  // (bytes_)
   bool sealed_ = false;
+  std::unique_ptr<Pool> packers_;  // while the image is written
 };
 
 }  // namespace orcd::cpu

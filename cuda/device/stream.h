@@ -28,6 +28,8 @@ class Event {
   ~Event() { cudaEventDestroy(event_); }
   void record(cudaStream_t stream) const { ORCD_CUDA(cudaEventRecord(event_, stream)); }
   void wait() const { ORCD_CUDA(cudaEventSynchronize(event_)); }
+  // What is put into `stream` from now on begins after this event; one never recorded holds up nothing.
+  void precede(cudaStream_t stream) const { ORCD_CUDA(cudaStreamWaitEvent(stream, event_, 0)); }
 
  private:
   cudaEvent_t event_ = nullptr;

@@ -35,6 +35,8 @@ class CudaBackend final : public Backend {
     return image_bytes + kv.cache + kv.tables + scratch_bytes(shape, options.max_batch_tokens, max_draws(options));
   }
 
+  std::unique_ptr<Staging> staging(size_t bytes) const override { return std::make_unique<PinnedStaging>(bytes); }
+
   std::unique_ptr<Weights> allocate(uint64_t image_bytes) const override {
     return VmmWeights::allocate(ordinal_, image_bytes);
   }

@@ -4,9 +4,9 @@
 #include <cstring>
 #include <string>
 
-#include "arith/rope_table.h"
 #include "device/vmm.h"
 #include "engine/engine.h"
+#include "gpu/rope_table.h"
 
 namespace orcd::gpu {
 namespace {
@@ -58,15 +58,9 @@ CudaOps::CudaOps(const Model& model, const EngineOptions& options, int ordinal, 
   const uint32_t pairs = shape_.head_dim / 2;
   std::vector<float> factors(pairs, 1.0f);
   if (model.rope_freqs) download(model.rope_freqs, pairs * sizeof(float), factors.data());
-  std::vector<float2> table(rope_.size());
-  for (uint32_t i = 0; i < pairs; ++i) {
-    const double frequency = arith::rope_frequency(shape_.rope_base, i, shape_.head_dim, factors[i]);
-    for (uint32_t p = 0; p < options.context; ++p) {
-      const arith::CosSin c = arith::cos_sin(p * frequency);
-      table[uint64_t{p} * pairs + i] = {c.cos, c.sin};
-    }
-  }
-  rope_.upload(table);
+  const std::vector<arith::CosSin> table = rope_table(shape_.rope_base, factors, options.context);
+  static_assert(sizeof(arith::CosSin) == sizeof(float2));
+  ORCD_CUDA(cudaMemcpy(rope_.data(), table.data(), rope_.bytes(), cudaMemcpyHostToDevice));
   heads_ = {shape_.n_heads, shape_.n_kv_heads, shape_.head_dim, shape_.rope_style, rope_.data(),
             static_cast<float>(1.4426950408889634 / __builtin_sqrt(static_cast<double>(shape_.head_dim)))};
   kv_.zero();  // a masked key adds 0 · v: v must be a number

@@ -44,6 +44,8 @@ class CudaOps final : public Ops {
   void download(const void* from, size_t bytes, void* to) override;
   bool resident() const override;
 
+  const device::Stream& stream() const { return stream_; }  // for benchmarks: what everything is put into
+
  private:
   // What a step needs on the device, filled on the host and copied in one piece.
   struct StepInput {

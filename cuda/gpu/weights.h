@@ -10,13 +10,23 @@
 
 namespace orcd::gpu {
 
+class PinnedStaging final : public Staging {
+ public:
+  explicit PinnedStaging(size_t bytes) : bytes_(bytes) {}
+  std::span<uint8_t> bytes() override { return {bytes_.data(), bytes_.size()}; }
+
+ private:
+  device::Pinned<uint8_t> bytes_;
+};
+
 class VmmWeights final : public Weights {
  public:
   static std::unique_ptr<VmmWeights> allocate(int ordinal, uint64_t bytes);
   static std::unique_ptr<VmmWeights> attach(int ordinal, int fd, uint64_t bytes);  // takes ownership of fd
   ~VmmWeights() override;
 
-  void write(const TensorDesc& desc, uint64_t first_row, std::span<const uint8_t> raw) override;
+  uint64_t write(const TensorDesc& desc, uint64_t first_row, std::span<const uint8_t> raw) override;
+  void wait(uint64_t ticket) override;
   void seal() override;
   void read(const TensorDesc& desc, uint64_t first_row, std::span<uint8_t> raw) const override;
   int fd() const override { return fd_; }
@@ -26,26 +36,28 @@ class VmmWeights final : public Weights {
   bool sealed() const { return sealed_; }
 
  private:
-  // A piece of the file on its way: host memory, then device memory, then packed into the image.
+  // Rows of the file in device memory, between their copy and their place in the image.
   struct Lane {
-    device::Pinned<uint8_t> host;
-    device::Buffer<uint8_t> device;
-    device::Event packed;
-    bool busy = false;
+    device::Buffer<uint8_t> raw;
+    device::Event copied, packed;
   };
-  static constexpr uint32_t kLanes = 3;
-  static constexpr size_t kLaneBytes = 8 << 20;
+  static constexpr uint32_t kLanes = 4;
+  static constexpr size_t kLaneBytes = 2 << 20;
+  static constexpr uint32_t kTickets = 64;
 
   VmmWeights(device::Vmm memory, uint64_t bytes) : memory_(std::move(memory)), bytes_(bytes) {}
   Lane& next_lane(size_t bytes);
+  const device::Event& read_of(uint64_t ticket) const { return read_[ticket % kTickets]; }
 
   device::Vmm memory_;
   uint64_t bytes_;
   int fd_ = -1;
   bool sealed_ = false;
-  device::Stream stream_;
+  device::Stream copies_, packing_;
   Lane lanes_[kLanes];
   uint32_t turn_ = 0;
+  uint64_t written_ = 0;            // number of the last write
+  device::Event read_[kTickets];    // of write n at n % kTickets, for `wait`
 };
 
 }  // namespace orcd::gpu

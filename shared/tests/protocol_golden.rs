@@ -199,6 +199,7 @@ fn worker_to_supervisor() {
         message: "x".into(),
     };
     golden(&fatal, "08 0a 01 78");
+    golden(&ToSupervisor::Residency { resident: true }, "09 01");
 }
 
 #[test]

@@ -10,6 +10,7 @@ mod crash_bundle;
 mod deadline;
 mod determinism;
 mod flow;
+mod gpu;
 mod hang;
 mod health;
 mod http_edges;

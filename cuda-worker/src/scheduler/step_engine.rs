@@ -53,4 +53,7 @@ pub trait StepEngine {
     /// # Errors
     /// Of the step as a whole: none of its tokens may be used.
     fn step(&mut self, chunks: &[Chunk<'_>], drawn: &mut Vec<u32>) -> Result<(), EngineError>;
+
+    /// Whether every buffer is found to be device memory; false on the CPU.
+    fn resident(&self) -> bool;
 }

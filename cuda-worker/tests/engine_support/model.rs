@@ -24,7 +24,7 @@ impl Model {
         Self::of(&Shape::named(name).unwrap().with_type(ty))
     }
 
-    fn of(shape: &Shape) -> Self {
+    pub fn of(shape: &Shape) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("m.gguf");
         write(

@@ -10,6 +10,7 @@ mod generate;
 use std::path::{Path, PathBuf};
 
 use cuda_worker::engine::{Backend, Engine, EngineOptions};
+use cuda_worker::scheduler::step_engine::StepEngine as _;
 use cuda_worker::{loader, weights_plan};
 use generate::{Job, Plan, generate};
 use orcd_shared::gguf::GgufFile;

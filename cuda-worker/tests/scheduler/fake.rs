@@ -121,4 +121,8 @@ impl StepEngine for Fake {
         );
         Ok(())
     }
+
+    fn resident(&self) -> bool {
+        false
+    }
 }

@@ -4,8 +4,9 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use cuda_worker::engine_thread::{self, Command};
+use cuda_worker::engine_thread::{self, Command, Watched};
 use cuda_worker::outbox::Status;
+use cuda_worker::residency::Residency;
 use cuda_worker::scheduler::step_engine::{Chunk, EngineError, StepEngine};
 use cuda_worker::scheduler::{Fatal, Limits, Scheduler};
 use cuda_worker::signals::Abandon;
@@ -37,6 +38,11 @@ impl StepEngine for Slow {
         self.fake.fail_next = self.errors.try_recv().ok();
         self.fake.step(chunks, drawn)
     }
+
+    /// Was at first, and is no longer.
+    fn resident(&self) -> bool {
+        false
+    }
 }
 
 struct Served {
@@ -48,6 +54,11 @@ struct Served {
 
 impl Served {
     fn start(limits: Limits, step: Duration) -> Self {
+        Self::watching(limits, step, Duration::from_secs(60))
+    }
+
+    /// Looks every `interval` whether the engine is still resident.
+    fn watching(limits: Limits, step: Duration, interval: Duration) -> Self {
         let (commands, inbox) = mpsc::channel();
         let (say, said) = mpsc::channel();
         let (fail, errors) = mpsc::channel();
@@ -59,7 +70,12 @@ impl Served {
             };
             let scheduler = Scheduler::new(limits, Vec::new());
             let (status, abandon) = (Status::default(), Abandon::default());
-            engine_thread::serve(&mut engine, scheduler, &inbox, &status, &abandon, |m| {
+            let watched = Watched {
+                status: &status,
+                abandon: &abandon,
+                residency: Residency::new(true, interval, Instant::now()),
+            };
+            engine_thread::serve(&mut engine, scheduler, &inbox, watched, |m| {
                 say.send(m).unwrap();
             })
         });
@@ -99,6 +115,21 @@ fn idle_loop_waits_for_commands_and_ends_with_them() {
     served.commands = None;
     served.thread.join().unwrap().unwrap();
     assert!(served.said.try_recv().is_err(), "steps without jobs");
+}
+
+#[test]
+fn lost_residency_is_told_once_without_a_command_and_beside_steps() {
+    let lost = ToSupervisor::Residency { resident: false };
+    let idle = Served::watching(LIMITS, Duration::ZERO, Duration::from_millis(5));
+    assert_eq!(idle.hear(), lost);
+    std::thread::sleep(Duration::from_millis(50));
+    assert!(idle.said.try_recv().is_err(), "told twice");
+
+    let step = Duration::from_millis(5);
+    let busy = Served::watching(LIMITS, step, 4 * step);
+    busy.tell(Command::Submit(Box::new(job(1, 1, 1000))));
+    let said: Vec<ToSupervisor> = (0..12).map(|_| busy.hear()).collect();
+    assert_eq!(said.iter().filter(|m| **m == lost).count(), 1, "{said:?}");
 }
 
 #[test]

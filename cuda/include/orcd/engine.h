@@ -107,12 +107,23 @@ struct DeviceInfo {
   uint64_t memory_total, memory_free;
 };
 
+// Host memory that the device copies from at its full speed.
+class Staging {
+ public:
+  virtual ~Staging() = default;
+  virtual std::span<uint8_t> bytes() = 0;
+};
+
 // The immutable weights image. allocate → write every tensor → seal; or attach to a sealed one.
 class Weights {
  public:
   virtual ~Weights() = default;
-  // `raw` holds whole rows of `desc` as stored in the file, beginning at row `first_row`.
-  virtual void write(const TensorDesc& desc, uint64_t first_row, std::span<const uint8_t> raw) = 0;
+  // `raw` holds whole rows of `desc` as stored in the file, beginning at row `first_row`. Returns a number
+  // that rises with each call. `raw` in Staging may still be read until `wait` has returned for that
+  // number; any other memory has been read when this returns.
+  virtual uint64_t write(const TensorDesc& desc, uint64_t first_row, std::span<const uint8_t> raw) = 0;
+  // Waits until what write number `ticket` and all before it were given has been read.
+  virtual void wait(uint64_t ticket) = 0;
   // Ends writing: the image becomes read-only for every process that maps it.
   virtual void seal() = 0;
   // Reads rows back in the file's layout (tests: re-packing loses nothing).
@@ -144,6 +155,7 @@ struct Backend {  // one per kind of device; names what can be built for it
   // Bytes that weights, KV and scratch will need, for the check before loading.
   virtual uint64_t required_bytes(const ModelShape&, std::span<const TensorDesc>, uint64_t image_bytes,
                                   const EngineOptions&) const = 0;
+  virtual std::unique_ptr<Staging> staging(size_t bytes) const = 0;
   virtual std::unique_ptr<Weights> allocate(uint64_t image_bytes) const = 0;
   virtual std::unique_ptr<Weights> attach(int fd, uint64_t image_bytes) const = 0;  // takes ownership of fd
   virtual std::unique_ptr<Engine> engine(const ModelShape&, std::span<const TensorDesc>, const Weights&,

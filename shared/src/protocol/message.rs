@@ -142,6 +142,11 @@ pub enum ToSupervisor {
         /// What failed.
         message: String,
     },
+    /// [`WorkerInfo::resident`] changed since Ready, or since the last of these.
+    Residency {
+        /// Every buffer was checked to be device memory.
+        resident: bool,
+    },
 }
 
 /// Longest pause between heartbeats in a healthy worker, milliseconds.

@@ -7,7 +7,7 @@ use orcd_shared::error::ErrorCode;
 use orcd_shared::job::{Finish, JobKey, JobSpec};
 use orcd_shared::protocol::message::{LoadSource, ToSupervisor};
 use orcd_supervisor::jobs::dispatcher::Outcome;
-use orcd_supervisor::jobs::{JobEvent, JobStream, NewJob, Numbered, ServiceState};
+use orcd_supervisor::jobs::{JobEvent, JobStream, NewJob, Numbered, ServiceState, Snapshot};
 use orcd_supervisor::worker::Happening;
 use orcd_supervisor::worker::process::WorkerExit;
 
@@ -529,6 +529,16 @@ async fn a_standby_takes_over_with_the_first_message_it_gets() {
     service.tokens(spec.key, 0, "xy").await;
     service.eos(spec.key, 2).await;
     assert_eq!(text_of(&rest(&mut stream).await), "xy");
+}
+
+#[tokio::test]
+async fn lost_residency_is_shown_until_it_is_back() {
+    let service = Service::ready().await;
+    let shown = |s: &Snapshot| s.worker.as_ref().map(|w| w.resident);
+    for resident in [true, false, true] {
+        service.message(ToSupervisor::Residency { resident }).await;
+        service.until(|s| shown(s) == Some(resident)).await;
+    }
 }
 
 #[tokio::test]

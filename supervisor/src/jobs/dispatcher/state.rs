@@ -74,6 +74,7 @@ struct View {
     stalled: bool,
     standby: Option<Standby>,
     exits: u64,
+    resident: bool,
 }
 
 /// What the worker still has of a job that ends.
@@ -232,6 +233,7 @@ impl<H: WorkerHost> Dispatcher<H> {
             stalled: self.worker.stalled,
             standby: self.standby(),
             exits: self.worker.exits,
+            resident: self.worker.info.as_ref().is_some_and(|i| i.resident),
         }
     }
 
@@ -271,6 +273,7 @@ impl View {
         stalled: false,
         standby: None,
         exits: 0,
+        resident: false,
     };
 }
 

@@ -1,6 +1,7 @@
 //! The path of a token, from the worker's message to the reader's stream: the one place that runs
 //! for every token, so it allocates nothing but the token's text.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use orcd_shared::error::ErrorCode;
@@ -36,6 +37,7 @@ impl<H: WorkerHost> Dispatcher<H> {
                 }
                 return;
             }
+            ToSupervisor::Residency { resident } => return self.residency(generation, resident),
             ToSupervisor::LoadProgress { percent } => News::Progress(percent),
             ToSupervisor::LoadFailed { code, message } => {
                 tracing::error!(generation, %code, "the worker can't load the model: {message}");
@@ -56,6 +58,30 @@ impl<H: WorkerHost> Dispatcher<H> {
             ToSupervisor::Hello { .. } | ToSupervisor::Ready(_) => return,
         };
         self.life_event(Event::Worker { generation, news }, now);
+    }
+
+    /// A worker looked where its buffers are. Nothing follows from it but what `/health` shows.
+    fn residency(&mut self, generation: u64, resident: bool) {
+        let Some(member) = self.crew.get_mut(generation) else {
+            return;
+        };
+        if let Some(info) = &mut member.info {
+            Arc::make_mut(info).resident = resident;
+        }
+        if generation == self.life.generation {
+            self.worker.info.clone_from(&member.info);
+        }
+        if resident {
+            tracing::info!(
+                generation,
+                "the worker's buffers are all in device memory again"
+            );
+        } else {
+            tracing::error!(
+                generation,
+                "a buffer of the worker is no longer in device memory"
+            );
+        }
     }
 
     /// The worker no longer has a job.

@@ -1,0 +1,16 @@
+// The rotation of every position and pair, as the CUDA backend uploads it: made on the host, because it
+// is binary64 arithmetic of our own (arith/rope_table.h), by as many threads as there are cores.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "arith/rope_table.h"
+
+namespace orcd::gpu {
+
+// (positions, factors.size()): pair i turns by base^(-i/pairs) / factors[i] a position.
+std::vector<arith::CosSin> rope_table(double base, std::span<const float> factors, uint32_t positions);
+
+}  // namespace orcd::gpu

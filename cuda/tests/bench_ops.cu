@@ -1,0 +1,286 @@
+// Time of every operation of the CUDA backend at the shapes of Qwen2.5-0.5B: microseconds, bytes per second
+// and its share of a streaming read that is measured in the same run.
+//
+//   bench_ops [--quick]
+//
+// Each operation is launched many times in one graph, so that the host's part is not in the figure, and on
+// other memory each time, so that together they exceed the L2 cache: what a step finds in memory comes from
+// there. What the step before has just written (activations) is in the cache in a real step too.
+#include <algorithm>
+#include <cstdlib>
+#include <functional>
+#include <vector>
+
+#include "arith/blocks.h"
+#include "gpu/ops.h"
+#include "tests/testing.h"
+
+namespace orcd::testing {
+namespace {
+
+constexpr uint32_t kVocab = 151936, kWidth = 896, kFfn = 4864, kHeads = 14, kKvHeads = 2, kHeadDim = 64;
+constexpr uint32_t kKvWidth = kKvHeads * kHeadDim;
+constexpr uint32_t kLayers = 1024;                    // only so many KV caches: more than the L2 cache together
+constexpr uint64_t kRotated = uint64_t{192} << 20;    // bytes that one graph goes over: several times the L2 cache
+constexpr uint32_t kMostLaunches = 1024, kLeastLaunches = 16;
+
+int replays = 15;
+
+// Bytes that are sound values of every type: no part of them is a NaN or an infinity as a float16.
+__global__ void fill(uint32_t* words, uint64_t n) {
+  for (uint64_t i = uint64_t(blockIdx.x) * blockDim.x + threadIdx.x; i < n; i += uint64_t(gridDim.x) * blockDim.x) {
+    uint32_t x = uint32_t(i) * 2654435761u ^ uint32_t(i >> 32);
+    x ^= x >> 15;
+    words[i] = x * 2246822519u & 0x2f2f2f2fu;
+  }
+}
+
+__global__ void read_all(const uint4* words, uint64_t n, uint32_t* out) {
+  uint32_t sum = 0;
+  const uint64_t step = uint64_t(gridDim.x) * blockDim.x;
+#pragma unroll 8
+  for (uint64_t i = uint64_t(blockIdx.x) * blockDim.x + threadIdx.x; i < n; i += step) {
+    const uint4 v = __ldcs(words + i);
+    sum += v.x ^ v.y ^ v.z ^ v.w;
+  }
+  if (sum == 0x12345678u) *out = sum;  // never, but the compiler can't know
+}
+
+device::Buffer<uint8_t> filled(uint64_t bytes) {
+  device::Buffer<uint8_t> b((bytes + 255) / 256 * 256);
+  fill<<<1024, 256>>>(reinterpret_cast<uint32_t*>(b.data()), b.size() / 4);
+  ORCD_CUDA(cudaDeviceSynchronize());
+  return b;
+}
+
+class Timer {
+ public:
+  Timer() {
+    ORCD_CUDA(cudaEventCreate(&begin_));
+    ORCD_CUDA(cudaEventCreate(&end_));
+  }
+  ~Timer() {
+    cudaEventDestroy(begin_);
+    cudaEventDestroy(end_);
+  }
+  // Median microseconds of what `work` puts into the stream.
+  template <class Work>
+  double median(const device::Stream& stream, const Work& work) {
+    std::vector<float> times;
+    for (int i = 0; i < replays + 2; ++i) {
+      ORCD_CUDA(cudaEventRecord(begin_, stream));
+      work();
+      ORCD_CUDA(cudaEventRecord(end_, stream));
+      ORCD_CUDA(cudaEventSynchronize(end_));
+      float ms = 0;
+      ORCD_CUDA(cudaEventElapsedTime(&ms, begin_, end_));
+      if (i >= 2) times.push_back(ms);  // the first ones warm up
+    }
+    std::nth_element(times.begin(), times.begin() + times.size() / 2, times.end());
+    return times[times.size() / 2] * 1e3;
+  }
+
+ private:
+  cudaEvent_t begin_ = nullptr, end_ = nullptr;
+};
+
+double streaming_read() {  // bytes per second
+  const uint64_t bytes = uint64_t{1} << 30;
+  const device::Buffer<uint8_t> data = filled(bytes);
+  const device::Buffer<uint32_t> out(1);
+  const device::Stream stream;
+  Timer timer;
+  const double us = timer.median(stream, [&] {
+    read_all<<<132 * 16, 512, 0, stream>>>(reinterpret_cast<const uint4*>(data.data()), bytes / 16, out.data());
+    ORCD_CUDA(cudaGetLastError());
+  });
+  return double(bytes) / us * 1e6;
+}
+
+// The backend with a step of `rows` rows begun: each a sequence of its own at `depth`, or one prompt.
+class Bench {
+ public:
+  Bench(uint32_t rows, uint32_t depth, bool prompt, double read) : rows_(rows), depth_(depth), read_(read) {
+    model_.shape = {kLayers, kWidth, kFfn, kHeads, kKvHeads, kHeadDim, kVocab, RopeStyle::kNeox, 1e6, 1e-6f};
+    EngineOptions options = {};
+    options.slots = prompt ? 1 : rows;
+    options.context = std::max(depth + 1, rows);
+    options.max_batch_tokens = rows;
+    ops_ = std::make_unique<gpu::CudaOps>(model_, options, 0, nullptr);
+    for (uint32_t s = 0; s < options.slots; ++s) ops_->open_slot(s);
+    for (uint32_t r = 0; r < rows; ++r) {
+      token_.push_back(r * 7919 % kVocab);
+      slot_.push_back(prompt ? 0 : r);
+      position_.push_back(prompt ? r : depth);
+    }
+    ops_->begin({rows, token_.data(), slot_.data(), position_.data()});
+    ops_->finish();
+    narrow_ = activations(kWidth);
+    wide_ = activations(kFfn);
+  }
+
+  gpu::CudaOps& ops() { return *ops_; }
+  uint32_t rows() const { return rows_; }
+  const Activations& narrow() const { return narrow_; }
+  const Activations& wide() const { return wide_; }
+  float* floats(uint64_t n) {
+    memory_.push_back(filled(n * 4));
+    return reinterpret_cast<float*>(memory_.back().data());
+  }
+
+  // Prints a line. `launch(i)` is launch number i; together they go over `distinct` pieces of `bytes` each.
+  void line(const char* name, uint64_t bytes, uint64_t distinct, double operations, const std::function<void(uint32_t)>& launch) {
+    const uint32_t n = uint32_t(std::clamp<uint64_t>(distinct, kLeastLaunches, kMostLaunches));
+    const device::Stream& stream = ops_->stream();
+    for (uint32_t i = 0; i < std::min(n, 4u); ++i) launch(i);  // lazily loaded code is there before the capture
+    ops_->finish();
+    const device::Graph graph = device::Graph::capture(stream, [&] {
+      for (uint32_t i = 0; i < n; ++i) launch(i);
+    });
+    Timer timer;
+    const double us = timer.median(stream, [&] { graph.launch(stream); }) / n;
+    const double rate = double(bytes) / us * 1e6;
+    std::printf("| %-28s | %4u | %9.2f | %8.1f | %5.1f %% |", name, rows_, us, rate / 1e9, 100 * rate / read_);
+    if (operations > 0) std::printf(" %7.1f |\n", operations / us / 1e6);
+    else std::printf("         |\n");
+    std::fflush(stdout);
+  }
+
+  // One matrix or several that read the same activations.
+  void products(const char* name, std::vector<std::pair<TensorType, uint32_t>> matrices, const Activations& a, bool add) {
+    uint64_t weights = 0, outputs = 0;
+    for (const auto& [type, n] : matrices) weights += n * arith::row_bytes(type, a.cols), outputs += n;
+    const uint64_t copies = std::clamp<uint64_t>(kRotated / weights, 2, kMostLaunches);
+    const device::Buffer<uint8_t> memory = filled(copies * (weights + 256 * matrices.size()));
+    std::vector<float*> y;
+    for (const auto& m : matrices) y.push_back(floats(uint64_t{rows_} * m.second));
+    const uint64_t in = rows_ * (a.cols + a.cols / 32 * 12), out = rows_ * outputs * (add ? 8 : 4);
+    line(name, weights + in + out, copies, 2.0 * rows_ * outputs * a.cols, [&](uint32_t i) {
+      const uint8_t* at = memory.data() + (i % copies) * (weights + 256 * matrices.size()) / 256 * 256;
+      std::vector<Product> list;
+      for (size_t m = 0; m < matrices.size(); ++m) {
+        const auto& [type, n] = matrices[m];
+        list.push_back({{type, n, a.cols, at}, y[m], add});
+        at += (n * arith::row_bytes(type, a.cols) + 255) / 256 * 256;
+      }
+      ops_->matmul(list, a, rows_);
+    });
+    memory_.resize(memory_.size() - matrices.size());
+  }
+
+ private:
+  Activations activations(uint32_t cols) {
+    const uint64_t n = uint64_t{rows_} * cols;
+    Activations a;
+    a.cols = cols;
+    a.x = floats(n);
+    a.q = reinterpret_cast<int8_t*>(floats(n / 4));
+    a.d = floats(n / 32);
+    a.sum = reinterpret_cast<int32_t*>(floats(n / 32));
+    a.half = reinterpret_cast<int32_t*>(floats(n / 32));
+    ops_->quantise(a, rows_);
+    ops_->finish();
+    return a;
+  }
+
+  uint32_t rows_, depth_;
+  double read_;
+  Model model_;
+  std::unique_ptr<gpu::CudaOps> ops_;
+  std::vector<uint32_t> token_, slot_, position_;
+  std::vector<device::Buffer<uint8_t>> memory_;
+  Activations narrow_, wide_;
+};
+
+void row_ops(Bench& b) {
+  const uint64_t rows = b.rows();
+  const uint64_t table_bytes = kVocab * arith::row_bytes(TensorType::kQ5_0, kWidth);
+  const device::Buffer<uint8_t> table = filled(table_bytes);
+  const float* weight = b.floats(kWidth);
+  const float* gate = b.floats(rows * kFfn);
+  const float* up = b.floats(rows * kFfn);
+  b.line("embed", rows * (arith::row_bytes(TensorType::kQ5_0, kWidth) + kWidth * 4), 64, 0,
+         [&](uint32_t) { b.ops().embed({TensorType::kQ5_0, kVocab, kWidth, table.data()}, b.narrow().x); });
+  const uint64_t quantised = kWidth + kWidth / 32 * 12;
+  b.line("rmsnorm, quantised", rows * (kWidth * 8 + quantised), 64, 0,
+         [&](uint32_t) { b.ops().rmsnorm(b.narrow().x, nullptr, b.rows(), weight, 1e-6f, b.narrow()); });
+  b.line("quantise 896", rows * (kWidth * 4 + quantised), 64, 0, [&](uint32_t) { b.ops().quantise(b.narrow(), b.rows()); });
+  b.line("swiglu, quantised", rows * (kFfn * 12 + kFfn + kFfn / 32 * 12), 64, 0,
+         [&](uint32_t) { b.ops().swiglu(gate, up, b.rows(), b.wide()); });
+}
+
+// `keys`: cached positions that one row reads, on average; `cached`: those that all rows read, each once.
+void attention_ops(Bench& b, double keys, uint64_t cached) {
+  const uint64_t rows = b.rows();
+  float* q = b.floats(rows * kWidth);
+  float* k = b.floats(rows * kKvWidth);
+  float* v = b.floats(rows * kKvWidth);
+  float* out = b.floats(rows * kWidth);
+  AttentionInputs in = {};
+  in.q = q, in.k = k, in.v = v;
+  in.q_bias = b.floats(kWidth), in.k_bias = b.floats(kKvWidth), in.v_bias = b.floats(kKvWidth);
+  b.line("rope, append to KV", rows * (kWidth * 8 + kKvWidth * 12), kLayers, 0, [&](uint32_t i) { b.ops().rope_kv(i % kLayers, in); });
+  b.line("attention", cached * kKvWidth * 4 + rows * kWidth * 8, kLayers, rows * keys * kWidth * 4.0,
+         [&](uint32_t i) { b.ops().attention(i % kLayers, q, out); });
+}
+
+void weight_ops(Bench& b) {
+  using enum TensorType;
+  b.products("q, k, v (Q5_0, Q5_0, Q8_0)", {{kQ5_0, kWidth}, {kQ5_0, kKvWidth}, {kQ8_0, kKvWidth}}, b.narrow(), false);
+  b.products("attention output (Q5_0)", {{kQ5_0, kWidth}}, b.narrow(), true);
+  b.products("gate, up (Q5_0)", {{kQ5_0, kFfn}, {kQ5_0, kFfn}}, b.narrow(), false);
+  b.products("down (Q4_K)", {{kQ4_K, kWidth}}, b.wide(), true);
+  b.products("down (Q6_K)", {{kQ6_K, kWidth}}, b.wide(), true);
+}
+
+void draw_ops(Bench& b) {
+  b.products("output (Q8_0)", {{TensorType::kQ8_0, kVocab}}, b.narrow(), false);
+  const uint64_t values = uint64_t{b.rows()} * kVocab;
+  const uint64_t copies = std::clamp<uint64_t>(kRotated / (values * 4), 2, kMostLaunches);
+  const float* logits = b.floats(copies * values);
+  std::vector<uint32_t> drawn(b.rows());
+  for (const bool filtered : {false, true}) {
+    std::vector<Draw> draws;
+    for (uint32_t r = 0; r < b.rows(); ++r)
+      draws.push_back({r, 128, {0.8f, filtered ? 0.95f : 1.0f, filtered ? 40u : 0u, filtered ? 0.05f : 0.0f, 1.0f, r}});
+    b.line(filtered ? "sample, top-k, top-p, min-p" : "sample", values * 4, copies, 0,
+           [&](uint32_t i) { b.ops().sample(logits + (i % copies) * values, kVocab, draws, drawn.data()); });
+  }
+}
+
+}  // namespace
+
+int run() {
+  cudaDeviceProp device = {};
+  ORCD_CUDA(cudaGetDeviceProperties(&device, 0));
+  const double read = streaming_read();
+  std::printf("%s, L2 %d MiB, streaming read %.0f GB/s\n\n", device.name, device.l2CacheSize >> 20, read / 1e9);
+  std::printf("| operation                    | rows |        us |     GB/s | of read |  Tops/s |\n");
+  std::printf("|------------------------------|------|-----------|----------|---------|---------|\n");
+  for (const uint32_t rows : {1u, 8u}) {
+    Bench b(rows, 128, false, read);
+    row_ops(b);
+    attention_ops(b, 129, 129 * rows);
+    weight_ops(b);
+    draw_ops(b);
+  }
+  Bench prompt(512, 0, true, read);
+  row_ops(prompt);
+  attention_ops(prompt, 256.5, 512);
+  weight_ops(prompt);
+  return 0;
+}
+
+}  // namespace orcd::testing
+
+int main(int argc, char** argv) {
+  using namespace orcd::testing;
+  if (const int without = need_gpu("bench_ops")) return without < 0 ? 0 : without;
+  if (argc > 1 && std::string(argv[1]) == "--quick") replays = 3;
+  try {
+    return run();
+  } catch (const orcd::Error& e) {
+    std::printf("FAILED bench_ops: %s\n", e.what());
+    return 1;
+  }
+}

@@ -1,0 +1,257 @@
+#!/usr/bin/env python3
+"""bench/peer: this engine and llama.cpp, the same file, the same machine, the same run.
+
+    tools/bench/peer/compare.py [--model FILE] [--peer DIR] [--bin DIR] [--out FILE] [--device cuda:0]
+
+Measures decoding (batch 1, 8, 32) and prompts (512, 2048) of the engines alone, and over HTTP the first token
+and the tokens per second of one stream and of eight. Prints one table and writes it, with machine, versions and
+commands, to --out: a fragment for docs/BENCHMARKS.md. What is not given is made first: our programs by cargo with CUDA, the
+peer by tools/bench/peer/build, the synthetic Qwen2.5-0.5B file by synth-model."""
+
+import argparse
+import datetime
+import json
+import os
+import pathlib
+import platform
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+
+HERE = pathlib.Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent))
+import peer_libraries  # noqa: E402
+import streams  # noqa: E402
+from streams import median  # noqa: E402
+
+ROOT = HERE.parents[2]
+SHAPE = "qwen2.5-0.5b-instruct-q4_k_m"
+BATCHES, PROMPTS = (1, 8, 32), (512, 2048)
+DEPTH, STEPS = 128, 64  # decoding is measured from position 128 to 192
+STREAMS, CONTEXT = 8, 4096
+SHORT, SENTENCE = "Write a haiku about GPU computing", "The sea is calm tonight and the tide is full. "
+LONG_TOKENS = 1500
+TOKENS, ROUNDS = 128, 5
+
+# Row → what was asked for: at least this many times the peer, or at most so many milliseconds.
+WANTED = {
+    "decode, 1 sequence": ("×", 2.0),
+    "decode, 8 sequences": ("×", 2.0),
+    "decode, 32 sequences": ("×", 1.5),
+    "prefill 512": ("×", 0.7),
+    "prefill 2048": ("×", 0.7),
+    "HTTP, one stream": ("×", 2.5),
+    "HTTP, 8 streams in all": ("×", 5.0),
+    "HTTP, first token, short prompt": ("ms", 4.0),
+    "HTTP, first token, 1.5k tokens": ("ms", 40.0),
+    "start to ready": ("ms", 900.0),
+}
+
+
+class Runner:
+    """Runs programs within a limit and remembers what was run."""
+
+    def __init__(self):
+        self.commands = []
+
+    def run(self, command, limit_s, env=None):
+        command = [str(word) for word in command]
+        self.commands.append(shlex.join(command))
+        begun = time.monotonic()
+        done = subprocess.run(command, env={**os.environ, **(env or {})}, capture_output=True, text=True, timeout=limit_s)
+        if done.returncode != 0:
+            raise SystemExit(f"error: {shlex.join(command)} ended with {done.returncode}:\n{done.stderr[-2000:]}")
+        print(f"  {pathlib.Path(command[0]).name}: {time.monotonic() - begun:.1f} s", file=sys.stderr)
+        return done.stdout
+
+
+def ours_alone(args, runner):
+    """bench_engine: tokens per second by row."""
+    text = runner.run([args.bench, args.model, "--device", args.device, "--depth", DEPTH,
+                       "--prompts", ",".join(map(str, PROMPTS)), "--batches", ",".join(map(str, BATCHES))], 60)
+    rates = {(kind, int(n)): float(rate) for kind, n, rate in
+             re.findall(r"\| (prefill|decode) +(\d+) \|.*\| +([\d.]+) tok/s", text)}
+    found = {f"prefill {n}": rates["prefill", n] for n in PROMPTS}
+    return found | {decode_row(n): rates["decode", n] for n in BATCHES}
+
+
+def peer_alone(args, runner, env):
+    """llama-bench and llama-batched-bench: tokens per second by row."""
+    layers = ["-ngl", "99" if args.device != "cpu" else "0"]
+    found = {}
+    common = ["-m", args.model, "-fa", "1", *layers, "-o", "jsonl"]
+    text = runner.run([args.peer / "llama-bench", *common, "-p", ",".join(map(str, PROMPTS)), "-n", "0"], 60, env)
+    text += runner.run([args.peer / "llama-bench", *common, "-p", "0", "-n", STEPS, "-d", DEPTH], 60, env)
+    for test in json_lines(text):
+        row = f"prefill {test['n_prompt']}" if test["n_prompt"] else decode_row(1)
+        found[row] = float(test["avg_ts"])
+    several = [n for n in BATCHES if n > 1]
+    text = runner.run([args.peer / "llama-batched-bench", "-m", args.model, "-fa", "on", *layers,
+                       "-c", max(several) * 256, "-b", "2048", "-npp", DEPTH, "-ntg", STEPS,
+                       "-npl", ",".join(map(str, several)), "--output-format", "jsonl"], 60, env)
+    for test in json_lines(text):
+        found[decode_row(test["pl"])] = float(test["speed_tg"])
+    return found
+
+
+def json_lines(text):
+    return [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+
+
+def decode_row(n):
+    return "decode, 1 sequence" if n == 1 else f"decode, {n} sequences"
+
+
+def over_http(server, prompts):
+    """The rows of one server, greedy, after a warm-up of each kind of request."""
+    with server:
+        for prompt in prompts.values():
+            server.stream(prompt, 8, 1)
+        streams.several(server, STREAMS, prompts["short"], 16, 1)
+        ones = [server.stream(prompts["short"], TOKENS, 10 + i) for i in range(ROUNDS)]
+        longs = [server.stream(prompts["long"], 4, 20 + i) for i in range(ROUNDS)]
+        rates = [streams.several(server, STREAMS, prompts["short"], TOKENS, 100 * i) for i in range(1, ROUNDS + 1)]
+        if min(s.tokens for s in ones) < TOKENS // 2:
+            raise SystemExit(f"error: answers of {[s.tokens for s in ones]} tokens are too short to measure")
+        return {
+            "HTTP, one stream": median(s.tok_s for s in ones),
+            "HTTP, 8 streams in all": median(rates),
+            "HTTP, first token, short prompt": median(s.first_s for s in ones) * 1e3,
+            "HTTP, first token, 1.5k tokens": median(s.first_s for s in longs) * 1e3,
+            "start to ready": server.ready_s * 1e3,
+        }, (ones[0].prompt_tokens, longs[0].prompt_tokens)
+
+
+def orcd(args):
+    return streams.Orcd(args.bin / "worker-orcd", args.model, args.device,
+                        ["--parallel", str(STREAMS), "--context", str(args.context)],
+                        {"template": False, "temperature": 0})
+
+
+def llama_server(args, env):
+    # Greedy, with the one sampler that it needs: it would sort 150 000 candidates a token otherwise.
+    fields = {"temperature": 0, "top_k": 1, "samplers": ["top_k"], "return_tokens": True}
+    layers = ["-ngl", "99" if args.device != "cpu" else "0"]
+    return streams.LlamaServer(args.peer, args.model, STREAMS, args.context, layers, env, fields)
+
+
+def long_prompt(args):
+    """About LONG_TOKENS tokens, by this model's own count."""
+    with orcd(args) as server:
+        one, four = (server.stream(SENTENCE * n, 1, 1).prompt_tokens for n in (1, 4))
+    wanted = min(LONG_TOKENS, args.context * 3 // 4)
+    return SENTENCE * max(1, round((wanted - one) / (four - one) * 3 + 1))
+
+
+def table(ours, peer):
+    lines = ["| | ours | llama.cpp | ratio | wanted | |", "|---|---|---|---|---|---|"]
+    for row, (kind, bar) in WANTED.items():
+        if row not in ours or row not in peer:
+            continue
+        o, p = ours[row], peer[row]
+        milliseconds = "token," in row or row == "start to ready"
+        ratio = p / o if milliseconds else o / p
+        reached = o <= bar if kind == "ms" else ratio >= bar
+        show = (lambda v: f"{v:.1f} ms") if milliseconds else (lambda v: f"{v:,.0f} tok/s".replace(",", " "))
+        asked = f"≤ {bar:g} ms" if kind == "ms" else f"≥ {bar:g} ×"
+        lines.append(f"| {row} | {show(o)} | {show(p)} | {ratio:.2f} × | {asked} | {'reached' if reached else 'missed'} |")
+    return "\n".join(lines)
+
+
+def gpu():
+    """Name, driver and memory, or None."""
+    if not shutil.which("nvidia-smi"):
+        return None
+    query = ["nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"]
+    done = subprocess.run(query, capture_output=True, text=True, timeout=30)
+    return done.stdout.strip().splitlines()[0] if done.returncode == 0 and done.stdout.strip() else None
+
+
+def processor():
+    for line in open("/proc/cpuinfo"):
+        if line.startswith("model name"):
+            return f"{line.split(':', 1)[1].strip()}, {os.cpu_count()} cores"
+    return platform.processor()
+
+
+def fragment(args, machine, text, commands, tokens):
+    version = subprocess.run([args.bin / "worker-orcd", "--version"], capture_output=True, text=True, timeout=30).stdout
+    peer = args.peer / "VERSION"
+    peer_version = peer.read_text().strip() if peer.exists() else "no VERSION file beside it"
+    lines = [
+        f"### Against llama.cpp, {datetime.date.today()}", "",
+        f"Machine: {machine}; {processor()}; {platform.platform()}.",
+        f"Model: {args.model.name}, {args.model.stat().st_size} bytes.",
+        f"Ours: {' '.join(version.split())}. Peer: {peer_version}.", "",
+        text, "",
+        f"Decoding is from position {DEPTH} to {DEPTH + STEPS}. Over HTTP: greedy, raw prompts of {tokens[0]} and "
+        f"{tokens[1]} tokens, {TOKENS} tokens a stream, medians of {ROUNDS}; first token counts from sending the "
+        "request.", "", "Commands:", "", "```", *commands, "```", ""]
+    return "\n".join(lines)
+
+
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=pathlib.Path)
+    parser.add_argument("--peer", type=pathlib.Path, help="folder with llama-bench, llama-batched-bench, llama-server")
+    parser.add_argument("--bin", type=pathlib.Path, help="folder with worker-orcd, cuda-worker, bench_engine, synth-model")
+    parser.add_argument("--out", type=pathlib.Path, default=ROOT / "target" / "bench" / "peer.md")
+    parser.add_argument("--device", default="cuda:0")
+    parser.add_argument("--context", type=int, default=CONTEXT, help="tokens a stream may have, of both servers")
+    return parser.parse_args()
+
+
+def prepare(args):
+    """Our programs, the peer and the model, made where they are missing."""
+    if args.bin is None:
+        target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target" / "with-cuda")).absolute()
+        subprocess.run(["cargo", "build", "--release", "--locked", "--features", "cuda", "--target-dir", target, "-p",
+                        "worker-orcd", "-p", "cuda-worker", "-p", "synth-model", "--bins", "--example", "bench_engine"],
+                       check=True, cwd=ROOT)
+        args.bin = target / "release"
+    args.bench = next((p for p in (args.bin / "bench_engine", args.bin / "examples" / "bench_engine") if p.exists()), None)
+    if args.bench is None:
+        raise SystemExit(f"error: no bench_engine in {args.bin}; cargo build --release -p cuda-worker --example bench_engine")
+    if args.peer is None:
+        work = ROOT / "target" / "peer"
+        args.peer = work / "peer"
+        if not (args.peer / "llama-server").exists():
+            subprocess.run(["bash", HERE / "build", work], check=True)
+    if args.model is None:
+        args.model = args.out.parent / f"{SHAPE}.gguf"
+        args.model.parent.mkdir(parents=True, exist_ok=True)
+        if not args.model.exists():
+            subprocess.run([args.bin / "synth-model", "--shape", SHAPE, "--out", args.model], check=True, timeout=120)
+
+
+def main():
+    args = arguments()
+    machine = gpu()
+    if machine is None and args.device != "cpu":
+        print("SKIPPED bench/peer: no NVIDIA GPU on this machine")
+        sys.exit(1 if os.environ.get("ORCD_REQUIRE_GPU") == "1" else 0)
+    prepare(args)
+    env = peer_libraries.environment(args.peer)
+    runner = Runner()
+    prompts = {"short": SHORT, "long": long_prompt(args)}
+
+    peer = peer_alone(args, runner, env)
+    ours = ours_alone(args, runner)
+    servers = [llama_server(args, env), orcd(args)]
+    for server, rows in zip(servers, (peer, ours)):
+        found, tokens = over_http(server, prompts)
+        rows.update(found)
+        runner.commands.append(shlex.join(server.command))
+        print(f"  {server.command[0]}: prompts of {tokens[0]} and {tokens[1]} tokens", file=sys.stderr)
+    text = table(ours, peer)
+    print(text)
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    args.out.write_text(fragment(args, machine or "no GPU", text, runner.commands, tokens))
+    print(f"written to {args.out}")
+
+
+if __name__ == "__main__":
+    main()
