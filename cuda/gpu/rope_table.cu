@@ -7,7 +7,7 @@ namespace orcd::gpu {
 namespace {
 
 constexpr uint32_t kMostThreads = 16;
-constexpr uint32_t kLeastPositions = 512;  // a thread's start costs about as much
+constexpr uint32_t kLeastPositions = 512;  // fewer are not worth a thread
 
 }  // namespace
 

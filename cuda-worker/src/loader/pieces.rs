@@ -2,8 +2,8 @@
 
 use crate::weights_plan::{ModelPlan, PlannedTensor};
 
-/// Size of a piece, unless a row is longer: large enough for calls to cost nothing, small enough that
-/// staging is pinned in no time.
+/// Size of a piece, unless a row is longer: large enough that calls cost little beside the bytes, small
+/// enough that all buffers together are a few megabytes to pin.
 const PIECE_BYTES: u64 = 1 << 20;
 
 /// Whole rows of a tensor.

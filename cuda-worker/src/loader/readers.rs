@@ -1,7 +1,7 @@
 //! Threads that read pieces of the model file into staging, for one thread that passes them on.
 //!
-//! One core copies from the page cache at 4 to 10 GB/s; a GPU takes 46. Pieces come in any order: what
-//! is made of them may not depend on it.
+//! One thread that read and copied brought 4 GB/s to an H100, whose link takes 46. Pieces come in any
+//! order: what is made of them may not depend on it.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -11,7 +11,7 @@ use orcd_shared::gguf::{GgufError, GgufFile};
 
 use super::pieces::Piece;
 
-/// More don't help: eight saturate the memory of the machines that were measured.
+/// Each brings some gigabytes per second; with eight of them a GPU's link is the narrower place.
 const MOST_READERS: usize = 8;
 /// Buffers of a reader: one is read into while another one is passed on.
 const LANES: usize = 2;
