@@ -236,6 +236,7 @@ pub fn load(model: &Path) -> LoadRequest {
         threads: Some(1),
         kv_limit_tokens: None,
         end_tokens: Vec::new(),
+        engines: 1,
         weights: None,
     }
 }

@@ -149,6 +149,7 @@ mod tests {
             running: 1,
             queued: 2,
             stalled: false,
+            standby: None,
         }
     }
 

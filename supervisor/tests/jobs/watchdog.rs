@@ -38,6 +38,8 @@ impl WorkerHost for Swamp {
         Ok(())
     }
 
+    fn nudge(&mut self, _generation: u64) {}
+
     fn kill(&mut self, _generation: u64) {}
 }
 
