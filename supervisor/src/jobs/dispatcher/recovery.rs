@@ -180,6 +180,11 @@ impl<H: WorkerHost> Dispatcher<H> {
     }
 
     fn send_load(&mut self, generation: u64) -> Option<Event> {
+        if let Err(message) = self.model.check() {
+            tracing::error!(generation, "no model to load: {message}");
+            let news = News::LoadFailed(ErrorCode::ModelLoadFailed, message);
+            return Some(Event::Worker { generation, news });
+        }
         let mut request = self.settings.load.clone();
         request.model_path = self.model.location();
         request.weights = self
