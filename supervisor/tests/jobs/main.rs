@@ -6,6 +6,7 @@ mod crash;
 mod ending;
 mod flow;
 mod host;
+mod hostile;
 mod journal;
 mod readers;
 mod startup;
