@@ -1,6 +1,8 @@
 //! Frames from a peer that is broken or means harm: never a panic, never more memory than what has
 //! arrived.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)] // a panic is a failing test with a place
+
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
@@ -49,6 +51,119 @@ fn decode(bytes: &[u8]) -> usize {
         assert!(taken <= bytes.len());
     }
     LARGEST.get()
+}
+
+/// Reads as both sides do: what has arrived is decoded as far as it goes. The messages, and whether
+/// the rest is beyond reading.
+fn read_in_chunks<M: serde::de::DeserializeOwned>(bytes: &[u8], cuts: &[usize]) -> (Vec<M>, bool) {
+    let mut messages = Vec::new();
+    let mut arrived = Vec::new();
+    let mut from = 0;
+    for &to in cuts.iter().chain([&bytes.len()]) {
+        arrived.extend_from_slice(&bytes[from..to]);
+        from = to;
+        loop {
+            match frame::decode(&arrived) {
+                Ok(Some((message, taken))) => {
+                    messages.push(message);
+                    arrived.drain(..taken);
+                }
+                Ok(None) => break,
+                Err(_) => return (messages, true),
+            }
+        }
+    }
+    (messages, false)
+}
+
+/// One sound message of each kind, both ways.
+fn sound_frames() -> Vec<Vec<u8>> {
+    fn frame<M: serde::Serialize>(message: &M) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        frame::encode(message, &mut bytes).unwrap();
+        bytes
+    }
+    let key = JobKey(7);
+    let (code, message) = (ErrorCode::CudaError, String::from("ä message"));
+    let token = StepToken {
+        key,
+        index: 3,
+        id: 70_000,
+        finish: Some(Finish::Eos),
+    };
+    let report = StepReport {
+        step: 1 << 40,
+        step_us: 9,
+        prefill_tokens: 512,
+        tokens: vec![token; 3],
+    };
+    let job = JobSpec {
+        key,
+        prompt: vec![1, 300, 70_000],
+        emitted: vec![5],
+        max_tokens: 64,
+        sampling: SamplingParams::GREEDY,
+    };
+    let build = String::from("0.1.0");
+    let to_worker = [
+        ToWorker::Hello {
+            protocol: 1,
+            build: build.clone(),
+        },
+        ToWorker::Submit(Box::new(job)),
+        ToWorker::Cancel(key),
+        ToWorker::Shutdown,
+    ];
+    let to_supervisor = [
+        ToSupervisor::Hello { protocol: 1, build },
+        ToSupervisor::LoadProgress { percent: 50 },
+        ToSupervisor::LoadFailed {
+            code,
+            message: message.clone(),
+        },
+        ToSupervisor::Step(report),
+        ToSupervisor::JobFailed {
+            key,
+            code,
+            message: message.clone(),
+        },
+        ToSupervisor::Cancelled(key),
+        ToSupervisor::Heartbeat {
+            steps: 1,
+            running: 2,
+            waiting: 3,
+        },
+        ToSupervisor::Fatal { code, message },
+    ];
+    let frames = to_worker.iter().map(frame);
+    frames.chain(to_supervisor.iter().map(frame)).collect()
+}
+
+/// What a broken or hostile peer may send: sound frames, cut, joined, with lengths that lie and
+/// bytes that are wrong.
+fn corpus() -> Vec<Vec<u8>> {
+    let sound = sound_frames();
+    let mut corpus = vec![sound.concat()];
+    for frame in sound {
+        let mut longer = frame.clone();
+        longer[0] = longer[0].wrapping_add(1);
+        let mut shorter = frame.clone();
+        shorter[0] = shorter[0].wrapping_sub(1);
+        let mut huge = frame.clone();
+        huge[..HEADER_BYTES].fill(0xff);
+        corpus.extend([longer, shorter, huge]);
+        corpus.push(frame[..frame.len() - 1].to_vec());
+        corpus.push(frame.repeat(2));
+        for at in HEADER_BYTES..frame.len() {
+            for wrong in [0x00, 0x7f, 0xfb, 0xfd, 0xff] {
+                let mut damaged = frame.clone();
+                damaged[at] = wrong;
+                corpus.push(damaged);
+            }
+        }
+        corpus.push(frame);
+    }
+    corpus
 }
 
 fn framed(body: &[u8]) -> Vec<u8> {
@@ -158,12 +273,53 @@ proptest! {
     }
 
     #[test]
+    fn chunks_make_no_difference(
+        which in prop::collection::vec(any::<prop::sample::Index>(), 1..6),
+        cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..8),
+    ) {
+        let corpus = corpus();
+        let bytes: Vec<u8> = which.iter().flat_map(|i| i.get(&corpus).clone()).collect();
+        let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(bytes.len() + 1)).collect();
+        cuts.sort_unstable();
+        let whole = read_in_chunks::<ToSupervisor>(&bytes, &[]);
+        // Printed, since a NaN is unlike itself.
+        let cut = read_in_chunks::<ToSupervisor>(&bytes, &cuts);
+        prop_assert_eq!(format!("{whole:?}"), format!("{cut:?}"));
+        let whole = read_in_chunks::<ToWorker>(&bytes, &[]);
+        let cut = read_in_chunks::<ToWorker>(&bytes, &cuts);
+        prop_assert_eq!(format!("{whole:?}"), format!("{cut:?}"));
+    }
+
+    #[test]
     fn damaged_byte_does_no_harm(job in job(), at in any::<prop::sample::Index>(), bit in 0u8..8) {
         let mut bytes = Vec::new();
         frame::encode(&ToWorker::Submit(Box::new(job)), &mut bytes).unwrap();
         let at = at.index(bytes.len());
         bytes[at] ^= 1 << bit;
         prop_assert!(decode(&bytes) <= MOST_RESERVED);
+    }
+}
+
+#[test]
+fn corpus_of_broken_frames_does_no_harm() {
+    for bytes in corpus() {
+        assert!(decode(&bytes) <= MOST_RESERVED, "{bytes:?}");
+    }
+    let readable = |bytes: &Vec<u8>| {
+        matches!(frame::decode::<ToWorker>(bytes), Ok(Some(_)))
+            || matches!(frame::decode::<ToSupervisor>(bytes), Ok(Some(_)))
+    };
+    assert!(sound_frames().iter().all(readable), "the sound ones are");
+}
+
+/// The first inputs of the fuzzer, see fuzz/README.md.
+#[test]
+#[ignore = "writes files; for the fuzzer"]
+fn write_fuzz_corpus() {
+    let folder = std::env::var("ORCD_FUZZ_CORPUS").expect("ORCD_FUZZ_CORPUS names a folder");
+    std::fs::create_dir_all(&folder).unwrap();
+    for (n, bytes) in corpus().iter().enumerate() {
+        std::fs::write(format!("{folder}/{n}"), bytes).unwrap();
     }
 }
 
