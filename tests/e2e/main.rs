@@ -2,6 +2,7 @@
 //! pair of real processes.
 
 mod cancel;
+mod changed_files;
 mod command_line;
 mod context;
 mod correlation;
@@ -25,4 +26,5 @@ mod slow_reader;
 mod standby;
 mod startup;
 mod stop_sequence;
+mod storms;
 mod utf8;

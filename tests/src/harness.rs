@@ -244,6 +244,11 @@ impl WorkerHarness {
         self.folder.path().join(FAULTS).join(point).exists()
     }
 
+    /// Takes a fault back; false when it has struck already.
+    pub fn withdraw(&self, point: &str) -> bool {
+        std::fs::remove_file(self.folder.path().join(FAULTS).join(point)).is_ok()
+    }
+
     /// Sends the supervisor a signal.
     pub fn signal(&self, signal: Signal) {
         self.supervisor().signal(signal);

@@ -19,6 +19,9 @@ pub enum Model {
     Tiny,
     /// Random weights, some milliseconds per token: time to do something to a running job.
     Slow,
+    /// Random weights, a millisecond or two per token: streams that last long enough to be hit and
+    /// are over soon.
+    Brisk,
     /// Random weights, architecture `llama`, every type with blocks of 32.
     Llama,
     /// As [`Tiny`](Self::Tiny), with words of two thousand characters and a context of 16384: fills any buffer.
@@ -43,6 +46,7 @@ impl Model {
             Self::Tiny => write(&named("tiny-qwen2"), folder),
             Self::Llama => write(&named("tiny-llama"), folder),
             Self::Slow => write(&slow(), folder),
+            Self::Brisk => write(&brisk(), folder),
             Self::Verbose => verbose(&write(&named("tiny-qwen2"), folder), folder),
             Self::File(path) => path.clone(),
         }
@@ -68,6 +72,19 @@ fn slow() -> Shape {
         ffn,
         heads: hidden / 64,
         ..tiny
+    }
+}
+
+/// As wide as the tiny one and deeper.
+fn brisk() -> Shape {
+    let layers = match place::device().as_str() {
+        "cpu" => 12,
+        _ => 64,
+    };
+    Shape {
+        name: "brisk-qwen2".into(),
+        layers,
+        ..named("tiny-qwen2")
     }
 }
 

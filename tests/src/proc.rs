@@ -50,6 +50,27 @@ impl Process {
             .collect()
     }
 
+    /// Dead children that nobody has waited for.
+    pub fn zombies(self) -> usize {
+        let pids = std::fs::read_dir("/proc").unwrap().flatten();
+        pids.filter_map(|entry| stat(entry.file_name().to_str()?.parse().ok()?))
+            .filter(|s| s.parent == self.pid && s.state == 'Z')
+            .count()
+    }
+
+    /// Open file descriptors.
+    pub fn descriptors(self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.pid)).map_or(0, Iterator::count)
+    }
+
+    /// A number out of `/proc/PID/status`: `Threads`, `VmRSS` (KiB).
+    pub fn status(self, field: &str) -> Option<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid)).ok()?;
+        let line = status.lines().find_map(|line| line.strip_prefix(field))?;
+        let value = line.strip_prefix(':')?.split_whitespace().next()?;
+        value.parse().ok()
+    }
+
     /// File name of the executable.
     pub fn name(self) -> String {
         let exe = std::fs::read_link(format!("/proc/{}/exe", self.pid)).unwrap_or_default();

@@ -1,0 +1,128 @@
+//! The jobs of the campaign, and what they say when nothing disturbs them.
+
+use orcd_tests::{Job, Model, Starter, WorkerHarness};
+
+use crate::client::{self, Told};
+use crate::judge::{Ending, Token};
+use crate::rng::Rng;
+
+/// A job with its undisturbed stream.
+#[derive(Debug, Clone)]
+pub(crate) struct Known {
+    pub(crate) job: Job,
+    pub(crate) tokens: Vec<Token>,
+    pub(crate) ending: Ending,
+}
+
+/// Jobs for one model.
+#[derive(Debug)]
+pub(crate) struct Pool {
+    /// Of all sorts.
+    pub(crate) jobs: Vec<Known>,
+    /// With a long prompt and little to say.
+    pub(crate) prompts: Vec<Known>,
+}
+
+/// Prompts are longer than what a step takes of them.
+const LONG_PROMPT: &str = "the sea and the wind ";
+
+impl Pool {
+    /// Draws the jobs and runs each of them once on a service that nothing happens to.
+    pub(crate) fn prepare(model: &Model, rng: &mut Rng) -> Self {
+        let service = Starter::new(model.clone()).alone().start();
+        let mut jobs = undisturbed(&service, jobs(model, rng));
+        let with_stop: Vec<_> = jobs.iter().step_by(4).filter_map(stopped).collect();
+        jobs.extend(undisturbed(&service, with_stop));
+        let long = |n: u64| {
+            Job::new(
+                "",
+                &LONG_PROMPT.repeat(40 + 5 * usize::try_from(n).unwrap()),
+            )
+            .set("template", false)
+            .set("max_tokens", 8 + n)
+            .set("seed", n)
+        };
+        let prompts = undisturbed(&service, (0..4).map(long).collect());
+        jobs.extend_from_slice(&prompts);
+        Self { jobs, prompts }
+    }
+}
+
+/// Mixed parameters; most are short, so that jobs finish between faults.
+fn jobs(model: &Model, rng: &mut Rng) -> Vec<Job> {
+    let asked = [
+        "Write a haiku about the sea",
+        "Count to thirty",
+        "Write three haiku about snow",
+        "Tell me a fable",
+        "Greet me in twenty languages 🦀",
+        "Name the planets with emoji",
+    ];
+    let raw = ["in the morning", "wörter über bäume", "x", "日本の 俳句 🌊"];
+    let job = |n: u64, rng: &mut Rng| {
+        let prompt = match model {
+            Model::Haiku => rng.pick(&asked),
+            _ => rng.pick(&raw),
+        };
+        let job = Job::new("", prompt).set("seed", n);
+        let longest = if rng.chance(20) { 200 } else { 80 };
+        let job = job.set("max_tokens", 20 + rng.below(longest - 19));
+        let job = match n % 6 {
+            0 => job.set("temperature", 0),
+            1 => job.set("temperature", 0.8),
+            2 => job.set("temperature", 0.8).set("top_k", 40),
+            3 => job.set("temperature", 0.8).set("top_p", 0.9),
+            4 => job.set("temperature", 0.8).set("min_p", 0.02),
+            _ => job.set("temperature", 0.8).set("top_k", 64),
+        };
+        if n % 4 == 1 {
+            job.set("repetition_penalty", 1.2)
+        } else {
+            job
+        }
+    };
+    (0..20).map(|n| job(n, rng)).collect()
+}
+
+/// The same job with a stop sequence that it meets on its way; `None` if its text is too short.
+fn stopped(known: &Known) -> Option<Job> {
+    let text: String = known.tokens.iter().filter_map(text_of).collect();
+    let chars: Vec<char> = text.chars().collect();
+    let from = chars.len() * 2 / 3;
+    let stop: String = chars.get(from..from + 4)?.iter().collect();
+    Some(known.job.clone().set("stop", vec![stop]))
+}
+
+fn text_of(token: &Token) -> Option<String> {
+    let data = token.raw.lines().find_map(|l| l.strip_prefix("data: "))?;
+    let data: serde_json::Value = serde_json::from_str(data).ok()?;
+    data["t"].as_str().map(str::to_owned)
+}
+
+/// Runs jobs, some at a time, and remembers what they say.
+fn undisturbed(service: &WorkerHarness, jobs: Vec<Job>) -> Vec<Known> {
+    let mut known = Vec::new();
+    for some in jobs.chunks(6) {
+        let told: Vec<Told> = std::thread::scope(|scope| {
+            let name = |(n, job): (usize, &Job)| job.clone().named(&format!("undisturbed-{n}"));
+            let running: Vec<_> = some
+                .iter()
+                .enumerate()
+                .map(name)
+                .map(|job| scope.spawn(move || client::run(service, &job, None)))
+                .collect();
+            running.into_iter().map(|t| t.join().unwrap()).collect()
+        });
+        for (job, told) in some.iter().zip(told) {
+            assert_eq!(told.strictly, Ok(()), "{:?}", job.json());
+            assert!(matches!(told.ending, Ending::End(..)), "{:?}", told.ending);
+            assert_eq!(told.replays, 0, "something did disturb {:?}", job.json());
+            known.push(Known {
+                job: job.clone(),
+                tokens: told.tokens,
+                ending: told.ending,
+            });
+        }
+    }
+    known
+}

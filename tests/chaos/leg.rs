@@ -1,0 +1,279 @@
+//! One part of the campaign: streams on a service, faults on its worker.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use orcd_tests::proc::wait_until;
+use orcd_tests::{Starter, WorkerHarness};
+
+use crate::board::Board;
+use crate::client::{self, Told};
+use crate::faults::Deck;
+use crate::jobs::{Known, Pool};
+use crate::judge::{Ending, Verdict, compare};
+use crate::rng::Rng;
+use crate::settings::Leg;
+use crate::strike::{self, Struck};
+
+/// Streams at once, below the service's own limit: nobody waits long for its turn.
+const STREAMS: u64 = 7;
+/// Between two looks at `/health`.
+const HEALTH_EVERY: Duration = Duration::from_millis(10);
+/// After the last stream everything is back by then.
+const SETTLED: Duration = Duration::from_secs(20);
+
+/// What a service holds when nobody asks anything of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Holdings {
+    pub(crate) descriptors: usize,
+    pub(crate) threads: u64,
+    pub(crate) rss_kib: u64,
+    pub(crate) children: usize,
+    pub(crate) zombies: usize,
+    pub(crate) device_bytes: u64,
+}
+
+/// One stream's story.
+#[derive(Debug)]
+pub(crate) struct Stream {
+    pub(crate) told: Told,
+    pub(crate) verdict: Verdict,
+    pub(crate) bytes: usize,
+}
+
+/// What came of a leg.
+#[derive(Debug)]
+pub(crate) struct Report {
+    pub(crate) name: String,
+    pub(crate) streams: Vec<Stream>,
+    pub(crate) struck: Vec<Struck>,
+    pub(crate) health: Vec<Duration>,
+    pub(crate) before: Holdings,
+    pub(crate) after: Holdings,
+    /// Workers lost that no fault asked for.
+    pub(crate) unasked: u64,
+    /// Faults that found nobody to strike.
+    pub(crate) missed: usize,
+    /// What went wrong, for people.
+    pub(crate) failures: Vec<String>,
+}
+
+/// All that the threads of a leg share.
+struct Shared<'l> {
+    service: &'l WorkerHarness,
+    pool: &'l Pool,
+    board: Board,
+    over: AtomicBool,
+    streams: Mutex<Vec<Stream>>,
+    failures: Mutex<Vec<String>>,
+}
+
+pub(crate) fn run(leg: &Leg, pool: &Pool, seed: u64) -> Report {
+    let mut starter = Starter::new(leg.model.clone())
+        .flag("--hang-timeout-ms", leg.hang.as_millis())
+        .alone();
+    if leg.standby {
+        starter = starter.arg("--standby");
+    }
+    let service = starter.start();
+    // The first steps show the service what a step takes: hangs are told by that.
+    client::run(&service, &pool.jobs[0].job.clone().named("first"), None);
+    let before = holdings(&service, leg, None);
+    let shared = Shared {
+        service: &service,
+        pool,
+        board: Board::default(),
+        over: AtomicBool::new(false),
+        streams: Mutex::default(),
+        failures: Mutex::default(),
+    };
+    let (harvest, health) = std::thread::scope(|scope| {
+        let health = scope.spawn(|| sample_health(&shared));
+        for n in 0..STREAMS {
+            let shared = &shared;
+            scope.spawn(move || stream(shared, Rng::new(seed, 1 + n)));
+        }
+        let harvest = strike_all(&shared, leg, Rng::new(seed, 0));
+        shared.over.store(true, Ordering::Relaxed);
+        (harvest, health.join().unwrap())
+    });
+    let after = holdings(&service, leg, Some(before));
+    Report {
+        name: leg.name(),
+        streams: shared.streams.into_inner().unwrap(),
+        struck: harvest.struck,
+        health,
+        before,
+        after,
+        unasked: harvest.unasked,
+        missed: harvest.missed,
+        failures: shared.failures.into_inner().unwrap(),
+    }
+}
+
+/// One job after the other until the campaign is over.
+fn stream(shared: &Shared<'_>, mut rng: Rng) {
+    while !shared.over.load(Ordering::Relaxed) {
+        let at = rng.below(shared.pool.jobs.len() as u64);
+        let known = &shared.pool.jobs[usize::try_from(at).unwrap()];
+        let leaves = rng.chance(15);
+        let absence = leaves.then(|| {
+            let tokens = usize::try_from(1 + rng.below(20)).unwrap();
+            (tokens, rng.time(1, 200))
+        });
+        run_one(shared, known, absence);
+    }
+}
+
+fn run_one(shared: &Shared<'_>, known: &Known, absence: client::Absence) {
+    let entry = shared.board.enter();
+    let mut job = known.job.clone().named(&format!("job-{}", entry.number()));
+    if absence.is_some() {
+        job = job.set("on_disconnect", "continue");
+    }
+    let told = client::run(shared.service, &job, absence);
+    drop(entry);
+    let expected = (&known.tokens[..], &known.ending);
+    let verdict = compare(expected, (&told.tokens, &told.ending));
+    if !verdict.is_clean() || told.strictly.is_err() {
+        let ending = &told.ending;
+        let strictly = &told.strictly;
+        let count = told.tokens.len();
+        let body = job.json();
+        shared.failures.lock().unwrap().push(format!(
+            "{verdict:?}, {count} tokens of {}, {ending:?} where {:?} was due, {strictly:?}: {body}",
+            known.tokens.len(),
+            known.ending,
+        ));
+    }
+    let bytes = told.tokens.iter().map(|token| token.raw.len()).sum();
+    shared.streams.lock().unwrap().push(Stream {
+        told,
+        verdict,
+        bytes,
+    });
+}
+
+#[derive(Default)]
+struct Harvest {
+    struck: Vec<Struck>,
+    unasked: u64,
+    missed: usize,
+}
+
+/// Faults one behind the other, as soon as every open stream bears it and at a random instant.
+fn strike_all(shared: &Shared<'_>, leg: &Leg, mut rng: Rng) -> Harvest {
+    let service = shared.service;
+    let mut harvest = Harvest::default();
+    let mut accounted = strike::restarts(service);
+    let mut deck = Deck::new(rng.clone(), leg.standby, leg.hang);
+    while harvest.struck.len() < leg.faults {
+        let fault = deck.draw();
+        while !shared.board.begin(fault.crashes) {
+            std::thread::sleep(Duration::from_millis(5));
+            let lost = strike::restarts(service);
+            shared.board.count(u32::try_from(lost - accounted).unwrap());
+            harvest.unasked += lost - accounted;
+            accounted = lost;
+        }
+        if leg.standby && rng.chance(70) {
+            // Else it may be anywhere in its life.
+            wait_until(SETTLED, || service.health()["standby"] == true);
+        }
+        std::thread::sleep(rng.time(0, 120));
+        let prompt = rng.pick(&[0, 1, 2, 3]);
+        let struck = std::thread::scope(|scope| {
+            let begin_prompt = || {
+                let known = &shared.pool.prompts[prompt];
+                scope.spawn(move || run_one(shared, known, None));
+                let running = || service.health()["jobs"]["running"].as_u64() > Some(0);
+                wait_until(Duration::from_secs(1), running);
+            };
+            strike::commit(service, fault, begin_prompt)
+        });
+        match struck {
+            Ok(Some(struck)) => harvest.struck.push(struck),
+            Ok(None) => harvest.missed += 1,
+            Err(failure) => {
+                shared.failures.lock().unwrap().push(failure);
+                return harvest;
+            }
+        }
+        accounted = strike::restarts(service);
+        shared.board.end();
+    }
+    harvest
+}
+
+fn sample_health(shared: &Shared<'_>) -> Vec<Duration> {
+    let mut connection = shared.service.connect();
+    let mut times = Vec::new();
+    while !shared.over.load(Ordering::Relaxed) {
+        times.push(connection.request("GET", "/health", &[], b"").elapsed);
+        std::thread::sleep(HEALTH_EVERY);
+    }
+    times
+}
+
+/// What an idle service holds; waits until it is what it was `before`, or what it stays at.
+fn holdings(service: &WorkerHarness, leg: &Leg, before: Option<Holdings>) -> Holdings {
+    service.wait_for_health(SETTLED, |h| {
+        h["status"] == "healthy"
+            && h["standby"] == leg.standby
+            && h["jobs"]["running"] == 0
+            && h["jobs"]["queued"] == 0
+    });
+    let supervisor = service.supervisor();
+    let look = || Holdings {
+        descriptors: supervisor.descriptors(),
+        threads: supervisor.status("Threads").unwrap_or(0),
+        rss_kib: supervisor.status("VmRSS").unwrap_or(0),
+        children: supervisor.children().len(),
+        zombies: supervisor.zombies(),
+        device_bytes: service.health()["vram_bytes_used"].as_u64().unwrap_or(0),
+    };
+    let mut seen = look();
+    let mut since = Instant::now();
+    wait_until(SETTLED, || {
+        std::thread::sleep(Duration::from_millis(20));
+        let now = look();
+        if now.descriptors != seen.descriptors || now.children != seen.children {
+            since = Instant::now();
+        }
+        seen = now;
+        match before {
+            Some(before) => {
+                now.descriptors == before.descriptors && now.children == before.children
+            }
+            None => since.elapsed() > Duration::from_millis(500),
+        }
+    });
+    seen
+}
+
+impl Stream {
+    /// The longest time that this stream stood still because of a fault; `None` if it was not
+    /// there, or its client was away.
+    pub(crate) fn pause(&self, fault: &Struck) -> Option<Duration> {
+        let arrivals = &self.told.arrivals;
+        let (first, last) = (*arrivals.first()?, *arrivals.last()?);
+        if first >= fault.from || last <= fault.from {
+            return None;
+        }
+        let away = |from: Instant, to: Instant| {
+            self.told
+                .away
+                .is_some_and(|(left, back)| from < back && to > left)
+        };
+        let gaps = arrivals.windows(2).map(|pair| (pair[0], pair[1]));
+        let behind = gaps.filter(|&(from, to)| to > fault.from && from < fault.until);
+        let known = behind.filter(|&(from, to)| !away(from, to));
+        known.map(|(from, to)| to - from.max(fault.from)).max()
+    }
+
+    /// It ended because the service took it for the cause of crashes.
+    pub(crate) fn was_given_up(&self) -> bool {
+        matches!(&self.told.ending, Ending::Error(code, _) if code == "WORKER_CRASHED")
+    }
+}

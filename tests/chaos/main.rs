@@ -1,0 +1,89 @@
+//! The campaign: streams of all sorts while their worker is killed, stopped, starved and made to
+//! fail at chosen points, and every stream compared byte for byte with an undisturbed run.
+//!
+//! A seed decides which jobs and which faults come, and when; what the machine makes of it is
+//! different each time, so the same seed is a similar run and not the same one.
+
+mod board;
+mod client;
+mod faults;
+mod jobs;
+mod judge;
+mod leg;
+mod rng;
+mod settings;
+mod strike;
+mod summary;
+
+use std::io::Write;
+use std::time::Duration;
+
+use jobs::Pool;
+use orcd_tests::{Model, report};
+use rng::Rng;
+use settings::Settings;
+use summary::Summary;
+
+/// Wanted is 10 ms at the 99th percentile; this is for a small machine that does ten other things.
+const HEALTH_P99: Duration = Duration::from_millis(500);
+
+/// Says how to run it again when something panics.
+struct Advice(Settings);
+
+impl Drop for Advice {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let command = self.0.command();
+            eprintln!("the campaign failed; to run it again: {command}");
+        }
+    }
+}
+
+fn run(settings: &Settings) -> Summary {
+    let legs = settings.legs();
+    let mut pools: Vec<(Model, Pool)> = Vec::new();
+    let mut reports = Vec::new();
+    for (n, leg) in (0..).zip(&legs).filter(|(_, leg)| leg.faults > 0) {
+        let seed = settings.seed.wrapping_mul(1000).wrapping_add(n);
+        if !pools.iter().any(|(model, _)| *model == leg.model) {
+            let mut rng = Rng::new(settings.seed, 1000);
+            pools.push((leg.model.clone(), Pool::prepare(&leg.model, &mut rng)));
+        }
+        let pool = pools.iter().find(|(model, _)| *model == leg.model);
+        let (_, pool) = pool.expect("prepared above");
+        reports.push(leg::run(leg, pool, seed));
+    }
+    Summary { legs: reports }
+}
+
+#[test]
+fn faults_at_any_instant_change_no_byte_of_any_stream() {
+    let settings = Settings::from_env();
+    let _advice = Advice(settings);
+    let summary = run(&settings);
+    if settings.is_record {
+        let text = format!("\n{}\n\n{}", settings.command(), summary.markdown());
+        let _ = std::io::stderr().write_all(text.as_bytes());
+    } else {
+        for (what, figure) in summary.counts() {
+            report::figure(&format!("{what}: {figure}"));
+        }
+    }
+    let failures = summary.failures();
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+    assert!(
+        summary
+            .streams()
+            .all(|s| s.verdict.is_clean() && !s.was_given_up())
+    );
+    assert_eq!(summary.faults(), settings.faults);
+    for leg in &summary.legs {
+        let (before, after) = (leg.before, leg.after);
+        assert_eq!(after.descriptors, before.descriptors, "{}", leg.name);
+        assert_eq!(after.children, before.children, "{}", leg.name);
+        assert_eq!(after.zombies, 0, "{}", leg.name);
+        assert_eq!(after.device_bytes, before.device_bytes, "{}", leg.name);
+    }
+    let health = summary.health();
+    assert!(health.percentile(99) < HEALTH_P99, "/health: {health}");
+}

@@ -1,0 +1,131 @@
+//! Faults as they are committed, and the wait until the service is over them.
+
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use orcd_tests::WorkerHarness;
+use orcd_tests::proc::wait_until;
+use serde_json::Value;
+
+use crate::faults::{Fault, Strike};
+
+/// The service is over any fault by then, on any machine.
+const RECOVERY: Duration = Duration::from_secs(60);
+/// A fault that waits for longer for somebody to come by is withdrawn.
+const WAITS: Duration = Duration::from_secs(5);
+
+/// All crashes of a fault have shown by then, unless there was one less.
+const SECOND_CRASH: Duration = Duration::from_secs(5);
+/// Who is told to die is dead by then, or was deaf.
+const DEATH: Duration = Duration::from_millis(100);
+
+/// A fault that was committed.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Struck {
+    pub(crate) kind: &'static str,
+    pub(crate) from: Instant,
+    /// The service was healthy again.
+    pub(crate) until: Instant,
+}
+
+/// Workers lost so far.
+pub(crate) fn restarts(service: &WorkerHarness) -> u64 {
+    service.health()["worker"]["restarts"].as_u64().unwrap_or(0)
+}
+
+/// Commits the fault and waits until the service is over it; `None` if it found nobody to strike.
+/// `begin_prompt` sends a job with a long prompt and returns when it has begun.
+pub(crate) fn commit(
+    service: &WorkerHarness,
+    fault: Fault,
+    begin_prompt: impl FnOnce(),
+) -> Result<Option<Struck>, String> {
+    let before = restarts(service);
+    if matches!(fault.strike, Strike::InPrompt(_)) {
+        begin_prompt();
+    }
+    let from = Instant::now();
+    let armed = strike(service, fault.strike);
+    if let Some(point) = armed
+        && !wait_until(WAITS, || !service.waits(point))
+        && service.withdraw(point)
+    {
+        recovered(service, restarts(service), fault)?;
+        return Ok(None);
+    }
+    // What was meant for the successor may have met the one that was killed.
+    let least = before + u64::from(fault.crashes.min(1));
+    let all = before + u64::from(fault.crashes);
+    if !wait_until(SECOND_CRASH, || is_over(&service.health(), all)) {
+        recovered(service, least, fault)?;
+    }
+    Ok(Some(Struck {
+        kind: fault.kind,
+        from,
+        until: Instant::now(),
+    }))
+}
+
+/// The point at which something waits for a worker, if it does.
+fn strike(service: &WorkerHarness, strike: Strike) -> Option<&'static str> {
+    match strike {
+        Strike::Signal(signal) => {
+            let worker = service.worker();
+            worker.signal(signal);
+            // Rust's handler for stack overflows takes one that no access caused for a mistake, and
+            // is gone for the next.
+            let dies = signal != Signal::SIGSTOP;
+            while dies && !worker.is_gone_within(DEATH) {
+                worker.signal(signal);
+            }
+        }
+        Strike::Starve(time) => {
+            let worker = service.worker();
+            worker.signal(Signal::SIGSTOP);
+            std::thread::sleep(time);
+            worker.signal(Signal::SIGCONT);
+        }
+        Strike::At(point, action) => {
+            service.fault(point, action);
+            return Some(point);
+        }
+        Strike::InPrompt(action) => {
+            service.fault("step", action);
+            return Some("step");
+        }
+        Strike::InFailover(point, action) => {
+            let worker = service.worker();
+            service.fault(point, action);
+            worker.signal(Signal::SIGKILL);
+            return Some(point);
+        }
+        Strike::Twice(pause) => {
+            let first = service.kill_worker();
+            std::thread::sleep(pause);
+            let another = |pid: &Value| pid.as_u64().is_some_and(|pid| pid != u64::from(first.pid));
+            service.wait_for_health(RECOVERY, |h| another(&h["worker"]["pid"]));
+            service.kill_worker();
+        }
+    }
+    None
+}
+
+/// At least so many workers were lost, and there is one that serves.
+fn is_over(health: &Value, restarts: u64) -> bool {
+    let lost = health["worker"]["restarts"].as_u64();
+    health["status"] == "healthy" && lost.is_some_and(|lost| lost >= restarts)
+}
+
+fn recovered(service: &WorkerHarness, restarts: u64, fault: Fault) -> Result<(), String> {
+    let mut health = Value::Null;
+    let over = wait_until(RECOVERY, || {
+        health = service.health();
+        is_over(&health, restarts)
+    });
+    if over {
+        return Ok(());
+    }
+    Err(format!(
+        "no recovery from {fault:?} in {RECOVERY:?}: {health:#}"
+    ))
+}
