@@ -1,6 +1,8 @@
 //! Frames from a peer that is broken or means harm: never a panic, never more memory than what has
 //! arrived.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)] // a panic is a failing test with a place
+
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 

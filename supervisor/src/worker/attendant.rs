@@ -51,7 +51,10 @@ impl Attendant {
                     .await;
                 // A copy of the pipe that leaked elsewhere must not keep the report waiting.
                 let _ = tokio::time::timeout(STDERR_LIMIT, follower).await;
-                self.tell(Happening::LastLines(lines.taken())).await;
+                let lines = lines.taken();
+                if !lines.is_empty() {
+                    self.tell(Happening::LastLines(lines)).await;
+                }
                 Happening::Exited(exit)
             }
         };

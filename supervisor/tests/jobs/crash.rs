@@ -592,3 +592,22 @@ async fn spent_restarts_end_the_service_and_its_streams() {
         Outcome::WorkerLost { .. }
     ));
 }
+
+#[tokio::test]
+async fn a_worker_that_comes_no_further_with_loading_is_replaced() {
+    let mut service = Service::ready_with(|s| s.timing.loading_silence = HANG).await;
+    service.crash().await;
+    service.connect().await;
+    for percent in 0..8 {
+        service
+            .message(ToSupervisor::LoadProgress { percent })
+            .await;
+        tokio::time::sleep(HANG / 4).await;
+    }
+    assert!(service.pending_calls().is_empty(), "it came further");
+    for _ in 0..6 {
+        service.beat(0).await;
+        tokio::time::sleep(HANG / 4).await;
+    }
+    service.killed().await;
+}

@@ -85,8 +85,8 @@ pub struct Timing {
     /// twenty of the slowest steps, if that is longer) with jobs running, and one that does not
     /// take a job it was sent.
     pub hang: Duration,
-    /// The silence of a worker that loads: before its link thread runs freely it may sit in a
-    /// driver call.
+    /// How long a worker that loads may say nothing or come no further: it may sit in a driver call,
+    /// or wait for a disk.
     pub loading_silence: Duration,
     /// A cancellation that is not answered for this long is repeated as a signal.
     pub nudge: Duration,

@@ -72,8 +72,8 @@ impl Pulse {
         }
     }
 
-    /// An idle engine was given work: its deadline begins now.
-    pub(super) fn set_to_work(&mut self, now: Instant) {
+    /// It came further in another way than by a step, or has work only now: its deadline begins anew.
+    pub(super) fn moved(&mut self, now: Instant) {
         self.moved = now;
     }
 

@@ -85,7 +85,7 @@ impl<H: WorkerHost> Dispatcher<H> {
             if self.roster.running() == 0
                 && let Some(member) = self.crew.get_mut(self.life.generation)
             {
-                member.pulse.set_to_work(now);
+                member.pulse.moved(now);
             }
             let Some(key) = self.roster.start_next() else {
                 return;

@@ -38,7 +38,10 @@ impl<H: WorkerHost> Dispatcher<H> {
                 return;
             }
             ToSupervisor::Residency { resident } => return self.residency(generation, resident),
-            ToSupervisor::LoadProgress { percent } => News::Progress(percent),
+            ToSupervisor::LoadProgress { percent } => {
+                member.pulse.moved(now);
+                News::Progress(percent)
+            }
             ToSupervisor::LoadFailed { code, message } => {
                 tracing::error!(generation, %code, "the worker can't load the model: {message}");
                 News::LoadFailed(code, message)

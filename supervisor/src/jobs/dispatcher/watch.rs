@@ -91,7 +91,11 @@ impl<H: WorkerHost> Dispatcher<H> {
         if pulse.silent(now, limit) {
             return Some(format!("nothing was heard of it for {ms} ms"));
         }
-        if generation != self.life.generation || !matches!(phase, Phase::Ready { .. }) {
+        if matches!(phase, Phase::Loading { .. }) {
+            return (pulse.still_for(now) > limit)
+                .then(|| format!("it came no further with loading for {ms} ms"));
+        }
+        if generation != self.life.generation {
             return None;
         }
         if pulse.deaf(now, limit) {
