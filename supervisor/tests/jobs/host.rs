@@ -268,6 +268,10 @@ async fn last_words_come_before_the_exit() {
         }
     }
     assert!(matches!(stage.next().await, Happening::LinkLost { .. }));
+    match stage.next().await {
+        Happening::LastLines(lines) => assert!(!lines.is_empty()),
+        other => panic!("{other:?} in place of what it wrote for people"),
+    }
     assert!(matches!(
         stage.next().await,
         Happening::Exited(WorkerExit::Code(12))
