@@ -103,9 +103,11 @@ fn time_to_finish_running_jobs_is_asked_for() {
     let service = under(&double, Model::Slow)
         .flag("--drain-timeout-sec", 100)
         .start();
-    let mut stream = service.execute(&Job::lasting("a", 60));
+    let mut stream = service.execute(&Job::lasting("a", 2000));
     stream.read_tokens(3);
     service.signal(Signal::SIGTERM);
+    wait_for_status(&double, "Draining: 1 running");
+    service.cancel("a");
     stream.finish();
     assert_eq!(service.wait_for_exit(SOON).status.code(), Some(0));
     let stop = double.told().into_iter();
@@ -118,7 +120,6 @@ fn time_to_finish_running_jobs_is_asked_for() {
         asked.map(|usec| usec.parse::<u64>().unwrap())
     });
     assert!(usec > Some(100_000_000), "{usec:?}");
-    wait_for_status(&double, "Draining: 1 running");
 }
 
 #[test]

@@ -154,7 +154,7 @@ fn heartbeats_come_while_idle_and_while_working_and_count_steps() {
     let mut beats = Vec::new();
     for phase in 0..2 {
         if phase == 1 {
-            worker.submit(job(1, 5, 400));
+            worker.submit(job(1, 5, 2000));
         }
         let began = Instant::now();
         while began.elapsed() < Duration::from_millis(4 * HEARTBEAT_MS) {
