@@ -21,8 +21,8 @@ bool fits(std::initializer_list<Tensor> weights, uint32_t rows, bool swiglu = fa
     if (!arith::is_quantised(w.type)) return false;
     types[n++] = w.type;
   }
-  const uint32_t cols = weights.begin()->cols;
-  return rows == 1 ? kernels::matvec_fits(types, n, cols, swiglu) : kernels::few_rows_fits(types, n, cols, rows, swiglu);
+  return rows == 1 ? kernels::matvec_fits(types, n, weights.begin()->cols, swiglu)
+                   : kernels::few_rows_fits(weights.begin(), n, rows, swiglu);
 }
 
 bool fits(const Model& m, uint32_t rows) {

@@ -102,7 +102,7 @@ class CudaOps final : public Ops {
   uint32_t deepest_grouped_ = 0;         // position of the last row that is not alone in its run
   uint32_t* drawn_to_ = nullptr;
 
-  static constexpr uint32_t kGraphs = 8;
+  static constexpr uint32_t kGraphs = 32;
   uint32_t fused_rows_ = 0;              // steps of up to so many rows can be fused
   std::vector<device::Graph> graphs_;    // decoding steps, by number of rows - 1
 };

@@ -183,23 +183,12 @@ uint32_t most_tiles(uint32_t cols, bool swiglu) {
   return 2 * segments_of(cols) <= kMaxWarps ? 2 : 1;
 }
 
-Args arguments(const TensorType* types, uint32_t n_jobs, uint32_t cols, uint32_t rows, bool swiglu, uint32_t at_once) {
-  Args a = {smallest_product(types, n_jobs, cols, swiglu), rows};
-  a.at_once = at_once;
-  a.stage_bytes *= at_once;
-  return a;
-}
+struct Plan {
+  Args a;
+  uint32_t grid, warps, shared_bytes;
+};
 
-}  // namespace
-
-bool few_rows_fits(const TensorType* types, uint32_t n_jobs, uint32_t cols, uint32_t rows, bool swiglu) {
-  Args a = arguments(types, n_jobs, cols, rows, swiglu, most_tiles(cols, swiglu));
-  a.rounds = 2;  // by one block of threads: it needs most
-  return rows <= kFewRows && carve(nullptr, a, 1).bytes <= processor().shared_bytes;
-}
-
-void few_rows(const MatvecJob* jobs, uint32_t n_jobs, const TiledActivations& input, uint32_t rows,
-              const TiledActivations* swiglu, bool overlap, cudaStream_t stream) {
+Plan plan(const MatvecJob* jobs, uint32_t n_jobs, uint32_t rows, bool swiglu) {
   TensorType types[3];
   uint32_t tiles = 0;
   for (uint32_t i = 0; i < n_jobs; ++i) {
@@ -207,19 +196,32 @@ void few_rows(const MatvecJob* jobs, uint32_t n_jobs, const TiledActivations& in
     tiles += tiles_of(jobs[i].w.rows);
   }
   const uint32_t count = processor().count, limit = processor().shared_bytes, cols = jobs[0].w.cols;
+  Args a = {smallest_product(types, n_jobs, cols, swiglu), rows};
   // Fewer tiles a round where otherwise some processor had none. Two blocks share a processor.
-  const uint32_t at_once = swiglu || tiles >= 2 * count ? most_tiles(cols, swiglu) : 1;
-  Args a = arguments(types, n_jobs, cols, rows, swiglu, at_once);
-  a.in = input;
-  if (swiglu) a.out = *swiglu;
+  a.at_once = swiglu || tiles >= 2 * count ? most_tiles(cols, swiglu) : 1;
+  a.stage_bytes *= a.at_once;
   add_jobs(a, jobs);
   const uint32_t grid = min(a.rounds, 2 * count), room = a.rounds > count ? limit / 2 : limit;
   a.stages = min((a.rounds + grid - 1) / grid, kMaxStages);
   while (a.stages > 1 && carve(nullptr, a, grid).bytes > room) --a.stages;
+  const uint32_t items = segments_of(cols) * a.at_once * (swiglu ? 2 : 1), shares = (items + kMaxWarps - 1) / kMaxWarps;
+  return {a, grid, max(4u, (items + shares - 1) / shares), carve(nullptr, a, grid).bytes};
+}
 
-  const uint32_t items = segments_of(a.cols) * a.at_once * (swiglu ? 2 : 1), shares = (items + kMaxWarps - 1) / kMaxWarps;
-  const uint32_t warps = max(4u, (items + shares - 1) / shares);
-  launch_kernel(choose(a), {grid, warps * 32, carve(nullptr, a, grid).bytes}, overlap, stream, a);
+}  // namespace
+
+bool few_rows_fits(const Tensor* weights, uint32_t n_jobs, uint32_t rows, bool swiglu) {
+  MatvecJob jobs[3];
+  for (uint32_t i = 0; i < n_jobs; ++i) jobs[i].w = weights[i];
+  return rows <= kFewRows && plan(jobs, n_jobs, rows, swiglu).shared_bytes <= processor().shared_bytes;
+}
+
+void few_rows(const MatvecJob* jobs, uint32_t n_jobs, const TiledActivations& input, uint32_t rows,
+              const TiledActivations* swiglu, bool overlap, cudaStream_t stream) {
+  Plan p = plan(jobs, n_jobs, rows, swiglu);
+  p.a.in = input;
+  if (swiglu) p.a.out = *swiglu;
+  launch_kernel(choose(p.a), {p.grid, p.warps * 32, p.shared_bytes}, overlap, stream, p.a);
 }
 
 }  // namespace orcd::kernels

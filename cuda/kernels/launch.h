@@ -72,7 +72,7 @@ void few_rows(const MatvecJob* jobs /* host */, uint32_t n_jobs, const TiledActi
               const TiledActivations* swiglu /* host, or null */, bool overlap, cudaStream_t stream);
 
 // Whether few_rows can take it: few enough rows, and all of it fits a block's shared memory.
-bool few_rows_fits(const TensorType* types /* host */, uint32_t n_jobs, uint32_t cols, uint32_t rows, bool swiglu);
+bool few_rows_fits(const Tensor* weights /* host */, uint32_t n_jobs, uint32_t rows, bool swiglu);
 
 // Any number of rows, on int8 matrix units. Quantised weights.
 void matmul(const Product& product, const Activations& a, uint32_t rows, cudaStream_t stream);

@@ -263,11 +263,11 @@ void matvec(const MatvecJob* jobs, uint32_t n_jobs, const MatvecInput& input, bo
   Args a = {smallest_product(types, n_jobs, jobs[0].w.cols, swiglu), input};
   const uint32_t count = processor().count, limit = processor().shared_bytes;
 
-  // As many tiles a round as warps can take a segment each (two for very many tiles), if there are enough
-  // tiles for all processors.
+  // So many tiles a round that each processor has one round, where the warps can take them in two goes: what
+  // a round costs beside the products comes once.
   const uint32_t segments = segments_of(a.cols), single_stage = a.stage_bytes;
-  const uint32_t most = kMaxWarps * (tiles > 8 * count ? 2 : 1) / segments;
-  a.at_once = max(1u, min(min(most, 4u), tiles / count));
+  const uint32_t most = max(1u, 2 * kMaxWarps / segments), each = (tiles + count - 1) / count;
+  a.at_once = tiles <= 2 * count ? 1 : each <= most ? each : min(4u, most);
   while (a.at_once > 1 && a.at_once * single_stage * 2 > limit / 2) --a.at_once;
   a.stage_bytes = single_stage * a.at_once;
   add_jobs(a, jobs);
