@@ -14,6 +14,9 @@ pub(crate) fn compile(root: &Path, x86: bool) -> Vec<PathBuf> {
     for name in ["NVCC", "CUDA_HOME", "ORCD_CUDA_ARCHS"] {
         println!("cargo::rerun-if-env-changed={name}");
     }
+    for folder in FOLDERS {
+        println!("cargo::rerun-if-changed={}", root.join(folder).display());
+    }
     let nvcc = find_nvcc();
     let out = PathBuf::from(std::env::var("OUT_DIR").unwrap_or_default());
     let mut flags: Vec<String> = [
