@@ -21,7 +21,7 @@ __device__ __forceinline__ FourQuantised quantise_four(const float4& v) {
 #pragma unroll
   for (int stride = 4; stride; stride /= 2) top = max(top, __shfl_xor_sync(kFull, top, stride));
   const bool flat = top < arith::bits_of(0x1p-100f) || top >= arith::bits_of(arith::infinity());
-  const float d = flat ? 0.0f : by_127(arith::float_of(top));
+  const float d = flat ? 0.0f : arith::by_127(arith::float_of(top));
   const float r = flat ? 0.0f : __frcp_rn(d);
   const auto rounded = [&](float x) { return flat ? 0 : __float2int_rn(x * r); };
   const int32_t q[4] = {rounded(v.x), rounded(v.y), rounded(v.z), rounded(v.w)};

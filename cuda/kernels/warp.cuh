@@ -4,6 +4,7 @@
 
 #include <cstdint>
 
+#include "arith/by_127.h"
 #include "arith/exp2.h"
 #include "arith/hd.h"
 #include "kernels/tiled.h"
@@ -50,13 +51,6 @@ __device__ __forceinline__ float inverse_rms(const float* x /* (cols) */, uint32
   return __fdiv_rn(1.0f, __fsqrt_rn(__fdiv_rn(sum, float(cols)) + eps));
 }
 
-// x / 127, rounded as a division is: the quotient by the rounded inverse, corrected once by its exact
-// remainder. For x within 2^-100 and infinity.
-__device__ __forceinline__ float by_127(float x) {
-  const float inverse = 0x1.020408p-7f, near = x * inverse;
-  return arith::fma32(arith::fma32(-127.0f, near, x), inverse, near);
-}
-
 struct QuantisedLane {
   int32_t q;          // this lane's value
   float d;            // all lanes
@@ -69,7 +63,7 @@ __device__ __forceinline__ QuantisedLane quantise_block(float x) {
   const uint32_t top = __reduce_max_sync(kFull, arith::bits_of(x) & 0x7fffffffu);
   QuantisedLane r;
   const bool flat = top < arith::bits_of(0x1p-100f) || top >= arith::bits_of(arith::infinity());
-  r.d = flat ? 0.0f : by_127(arith::float_of(top));
+  r.d = flat ? 0.0f : arith::by_127(arith::float_of(top));
   r.q = flat ? 0 : __float2int_rn(x * __frcp_rn(r.d));
   r.half = __reduce_add_sync(kFull, threadIdx.x % 32 < 16 ? r.q : 0);
   r.sum = __reduce_add_sync(kFull, r.q);
