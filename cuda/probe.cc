@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "arith/blocks.h"
+#include "arith/by_127.h"
 #include "arith/exp2.h"
 #include "arith/gumbel.h"
 #include "bridge.h"
@@ -30,6 +31,7 @@ struct Quantised {
 
 float apply(const std::string& name, float x) {
   if (name == "exp2") return arith::exp2(x);
+  if (name == "by_127") return arith::by_127(x);
   if (name == "log") return arith::log(x);
   if (name == "sigmoid") return arith::sigmoid(x);
   if (name == "gumbel") return arith::gumbel(arith::bits_of(x));

@@ -268,6 +268,19 @@ fn exp2_log_and_sigmoid_are_as_exact_as_stated() {
     );
 }
 
+/// All significands, at the ends of what is promised and between.
+#[test]
+fn by_127_is_the_rounded_quotient() {
+    for exponent in [27_u32, 100, 127, 254] {
+        let x: Vec<f32> = (0..1 << 23)
+            .map(|significand| f32::from_bits(exponent << 23 | significand))
+            .collect();
+        let y = probe::function("by_127", &x);
+        let wrong = x.iter().zip(&y).find(|(x, y)| **x / 127.0 != **y);
+        assert_eq!(wrong, None, "exponent {exponent}");
+    }
+}
+
 #[test]
 fn functions_keep_their_promises_at_the_edges() {
     let of = |name: &str, x: f32| probe::function(name, &[x])[0];

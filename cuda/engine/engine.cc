@@ -49,7 +49,9 @@ StepEngine::StepEngine(Model model, const EngineOptions& options, std::unique_pt
       slots_(options.slots, options.context, kv_limit(options)),
       ops_(std::move(ops)),
       scratch_(allocate_scratch(model_.shape, options.max_batch_tokens, max_draws(options), *ops_)),
-      memory_bytes_(other_bytes + scratch_bytes(model_.shape, options.max_batch_tokens, max_draws(options))) {}
+      memory_bytes_(other_bytes + scratch_bytes(model_.shape, options.max_batch_tokens, max_draws(options))) {
+  ops_->prepare(model_, scratch_);
+}
 
 void StepEngine::open(uint32_t slot, uint32_t max_tokens) {
   slots_.open(slot, max_tokens);

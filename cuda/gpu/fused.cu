@@ -1,6 +1,10 @@
-// One decoding step as a graph: five kernels a layer, each of which fetches its weights before its
-// predecessor has ended (programmatic dependent launch). Same operations in the same order as
-// forward.cc, so the same bits.
+// Steps of few rows as a chain of fused kernels, each of which fetches its weights before its predecessor
+// has ended (programmatic dependent launch): five a layer for one row, seven for several. Same operations in
+// the same order as forward.cc, so the same bits. Steps that decode some sequences run as graphs, recorded
+// once.
+#include <algorithm>
+#include <initializer_list>
+
 #include "gpu/ops.h"
 
 namespace orcd::gpu {
@@ -9,80 +13,140 @@ namespace {
 using kernels::Input;
 using kernels::MatvecInput;
 using kernels::MatvecJob;
+using kernels::TiledActivations;
 
-bool fused_layer(const Layer& l, uint32_t rows) {
-  const TensorType types[] = {l.q.type, l.k.type, l.v.type, l.attn_output.type, l.gate.type, l.up.type, l.down.type};
-  for (const TensorType t : types)
-    if (!arith::is_quantised(t)) return false;
-  const TensorType qkv[] = {l.q.type, l.k.type, l.v.type}, gate_up[] = {l.gate.type, l.up.type};
-  return kernels::matvec_fits(qkv, 3, l.q.cols, rows, Input::kNorm, false) &&
-         kernels::matvec_fits(&l.attn_output.type, 1, l.attn_output.cols, rows, Input::kQuantise, false) &&
-         kernels::matvec_fits(gate_up, 2, l.gate.cols, rows, Input::kNorm, true) &&
-         kernels::matvec_fits(&l.down.type, 1, l.down.cols, rows, Input::kQuantise, false);
+bool fits(std::initializer_list<Tensor> weights, uint32_t rows, bool swiglu = false) {
+  TensorType types[3];
+  uint32_t n = 0;
+  for (const Tensor& w : weights) {
+    if (!arith::is_quantised(w.type)) return false;
+    types[n++] = w.type;
+  }
+  return rows == 1 ? kernels::matvec_fits(types, n, weights.begin()->cols, swiglu)
+                   : kernels::few_rows_fits(weights.begin(), n, rows, swiglu);
 }
 
-bool fused_model(const Model& m, uint32_t rows) {
+bool fits(const Model& m, uint32_t rows) {
   for (const Layer& l : m.layers)
-    if (!fused_layer(l, rows)) return false;
-  return arith::is_quantised(m.output.type) &&
-         kernels::matvec_fits(&m.output.type, 1, m.output.cols, rows, Input::kNorm, false);
+    if (!fits({l.q, l.k, l.v}, rows) || !fits({l.attn_output}, rows) || !fits({l.gate, l.up}, rows, true) || !fits({l.down}, rows))
+      return false;
+  return fits({m.output}, rows);
 }
 
-MatvecInput normed(const float* x, const float* weight, float eps) {
+// The products of a step, all in one stream: one row by matvec, which normalises and quantises for itself,
+// several by few_rows, whose inputs come tiled.
+struct Products {
+  const Model& m;
+  const Scratch& s;
+  TiledActivations tiled, hidden;  // what products read, and what leaves SwiGLU
+  cudaStream_t stream;
+
+  // y = W · RMSNorm(x[pick[r]]) for r < rows; swiglu(gate, up) instead if so.
+  void normed(std::initializer_list<MatvecJob> jobs, const float* weight, const uint32_t* pick, uint32_t rows,
+              bool swiglu = false) const {
+    const auto n = static_cast<uint32_t>(jobs.size());
+    if (rows > 1) {
+      kernels::rmsnorm_tiled(s.x, pick, rows, weight, m.shape.rms_eps, m.shape.d_model, tiled, true, stream);
+      kernels::few_rows(jobs.begin(), n, tiled, rows, swiglu ? &hidden : nullptr, true, stream);
+      return;
+    }
+    MatvecInput in;
+    in.kind = Input::kNorm;
+    in.x = s.x;
+    in.pick = pick;
+    in.weight = weight;
+    in.eps = m.shape.rms_eps;
+    kernels::matvec(jobs.begin(), n, in, swiglu, true, stream);
+  }
+
+  // x += W · input, of one row or several.
+  void residual(const Tensor& w, const MatvecInput& one, const TiledActivations& several, uint32_t rows) const {
+    const MatvecJob job = {w, nullptr, s.x, true};
+    if (rows == 1) kernels::matvec(&job, 1, one, false, true, stream);
+    else kernels::few_rows(&job, 1, several, rows, nullptr, true, stream);
+  }
+};
+
+MatvecInput given(const Activations& a) {
   MatvecInput in;
-  in.kind = Input::kNorm;
-  in.x = x;
-  in.weight = weight;
-  in.eps = eps;
+  in.a = a;
   return in;
 }
 
-MatvecInput quantised(const float* x, uint32_t cols) {
+MatvecInput floats(float* x, uint32_t cols) {
   MatvecInput in;
   in.kind = Input::kQuantise;
   in.a.cols = cols;
-  in.a.x = const_cast<float*>(x);
+  in.a.x = x;
   return in;
 }
 
 }  // namespace
 
-void CudaOps::record_fused(const Model& m, const Scratch& s, uint32_t rows) {
+TiledActivations CudaOps::tiled(uint32_t buffer, uint32_t rows) const {
+  const uint64_t values = tiled_values(shape_), blocks = values / kQuantBlock;
+  const uint64_t place = buffer * blocks;
+  return {(rows + 7) / 8, tiled_q_.data() + buffer * values, tiled_d_.data() + place, tiled_sum_.data() + place,
+          tiled_half_.data() + place};
+}
+
+// Rows that are all their sequences' only ones attend with the keys of this step in hand; others find them
+// in the cache.
+void CudaOps::attend_fused(uint32_t layer, const Scratch& s, bool decoding) {
   const StepInput step = carve(input_.data());
-  const float eps = m.shape.rms_eps;
-  kernels::embed(m.token_embedding, step.token, rows, s.x, false, stream_);
-  for (uint32_t i = 0; i < m.shape.n_layers; ++i) {
-    const Layer& l = m.layers[i];
-    const MatvecJob qkv[] = {{l.q, l.q_bias, s.q}, {l.k, l.k_bias, s.k}, {l.v, l.v_bias, s.v}};
-    kernels::matvec(qkv, 3, normed(s.x, l.attn_norm, eps), rows, false, true, stream_);
-    kernels::DecodeAttention a = decode_attention(i, s.q, s.attended.x);
+  Activations out = {s.attended.cols, s.attended.x};
+  if (rows_ == 1) out = s.attended;
+  kernels::DecodeAttention a = decode_attention(layer, s.q, out);
+  if (rows_ > 1) a.tiled = tiled(0, rows_);
+  if (decoding) {
     a.k = s.k;
     a.v = s.v;
     a.rotate = true;
-    kernels::attention_decode(a, rows, true, stream_);
-    const MatvecJob output = {l.attn_output, nullptr, s.x, true};
-    kernels::matvec(&output, 1, quantised(s.attended.x, s.attended.cols), rows, false, true, stream_);
-    const MatvecJob gate_up[] = {{l.gate, nullptr, s.gate}, {l.up, nullptr, nullptr}};
-    kernels::matvec(gate_up, 2, normed(s.x, l.ffn_norm, eps), rows, true, true, stream_);
-    const MatvecJob down = {l.down, nullptr, s.x, true};
-    kernels::matvec(&down, 1, quantised(s.gate, s.ffn.cols), rows, false, true, stream_);
+    kernels::attention_decode(a, rows_, true, stream_);
+    return;
   }
-  const MatvecJob logits = {m.output, nullptr, s.logits};
-  kernels::matvec(&logits, 1, normed(s.x, m.output_norm, eps), rows, false, true, stream_);
+  kernels::rope_kv(heads_, kv_layer(layer), {s.q, s.k, s.v}, step.slot, step.position, rows_, true, stream_);
+  a.row = step.single;
+  if (singles_) kernels::attention_decode(a, singles_, true, stream_);
+  a.row = step.grouped;
+  kernels::attention_decode(a, rows_ - singles_, true, stream_);
+}
+
+void CudaOps::launch_fused(const Model& m, const Scratch& s, const uint32_t* pick, uint32_t picked, bool decoding) {
+  const Products step = {m, s, tiled(0, rows_), tiled(1, rows_), stream_};
+  kernels::embed(m.token_embedding, carve(input_.data()).token, rows_, s.x, false, stream_);
+  for (uint32_t i = 0; i < m.shape.n_layers; ++i) {
+    const Layer& l = m.layers[i];
+    step.normed({{l.q, l.q_bias, s.q}, {l.k, l.k_bias, s.k}, {l.v, l.v_bias, s.v}}, l.attn_norm, nullptr, rows_);
+    attend_fused(i, s, decoding);
+    step.residual(l.attn_output, given(s.attended), step.tiled, rows_);
+    step.normed({{l.gate, nullptr, s.gate}, {l.up}}, l.ffn_norm, nullptr, rows_, true);
+    step.residual(l.down, floats(s.gate, s.ffn.cols), step.hidden, rows_);
+  }
+  if (!picked) return;
+  const Products last = {m, s, tiled(0, picked), {}, stream_};
+  last.normed({{m.output, nullptr, s.logits}}, m.output_norm, pick, picked);
+}
+
+void CudaOps::prepare(const Model& m, const Scratch& s) {
+  const uint32_t most = std::min(kernels::kFewRows, options_.max_batch_tokens);
+  while (fused_rows_ < most && fits(m, fused_rows_ + 1)) ++fused_rows_;
+  for (rows_ = 1; rows_ <= std::min<uint32_t>({kGraphs, fused_rows_, options_.slots}); ++rows_)
+    graphs_.push_back(device::Graph::capture(stream_, [&] { launch_fused(m, s, nullptr, rows_, true); }));
 }
 
 bool CudaOps::forward_fused(const Model& m, const Scratch& s, std::span<const uint32_t> pick) {
-  // All rows draw, in order: what decoding is.
-  if (!fusible_ || pick.size() != rows_) return false;
-  for (uint32_t i = 0; i < rows_; ++i)
-    if (pick[i] != i) return false;
-  if (graphs_.empty()) graphs_.resize(kernels::kMatvecRows);
-  device::Graph& graph = graphs_[rows_ - 1];
-  if (!graph) {
-    if (!fused_model(m, rows_)) return false;
-    graph = device::Graph::capture(stream_, [&] { record_fused(m, s, rows_); });
+  if (rows_ > fused_rows_) return false;
+  const auto picked = static_cast<uint32_t>(pick.size());
+  bool decoding = tiles_ == 0 && picked == rows_;  // then every row draws, in order
+  for (uint32_t i = 0; i < picked; ++i) decoding = decoding && pick[i] == i;
+  if (decoding) {
+    if (rows_ <= graphs_.size()) graphs_[rows_ - 1].launch(stream_);
+    else launch_fused(m, s, nullptr, rows_, true);
+    return true;
   }
-  graph.launch(stream_);
+  if (deepest_grouped_ >= kernels::kDecodeShallow) return false;
+  launch_fused(m, s, upload_pick(pick), picked, tiles_ == 0);
   return true;
 }
 

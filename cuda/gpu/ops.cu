@@ -23,16 +23,24 @@ uint64_t partial_values(const ModelShape& s, const EngineOptions& o) {
   return uint64_t{o.slots} * s.n_heads * splits_of(o.context) * (s.head_dim + 2);
 }
 
+constexpr uint64_t kTiledBuffers = 2;
+
 uint64_t pages_of(const EngineOptions& o) { return kv_limit(o) / kAttnSplit + o.slots; }
 
 }  // namespace
+
+uint64_t tiled_values(const ModelShape& s) {
+  const uint32_t widest = std::max({s.d_model, s.d_ff, s.n_heads * s.head_dim});
+  return uint64_t{kernels::tiled_segments(widest)} * kSegment * kernels::kFewRows;
+}
 
 KvBytes kv_bytes(const ModelShape& s, const EngineOptions& o) {
   const uint64_t rope = uint64_t{o.context} * (s.head_dim / 2) * sizeof(float2);
   const uint64_t table = uint64_t{o.slots} * splits_of(o.context) * 4;
   const uint64_t draws = uint64_t{o.slots} * s.vocab * sizeof(float);
+  const uint64_t tiled = kTiledBuffers * (tiled_values(s) + 3 * sizeof(float) * tiled_values(s) / kQuantBlock);
   return {uint64_t{s.n_layers} * 2 * pages_of(o) * page_values(s) * sizeof(__half),
-          rope + table + draws + partial_values(s, o) * sizeof(float)};
+          rope + table + draws + partial_values(s, o) * sizeof(float) + tiled};
 }
 
 CudaOps::CudaOps(const Model& model, const EngineOptions& options, int ordinal, const uint8_t* image)
@@ -43,6 +51,10 @@ CudaOps::CudaOps(const Model& model, const EngineOptions& options, int ordinal, 
       pages_(options.slots, options.context, kv_limit(options)),
       rope_(uint64_t{options.context} * (model.shape.head_dim / 2)),
       kv_(uint64_t{model.shape.n_layers} * 2 * pages_.total() * page_values(model.shape)),
+      tiled_q_(kTiledBuffers * tiled_values(model.shape)),
+      tiled_d_(kTiledBuffers * tiled_values(model.shape) / kQuantBlock),
+      tiled_sum_(tiled_d_.size()),
+      tiled_half_(tiled_d_.size()),
       page_table_(uint64_t{options.slots} * pages_.per_slot()),
       page_rows_(uint64_t{options.slots} * pages_.per_slot()),
       seen_(uint64_t{options.slots} * ((model.shape.vocab + 31) / 32)),
@@ -51,7 +63,6 @@ CudaOps::CudaOps(const Model& model, const EngineOptions& options, int ordinal, 
       best_(options.slots),
       scaled_(uint64_t{options.slots} * model.shape.vocab),
       drawn_(options.slots),
-      drawn_host_(options.slots),
       input_(input_bytes(options.max_batch_tokens, options.slots)),
       input_host_(input_bytes(options.max_batch_tokens, options.slots)),
       seen_words_((model.shape.vocab + 31) / 32) {
@@ -84,15 +95,14 @@ CudaOps::StepInput CudaOps::carve(uint8_t* base) const {
   s.slot = reinterpret_cast<uint32_t*>(take(rows * 4));
   s.position = reinterpret_cast<uint32_t*>(take(rows * 4));
   s.single = reinterpret_cast<uint32_t*>(take(slots * 4));
+  s.grouped = reinterpret_cast<uint32_t*>(take(rows * 4));
   s.pick = reinterpret_cast<uint32_t*>(take(slots * 4));
   s.tiles = reinterpret_cast<kernels::PrefillTile*>(take(rows * sizeof(kernels::PrefillTile)));
-  s.draws = reinterpret_cast<kernels::DeviceDraw*>(take(slots * sizeof(kernels::DeviceDraw)));
   return s;
 }
 
 uint64_t CudaOps::input_bytes(uint32_t rows, uint32_t slots) {
-  return 3 * align(uint64_t{rows} * 4) + 2 * align(uint64_t{slots} * 4) +
-         align(uint64_t{rows} * sizeof(kernels::PrefillTile)) + align(uint64_t{slots} * sizeof(kernels::DeviceDraw));
+  return 4 * align(uint64_t{rows} * 4) + 2 * align(uint64_t{slots} * 4) + align(uint64_t{rows} * sizeof(kernels::PrefillTile));
 }
 
 void* CudaOps::allocate(size_t bytes) {
@@ -110,26 +120,47 @@ void CudaOps::close_slot(uint32_t slot) { pages_.release(slot); }
 // Rows alone in their run go to the decode kernel, longer runs are cut into tiles.
 void CudaOps::find_runs(const Rows& rows) {
   const StepInput in = carve(input_host_.data());
-  singles_ = tiles_ = 0;
+  singles_ = tiles_ = deepest_grouped_ = 0;
+  uint32_t grouped = 0;
   for (uint32_t r = 0; r < rows.count;) {
     uint32_t n = 1;
     while (r + n < rows.count && rows.slot[r + n] == rows.slot[r]) ++n;
-    if (n == 1) in.single[singles_++] = r;
-    for (uint32_t i = 0; n > 1 && i < n; i += kPrefillTile)
-      in.tiles[tiles_++] = {r + i, std::min(kPrefillTile, n - i), rows.slot[r], rows.position[r] + i};
+    if (n == 1) {
+      in.single[singles_++] = r;
+    } else {
+      for (uint32_t i = 0; i < n; ++i) in.grouped[grouped++] = r + i;
+      for (uint32_t i = 0; i < n; i += kPrefillTile)
+        in.tiles[tiles_++] = {r + i, std::min(kPrefillTile, n - i), rows.slot[r], rows.position[r] + i};
+      deepest_grouped_ = std::max(deepest_grouped_, rows.position[r] + n - 1);
+    }
     r += n;
   }
+}
+
+// Rows for decoding go as a kernel's argument, which spares a copy before the first kernel.
+void CudaOps::send_rows(const Rows& rows) {
+  const StepInput host = carve(input_host_.data()), device = carve(input_.data());
+  if (tiles_ == 0 && rows_ <= kernels::kFewRows) {
+    kernels::RowBatch batch = {};
+    batch.count = rows_;
+    std::memcpy(batch.token, rows.token, rows_ * 4);
+    std::memcpy(batch.slot, rows.slot, rows_ * 4);
+    std::memcpy(batch.position, rows.position, rows_ * 4);
+    kernels::begin_rows(batch, device.token, device.slot, device.position, seen_.data(), seen_words_, stream_);
+    return;
+  }
+  std::memcpy(host.token, rows.token, rows_ * 4);
+  std::memcpy(host.slot, rows.slot, rows_ * 4);
+  std::memcpy(host.position, rows.position, rows_ * 4);
+  // One copy for a few rows would cost more in bytes than it saves in calls only for very large steps.
+  ORCD_CUDA(cudaMemcpyAsync(input_.data(), input_host_.data(), input_.bytes(), cudaMemcpyHostToDevice, stream_));
+  kernels::mark(device.token, device.slot, rows_, seen_.data(), seen_words_, stream_);
 }
 
 void CudaOps::begin(const Rows& rows) {
   rows_ = rows.count;
   draws_ = 0;
-  const StepInput in = carve(input_host_.data());
-  std::memcpy(in.token, rows.token, rows_ * 4);
-  std::memcpy(in.slot, rows.slot, rows_ * 4);
-  std::memcpy(in.position, rows.position, rows_ * 4);
   find_runs(rows);
-  fusible_ = tiles_ == 0 && rows_ <= kernels::kMatvecRows;
   for (uint32_t r = 0; r < rows_; ++r) {
     const uint32_t slot = rows.slot[r];
     if (!pages_.cover(slot, rows.position[r])) continue;
@@ -138,12 +169,15 @@ void CudaOps::begin(const Rows& rows) {
     ORCD_CUDA(cudaMemcpyAsync(page_table_.data() + at, page_rows_.data() + at, pages_.held(slot) * 4,
                               cudaMemcpyHostToDevice, stream_));
   }
-  // Up to the draws, which follow when they are known. One copy for a few rows would cost more in bytes
-  // than it saves in calls only for very large steps.
-  const uint64_t bytes = reinterpret_cast<uint8_t*>(in.draws) - input_host_.data();
-  ORCD_CUDA(cudaMemcpyAsync(input_.data(), input_host_.data(), bytes, cudaMemcpyHostToDevice, stream_));
-  const StepInput device = carve(input_.data());
-  kernels::mark(device.token, device.slot, rows_, seen_.data(), seen_words_, false, stream_);
+  send_rows(rows);
+}
+
+const uint32_t* CudaOps::upload_pick(std::span<const uint32_t> pick) {
+  uint32_t* host = carve(input_host_.data()).pick;
+  uint32_t* device = carve(input_.data()).pick;
+  std::memcpy(host, pick.data(), pick.size_bytes());
+  ORCD_CUDA(cudaMemcpyAsync(device, host, pick.size_bytes(), cudaMemcpyHostToDevice, stream_));
+  return device;
 }
 
 void CudaOps::embed(const Tensor& table, float* x) {
@@ -152,28 +186,20 @@ void CudaOps::embed(const Tensor& table, float* x) {
 
 void CudaOps::rmsnorm(const float* x, const uint32_t* pick, uint32_t rows, const float* weight, float eps,
                       const Activations& out) {
-  uint32_t* on_device = nullptr;
-  if (pick) {
-    uint32_t* host = carve(input_host_.data()).pick;
-    on_device = carve(input_.data()).pick;
-    std::memcpy(host, pick, rows * 4);
-    ORCD_CUDA(cudaMemcpyAsync(on_device, host, rows * 4, cudaMemcpyHostToDevice, stream_));
-  }
-  kernels::rmsnorm(x, on_device, rows, weight, eps, out, stream_);
+  kernels::rmsnorm(x, pick ? upload_pick({pick, rows}) : nullptr, rows, weight, eps, out, stream_);
 }
 
 void CudaOps::quantise(const Activations& a, uint32_t rows) { kernels::quantise(a, rows, stream_); }
 
 void CudaOps::matmul(std::span<const Product> products, const Activations& a, uint32_t rows) {
+  kernels::MatvecInput input;
+  input.a = a;
   for (const Product& p : products) {
-    if (arith::is_quantised(p.w.type) && kernels::matvec_fits(&p.w.type, 1, a.cols, rows, kernels::Input::kGiven, false)) {
-      const kernels::MatvecJob job = {p.w, nullptr, p.y, p.add};
-      kernels::MatvecInput input;
-      input.a = a;
-      kernels::matvec(&job, 1, input, rows, false, false, stream_);
-    } else {
+    const kernels::MatvecJob job = {p.w, nullptr, p.y, p.add};
+    if (rows == 1 && arith::is_quantised(p.w.type) && kernels::matvec_fits(&p.w.type, 1, a.cols, false))
+      kernels::matvec(&job, 1, input, false, false, stream_);
+    else
       kernels::matmul(p, a, rows, stream_);
-    }
   }
 }
 
@@ -185,10 +211,10 @@ kernels::KvLayer CudaOps::kv_layer(uint32_t layer) const {
 
 void CudaOps::rope_kv(uint32_t layer, const AttentionInputs& in) {
   const StepInput step = carve(input_.data());
-  kernels::rope_kv(heads_, kv_layer(layer), in, step.slot, step.position, rows_, stream_);
+  kernels::rope_kv(heads_, kv_layer(layer), in, step.slot, step.position, rows_, false, stream_);
 }
 
-kernels::DecodeAttention CudaOps::decode_attention(uint32_t layer, const float* q, float* out) const {
+kernels::DecodeAttention CudaOps::decode_attention(uint32_t layer, const float* q, const Activations& out) const {
   const StepInput step = carve(input_.data());
   kernels::DecodeAttention a = {};
   a.heads = heads_;
@@ -205,8 +231,8 @@ kernels::DecodeAttention CudaOps::decode_attention(uint32_t layer, const float* 
 
 void CudaOps::attention(uint32_t layer, const float* q, float* out) {
   if (singles_) {
-    kernels::DecodeAttention a = decode_attention(layer, q, out);
-    a.row = carve(input_.data()).single;
+    kernels::DecodeAttention a = decode_attention(layer, q, {shape_.n_heads * shape_.head_dim, out});
+    if (tiles_) a.row = carve(input_.data()).single;  // otherwise they are all rows
     kernels::attention_decode(a, singles_, false, stream_);
   }
   if (tiles_)
@@ -218,31 +244,34 @@ void CudaOps::swiglu(const float* gate, const float* up, uint32_t rows, const Ac
 }
 
 void CudaOps::sample(const float* logits, uint32_t vocab, std::span<const Draw> draws, uint32_t* drawn) {
-  const StepInput host = carve(input_host_.data()), device = carve(input_.data());
-  bool plain = false, filtered = false;
-  for (uint32_t i = 0; i < draws.size(); ++i) {
-    const Sampling& s = draws[i].sampling;
-    // A temperature so small that its inverse is infinite leaves only the best, as 0 does.
-    const bool greedy = s.temperature == 0.0f || 1.0f / s.temperature == arith::infinity();
-    const bool filter = !greedy && ((s.top_k && s.top_k < vocab) || s.top_p < 1.0f || s.min_p > 0.0f);
-    (filter ? filtered : plain) = true;
-    host.draws[i] = {draws[i].slot, draws[i].position, i, filter, greedy ? 0.0f : 1.0f / s.temperature, s.top_p, s.min_p,
-                     s.repetition_penalty, s.top_k, uint32_t(s.seed), uint32_t(s.seed >> 32), 0};
-  }
   draws_ = uint32_t(draws.size());
   drawn_to_ = drawn;
-  ORCD_CUDA(cudaMemcpyAsync(device.draws, host.draws, draws_ * sizeof(kernels::DeviceDraw), cudaMemcpyHostToDevice, stream_));
-  if (plain)
-    kernels::sample(logits, vocab, device.draws, draws_, seen_.data(), seen_words_, best_.data(),
-                    arrived_.data() + uint64_t{options_.slots} * shape_.n_heads, drawn_.data(), false, stream_);
-  if (filtered)
-    kernels::sample_filtered(logits, vocab, device.draws, draws_, seen_.data(), seen_words_, scaled_.data(), drawn_.data(), stream_);
-  ORCD_CUDA(cudaMemcpyAsync(drawn_host_.data(), drawn_.data(), draws_ * 4, cudaMemcpyDeviceToHost, stream_));
+  uint32_t* arrived = arrived_.data() + uint64_t{options_.slots} * shape_.n_heads;
+  for (uint32_t first = 0; first < draws_; first += kernels::kDrawBatch) {
+    const uint32_t n = std::min(draws_ - first, kernels::kDrawBatch);
+    kernels::DrawBatch batch = {};
+    bool plain = false, filtered = false;
+    for (uint32_t i = 0; i < n; ++i) {
+      const Draw& draw = draws[first + i];
+      const Sampling& s = draw.sampling;
+      // A temperature so small that its inverse is infinite leaves only the best, as 0 does.
+      const bool greedy = s.temperature == 0.0f || 1.0f / s.temperature == arith::infinity();
+      const bool filter = !greedy && ((s.top_k && s.top_k < vocab) || s.top_p < 1.0f || s.min_p > 0.0f);
+      (filter ? filtered : plain) = true;
+      batch.draw[i] = {draw.slot, draw.position, first + i, filter, greedy ? 0.0f : 1.0f / s.temperature, s.top_p, s.min_p,
+                       s.repetition_penalty, s.top_k, uint32_t(s.seed), uint32_t(s.seed >> 32), 0};
+    }
+    uint32_t* to = drawn_.data() + first;
+    if (plain)
+      kernels::sample(logits, vocab, batch, n, seen_.data(), seen_words_, best_.data() + first, arrived + first, to, stream_);
+    if (filtered)
+      kernels::sample_filtered(logits, vocab, batch, n, seen_.data(), seen_words_, scaled_.data() + uint64_t{first} * vocab, to, stream_);
+  }
 }
 
 void CudaOps::finish() {
   stream_.wait();  // any error of the step's kernels comes out here, before a token leaves
-  if (draws_) std::memcpy(drawn_to_, drawn_host_.data(), draws_ * 4);
+  if (draws_) std::memcpy(drawn_to_, drawn_.data(), draws_ * 4);
 }
 
 void CudaOps::download(const void* from, size_t bytes, void* to) {
@@ -252,8 +281,8 @@ void CudaOps::download(const void* from, size_t bytes, void* to) {
 
 bool CudaOps::resident() const {
   const void* buffers[] = {image_,           rope_.data(),    kv_.data(),     page_table_.data(), seen_.data(),
-                           partial_.data(),  arrived_.data(), best_.data(),   scaled_.data(),     drawn_.data(),
-                           input_.data()};
+                           partial_.data(),  arrived_.data(), best_.data(),   scaled_.data(),     input_.data(),
+                           tiled_q_.data(),  tiled_d_.data(), tiled_sum_.data(), tiled_half_.data()};
   for (const void* p : buffers)
     if (!device::is_device_memory(p, ordinal_)) return false;
   for (const auto& s : scratch_)

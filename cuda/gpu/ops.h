@@ -1,5 +1,5 @@
-// The CUDA backend's operations: each a kernel launch on one stream. A step that only decodes a few
-// sequences runs as one graph of fused kernels instead (fused.cu).
+// The CUDA backend's operations: each a kernel launch on one stream. A step of few rows runs as a chain of
+// fused kernels instead (fused.cu).
 #pragma once
 
 #include <cstdint>
@@ -22,6 +22,9 @@ struct KvBytes {
 };
 KvBytes kv_bytes(const ModelShape& shape, const EngineOptions& options);
 
+// Values that kFewRows rows of the widest product take, tiled.
+uint64_t tiled_values(const ModelShape& shape);
+
 class CudaOps final : public Ops {
  public:
   CudaOps(const Model& model, const EngineOptions& options, int ordinal, const uint8_t* image);
@@ -29,6 +32,7 @@ class CudaOps final : public Ops {
   void* allocate(size_t bytes) override;
   void open_slot(uint32_t slot) override;
   void close_slot(uint32_t slot) override;
+  void prepare(const Model& model, const Scratch& scratch) override;
   void begin(const Rows& rows) override;
   bool forward_fused(const Model& model, const Scratch& scratch, std::span<const uint32_t> pick) override;
   void embed(const Tensor& table, float* x) override;
@@ -53,17 +57,21 @@ class CudaOps final : public Ops {
     uint32_t* slot;                // (max_rows)
     uint32_t* position;            // (max_rows)
     uint32_t* single;              // (slots) rows that are a run of their own
+    uint32_t* grouped;             // (max_rows) the others
     uint32_t* pick;                // (slots)
     kernels::PrefillTile* tiles;   // (max_rows)
-    kernels::DeviceDraw* draws;    // (slots)
   };
   StepInput carve(uint8_t* base) const;
   static uint64_t input_bytes(uint32_t max_rows, uint32_t slots);
 
   void find_runs(const Rows& rows);
-  void record_fused(const Model& model, const Scratch& scratch, uint32_t rows);
+  kernels::TiledActivations tiled(uint32_t buffer, uint32_t rows) const;
+  void send_rows(const Rows& rows);
+  const uint32_t* upload_pick(std::span<const uint32_t> pick);
+  void attend_fused(uint32_t layer, const Scratch& scratch, bool decoding);
+  void launch_fused(const Model& model, const Scratch& scratch, const uint32_t* pick, uint32_t picked, bool decoding);
   kernels::KvLayer kv_layer(uint32_t layer) const;
-  kernels::DecodeAttention decode_attention(uint32_t layer, const float* q, float* out) const;
+  kernels::DecodeAttention decode_attention(uint32_t layer, const float* q, const Activations& out) const;
 
   ModelShape shape_;
   EngineOptions options_;
@@ -75,6 +83,10 @@ class CudaOps final : public Ops {
 
   device::Buffer<float2> rope_;          // (context, head_dim / 2)
   device::Buffer<__half> kv_;            // (layer, 2, page, kv_head, 64 * head_dim)
+  device::Buffer<int8_t> tiled_q_;       // (2, ...) inputs of products on few rows
+  device::Buffer<float> tiled_d_;
+  device::Buffer<int32_t> tiled_sum_;
+  device::Buffer<int32_t> tiled_half_;
   device::Buffer<uint32_t> page_table_;  // (slot, pages_per_slot)
   device::Pinned<uint32_t> page_rows_;   // the same on the host: what is copied must stay put
   device::Buffer<uint32_t> seen_;        // (slot, seen_words_): set of each sequence's tokens
@@ -82,17 +94,19 @@ class CudaOps final : public Ops {
   device::Buffer<uint32_t> arrived_;     // counters, zero between launches
   device::Buffer<unsigned long long> best_;
   device::Buffer<float> scaled_;         // (slots, vocab) filtered draws
-  device::Buffer<uint32_t> drawn_;
-  device::Pinned<uint32_t> drawn_host_;
+  device::Pinned<uint32_t> drawn_;       // (slots) written by the device
   device::Buffer<uint8_t> input_;
   device::Pinned<uint8_t> input_host_;
   std::vector<device::Buffer<uint8_t>> scratch_;
 
   uint32_t seen_words_;
   uint32_t rows_ = 0, singles_ = 0, tiles_ = 0, draws_ = 0;
+  uint32_t deepest_grouped_ = 0;         // position of the last row that is not alone in its run
   uint32_t* drawn_to_ = nullptr;
-  bool fusible_ = false;                 // this step: every row a run of its own, and few of them
-  std::vector<device::Graph> graphs_;    // by number of rows - 1
+
+  static constexpr uint32_t kGraphs = 32;
+  uint32_t fused_rows_ = 0;              // steps of up to so many rows can be fused
+  std::vector<device::Graph> graphs_;    // decoding steps, by number of rows - 1
 };
 
 }  // namespace orcd::gpu

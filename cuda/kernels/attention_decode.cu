@@ -5,6 +5,7 @@
 #include "arith/exp2.h"
 #include "device/check.h"
 #include "kernels/launch.h"
+#include "kernels/overlap.h"
 #include "kernels/rope.cuh"
 #include "kernels/warp.cuh"
 
@@ -12,6 +13,7 @@ namespace orcd::kernels {
 namespace {
 
 constexpr uint32_t kWarps = 4;
+static_assert(kDecodeShallow == kWarps * kAttnSplit);  // these splits meet in shared memory
 
 // A split's keys and values on their way: lane holds keys lane, lane + 32 and values lane, lane + 32, …
 template <uint32_t kDim>
@@ -144,9 +146,59 @@ __device__ __forceinline__ void combine(float& M, float& L, float& O, float m, f
   M = top;
 }
 
+// The largest of a warp's values up to each lane's.
+__device__ __forceinline__ float prefix_max(float m) {
+  const uint32_t lane = threadIdx.x % 32;
+#pragma unroll
+  for (uint32_t stride = 1; stride < 32; stride *= 2) {
+    const float before = __shfl_up_sync(kFull, m, stride);
+    if (lane >= stride) m = fmaxf(m, before);
+  }
+  return m;
+}
+
+// Combines splits that lie in device memory: one warp finds the factors of 32 of them at once, from their
+// running maximum, and then each thread goes through its value's chain. By the whole block.
+template <uint32_t kDim>
+__device__ __forceinline__ void combine_many(const float* partial, uint32_t splits, float& L, float& O) {
+  __shared__ float old_factor[32], new_factor[32], sums[32];
+  constexpr uint32_t kAtOnce = 16;  // loads in flight
+  const uint32_t lane = threadIdx.x % 32, d = min(threadIdx.x, kDim - 1);
+  float largest = 0.0f;  // of all splits before
+  for (uint32_t first = 0; first < splits; first += 32) {
+    const uint32_t n = min(32u, splits - first);
+    __syncthreads();
+    if (threadIdx.x < 32) {
+      const float* own = partial + uint64_t(first + min(lane, n - 1)) * (kDim + 2) + kDim;
+      const float m = __ldcg(own), within = prefix_max(m);
+      const float M = first ? fmaxf(largest, within) : within;
+      const float up = __shfl_up_sync(kFull, M, 1), before = lane ? up : largest;
+      old_factor[lane] = arith::pow2i(before - M);
+      new_factor[lane] = arith::pow2i(m - M);
+      sums[lane] = __ldcg(own + 1);
+      largest = __shfl_sync(kFull, M, 31);
+    }
+    __syncthreads();
+    for (uint32_t base = 0; base < n; base += kAtOnce) {
+      float o[kAtOnce];
+#pragma unroll
+      for (uint32_t i = 0; i < kAtOnce; ++i)
+        o[i] = base + i < n ? __ldcg(partial + uint64_t(first + base + i) * (kDim + 2) + d) : 0.0f;
+#pragma unroll
+      for (uint32_t i = 0; i < kAtOnce; ++i) {
+        const uint32_t at = base + i;
+        if (at >= n) break;
+        const bool start = first + at == 0;
+        L = start ? sums[at] : arith::fma32(sums[at], new_factor[at], L * old_factor[at]);
+        O = start ? o[i] : arith::fma32(o[i], new_factor[at], O * old_factor[at]);
+      }
+    }
+  }
+}
+
 template <uint32_t kDim>
 __global__ void __launch_bounds__(kWarps * 32) attention_decode_kernel(const __grid_constant__ DecodeAttention a) {
-  __shared__ __align__(16) float q[kDim], fresh_v[kDim], raw_q[kDim], raw_k[kDim];
+  __shared__ __align__(16) float q[kDim], fresh_v[kDim];
   __shared__ __align__(16) __half fresh_k[kDim];
   __shared__ __align__(16) float p[kWarps][kAttnSplit];
   __shared__ float local[kWarps][kDim + 2];
@@ -171,31 +223,31 @@ __global__ void __launch_bounds__(kWarps * 32) attention_decode_kernel(const __g
     const uint32_t stored = keys_in(split) - (split + 1 == splits ? 1 : 0);
     load_split(data, h, a.kv, kv_head, page_of(a.kv, slot, split * kAttnSplit), stored);
   }
+  const uint32_t d = threadIdx.x;  // the value of the head that this thread rotates and combines
+  const Pair pair = pair_of(h.style, kDim, d);
+  const float2 angle = a.rotate && d < kDim ? angle_of(h, position, pair) : float2{};
   wait_for_predecessor();
   if (!a.rotate && split < splits)
     load_split(data, h, a.kv, kv_head, page_of(a.kv, slot, split * kAttnSplit), keys_in(split));
 
-  const float* q_row = a.q + (uint64_t(row) * h.n_heads + head) * kDim;
-  const float* k_row = a.k + (uint64_t(row) * h.n_kv_heads + kv_head) * kDim;
-  const float* v_row = a.v + (uint64_t(row) * h.n_kv_heads + kv_head) * kDim;
-  for (uint32_t d = threadIdx.x; d < kDim; d += blockDim.x) {
-    raw_q[d] = q_row[d];
+  if (d < kDim) {
+    const float* q_row = a.q + (uint64_t(row) * h.n_heads + head) * kDim;
     if (a.rotate) {
-      raw_k[d] = k_row[d];
-      fresh_v[d] = __half2float(__float2half_rn(v_row[d]));
-    }
-  }
-  __syncthreads();
-  for (uint32_t d = threadIdx.x; d < kDim; d += blockDim.x) {
-    q[d] = a.rotate ? rotated(h, raw_q, position, d) : raw_q[d];
-    if (!a.rotate) continue;
-    const __half k = __float2half_rn(rotated(h, raw_k, position, d));
-    fresh_k[d] = k;
-    // One block appends for all heads of the group; nobody reads this key from the cache in this step.
-    if (head % (h.n_heads / h.n_kv_heads) == 0 && blockIdx.x == 0) {
-      const uint32_t page = page_of(a.kv, slot, position);
-      *k_at(h, a.kv, page, kv_head, position % kAttnSplit, d) = k;
-      *v_at(h, a.kv, page, kv_head, position % kAttnSplit, d) = __float2half_rn(v_row[d]);
+      const float* k_row = a.k + (uint64_t(row) * h.n_kv_heads + kv_head) * kDim;
+      const float* v_row = a.v + (uint64_t(row) * h.n_kv_heads + kv_head) * kDim;
+      const float q0 = q_row[d], q1 = q_row[pair.partner], k0 = k_row[d], k1 = k_row[pair.partner];
+      const __half v = __float2half_rn(v_row[d]), k = __float2half_rn(rotate(k0, k1, angle, pair.first));
+      q[d] = rotate(q0, q1, angle, pair.first);
+      fresh_k[d] = k;
+      fresh_v[d] = __half2float(v);
+      // One block appends for all heads of the group; nobody reads this key from the cache in this step.
+      if (head % (h.n_heads / h.n_kv_heads) == 0 && blockIdx.x == 0) {
+        const uint32_t page = page_of(a.kv, slot, position);
+        *k_at(h, a.kv, page, kv_head, position % kAttnSplit, d) = k;
+        *v_at(h, a.kv, page, kv_head, position % kAttnSplit, d) = v;
+      }
+    } else {
+      q[d] = q_row[d];
     }
   }
   __syncthreads();
@@ -231,32 +283,29 @@ __global__ void __launch_bounds__(kWarps * 32) attention_decode_kernel(const __g
   } else {
     __syncthreads();
   }
-  for (uint32_t d = threadIdx.x; d < kDim; d += blockDim.x) {
-    float M = 0, L = 0, O = 0;
-#pragma unroll 4
-    for (uint32_t split = 0; split < splits; ++split) {
-      const float* from = in_shared ? local[split] : partial + uint64_t(split) * (kDim + 2);
-      const float m = in_shared ? from[kDim] : __ldcg(from + kDim), l = in_shared ? from[kDim + 1] : __ldcg(from + kDim + 1);
-      combine(M, L, O, m, l, in_shared ? from[d] : __ldcg(from + d), split == 0);
-    }
-    a.out[(uint64_t(row) * h.n_heads + head) * kDim + d] = __fdiv_rn(O, L);
+  float L = 0, O = 0;
+  if (in_shared) {
+    float M = 0;
+    for (uint32_t i = 0; i < splits && d < kDim; ++i)
+      combine(M, L, O, local[i][kDim], local[i][kDim + 1], local[i][d], i == 0);
+  } else {
+    combine_many<kDim>(partial, splits, L, O);
   }
+  if (d >= kDim) return;  // whole warps: kDim is a multiple of 32
+  const float y = __fdiv_rn(O, L);
+  a.out.x[(uint64_t(row) * h.n_heads + head) * kDim + d] = y;
+  if (!a.out.q && !a.tiled.q) return;
+  const QuantisedLane quantised = quantise_block(y);
+  if (a.out.q) store_block(a.out, row, (head * kDim + d) / 32, quantised);
+  else store_block(a.tiled, row, (head * kDim + d) / 32, quantised);
 }
 
 template <uint32_t kDim>
 void launch(const DecodeAttention& a, uint32_t count, bool overlap, cudaStream_t stream) {
-  cudaLaunchAttribute attribute = {};
-  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  attribute.val.programmaticStreamSerializationAllowed = 1;
-  cudaLaunchConfig_t config = {};
   // Enough blocks for a long context of few sequences; those without a split leave at once.
   const uint32_t most = (a.splits + kWarps - 1) / kWarps;
-  config.gridDim = dim3(min(most, max(1u, 64u / max(count, 1u))), a.heads.n_heads, count);
-  config.blockDim = kWarps * 32;
-  config.stream = stream;
-  config.attrs = &attribute;
-  config.numAttrs = overlap ? 1 : 0;
-  ORCD_CUDA(cudaLaunchKernelEx(&config, attention_decode_kernel<kDim>, a));
+  const dim3 blocks(min(most, max(1u, 64u / max(count, 1u))), a.heads.n_heads, count);
+  launch_kernel(attention_decode_kernel<kDim>, {blocks, kWarps * 32}, overlap, stream, a);
 }
 
 }  // namespace

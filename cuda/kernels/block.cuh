@@ -1,10 +1,11 @@
 // One block of 32 packed weights in registers, and its dot product with a block of activations.
 #pragma once
 
+#include <cuda_fp16.h>
+
 #include <cstdint>
 
 #include "arith/hd.h"
-#include "arith/half.h"
 #include "kernels/layout.h"
 
 namespace orcd::kernels {
@@ -23,6 +24,9 @@ struct WeightBlock {
   float d, m;        // scale; addend of affine types
   int32_t sc0, sc1;  // Q6_K: scales of the halves
 };
+
+// The binary16 number in the lower half of a word, exactly.
+__device__ __forceinline__ float half_bits(uint32_t bits) { return __half2float(__ushort_as_half(uint16_t(bits))); }
 
 // `group`: a group of `rows` rows in device or shared memory, its parts 16-byte aligned when rows = 8.
 template <TensorType T, bool kWhole>
@@ -83,16 +87,16 @@ __device__ __forceinline__ WeightBlock<T> load_block(const uint8_t* group, uint3
     const bool early = b % 8 < 4;
     const uint32_t sc = early ? first & 63u : (third & 15u) | first >> 6 << 4;
     const uint32_t mn = early ? second & 63u : third >> 4 | second >> 6 << 4;
-    out.d = arith::f16_to_f32(uint16_t(head.x)) * float(sc);
-    out.m = -(arith::f16_to_f32(uint16_t(head.x >> 16)) * float(mn));
+    out.d = half_bits(head.x) * float(sc);
+    out.m = -(half_bits(head.x >> 16) * float(mn));
   } else if constexpr (T == TensorType::kQ6_K) {
     const uint8_t* scales = group + at.head + b % 8 * 2;
     out.sc0 = int8_t(scales[0]);
     out.sc1 = int8_t(scales[1]);
-    out.d = arith::f16_to_f32(load2(at.tail));
+    out.d = half_bits(load2(at.tail));
   } else {
-    out.d = arith::f16_to_f32(load2(at.head));
-    if constexpr (kAffine<T>) out.m = arith::f16_to_f32(load2(at.head + 2));
+    out.d = half_bits(load2(at.head));
+    if constexpr (kAffine<T>) out.m = half_bits(load2(at.head + 2));
   }
   return out;
 }

@@ -1,8 +1,8 @@
 // Embedding lookup: a thread block per row, a thread per block of 32 values (per value for floats).
 #include "arith/blocks.h"
-#include "device/check.h"
 #include "kernels/block.cuh"
 #include "kernels/launch.h"
+#include "kernels/overlap.h"
 #include "kernels/warp.cuh"
 
 namespace orcd::kernels {
@@ -50,16 +50,7 @@ __global__ void embed_kernel(Tensor table, const uint32_t* token, float* x) {
 }  // namespace
 
 void embed(const Tensor& table, const uint32_t* token, uint32_t rows, float* x, bool overlap, cudaStream_t stream) {
-  cudaLaunchAttribute attribute = {};
-  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  attribute.val.programmaticStreamSerializationAllowed = 1;
-  cudaLaunchConfig_t config = {};
-  config.gridDim = rows;
-  config.blockDim = kThreads;
-  config.stream = stream;
-  config.attrs = &attribute;
-  config.numAttrs = overlap ? 1 : 0;
-  ORCD_CUDA(cudaLaunchKernelEx(&config, embed_kernel, table, token, x));
+  launch_kernel(embed_kernel, {rows, kThreads}, overlap, stream, table, token, x);
 }
 
 }  // namespace orcd::kernels

@@ -7,6 +7,8 @@
 
 #include <cstdint>
 
+#include "arith/constants.h"
+#include "kernels/tiled.h"
 #include "ops/ops.h"
 
 namespace orcd::kernels {
@@ -25,6 +27,10 @@ void embed(const Tensor& table, const uint32_t* token /* (rows) */, uint32_t row
 // out[r] = quantised RMSNorm of x[pick[r]]
 void rmsnorm(const float* x, const uint32_t* pick /* (rows) or null */, uint32_t rows,
              const float* weight /* (cols) */, float eps, const Activations& out, cudaStream_t stream);
+
+// The same for products on few rows; cols % 32 = 0.
+void rmsnorm_tiled(const float* x, const uint32_t* pick /* (rows) or null */, uint32_t rows, const float* weight /* (cols) */,
+                   float eps, uint32_t cols, const TiledActivations& out, bool overlap, cudaStream_t stream);
 
 void quantise(const Activations& a, uint32_t rows, cudaStream_t stream);
 
@@ -50,17 +56,23 @@ struct MatvecJob {
   bool add = false;             // y ⊕ W·x
 };
 
-inline constexpr uint32_t kMatvecRows = 8;
+// Up to three products on one row, all with the same cols. With `swiglu`, jobs are gate and up, and
+// jobs[0].y gets gate · sigmoid(gate) · up. With `overlap` the kernel may begin before its predecessor in
+// the stream has ended: it fetches weights, then waits for it.
+void matvec(const MatvecJob* jobs /* host */, uint32_t n_jobs, const MatvecInput& input, bool swiglu, bool overlap,
+            cudaStream_t stream);
 
-// Up to three products on up to kMatvecRows rows, all with the same cols. With `swiglu`, jobs are gate
-// and up, and jobs[0].y gets gate · sigmoid(gate) · up. With `overlap` the kernel may begin before its
-// predecessor in the stream has ended: it fetches weights, then waits for it.
-void matvec(const MatvecJob* jobs /* host */, uint32_t n_jobs, const MatvecInput& input, uint32_t rows,
-            bool swiglu, bool overlap, cudaStream_t stream);
+// Whether matvec can take it: all of it fits a block's shared memory.
+bool matvec_fits(const TensorType* types /* host */, uint32_t n_jobs, uint32_t cols, bool swiglu);
 
-// Whether matvec can take it: few enough rows, and all of it fits a block's shared memory.
-bool matvec_fits(const TensorType* types /* host */, uint32_t n_jobs, uint32_t cols, uint32_t rows, Input input,
-                 bool swiglu);
+inline constexpr uint32_t kFewRows = 64;
+
+// The same on up to kFewRows rows. With `swiglu` the result goes to *swiglu, and the jobs' y are not written.
+void few_rows(const MatvecJob* jobs /* host */, uint32_t n_jobs, const TiledActivations& input, uint32_t rows,
+              const TiledActivations* swiglu /* host, or null */, bool overlap, cudaStream_t stream);
+
+// Whether few_rows can take it: few enough rows, and all of it fits a block's shared memory.
+bool few_rows_fits(const Tensor* weights /* host */, uint32_t n_jobs, uint32_t rows, bool swiglu);
 
 // Any number of rows, on int8 matrix units. Quantised weights.
 void matmul(const Product& product, const Activations& a, uint32_t rows, cudaStream_t stream);
@@ -85,7 +97,7 @@ struct Heads {
 
 // Adds biases, rotates q and k in place, appends k and v.
 void rope_kv(const Heads& h, const KvLayer& kv, const AttentionInputs& in, const uint32_t* slot,
-             const uint32_t* position, uint32_t rows, cudaStream_t stream);
+             const uint32_t* position, uint32_t rows, bool overlap, cudaStream_t stream);
 
 // Attention of rows that are each a sequence's last token. With `rotate`, q, k and v are as the
 // products left them (biases added): the kernel rotates q and k and appends k and v itself.
@@ -101,9 +113,12 @@ struct DecodeAttention {
   float* partial;            // (count, n_heads, splits, head_dim + 2) scratch
   uint32_t* arrived;         // (count, n_heads), zero; left zero
   uint32_t splits;           // most splits a row may have: partial's size
-  float* out;                // (rows, n_heads * head_dim)
+  Activations out;           // (rows, n_heads * head_dim): x, and the rest where q is not null
+  TiledActivations tiled;    // the same, where q is not null
   bool rotate;
 };
+// Rows whose position is below this need no partial and arrived: any number of them may attend at once.
+inline constexpr uint32_t kDecodeShallow = 4 * kAttnSplit;
 void attention_decode(const DecodeAttention& a, uint32_t count, bool overlap, cudaStream_t stream);
 
 // Attention of runs of consecutive rows: tile t covers `count[t]` <= 64 rows from row[t].
@@ -121,18 +136,36 @@ struct DeviceDraw {
   uint32_t top_k, seed_low, seed_high, pad;
 };
 
+inline constexpr uint32_t kDrawBatch = 64;
+
+// Draws as a kernel's argument: no copy before it.
+struct DrawBatch {
+  DeviceDraw draw[kDrawBatch];
+};
+
+// Rows of a step, likewise.
+struct RowBatch {
+  uint32_t count;
+  uint32_t token[kFewRows], slot[kFewRows], position[kFewRows];
+};
+
 // Sets the bits of the rows' tokens in their slots' sets.
 void mark(const uint32_t* token, const uint32_t* slot, uint32_t rows, uint32_t* seen /* (slot, words) */,
-          uint32_t words, bool overlap, cudaStream_t stream);
+          uint32_t words, cudaStream_t stream);
 
-// Draws without top-k, top-p or min-p. best: (draws) scratch, zero; left zero.
-void sample(const float* logits /* (draws, vocab) */, uint32_t vocab, const DeviceDraw* draws, uint32_t n,
-            const uint32_t* seen, uint32_t words, unsigned long long* best, uint32_t* arrived,
-            uint32_t* drawn, bool overlap, cudaStream_t stream);
+// The same, and stores the rows where the step's kernels read them.
+void begin_rows(const RowBatch& rows /* host */, uint32_t* token /* (rows) */, uint32_t* slot, uint32_t* position,
+                uint32_t* seen, uint32_t words, cudaStream_t stream);
+
+// Draws without top-k, top-p or min-p. best: (n) scratch, zero; left zero, as arrived. drawn: device memory
+// or pinned host memory.
+void sample(const float* logits /* (*, vocab) */, uint32_t vocab, const DrawBatch& draws /* host */, uint32_t n,
+            const uint32_t* seen, uint32_t words, unsigned long long* best, uint32_t* arrived, uint32_t* drawn,
+            cudaStream_t stream);
 
 // Draws marked `filtered`; the others are left alone.
-void sample_filtered(const float* logits, uint32_t vocab, const DeviceDraw* draws, uint32_t n,
-                     const uint32_t* seen, uint32_t words, float* scaled /* (draws, vocab) */,
-                     uint32_t* drawn, cudaStream_t stream);
+void sample_filtered(const float* logits, uint32_t vocab, const DrawBatch& draws /* host */, uint32_t n,
+                     const uint32_t* seen, uint32_t words, float* scaled /* (n, vocab) */, uint32_t* drawn,
+                     cudaStream_t stream);
 
 }  // namespace orcd::kernels

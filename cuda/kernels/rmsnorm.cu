@@ -1,12 +1,15 @@
 // RMSNorm and activation quantisation of whole rows, and SwiGLU: a block of threads per row.
 #include "device/check.h"
 #include "kernels/launch.h"
+#include "kernels/overlap.h"
+#include "kernels/prologue.cuh"
 #include "kernels/warp.cuh"
 
 namespace orcd::kernels {
 namespace {
 
 constexpr uint32_t kThreads = 256;
+constexpr uint32_t kTiledWarps = 8;
 
 __global__ void rmsnorm_rows(const float* x, const uint32_t* pick, const float* weight, float eps, Activations out) {
   const uint32_t row = blockIdx.x, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
@@ -18,6 +21,28 @@ __global__ void rmsnorm_rows(const float* x, const uint32_t* pick, const float* 
     const float y = inside ? (from[k] * inverse) * weight[k] : 0.0f;
     if (out.x && inside) out.x[uint64_t(row) * out.cols + k] = y;
     if (out.q) store_block(out, row, base / 32, quantise_block(y));
+  }
+}
+
+// For rows of a multiple of 32 values: a warp per 128 of them.
+__global__ void __launch_bounds__(kTiledWarps * 32) rmsnorm_tiled_rows(const float* x, const uint32_t* pick, const float* weight,
+                                                                       float eps, uint32_t cols, TiledActivations out) {
+  const uint32_t row = blockIdx.x, lane = threadIdx.x % 32;
+  let_successor_start();
+  wait_for_predecessor();
+  const float* from = x + uint64_t(pick ? pick[row] : row) * cols;
+  const float inverse = inverse_rms4(from, cols, eps);  // by every warp: no exchange needed
+  for (uint32_t base = threadIdx.x / 32 * 128; base < cols; base += blockDim.x * 4) {
+    const uint32_t k = base + 4 * lane;
+    const bool inside = k < cols;  // the eight lanes of a block are inside together
+    const FourQuantised four = quantise_four(inside ? normed4(load4(from + k), inverse, load4(weight + k)) : float4{});
+    if (!inside) continue;
+    *reinterpret_cast<uint32_t*>(out.q + tiled_word(out, row, k)) = four.q;
+    if (lane % 8) continue;
+    const uint32_t at = tiled_block(out, row, k / 32);
+    out.d[at] = four.d;
+    out.sum[at] = four.sum;
+    out.half[at] = four.half;
   }
 }
 
@@ -44,6 +69,12 @@ void rmsnorm(const float* x, const uint32_t* pick, uint32_t rows, const float* w
              const Activations& out, cudaStream_t stream) {
   rmsnorm_rows<<<rows, kThreads, 0, stream>>>(x, pick, weight, eps, out);
   ORCD_CUDA(cudaGetLastError());
+}
+
+void rmsnorm_tiled(const float* x, const uint32_t* pick, uint32_t rows, const float* weight, float eps, uint32_t cols,
+                   const TiledActivations& out, bool overlap, cudaStream_t stream) {
+  const uint32_t warps = min((cols + 127) / 128, kTiledWarps);
+  launch_kernel(rmsnorm_tiled_rows, {rows, warps * 32}, overlap, stream, x, pick, weight, eps, cols, out);
 }
 
 void quantise(const Activations& a, uint32_t rows, cudaStream_t stream) {

@@ -21,14 +21,13 @@ __device__ __forceinline__ Pair pair_of(RopeStyle style, uint32_t head_dim, uint
   return {d ^ 1u, d / 2, d % 2 == 0};
 }
 
-// Value d of a rotated head.
-__device__ __forceinline__ float rotated(const Heads& h, const float* head /* (head_dim) */, uint32_t position,
-                                         uint32_t d) {
-  const Pair pair = pair_of(h.style, h.head_dim, d);
-  const float2 cs = h.rope[uint64_t(position) * (h.head_dim / 2) + pair.index];
-  const float x = head[d], other = head[pair.partner];
-  // x0' = fmaf(x0, c, -(x1·s)), x1' = fmaf(x0, s, x1·c)
-  return pair.first ? arith::fma32(x, cs.x, -(other * cs.y)) : arith::fma32(other, cs.y, x * cs.x);
+__device__ __forceinline__ float2 angle_of(const Heads& h, uint32_t position, const Pair& pair) {
+  return h.rope[uint64_t(position) * (h.head_dim / 2) + pair.index];
+}
+
+// One of a pair, the other beside it: x0' = fmaf(x0, c, -(x1·s)), x1' = fmaf(x0, s, x1·c).
+__device__ __forceinline__ float rotate(float x, float other, const float2& cs, bool first) {
+  return first ? arith::fma32(x, cs.x, -(other * cs.y)) : arith::fma32(other, cs.y, x * cs.x);
 }
 
 __device__ __forceinline__ uint32_t page_of(const KvLayer& kv, uint32_t slot, uint32_t position) {

@@ -1,14 +1,17 @@
 // Biases, rotation and append to the KV cache, for rows whose products lie in q, k, v: a block per row
 // and head, a thread per value.
-#include "device/check.h"
 #include "kernels/launch.h"
+#include "kernels/overlap.h"
 #include "kernels/rope.cuh"
+#include "kernels/warp.cuh"
 
 namespace orcd::kernels {
 namespace {
 
 __global__ void rope_kv_kernel(Heads h, KvLayer kv, AttentionInputs in, const uint32_t* slot, const uint32_t* position) {
   extern __shared__ float head[];  // (head_dim) before rotation
+  let_successor_start();
+  wait_for_predecessor();
   const uint32_t row = blockIdx.y, d = threadIdx.x, p = position[row];
   const bool is_q = blockIdx.x < h.n_heads;
   const uint32_t index = is_q ? blockIdx.x : blockIdx.x - h.n_heads;
@@ -17,7 +20,8 @@ __global__ void rope_kv_kernel(Heads h, KvLayer kv, AttentionInputs in, const ui
   const float* bias = is_q ? in.q_bias : in.k_bias;
   head[d] = bias ? x[d] + bias[index * h.head_dim + d] : x[d];
   __syncthreads();
-  const float y = rotated(h, head, p, d);
+  const Pair pair = pair_of(h.style, h.head_dim, d);
+  const float y = rotate(head[d], head[pair.partner], angle_of(h, p, pair), pair.first);
   x[d] = y;
   if (is_q) return;
   const uint32_t page = page_of(kv, slot[row], p), token = p % kAttnSplit;
@@ -30,10 +34,9 @@ __global__ void rope_kv_kernel(Heads h, KvLayer kv, AttentionInputs in, const ui
 }  // namespace
 
 void rope_kv(const Heads& h, const KvLayer& kv, const AttentionInputs& in, const uint32_t* slot,
-             const uint32_t* position, uint32_t rows, cudaStream_t stream) {
+             const uint32_t* position, uint32_t rows, bool overlap, cudaStream_t stream) {
   const dim3 grid(h.n_heads + h.n_kv_heads, rows);
-  rope_kv_kernel<<<grid, h.head_dim, h.head_dim * sizeof(float), stream>>>(h, kv, in, slot, position);
-  ORCD_CUDA(cudaGetLastError());
+  launch_kernel(rope_kv_kernel, {grid, h.head_dim, uint32_t(h.head_dim * sizeof(float))}, overlap, stream, h, kv, in, slot, position);
 }
 
 }  // namespace orcd::kernels

@@ -13,7 +13,6 @@ namespace orcd::kernels {
 namespace {
 
 constexpr uint32_t kThreads = 256;
-constexpr uint32_t kBlocks = 64;  // per draw, without filters
 constexpr uint32_t kFilterThreads = 1024;
 
 // Order-preserving map of floats to integers; -0 and +0 are equal, NaN is below everything.
@@ -54,23 +53,31 @@ __device__ unsigned long long block_max(unsigned long long best) {
 }
 
 __global__ void mark_kernel(const uint32_t* token, const uint32_t* slot, uint32_t rows, uint32_t* seen, uint32_t words) {
-  let_successor_start();
-  wait_for_predecessor();
   const uint32_t row = blockIdx.x * blockDim.x + threadIdx.x;
   if (row < rows) atomicOr(&seen[uint64_t(slot[row]) * words + token[row] / 32], 1u << token[row] % 32);
 }
 
+__global__ void begin_kernel(const __grid_constant__ RowBatch rows, uint32_t* token, uint32_t* slot, uint32_t* position,
+                             uint32_t* seen, uint32_t words) {
+  const uint32_t row = threadIdx.x;
+  if (row >= rows.count) return;
+  token[row] = rows.token[row];
+  slot[row] = rows.slot[row];
+  position[row] = rows.position[row];
+  atomicOr(&seen[uint64_t(rows.slot[row]) * words + rows.token[row] / 32], 1u << rows.token[row] % 32);
+}
+
 // A thread takes four neighbouring tokens at a time: one Philox block serves them.
-__global__ void sample_kernel(const float* logits, uint32_t vocab, const DeviceDraw* draws, const uint32_t* seen_all,
-                              uint32_t words, unsigned long long* best, uint32_t* arrived, uint32_t* drawn) {
-  let_successor_start();
-  wait_for_predecessor();
-  const DeviceDraw d = draws[blockIdx.y];
+__global__ void __launch_bounds__(kThreads) sample_kernel(const float* logits, uint32_t vocab,
+                                                          const __grid_constant__ DrawBatch draws, const uint32_t* seen_all,
+                                                          uint32_t words, unsigned long long* best, uint32_t* arrived,
+                                                          uint32_t* drawn) {
+  const DeviceDraw d = draws.draw[blockIdx.y];
   if (d.filtered) return;
   const float* row = logits + uint64_t(d.row) * vocab;
   const uint32_t* seen = seen_all + uint64_t(d.slot) * words;
   unsigned long long mine = 0;
-  for (uint32_t base = (blockIdx.x * kThreads + threadIdx.x) * 4; base < vocab; base += kBlocks * kThreads * 4) {
+  for (uint32_t base = (blockIdx.x * kThreads + threadIdx.x) * 4; base < vocab; base += gridDim.x * kThreads * 4) {
     arith::PhiloxBlock random = {};
     if (d.inverse_temperature != 0.0f)
       random = arith::philox4x32(d.seed_low, d.seed_high, base / 4, d.position, 0, 0);
@@ -143,9 +150,10 @@ __device__ unsigned long long last_of_prefix(const float* t, uint32_t vocab, uns
 }
 
 __global__ void __launch_bounds__(kFilterThreads) sample_filtered_kernel(const float* logits, uint32_t vocab,
-                                                                         const DeviceDraw* draws, const uint32_t* seen_all,
-                                                                         uint32_t words, float* scaled_all, uint32_t* drawn) {
-  const DeviceDraw d = draws[blockIdx.x];
+                                                                         const __grid_constant__ DrawBatch draws,
+                                                                         const uint32_t* seen_all, uint32_t words,
+                                                                         float* scaled_all, uint32_t* drawn) {
+  const DeviceDraw d = draws.draw[blockIdx.x];
   if (!d.filtered) return;
   const float* row = logits + uint64_t(d.row) * vocab;
   const uint32_t* seen = seen_all + uint64_t(d.slot) * words;
@@ -187,36 +195,28 @@ __global__ void __launch_bounds__(kFilterThreads) sample_filtered_kernel(const f
 
 }  // namespace
 
-void mark(const uint32_t* token, const uint32_t* slot, uint32_t rows, uint32_t* seen, uint32_t words, bool overlap,
+void mark(const uint32_t* token, const uint32_t* slot, uint32_t rows, uint32_t* seen, uint32_t words,
           cudaStream_t stream) {
-  cudaLaunchAttribute attribute = {};
-  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  attribute.val.programmaticStreamSerializationAllowed = 1;
-  cudaLaunchConfig_t config = {};
-  config.gridDim = (rows + 127) / 128;
-  config.blockDim = 128;
-  config.stream = stream;
-  config.attrs = &attribute;
-  config.numAttrs = overlap ? 1 : 0;
-  ORCD_CUDA(cudaLaunchKernelEx(&config, mark_kernel, token, slot, rows, seen, words));
+  mark_kernel<<<(rows + 127) / 128, 128, 0, stream>>>(token, slot, rows, seen, words);
+  ORCD_CUDA(cudaGetLastError());
 }
 
-void sample(const float* logits, uint32_t vocab, const DeviceDraw* draws, uint32_t n, const uint32_t* seen,
-            uint32_t words, unsigned long long* best, uint32_t* arrived, uint32_t* drawn, bool overlap,
-            cudaStream_t stream) {
-  cudaLaunchAttribute attribute = {};
-  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  attribute.val.programmaticStreamSerializationAllowed = 1;
-  cudaLaunchConfig_t config = {};
-  config.gridDim = dim3(kBlocks, n);
-  config.blockDim = kThreads;
-  config.stream = stream;
-  config.attrs = &attribute;
-  config.numAttrs = overlap ? 1 : 0;
-  ORCD_CUDA(cudaLaunchKernelEx(&config, sample_kernel, logits, vocab, draws, seen, words, best, arrived, drawn));
+void begin_rows(const RowBatch& rows, uint32_t* token, uint32_t* slot, uint32_t* position, uint32_t* seen, uint32_t words,
+                cudaStream_t stream) {
+  begin_kernel<<<1, kFewRows, 0, stream>>>(rows, token, slot, position, seen, words);
+  ORCD_CUDA(cudaGetLastError());
 }
 
-void sample_filtered(const float* logits, uint32_t vocab, const DeviceDraw* draws, uint32_t n, const uint32_t* seen,
+void sample(const float* logits, uint32_t vocab, const DrawBatch& draws, uint32_t n, const uint32_t* seen, uint32_t words,
+            unsigned long long* best, uint32_t* arrived, uint32_t* drawn, cudaStream_t stream) {
+  // Four tokens a thread, unless there are many draws to fill the device with.
+  const uint32_t all = (vocab + 4 * kThreads - 1) / (4 * kThreads);
+  sample_kernel<<<dim3(min(all, max(32u, 1024u / n)), n), kThreads, 0, stream>>>(logits, vocab, draws, seen, words, best,
+                                                                                 arrived, drawn);
+  ORCD_CUDA(cudaGetLastError());
+}
+
+void sample_filtered(const float* logits, uint32_t vocab, const DrawBatch& draws, uint32_t n, const uint32_t* seen,
                      uint32_t words, float* scaled, uint32_t* drawn, cudaStream_t stream) {
   sample_filtered_kernel<<<n, kFilterThreads, 0, stream>>>(logits, vocab, draws, seen, words, scaled, drawn);
   ORCD_CUDA(cudaGetLastError());

@@ -4,8 +4,10 @@
 
 #include <cstdint>
 
+#include "arith/by_127.h"
 #include "arith/exp2.h"
 #include "arith/hd.h"
+#include "kernels/tiled.h"
 #include "ops/ops.h"
 
 namespace orcd::kernels {
@@ -61,9 +63,8 @@ __device__ __forceinline__ QuantisedLane quantise_block(float x) {
   const uint32_t top = __reduce_max_sync(kFull, arith::bits_of(x) & 0x7fffffffu);
   QuantisedLane r;
   const bool flat = top < arith::bits_of(0x1p-100f) || top >= arith::bits_of(arith::infinity());
-  r.d = flat ? 0.0f : __fdiv_rn(arith::float_of(top), 127.0f);
-  const float inverse = flat ? 0.0f : __fdiv_rn(1.0f, r.d);
-  r.q = flat ? 0 : __float2int_rn(x * inverse);
+  r.d = flat ? 0.0f : arith::by_127(arith::float_of(top));
+  r.q = flat ? 0 : __float2int_rn(x * __frcp_rn(r.d));
   r.half = __reduce_add_sync(kFull, threadIdx.x % 32 < 16 ? r.q : 0);
   r.sum = __reduce_add_sync(kFull, r.q);
   return r;
@@ -75,6 +76,17 @@ __device__ __forceinline__ void store_block(const Activations& a, uint32_t row, 
   const uint32_t lane = threadIdx.x % 32;
   const uint32_t at = row * (a.cols / 32) + block;
   a.q[uint64_t(row) * a.cols + block * 32 + lane] = int8_t(v.q);
+  if (lane == 0) {
+    a.d[at] = v.d;
+    a.sum[at] = v.sum;
+    a.half[at] = v.half;
+  }
+}
+
+__device__ __forceinline__ void store_block(const TiledActivations& a, uint32_t row, uint32_t block,
+                                            const QuantisedLane& v) {
+  const uint32_t lane = threadIdx.x % 32, at = tiled_block(a, row, block);
+  a.q[tiled_word(a, row, block * 32 + lane / 4 * 4) + lane % 4] = int8_t(v.q);
   if (lane == 0) {
     a.d[at] = v.d;
     a.sum[at] = v.sum;

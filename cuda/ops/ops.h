@@ -75,6 +75,9 @@ class Ops {
   // Zeroed memory, 64-byte aligned, owned by this object until it dies.
   virtual void* allocate(size_t bytes) = 0;
 
+  // Called once, when the model's and all other memory is there: what would make a first step slow.
+  virtual void prepare(const Model&, const Scratch&) {}
+
   // State of a sequence: its KV cache and the set of its tokens. Closing forgets both.
   virtual void open_slot(uint32_t slot) = 0;
   virtual void close_slot(uint32_t slot) = 0;

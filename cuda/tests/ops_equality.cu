@@ -125,6 +125,12 @@ struct Inputs {
     gq = poisoned<int8_t>(x.size()), gd = poisoned<float>(blocks);
     gsum = poisoned<int32_t>(blocks), ghalf = poisoned<int32_t>(blocks);
   }
+  struct Numbers {
+    std::vector<int8_t> q;
+    std::vector<float> d;
+    std::vector<int32_t> sum, half;
+    Numbers(size_t values, size_t blocks) : q(values), d(blocks), sum(blocks), half(blocks) {}
+  };
   bool quantisable() const { return cols % 32 == 0; }
   Activations on_cpu() { return quantisable() ? Activations{cols, x.data(), q.data(), d.data(), sum.data(), half.data()} : Activations{cols, x.data()}; }
   Activations on_gpu() { return quantisable() ? Activations{cols, gx.data(), gq.data(), gd.data(), gsum.data(), ghalf.data()} : Activations{cols, gx.data()}; }
@@ -170,8 +176,8 @@ void products(Random& rng, TensorType type, bool quick) {
   const bool k_quant = arith::block_values(type) == 256, is_float = !arith::is_quantised(type);
   std::vector<uint32_t> widths = k_quant ? std::vector<uint32_t>{256, 512, 768, 4864} : std::vector<uint32_t>{32, 160, 896, 1024};
   if (is_float) widths = {8, 100, 896};
-  std::vector<uint32_t> heights = {1, 7, 8, 33, 64, 200}, counts = {1, 2, 5, 8, 9, 64, 77};
-  if (quick) heights = {33}, counts = {3, 20};
+  std::vector<uint32_t> heights = {1, 7, 8, 33, 64, 200}, counts = {1, 2, 8, 9, 16, 17, 33, 64, 65, 77};
+  if (quick) heights = {33}, counts = {1, 3, 20, 70};
   for (const uint32_t k : widths)
     for (const uint32_t n : heights) {
       Both w(rng, type, n, k);
@@ -190,6 +196,134 @@ void products(Random& rng, TensorType type, bool quick) {
         b.gpu->matmul(on_gpu, in.on_gpu(), rows);
         b.gpu->finish();
         equal("matmul " + name(type) + " n=" + std::to_string(n) + " k=" + std::to_string(k) + " rows=" + std::to_string(rows),
+              y.data(), to_host(gy.data(), y.size()).data(), y.size());
+      }
+    }
+}
+
+// Tiled activations in poisoned device memory, and their numbers in the usual order.
+struct Tiled {
+  uint32_t rows, cols;
+  device::Buffer<int8_t> q;
+  device::Buffer<float> d;
+  device::Buffer<int32_t> sum, half;
+
+  Tiled(uint32_t rows, uint32_t cols)
+      : rows(rows), cols(cols), q(poisoned<int8_t>(values())), d(poisoned<float>(values() / 32)),
+        sum(poisoned<int32_t>(values() / 32)), half(poisoned<int32_t>(values() / 32)) {}
+  size_t values() const { return size_t(kernels::tiled_segments(cols)) * kSegment * ((rows + 7) / 8 * 8); }
+  kernels::TiledActivations view() const { return {(rows + 7) / 8, q.data(), d.data(), sum.data(), half.data()}; }
+
+  void compare(const std::string& what, const Inputs& expected) const {
+    const auto hq = to_host(q.data(), q.size());
+    const auto hd = to_host(d.data(), d.size());
+    const auto hsum = to_host(sum.data(), sum.size()), hhalf = to_host(half.data(), half.size());
+    Inputs::Numbers got(expected.q.size(), expected.d.size());
+    for (uint32_t r = 0; r < rows; ++r) {
+      for (uint32_t k = 0; k < cols; ++k) got.q[size_t(r) * cols + k] = hq[kernels::tiled_word(view(), r, k / 4 * 4) + k % 4];
+      for (uint32_t b = 0; b < cols / 32; ++b) {
+        const size_t from = kernels::tiled_block(view(), r, b), to = size_t(r) * (cols / 32) + b;
+        got.d[to] = hd[from], got.sum[to] = hsum[from], got.half[to] = hhalf[from];
+      }
+    }
+    equal(what + " q", expected.q.data(), got.q.data(), got.q.size());
+    equal(what + " d", expected.d.data(), got.d.data(), got.d.size());
+    equal(what + " sum", expected.sum.data(), got.sum.data(), got.sum.size());
+    equal(what + " half", expected.half.data(), got.half.data(), got.half.size());
+  }
+};
+
+// Three products of one input with biases, one added to what is there, and SwiGLU, of rows that `pick`
+// names, normalised.
+void fused_products(Random& rng, TensorType type) {
+  if (!arith::is_quantised(type)) return;
+  Backends b;
+  const bool k_quant = arith::block_values(type) == 256;
+  const TensorType other = k_quant ? TensorType::kQ6_K : TensorType::kQ8_0;
+  const uint32_t heights[] = {40, 13, 8}, hidden = 96;
+  for (const uint32_t k : {k_quant ? 256u : 160u, k_quant ? 768u : 896u}) {
+    const Both weights[] = {{rng, type, heights[0], k}, {rng, type, heights[1], k}, {rng, other, heights[2], k}};
+    const Both gate(rng, type, hidden, k), up(rng, rng.below(2) ? type : other, hidden, k);
+    for (const uint32_t rows : {1u, 2u, 7u, 8u, 9u, 16u, 33u, 64u}) {
+      const std::string at = " " + name(type) + " k=" + std::to_string(k) + " rows=" + std::to_string(rows);
+      Inputs in(rng, 70, k), normed(rng, rows, k), out(rng, rows, hidden);
+      std::vector<float> weight(k), bias(heights[0]);
+      std::vector<uint32_t> pick(rows);
+      for (float& w : weight) w = rng.normalish();
+      for (float& v : bias) v = rng.normalish();
+      for (uint32_t& p : pick) p = rng.below(70);
+      const auto gweight = to_device(weight), gbias = to_device(bias);
+      const auto gpick = to_device(pick);
+      kernels::MatvecInput input;
+      input.kind = kernels::Input::kNorm;
+      input.x = in.gx.data(), input.pick = gpick.data(), input.weight = gweight.data(), input.eps = 1e-6f;
+      b.cpu->rmsnorm(in.x.data(), pick.data(), rows, weight.data(), 1e-6f, normed.on_cpu());
+      const Tiled tiled(rows, k), hidden_tiled(rows, hidden);
+      if (rows > 1) {
+        kernels::rmsnorm_tiled(in.gx.data(), gpick.data(), rows, gweight.data(), 1e-6f, k, tiled.view(), false, nullptr);
+        tiled.compare("tiled rmsnorm" + at, normed);
+      }
+
+      std::vector<float> y[3];
+      device::Buffer<float> gy[3];
+      std::vector<kernels::MatvecJob> jobs;
+      for (int i = 0; i < 3; ++i) {
+        y[i].resize(size_t(rows) * heights[i]);
+        for (float& v : y[i]) v = rng.normalish();
+        gy[i] = i == 1 ? to_device(y[i]) : poisoned<float>(y[i].size());
+        const Product product[] = {{weights[i].on_cpu(), y[i].data(), i == 1}};
+        b.cpu->matmul(product, normed.on_cpu(), rows);
+        jobs.push_back({weights[i].on_gpu(), i == 0 ? gbias.data() : nullptr, gy[i].data(), i == 1});
+      }
+      for (size_t i = 0; i < y[0].size(); ++i) y[0][i] = y[0][i] + bias[i % heights[0]];
+      if (rows == 1) kernels::matvec(jobs.data(), 3, input, false, false, nullptr);
+      else kernels::few_rows(jobs.data(), 3, tiled.view(), rows, nullptr, false, nullptr);
+      for (int i = 0; i < 3; ++i)
+        equal("product " + std::to_string(i) + at, y[i].data(), to_host(gy[i].data(), y[i].size()).data(), y[i].size());
+
+      std::vector<float> g(size_t(rows) * hidden), u(g.size());
+      const Product products[] = {{gate.on_cpu(), g.data(), false}, {up.on_cpu(), u.data(), false}};
+      b.cpu->matmul(products, normed.on_cpu(), rows);
+      b.cpu->swiglu(g.data(), u.data(), rows, out.on_cpu());
+      const kernels::MatvecJob both[] = {{gate.on_gpu(), nullptr, out.gx.data()}, {up.on_gpu(), nullptr, nullptr}};
+      if (rows == 1) {
+        kernels::matvec(both, 2, input, true, false, nullptr);
+        kernels::quantise(out.on_gpu(), rows, nullptr);
+        out.compare("swiglu product" + at);
+      } else {
+        const kernels::TiledActivations to = hidden_tiled.view();
+        kernels::few_rows(both, 2, tiled.view(), rows, &to, false, nullptr);
+        hidden_tiled.compare("swiglu product" + at, out);
+      }
+    }
+  }
+}
+
+// One product of every height and number of rows.
+void few_rows_products(Random& rng, TensorType type, bool quick) {
+  if (!arith::is_quantised(type)) return;
+  Backends b;
+  const bool k_quant = arith::block_values(type) == 256;
+  std::vector<uint32_t> widths = k_quant ? std::vector<uint32_t>{256, 768, 4864} : std::vector<uint32_t>{32, 160, 896};
+  std::vector<uint32_t> heights = {1, 7, 8, 33, 2304}, counts = {2, 3, 8, 9, 16, 17, 24, 33, 64};
+  if (quick) heights = {33}, counts = {3, 20};
+  std::vector<float> ones(4864, 1.0f);
+  const auto gones = to_device(ones);
+  for (const uint32_t k : widths)
+    for (const uint32_t n : heights) {
+      const Both w(rng, type, n, k);
+      for (const uint32_t rows : counts) {
+        Inputs in(rng, rows, k), normed(rng, rows, k);
+        b.cpu->rmsnorm(in.x.data(), nullptr, rows, ones.data(), 1e-6f, normed.on_cpu());
+        const Tiled tiled(rows, k);
+        kernels::rmsnorm_tiled(in.gx.data(), nullptr, rows, gones.data(), 1e-6f, k, tiled.view(), false, nullptr);
+        std::vector<float> y(size_t(rows) * n);
+        const auto gy = poisoned<float>(y.size());
+        const Product product[] = {{w.on_cpu(), y.data(), false}};
+        b.cpu->matmul(product, normed.on_cpu(), rows);
+        const kernels::MatvecJob job = {w.on_gpu(), nullptr, gy.data()};
+        kernels::few_rows(&job, 1, tiled.view(), rows, nullptr, false, nullptr);
+        equal("few rows " + name(type) + " n=" + std::to_string(n) + " k=" + std::to_string(k) + " rows=" + std::to_string(rows),
               y.data(), to_host(gy.data(), y.size()).data(), y.size());
       }
     }
@@ -283,7 +417,7 @@ void draws(Random& rng, uint32_t vocab) {
 int run(bool quick) {
   Random rng(20261123);
   rows_ops(rng);
-  for (const TensorType t : kTypes) products(rng, t, quick), embeddings(rng, t);
+  for (const TensorType t : kTypes) products(rng, t, quick), fused_products(rng, t), few_rows_products(rng, t, quick), embeddings(rng, t);
   attention(rng, 14, 2, 64, RopeStyle::kNeox, true);
   attention(rng, 4, 4, 32, RopeStyle::kInterleaved, false);
   if (!quick) attention(rng, 8, 1, 128, RopeStyle::kNeox, true), attention(rng, 6, 3, 96, RopeStyle::kInterleaved, true);

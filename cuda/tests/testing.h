@@ -51,6 +51,7 @@ template <class T>
 device::Buffer<T> to_device(const std::vector<T>& host) {
   device::Buffer<T> b(host.size());
   b.upload(host);
+  ORCD_CUDA(cudaDeviceSynchronize());  // the streams that use it do not wait for this one
   return b;
 }
 
@@ -58,6 +59,7 @@ template <class T>
 device::Buffer<T> poisoned(size_t n) {
   device::Buffer<T> b(n);
   ORCD_CUDA(cudaMemset(b.data(), 0xfb, n * sizeof(T)));
+  ORCD_CUDA(cudaDeviceSynchronize());  // likewise
   return b;
 }
 

@@ -1,0 +1,31 @@
+// Launching a kernel that may begin before its predecessor in the stream has ended (programmatic dependent
+// launch). Such a kernel calls wait_for_predecessor() before it touches what earlier ones wrote.
+#pragma once
+
+#include "device/check.h"
+
+namespace orcd::kernels {
+
+struct Grid {
+  dim3 blocks;
+  uint32_t threads;
+  uint32_t shared_bytes = 0;
+};
+
+template <class... Parameters, class... Arguments>
+void launch_kernel(void (*kernel)(Parameters...), const Grid& grid, bool overlap, cudaStream_t stream,
+                   Arguments&&... arguments) {
+  cudaLaunchAttribute attribute = {};
+  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  attribute.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config = {};
+  config.gridDim = grid.blocks;
+  config.blockDim = grid.threads;
+  config.dynamicSmemBytes = grid.shared_bytes;
+  config.stream = stream;
+  config.attrs = &attribute;
+  config.numAttrs = overlap ? 1 : 0;
+  ORCD_CUDA(cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(arguments)...));
+}
+
+}  // namespace orcd::kernels

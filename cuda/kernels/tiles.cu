@@ -1,0 +1,41 @@
+#include "kernels/tiles.cuh"
+
+#include "device/check.h"
+
+namespace orcd::kernels {
+
+const Processor& processor() {
+  static const Processor p = [] {
+    int device = 0, count = 0, shared_bytes = 0;
+    ORCD_CUDA(cudaGetDevice(&device));
+    ORCD_CUDA(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device));
+    ORCD_CUDA(cudaDeviceGetAttribute(&shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device));
+    return Processor{uint32_t(count), uint32_t(shared_bytes)};
+  }();
+  return p;
+}
+
+ProductArgs smallest_product(const TensorType* types, uint32_t n_jobs, uint32_t cols, bool swiglu) {
+  ProductArgs a = {};
+  a.n_jobs = n_jobs;
+  a.cols = cols;
+  a.swiglu = swiglu;
+  a.at_once = a.stages = 1;
+  for (uint32_t i = 0; i < n_jobs; ++i) {
+    const uint32_t bytes = tile_bytes(types[i], cols);
+    a.stage_bytes = swiglu ? a.stage_bytes + bytes : max(a.stage_bytes, bytes);
+  }
+  return a;
+}
+
+void add_jobs(ProductArgs& a, const MatvecJob* jobs) {
+  a.rounds = 0;
+  for (uint32_t i = 0; i < a.n_jobs; ++i) {
+    const Tensor& w = jobs[i].w;
+    a.jobs[i] = {w.data, jobs[i].bias, jobs[i].y, w.rows, jobs[i].add, w.type, a.swiglu ? 0 : a.rounds, tile_bytes(w.type, w.cols)};
+    const uint32_t rounds = (tiles_of(w.rows) + a.at_once - 1) / a.at_once;
+    a.rounds = a.swiglu ? rounds : a.rounds + rounds;
+  }
+}
+
+}  // namespace orcd::kernels
