@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""Measures what a killed worker costs: the pause of a stream from SIGKILL to its next token, without and with a
-standby, and what many restarts leave behind (file descriptors, device memory).
+"""Measures what clients see of a failing worker: the pause of a stream from SIGKILL to its next token, without and
+with a standby; the same for a worker that is stopped; and how long a cancelled job's last event takes with a worker
+that runs, that is stopped and that is dead.
 
-    tools/bench/failover.py MODEL [--device cpu] [--rounds 9] [--at 128] [--words 200] [--restarts 0]
+    tools/bench/failover.py MODEL [--device cpu] [--rounds 21] [--cancels 100] [--at 128] [--words 200]
 
 Each disturbed stream is compared with an undisturbed one, byte for byte. Standard library only; talks to 127.0.0.1
-and kills only workers of the services it started."""
+and signals only workers of the services it started."""
 
 import argparse
 import http.client
@@ -14,131 +15,147 @@ import os
 import pathlib
 import signal
 import statistics
-import subprocess
+import threading
 import time
 
-from serve import ROOT, Service
+import streams
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+LIMIT_S = 60
 
 
-def run(service, job, at=None, strike=None):
-    """Runs a job; calls `strike` when token number `at` is here. Token bytes, `started`, `end`, and the longest time
-    without a token from the strike on, seconds."""
-    connection = http.client.HTTPConnection(service.address, timeout=120)
-    connection.request("POST", "/execute", json.dumps(job), {"Content-Type": "application/json"})
-    text, count, since, pause, started, end = [], 0, None, 0.0, None, None
-    for line in connection.getresponse():
+def health(server):
+    connection = http.client.HTTPConnection(server.address, timeout=10)
+    connection.request("GET", "/health")
+    report = json.load(connection.getresponse())
+    connection.close()
+    return report
+
+
+def settled(server, standby, generation=0):
+    """The report of health once the worker is ready, behind that generation, and its standby too if there is one."""
+    since = time.monotonic()
+    while time.monotonic() - since < LIMIT_S:
+        report = health(server)
+        if report["status"] == "healthy" and report["worker"]["generation"] >= generation and (report["standby"] or not standby):
+            return report
+        time.sleep(0.005)
+    raise SystemExit(f"error: not ready within {LIMIT_S} s: {report}")
+
+
+def stream(server, job, at=None, strike=None):
+    """Runs a job and calls `strike` when token `at` has come: text of all token events, first and last event, the
+    longest time without a token from the strike on, and from the strike to the last event, seconds."""
+    text, count, since, pause, struck, started, last = [], 0, None, 0.0, None, None, None
+    for _, line in server.lines("/execute", job):
+        now = time.perf_counter()
         if not line.startswith(b"data: "):
             continue
-        event = json.loads(line[6:])
-        if event["type"] == "token":
-            now = time.perf_counter()
-            if since is not None:
-                pause, since = max(pause, now - since), now
-            text.append(line)
-            count += 1
-            if count == at:
-                strike()
-                since = time.perf_counter()
-        elif event["type"] == "started":
-            started = event
-        else:
-            end = event
+        if b'"type":"token"' not in line:
+            event = json.loads(line[6:])
+            started, last = started or event, event
+            continue
+        text.append(line)
+        count += 1
+        if since is not None:
+            pause, since = max(pause, now - since), now
+        if count == at:
+            strike()
+            struck = since = time.perf_counter()
+    ended = time.perf_counter() - struck if struck else 0.0
+    return b"".join(text), started, last, pause, ended
+
+
+def job(args, name, tokens):
+    """A job that goes on to its limit: hot enough not to end by itself, for any model."""
+    return {"job_id": name, "prompt": "the sea and " * (args.words // 3), "max_tokens": tokens, "temperature": 1.0,
+            "top_k": 64, "seed": args.seed}
+
+
+def service(args, standby):
+    return streams.Orcd(args.bin / "worker-orcd", args.model, args.device, ["--standby"] if standby else [])
+
+
+
+def pauses(server, args, standby, number, rounds):
+    """Milliseconds from the signal to the next token, one for each round."""
+    tokens = args.at + 64
+    report = settled(server, standby)
+    undisturbed, started, last, _, _ = stream(server, job(args, "undisturbed", tokens))
+    if last.get("tokens_out", 0) < args.at + 8:
+        raise SystemExit(f"error: the answer has only {last.get('tokens_out')} tokens; choose another --seed or --at")
+    found = []
+    while len(found) < rounds:
+        report = settled(server, standby)
+        pid = report["worker"]["pid"]
+        text, _, last, pause, _ = stream(server, job(args, f"round-{len(found)}", tokens), args.at, lambda: os.kill(pid, number))
+        if text != undisturbed or last["type"] != "end":
+            raise SystemExit(f"error: the disturbed stream differs from the undisturbed one; its last event: {last}")
+        if last["replays"]:  # a stream that was over before the signal says nothing
+            found.append(pause * 1e3)
+        settled(server, standby, report["worker"]["generation"] + 1)
+    return found, started["prompt_tokens"], report
+
+
+def cancel(server, name):
+    connection = http.client.HTTPConnection(server.address, timeout=10)
+    connection.request("POST", "/cancel", json.dumps({"job_id": name}), {"Content-Type": "application/json"})
+    connection.getresponse().read()
     connection.close()
-    if end is None or end["type"] != "end":
-        raise SystemExit(f"the stream failed: {end}")
-    return b"".join(text), started, end, pause
 
 
-def wait(service, fits, limit=60):
-    since = time.monotonic()
-    while time.monotonic() - since < limit:
-        health = service.health()
-        if fits(health):
-            return health
-        time.sleep(0.005)
-    raise SystemExit(f"not within {limit} s; at last {health}")
+def cancels(server, args, number, rounds):
+    """Milliseconds from sending the cancellation to the last event of the job; the worker has got the signal (if
+    one is given) just before."""
+    found = []
+    while len(found) < rounds:
+        pid = settled(server, False)["worker"]["pid"]
+        name = f"cancelled-{len(found)}"
+
+        def strike():
+            if number:
+                os.kill(pid, number)
+            threading.Thread(target=cancel, args=(server, name)).start()
+
+        _, _, last, _, ended = stream(server, job(args, name, 2000), 4, strike)
+        if last.get("code") == "CANCELLED":
+            found.append(ended * 1e3)
+    return found
 
 
-def kill(service):
-    os.kill(service.health()["worker"]["pid"], signal.SIGKILL)
-
-
-def pauses(args, standby):
-    extra = ["--standby"] if standby else []
-    with Service(args, extra) as service:
-        settled = lambda h: h["status"] == "healthy" and (not standby or h["standby"])
-        health = wait(service, settled)
-        job = {"job_id": "a", "prompt": "the sea and " * (args.words // 3), "max_tokens": args.at + 64,
-               "temperature": 1.0, "top_k": 64, "seed": 7}
-        undisturbed, started, end, _ = run(service, job)
-        if end["tokens_out"] < args.at + 8:
-            raise SystemExit(f"the answer has only {end['tokens_out']} tokens; choose a smaller --at")
-        found = []
-        while len(found) < args.rounds:
-            wait(service, settled)
-            text, _, end, pause = run(service, job, args.at, lambda: kill(service))
-            if text != undisturbed:
-                raise SystemExit("the disturbed stream differs")
-            if end["replays"]:  # a stream that was over before the kill says nothing
-                found.append(pause * 1e3)
-        return found, started["prompt_tokens"], health
-
-
-def device_memory():
-    """Used memory of the first GPU, MiB; None without one."""
-    query = ["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits"]
-    try:
-        return int(subprocess.run(query, capture_output=True, text=True, timeout=10).stdout.split()[0])
-    except (OSError, IndexError, ValueError):
-        return None
-
-
-def restarts(args, count):
-    """Kills the worker `count` times; what the service holds before and after."""
-    def held(service):
-        wait(service, lambda h: h["status"] == "healthy")
-        time.sleep(0.5)
-        return {"descriptors": len(os.listdir(f"/proc/{service.process.pid}/fd")), "device memory, MiB": device_memory(),
-                "supervisor, MiB": round(service.memory_mib(), 1)}
-
-    with Service(args, ["--max-restarts", "1000"]) as service:
-        job = {"job_id": "b", "prompt": "x", "max_tokens": 2, "seed": 1, "temperature": 1.0, "top_k": 64}
-        kill(service)  # the first restart settles what is made once
-        wait(service, lambda h: h["worker"]["restarts"] == 1 and h["status"] == "healthy")
-        run(service, job)
-        before = held(service)
-        begun = time.perf_counter()
-        for n in range(2, count + 2):
-            kill(service)
-            wait(service, lambda h: h["worker"]["restarts"] == n and h["status"] in ("healthy", "unhealthy"))
-            run(service, job)  # a finished job: the next restart comes at once
-        seconds = time.perf_counter() - begun
-        return before, held(service), seconds
+def line(what, found, note=""):
+    found = sorted(found)
+    p99 = found[min(len(found) - 1, int(len(found) * 0.99))]
+    print(f"| {what} | {statistics.median(found):.2f} | {p99:.2f} | {found[-1]:.2f} | {len(found)} | {note} |", flush=True)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=pathlib.Path)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--at", type=int, default=128, help="token at which the worker is killed")
+    parser.add_argument("--rounds", type=int, default=21)
+    parser.add_argument("--stops", type=int, default=5, help="rounds with a stopped worker")
+    parser.add_argument("--cancels", type=int, default=100)
+    parser.add_argument("--at", type=int, default=128, help="token at which the worker gets the signal")
     parser.add_argument("--words", type=int, default=200, help="words of the prompt")
-    parser.add_argument("--restarts", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--bin", type=pathlib.Path, default=ROOT / "target" / "release")
-    parser.add_argument("--flag", action="append", default=[])
     args = parser.parse_args()
 
+    print("| | p50 ms | p99 ms | max ms | rounds | |\n|---|---|---|---|---|---|")
     for standby in (False, True):
-        found, prompt_tokens, health = pauses(args, standby)
-        found.sort()
-        name = "with standby" if standby else "without standby"
-        print(f"SIGKILL to next token, {name}: p50 {statistics.median(found):.1f} ms, max {found[-1]:.1f} ms of "
-              f"{len(found)} ({health['device_name']}, prompt {prompt_tokens} tokens, killed at {args.at})")
-        if standby:
-            print(f"standby's own memory: {health['standby_worker']['vram_bytes'] >> 20} MiB")
-    if args.restarts:
-        before, after, seconds = restarts(args, args.restarts)
-        print(f"{args.restarts} restarts in {seconds:.1f} s; before {before}; after {after}")
+        with service(args, standby) as server:
+            found, prompt, report = pauses(server, args, standby, signal.SIGKILL, args.rounds)
+            memory = f", standby holds {report['standby_worker']['vram_bytes'] >> 20} MiB" if standby else ""
+            line(f"SIGKILL to next token, {'with' if standby else 'without'} standby", found,
+                 f"{report['device_name']}, prompt {prompt} tokens, at token {args.at}{memory}")
+    with service(args, False) as server:
+        if args.stops:
+            line("SIGSTOP to next token", pauses(server, args, False, signal.SIGSTOP, args.stops)[0])
+        if args.cancels:
+            line("cancel to last event, worker running", cancels(server, args, None, args.cancels))
+            line("cancel to last event, worker stopped", cancels(server, args, signal.SIGSTOP, args.cancels // 5))
+            line("cancel to last event, worker dead", cancels(server, args, signal.SIGKILL, args.cancels // 5))
 
 
 if __name__ == "__main__":
