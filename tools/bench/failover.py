@@ -127,6 +127,8 @@ def cancels(server, args, number, rounds):
         worker = settled(server, False, generation)["worker"]
         pid, generation = worker["pid"], worker["generation"] + (1 if number else 0)
         name = f"cancelled-{len(found)}"
+        if number:  # a finished job: the next worker comes at once
+            first_token(server, args, f"before-{name}")
 
         def strike():
             if number:
