@@ -6,7 +6,7 @@ use orcd_shared::error::ErrorCode;
 /// counted from 0; `Queued` is a comment without one.
 #[derive(Debug, Clone, PartialEq)]
 pub enum JobEvent {
-    /// Still in the queue: keep-alive.
+    /// Still in the queue, or again in line after its worker was lost: keep-alive.
     Queued,
     /// The job was given to the worker for the first time.
     Started {

@@ -1,9 +1,19 @@
 //! The private directory of one supervisor: its sockets live there, nobody else can enter it.
 
-use std::fs::DirBuilder;
+use std::fs::{DirBuilder, DirEntry, File};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nix::fcntl::{Flock, FlockArg};
+use nix::unistd::Uid;
+
+/// Beginning of every runtime directory's name.
+const PREFIX: &str = "worker-orcd-";
+
+/// A directory that nobody holds may be one that its maker is about to lock, for so long.
+const LOCKED_WITHIN: Duration = Duration::from_secs(5);
 
 /// Bytes of a socket's path that every Linux accepts.
 const SOCKET_PATH_MAX: usize = 107;
@@ -32,14 +42,17 @@ pub enum RuntimeDirError {
     },
 }
 
-/// A directory of mode 0700 that is removed with everything in it when dropped.
+/// A directory of mode 0700 that is removed with everything in it when dropped. Its owner holds a
+/// lock on it, so that what a killed supervisor left can be told from what is in use.
 #[derive(Debug)]
 pub struct RuntimeDir {
     path: PathBuf,
+    _lock: Flock<File>,
 }
 
 impl RuntimeDir {
-    /// Makes one under `base`, or under `$XDG_RUNTIME_DIR`, or under the temporary directory.
+    /// Makes one under `base`, or under `$XDG_RUNTIME_DIR`, or under the temporary directory, and
+    /// removes those there that killed supervisors left behind.
     ///
     /// # Errors
     /// [`RuntimeDirError`], with what to do.
@@ -47,11 +60,7 @@ impl RuntimeDir {
         let base = base.map_or_else(default_base, Path::to_path_buf);
         // The random part keeps instances apart, also those of one process (tests).
         let random = uuid::Uuid::new_v4().simple().to_string();
-        let path = base.join(format!(
-            "worker-orcd-{}-{}",
-            std::process::id(),
-            &random[..8]
-        ));
+        let path = base.join(format!("{PREFIX}{}-{}", std::process::id(), &random[..8]));
         let length = socket_path(&path, u32::MAX.into())
             .as_os_str()
             .as_bytes()
@@ -59,14 +68,17 @@ impl RuntimeDir {
         if length > SOCKET_PATH_MAX {
             return Err(RuntimeDirError::TooLong { path, length });
         }
+        remove_abandoned(&base);
+        let failed = |source| RuntimeDirError::Create {
+            path: path.clone(),
+            source,
+        };
         DirBuilder::new()
             .mode(0o700)
             .create(&path)
-            .map_err(|source| RuntimeDirError::Create {
-                path: path.clone(),
-                source,
-            })?;
-        Ok(Self { path })
+            .map_err(failed)?;
+        let lock = lock(&path).map_err(failed)?;
+        Ok(Self { path, _lock: lock })
     }
 
     /// Where worker number `generation` connects. A name is never used twice, so that a worker
@@ -83,6 +95,39 @@ impl Drop for RuntimeDir {
             tracing::warn!(path = %self.path.display(), %error, "runtime directory stays behind");
         }
     }
+}
+
+fn lock(dir: &Path) -> std::io::Result<Flock<File>> {
+    Flock::lock(File::open(dir)?, FlockArg::LockExclusiveNonblock)
+        .map_err(|(_, errno)| errno.into())
+}
+
+/// Removes directories of this user under `base` that no process holds. What can't be looked at or
+/// removed stays: it is in nobody's way.
+fn remove_abandoned(base: &Path) {
+    let Ok(entries) = std::fs::read_dir(base) else {
+        return; // the reason comes from making one
+    };
+    for entry in entries.flatten().filter(is_old_and_own) {
+        let path = entry.path();
+        // The lock is held until the directory is gone.
+        if let Ok(_lock) = lock(&path)
+            && std::fs::remove_dir_all(&path).is_ok()
+        {
+            tracing::info!(path = %path.display(), "removed what a killed supervisor left behind");
+        }
+    }
+}
+
+fn is_old_and_own(entry: &DirEntry) -> bool {
+    let named = entry.file_name().as_bytes().starts_with(PREFIX.as_bytes());
+    named
+        && entry.metadata().is_ok_and(|found| {
+            let age = found.modified().ok().and_then(|at| at.elapsed().ok());
+            found.is_dir()
+                && found.uid() == Uid::effective().as_raw()
+                && age.is_some_and(|age| age > LOCKED_WITHIN)
+        })
 }
 
 fn socket_path(dir: &Path, generation: u64) -> PathBuf {
@@ -113,6 +158,28 @@ mod tests {
         std::fs::write(one.socket(1), "").unwrap();
         drop((one, two));
         assert_eq!(std::fs::read_dir(base.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn only_old_directories_that_nobody_holds_are_removed() {
+        let base = tempfile::tempdir().unwrap();
+        let make = |name: &str, age: Duration| {
+            let path = base.path().join(name);
+            std::fs::create_dir(&path).unwrap();
+            std::fs::write(path.join("w1.sock"), "").unwrap();
+            let at = std::time::SystemTime::now() - age;
+            File::open(&path).unwrap().set_modified(at).unwrap();
+            path
+        };
+        let old = Duration::from_secs(60);
+        let abandoned = make("worker-orcd-1-a", old);
+        let held = make("worker-orcd-1-b", old);
+        let _lock = lock(&held).unwrap();
+        let fresh = make("worker-orcd-1-c", Duration::ZERO);
+        let foreign = make("something-else", old);
+        let _own = RuntimeDir::create(Some(base.path())).unwrap();
+        assert!(!abandoned.exists());
+        assert!(held.exists() && fresh.exists() && foreign.exists());
     }
 
     #[test]

@@ -65,6 +65,24 @@ async fn queued_jobs_wait_with_comments_and_run_in_order() {
 }
 
 #[tokio::test]
+async fn a_job_held_for_long_gets_comments_and_a_running_one_none() {
+    let every = Duration::from_millis(400);
+    let mut service =
+        Service::ready_with(|s| (s.timing.keep_alive, s.timing.tick) = (every, every / 40)).await;
+    let (mut a, spec) = service.run(job("a")).await;
+    service.token(spec.key, 0, 97, None).await;
+    while !matches!(a.events.recv().await.unwrap().event, JobEvent::Token { .. }) {}
+    tokio::time::sleep(2 * every).await;
+    assert!(a.events.try_recv().is_err(), "it runs");
+    let lost = std::time::Instant::now();
+    service.crash().await;
+    let comment = tokio::time::timeout(20 * every, a.events.recv()).await;
+    let comment = comment.expect("a comment in time").unwrap();
+    assert_eq!((comment.id, comment.event), (None, JobEvent::Queued));
+    assert!(lost.elapsed() > every / 4, "a short hold is only a pause");
+}
+
+#[tokio::test]
 async fn the_first_comment_comes_at_once() {
     let mut service = Service::ready_with(|s| s.timing.tick = Duration::from_secs(60)).await;
     let (_a, _) = service.run(job("a")).await;

@@ -78,7 +78,7 @@ pub struct DispatcherSettings {
 pub struct Timing {
     /// How often deadlines and silences are looked at.
     pub tick: Duration,
-    /// Between two `Queued` comments of a waiting job.
+    /// Between two `Queued` comments of a job that waits or is held.
     pub keep_alive: Duration,
     /// A ready worker that says nothing for this long is killed; it sends a heartbeat several times
     /// a second from a thread of its own. So is one whose engine makes no step for this long (or

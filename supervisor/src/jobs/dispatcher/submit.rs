@@ -155,13 +155,21 @@ impl<H: WorkerHost> Dispatcher<H> {
         }
     }
 
-    /// Sends the keep-alive comment of a waiting job when it is due.
+    /// Sends the keep-alive comment of a waiting job, or of one that was held for long, when it is due.
     pub(super) fn comment_if_waiting(&mut self, key: JobKey, now: Instant) {
         let every = self.settings.timing.keep_alive;
         let Some(job) = self.roster.get_mut(key) else {
             return;
         };
-        if job.place != Place::Waiting || job.next_comment > now {
+        match job.place {
+            Place::Waiting | Place::Held => {}
+            Place::Running | Place::Ended => {
+                // A short hold is to be a pause and nothing else.
+                job.next_comment = now + every;
+                return;
+            }
+        }
+        if job.next_comment > now {
             return;
         }
         job.next_comment = now + every;
