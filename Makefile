@@ -48,7 +48,7 @@ cuda-check:
 op-tests: ## the GPU programs that compare single operations, into target/op-tests
 	@bash tools/gpu/op-tests
 
-gpu-bundle: ## everything a bare machine with a GPU needs to run all tests, in target/gpu-bundle.tar.gz
+gpu-bundle: ## everything a bare machine with a GPU needs to run all tests, in target/gpu-bundle.tar.xz
 	@bash tools/gpu/bundle
 
 bench-peer: ## this engine against llama.cpp on the same file in the same run (needs a GPU)
