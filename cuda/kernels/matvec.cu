@@ -139,24 +139,15 @@ __device__ __forceinline__ void segment(const TileView& v, uint32_t seg, uint32_
   if (threadIdx.x % 32 < kGroupRows) part[threadIdx.x % 32] = acc;
 }
 
-// A segment of a whole tile.
-struct Item {
-  const TileView& tile;
-  uint32_t seg;
-  float* part;
-};
-
-// Two such of one type, their chains of instructions side by side.
+// The same for whole tiles of two matrices of one type: two chains of instructions side by side.
 template <TensorType T>
-__device__ __forceinline__ void segment_pair(const Item& x, const Item& y, uint32_t nb, const Shared& s) {
-  const auto step = [&](const Item& i) {
-    return block_step<T, true>(kStaged ? i.tile.in_shared : i.tile.in_device, kGroupRows, i.seg, nb, s);
-  };
-  const auto blocks = [&](const Item& i) { return min(kSegmentBlocks, nb - i.seg * kSegmentBlocks); };
-  const Step of_x = step(x), of_y = step(y);
-  const float first = chain<T>(of_x, blocks(x)), second = chain<T>(of_y, blocks(y));
-  const uint32_t lane = threadIdx.x % 32;
-  if (lane < kGroupRows) x.part[lane] = first, y.part[lane] = second;
+__device__ __forceinline__ void segment_pair(const TileView& v, const TileView& w, uint32_t seg, uint32_t nb, const Shared& s,
+                                             float* part, float* second_part) {
+  const Step own = block_step<T, true>(kStaged ? v.in_shared : v.in_device, kGroupRows, seg, nb, s);
+  const Step more = block_step<T, true>(kStaged ? w.in_shared : w.in_device, kGroupRows, seg, nb, s);
+  const uint32_t lane = threadIdx.x % 32, blocks = min(kSegmentBlocks, nb - seg * kSegmentBlocks);
+  const float acc = chain<T>(own, blocks), second = chain<T>(more, blocks);
+  if (lane < kGroupRows) part[lane] = acc, second_part[lane] = second;
 }
 
 // What finish_round will add to, fetched while the products are computed.
@@ -185,7 +176,7 @@ __device__ __forceinline__ void finish_round(const ProductArgs& a, const Round& 
 }
 
 template <uint32_t kType>
-__global__ void __launch_bounds__(kMaxWarps * 32, kType == kAnyType ? 1 : 2) matvec_kernel(const __grid_constant__ Args a) {
+__global__ void __launch_bounds__(kMaxWarps * 32) matvec_kernel(const __grid_constant__ Args a) {
   extern __shared__ __align__(128) uint8_t memory[];
   const Shared s = carve(memory, a);
   const uint32_t warp = threadIdx.x / 32, warps = blockDim.x / 32, nb = a.cols / 32, segments = segments_of(a.cols);
@@ -214,10 +205,7 @@ __global__ void __launch_bounds__(kMaxWarps * 32, kType == kAnyType ? 1 : 2) mat
         with_type(first.type, [&]<TensorType T>() { segment<T>(first, seg, nb, s, to); });
         if (a.swiglu) with_type(more.type, [&]<TensorType T>() { segment<T>(more, seg, nb, s, to_more); });
       } else if (a.swiglu && first.rows == kGroupRows) {
-        segment_pair<TensorType(kType)>({first, seg, to}, {more, seg, to_more}, nb, s);
-      } else if (!a.swiglu && first.rows == kGroupRows && seg + warps < segments) {
-        segment_pair<TensorType(kType)>({first, seg, to}, {first, seg + warps, to + warps * kGroupRows}, nb, s);
-        seg += warps;
+        segment_pair<TensorType(kType)>(first, more, seg, nb, s, to, to_more);
       } else {
         segment<TensorType(kType)>(first, seg, nb, s, to);
         if (a.swiglu) segment<TensorType(kType)>(more, seg, nb, s, to_more);
