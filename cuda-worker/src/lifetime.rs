@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::io;
+use std::mem::ManuallyDrop;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
@@ -64,7 +65,9 @@ fn live(
 ) -> Option<(ToSupervisor, u8)> {
     let loaded = loading::load(request, |message| outbox.send(&message));
     let (mut engine, limits) = match loaded {
-        Ok(loaded) => loaded,
+        // Not taken down at the end: on a device that no longer answers that can take for ever, and
+        // the process ends anyway.
+        Ok((engine, limits)) => (ManuallyDrop::new(engine), limits),
         Err(failure) => {
             log::line(format_args!("loading failed: {}", failure.message));
             let (code, message) = (failure.code, failure.message);
@@ -80,7 +83,7 @@ fn live(
         residency,
     };
     let say = |message| outbox.send(&message);
-    let served = engine_thread::serve(&mut engine, scheduler, commands, watched, say);
+    let served = engine_thread::serve(&mut *engine, scheduler, commands, watched, say);
     served.err().map(last_words)
 }
 

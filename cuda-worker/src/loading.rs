@@ -4,7 +4,7 @@
 use std::fmt::Display;
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use orcd_shared::error::ErrorCode;
 use orcd_shared::gguf::GgufFile;
@@ -174,6 +174,13 @@ fn receive(channel: Option<&DescriptorChannel>) -> Option<OwnedFd> {
     }
 }
 
+/// Device memory beside what an engine asks for: staging while loading, graphs, code.
+const UNCOUNTED_BYTES: u64 = 128 << 20;
+/// What a further process takes of a device by its mere presence, generously estimated.
+const CONTEXT_BYTES: u64 = 512 << 20;
+/// How long a worker that replaces a lost one waits for its memory.
+const PREDECESSOR_LEAVES: Duration = Duration::from_secs(2);
+
 /// The largest engine that fits the memory there is, before anything is taken. An image that is
 /// `present` is in memory already.
 fn fitting(
@@ -186,22 +193,37 @@ fn fitting(
     let engine_failed = |error| LoadFailure::engine(request, &error);
     let candidates = sizing::candidates(request, plan.context_length)
         .map_err(|message| LoadFailure::model(path, message))?;
-    let info = backend.info().map_err(engine_failed)?;
-    let free = free_bytes(request.device, info.memory_free);
-    let mut least = u64::MAX;
-    for options in candidates {
+    let engines = u64::from(request.engines.max(1));
+    let contexts = match request.device {
+        Device::Cpu => 0,
+        Device::Cuda(_) => UNCOUNTED_BYTES + (engines - 1) * CONTEXT_BYTES,
+    };
+    // The weights are there once; everything else is each engine's own.
+    let shared = contexts + if present { 0 } else { plan.image_bytes };
+    let needed = |options: &EngineOptions| {
         let all = backend
-            .required_bytes(plan, &options)
+            .required_bytes(plan, options)
             .map_err(engine_failed)?;
-        // The weights are there once; everything else is each engine's own.
         let own = all.saturating_sub(plan.image_bytes);
-        let engines = own.saturating_mul(request.engines.max(1).into());
-        let needed = engines.saturating_add(if present { 0 } else { plan.image_bytes });
-        if needed <= free {
-            return Ok(options);
+        Ok(own.saturating_mul(engines).saturating_add(shared))
+    };
+    let began = Instant::now();
+    let (info, free, least) = loop {
+        let info = backend.info().map_err(engine_failed)?;
+        let free = free_bytes(request.device, info.memory_free);
+        let mut least = u64::MAX;
+        for options in &candidates {
+            least = needed(options)?;
+            if least <= free {
+                return Ok(options.clone());
+            }
         }
-        least = needed;
-    }
+        // A lost worker's memory comes back some time after its end.
+        if !present || request.device == Device::Cpu || began.elapsed() > PREDECESSOR_LEAVES {
+            break (info, free, least);
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    };
     let message = format!(
         "{path} needs {} MiB, {} MiB free on {} ({}); try a shorter --context or a smaller \
          --parallel ({least} of {free} bytes)",

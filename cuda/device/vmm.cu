@@ -134,7 +134,12 @@ bool is_device_memory(const void* p, int ordinal) {
   CUpointer_attribute wanted[] = {CU_POINTER_ATTRIBUTE_MEMORY_TYPE, CU_POINTER_ATTRIBUTE_IS_MANAGED,
                                   CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL};
   void* values[] = {&type, &managed, &device};
-  const CUresult code = DRIVER(cuPointerGetAttributes)(3, wanted, values, CUdeviceptr(p));
+  CUresult code = CUDA_ERROR_UNKNOWN;
+  try {
+    code = DRIVER(cuPointerGetAttributes)(3, wanted, values, CUdeviceptr(p));
+  } catch (const Error&) {
+    // A device that is lost holds nothing; whoever uses it next says why.
+  }
   return code == CUDA_SUCCESS && type == CU_MEMORYTYPE_DEVICE && !managed && device == ordinal;
 }
 

@@ -111,7 +111,13 @@ void StepEngine::step(std::span<const Chunk> chunks, std::span<uint32_t> drawn, 
   check(chunks, drawn);
   flatten(chunks);
   const Rows rows{static_cast<uint32_t>(tokens_.size()), tokens_.data(), row_slots_.data(), positions_.data()};
-  forward(model_, scratch_, *ops_, rows, pick_, abandoned);
+  try {
+    forward(model_, scratch_, *ops_, rows, pick_, abandoned);
+  } catch (const Error& e) {
+    // What was begun still reads the host's buffers, which the next step fills again.
+    if (e.kind == ErrorKind::kAbandoned) ops_->finish();
+    throw;
+  }
   drawn_.resize(draws_.size());
   if (!draws_.empty()) ops_->sample(scratch_.logits, model_.shape.vocab, draws_, drawn_.data());
   ops_->finish();

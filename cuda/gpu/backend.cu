@@ -10,6 +10,16 @@ namespace gpu {
 namespace {
 
 class CudaBackend final : public Backend {
+  // What the attention kernels can't do is said before anything is loaded.
+  void check_heads(const ModelShape& shape) const {
+    const size_t needed = kernels::prefill_shared_bytes(shape.head_dim);
+    int most = 0;
+    ORCD_CUDA(cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, ordinal_));
+    if (needed > size_t(most))
+      throw Error(ErrorKind::kInvalid, "head_dim " + std::to_string(shape.head_dim) + " needs " + std::to_string(needed) +
+                                           " bytes of shared memory a block; this device has " + std::to_string(most));
+  }
+
  public:
   explicit CudaBackend(int ordinal) : ordinal_(ordinal) {}
 
@@ -30,6 +40,7 @@ class CudaBackend final : public Backend {
   uint64_t required_bytes(const ModelShape& shape, std::span<const TensorDesc>, uint64_t image_bytes,
                           const EngineOptions& options) const override {
     check_shape(shape);
+    check_heads(shape);
     check_options(options);
     const KvBytes kv = kv_bytes(shape, options);
     return image_bytes + kv.cache + kv.tables + scratch_bytes(shape, options.max_batch_tokens, max_draws(options));

@@ -34,13 +34,17 @@ uint64_t tiled_values(const ModelShape& s) {
   return uint64_t{kernels::tiled_segments(widest)} * kSegment * kernels::kFewRows;
 }
 
+// Everything that CudaOps takes beside the scratch.
 KvBytes kv_bytes(const ModelShape& s, const EngineOptions& o) {
   const uint64_t rope = uint64_t{o.context} * (s.head_dim / 2) * sizeof(float2);
   const uint64_t table = uint64_t{o.slots} * splits_of(o.context) * 4;
   const uint64_t draws = uint64_t{o.slots} * s.vocab * sizeof(float);
   const uint64_t tiled = kTiledBuffers * (tiled_values(s) + 3 * sizeof(float) * tiled_values(s) / kQuantBlock);
+  const uint64_t seen = uint64_t{o.slots} * ((s.vocab + 31) / 32) * 4;
+  const uint64_t counters = uint64_t{o.slots} * ((s.n_heads + 1) * 4 + sizeof(unsigned long long));
+  const uint64_t input = CudaOps::input_bytes(o.max_batch_tokens, o.slots);
   return {uint64_t{s.n_layers} * 2 * pages_of(o) * page_values(s) * sizeof(__half),
-          rope + table + draws + partial_values(s, o) * sizeof(float) + tiled};
+          rope + table + draws + partial_values(s, o) * sizeof(float) + tiled + seen + counters + input};
 }
 
 CudaOps::CudaOps(const Model& model, const EngineOptions& options, int ordinal, const uint8_t* image)
@@ -80,6 +84,7 @@ CudaOps::CudaOps(const Model& model, const EngineOptions& options, int ordinal, 
   arrived_.zero();
   best_.zero();
   ORCD_CUDA(cudaDeviceSynchronize());
+  kernels::can_overlap();  // asked here, for it loads a kernel: not while a graph is recorded
 }
 
 CudaOps::StepInput CudaOps::carve(uint8_t* base) const {
@@ -107,7 +112,8 @@ uint64_t CudaOps::input_bytes(uint32_t rows, uint32_t slots) {
 
 void* CudaOps::allocate(size_t bytes) {
   scratch_.emplace_back(bytes);
-  scratch_.back().zero();
+  // In the stream of the kernels that use it: it doesn't wait for others.
+  ORCD_CUDA(cudaMemsetAsync(scratch_.back().data(), 0, bytes, stream_));
   return scratch_.back().data();
 }
 

@@ -48,6 +48,7 @@ class CudaOps final : public Ops {
   void download(const void* from, size_t bytes, void* to) override;
   bool resident() const override;
 
+  static uint64_t input_bytes(uint32_t max_rows, uint32_t slots);
   const device::Stream& stream() const { return stream_; }  // for benchmarks: what everything is put into
 
  private:
@@ -62,7 +63,6 @@ class CudaOps final : public Ops {
     kernels::PrefillTile* tiles;   // (max_rows)
   };
   StepInput carve(uint8_t* base) const;
-  static uint64_t input_bytes(uint32_t max_rows, uint32_t slots);
 
   void find_runs(const Rows& rows);
   kernels::TiledActivations tiled(uint32_t buffer, uint32_t rows) const;

@@ -155,6 +155,18 @@ void launch(const Heads& h, const KvLayer& kv, const float* q, const PrefillTile
 
 }  // namespace
 
+size_t prefill_shared_bytes(uint32_t head_dim) {
+  switch (head_dim) {
+    case 32: return sizeof(Tiles<32>);
+    case 64: return sizeof(Tiles<64>);
+    case 96: return sizeof(Tiles<96>);
+    case 128: return sizeof(Tiles<128>);
+    default:
+      throw Error(ErrorKind::kInvalid, "head_dim " + std::to_string(head_dim) +
+                                           " is not supported on CUDA; 32, 64, 96 and 128 are");
+  }
+}
+
 void attention_prefill(const Heads& h, const KvLayer& kv, const float* q, const PrefillTile* tiles, uint32_t n_tiles,
                        float* out, cudaStream_t stream) {
   switch (h.head_dim) {
@@ -162,9 +174,7 @@ void attention_prefill(const Heads& h, const KvLayer& kv, const float* q, const 
     case 64: return launch<64>(h, kv, q, tiles, n_tiles, out, stream);
     case 96: return launch<96>(h, kv, q, tiles, n_tiles, out, stream);
     case 128: return launch<128>(h, kv, q, tiles, n_tiles, out, stream);
-    default:
-      throw Error(ErrorKind::kInvalid, "head_dim " + std::to_string(h.head_dim) +
-                                           " is not supported on CUDA; 32, 64, 96 and 128 are");
+    default: prefill_shared_bytes(h.head_dim);  // throws
   }
 }
 

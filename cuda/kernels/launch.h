@@ -121,6 +121,10 @@ struct DecodeAttention {
 inline constexpr uint32_t kDecodeShallow = 4 * kAttnSplit;
 void attention_decode(const DecodeAttention& a, uint32_t count, bool overlap, cudaStream_t stream);
 
+// Shared memory that a block of attention_prefill takes, bytes. Throws kInvalid for widths of a head that the
+// attention kernels don't have.
+size_t prefill_shared_bytes(uint32_t head_dim);
+
 // Attention of runs of consecutive rows: tile t covers `count[t]` <= 64 rows from row[t].
 struct PrefillTile {
   uint32_t row, count, slot, start;  // start: position of its first row

@@ -6,6 +6,10 @@
 
 namespace orcd::kernels {
 
+// Whether kernels of this program wait for their predecessors by themselves on the present device: it and what
+// they were compiled for must be of compute capability 9.0 or later. Others must not be let begin early.
+bool can_overlap();
+
 struct Grid {
   dim3 blocks;
   uint32_t threads;
@@ -24,7 +28,7 @@ void launch_kernel(void (*kernel)(Parameters...), const Grid& grid, bool overlap
   config.dynamicSmemBytes = grid.shared_bytes;
   config.stream = stream;
   config.attrs = &attribute;
-  config.numAttrs = overlap ? 1 : 0;
+  config.numAttrs = overlap && can_overlap() ? 1 : 0;
   ORCD_CUDA(cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(arguments)...));
 }
 

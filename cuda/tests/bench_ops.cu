@@ -185,7 +185,7 @@ class Bench {
 
   uint32_t rows_, depth_;
   double read_;
-  Model model_;
+  Model model_ = {};
   std::unique_ptr<gpu::CudaOps> ops_;
   std::vector<uint32_t> token_, slot_, position_;
   std::vector<device::Buffer<uint8_t>> memory_;

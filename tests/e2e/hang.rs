@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use orcd_tests::stats::Samples;
-use orcd_tests::{Job, Model, Starter, Transcript, WorkerHarness, report};
+use orcd_tests::{Job, Model, Starter, Transcript, WorkerHarness, place, report};
 
 /// From a hang to the next token of the stream, at most.
 const BAR: Duration = Duration::from_millis(2500);
@@ -137,5 +137,7 @@ fn hang_timeout_is_configurable() {
     }
     let samples = Samples::new(pauses);
     report::figure(&format!("SIGSTOP to next token at 500 ms: {samples}"));
-    assert!(samples.median() < Duration::from_millis(1400), "{samples}");
+    // The default's 1500 ms would show, also where a restart makes a CUDA context.
+    let limit = if place::device() == "cpu" { 1400 } else { 1900 };
+    assert!(samples.median() < Duration::from_millis(limit), "{samples}");
 }
