@@ -25,6 +25,9 @@ const FROM_THE_SERVICE_MANAGER: [&str; 8] = [
     "FDSTORE",
 ];
 
+/// When CUDA puts kernels onto the device.
+const MODULE_LOADING: &str = "CUDA_MODULE_LOADING";
+
 /// How a worker ended. Shown as "exit 12" or "signal 9 (SIGKILL)".
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WorkerExit {
@@ -102,6 +105,11 @@ impl WorkerProcess {
             // Ctrl-C in a terminal reaches the whole foreground group. Draining is the
             // supervisor's business; the worker must not die of it.
             .process_group(0);
+        // All kernels at once: the first job after a failover does not wait for them, and nothing
+        // takes device memory behind loading. Whoever set it otherwise has a reason.
+        if std::env::var_os(MODULE_LOADING).is_none() {
+            command.env(MODULE_LOADING, "EAGER");
+        }
         for variable in FROM_THE_SERVICE_MANAGER {
             command.env_remove(variable);
         }
