@@ -10,13 +10,15 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use tokio::net::TcpStream;
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout};
 use uuid::Uuid;
 
 /// How long it is tried.
 const GIVE_UP_AFTER: Duration = Duration::from_secs(60);
 /// Time for one try.
 const TRY_LIMIT: Duration = Duration::from_secs(5);
+/// The same for one that begins when the time is over.
+const LAST_TRY_LIMIT: Duration = Duration::from_secs(1);
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
@@ -48,7 +50,7 @@ enum TryError {
     Connect(#[from] std::io::Error),
     #[error("{0}")]
     Http(#[from] hyper::Error),
-    #[error("no answer within {} s", TRY_LIMIT.as_secs())]
+    #[error("no answer in time")]
     Late,
     #[error("answered {0}")]
     Status(StatusCode),
@@ -64,23 +66,34 @@ pub async fn announce(url: &Uri, announcement: &Announcement) -> Result<(), Stri
     let end = Instant::now() + GIVE_UP_AFTER;
     let mut pause = FIRST_PAUSE;
     loop {
-        let attempt = timeout(TRY_LIMIT, post(url, announcement));
-        let result = timeout_at(end, attempt).await;
-        let error = match result.unwrap_or(Ok(Err(TryError::Late))) {
+        // The last try is at the very end, and short.
+        let left = end.saturating_duration_since(Instant::now());
+        let limit = left.clamp(LAST_TRY_LIMIT, TRY_LIMIT);
+        let error = match timeout(limit, post(url, announcement)).await {
             Ok(Ok(())) => return Ok(()),
             Ok(Err(error)) => error,
             Err(_) => TryError::Late,
         };
-        if Instant::now() + pause >= end {
+        let left = end.saturating_duration_since(Instant::now());
+        let url = shown(url);
+        if left.is_zero() {
             let seconds = GIVE_UP_AFTER.as_secs();
             return Err(format!(
                 "--callback-url {url}: {error}; tried for {seconds} s"
             ));
         }
+        pause = pause.min(left);
         tracing::warn!(%url, %error, pause_ms = pause.as_millis() as u64, "callback failed");
         sleep(pause).await;
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
+}
+
+/// For people and logs: a query may hold a secret.
+fn shown(url: &Uri) -> String {
+    let query = if url.query().is_some() { "?…" } else { "" };
+    let authority = url.authority().map_or("", |a| a.as_str());
+    format!("http://{authority}{}{query}", url.path())
 }
 
 async fn post(url: &Uri, announcement: &Announcement) -> Result<(), TryError> {

@@ -21,13 +21,19 @@ pub struct CrashDir {
 }
 
 impl CrashDir {
-    /// Makes the directory, for its owner only, if it is not there.
+    /// Makes the directory, for its owner only, if it is not there, and tries whether it can be
+    /// written to: a crash would be too late to learn of it.
     ///
     /// # Errors
-    /// It can't be made or is something else.
+    /// It can't be made or written to, or is something else.
     pub fn prepare(&self) -> io::Result<()> {
         let mut builder = std::fs::DirBuilder::new();
-        builder.recursive(true).mode(0o700).create(&self.path)
+        builder.recursive(true).mode(0o700).create(&self.path)?;
+        let trial = format!("crash-trial-{}.draft", std::process::id());
+        let trial = self.path.join(trial);
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).mode(0o600).open(&trial)?;
+        std::fs::remove_file(&trial)
     }
 
     /// Writes a bundle, whole or not at all, and removes the oldest beyond what is kept. Blocks.
@@ -132,6 +138,15 @@ mod tests {
         let names: Vec<_> = std::fs::read_dir(&crashes.path).unwrap().collect();
         assert_eq!(names.len(), KEPT + 1, "and what is somebody else's");
         assert!(!first.exists());
+    }
+
+    #[test]
+    fn directory_that_takes_no_files_is_found_out_at_the_start() {
+        let crashes = CrashDir {
+            path: "/proc".into(),
+            include_prompts: false,
+        };
+        assert!(crashes.prepare().is_err());
     }
 
     #[test]

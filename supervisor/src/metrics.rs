@@ -14,9 +14,6 @@ use prometheus_client::registry::{Registry, Unit};
 use crate::jobs::Snapshot;
 use gauges::Gauges;
 
-/// The media type of [`Metrics::encode`]; scrapers of the older text format read it too.
-pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-
 /// Bucket bounds in seconds: between two tokens.
 const INTER_TOKEN_S: [f64; 12] = [
     0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0, 5.0,
@@ -39,6 +36,7 @@ type ByLabel = Family<[(&'static str, String); 1], Counter>;
 pub struct Metrics {
     registry: Registry,
     jobs: ByLabel,
+    refused: ByLabel,
     tokens: Counter,
     first_token: Histogram,
     inter_token: Histogram,
@@ -64,6 +62,7 @@ impl Metrics {
         let mut metrics = Self {
             registry: Registry::default(),
             jobs: ByLabel::default(),
+            refused: ByLabel::default(),
             tokens: Counter::default(),
             first_token: Histogram::new(FIRST_TOKEN_S),
             inter_token: Histogram::new(INTER_TOKEN_S),
@@ -83,6 +82,13 @@ impl Metrics {
     pub fn job_finished(&self, outcome: &str) {
         self.jobs
             .get_or_create(&[("outcome", outcome.to_owned())])
+            .inc();
+    }
+
+    /// A request was answered with the error `code`.
+    pub fn request_refused(&self, code: &str) {
+        self.refused
+            .get_or_create(&[("code", code.to_owned())])
             .inc();
     }
 
@@ -119,7 +125,8 @@ impl Metrics {
         self.replayed_tokens.inc_by(tokens);
     }
 
-    /// From the loss of a worker until the next one takes jobs.
+    /// From the loss of a worker until the next one shows a token of a replayed job; until it is
+    /// ready where there was none.
     pub fn failover(&self, took: Duration) {
         self.failover.observe(took.as_secs_f64());
     }
@@ -134,7 +141,8 @@ impl Metrics {
         self.load.observe(took.as_secs_f64());
     }
 
-    /// The text of a scrape, with the gauges as `snapshot` has them; all 0 without one.
+    /// The text of a scrape in the `OpenMetrics` format, with the gauges as `snapshot` has them; all
+    /// 0 without one.
     ///
     /// # Errors
     /// None in practice: writing into a `String` doesn't fail.
@@ -153,6 +161,11 @@ impl Metrics {
             "orcd_jobs_finished",
             "Jobs that ended, by outcome",
             self.jobs.clone(),
+        );
+        r.register(
+            "orcd_requests_refused",
+            "Requests answered with an error, by its code",
+            self.refused.clone(),
         );
         r.register(
             "orcd_tokens_generated",
@@ -191,7 +204,7 @@ impl Metrics {
             ),
             (
                 "orcd_failover",
-                "Loss of a worker to the next one ready",
+                "Loss of a worker to the next token, or to the next worker ready if no job was held",
                 &self.failover,
             ),
             (
@@ -234,12 +247,14 @@ mod tests {
         metrics.tokens(12);
         metrics.first_token(Duration::from_millis(3));
         metrics.restart("signal");
+        metrics.request_refused("QUEUE_FULL");
         metrics.replayed(2, 40);
         metrics.cache_usage(0.25);
         let text = metrics.encode(Some(&snapshot())).unwrap();
         for line in [
             "orcd_jobs_finished_total{outcome=\"end\"} 1",
             "orcd_jobs_finished_total{outcome=\"CANCELLED\"} 1",
+            "orcd_requests_refused_total{code=\"QUEUE_FULL\"} 1",
             "orcd_tokens_generated_total 12",
             "orcd_first_token_seconds_bucket{le=\"0.005\"} 1",
             "orcd_first_token_seconds_bucket{le=\"0.0025\"} 0",

@@ -1,4 +1,4 @@
-//! What ends the service: SIGTERM, SIGINT, `POST /shutdown`.
+//! What ends the service: SIGTERM, SIGINT, SIGHUP (its terminal is gone), `POST /shutdown`.
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -13,7 +13,7 @@ pub struct Shutdown {
 }
 
 impl Shutdown {
-    /// One that SIGTERM and SIGINT begin, and a second SIGINT brings to an end. To be called
+    /// One that SIGTERM, SIGINT and SIGHUP begin, and a second SIGINT brings to an end. To be called
     /// within a runtime.
     ///
     /// # Errors
@@ -21,6 +21,7 @@ impl Shutdown {
     pub fn by_signals() -> std::io::Result<Self> {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut hangup = signal(SignalKind::hangup())?;
         let shutdown = Self::default();
         let Self { drain, abort } = shutdown.clone();
         tokio::spawn(async move {
@@ -28,6 +29,7 @@ impl Shutdown {
             loop {
                 let name = tokio::select! {
                     Some(()) = terminate.recv() => "SIGTERM",
+                    Some(()) = hangup.recv() => "SIGHUP",
                     Some(()) = interrupt.recv() => {
                         interrupts += 1;
                         "SIGINT"

@@ -10,6 +10,16 @@ fn stream_is_started_then_tokens_then_end() {
 }
 
 #[test]
+fn the_smallest_parameters_are_for_every_worker() {
+    let service = WorkerHarness::start(Model::Haiku);
+    let job = Job::new("tiny", "Count to five").set("max_tokens", 8);
+    let fields = ["temperature", "top_p", "min_p", "repetition_penalty"];
+    let job = fields.iter().fold(job, |job, field| job.set(field, 1e-300));
+    assert_eq!(service.run(&job).end().replays, 0);
+    assert_eq!(service.health()["worker"]["restarts"], 0);
+}
+
+#[test]
 fn stream_is_started_then_tokens_then_end_on_architecture_llama() {
     complete_flow(&WorkerHarness::start(Model::Llama));
 }

@@ -12,12 +12,13 @@ fn job(name: &str, max_tokens: u64) -> Job {
 type Ask = fn(&WorkerHarness);
 
 /// Ways to ask for a stop.
-const ASK: [(&str, Ask); 3] = [
+const ASK: [(&str, Ask); 4] = [
     ("POST /shutdown", |service| {
         assert_eq!(service.request("POST", "/shutdown", &[], b"").status(), 202);
     }),
     ("SIGTERM", |service| service.signal(Signal::SIGTERM)),
     ("SIGINT", |service| service.signal(Signal::SIGINT)),
+    ("SIGHUP", |service| service.signal(Signal::SIGHUP)),
 ];
 
 #[track_caller]
@@ -34,6 +35,19 @@ fn idle_service_stops_at_once_with_code_0() {
         let exit = service.wait_for_exit(Duration::from_secs(3));
         assert_clean(&exit, how);
     }
+}
+
+#[test]
+fn what_a_stop_has_for_a_body_is_looked_at() {
+    let service = WorkerHarness::start(Model::Tiny);
+    for bad in [&b"garbage"[..], b"[]", b"{\"now\":true}"] {
+        let reply = service.request("POST", "/shutdown", &[], bad);
+        assert_eq!(reply.refusal(), (400, "INVALID_REQUEST".into()));
+    }
+    assert_eq!(service.run(&job("a", 2)).end().tokens_out, 2);
+    let reply = service.request("POST", "/shutdown", &[], b" {}\n");
+    assert_eq!(reply.status(), 202);
+    assert_clean(&service.wait_for_exit(Duration::from_secs(3)), "{}");
 }
 
 #[test]

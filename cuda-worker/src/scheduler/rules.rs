@@ -2,7 +2,7 @@
 
 use orcd_shared::error::ErrorCode;
 use orcd_shared::job::{Finish, JobSpec};
-use orcd_shared::sampling::SamplingParams;
+use orcd_shared::sampling::{MIN_REPETITION_PENALTY, MIN_TOP_P, SamplingParams};
 
 use super::Limits;
 
@@ -92,14 +92,15 @@ fn check_sampling(s: &SamplingParams) -> Result<(), Refusal> {
     if !(0.0..=2.0).contains(&s.temperature) {
         return wrong("temperature", s.temperature, "0..=2");
     }
-    if !(s.top_p > 0.0 && s.top_p <= 1.0) {
+    if !(MIN_TOP_P..=1.0).contains(&s.top_p) {
         return wrong("top_p", s.top_p, "0<p<=1");
     }
     if !(0.0..=1.0).contains(&s.min_p) {
         return wrong("min_p", s.min_p, "0..=1");
     }
-    if !(s.repetition_penalty > 0.0 && s.repetition_penalty <= 2.0) {
-        return wrong("repetition_penalty", s.repetition_penalty, "0<r<=2");
+    // The engine's bound too: what it refuses costs the process.
+    if !(MIN_REPETITION_PENALTY..=2.0).contains(&s.repetition_penalty) {
+        return wrong("repetition_penalty", s.repetition_penalty, "1e-6..=2");
     }
     Ok(())
 }

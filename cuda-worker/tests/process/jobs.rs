@@ -138,13 +138,20 @@ fn job_without_kv_memory_fails_alone() {
 #[test]
 fn bad_job_is_refused_and_the_worker_stays() {
     let (mut worker, info) = Worker::ready(load(&model::tiny()));
-    let mut bad = job(1, 4, 4);
-    bad.prompt[2] = info.vocab_size;
-    worker.submit(bad);
-    let Some(ToSupervisor::JobFailed { key, code, .. }) = worker.hear() else {
-        panic!()
-    };
-    assert_eq!((key, code), (JobKey(1), ErrorCode::Internal));
+    let mut strange = job(1, 4, 4);
+    strange.prompt[2] = info.vocab_size;
+    let mut penalty = job(1, 4, 4);
+    penalty.sampling.repetition_penalty = 1e-7; // the engine would take the process down with it
+    for (bad, expected) in [
+        (strange, ErrorCode::Internal),
+        (penalty, ErrorCode::InvalidRequest),
+    ] {
+        worker.submit(bad);
+        let Some(ToSupervisor::JobFailed { key, code, .. }) = worker.hear() else {
+            panic!()
+        };
+        assert_eq!((key, code), (JobKey(1), expected));
+    }
     assert_eq!(worker.run(&[job(2, 4, 4)]).len(), 1);
 }
 

@@ -179,7 +179,18 @@ fn device(text: &str) -> Result<Device, String> {
 fn callback_url(text: &str) -> Result<Uri, String> {
     let uri: Uri = text.parse().map_err(|e| format!("not a URL: {e}"))?;
     match (uri.scheme_str(), uri.host()) {
-        (Some("http"), Some(host)) if !host.is_empty() => Ok(uri),
+        (Some("http"), Some(host)) if !host.is_empty() => {
+            // The crate takes a port for none when it has too many digits.
+            let authority = uri.authority().map_or("", |a| a.as_str());
+            let port = authority.rsplit_once(':').map_or("80", |(_, port)| port);
+            if authority.contains('@') {
+                Err("a user and password in it would not be used; leave them out".into())
+            } else if !port.ends_with(']') && port.parse::<u16>().map_or(true, |n| n == 0) {
+                Err(format!("{port} is no port; give 1 to 65535"))
+            } else {
+                Ok(uri)
+            }
+        }
         (Some("https"), _) => {
             Err("https is not available; give an http URL, such as a local proxy's".into())
         }

@@ -26,14 +26,14 @@ const READ_LIMIT: Duration = Duration::from_secs(15);
 /// # Errors
 /// `INVALID_REQUEST`, with status 413 for a body over 1 MiB and 408 for one that comes too slowly.
 pub async fn read(parts: &Parts, body: Body) -> Result<Bytes, ApiError> {
-    if declared_length(&parts.headers) > Some(MAX_BYTES as u64)
-        && parts.headers.contains_key(header::EXPECT)
-    {
+    let announced_too_large = declared_length(&parts.headers) > Some(MAX_BYTES as u64);
+    if announced_too_large && parts.headers.contains_key(header::EXPECT) {
         // The client waits for leave to send.
         return Err(too_large());
     }
     match timeout(READ_LIMIT, collect(body)).await {
         Ok(result) => result,
+        Err(_) if announced_too_large => Err(too_large()),
         Err(_) => Err(ApiError::invalid_with(
             StatusCode::REQUEST_TIMEOUT,
             format!("the body did not arrive within {} s", READ_LIMIT.as_secs()),

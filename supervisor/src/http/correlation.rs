@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use axum::body::Body;
-use axum::extract::{MatchedPath, Request};
+use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
@@ -14,6 +14,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use uuid::Uuid;
 
 use super::error::ApiError;
+use crate::metrics::Metrics;
 
 /// The header's name.
 pub const HEADER: HeaderName = HeaderName::from_static("x-correlation-id");
@@ -23,8 +24,12 @@ const MAX_LENGTH: usize = 64;
 #[derive(Debug, Clone)]
 pub struct CorrelationId(pub Arc<str>);
 
-/// Answers `request` through `next`, with its id everywhere.
-pub async fn correlate(mut request: Request, next: Next) -> Response {
+/// Answers `request` through `next`, with its id everywhere. Errors are counted.
+pub async fn correlate(
+    State(metrics): State<Arc<Metrics>>,
+    mut request: Request,
+    next: Next,
+) -> Response {
     let begin = Instant::now();
     let id = CorrelationId(id_of(request.headers()));
     request.extensions_mut().insert(id.clone());
@@ -37,6 +42,7 @@ pub async fn correlate(mut request: Request, next: Next) -> Response {
     });
     let error = response.extensions_mut().remove::<ApiError>();
     if let Some(error) = &error {
+        metrics.request_refused(error.code().name());
         *response.body_mut() = Body::from(error.body(&id.0));
         let json = HeaderValue::from_static("application/json");
         response.headers_mut().insert(header::CONTENT_TYPE, json);

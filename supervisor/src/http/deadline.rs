@@ -41,13 +41,11 @@ fn given(headers: &HeaderMap) -> Result<Option<Timestamp>, ApiError> {
     }
 }
 
-/// RFC 3339 only: a date, a time and an offset. What lies beyond jiff's years, as the end of 9999
-/// does, is the last instant it knows.
+/// RFC 3339 only (section 5.6): a date, a time and an offset. What lies beyond jiff's years, as the
+/// end of 9999 does, is the last instant it knows.
 fn parse(text: &str) -> Option<Timestamp> {
-    let pieces = Pieces::parse(text.trim()).ok()?;
-    if pieces.time_zone_annotation().is_some() {
-        return None;
-    }
+    let text = in_shape(text.trim())?;
+    let pieces = Pieces::parse(&text).ok()?;
     let local = pieces.date().to_datetime(pieces.time()?);
     let beyond = if local.year() > 0 {
         Timestamp::MAX
@@ -60,6 +58,37 @@ fn parse(text: &str) -> Option<Timestamp> {
             .to_timestamp(local)
             .unwrap_or(beyond),
     )
+}
+
+/// `text`, if its characters stand where those of an RFC 3339 timestamp do, with no more of a
+/// fraction than nanoseconds. jiff takes other forms of ISO 8601 too.
+fn in_shape(text: &str) -> Option<String> {
+    const SHAPE: &[u8] = b"dddd-dd-ddTdd:dd:dd";
+    let fits = |text: &[u8], shape: &[u8]| {
+        text.len() == shape.len()
+            && text.iter().zip(shape).all(|(c, s)| match s {
+                b'd' => c.is_ascii_digit(),
+                b'T' => b"Tt ".contains(c),
+                b's' => b"+-".contains(c),
+                other => c == other,
+            })
+    };
+    let (begin, rest) = text.split_at_checked(SHAPE.len())?;
+    let (fraction, offset) = match rest.strip_prefix('.') {
+        None => ("", rest),
+        Some(rest) => rest.split_at(rest.bytes().take_while(u8::is_ascii_digit).count()),
+    };
+    let offset_fits = match offset {
+        "Z" | "z" => true,
+        _ => fits(offset.as_bytes(), b"sdd:dd") && offset[1..3] < *"24" && offset[4..] < *"60",
+    };
+    let fraction_fits = fraction.is_empty() != rest.starts_with('.');
+    if !(fits(begin.as_bytes(), SHAPE) && fraction_fits && offset_fits) {
+        return None;
+    }
+    let fraction = &fraction[..fraction.len().min(9)];
+    let dot = if fraction.is_empty() { "" } else { "." };
+    Some(format!("{begin}{dot}{fraction}{offset}"))
 }
 
 fn remaining(deadline: Timestamp, now: Timestamp) -> Result<Duration, ApiError> {
@@ -97,7 +126,12 @@ mod tests {
         let soon = Timestamp::now() + Duration::from_secs(20);
         let left = of(&soon.to_string()).unwrap().as_secs_f64();
         assert!((15.0..=20.1).contains(&left), "{left}");
-        for late in ["2999-01-01T00:00:00+02:00", "9999-12-31T23:59:59.5Z"] {
+        for late in [
+            "2999-01-01T00:00:00+02:00",
+            "2999-01-01t00:00:00.123456789123456789-23:59",
+            "2999-01-01 00:00:00z",
+            "9999-12-31T23:59:59.5Z",
+        ] {
             let left = of(late).unwrap();
             assert!(left >= TIMEOUT && left < TIMEOUT + Duration::from_secs(5));
         }
@@ -128,6 +162,17 @@ mod tests {
             "2030-13-31T12:00:00Z",
             "2030-01-31T12:00:00Z[UTC]",
             "2030-01-31T12:00:00+01:00[Europe/Berlin]",
+            "2030-01-31T12Z",
+            "2030-01-31T12:00Z",
+            "20300131T120000Z",
+            "2030-01-31T12:00:00,5Z",
+            "2030-01-31T12:00:00.Z",
+            "+002030-01-31T12:00:00Z",
+            "2030-01-31T12:00:00+0100",
+            "2030-01-31T12:00:00+24:00",
+            "2030-01-31T12:00:00+01:60",
+            "2030-01-31T12:00:00é",
+            "2030-01-31T12:00:0é",
         ] {
             let error = of(bad).expect_err(bad);
             assert_eq!(error.code(), ErrorCode::InvalidRequest, "{bad}");

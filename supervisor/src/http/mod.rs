@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::routing::{get, post};
-use http::StatusCode;
+use http::{HeaderValue, StatusCode, header};
 use orcd_shared::error::ErrorCode;
 use orcd_shared::protocol::message::Device;
 use tokio::sync::Semaphore;
@@ -98,7 +98,11 @@ pub fn router(app: Arc<App>) -> Router {
     Router::new()
         .route("/execute", post(execute::execute))
         .route("/cancel", post(cancel::cancel))
-        .route("/jobs/{job_id}/events", get(job_events::job_events))
+        // Without this, HEAD would take the stream away from its reader.
+        .route(
+            "/jobs/{job_id}/events",
+            get(job_events::job_events).head(only_get),
+        )
         .route("/health", get(health::health))
         .route("/health/live", get(health::live))
         .route("/health/ready", get(health::ready))
@@ -108,7 +112,10 @@ pub fn router(app: Arc<App>) -> Router {
         .method_not_allowed_fallback(method_not_allowed)
         // `body` has its own limit, with its own answer.
         .layer(DefaultBodyLimit::disable())
-        .layer(axum::middleware::from_fn(correlation::correlate))
+        .layer(axum::middleware::from_fn_with_state(
+            Arc::clone(&app.metrics),
+            correlation::correlate,
+        ))
         .with_state(app)
 }
 
@@ -116,6 +123,11 @@ async fn not_found() -> ApiError {
     let message = "no such path; there are POST /execute, POST /cancel, GET /jobs/{job_id}/events, \
                    GET /health, GET /health/live, GET /health/ready, GET /metrics, POST /shutdown";
     ApiError::invalid_with(StatusCode::NOT_FOUND, message)
+}
+
+async fn only_get() -> ApiError {
+    let get = HeaderValue::from_static("GET");
+    method_not_allowed().await.header(header::ALLOW, get)
 }
 
 async fn method_not_allowed() -> ApiError {

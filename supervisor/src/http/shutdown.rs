@@ -3,29 +3,34 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::State;
+use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
-use http::{HeaderMap, StatusCode, header};
+use http::{StatusCode, header};
 use serde::Serialize;
 
-use super::App;
 use super::error::ApiError;
+use super::{App, body, validate};
 
 #[derive(Serialize)]
 struct Answer {
     status: &'static str,
 }
 
-/// Begins to stop the service. Safe to repeat. A request with an `Origin` comes out of a browser: any
+/// Begins to stop the service. Safe to repeat. There need not be a body; one is `{}`. A request with an `Origin` comes out of a browser: any
 /// web page can have one sent to this machine, and none is to stop the service.
 pub(super) async fn shutdown(
     State(app): State<Arc<App>>,
-    headers: HeaderMap,
+    request: Request,
 ) -> Result<Response, ApiError> {
-    if headers.contains_key(header::ORIGIN) {
+    let (parts, body) = request.into_parts();
+    if parts.headers.contains_key(header::ORIGIN) {
         let message =
             "web pages can't stop the service; send the request without the header Origin";
         return Err(ApiError::invalid_with(StatusCode::BAD_REQUEST, message));
+    }
+    let bytes = body::read(&parts, body).await?;
+    if !bytes.trim_ascii().is_empty() {
+        validate::shutdown(body::parse(&bytes)?).map_err(ApiError::invalid)?;
     }
     tracing::info!("asked to stop by POST /shutdown");
     app.draining.cancel();

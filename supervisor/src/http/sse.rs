@@ -68,6 +68,7 @@ impl Stream for Events {
                 self.ended = matches!(event, JobEvent::End { .. } | JobEvent::Error { .. });
                 Ok(encode(&numbered, &self.names))
             }
+            None if self.stream.complete => return Poll::Ready(None),
             None => {
                 self.ended = true;
                 Err(Unfinished)

@@ -9,7 +9,7 @@ use super::json::Json;
 pub use execute::{Input, Request, execute};
 use fields::Fields;
 
-/// Longest prompt, and longest sum of all messages, in characters.
+/// Longest prompt, in characters.
 pub const MAX_PROMPT_CHARS: usize = 32_768;
 /// Most messages.
 pub const MAX_MESSAGES: usize = 256;
@@ -47,6 +47,14 @@ pub fn is_job_id(id: &str) -> bool {
         && id
             .bytes()
             .all(|b| b.is_ascii_alphanumeric() || b"._:-".contains(&b))
+}
+
+/// Checks the body of `POST /shutdown`: an object without fields.
+///
+/// # Errors
+/// All faults.
+pub fn shutdown(body: Json) -> Result<(), Vec<Detail>> {
+    Fields::of(body)?.finish(&[])
 }
 
 /// The field `job_id`; empty if it is at fault.

@@ -65,6 +65,9 @@ pub fn decide(
     Ok(limit)
 }
 
+/// Tokens of a job that says nothing of it.
+const DEFAULT_MAX_TOKENS: u32 = 2048;
+
 fn available(state: ServiceState) -> Result<(), Refusal> {
     let (code, message, seconds) = match state {
         ServiceState::Ready | ServiceState::Recovering => return Ok(()),
@@ -100,7 +103,7 @@ fn limit(s: &Situation, prompt_tokens: usize, wanted: Option<u32>) -> Result<Lim
         });
     }
     let wanted = wanted
-        .unwrap_or(s.max_tokens_out)
+        .unwrap_or(DEFAULT_MAX_TOKENS)
         .min(s.max_tokens_out)
         .max(1);
     Ok(Limit {

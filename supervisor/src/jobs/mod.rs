@@ -45,6 +45,8 @@ pub struct JobStream {
     /// without one when the reader was too slow for a job that goes on without readers, or when
     /// another reader took over.
     pub events: mpsc::Receiver<Numbered>,
+    /// The reader has the terminal event already: that none comes is as it should be.
+    pub complete: bool,
     departure: Departure,
     departures: mpsc::UnboundedSender<Departure>,
 }

@@ -9,6 +9,8 @@ use std::os::fd::{AsRawFd as _, BorrowedFd, RawFd};
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
@@ -24,6 +26,8 @@ const PAUSE: Duration = Duration::from_millis(10);
 #[derive(Debug, Clone, Default)]
 pub struct Notifier {
     address: Option<SocketAddr>,
+    /// The last message did not get through; shared by clones.
+    failing: Arc<AtomicBool>,
 }
 
 impl Notifier {
@@ -36,6 +40,7 @@ impl Notifier {
         match address(socket) {
             Ok(address) => Self {
                 address: Some(address),
+                ..Self::default()
             },
             Err(error) => {
                 tracing::warn!(?socket, %error, "NOTIFY_SOCKET can't be used: systemd learns nothing");
@@ -51,15 +56,19 @@ impl Notifier {
     }
 
     /// Sends `message`, and duplicates of `fds` with it. Waits a moment where systemd's queue is
-    /// full; a failure is logged.
+    /// full; the first failure of several is logged.
     pub async fn tell(&self, message: &Message, fds: &[BorrowedFd<'_>]) {
         let end = Instant::now() + PATIENCE;
         while let Err(error) = self.try_tell(message, fds) {
             if error.kind() != io::ErrorKind::WouldBlock || Instant::now() >= end {
-                return tracing::warn!(%message, %error, "systemd could not be told");
+                if !self.failing.swap(true, Ordering::Relaxed) {
+                    tracing::warn!(%message, %error, "systemd could not be told");
+                }
+                return;
             }
             sleep(PAUSE).await;
         }
+        self.failing.store(false, Ordering::Relaxed);
     }
 
     /// A socket for each message: what was connected to before systemd was started again would lead

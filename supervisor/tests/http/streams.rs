@@ -148,3 +148,40 @@ async fn a_reader_comes_back_behind_the_last_event_it_has() {
     assert!(whole.event().await.starts_with("event: end\nid: 3\n"));
     assert_eq!(whole.event().await, "");
 }
+
+#[tokio::test]
+async fn who_asks_for_more_than_there_is_gets_what_comes_behind_it() {
+    let mut service = Fixture::ready().await;
+    let body = r#"{"job_id":"j","prompt":"a","on_disconnect":"continue"}"#;
+    let (client, key) = service.running(body).await;
+    drop(client);
+    let mut ahead = service.client().await;
+    ahead.get("/jobs/j/events", "last-event-id: 2\r\n").await;
+    assert_eq!(ahead.head().await.status, 200);
+    service.worker.tokens(key, 0, "xyz").await;
+    assert!(ahead.event().await.starts_with("event: token\nid: 3\n"));
+    service.worker.eos(key, 3).await;
+    assert!(ahead.event().await.starts_with("event: end\nid: 4\n"));
+    for seen in ["4", "17"] {
+        let mut late = service.client().await;
+        let header = format!("last-event-id: {seen}\r\n");
+        late.get("/jobs/j/events", &header).await;
+        assert_eq!(late.head().await.status, 200);
+        assert_eq!(late.event().await, "", "an end and no cut");
+    }
+}
+
+#[tokio::test]
+async fn head_takes_no_stream_away() {
+    let mut service = Fixture::ready().await;
+    let body = r#"{"job_id":"j","prompt":"a","on_disconnect":"continue"}"#;
+    let (mut client, key) = service.running(body).await;
+    let mut other = service.client().await;
+    other
+        .send("HEAD /jobs/j/events HTTP/1.1\r\nhost: x\r\n\r\n")
+        .await;
+    let head = other.head().await;
+    assert_eq!((head.status, head.header("allow")), (405, Some("GET")));
+    service.worker.eos(key, 0).await;
+    assert!(client.event().await.starts_with("event: end\n"));
+}

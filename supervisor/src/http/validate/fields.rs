@@ -95,11 +95,12 @@ impl Fields {
         }
     }
 
-    /// An optional number for which `holds`; notes others.
+    /// An optional number for which `holds`, at least `least` as the engine gets it; notes others.
     pub(super) fn number(
         &mut self,
         name: &str,
         rule: &str,
+        least: f32,
         holds: impl Fn(f64) -> bool,
     ) -> Option<f32> {
         let value = match self.take(name)? {
@@ -107,10 +108,9 @@ impl Fields {
             Json::Float(x) => x,
             other => return self.wrong_type(name, rule, &other, "a number"),
         };
-        // The engine computes in f32: a value that becomes 0 there is 0. Adding 0 turns -0 into 0.
-        let narrowed = value as f32 + 0.0;
-        if holds(value) && holds(narrowed.into()) {
-            return Some(narrowed);
+        if holds(value) {
+            // The engine computes in f32. Adding 0 turns -0 into 0.
+            return Some((value as f32 + 0.0).max(least));
         }
         self.fault(
             name,

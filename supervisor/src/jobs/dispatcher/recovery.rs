@@ -242,14 +242,21 @@ impl<H: WorkerHost> Dispatcher<H> {
             member.pulse.restart(now);
             self.worker.info.clone_from(&member.info);
         }
-        if let Some(lost_at) = self.worker.lost_at.take() {
-            self.metrics
-                .failover(now.saturating_duration_since(lost_at));
-        }
+        self.worker.served = true;
         let (jobs, tokens) = self.roster.held_work();
-        if jobs > 0 {
+        if jobs == 0 {
+            self.failed_over(now);
+        } else {
             tracing::info!(jobs, tokens, "jobs are replayed");
             self.metrics.replayed(jobs, tokens);
+        }
+    }
+
+    /// The failover that was under way, if any, is over.
+    pub(super) fn failed_over(&mut self, now: Instant) {
+        if let Some(lost_at) = self.worker.lost_at.take() {
+            let took = now.saturating_duration_since(lost_at);
+            self.metrics.failover(took);
         }
     }
 
@@ -267,7 +274,9 @@ impl<H: WorkerHost> Dispatcher<H> {
 
     /// The worker is lost: its jobs wait for the next, but for those that were there too often.
     fn hold_jobs(&mut self, lost: u64, now: Instant) {
-        self.worker.lost_at.get_or_insert(now);
+        if std::mem::take(&mut self.worker.served) {
+            self.worker.lost_at = Some(now);
+        }
         self.worker.stalled = false;
         let running = self.roster.running_keys();
         let suspects = self.roster.hold_running();

@@ -48,6 +48,8 @@ pub(super) struct Job {
 #[derive(Debug)]
 pub(super) struct Reader {
     pub(super) id: u64,
+    /// It has all events below this.
+    pub(super) next: u64,
     events: mpsc::Sender<Numbered>,
 }
 
@@ -80,10 +82,18 @@ impl Reader {
     /// A stream with room for `backlog` events more than usual.
     pub(super) fn open(id: u64, backlog: usize) -> (Self, mpsc::Receiver<Numbered>) {
         let (events, stream) = mpsc::channel(backlog + READER_EVENTS + TERMINAL_EVENTS);
-        (Self { id, events }, stream)
+        let reader = Self {
+            id,
+            next: 0,
+            events,
+        };
+        (reader, stream)
     }
 
     pub(super) fn offer(&self, event: Numbered) -> Offered {
+        if event.id.is_some_and(|id| id < self.next) {
+            return Offered::Taken;
+        }
         if self.events.capacity() <= TERMINAL_EVENTS {
             return if self.events.is_closed() {
                 Offered::Gone

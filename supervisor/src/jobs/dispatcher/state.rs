@@ -58,8 +58,11 @@ pub(super) struct Worker {
     pub(super) exits: u64,
     /// Workers in a row that were lost while they loaded.
     pub(super) failed_loads: u32,
-    /// When the last ready worker was lost, until the next is ready.
+    /// When the last ready worker was lost, until the failover is over: see
+    /// [`crate::metrics::Metrics::failover`].
     pub(super) lost_at: Option<Instant>,
+    /// The present worker is or was ready.
+    pub(super) served: bool,
 }
 
 /// The parts of a snapshot that are cheap to compare: nothing is published for a mere token.

@@ -124,11 +124,14 @@ impl<H: WorkerHost> Dispatcher<H> {
         });
         let missed = job.journal.kept()?.get(from..).unwrap_or_default().to_vec();
         let ended = job.place == Place::Ended;
-        let (reader, stream) = self.open_stream(key, missed.len());
+        let (mut reader, mut stream) = self.open_stream(key, missed.len());
+        stream.complete = ended && missed.is_empty();
         for event in missed {
             reader.offer(event);
         }
         if !ended {
+            // Of a reader that claims to have more than there is yet.
+            reader.next = after.map_or(0, |id| id.saturating_add(1));
             // A reader that was still there is replaced, and its stream ends.
             self.roster.get_mut(key)?.reader = Some(reader);
             self.comment_if_waiting(key, now);
@@ -189,6 +192,7 @@ impl<H: WorkerHost> Dispatcher<H> {
             reader,
             JobStream {
                 events,
+                complete: false,
                 departure,
                 departures: self.departures.clone(),
             },

@@ -140,7 +140,11 @@ impl<H: WorkerHost> Dispatcher<H> {
                     .inter_token(now.saturating_duration_since(before)),
             }
             keeps_up = job.offer(event);
+            let replayed = job.journal.replays() > 0;
             self.roster.proved(token.key);
+            if replayed {
+                self.failed_over(now);
+            }
         }
         let at_worker = if token.finish.is_some() {
             AtWorker::Done
