@@ -36,7 +36,7 @@ fn main() {
         bridge.flag(X86_BASE);
     }
     if std::env::var_os("CARGO_FEATURE_CUDA").is_some() {
-        bridge.define("ORCD_CUDA", None);
+        bridge.define("ORCD_WITH_CUDA", None);
         bridge.objects(cuda::compile(&root, x86));
     }
     bridge.compile("orcd_engine");

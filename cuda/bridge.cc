@@ -109,7 +109,7 @@ std::unique_ptr<RunningEngine> DeviceBackend::engine(const Shape& shape, rust::S
 std::unique_ptr<DeviceBackend> cpu_backend() { return std::make_unique<DeviceBackend>(orcd::cpu_backend()); }
 
 std::unique_ptr<DeviceBackend> cuda_backend([[maybe_unused]] uint32_t ordinal) {
-#if defined(ORCD_CUDA)
+#if defined(ORCD_WITH_CUDA)
   return std::make_unique<DeviceBackend>(orcd::cuda_backend(static_cast<int>(ordinal)));
 #else
   throw Error(ErrorKind::kDevice, "this build has no CUDA backend: rebuild with --features cuda, or use --device cpu");

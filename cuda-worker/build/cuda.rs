@@ -25,7 +25,7 @@ pub(crate) fn compile(root: &Path, x86: bool) -> Vec<PathBuf> {
         "-lineinfo",
         "--fmad=false",
         "--expt-relaxed-constexpr",
-        "-DORCD_CUDA",
+        "-DORCD_WITH_CUDA",
     ]
     .map(Into::into)
     .to_vec();

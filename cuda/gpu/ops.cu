@@ -7,6 +7,7 @@
 #include "device/vmm.h"
 #include "engine/engine.h"
 #include "gpu/rope_table.h"
+#include "kernels/overlap.h"
 
 namespace orcd::gpu {
 namespace {

@@ -163,6 +163,6 @@ struct Backend {  // one per kind of device; names what can be built for it
 };
 
 std::unique_ptr<Backend> cpu_backend();              // throws kInvalid without FMA and F16C
-std::unique_ptr<Backend> cuda_backend(int ordinal);  // throws kDevice with the reason; absent without ORCD_CUDA
+std::unique_ptr<Backend> cuda_backend(int ordinal);  // throws kDevice with the reason; absent without ORCD_WITH_CUDA
 
 }  // namespace orcd
