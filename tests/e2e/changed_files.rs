@@ -57,7 +57,7 @@ fn worker_program_replaced_by_another_version_is_refused_and_the_right_one_goes_
     let program = folder.path().join("worker");
     std::os::unix::fs::symlink(place::worker(), &program).unwrap();
     let service = Starter::new(Model::Slow).worker(&program).start();
-    let job = Job::lasting("a", 60);
+    let job = Job::lasting("a", 300);
     let undisturbed = service.run(&job);
     let mut stream = service.execute(&job);
     stream.read_tokens(10);
@@ -66,11 +66,7 @@ fn worker_program_replaced_by_another_version_is_refused_and_the_right_one_goes_
     service.wait_for_health(SOON, |h| {
         h["worker"]["restarts"].as_u64() > Some(1) && h["status"] != "healthy"
     });
-    assert!(
-        service.stderr().contains("no link to the worker"),
-        "{}",
-        service.stderr()
-    );
+    service.wait_for_log("no link to the worker");
     swap(&program, &place::worker());
     assert_eq!(stream.finish().token_bytes(), undisturbed.token_bytes());
 }
@@ -85,7 +81,7 @@ fn swap(link: &Path, to: &Path) {
 /// Kills the worker in the middle of a stream, behind `change`.
 #[track_caller]
 fn assert_old_bytes(service: &WorkerHarness, change: impl FnOnce(&Path)) {
-    let job = Job::lasting("a", 60);
+    let job = Job::lasting("a", 300);
     let undisturbed = service.run(&job);
     let mut stream = service.execute(&job);
     stream.read_tokens(10);
@@ -109,7 +105,7 @@ fn model_replaced_by_another_changes_no_byte_of_a_running_service() {
 #[test]
 fn model_overwritten_in_place_is_not_served_under_the_old_name() {
     let service = WorkerHarness::start(Model::Slow);
-    let job = Job::lasting("a", 60);
+    let job = Job::lasting("a", 300);
     let undisturbed = service.run(&job);
     let mut stream = service.execute(&job);
     stream.read_tokens(10);
@@ -126,10 +122,9 @@ fn model_overwritten_in_place_is_not_served_under_the_old_name() {
     service.wait_for_health(SOON, |h| h["status"] == "unhealthy");
     let refusal = service.refusal(&job.clone().named("b"));
     assert_eq!(refusal.refusal(), (503, "WORKER_UNAVAILABLE".into()));
-    let said = service.stderr();
-    assert!(said.contains("was written to since"), "{said}");
+    service.wait_for_log("was written to since");
     assert_eq!(service.cancel("a"), "cancelling");
     let found = stream.finish();
-    assert!(found.ids().len() < 60);
+    assert!(found.ids().len() < undisturbed.ids().len());
     assert!(undisturbed.token_bytes().starts_with(&found.token_bytes()));
 }

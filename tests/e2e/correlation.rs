@@ -37,7 +37,7 @@ fn given_correlation_id_comes_back_everywhere() {
         let stream = service.try_execute(&job, &headers).unwrap();
         assert_eq!(stream.head().header("x-correlation-id"), Some(id));
         stream.finish();
-        assert!(service.stderr().contains(id), "{id} is not in the log");
+        service.wait_for_log(id);
     }
 }
 
@@ -90,6 +90,7 @@ fn prompts_and_outputs_are_never_logged() {
     assert!(!malformed.text().contains(secret), "{}", malformed.text());
     service.kill_worker();
     service.run(&job);
+    service.wait_for_log("worker ended");
     let log = service.stderr();
     assert!(!log.contains(secret), "the prompt is in the log:\n{log}");
     assert!(

@@ -127,8 +127,7 @@ fn directory_that_vanishes_or_fills_up_costs_no_stream() {
     service.kill_worker();
     let found = stream.finish();
     assert_eq!(found.token_bytes(), undisturbed.token_bytes());
-    let said = || service.stderr().contains("no crash bundle");
-    assert!(proc::wait_until(Duration::from_secs(10), said));
+    service.wait_for_log("no crash bundle");
 }
 
 #[test]

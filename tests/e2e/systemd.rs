@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use orcd_tests::notify::Notification;
-use orcd_tests::proc::{Process, wait_until};
+use orcd_tests::proc::Process;
 use orcd_tests::{Job, Model, NotifyDouble, Starter, place, report};
 
 /// More than a busy machine needs.
@@ -351,6 +351,5 @@ fn logs_stay_lines_where_stderr_is_no_journal() {
     let service = Starter::new(Model::Tiny)
         .env("JOURNAL_STREAM", "1:2")
         .start();
-    let lines = || service.stderr().contains("INFO orcd_supervisor");
-    assert!(wait_until(SOON, lines), "{}", service.stderr());
+    service.wait_for_log("INFO orcd_supervisor");
 }

@@ -71,6 +71,15 @@ impl WorkerHarness {
         self.output.stderr()
     }
 
+    /// Waits until it has written `text` to stderr: what is written reaches the harness a little
+    /// later than answers do.
+    #[track_caller]
+    pub fn wait_for_log(&self, text: &str) {
+        let said = || self.stderr().contains(text);
+        let limit = Duration::from_secs(10);
+        assert!(wait_until(limit, said), "no {text:?}:\n{}", self.stderr());
+    }
+
     /// A new connection.
     pub fn connect(&self) -> Connection {
         Connection::open(self.address)
