@@ -42,15 +42,25 @@ impl LoadFailure {
     }
 
     /// Something the engine said, in `request`'s terms.
-    fn engine(request: &LoadRequest, error: &EngineError) -> Self {
+    fn engine(request: &LoadRequest, backend: &Backend, error: &EngineError) -> Self {
         let code = match error {
             EngineError::Invalid(_) | EngineError::Abandoned => ErrorCode::ModelLoadFailed,
             EngineError::OutOfMemory(_) => ErrorCode::InsufficientVram,
             EngineError::Device(_) => ErrorCode::CudaError,
         };
+        let free = match (code, backend.info()) {
+            (ErrorCode::InsufficientVram, Ok(info)) => {
+                let free = free_bytes(request.device, info.memory_free);
+                format!("; {free} bytes free")
+            }
+            _ => String::new(),
+        };
         Self {
             code,
-            message: format!("{} on {}: {error}", request.model_path, request.device),
+            message: format!(
+                "{} on {}: {error}{free}",
+                request.model_path, request.device
+            ),
         }
     }
 }
@@ -74,11 +84,11 @@ pub(crate) fn load(
 
     let backend = backend(request.device)?;
     let path = &request.model_path;
-    let engine_failed = |error| LoadFailure::engine(request, &error);
+    let engine_failed = |error| LoadFailure::engine(request, &backend, &error);
     let file = GgufFile::open(Path::new(path)).map_err(|e| LoadFailure::model(path, e))?;
     let plan = weights_plan::plan(file.header()).map_err(|e| LoadFailure::model(path, e))?;
     let failed = |error| match error {
-        LoadError::Engine(error) => LoadFailure::engine(request, &error),
+        LoadError::Engine(error) => LoadFailure::engine(request, &backend, &error),
         other => LoadFailure::model(path, other),
     };
     let present = match &held {
@@ -190,7 +200,7 @@ fn fitting(
     present: bool,
 ) -> Result<EngineOptions, LoadFailure> {
     let path = &request.model_path;
-    let engine_failed = |error| LoadFailure::engine(request, &error);
+    let engine_failed = |error| LoadFailure::engine(request, backend, &error);
     let candidates = sizing::candidates(request, plan.context_length)
         .map_err(|message| LoadFailure::model(path, message))?;
     let engines = u64::from(request.engines.max(1));
