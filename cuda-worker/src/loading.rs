@@ -48,13 +48,15 @@ impl LoadFailure {
             EngineError::OutOfMemory(_) => ErrorCode::InsufficientVram,
             EngineError::Device(_) => ErrorCode::CudaError,
         };
-        let free = match (code, backend.info()) {
-            (ErrorCode::InsufficientVram, Ok(info)) => {
-                let free = free_bytes(request.device, info.memory_free);
-                format!("; {free} bytes free")
-            }
-            _ => String::new(),
+        // Only then: a device that failed is not asked once more.
+        let free = match code {
+            ErrorCode::InsufficientVram => backend.info().ok(),
+            _ => None,
         };
+        let free = free.map_or_else(String::new, |info| {
+            let free = free_bytes(request.device, info.memory_free);
+            format!("; {free} bytes free")
+        });
         Self {
             code,
             message: format!(

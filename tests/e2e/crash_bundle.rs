@@ -61,10 +61,16 @@ fn crash_leaves_a_private_bundle_without_prompts() {
     assert!(job["prompt_tokens"].as_u64().unwrap() > 0);
     assert!(job["emitted"].as_array().unwrap().len() >= 10);
     assert_eq!(job["sampling"]["seed"], 1);
-    let output = replay(&path);
-    assert_eq!(output.status.code(), Some(2));
+    assert_replay(&path, 2, "--crash-include-prompts");
+}
+
+/// The replay ends with `code` and says why.
+#[track_caller]
+fn assert_replay(path: &Path, code: i32, why: &str) {
+    let output = replay(path);
     let said = String::from_utf8(output.stdout).unwrap();
-    assert!(said.contains("--crash-include-prompts"), "{said}");
+    assert_eq!(output.status.code(), Some(code), "{said}");
+    assert!(said.contains(why), "{said}");
 }
 
 #[test]
@@ -75,10 +81,7 @@ fn bundle_with_prompts_is_replayed_by_one_command() {
         .arg("--crash-include-prompts")
         .start();
     let (path, bundle) = crash(&service, dir.path());
-    let output = replay(&path);
-    let said = String::from_utf8(output.stdout).unwrap();
-    assert_eq!(output.status.code(), Some(0), "{said}");
-    assert!(said.contains("its last token came out again"), "{said}");
+    assert_replay(&path, 0, "its last token came out again");
 
     // A token that this job never drew: the replay must say so.
     let mut other = bundle;
@@ -86,10 +89,7 @@ fn bundle_with_prompts_is_replayed_by_one_command() {
     let last = emitted.last_mut().unwrap();
     *last = Value::from(last.as_u64().unwrap() ^ 1);
     std::fs::write(&path, other.to_string()).unwrap();
-    let output = replay(&path);
-    let said = String::from_utf8(output.stdout).unwrap();
-    assert_eq!(output.status.code(), Some(13), "{said}");
-    assert!(said.contains("CAME OUT DIFFERENTLY"), "{said}");
+    assert_replay(&path, 13, "CAME OUT DIFFERENTLY");
 }
 
 #[test]

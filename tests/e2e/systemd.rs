@@ -53,6 +53,12 @@ fn wait_for_status(double: &NotifyDouble, start: &str) {
     double.wait_until(start, SOON, seen);
 }
 
+/// The image and the record that describes it.
+fn wait_for_stored_weights(double: &NotifyDouble) {
+    let both = |d: &NotifyDouble| d.stored_names().len() == 2;
+    double.wait_until("image and record stored", SOON, both);
+}
+
 #[test]
 fn start_recovery_and_stop_are_told_in_order() {
     let double = NotifyDouble::default();
@@ -163,11 +169,9 @@ fn weights_outlive_a_killed_and_a_stopped_supervisor() {
     let double = NotifyDouble::default();
     let (_folder, model) = tiny_model();
     let job = Job::lasting("a", 40);
-    let both = |d: &NotifyDouble| d.stored_names().len() == 2;
-
     let first = under(&double, Model::File(model.clone())).start();
     assert_eq!(first.health()["load_source"], "file");
-    double.wait_until("image and record stored", SOON, both);
+    wait_for_stored_weights(&double);
     let expected = first.run(&job);
     let names = double.stored_names();
     first.signal(Signal::SIGKILL);
@@ -196,8 +200,7 @@ fn weights_of_a_model_file_that_was_replaced_are_thrown_out() {
     let double = NotifyDouble::default();
     let (folder, model) = tiny_model();
     let first = under(&double, Model::File(model.clone())).start();
-    let both = |d: &NotifyDouble| d.stored_names().len() == 2;
-    double.wait_until("image and record stored", SOON, both);
+    wait_for_stored_weights(&double);
     let old = double.stored_names();
     first.signal(Signal::SIGKILL);
     drop(first);
@@ -227,8 +230,7 @@ fn weights_on_which_a_start_fails_are_not_offered_again() {
     let double = NotifyDouble::default();
     let (_folder, model) = tiny_model();
     let first = under(&double, Model::File(model.clone())).start();
-    let both = |d: &NotifyDouble| d.stored_names().len() == 2;
-    double.wait_until("image and record stored", SOON, both);
+    wait_for_stored_weights(&double);
     first.signal(Signal::SIGKILL);
     drop(first);
 

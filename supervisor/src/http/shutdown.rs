@@ -16,8 +16,9 @@ struct Answer {
     status: &'static str,
 }
 
-/// Begins to stop the service. Safe to repeat. There need not be a body; one is `{}`. A request with an `Origin` comes out of a browser: any
-/// web page can have one sent to this machine, and none is to stop the service.
+/// Begins to stop the service. Safe to repeat. There need not be a body; one is `{}`. A request with
+/// an `Origin` comes out of a browser: any web page can have one sent to this machine, and none is
+/// to stop the service.
 pub(super) async fn shutdown(
     State(app): State<Arc<App>>,
     request: Request,
