@@ -85,6 +85,7 @@ pub(crate) fn load(
         .and_then(|m| Some((m, receive(channel.as_ref())?)));
 
     let backend = backend(request.device)?;
+    let device_ms = began.elapsed().as_millis();
     let path = &request.model_path;
     let engine_failed = |error| LoadFailure::engine(request, &backend, &error);
     let file = GgufFile::open(Path::new(path)).map_err(|e| LoadFailure::model(path, e))?;
@@ -114,6 +115,7 @@ pub(crate) fn load(
         manifest,
     } = loaded.map_err(failed)?;
     faults::at(Point::Loaded);
+    let weights_ms = began.elapsed().as_millis();
     let engine = backend
         .engine(&plan, weights, &options)
         .map_err(engine_failed)?;
@@ -126,11 +128,13 @@ pub(crate) fn load(
     let device = backend.info().map_err(engine_failed)?;
     let load_ms = u32::try_from(began.elapsed().as_millis()).unwrap_or(u32::MAX);
     log::line(format_args!(
-        "{} on {}: {} sequences of {} tokens, ready after {load_ms} ms from the {}",
+        "{} on {}: {} sequences of {} tokens, ready after {load_ms} ms (device {device_ms}, weights \
+         {}) from the {}",
         plan.quant_kind,
         device.name,
         options.slots,
         options.context,
+        weights_ms - device_ms,
         if source == LoadSource::File {
             "file"
         } else {

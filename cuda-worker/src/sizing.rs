@@ -6,11 +6,12 @@ use crate::engine::EngineOptions;
 
 /// Sequences at once unless asked for, and most tokens in one step. A step of the GPU takes hardly
 /// longer for many tokens than for one; a processor's takes that many times as long, so that more
-/// at once would only make each stream slower.
+/// at once would only make each stream slower. Each sequence takes memory for a whole context, and
+/// a standby as much again: who serves more asks for more.
 fn defaults(device: Device) -> (u32, u32) {
     match device {
         Device::Cpu => (4, 64),
-        Device::Cuda(_) => (32, 512),
+        Device::Cuda(_) => (8, 512),
     }
 }
 
