@@ -112,9 +112,10 @@ void CudaOps::attend_fused(uint32_t layer, const Scratch& s, bool decoding) {
   kernels::attention_decode(a, rows_ - singles_, true, stream_);
 }
 
-void CudaOps::launch_fused(const Model& m, const Scratch& s, const uint32_t* pick, uint32_t picked, bool decoding) {
+void CudaOps::launch_fused(const Model& m, const Scratch& s, const uint32_t* pick, uint32_t picked, bool decoding,
+                           bool recorded) {
   const Products step = {m, s, tiled(0, rows_), tiled(1, rows_), stream_};
-  kernels::embed(m.token_embedding, carve(input_.data()).token, rows_, s.x, false, stream_);
+  kernels::embed(m.token_embedding, carve(input_.data()).token, rows_, s.x, recorded, stream_);
   for (uint32_t i = 0; i < m.shape.n_layers; ++i) {
     const Layer& l = m.layers[i];
     step.normed({{l.q, l.q_bias, s.q}, {l.k, l.k_bias, s.k}, {l.v, l.v_bias, s.v}}, l.attn_norm, nullptr, rows_);
@@ -131,8 +132,16 @@ void CudaOps::launch_fused(const Model& m, const Scratch& s, const uint32_t* pic
 void CudaOps::prepare(const Model& m, const Scratch& s) {
   const uint32_t most = std::min(kernels::kFewRows, options_.max_batch_tokens);
   while (fused_rows_ < most && fits(m, fused_rows_ + 1)) ++fused_rows_;
+  const StepInput in = carve(input_.data());
+  uint32_t* arrived = arrived_.data() + uint64_t{options_.slots} * shape_.n_heads;
   for (rows_ = 1; rows_ <= std::min<uint32_t>({kGraphs, fused_rows_, options_.slots}); ++rows_)
-    graphs_.push_back(device::Graph::capture(stream_, [&] { launch_fused(m, s, nullptr, rows_, true); }));
+    graphs_.push_back(device::Graph::capture(stream_, [&] {
+      kernels::begin_step(order_.data(), rows_, in.token, in.slot, in.position, ordered_draws_.data(), seen_.data(), seen_words_,
+                          stream_);
+      launch_fused(m, s, nullptr, rows_, true, true);
+      kernels::sample(s.logits, m.output.rows, {}, ordered_draws_.data(), rows_, seen_.data(), seen_words_, best_.data(),
+                      arrived, drawn_.data(), true, stream_);
+    }));
 }
 
 bool CudaOps::forward_fused(const Model& m, const Scratch& s, std::span<const uint32_t> pick) {
@@ -140,9 +149,10 @@ bool CudaOps::forward_fused(const Model& m, const Scratch& s, std::span<const ui
   const auto picked = static_cast<uint32_t>(pick.size());
   bool decoding = tiles_ == 0 && picked == rows_;  // then every row draws, in order
   for (uint32_t i = 0; i < picked; ++i) decoding = decoding && pick[i] == i;
+  if (decoding && rows_ <= graphs_.size()) return recorded_ = true;  // launched with its draws
+  if (tiles_ == 0 && rows_ <= graphs_.size()) begin_batch();
   if (decoding) {
-    if (rows_ <= graphs_.size()) graphs_[rows_ - 1].launch(stream_);
-    else launch_fused(m, s, nullptr, rows_, true);
+    launch_fused(m, s, nullptr, rows_, true);
     return true;
   }
   if (deepest_grouped_ >= kernels::kDecodeShallow) return false;

@@ -13,6 +13,7 @@ namespace orcd::gpu {
 namespace {
 
 constexpr uint32_t kPrefillTile = 64;
+constexpr uint32_t kNoToken = 0xffffffffu;  // above all ids
 
 uint64_t align(uint64_t bytes) { return (bytes + 255) / 256 * 256; }
 
@@ -68,6 +69,8 @@ CudaOps::CudaOps(const Model& model, const EngineOptions& options, int ordinal, 
       best_(options.slots),
       scaled_(uint64_t{options.slots} * model.shape.vocab),
       drawn_(options.slots),
+      order_(1),
+      ordered_draws_(kernels::kDrawBatch),
       input_(input_bytes(options.max_batch_tokens, options.slots)),
       input_host_(input_bytes(options.max_batch_tokens, options.slots)),
       seen_words_((model.shape.vocab + 31) / 32) {
@@ -144,16 +147,16 @@ void CudaOps::find_runs(const Rows& rows) {
   }
 }
 
-// Rows for decoding go as a kernel's argument, which spares a copy before the first kernel.
+// A recorded step fetches its rows by itself.
 void CudaOps::send_rows(const Rows& rows) {
   const StepInput host = carve(input_host_.data()), device = carve(input_.data());
   if (tiles_ == 0 && rows_ <= kernels::kFewRows) {
-    kernels::RowBatch batch = {};
+    kernels::RowBatch& batch = order_[0].rows;
     batch.count = rows_;
     std::memcpy(batch.token, rows.token, rows_ * 4);
     std::memcpy(batch.slot, rows.slot, rows_ * 4);
     std::memcpy(batch.position, rows.position, rows_ * 4);
-    kernels::begin_rows(batch, device.token, device.slot, device.position, seen_.data(), seen_words_, stream_);
+    if (rows_ > graphs_.size()) begin_batch();
     return;
   }
   std::memcpy(host.token, rows.token, rows_ * 4);
@@ -164,9 +167,16 @@ void CudaOps::send_rows(const Rows& rows) {
   kernels::mark(device.token, device.slot, rows_, seen_.data(), seen_words_, stream_);
 }
 
+// Few rows go as a kernel's argument, which spares a copy before the first kernel.
+void CudaOps::begin_batch() {
+  const StepInput device = carve(input_.data());
+  kernels::begin_rows(order_[0].rows, device.token, device.slot, device.position, seen_.data(), seen_words_, stream_);
+}
+
 void CudaOps::begin(const Rows& rows) {
   rows_ = rows.count;
   draws_ = 0;
+  recorded_ = false;
   find_runs(rows);
   for (uint32_t r = 0; r < rows_; ++r) {
     const uint32_t slot = rows.slot[r];
@@ -253,10 +263,11 @@ void CudaOps::swiglu(const float* gate, const float* up, uint32_t rows, const Ac
 void CudaOps::sample(const float* logits, uint32_t vocab, std::span<const Draw> draws, uint32_t* drawn) {
   draws_ = uint32_t(draws.size());
   drawn_to_ = drawn;
+  std::fill_n(drawn_.data(), draws_, kNoToken);
   uint32_t* arrived = arrived_.data() + uint64_t{options_.slots} * shape_.n_heads;
   for (uint32_t first = 0; first < draws_; first += kernels::kDrawBatch) {
     const uint32_t n = std::min(draws_ - first, kernels::kDrawBatch);
-    kernels::DrawBatch batch = {};
+    kernels::DrawBatch& batch = order_[0].draws;
     bool plain = false, filtered = false;
     for (uint32_t i = 0; i < n; ++i) {
       const Draw& draw = draws[first + i];
@@ -269,16 +280,38 @@ void CudaOps::sample(const float* logits, uint32_t vocab, std::span<const Draw> 
                        s.repetition_penalty, s.top_k, uint32_t(s.seed), uint32_t(s.seed >> 32), 0};
     }
     uint32_t* to = drawn_.data() + first;
-    if (plain)
-      kernels::sample(logits, vocab, batch, n, seen_.data(), seen_words_, best_.data() + first, arrived + first, to, stream_);
+    if (recorded_)
+      graphs_[rows_ - 1].launch(stream_);
+    else if (plain)
+      kernels::sample(logits, vocab, batch, nullptr, n, seen_.data(), seen_words_, best_.data() + first, arrived + first, to,
+                      false, stream_);
     if (filtered)
       kernels::sample_filtered(logits, vocab, batch, n, seen_.data(), seen_words_, scaled_.data() + uint64_t{first} * vocab, to, stream_);
   }
 }
 
+// Waits for the tokens alone, which is shorter than for the stream. A kernel that fails takes all later ones
+// with it: a token that came says that all before it went well.
+void CudaOps::await_tokens() {
+  constexpr uint32_t kTurns = 1 << 14;  // some tens of microseconds
+  const volatile uint32_t* drawn = drawn_.data();
+  for (uint32_t i = 0, turn = 0; i < draws_;) {
+    if (drawn[i] != kNoToken) {
+      ++i;
+    } else if (++turn % kTurns == 0) {
+      const cudaError_t code = cudaStreamQuery(stream_);
+      if (code == cudaErrorNotReady) continue;
+      ORCD_CUDA(code);
+      if (drawn[i] == kNoToken) throw Error(ErrorKind::kDevice, "a step ended without its token");
+    }
+  }
+}
+
+// Any error of the step's kernels comes out here, before a token leaves.
 void CudaOps::finish() {
-  stream_.wait();  // any error of the step's kernels comes out here, before a token leaves
-  if (draws_) std::memcpy(drawn_to_, drawn_.data(), draws_ * 4);
+  if (!draws_) return stream_.wait();
+  await_tokens();
+  std::memcpy(drawn_to_, drawn_.data(), draws_ * 4);
 }
 
 void CudaOps::download(const void* from, size_t bytes, void* to) {
@@ -289,7 +322,7 @@ void CudaOps::download(const void* from, size_t bytes, void* to) {
 bool CudaOps::resident() const {
   const void* buffers[] = {image_,           rope_.data(),    kv_.data(),     page_table_.data(), seen_.data(),
                            partial_.data(),  arrived_.data(), best_.data(),   scaled_.data(),     input_.data(),
-                           tiled_q_.data(),  tiled_d_.data(), tiled_sum_.data(), tiled_half_.data()};
+                           tiled_q_.data(),  tiled_d_.data(), tiled_sum_.data(), tiled_half_.data(), ordered_draws_.data()};
   for (const void* p : buffers)
     if (!device::is_device_memory(p, ordinal_)) return false;
   for (const auto& s : scratch_)

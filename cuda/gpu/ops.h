@@ -67,9 +67,12 @@ class CudaOps final : public Ops {
   void find_runs(const Rows& rows);
   kernels::TiledActivations tiled(uint32_t buffer, uint32_t rows) const;
   void send_rows(const Rows& rows);
+  void begin_batch();
+  void await_tokens();
   const uint32_t* upload_pick(std::span<const uint32_t> pick);
   void attend_fused(uint32_t layer, const Scratch& scratch, bool decoding);
-  void launch_fused(const Model& model, const Scratch& scratch, const uint32_t* pick, uint32_t picked, bool decoding);
+  void launch_fused(const Model& model, const Scratch& scratch, const uint32_t* pick, uint32_t picked, bool decoding,
+                    bool recorded = false);
   kernels::KvLayer kv_layer(uint32_t layer) const;
   kernels::DecodeAttention decode_attention(uint32_t layer, const float* q, const Activations& out) const;
 
@@ -95,6 +98,8 @@ class CudaOps final : public Ops {
   device::Buffer<unsigned long long> best_;
   device::Buffer<float> scaled_;         // (slots, vocab) filtered draws
   device::Pinned<uint32_t> drawn_;       // (slots) written by the device
+  device::Pinned<kernels::StepOrder> order_;           // of a step of few rows
+  device::Buffer<kernels::DeviceDraw> ordered_draws_;  // where a recorded one finds its draws
   device::Buffer<uint8_t> input_;
   device::Pinned<uint8_t> input_host_;
   std::vector<device::Buffer<uint8_t>> scratch_;
@@ -106,7 +111,8 @@ class CudaOps final : public Ops {
 
   static constexpr uint32_t kGraphs = 32;
   uint32_t fused_rows_ = 0;              // steps of up to so many rows can be fused
-  std::vector<device::Graph> graphs_;    // decoding steps, by number of rows - 1
+  std::vector<device::Graph> graphs_;    // whole steps of decoding, by number of rows - 1
+  bool recorded_ = false;                // the present step is one of those, and waits for its draws
 };
 
 }  // namespace orcd::gpu

@@ -27,8 +27,10 @@ __device__ void embed_block(const Tensor& table, uint32_t token, uint32_t b, flo
 }
 
 __global__ void embed_kernel(Tensor table, const uint32_t* token, float* x) {
-  let_successor_start();
+  // In this order, other than elsewhere: attention looks at positions before it waits, so no later kernel may
+  // begin until the step's rows are there.
   wait_for_predecessor();
+  let_successor_start();
   const uint32_t id = token[blockIdx.x];
   float* to = x + uint64_t(blockIdx.x) * table.cols;
   if (!arith::is_quantised(table.type)) {

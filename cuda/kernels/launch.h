@@ -133,7 +133,7 @@ void attention_prefill(const Heads& h, const KvLayer& kv, const float* q, const 
                        uint32_t n_tiles, float* out, cudaStream_t stream);
 
 // One draw as the device sees it.
-struct DeviceDraw {
+struct alignas(16) DeviceDraw {
   uint32_t slot, position, row, filtered;  // row: of logits
   float inverse_temperature;               // 0: greedy
   float top_p, min_p, penalty;
@@ -153,6 +153,12 @@ struct RowBatch {
   uint32_t token[kFewRows], slot[kFewRows], position[kFewRows];
 };
 
+// Everything that a recorded step takes from the host.
+struct StepOrder {
+  RowBatch rows;
+  DrawBatch draws;
+};
+
 // Sets the bits of the rows' tokens in their slots' sets.
 void mark(const uint32_t* token, const uint32_t* slot, uint32_t rows, uint32_t* seen /* (slot, words) */,
           uint32_t words, cudaStream_t stream);
@@ -161,11 +167,15 @@ void mark(const uint32_t* token, const uint32_t* slot, uint32_t rows, uint32_t* 
 void begin_rows(const RowBatch& rows /* host */, uint32_t* token /* (rows) */, uint32_t* slot, uint32_t* position,
                 uint32_t* seen, uint32_t words, cudaStream_t stream);
 
-// Draws without top-k, top-p or min-p. best: (n) scratch, zero; left zero, as arrived. drawn: device memory
+// The same for a step whose rows all draw, in order; its draws too. The order is read when the kernel runs.
+void begin_step(const StepOrder* order /* pinned host */, uint32_t rows, uint32_t* token /* (rows) */, uint32_t* slot,
+                uint32_t* position, DeviceDraw* draws /* (rows) */, uint32_t* seen, uint32_t words, cudaStream_t stream);
+
+// Draws without top-k, top-p or min-p. With `stored`, those are the draws. best: (n) scratch, zero; left zero, as arrived. drawn: device memory
 // or pinned host memory.
-void sample(const float* logits /* (*, vocab) */, uint32_t vocab, const DrawBatch& draws /* host */, uint32_t n,
-            const uint32_t* seen, uint32_t words, unsigned long long* best, uint32_t* arrived, uint32_t* drawn,
-            cudaStream_t stream);
+void sample(const float* logits /* (*, vocab) */, uint32_t vocab, const DrawBatch& draws /* host */,
+            const DeviceDraw* stored /* (n) or null */, uint32_t n, const uint32_t* seen, uint32_t words,
+            unsigned long long* best, uint32_t* arrived, uint32_t* drawn, bool overlap, cudaStream_t stream);
 
 // Draws marked `filtered`; the others are left alone.
 void sample_filtered(const float* logits, uint32_t vocab, const DrawBatch& draws /* host */, uint32_t n,

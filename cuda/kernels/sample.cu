@@ -7,6 +7,7 @@
 #include "arith/philox.h"
 #include "device/check.h"
 #include "kernels/launch.h"
+#include "kernels/overlap.h"
 #include "kernels/warp.cuh"
 
 namespace orcd::kernels {
@@ -67,12 +68,34 @@ __global__ void begin_kernel(const __grid_constant__ RowBatch rows, uint32_t* to
   atomicOr(&seen[uint64_t(rows.slot[row]) * words + rows.token[row] / 32], 1u << rows.token[row] % 32);
 }
 
+__global__ void begin_step_kernel(const StepOrder* order, uint32_t rows, uint32_t* token, uint32_t* slot, uint32_t* position,
+                                  DeviceDraw* draws, uint32_t* seen, uint32_t words) {
+  let_successor_start();
+  const uint32_t row = threadIdx.x;
+  if (row >= rows) return;
+  // All loads before the first use: each goes to the host's memory and back.
+  const uint32_t id = __ldcv(order->rows.token + row), of = __ldcv(order->rows.slot + row);
+  const uint32_t at = __ldcv(order->rows.position + row);
+  constexpr uint32_t kParts = sizeof(DeviceDraw) / sizeof(uint4);
+  static_assert(sizeof(DeviceDraw) % sizeof(uint4) == 0);
+  uint4 part[kParts];
+#pragma unroll
+  for (uint32_t i = 0; i < kParts; ++i) part[i] = __ldcv(reinterpret_cast<const uint4*>(order->draws.draw + row) + i);
+  token[row] = id;
+  slot[row] = of;
+  position[row] = at;
+#pragma unroll
+  for (uint32_t i = 0; i < kParts; ++i) reinterpret_cast<uint4*>(draws + row)[i] = part[i];
+  atomicOr(&seen[uint64_t(of) * words + id / 32], 1u << id % 32);
+}
+
 // A thread takes four neighbouring tokens at a time: one Philox block serves them.
 __global__ void __launch_bounds__(kThreads) sample_kernel(const float* logits, uint32_t vocab,
-                                                          const __grid_constant__ DrawBatch draws, const uint32_t* seen_all,
-                                                          uint32_t words, unsigned long long* best, uint32_t* arrived,
-                                                          uint32_t* drawn) {
-  const DeviceDraw d = draws.draw[blockIdx.y];
+                                                          const __grid_constant__ DrawBatch draws, const DeviceDraw* stored,
+                                                          const uint32_t* seen_all, uint32_t words, unsigned long long* best,
+                                                          uint32_t* arrived, uint32_t* drawn) {
+  wait_for_predecessor();
+  const DeviceDraw d = stored ? stored[blockIdx.y] : draws.draw[blockIdx.y];
   if (d.filtered) return;
   const float* row = logits + uint64_t(d.row) * vocab;
   const uint32_t* seen = seen_all + uint64_t(d.slot) * words;
@@ -207,13 +230,19 @@ void begin_rows(const RowBatch& rows, uint32_t* token, uint32_t* slot, uint32_t*
   ORCD_CUDA(cudaGetLastError());
 }
 
-void sample(const float* logits, uint32_t vocab, const DrawBatch& draws, uint32_t n, const uint32_t* seen, uint32_t words,
-            unsigned long long* best, uint32_t* arrived, uint32_t* drawn, cudaStream_t stream) {
+void begin_step(const StepOrder* order, uint32_t rows, uint32_t* token, uint32_t* slot, uint32_t* position, DeviceDraw* draws,
+                uint32_t* seen, uint32_t words, cudaStream_t stream) {
+  begin_step_kernel<<<1, kDrawBatch, 0, stream>>>(order, rows, token, slot, position, draws, seen, words);
+  ORCD_CUDA(cudaGetLastError());
+}
+
+void sample(const float* logits, uint32_t vocab, const DrawBatch& draws, const DeviceDraw* stored, uint32_t n,
+            const uint32_t* seen, uint32_t words, unsigned long long* best, uint32_t* arrived, uint32_t* drawn, bool overlap,
+            cudaStream_t stream) {
   // Four tokens a thread, unless there are many draws to fill the device with.
   const uint32_t all = (vocab + 4 * kThreads - 1) / (4 * kThreads);
-  sample_kernel<<<dim3(min(all, max(32u, 1024u / n)), n), kThreads, 0, stream>>>(logits, vocab, draws, seen, words, best,
-                                                                                 arrived, drawn);
-  ORCD_CUDA(cudaGetLastError());
+  launch_kernel(sample_kernel, {dim3(min(all, max(32u, 1024u / n)), n), kThreads}, overlap, stream, logits, vocab, draws,
+                stored, seen, words, best, arrived, drawn);
 }
 
 void sample_filtered(const float* logits, uint32_t vocab, const DrawBatch& draws, uint32_t n, const uint32_t* seen,
