@@ -27,6 +27,9 @@ uint64_t partial_values(const ModelShape& s, const EngineOptions& o) {
 
 constexpr uint64_t kTiledBuffers = 2;
 
+// Draws that one batch of kernels takes: batches run one after the other, in the same scratch.
+uint64_t drawn_at_once(const EngineOptions& o) { return std::min(o.slots, kernels::kDrawBatch); }
+
 uint64_t pages_of(const EngineOptions& o) { return kv_limit(o) / kAttnSplit + o.slots; }
 
 }  // namespace
@@ -40,7 +43,8 @@ uint64_t tiled_values(const ModelShape& s) {
 KvBytes kv_bytes(const ModelShape& s, const EngineOptions& o) {
   const uint64_t rope = uint64_t{o.context} * (s.head_dim / 2) * sizeof(float2);
   const uint64_t table = uint64_t{o.slots} * splits_of(o.context) * 4;
-  const uint64_t draws = uint64_t{o.slots} * s.vocab * sizeof(float);
+  const uint64_t draw = kernels::scaled_width(s.vocab) * sizeof(float) + sizeof(kernels::FilterState);
+  const uint64_t draws = drawn_at_once(o) * draw;
   const uint64_t tiled = kTiledBuffers * (tiled_values(s) + 3 * sizeof(float) * tiled_values(s) / kQuantBlock);
   const uint64_t seen = uint64_t{o.slots} * ((s.vocab + 31) / 32) * 4;
   const uint64_t counters = uint64_t{o.slots} * ((s.n_heads + 1) * 4 + sizeof(unsigned long long));
@@ -67,7 +71,8 @@ CudaOps::CudaOps(const Model& model, const EngineOptions& options, int ordinal, 
       partial_(partial_values(model.shape, options)),
       arrived_(uint64_t{options.slots} * (model.shape.n_heads + 1)),
       best_(options.slots),
-      scaled_(uint64_t{options.slots} * model.shape.vocab),
+      scaled_(drawn_at_once(options) * kernels::scaled_width(model.shape.vocab)),
+      filter_(drawn_at_once(options)),
       drawn_(options.slots),
       order_(1),
       ordered_draws_(kernels::kDrawBatch),
@@ -87,6 +92,7 @@ CudaOps::CudaOps(const Model& model, const EngineOptions& options, int ordinal, 
   seen_.zero();
   arrived_.zero();
   best_.zero();
+  filter_.zero();
   ORCD_CUDA(cudaDeviceSynchronize());
   kernels::can_overlap();  // asked here, for it loads a kernel: not while a graph is recorded
 }
@@ -286,7 +292,8 @@ void CudaOps::sample(const float* logits, uint32_t vocab, std::span<const Draw> 
       kernels::sample(logits, vocab, batch, nullptr, n, seen_.data(), seen_words_, best_.data() + first, arrived + first, to,
                       false, stream_);
     if (filtered)
-      kernels::sample_filtered(logits, vocab, batch, n, seen_.data(), seen_words_, scaled_.data() + uint64_t{first} * vocab, to, stream_);
+      kernels::sample_filtered(logits, vocab, batch, n, seen_.data(), seen_words_, scaled_.data(), filter_.data(), to,
+                               stream_);
   }
 }
 
@@ -321,8 +328,9 @@ void CudaOps::download(const void* from, size_t bytes, void* to) {
 
 bool CudaOps::resident() const {
   const void* buffers[] = {image_,           rope_.data(),    kv_.data(),     page_table_.data(), seen_.data(),
-                           partial_.data(),  arrived_.data(), best_.data(),   scaled_.data(),     input_.data(),
-                           tiled_q_.data(),  tiled_d_.data(), tiled_sum_.data(), tiled_half_.data(), ordered_draws_.data()};
+                           partial_.data(),  arrived_.data(), best_.data(),   scaled_.data(),     filter_.data(),
+                           input_.data(),    tiled_q_.data(), tiled_d_.data(), tiled_sum_.data(), tiled_half_.data(),
+                           ordered_draws_.data()};
   for (const void* p : buffers)
     if (!device::is_device_memory(p, ordinal_)) return false;
   for (const auto& s : scratch_)

@@ -96,7 +96,8 @@ class CudaOps final : public Ops {
   device::Buffer<float> partial_;        // attention splits
   device::Buffer<uint32_t> arrived_;     // counters, zero between launches
   device::Buffer<unsigned long long> best_;
-  device::Buffer<float> scaled_;         // (slots, vocab) filtered draws
+  device::Buffer<float> scaled_;         // (drawn at once, scaled_width(vocab)) filtered draws
+  device::Buffer<kernels::FilterState> filter_;
   device::Pinned<uint32_t> drawn_;       // (slots) written by the device
   device::Pinned<kernels::StepOrder> order_;           // of a step of few rows
   device::Buffer<kernels::DeviceDraw> ordered_draws_;  // where a recorded one finds its draws

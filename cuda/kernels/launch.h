@@ -8,6 +8,7 @@
 #include <cstdint>
 
 #include "arith/constants.h"
+#include "arith/hd.h"
 #include "kernels/tiled.h"
 #include "ops/ops.h"
 
@@ -177,9 +178,26 @@ void sample(const float* logits /* (*, vocab) */, uint32_t vocab, const DrawBatc
             const DeviceDraw* stored /* (n) or null */, uint32_t n, const uint32_t* seen, uint32_t words,
             unsigned long long* best, uint32_t* arrived, uint32_t* drawn, bool overlap, cudaStream_t stream);
 
+inline constexpr uint32_t kFilterBins = 4096;
+
+// What the kernels of one draw with top-k, top-p or min-p hand on. Zero before a draw, and left zero but for
+// `floor` and `top`.
+struct FilterState {
+  alignas(16) uint32_t count[kFilterBins];           // tokens, by distance from the largest logit
+  alignas(16) unsigned long long mass[kFilterBins];  // their weights, 2^32 for the largest
+  unsigned long long best;                           // rank of the best logit, later of the best score
+  unsigned long long floor;                          // least rank that top-k and top-p leave
+  float top;                                         // the largest logit, over temperature
+  uint32_t arrived;                                  // blocks
+};
+
+// Values of a row of logits that's kept between those kernels: whole groups of four.
+ORCD_HD uint64_t scaled_width(uint32_t vocab) { return (uint64_t{vocab} + 3) / 4 * 4; }
+
 // Draws marked `filtered`; the others are left alone.
-void sample_filtered(const float* logits, uint32_t vocab, const DrawBatch& draws /* host */, uint32_t n,
-                     const uint32_t* seen, uint32_t words, float* scaled /* (n, vocab) */, uint32_t* drawn,
-                     cudaStream_t stream);
+void sample_filtered(const float* logits /* (*, vocab) */, uint32_t vocab, const DrawBatch& draws /* host */,
+                     uint32_t n, const uint32_t* seen, uint32_t words,
+                     float* scaled /* (n, scaled_width(vocab)) scratch */, FilterState* state /* (n) */,
+                     uint32_t* drawn, cudaStream_t stream);
 
 }  // namespace orcd::kernels

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "arith/blocks.h"
+#include "arith/philox.h"
 #include "gpu/ops.h"
 #include "tests/testing.h"
 
@@ -32,6 +33,14 @@ __global__ void fill(uint32_t* words, uint64_t n) {
     uint32_t x = uint32_t(i) * 2654435761u ^ uint32_t(i >> 32);
     x ^= x >> 15;
     words[i] = x * 2246822519u & 0x2f2f2f2fu;
+  }
+}
+
+// Logits as of a model: a sum of three uniform numbers, from -11 to 11.
+__global__ void fill_logits(float* logits, uint64_t n) {
+  for (uint64_t i = uint64_t(blockIdx.x) * blockDim.x + threadIdx.x; i < n; i += uint64_t(gridDim.x) * blockDim.x) {
+    const arith::PhiloxBlock x = arith::philox4x32(0, 0, uint32_t(i), uint32_t(i >> 32), 0, 0);
+    logits[i] = (float(x.word[0]) + float(x.word[1]) + float(x.word[2])) * (3.6f * 0x1p-31f) - 10.8f;
   }
 }
 
@@ -237,13 +246,24 @@ void draw_ops(Bench& b) {
   b.products("output (Q8_0)", {{TensorType::kQ8_0, kVocab}}, b.narrow(), false);
   const uint64_t values = uint64_t{b.rows()} * kVocab;
   const uint64_t copies = std::clamp<uint64_t>(kRotated / (values * 4), 2, kMostLaunches);
-  const float* logits = b.floats(copies * values);
+  float* logits = b.floats(copies * values);
+  fill_logits<<<1024, 256>>>(logits, copies * values);
+  ORCD_CUDA(cudaDeviceSynchronize());
   std::vector<uint32_t> drawn(b.rows());
-  for (const bool filtered : {false, true}) {
+  const std::pair<const char*, Sampling> filters[] = {
+      {"sample", {0.8f, 1.0f, 0, 0, 1}},
+      {"sample, top-k, top-p, min-p", {0.8f, 0.95f, 40, 0.05f, 1}},
+      {"sample, top-p", {0.8f, 0.95f, 0, 0, 1}},
+      {"sample, top-k 20000, top-p", {0.8f, 0.95f, 20000, 0, 1}},
+      {"sample, min-p", {0.8f, 1.0f, 0, 0.05f, 1}},
+  };
+  for (const auto& [name, sampling] : filters) {
     std::vector<Draw> draws;
-    for (uint32_t r = 0; r < b.rows(); ++r)
-      draws.push_back({r, 128, {0.8f, filtered ? 0.95f : 1.0f, filtered ? 40u : 0u, filtered ? 0.05f : 0.0f, 1.0f, r}});
-    b.line(filtered ? "sample, top-k, top-p, min-p" : "sample", values * 4, copies, 0,
+    for (uint32_t r = 0; r < b.rows(); ++r) {
+      draws.push_back({r, 128, sampling});
+      draws[r].sampling.seed = r;
+    }
+    b.line(name, values * 4, copies, 0,
            [&](uint32_t i) { b.ops().sample(logits + (i % copies) * values, kVocab, draws, drawn.data()); });
   }
 }

@@ -1,5 +1,6 @@
 // Every operation of the CUDA backend against the CPU backend, on random shapes and values: equal bits.
 #include <algorithm>
+#include <cmath>
 #include <cstdlib>
 
 #include "arith/blocks.h"
@@ -93,11 +94,11 @@ struct Backends {
   std::unique_ptr<cpu::CpuOps> cpu;
   std::unique_ptr<gpu::CudaOps> gpu;
 
-  explicit Backends(ModelShape shape = {1, 64, 64, 2, 1, 32, 1000, RopeStyle::kNeox, 10000.0, 1e-6f}) {
+  explicit Backends(ModelShape shape = {1, 64, 64, 2, 1, 32, 1000, RopeStyle::kNeox, 10000.0, 1e-6f}, uint32_t slots = 4) {
     model = {};
     model.shape = shape;
     options = {};
-    options.slots = 4;
+    options.slots = slots;
     options.context = 1024;
     options.max_batch_tokens = 512;
     cpu = std::make_unique<cpu::CpuOps>(model, options, cpu::best_isa());
@@ -384,6 +385,17 @@ void attention(Random& rng, uint32_t heads, uint32_t kv_heads, uint32_t head_dim
   }
 }
 
+void compare_draws(const std::string& what, Backends& b, const std::vector<float>& logits,
+                   const std::vector<Draw>& wanted) {
+  std::vector<uint32_t> drawn(wanted.size(), 1), got(wanted.size(), 2);
+  const auto glogits = to_device(logits);
+  const uint32_t vocab = b.model.shape.vocab;
+  b.cpu->sample(logits.data(), vocab, wanted, drawn.data());
+  b.gpu->sample(glogits.data(), vocab, wanted, got.data());
+  b.gpu->finish();
+  equal(what + ", vocab " + std::to_string(vocab), drawn.data(), got.data(), drawn.size());
+}
+
 void draws(Random& rng, uint32_t vocab) {
   Backends b({1, 64, 64, 2, 1, 32, vocab, RopeStyle::kNeox, 10000.0, 1e-6f});
   for (int round = 0; round < 40; ++round) {
@@ -403,12 +415,60 @@ void draws(Random& rng, uint32_t vocab) {
       Sampling p = {temperatures[rng.below(4)], ps[rng.below(4)], ks[rng.below(5)], rng.below(3) ? 0.0f : 0.1f, rng.below(2) ? 1.0f : 1.3f, rng.next()};
       wanted.push_back({s, 2 + rng.below(1000), p});
     }
-    std::vector<uint32_t> drawn(4, 1), got(4, 2);
-    const auto glogits = to_device(logits);
-    b.cpu->sample(logits.data(), vocab, wanted, drawn.data());
-    b.gpu->sample(glogits.data(), vocab, wanted, got.data());
-    b.gpu->finish();
-    equal("drawn, vocab " + std::to_string(vocab) + " round " + std::to_string(round), drawn.data(), got.data(), 4);
+    compare_draws("drawn in round " + std::to_string(round), b, logits, wanted);
+  }
+}
+
+// Logits on which the cuts of top-k and top-p are hard to find: ties, more close neighbours than a block can
+// sort, distances of all sizes, infinities and NaNs.
+struct Terrain {
+  const char* name;
+  float (*logit)(Random&);
+};
+const Terrain kTerrains[] = {
+    {"normal", [](Random& rng) { return rng.normalish() * 4; }},
+    {"equal", [](Random&) { return 1.5f; }},
+    {"zeros", [](Random& rng) { return rng.below(2) ? 0.0f : -0.0f; }},
+    {"few values", [](Random& rng) { return float(rng.below(5)) - 2; }},
+    {"close", [](Random& rng) { return rng.normalish() * 0.001f; }},
+    {"flat", [](Random& rng) { return rng.normalish() * 0.1f; }},
+    {"far apart", [](Random& rng) { return rng.normalish() * 2000; }},
+    {"negative", [](Random& rng) { return -1 - std::abs(rng.normalish() * 9); }},
+    {"about zero", [](Random& rng) { return rng.below(30) ? -std::abs(rng.normalish()) : rng.normalish() * 1e-3f; }},
+    {"mostly -inf", [](Random& rng) { return rng.below(20) ? -arith::infinity() : rng.normalish(); }},
+    {"some +inf", [](Random& rng) { return rng.below(50) ? rng.normalish() : arith::infinity(); }},
+    {"some NaN", [](Random& rng) { return rng.below(3) ? rng.normalish() : arith::float_of(0x7fc00000u); }},
+    {"NaN", [](Random&) { return arith::float_of(0x7fc00000u); }},
+    {"any bits", [](Random& rng) { return arith::float_of(uint32_t(rng.next())); }},
+};
+
+// Every filter and none, all in one step, with more draws than one batch of kernels takes where `n` is large.
+void filtered_draws(Random& rng, uint32_t vocab, uint32_t n) {
+  Backends b({1, 64, 64, 2, 1, 32, vocab, RopeStyle::kNeox, 10000.0, 1e-6f}, n);
+  for (uint32_t s = 0; s < n; ++s) b.cpu->open_slot(s), b.gpu->open_slot(s);
+  std::vector<uint32_t> token(n), slot(n), position(n);
+  for (uint32_t i = 0; i < n; ++i) token[i] = rng.below(vocab), slot[i] = i;
+  const Rows rows = {n, token.data(), slot.data(), position.data()};
+  b.cpu->begin(rows), b.gpu->begin(rows);
+  const Sampling samplings[] = {
+      // temperature, top-p, top-k, min-p, penalty, seed
+      {1.0f, 0.95f, 40, 0.05f, 1},   {1.0f, 1.0f, 0, 0, 1},         {1.0f, 1.0f, 1, 0, 1},
+      {1.7f, 1.0f, vocab - 1, 0, 1}, {1.0f, 0.9f, 0, 0, 1},         {0.1f, 0.999999f, 0, 0, 1},
+      {0.7f, 0.5f, vocab / 2, 0, 1}, {1.0f, 1.0f, 0, 0.1f, 1},      {0.0f, 0.5f, 5, 0.1f, 1},
+      {1.0f, 1.0f, 40, 0, 1.3f},     {2.0f, 0.99f, 4097, 1e-6f, 1}, {0.01f, 0.01f, 0, 1, 1},
+  };
+  for (const Terrain& terrain : kTerrains) {
+    std::vector<float> logits(n * size_t(vocab));
+    for (float& l : logits) l = terrain.logit(rng);
+    std::vector<Draw> wanted;
+    for (uint32_t i = 0; i < n; ++i) {
+      wanted.push_back({i, rng.below(1000), samplings[i % std::size(samplings)]});
+      wanted[i].sampling.seed = rng.next();
+    }
+    compare_draws(std::to_string(n) + " drawn, " + terrain.name, b, logits, wanted);
+    std::reverse(wanted.begin(), wanted.end());  // each slot and scratch with another filter
+    for (uint32_t i = 0; i < n; ++i) wanted[i].slot = i;
+    compare_draws(std::to_string(n) + " drawn, reversed, " + terrain.name, b, logits, wanted);
   }
 }
 
@@ -423,6 +483,9 @@ int run(bool quick) {
   if (!quick) attention(rng, 8, 1, 128, RopeStyle::kNeox, true), attention(rng, 6, 3, 96, RopeStyle::kInterleaved, true);
   draws(rng, 1003);
   draws(rng, quick ? 5000 : 151936);
+  for (const uint32_t vocab : {2u, 7u, 33u, 1003u, 4098u}) filtered_draws(rng, vocab, 12);
+  filtered_draws(rng, 1001, 150);
+  filtered_draws(rng, quick ? 9001 : 151936, 12);
   return report("ops_equality");
 }
 

@@ -1,0 +1,73 @@
+// What the kernels that draw tokens share: the logits they look at, the order of tokens, and how the blocks of
+// one draw settle on the best.
+#pragma once
+
+#include <cstdint>
+
+#include "arith/hd.h"
+#include "kernels/launch.h"
+#include "kernels/warp.cuh"
+
+namespace orcd::kernels {
+
+inline constexpr uint32_t kDrawThreads = 256;
+
+// Blocks for one of n draws when a thread takes four tokens: one for all, unless there are many draws to fill
+// the device with.
+inline uint32_t blocks_per_draw(uint32_t vocab, uint32_t n) {
+  const uint32_t all = (vocab + 4 * kDrawThreads - 1) / (4 * kDrawThreads);
+  return min(all, max(32u, 1024u / n));
+}
+
+// Order-preserving map of floats to integers; -0 and +0 are equal, NaN is below everything.
+__device__ __forceinline__ uint32_t ordered(float x) {
+  if (x != x) return 0;
+  const uint32_t bits = x == 0.0f ? 0 : arith::bits_of(x);
+  return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
+}
+
+// The float again; of -0 it is +0.
+__device__ __forceinline__ float unordered(uint32_t o) {
+  return arith::float_of(o & 0x80000000u ? o & 0x7fffffffu : ~o);
+}
+
+// Larger is better: score first, then the lower id.
+__device__ __forceinline__ unsigned long long ranked(float score, uint32_t id) {
+  return static_cast<unsigned long long>(ordered(score)) << 32 | (0xffffffffu - id);
+}
+
+// Logit after repetition penalty and temperature.
+__device__ __forceinline__ float scaled(const DeviceDraw& d, const uint32_t* seen, uint32_t id, float logit) {
+  if (d.penalty != 1.0f && (seen[id / 32] >> (id % 32) & 1u))
+    logit = logit > 0.0f ? __fdiv_rn(logit, d.penalty) : logit * d.penalty;
+  return d.inverse_temperature != 0.0f ? logit * d.inverse_temperature : logit;
+}
+
+// The largest of a block's values; all threads get it.
+__device__ inline unsigned long long block_max(unsigned long long best) {
+  __shared__ unsigned long long of_warp[32];
+#pragma unroll
+  for (int stride = 16; stride; stride /= 2) best = max(best, __shfl_xor_sync(kFull, best, stride));
+  if (threadIdx.x % 32 == 0) of_warp[threadIdx.x / 32] = best;
+  __syncthreads();
+  best = of_warp[0];
+  for (uint32_t w = 1; w < blockDim.x / 32; ++w) best = max(best, of_warp[w]);
+  __syncthreads();
+  return best;
+}
+
+// Adds the best of this block to that of the draw's others; the last block to come writes the token, and leaves
+// `best` and `arrived` zero. Token 0 is drawn where no block had any.
+__device__ inline void settle(unsigned long long mine, unsigned long long* best, uint32_t* arrived, uint32_t* drawn) {
+  mine = block_max(mine);
+  if (threadIdx.x) return;
+  atomicMax(best, mine);
+  __threadfence();
+  if (atomicAdd(arrived, 1) + 1 < gridDim.x) return;
+  __threadfence();
+  const unsigned long long all = atomicExch(best, 0ull);
+  *drawn = all ? 0xffffffffu - uint32_t(all) : 0;
+  *arrived = 0;
+}
+
+}  // namespace orcd::kernels
