@@ -167,8 +167,8 @@ __device__ inline void add_to_digits(unsigned long long* sum /* (256) */, bool c
 // As last_of_prefix, for a bin with too many tokens to list: byte by byte of the rank, each a walk over all
 // tokens. `left`: what remains of the target in this bin.
 template <class Weigh>
-__device__ unsigned long long last_of_crowd(const Tokens& tokens, uint32_t bin, unsigned long long floor,
-                                            unsigned long long left, const Weigh& weigh) {
+__device__ unsigned long long last_of_crowd(const Tokens& tokens, uint32_t bin, unsigned long long left,
+                                            const Weigh& weigh) {
   __shared__ unsigned long long sum[256];
   unsigned long long prefix = 0;
   for (int shift = 56; shift >= 0; shift -= 8) {
@@ -177,7 +177,7 @@ __device__ unsigned long long last_of_crowd(const Tokens& tokens, uint32_t bin, 
     each_token(tokens, [&](float t, uint32_t id) {
       const unsigned long long rank = ranked(t, id);
       const bool matches = shift == 56 || rank >> (shift + 8) == prefix;
-      const bool counted = matches && rank >= floor && bin_of(t, tokens.top) == bin;
+      const bool counted = matches && bin_of(t, tokens.top) == bin;
       add_to_digits(sum, counted, rank >> shift & 255u, counted ? weigh(t) : 0);
     });
     __syncthreads();
@@ -191,19 +191,18 @@ __device__ unsigned long long last_of_crowd(const Tokens& tokens, uint32_t bin, 
   return prefix;
 }
 
-// The rank of the last token in the shortest prefix of the order whose weights reach `target`. Tokens below `floor`
-// weigh nothing. It's known to be in bin `at.item`, and that the bins before weigh `at.before`.
+// The rank of the last token in the shortest prefix of the order whose weights reach `target`. It's known to be
+// in bin `at.item`, and that the bins before weigh `at.before`.
 template <class Weigh>
 __device__ unsigned long long last_of_prefix(const Tokens& tokens, List& list, const Reached& at,
-                                             unsigned long long target, unsigned long long floor, const Weigh& weigh) {
+                                             unsigned long long target, const Weigh& weigh) {
   if (!list.has(at.item)) list_bins(tokens, at.item, at.item, list);
-  if (list.count > kListed) return last_of_crowd(tokens, at.item, floor, target - at.before, weigh);
+  if (list.count > kListed) return last_of_crowd(tokens, at.item, target - at.before, weigh);
   unsigned long long weight[4];
 #pragma unroll
   for (uint32_t i = 0; i < 4; ++i) {
     const uint32_t place = 4 * threadIdx.x + i;
-    const unsigned long long rank = place < list.count ? list.rank[place] : 0;
-    weight[i] = place < list.count && rank >= floor ? weigh(unordered(uint32_t(rank >> 32))) : 0;
+    weight[i] = place < list.count ? weigh(unordered(uint32_t(list.rank[place] >> 32))) : 0;
   }
   const unsigned long long before_list = list.first == at.item ? at.before : 0;  // a list of several bins begins at 0
   return list.rank[reach(weight, block_sums(weight).before, target - before_list).item];

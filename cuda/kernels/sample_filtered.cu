@@ -109,7 +109,7 @@ __device__ unsigned long long floor_of(const DeviceDraw& d, const Tokens& tokens
     last_bin = at.item;
     // With the bins before it in the list, too, top-p need not walk over the tokens again.
     if (at.before + at.weight <= kListed) list_bins(tokens, 0, last_bin, list);
-    floor = last_of_prefix(tokens, list, at, d.top_k, floor, [](float) { return 1ull; });
+    floor = last_of_prefix(tokens, list, at, d.top_k, [](float) { return 1ull; });
   }
   if (!uses_top_p(d)) return floor;
 
@@ -126,7 +126,8 @@ __device__ unsigned long long floor_of(const DeviceDraw& d, const Tokens& tokens
   const double share = ceil(__dmul_rn(double(d.top_p), double(masses.all)));
   const auto wanted = min(max(static_cast<unsigned long long>(share), 1ull), masses.all);
   if (!wanted) return floor;  // nothing but NaN
-  return last_of_prefix(tokens, list, reach(own, masses.before, wanted), wanted, floor,
+  // Tokens that top-k left out need no looking after: in the order they come behind what adds up to `wanted`.
+  return last_of_prefix(tokens, list, reach(own, masses.before, wanted), wanted,
                         [&](float t) { return mass(t, tokens.top); });
 }
 
