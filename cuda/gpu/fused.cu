@@ -1,7 +1,7 @@
 // Steps of few rows as a chain of fused kernels, each of which fetches its weights before its predecessor
 // has ended (programmatic dependent launch): five a layer for one row, seven for several. Same operations in
 // the same order as forward.cc, so the same bits. Steps that decode some sequences run as graphs, recorded
-// once.
+// once, from fetching their rows to drawing their tokens.
 #include <algorithm>
 #include <initializer_list>
 

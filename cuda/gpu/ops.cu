@@ -300,8 +300,8 @@ void CudaOps::sample(const float* logits, uint32_t vocab, std::span<const Draw> 
 // Waits for the tokens alone, which is shorter than for the stream. A kernel that fails takes all later ones
 // with it: a token that came says that all before it went well.
 void CudaOps::await_tokens() {
-  constexpr uint32_t kTurns = 1 << 14;  // some tens of microseconds
-  const volatile uint32_t* drawn = drawn_.data();
+  constexpr uint32_t kTurns = 1 << 14;            // some tens of microseconds
+  const volatile uint32_t* drawn = drawn_.data();  // the device writes there
   for (uint32_t i = 0, turn = 0; i < draws_;) {
     if (drawn[i] != kNoToken) {
       ++i;

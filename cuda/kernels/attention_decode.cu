@@ -226,26 +226,28 @@ __global__ void __launch_bounds__(kWarps * 32) attention_decode_kernel(const __g
   const uint32_t d = threadIdx.x;  // the value of the head that this thread rotates and combines
   const Pair pair = pair_of(h.style, kDim, d);
   const float2 angle = a.rotate && d < kDim ? angle_of(h, position, pair) : float2{};
+  // One block appends for all heads of the group; nobody reads this key from the cache in this step.
+  const bool appends = a.rotate && d < kDim && head % (h.n_heads / h.n_kv_heads) == 0 && blockIdx.x == 0;
+  const uint32_t append_page = appends ? page_of(a.kv, slot, position) : 0;
+  __half* k_to = k_at(h, a.kv, append_page, kv_head, position % kAttnSplit, d);
+  __half* v_to = v_at(h, a.kv, append_page, kv_head, position % kAttnSplit, d);
+  const float* q_row = a.q + (uint64_t(row) * h.n_heads + head) * kDim;
+  const float* k_row = a.k + (uint64_t(row) * h.n_kv_heads + kv_head) * kDim;
+  const float* v_row = a.v + (uint64_t(row) * h.n_kv_heads + kv_head) * kDim;
+  // Arguments and addresses that are fetched before the wait cost nothing.
+  asm volatile("" : "+l"(q_row), "+l"(k_row), "+l"(v_row), "+l"(k_to), "+l"(v_to));
   wait_for_predecessor();
   if (!a.rotate && split < splits)
     load_split(data, h, a.kv, kv_head, page_of(a.kv, slot, split * kAttnSplit), keys_in(split));
 
   if (d < kDim) {
-    const float* q_row = a.q + (uint64_t(row) * h.n_heads + head) * kDim;
     if (a.rotate) {
-      const float* k_row = a.k + (uint64_t(row) * h.n_kv_heads + kv_head) * kDim;
-      const float* v_row = a.v + (uint64_t(row) * h.n_kv_heads + kv_head) * kDim;
       const float q0 = q_row[d], q1 = q_row[pair.partner], k0 = k_row[d], k1 = k_row[pair.partner];
       const __half v = __float2half_rn(v_row[d]), k = __float2half_rn(rotate(k0, k1, angle, pair.first));
       q[d] = rotate(q0, q1, angle, pair.first);
       fresh_k[d] = k;
       fresh_v[d] = __half2float(v);
-      // One block appends for all heads of the group; nobody reads this key from the cache in this step.
-      if (head % (h.n_heads / h.n_kv_heads) == 0 && blockIdx.x == 0) {
-        const uint32_t page = page_of(a.kv, slot, position);
-        *k_at(h, a.kv, page, kv_head, position % kAttnSplit, d) = k;
-        *v_at(h, a.kv, page, kv_head, position % kAttnSplit, d) = v;
-      }
+      if (appends) *k_to = k, *v_to = v;
     } else {
       q[d] = q_row[d];
     }
@@ -302,9 +304,10 @@ __global__ void __launch_bounds__(kWarps * 32) attention_decode_kernel(const __g
 
 template <uint32_t kDim>
 void launch(const DecodeAttention& a, uint32_t count, bool overlap, cudaStream_t stream) {
-  // Enough blocks for a long context of few sequences; those without a split leave at once.
-  const uint32_t most = (a.splits + kWarps - 1) / kWarps;
-  const dim3 blocks(min(most, max(1u, 64u / max(count, 1u))), a.heads.n_heads, count);
+  // Enough blocks to fill the device for a long context of few sequences; those without a split leave at once,
+  // yet each must have been there before the next kernel may begin.
+  const uint32_t most = (a.splits + kWarps - 1) / kWarps, filling = 2 * processor().count / (a.heads.n_heads * max(count, 1u));
+  const dim3 blocks(min(most, max(1u, filling)), a.heads.n_heads, count);
   launch_kernel(attention_decode_kernel<kDim>, {blocks, kWarps * 32}, overlap, stream, a);
 }
 

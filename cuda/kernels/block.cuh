@@ -28,13 +28,73 @@ struct WeightBlock {
 // The binary16 number in the lower half of a word, exactly.
 __device__ __forceinline__ float half_bits(uint32_t bits) { return __half2float(__ushort_as_half(uint16_t(bits))); }
 
+// What of a group belongs to one block of one row.
+struct RawBlock {
+  uint4 low, second;  // second: Q8_0
+  uint32_t high[2];   // Q5_*: the first only
+  uint4 head;         // Q4_K, Q5_K: d, dmin, then scales 0..3, 4..7, 8..11
+  uint32_t scale;     // d, then m of affine types; Q6_K: the scales of its halves, then d
+};
+
+template <TensorType T>
+__device__ __forceinline__ WeightBlock<T> unpack(const RawBlock& raw, uint32_t b) {
+  constexpr Layout l = layout_of(T);
+  WeightBlock<T> out;
+  const uint32_t words[4] = {raw.low.x, raw.low.y, raw.low.z, raw.low.w};
+  if constexpr (l.low == 32) {
+    const uint32_t more[4] = {raw.second.x, raw.second.y, raw.second.z, raw.second.w};
+#pragma unroll
+    for (int i = 0; i < 4; ++i) out.w[i] = words[i], out.w[i + 4] = more[i];
+  } else {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      out.w[i] = words[i] & 0x0f0f0f0fu;
+      out.w[i + 4] = words[i] >> 4 & 0x0f0f0f0fu;
+    }
+  }
+  if constexpr (l.high == 4) {
+    const uint32_t h = raw.high[0];
+#pragma unroll
+    for (int i = 0; i < 8; ++i) out.w[i] |= (i < 4 ? h << (4 - i) : h >> (i - 4)) & 0x10101010u;
+  }
+  if constexpr (l.high == 8) {
+#pragma unroll
+    for (int i = 0; i < 8; ++i) {
+      const uint32_t h = raw.high[i / 4];
+      const int shift = 4 - 2 * (i % 4);
+      out.w[i] |= (shift >= 0 ? h << shift : h >> -shift) & 0x30303030u;
+    }
+  }
+
+  out.m = 0.0f;
+  out.sc0 = out.sc1 = 1;
+  if constexpr (T == TensorType::kQ4_K || T == TensorType::kQ5_K) {
+    const uint4& head = raw.head;
+    const uint32_t shift = b % 4 * 8;
+    const uint32_t first = head.y >> shift & 255u, second = head.z >> shift & 255u, third = head.w >> shift & 255u;
+    const bool early = b % 8 < 4;
+    const uint32_t sc = early ? first & 63u : (third & 15u) | first >> 6 << 4;
+    const uint32_t mn = early ? second & 63u : third >> 4 | second >> 6 << 4;
+    out.d = half_bits(head.x) * float(sc);
+    out.m = -(half_bits(head.x >> 16) * float(mn));
+  } else if constexpr (T == TensorType::kQ6_K) {
+    out.sc0 = int8_t(raw.scale);
+    out.sc1 = int8_t(raw.scale >> 8);
+    out.d = half_bits(raw.scale >> 16);
+  } else {
+    out.d = half_bits(raw.scale);
+    if constexpr (kAffine<T>) out.m = half_bits(raw.scale >> 16);
+  }
+  return out;
+}
+
 // `group`: a group of `rows` rows in device or shared memory, its parts 16-byte aligned when rows = 8.
 template <TensorType T, bool kWhole>
 __device__ __forceinline__ WeightBlock<T> load_block(const uint8_t* group, uint32_t rows, uint32_t nb,
                                                      uint32_t b, uint32_t r) {
   constexpr Layout l = layout_of(T);
   const BlockPlace at = place(l, kWhole ? kGroupRows : rows, nb, b, r);
-  WeightBlock<T> out;
+  RawBlock raw;
   const auto load16 = [&](uint32_t offset) {
     if constexpr (kWhole) return *reinterpret_cast<const uint4*>(group + offset);
     uint4 v;
@@ -47,58 +107,60 @@ __device__ __forceinline__ WeightBlock<T> load_block(const uint8_t* group, uint3
     memcpy(&v, group + offset, 4);
     return v;
   };
-  const auto load2 = [&](uint32_t offset) { return *reinterpret_cast<const uint16_t*>(group + offset); };
+  const auto load2 = [&](uint32_t offset) -> uint32_t { return *reinterpret_cast<const uint16_t*>(group + offset); };
 
-  const uint4 low = load16(at.low);
-  const uint32_t words[4] = {low.x, low.y, low.z, low.w};
-  if constexpr (l.low == 32) {
-    const uint4 second = load16(at.low + (kWhole ? kGroupRows : rows) * 16);
-    const uint32_t more[4] = {second.x, second.y, second.z, second.w};
+  raw.low = load16(at.low);
+  if constexpr (l.low == 32) raw.second = load16(at.low + (kWhole ? kGroupRows : rows) * 16);
+  if constexpr (l.high > 0) raw.high[0] = load4(at.high);
+  if constexpr (l.high == 8) raw.high[1] = load4(at.high + 4);
+  if constexpr (T == TensorType::kQ4_K || T == TensorType::kQ5_K) raw.head = load16(at.head);
+  else if constexpr (T == TensorType::kQ6_K) raw.scale = load2(at.head + b % 8 * 2) | load2(at.tail) << 16;
+  else raw.scale = load2(at.head) | (kAffine<T> ? load2(at.head + 2) << 16 : 0);
+  return unpack<T>(raw, b);
+}
+
+// The four blocks of a whole segment of one row of a whole group: what lies together comes together.
+template <TensorType T>
+__device__ __forceinline__ void load_segment(const uint8_t* group, uint32_t nb, uint32_t segment, uint32_t r,
+                                             RawBlock (&raw)[kSegmentBlocks]) {
+  static_assert(kSegmentBlocks == 4);
+  constexpr Layout l = layout_of(T);
+  const BlockPlace at = place(l, kGroupRows, nb, segment * kSegmentBlocks, r);
+  const auto load16 = [&](uint32_t offset) { return *reinterpret_cast<const uint4*>(group + offset); };
+  const auto load8 = [&](uint32_t offset) { return *reinterpret_cast<const uint2*>(group + offset); };
 #pragma unroll
-    for (int i = 0; i < 4; ++i) out.w[i] = words[i], out.w[i + 4] = more[i];
-  } else {
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      out.w[i] = words[i] & 0x0f0f0f0fu;
-      out.w[i + 4] = words[i] >> 4 & 0x0f0f0f0fu;
-    }
+  for (uint32_t j = 0; j < 4; ++j) {
+    raw[j].low = load16(at.low + j * kGroupRows * l.low);
+    if constexpr (l.low == 32) raw[j].second = load16(at.low + j * kGroupRows * l.low + kGroupRows * 16);
   }
   if constexpr (l.high == 4) {
-    const uint32_t h = load4(at.high);
-#pragma unroll
-    for (int i = 0; i < 8; ++i) out.w[i] |= (i < 4 ? h << (4 - i) : h >> (i - 4)) & 0x10101010u;
+    const uint4 high = load16(at.high);
+    raw[0].high[0] = high.x, raw[1].high[0] = high.y, raw[2].high[0] = high.z, raw[3].high[0] = high.w;
   }
   if constexpr (l.high == 8) {
-    const uint32_t h0 = load4(at.high), h1 = load4(at.high + 4);
 #pragma unroll
-    for (int i = 0; i < 8; ++i) {
-      const uint32_t h = i < 4 ? h0 : h1;
-      const int shift = 4 - 2 * (i % 4);
-      out.w[i] |= (shift >= 0 ? h << shift : h >> -shift) & 0x30303030u;
+    for (uint32_t j = 0; j < 4; ++j) {
+      const uint2 high = load8(at.high + j * kGroupRows * 8);
+      raw[j].high[0] = high.x, raw[j].high[1] = high.y;
     }
   }
-
-  out.m = 0.0f;
-  out.sc0 = out.sc1 = 1;
   if constexpr (T == TensorType::kQ4_K || T == TensorType::kQ5_K) {
-    const uint4 head = load16(at.head);  // d | dmin, then scales 0..3, 4..7, 8..11
-    const uint32_t shift = b % 4 * 8;
-    const uint32_t first = head.y >> shift & 255u, second = head.z >> shift & 255u, third = head.w >> shift & 255u;
-    const bool early = b % 8 < 4;
-    const uint32_t sc = early ? first & 63u : (third & 15u) | first >> 6 << 4;
-    const uint32_t mn = early ? second & 63u : third >> 4 | second >> 6 << 4;
-    out.d = half_bits(head.x) * float(sc);
-    out.m = -(half_bits(head.x >> 16) * float(mn));
+    const uint4 head = load16(at.head);
+#pragma unroll
+    for (uint32_t j = 0; j < 4; ++j) raw[j].head = head;
   } else if constexpr (T == TensorType::kQ6_K) {
-    const uint8_t* scales = group + at.head + b % 8 * 2;
-    out.sc0 = int8_t(scales[0]);
-    out.sc1 = int8_t(scales[1]);
-    out.d = half_bits(load2(at.tail));
+    const uint2 scales = load8(at.head + segment % 2 * 8);
+    const uint32_t d = uint32_t(*reinterpret_cast<const uint16_t*>(group + at.tail)) << 16;
+    raw[0].scale = (scales.x & 0xffffu) | d, raw[1].scale = scales.x >> 16 | d;
+    raw[2].scale = (scales.y & 0xffffu) | d, raw[3].scale = scales.y >> 16 | d;
+  } else if constexpr (kAffine<T>) {
+    const uint4 scales = load16(at.head);
+    raw[0].scale = scales.x, raw[1].scale = scales.y, raw[2].scale = scales.z, raw[3].scale = scales.w;
   } else {
-    out.d = half_bits(load2(at.head));
-    if constexpr (kAffine<T>) out.m = half_bits(load2(at.head + 2));
+    const uint2 scales = load8(at.head);
+    raw[0].scale = scales.x & 0xffffu, raw[1].scale = scales.x >> 16;
+    raw[2].scale = scales.y & 0xffffu, raw[3].scale = scales.y >> 16;
   }
-  return out;
 }
 
 // Exact integer dot product with 32 activations; sum and half as in Activations.

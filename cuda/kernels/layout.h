@@ -12,8 +12,8 @@
 //         (super-block, R, 16 B)   Q4_K, Q5_K: d, dmin, 12 bytes of scales. Q6_K: 16 scales
 //   tail  (super-block, R) f16     Q6_K: d
 //
-// Lane 8j + r of a warp works on block j of a segment for row r: eight lanes read 128 bytes in a row,
-// and all of them the same activations.
+// Eight lanes that work on one block, a row each, read 128 bytes in a row, and all of them the same activations.
+// What a row has of a segment beside the nibbles lies together: one load brings it for four blocks.
 #pragma once
 
 #include <cstdint>

@@ -1,5 +1,7 @@
-// Products on one row, for decoding a single sequence. Tiles come through a ring as in tiles.cuh; a warp
-// takes one segment of a tile, lane 8j + r block j of row r. With SwiGLU it takes that of both matrices.
+// Products on one row, for decoding a single sequence. Tiles come through a ring as in tiles.cuh; eight lanes
+// take a segment of a tile, a row each. Such kernels are bound by the length of their chain of dependent
+// instructions: what can be known before the kernel before has ended is found out there, all loads come before
+// the first use, and the sums need no exchange between lanes.
 #include "device/check.h"
 #include "kernels/overlap.h"
 #include "kernels/prologue.cuh"
@@ -8,7 +10,7 @@
 namespace orcd::kernels {
 namespace {
 
-constexpr uint32_t kMaxWarps = 21;
+constexpr uint32_t kMaxWarps = 20;
 
 struct Args : ProductArgs {
   MatvecInput input;
@@ -47,18 +49,26 @@ __host__ __device__ inline Shared carve(uint8_t* base, const ProductArgs& a) {
   return s;
 }
 
-// Quantises pieces of 128 values, spread over the warps. `value(k)` gives four values.
-template <class Value>
+// Quantises pieces of 128 values, spread over the warps. `value(k, own)` gives four values of the input;
+// `own`: of the warp's first piece.
+template <uint32_t kAhead, class Value>
 __device__ __forceinline__ void quantise_all(const Args& a, const Shared& s, Value value) {
   const uint32_t warp = threadIdx.x / 32, lane = threadIdx.x % 32, warps = blockDim.x / 32;
-#pragma unroll 2
-  for (uint32_t piece = warp; piece < (a.cols + 127) / 128; piece += warps) {
-    const uint32_t k = piece * 128 + lane * 4;
-    // The eight lanes of a block are inside together; the others take part in the exchange only.
-    const bool inside = k < a.cols;
-    const FourQuantised four = quantise_four(inside ? value(k) : float4{});
-    if (inside) *reinterpret_cast<uint32_t*>(s.a.q + k) = four.q;
-    if (inside && lane % 8 == 0) {
+  for (uint32_t piece = warp; piece * 128 < a.cols; piece += kAhead * warps) {
+    float4 v[kAhead];  // all loads before the first use
+#pragma unroll
+    for (uint32_t i = 0; i < kAhead; ++i) {
+      const uint32_t k = (piece + i * warps) * 128 + lane * 4;
+      v[i] = k < a.cols ? value(k, piece == warp && i == 0) : float4{};
+    }
+#pragma unroll
+    for (uint32_t i = 0; i < kAhead; ++i) {
+      const uint32_t k = (piece + i * warps) * 128 + lane * 4;
+      // The eight lanes of a block are inside together; the others take part in the exchange only.
+      const FourQuantised four = quantise_four(v[i]);
+      if (k >= a.cols) continue;
+      *reinterpret_cast<uint32_t*>(s.a.q + k) = four.q;
+      if (lane % 8) continue;
       s.a.d[k / 32] = four.d;
       s.a.sum[k / 32] = four.sum;
       s.a.half[k / 32] = four.half;
@@ -76,78 +86,52 @@ __device__ __forceinline__ float4 early_weight(const Args& a) {
 __device__ __forceinline__ void prepare_input(const Args& a, const Shared& s, const float4& first_weight) {
   const uint32_t nb = a.cols / 32, warp = threadIdx.x / 32;
   if (a.input.kind == Input::kGiven) {
-    for (uint32_t i = threadIdx.x; i < a.cols / 16; i += blockDim.x)
-      reinterpret_cast<uint4*>(s.a.q)[i] = reinterpret_cast<const uint4*>(a.input.a.q)[i];
-    for (uint32_t i = threadIdx.x; i < nb; i += blockDim.x) {
-      s.a.d[i] = a.input.a.d[i];
-      s.a.sum[i] = a.input.a.sum[i];
-      s.a.half[i] = a.input.a.half[i];
+    for (uint32_t i = threadIdx.x; i < a.cols / 16; i += blockDim.x) {
+      const bool block = i < nb;  // all loads before the first use
+      const uint4 q = reinterpret_cast<const uint4*>(a.input.a.q)[i];
+      const float d = block ? a.input.a.d[i] : 0.0f;
+      const int32_t sum = block ? a.input.a.sum[i] : 0, half = block ? a.input.a.half[i] : 0;
+      reinterpret_cast<uint4*>(s.a.q)[i] = q;
+      if (block) s.a.d[i] = d, s.a.sum[i] = sum, s.a.half[i] = half;
     }
   } else if (a.input.kind == Input::kQuantise) {
-    quantise_all(a, s, [&](uint32_t k) { return load4(a.input.a.x + k); });
+    quantise_all<2>(a, s, [&](uint32_t k, bool) { return load4(a.input.a.x + k); });
   } else if (warp * 128 < a.cols) {
     const float* x = a.input.x + uint64_t(a.input.pick ? a.input.pick[0] : 0) * a.cols;
+    const uint32_t own = warp * 128 + threadIdx.x % 32 * 4;
+    const float4 first = own < a.cols ? load4(x + own) : float4{};
     const float inverse = inverse_rms4(x, a.cols, a.input.eps);  // by each warp that quantises
-    quantise_all(a, s, [&](uint32_t k) {
-      return normed4(load4(x + k), inverse, k / 128 == warp ? first_weight : load4(a.input.weight + k));
+    quantise_all<1>(a, s, [&](uint32_t k, bool own) {
+      return own ? normed4(first, inverse, first_weight) : normed4(load4(x + k), inverse, load4(a.input.weight + k));
     });
   }
 }
 
-// One block of one row: what it adds to the row's chain.
-struct Step {
-  float scale, total;   // of d
-  float addend, sum;    // of m
-};
-
-template <TensorType T, bool kWhole>
-__device__ __forceinline__ Step block_step(const uint8_t* group, uint32_t group_rows, uint32_t seg, uint32_t nb,
-                                           const Shared& s) {
-  const uint32_t lane = threadIdx.x % 32, j = lane / 8, r = lane % 8, b = seg * kSegmentBlocks + j;
-  if (b >= nb || (!kWhole && r >= group_rows)) return {};
-  const WeightBlock<T> w = load_block<T, kWhole>(group, group_rows, nb, b, r);
-  const uint4* q = reinterpret_cast<const uint4*>(s.a.q + b * 32);
-  const float d = s.a.d[b];
-  const int32_t sum = kAffine<T> || kOffset<T> != 0 ? s.a.sum[b] : 0;
-  const int32_t total = dot(w, q[0], q[1], sum, T == TensorType::kQ6_K ? s.a.half[b] : 0);
-  return {w.d * d, float(total), kAffine<T> ? w.m * d : 0.0f, kAffine<T> ? float(sum) : 0.0f};
-}
-
-// The chain of a segment; lanes r < 8 have row r's.
-template <TensorType T>
-__device__ __forceinline__ float chain(const Step& own, uint32_t blocks) {
-  const uint32_t r = threadIdx.x % 8;
-  float acc = 0.0f;
-#pragma unroll
-  for (uint32_t i = 0; i < kSegmentBlocks; ++i) {
-    const float scale = __shfl_sync(kFull, own.scale, i * 8 + r), total = __shfl_sync(kFull, own.total, i * 8 + r);
-    if (i < blocks) acc = arith::fma32(scale, total, acc);
-    if constexpr (kAffine<T>) {
-      const float addend = __shfl_sync(kFull, own.addend, i * 8 + r), sum = __shfl_sync(kFull, own.sum, i * 8 + r);
-      if (i < blocks) acc = arith::fma32(addend, sum, acc);
-    }
-  }
-  return acc;
-}
-
-// One segment of one tile: part[r].
+// One row of one segment of a tile: the chain over its blocks, in order. By eight lanes, a row each.
 template <TensorType T>
 __device__ __forceinline__ void segment(const TileView& v, uint32_t seg, uint32_t nb, const Shared& s, float* part) {
-  const Step own = v.rows == kGroupRows ? block_step<T, true>(kStaged ? v.in_shared : v.in_device, kGroupRows, seg, nb, s)
-                                        : block_step<T, false>(v.in_device, v.rows, seg, nb, s);
-  const float acc = chain<T>(own, min(kSegmentBlocks, nb - seg * kSegmentBlocks));
-  if (threadIdx.x % 32 < kGroupRows) part[threadIdx.x % 32] = acc;
-}
-
-// The same for whole tiles of two matrices of one type: two chains of instructions side by side.
-template <TensorType T>
-__device__ __forceinline__ void segment_pair(const TileView& v, const TileView& w, uint32_t seg, uint32_t nb, const Shared& s,
-                                             float* part, float* second_part) {
-  const Step own = block_step<T, true>(kStaged ? v.in_shared : v.in_device, kGroupRows, seg, nb, s);
-  const Step more = block_step<T, true>(kStaged ? w.in_shared : w.in_device, kGroupRows, seg, nb, s);
-  const uint32_t lane = threadIdx.x % 32, blocks = min(kSegmentBlocks, nb - seg * kSegmentBlocks);
-  const float acc = chain<T>(own, blocks), second = chain<T>(more, blocks);
-  if (lane < kGroupRows) part[lane] = acc, second_part[lane] = second;
+  const uint32_t r = threadIdx.x % kGroupRows, first = seg * kSegmentBlocks, blocks = min(kSegmentBlocks, nb - first);
+  float acc = 0.0f;
+  const auto add = [&](const WeightBlock<T>& w, uint32_t b, float d, int32_t sum, int32_t half) {
+    const uint4* q = reinterpret_cast<const uint4*>(s.a.q + b * 32);
+    acc = arith::fma32(w.d * d, float(dot(w, q[0], q[1], sum, half)), acc);
+    if constexpr (kAffine<T>) acc = arith::fma32(w.m * d, float(sum), acc);
+  };
+  if (v.rows == kGroupRows && blocks == kSegmentBlocks) {
+    RawBlock raw[kSegmentBlocks];
+    load_segment<T>(kStaged ? v.in_shared : v.in_device, nb, seg, r, raw);
+    const float4 scales = *reinterpret_cast<const float4*>(s.a.d + first);
+    const int4 sums = *reinterpret_cast<const int4*>(s.a.sum + first), halves = *reinterpret_cast<const int4*>(s.a.half + first);
+    add(unpack<T>(raw[0], first), first, scales.x, sums.x, halves.x);
+    add(unpack<T>(raw[1], first + 1), first + 1, scales.y, sums.y, halves.y);
+    add(unpack<T>(raw[2], first + 2), first + 2, scales.z, sums.z, halves.z);
+    add(unpack<T>(raw[3], first + 3), first + 3, scales.w, sums.w, halves.w);
+  } else if (r < v.rows) {
+#pragma unroll 1
+    for (uint32_t b = first; b < first + blocks; ++b)
+      add(load_block<T, false>(v.in_device, v.rows, nb, b, r), b, s.a.d[b], s.a.sum[b], s.a.half[b]);
+  }
+  part[r] = acc;
 }
 
 // What finish_round will add to, fetched while the products are computed.
@@ -157,8 +141,16 @@ __device__ __forceinline__ float residual_of(const ProductArgs& a, const Round& 
   return job.add && threadIdx.x < round.tiles * kGroupRows && n < job.n ? job.y[n] : 0.0f;
 }
 
+// The same of the bias, which depends on no other kernel.
+__device__ __forceinline__ float bias_of(const ProductArgs& a, const Round& round) {
+  const Job& job = a.jobs[round.job];
+  const uint32_t n = round.tile * kGroupRows + threadIdx.x;
+  return job.bias && threadIdx.x < round.tiles * kGroupRows && n < job.n ? job.bias[n] : 0.0f;
+}
+
 // The results of a round: eight threads a tile.
-__device__ __forceinline__ void finish_round(const ProductArgs& a, const Round& round, const float* part, float residual) {
+__device__ __forceinline__ void finish_round(const ProductArgs& a, const Round& round, const float* part, float bias,
+                                             float residual) {
   const Job& job = a.jobs[round.job];
   const uint32_t i = threadIdx.x, n = round.tile * kGroupRows + i, segments = segments_of(a.cols);
   if (i >= round.tiles * kGroupRows || n >= job.n) return;
@@ -170,80 +162,105 @@ __device__ __forceinline__ void finish_round(const ProductArgs& a, const Round& 
     return y;
   };
   float y = total(0);
-  if (job.bias) y = y + job.bias[n];
+  if (job.bias) y = y + bias;
   if (a.swiglu) y = silu_times(y, total(1));
   job.y[n] = job.add ? residual + y : y;
 }
 
-template <uint32_t kType>
-__global__ void __launch_bounds__(kMaxWarps * 32) matvec_kernel(const __grid_constant__ Args a) {
+// The jobs' types: kType, and kOther if that is another one, or any.
+template <uint32_t kType, uint32_t kOther, bool kSwiglu>
+__global__ void __launch_bounds__(kMaxWarps * 32, 1 /* more registers rather than more blocks */) matvec_kernel(const __grid_constant__ Args a) {
   extern __shared__ __align__(128) uint8_t memory[];
   const Shared s = carve(memory, a);
-  const uint32_t warp = threadIdx.x / 32, warps = blockDim.x / 32, nb = a.cols / 32, segments = segments_of(a.cols);
+  const uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32, nb = a.cols / 32;
+  // Eight lanes take a segment; neighbours in a warp take what is `warps` segments apart, so that all warps
+  // have work.
+  const uint32_t segments = segments_of(a.cols), own = lane / kGroupRows * warps + warp;
+  const uint32_t own_tile = own / segments, own_seg = own % segments;
 
   let_successor_start();
   if (threadIdx.x == 0) start_ring(a, s.ring);
   const float4 first_weight = early_weight(a);
+  Round round = find_round(a, blockIdx.x);  // there are no more blocks than rounds
+  float bias = bias_of(a, round);
   wait_for_predecessor();
   prepare_input(a, s, first_weight);
   __syncthreads();
 
   uint32_t stage = 0, parity = 0, turn = 0;
-  for (uint32_t at = blockIdx.x; at < a.rounds; at += gridDim.x, ++turn) {
-    const Round round = find_round(a, at);
+  for (uint32_t at = blockIdx.x;;) {
     float* part = s.part + turn % 2 * s.buffer;
     const float residual = residual_of(a, round);
     wait_full(s.ring, stage, parity);
-    uint32_t tile = 0, seg = warp;
-    for (;; seg += warps) {
-      for (; seg >= segments; seg -= segments) ++tile;  // few tiles: cheaper than a division
-      if (tile >= round.tiles) break;
-      const TileView first = view_tile(a, s.ring, round, stage, false, tile), more = view_tile(a, s.ring, round, stage, true, tile);
+    // With SwiGLU the second matrix's tiles come behind a.at_once of the first.
+    const uint32_t end = kSwiglu ? a.at_once + round.tiles : round.tiles;
+    uint32_t tile = own_tile, seg = own_seg;
+    while (tile < end) {
+      const bool second = kSwiglu && tile >= a.at_once;
+      const TileView v = view_tile(a, s.ring, round, stage, second, second ? tile - a.at_once : tile);
       float* to = part + (tile * segments + seg) * kGroupRows;
-      float* to_more = to + a.at_once * segments * kGroupRows;
-      if constexpr (kType == kAnyType) {
-        with_type(first.type, [&]<TensorType T>() { segment<T>(first, seg, nb, s, to); });
-        if (a.swiglu) with_type(more.type, [&]<TensorType T>() { segment<T>(more, seg, nb, s, to_more); });
-      } else if (a.swiglu && first.rows == kGroupRows) {
-        segment_pair<TensorType(kType)>(first, more, seg, nb, s, to, to_more);
-      } else {
-        segment<TensorType(kType)>(first, seg, nb, s, to);
-        if (a.swiglu) segment<TensorType(kType)>(more, seg, nb, s, to_more);
+      if (!kSwiglu || second || tile < round.tiles) {
+        if constexpr (kType == kAnyType) {
+          with_type(v.type, [&]<TensorType T>() { segment<T>(v, seg, nb, s, to); });
+        } else {
+          if (kType == kOther || v.type == TensorType(kType)) segment<TensorType(kType)>(v, seg, nb, s, to);
+          else segment<TensorType(kOther)>(v, seg, nb, s, to);
+        }
       }
+      for (seg += 32 / kGroupRows * warps; seg >= segments; seg -= segments) ++tile;  // cheaper than a division
     }
     __syncthreads();
     if (threadIdx.x == blockDim.x - 32) fetch(a, s.ring, at + a.stages * gridDim.x, stage);  // not by who finishes
-    finish_round(a, round, part, residual);
+    finish_round(a, round, part, bias, residual);
+    if ((at += gridDim.x) >= a.rounds) break;
+    round = find_round(a, at);
+    bias = bias_of(a, round);
     if (++stage == a.stages) stage = 0, parity ^= 1;
+    ++turn;
   }
 }
 
 using Kernel = void (*)(Args);
 
-template <uint32_t kType>
+template <uint32_t kType, uint32_t kOther, bool kSwiglu>
 Kernel kernel_of() {
   static const bool ready = [] {
-    ORCD_CUDA(cudaFuncSetAttribute(matvec_kernel<kType>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+    ORCD_CUDA(cudaFuncSetAttribute(matvec_kernel<kType, kOther, kSwiglu>, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                    int(processor().shared_bytes)));
     return true;
   }();
   (void)ready;
-  return matvec_kernel<kType>;
+  return matvec_kernel<kType, kOther, kSwiglu>;
 }
 
-// A kernel of its own for the common types, and one for the others and for jobs that mix them.
+template <TensorType kType>
+Kernel kernel_of(bool swiglu) {
+  constexpr uint32_t type = uint32_t(kType);
+  return swiglu ? kernel_of<type, type, true>() : kernel_of<type, type, false>();
+}
+
+// A kernel of its own for the common types and pairs of types, and one for all else.
 Kernel choose(const ProductArgs& a) {
-  for (uint32_t i = 1; i < a.n_jobs; ++i)
-    if (a.jobs[i].type != a.jobs[0].type) return kernel_of<kAnyType>();
-  switch (a.jobs[0].type) {
-    case TensorType::kQ4_0: return kernel_of<uint32_t(TensorType::kQ4_0)>();
-    case TensorType::kQ5_0: return kernel_of<uint32_t(TensorType::kQ5_0)>();
-    case TensorType::kQ8_0: return kernel_of<uint32_t(TensorType::kQ8_0)>();
-    case TensorType::kQ4_K: return kernel_of<uint32_t(TensorType::kQ4_K)>();
-    case TensorType::kQ5_K: return kernel_of<uint32_t(TensorType::kQ5_K)>();
-    case TensorType::kQ6_K: return kernel_of<uint32_t(TensorType::kQ6_K)>();
-    default: return kernel_of<kAnyType>();
+  TensorType other = a.jobs[0].type;
+  bool any = false;
+  for (uint32_t i = 1; i < a.n_jobs; ++i) {
+    if (a.jobs[i].type == a.jobs[0].type) continue;
+    any |= a.swiglu || (other != a.jobs[0].type && other != a.jobs[i].type);
+    other = a.jobs[i].type;
   }
+  const auto is = [&](TensorType first, TensorType second) { return !any && a.jobs[0].type == first && other == second; };
+  using enum TensorType;
+  const bool swiglu = a.swiglu;
+  if (is(kQ4_0, kQ4_0)) return kernel_of<kQ4_0>(swiglu);
+  if (is(kQ5_0, kQ5_0)) return kernel_of<kQ5_0>(swiglu);
+  if (is(kQ8_0, kQ8_0)) return kernel_of<kQ8_0>(swiglu);
+  if (is(kQ4_K, kQ4_K)) return kernel_of<kQ4_K>(swiglu);
+  if (is(kQ5_K, kQ5_K)) return kernel_of<kQ5_K>(swiglu);
+  if (is(kQ6_K, kQ6_K)) return kernel_of<kQ6_K>(swiglu);
+  if (is(kQ5_0, kQ8_0)) return kernel_of<uint32_t(kQ5_0), uint32_t(kQ8_0), false>();
+  if (is(kQ4_K, kQ6_K)) return kernel_of<uint32_t(kQ4_K), uint32_t(kQ6_K), false>();
+  if (is(kQ5_K, kQ6_K)) return kernel_of<uint32_t(kQ5_K), uint32_t(kQ6_K), false>();
+  return swiglu ? kernel_of<kAnyType, kAnyType, true>() : kernel_of<kAnyType, kAnyType, false>();
 }
 
 }  // namespace
@@ -263,10 +280,10 @@ void matvec(const MatvecJob* jobs, uint32_t n_jobs, const MatvecInput& input, bo
   Args a = {smallest_product(types, n_jobs, jobs[0].w.cols, swiglu), input};
   const uint32_t count = processor().count, limit = processor().shared_bytes;
 
-  // So many tiles a round that each processor has one round, where the warps can take them in two goes: what
-  // a round costs beside the products comes once.
+  // So many tiles a round that each processor has one round, where the warps can take them in one go: what a
+  // round costs beside the products comes once.
   const uint32_t segments = segments_of(a.cols), single_stage = a.stage_bytes;
-  const uint32_t most = max(1u, 2 * kMaxWarps / segments), each = (tiles + count - 1) / count;
+  const uint32_t matrices = swiglu ? 2 : 1, most = max(1u, 4 * kMaxWarps / (segments * matrices)), each = (tiles + count - 1) / count;
   a.at_once = tiles <= 2 * count ? 1 : each <= most ? each : min(4u, most);
   while (a.at_once > 1 && a.at_once * single_stage * 2 > limit / 2) --a.at_once;
   a.stage_bytes = single_stage * a.at_once;
@@ -275,8 +292,12 @@ void matvec(const MatvecJob* jobs, uint32_t n_jobs, const MatvecInput& input, bo
   a.stages = min((a.rounds + grid - 1) / grid, kMaxStages);
   while (a.stages > 1 && carve(nullptr, a).bytes > limit) --a.stages;
 
-  const uint32_t items = segments * a.at_once, shares = (items + kMaxWarps - 1) / kMaxWarps;
-  const uint32_t warps = max(4u, (items + shares - 1) / shares);
+  // For the round's segments, and for quantising as many pieces as a row has segments.
+  const auto spread = [](uint32_t tasks) {
+    const uint32_t goes = (tasks + kMaxWarps - 1) / kMaxWarps;
+    return (tasks + goes - 1) / goes;
+  };
+  const uint32_t warps = max(4u, max(spread(segments), spread((segments * matrices * a.at_once + 3) / 4)));
   launch_kernel(choose(a), {grid, warps * 32, carve(nullptr, a).bytes}, overlap, stream, a);
 }
 

@@ -7,6 +7,17 @@ __global__ void probe() {}
 
 }  // namespace
 
+const Processor& processor() {
+  static const Processor p = [] {
+    int device = 0, count = 0, shared_bytes = 0;
+    ORCD_CUDA(cudaGetDevice(&device));
+    ORCD_CUDA(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device));
+    ORCD_CUDA(cudaDeviceGetAttribute(&shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device));
+    return Processor{uint32_t(count), uint32_t(shared_bytes)};
+  }();
+  return p;
+}
+
 bool can_overlap() {
   static const bool can = [] {
     cudaFuncAttributes a = {};

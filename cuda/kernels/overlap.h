@@ -2,6 +2,8 @@
 // launch). Such a kernel calls wait_for_predecessor() before it touches what earlier ones wrote.
 #pragma once
 
+#include <cstdint>
+
 #include "device/check.h"
 
 namespace orcd::kernels {
@@ -9,6 +11,12 @@ namespace orcd::kernels {
 // Whether kernels of this program wait for their predecessors by themselves on the present device: it and what
 // they were compiled for must be of compute capability 9.0 or later. Others must not be let begin early.
 bool can_overlap();
+
+// Properties of the current device that decide launches, asked for once.
+struct Processor {
+  uint32_t count, shared_bytes;
+};
+const Processor& processor();
 
 struct Grid {
   dim3 blocks;

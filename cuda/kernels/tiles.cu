@@ -1,19 +1,6 @@
 #include "kernels/tiles.cuh"
 
-#include "device/check.h"
-
 namespace orcd::kernels {
-
-const Processor& processor() {
-  static const Processor p = [] {
-    int device = 0, count = 0, shared_bytes = 0;
-    ORCD_CUDA(cudaGetDevice(&device));
-    ORCD_CUDA(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device));
-    ORCD_CUDA(cudaDeviceGetAttribute(&shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device));
-    return Processor{uint32_t(count), uint32_t(shared_bytes)};
-  }();
-  return p;
-}
 
 ProductArgs smallest_product(const TensorType* types, uint32_t n_jobs, uint32_t cols, bool swiglu) {
   ProductArgs a = {};

@@ -150,12 +150,6 @@ __device__ __forceinline__ TileView view_tile(const ProductArgs& a, const Ring& 
           min(kGroupRows, job.n - group * kGroupRows), job.type};
 }
 
-// Properties of the current device that decide launches, asked for once.
-struct Processor {
-  uint32_t count, shared_bytes;
-};
-const Processor& processor();
-
 inline uint32_t tile_bytes(TensorType type, uint32_t cols) { return uint32_t(kGroupRows * arith::row_bytes(type, cols)); }
 
 // Everything but what depends on the jobs' memory: a tile at a time, one stage.
