@@ -43,9 +43,8 @@ const HIGHEST: u64 = 1023;
 /// supervisor shall hear before.
 fn closed_first(stream: Stream) -> Stream {
     let Stream::UdSocket(socket) = &stream;
-    let highest = getrlimit(Resource::RLIMIT_NOFILE).map_or(HIGHEST, |(soft, _)| {
-        soft.saturating_sub(1).min(HIGHEST)
-    });
+    let highest = getrlimit(Resource::RLIMIT_NOFILE)
+        .map_or(HIGHEST, |(soft, _)| soft.saturating_sub(1).min(HIGHEST));
     let moved = i32::try_from(highest).map_or(Err(Errno::INVAL), |least| {
         rustix::io::fcntl_dupfd_cloexec(socket, least)
     });

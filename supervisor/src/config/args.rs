@@ -81,7 +81,7 @@ pub(super) struct Args {
           value_parser = value_parser!(u32).range(1..=65_536))]
     pub(super) queue: u32,
 
-    /// Jobs that run at once [default: the backend's]
+    /// Jobs that run at once [default: 4 on a CPU, 8 on a GPU]
     #[arg(long, value_name = "N", env = "ORCD_PARALLEL",
           value_parser = value_parser!(u32).range(1..=1024))]
     pub(super) parallel: Option<u32>,
