@@ -1,7 +1,7 @@
 // Steps of few rows as a chain of fused kernels, each of which fetches its weights before its predecessor
 // has ended (programmatic dependent launch): five a layer for one row, seven for several. Same operations in
 // the same order as forward.cc, so the same bits. Steps that decode some sequences run as graphs, recorded
-// once, from fetching their rows to drawing their tokens.
+// once, from fetching their rows to drawing their tokens, but for draws with top-k, top-p or min-p.
 #include <algorithm>
 #include <initializer_list>
 
@@ -145,7 +145,7 @@ void CudaOps::prepare(const Model& m, const Scratch& s) {
 }
 
 bool CudaOps::forward_fused(const Model& m, const Scratch& s, std::span<const uint32_t> pick) {
-  if (rows_ > fused_rows_) return false;
+  if (rows_ > fused_rows_) return false;  // and their rows were sent: there are no more graphs than fused rows
   const auto picked = static_cast<uint32_t>(pick.size());
   bool decoding = tiles_ == 0 && picked == rows_;  // then every row draws, in order
   for (uint32_t i = 0; i < picked; ++i) decoding = decoding && pick[i] == i;

@@ -48,7 +48,7 @@ KvBytes kv_bytes(const ModelShape& s, const EngineOptions& o) {
   const uint64_t tiled = kTiledBuffers * (tiled_values(s) + 3 * sizeof(float) * tiled_values(s) / kQuantBlock);
   const uint64_t seen = uint64_t{o.slots} * ((s.vocab + 31) / 32) * 4;
   const uint64_t counters = uint64_t{o.slots} * ((s.n_heads + 1) * 4 + sizeof(unsigned long long));
-  const uint64_t input = CudaOps::input_bytes(o.max_batch_tokens, o.slots);
+  const uint64_t input = CudaOps::input_bytes(o.max_batch_tokens, o.slots) + kernels::kDrawBatch * sizeof(kernels::DeviceDraw);
   return {uint64_t{s.n_layers} * 2 * pages_of(o) * page_values(s) * sizeof(__half),
           rope + table + draws + partial_values(s, o) * sizeof(float) + tiled + seen + counters + input};
 }
@@ -153,7 +153,8 @@ void CudaOps::find_runs(const Rows& rows) {
   }
 }
 
-// A recorded step fetches its rows by itself.
+// Few rows stay on the host: a recorded step fetches them by itself, others have them sent (begin_batch). More
+// are copied with all else that a step needs.
 void CudaOps::send_rows(const Rows& rows) {
   const StepInput host = carve(input_host_.data()), device = carve(input_.data());
   if (tiles_ == 0 && rows_ <= kernels::kFewRows) {
@@ -308,7 +309,7 @@ void CudaOps::await_tokens() {
     } else if (++turn % kTurns == 0) {
       const cudaError_t code = cudaStreamQuery(stream_);
       if (code == cudaErrorNotReady) continue;
-      ORCD_CUDA(code);
+      if (code != cudaSuccess) device::fail(code, "a step's kernels", __FILE__, __LINE__);
       if (drawn[i] == kNoToken) throw Error(ErrorKind::kDevice, "a step ended without its token");
     }
   }
@@ -319,6 +320,7 @@ void CudaOps::finish() {
   if (!draws_) return stream_.wait();
   await_tokens();
   std::memcpy(drawn_to_, drawn_.data(), draws_ * 4);
+  draws_ = 0;
 }
 
 void CudaOps::download(const void* from, size_t bytes, void* to) {

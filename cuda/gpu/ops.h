@@ -95,9 +95,9 @@ class CudaOps final : public Ops {
   device::Buffer<uint32_t> seen_;        // (slot, seen_words_): set of each sequence's tokens
   device::Buffer<float> partial_;        // attention splits
   device::Buffer<uint32_t> arrived_;     // counters, zero between launches
-  device::Buffer<unsigned long long> best_;
+  device::Buffer<unsigned long long> best_;  // (slots) ranks, zero between launches
   device::Buffer<float> scaled_;         // (drawn at once, scaled_width(vocab)) filtered draws
-  device::Buffer<kernels::FilterState> filter_;
+  device::Buffer<kernels::FilterState> filter_;  // (drawn at once)
   device::Pinned<uint32_t> drawn_;       // (slots) written by the device
   device::Pinned<kernels::StepOrder> order_;           // of a step of few rows
   device::Buffer<kernels::DeviceDraw> ordered_draws_;  // where a recorded one finds its draws

@@ -208,7 +208,8 @@ __global__ void __launch_bounds__(kWarps * 32) attention_decode_kernel(const __g
   const Heads& h = a.heads;
   const uint32_t head = blockIdx.y, count_index = blockIdx.z;
   const uint32_t row = a.row ? a.row[count_index] : count_index;
-  const uint32_t position = a.position[row], slot = a.slot[row];
+  // Written by the step's first kernel, for which no kernel behind embed has waited itself.
+  const uint32_t position = __ldcg(a.position + row), slot = __ldcg(a.slot + row);
   const uint32_t splits = position / kAttnSplit + 1;
   const uint32_t blocks = min((splits + kWarps - 1) / kWarps, gridDim.x);
   if (blockIdx.x >= blocks) return;

@@ -172,8 +172,8 @@ void begin_rows(const RowBatch& rows /* host */, uint32_t* token /* (rows) */, u
 void begin_step(const StepOrder* order /* pinned host */, uint32_t rows, uint32_t* token /* (rows) */, uint32_t* slot,
                 uint32_t* position, DeviceDraw* draws /* (rows) */, uint32_t* seen, uint32_t words, cudaStream_t stream);
 
-// Draws without top-k, top-p or min-p. With `stored`, those are the draws. best: (n) scratch, zero; left zero, as arrived. drawn: device memory
-// or pinned host memory.
+// Draws without top-k, top-p or min-p. With `stored`, those are the draws. best: (n) scratch, zero; left zero, as
+// arrived. drawn: device memory or pinned host memory.
 void sample(const float* logits /* (*, vocab) */, uint32_t vocab, const DrawBatch& draws /* host */,
             const DeviceDraw* stored /* (n) or null */, uint32_t n, const uint32_t* seen, uint32_t words,
             unsigned long long* best, uint32_t* arrived, uint32_t* drawn, bool overlap, cudaStream_t stream);

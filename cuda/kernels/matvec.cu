@@ -98,8 +98,8 @@ __device__ __forceinline__ void prepare_input(const Args& a, const Shared& s, co
     quantise_all<2>(a, s, [&](uint32_t k, bool) { return load4(a.input.a.x + k); });
   } else if (warp * 128 < a.cols) {
     const float* x = a.input.x + uint64_t(a.input.pick ? a.input.pick[0] : 0) * a.cols;
-    const uint32_t own = warp * 128 + threadIdx.x % 32 * 4;
-    const float4 first = own < a.cols ? load4(x + own) : float4{};
+    const uint32_t own_k = warp * 128 + threadIdx.x % 32 * 4;
+    const float4 first = own_k < a.cols ? load4(x + own_k) : float4{};
     const float inverse = inverse_rms4(x, a.cols, a.input.eps);  // by each warp that quantises
     quantise_all<1>(a, s, [&](uint32_t k, bool own) {
       return own ? normed4(first, inverse, first_weight) : normed4(load4(x + k), inverse, load4(a.input.weight + k));
@@ -117,9 +117,11 @@ __device__ __forceinline__ void segment(const TileView& v, uint32_t seg, uint32_
     acc = arith::fma32(w.d * d, float(dot(w, q[0], q[1], sum, half)), acc);
     if constexpr (kAffine<T>) acc = arith::fma32(w.m * d, float(sum), acc);
   };
-  if (v.rows == kGroupRows && blocks == kSegmentBlocks) {
+  const bool whole = v.rows == kGroupRows;
+  const uint8_t* group = kStaged && whole ? v.in_shared : v.in_device;
+  if (whole && blocks == kSegmentBlocks) {
     RawBlock raw[kSegmentBlocks];
-    load_segment<T>(kStaged ? v.in_shared : v.in_device, nb, seg, r, raw);
+    load_segment<T>(group, nb, seg, r, raw);
     const float4 scales = *reinterpret_cast<const float4*>(s.a.d + first);
     const int4 sums = *reinterpret_cast<const int4*>(s.a.sum + first), halves = *reinterpret_cast<const int4*>(s.a.half + first);
     add(unpack<T>(raw[0], first), first, scales.x, sums.x, halves.x);
@@ -128,8 +130,11 @@ __device__ __forceinline__ void segment(const TileView& v, uint32_t seg, uint32_
     add(unpack<T>(raw[3], first + 3), first + 3, scales.w, sums.w, halves.w);
   } else if (r < v.rows) {
 #pragma unroll 1
-    for (uint32_t b = first; b < first + blocks; ++b)
-      add(load_block<T, false>(v.in_device, v.rows, nb, b, r), b, s.a.d[b], s.a.sum[b], s.a.half[b]);
+    for (uint32_t b = first; b < first + blocks; ++b) {
+      const WeightBlock<T> w = whole ? load_block<T, true>(group, kGroupRows, nb, b, r)
+                                     : load_block<T, false>(group, v.rows, nb, b, r);
+      add(w, b, s.a.d[b], s.a.sum[b], s.a.half[b]);
+    }
   }
   part[r] = acc;
 }
@@ -169,7 +174,8 @@ __device__ __forceinline__ void finish_round(const ProductArgs& a, const Round& 
 
 // The jobs' types: kType, and kOther if that is another one, or any.
 template <uint32_t kType, uint32_t kOther, bool kSwiglu>
-__global__ void __launch_bounds__(kMaxWarps * 32, 1 /* more registers rather than more blocks */) matvec_kernel(const __grid_constant__ Args a) {
+__global__ void __launch_bounds__(kMaxWarps * 32, 1 /* registers rather than blocks */)
+    matvec_kernel(const __grid_constant__ Args a) {
   extern __shared__ __align__(128) uint8_t memory[];
   const Shared s = carve(memory, a);
   const uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32, nb = a.cols / 32;

@@ -12,8 +12,7 @@ namespace orcd::kernels {
 
 inline constexpr uint32_t kDrawThreads = 256;
 
-// Blocks for one of n draws when a thread takes four tokens: one for all, unless there are many draws to fill
-// the device with.
+// Blocks for one of n draws: so many that a thread takes four tokens, fewer where many draws fill the device.
 inline uint32_t blocks_per_draw(uint32_t vocab, uint32_t n) {
   const uint32_t all = (vocab + 4 * kDrawThreads - 1) / (4 * kDrawThreads);
   return min(all, max(32u, 1024u / n));

@@ -82,11 +82,13 @@ class Ops {
   virtual void open_slot(uint32_t slot) = 0;
   virtual void close_slot(uint32_t slot) = 0;
 
-  // Starts a step: takes note of the rows' tokens, slots and positions for all operations up to finish().
+  // Starts a step: takes note of the rows' tokens, slots and positions for all operations up to finish(). On an
+  // engine that was prepared, forward_fused() comes next.
   virtual void begin(const Rows& rows) = 0;
 
   // Runs the whole step behind begin() in a form of the backend's own, the logits of the picked rows going
-  // to scratch.logits; false, and nothing done, when it has none for this step.
+  // to scratch.logits, by the end of sample() if every row is picked; false, and nothing done, when it has none for
+  // this step.
   virtual bool forward_fused(const Model&, const Scratch&, std::span<const uint32_t> /* pick, host */) { return false; }
 
   // x[r] = table[token of row r]
@@ -118,7 +120,8 @@ class Ops {
   virtual void sample(const float* logits /* (draws, vocab) */, uint32_t vocab, std::span<const Draw> draws,
                       uint32_t* drawn /* host, (draws) */) = 0;
 
-  // Waits for everything begun; throws kDevice if any of it failed. Results may be read from then on.
+  // Waits for everything begun, or at least for the tokens drawn, which come last; throws kDevice if anything that
+  // came before them failed. Results may be read from then on.
   virtual void finish() = 0;
 
   // Copies from the backend's memory to the host.

@@ -1,11 +1,13 @@
 //! What a crash leaves on disk, and that it can be run again.
 
+use std::io::{ErrorKind, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
-use orcd_tests::{Job, Model, Starter, WorkerHarness, place, proc};
+use orcd_tests::start::small_disk_refused;
+use orcd_tests::{Job, Model, Starter, WorkerHarness, place, proc, report};
 use serde_json::Value;
 
 fn bundles(dir: &Path) -> Vec<PathBuf> {
@@ -110,8 +112,44 @@ fn bundle_of_a_deadly_job_kills_its_replay_too() {
     }
 }
 
+/// Writes until there is no room.
+fn fill(path: &Path) {
+    let mut file = std::fs::File::create(path).unwrap();
+    let error = (0..1 << 10).find_map(|_| file.write_all(&[1; 1 << 10]).err());
+    assert_eq!(error.unwrap().kind(), ErrorKind::StorageFull);
+}
+
 #[test]
-fn directory_that_vanishes_or_fills_up_costs_no_stream() {
+fn full_disk_costs_the_bundle_and_no_stream() {
+    if let Some(why) = small_disk_refused() {
+        return report::skipped(&format!("no file system of its own for the service: {why}"));
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let service = Starter::new(Model::Slow)
+        .flag("--crash-dir", dir.path().display())
+        .small_disk(dir.path())
+        .start();
+    let job = Job::lasting("a", 60);
+    let undisturbed = service.run(&job);
+    // The same folder as the service sees it.
+    let root = format!("/proc/{}/root", service.supervisor().pid);
+    let crashes = Path::new(&root).join(dir.path().strip_prefix("/").unwrap());
+    let filler = crashes.join("filler");
+    fill(&filler);
+    let mut stream = service.execute(&job);
+    stream.read_tokens(10);
+    service.kill_worker();
+    assert_eq!(stream.finish().token_bytes(), undisturbed.token_bytes());
+    service.wait_for_log("no crash bundle");
+    let left: Vec<_> = std::fs::read_dir(&crashes).unwrap().flatten().collect();
+    assert_eq!(left.len(), 1, "the filler alone: {left:?}");
+    // With room again the next crash leaves its bundle.
+    std::fs::remove_file(&filler).unwrap();
+    crash(&service, &crashes);
+}
+
+#[test]
+fn directory_that_vanishes_costs_no_stream() {
     let dir = tempfile::tempdir().unwrap();
     let crashes = dir.path().join("crashes");
     let service = Starter::new(Model::Slow)

@@ -34,6 +34,7 @@ pub struct Starter {
     activated_at: Option<SocketAddr>,
     alone: bool,
     worker: Option<PathBuf>,
+    small_disk: Option<PathBuf>,
 }
 
 impl Starter {
@@ -56,6 +57,7 @@ impl Starter {
             activated_at: None,
             alone: false,
             worker: None,
+            small_disk: None,
         }
     }
 
@@ -98,6 +100,13 @@ impl Starter {
     /// Another worker program.
     pub fn worker(mut self, program: &Path) -> Self {
         self.worker = Some(program.to_owned());
+        self
+    }
+
+    /// This folder is a file system of 64 KiB, for the service alone; possible
+    /// where [`small_disk_refused`] has nothing against it.
+    pub fn small_disk(mut self, folder: &Path) -> Self {
+        self.small_disk = Some(folder.to_owned());
         self
     }
 
@@ -168,6 +177,13 @@ impl Starter {
             command.arg(place::supervisor());
             return command;
         }
+        if let Some(folder) = &self.small_disk {
+            let mut command = with_own_mounts();
+            let script = r#"mount -t tmpfs -o size=64k tmpfs "$0" && exec "$@""#;
+            command.args(["sh", "-c", script]).arg(folder);
+            command.arg(place::supervisor());
+            return command;
+        }
         if self.passed.is_empty() {
             return Command::new(place::supervisor());
         }
@@ -216,6 +232,24 @@ impl Starter {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
         command
+    }
+}
+
+/// Runs a program in a mount namespace of its own, in which a plain user may mount.
+fn with_own_mounts() -> Command {
+    let mut command = Command::new("unshare");
+    command.args(["--user", "--map-root-user", "--mount"]);
+    command
+}
+
+/// Why no service can have a small disk here; `None` if it can.
+pub fn small_disk_refused() -> Option<String> {
+    let mut command = with_own_mounts();
+    command.args(["mount", "-t", "tmpfs", "tmpfs", "/mnt"]);
+    match command.output() {
+        Ok(output) if output.status.success() => None,
+        Ok(output) => Some(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
+        Err(error) => Some(format!("unshare: {error}")),
     }
 }
 
