@@ -97,6 +97,8 @@ CudaOps::CudaOps(const Model& model, const EngineOptions& options, int ordinal, 
   kernels::can_overlap();  // asked here, for it loads a kernel: not while a graph is recorded
 }
 
+CudaOps::~CudaOps() { cudaStreamSynchronize(stream_); }  // an error was told before, or there is nobody to tell
+
 CudaOps::StepInput CudaOps::carve(uint8_t* base) const {
   uint64_t at = 0;
   const auto take = [&](uint64_t bytes) {

@@ -28,6 +28,7 @@ uint64_t tiled_values(const ModelShape& shape);
 class CudaOps final : public Ops {
  public:
   CudaOps(const Model& model, const EngineOptions& options, int ordinal, const uint8_t* image);
+  ~CudaOps() override;  // waits: finish() may return before the last kernel has ended
 
   void* allocate(size_t bytes) override;
   void open_slot(uint32_t slot) override;
