@@ -8,7 +8,6 @@ use interprocess::local_socket::traits::Stream as _;
 use interprocess::local_socket::{GenericFilePath, Stream, ToFsName as _};
 use nix::sys::resource::{Resource, getrlimit};
 use orcd_shared::protocol::frame::{self, FrameError};
-use rustix::io::Errno;
 use serde::de::DeserializeOwned;
 
 /// What a reader asks of the socket at once.
@@ -35,7 +34,7 @@ pub fn connect(path: &Path) -> io::Result<Arc<Stream>> {
 }
 
 /// A descriptor above all that this process opens otherwise, below the limit most systems set.
-const HIGHEST: u64 = 1023;
+const HIGHEST: i32 = 1023;
 
 /// The same socket behind the highest descriptor there may be. When a process is killed Linux takes
 /// its descriptors from the lowest to the highest and releases what they stand for in the opposite
@@ -43,13 +42,11 @@ const HIGHEST: u64 = 1023;
 /// supervisor shall hear before.
 fn closed_first(stream: Stream) -> Stream {
     let Stream::UdSocket(socket) = &stream;
-    let highest = getrlimit(Resource::RLIMIT_NOFILE)
-        .map_or(HIGHEST, |(soft, _)| soft.saturating_sub(1).min(HIGHEST));
-    let moved = i32::try_from(highest).map_or(Err(Errno::INVAL), |least| {
-        rustix::io::fcntl_dupfd_cloexec(socket, least)
-    });
+    let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(soft, _)| soft);
+    let highest = i32::try_from(limit).map_or(HIGHEST, |limit| HIGHEST.min(limit - 1));
     // Without it all is well but for those milliseconds.
-    moved.map_or(stream, |fd| Stream::UdSocket(fd.into()))
+    rustix::io::fcntl_dupfd_cloexec(socket, highest)
+        .map_or(stream, |fd| Stream::UdSocket(fd.into()))
 }
 
 /// Cuts a stream of bytes into messages.

@@ -133,14 +133,13 @@ void CudaOps::prepare(const Model& m, const Scratch& s) {
   const uint32_t most = std::min(kernels::kFewRows, options_.max_batch_tokens);
   while (fused_rows_ < most && fits(m, fused_rows_ + 1)) ++fused_rows_;
   const StepInput in = carve(input_.data());
-  uint32_t* arrived = arrived_.data() + uint64_t{options_.slots} * shape_.n_heads;
   for (rows_ = 1; rows_ <= std::min<uint32_t>({kGraphs, fused_rows_, options_.slots}); ++rows_)
     graphs_.push_back(device::Graph::capture(stream_, [&] {
       kernels::begin_step(order_.data(), rows_, in.token, in.slot, in.position, ordered_draws_.data(), seen_.data(), seen_words_,
                           stream_);
       launch_fused(m, s, nullptr, rows_, true, true);
       kernels::sample(s.logits, m.output.rows, {}, ordered_draws_.data(), rows_, seen_.data(), seen_words_, best_.data(),
-                      arrived, drawn_.data(), true, stream_);
+                      draws_arrived(), drawn_.data(), true, stream_);
     }));
 }
 
@@ -149,8 +148,8 @@ bool CudaOps::forward_fused(const Model& m, const Scratch& s, std::span<const ui
   const auto picked = static_cast<uint32_t>(pick.size());
   bool decoding = tiles_ == 0 && picked == rows_;  // then every row draws, in order
   for (uint32_t i = 0; i < picked; ++i) decoding = decoding && pick[i] == i;
-  if (decoding && rows_ <= graphs_.size()) return recorded_ = true;  // launched with its draws
-  if (tiles_ == 0 && rows_ <= graphs_.size()) begin_batch();
+  if (decoding && held_back()) return recorded_ = true;  // launched with its draws
+  if (held_back()) begin_batch();
   if (decoding) {
     launch_fused(m, s, nullptr, rows_, true);
     return true;

@@ -30,6 +30,9 @@ constexpr uint64_t kTiledBuffers = 2;
 // Draws that one batch of kernels takes: batches run one after the other, in the same scratch.
 uint64_t drawn_at_once(const EngineOptions& o) { return std::min(o.slots, kernels::kDrawBatch); }
 
+// Words of a set of tokens.
+uint32_t words_of(uint32_t vocab) { return (vocab + 31) / 32; }
+
 uint64_t pages_of(const EngineOptions& o) { return kv_limit(o) / kAttnSplit + o.slots; }
 
 }  // namespace
@@ -46,7 +49,7 @@ KvBytes kv_bytes(const ModelShape& s, const EngineOptions& o) {
   const uint64_t draw = kernels::scaled_width(s.vocab) * sizeof(float) + sizeof(kernels::FilterState);
   const uint64_t draws = drawn_at_once(o) * draw;
   const uint64_t tiled = kTiledBuffers * (tiled_values(s) + 3 * sizeof(float) * tiled_values(s) / kQuantBlock);
-  const uint64_t seen = uint64_t{o.slots} * ((s.vocab + 31) / 32) * 4;
+  const uint64_t seen = uint64_t{o.slots} * words_of(s.vocab) * 4;
   const uint64_t counters = uint64_t{o.slots} * ((s.n_heads + 1) * 4 + sizeof(unsigned long long));
   const uint64_t input = CudaOps::input_bytes(o.max_batch_tokens, o.slots) + kernels::kDrawBatch * sizeof(kernels::DeviceDraw);
   return {uint64_t{s.n_layers} * 2 * pages_of(o) * page_values(s) * sizeof(__half),
@@ -67,7 +70,7 @@ CudaOps::CudaOps(const Model& model, const EngineOptions& options, int ordinal, 
       tiled_half_(tiled_d_.size()),
       page_table_(uint64_t{options.slots} * pages_.per_slot()),
       page_rows_(uint64_t{options.slots} * pages_.per_slot()),
-      seen_(uint64_t{options.slots} * ((model.shape.vocab + 31) / 32)),
+      seen_(uint64_t{options.slots} * words_of(model.shape.vocab)),
       partial_(partial_values(model.shape, options)),
       arrived_(uint64_t{options.slots} * (model.shape.n_heads + 1)),
       best_(options.slots),
@@ -78,7 +81,7 @@ CudaOps::CudaOps(const Model& model, const EngineOptions& options, int ordinal, 
       ordered_draws_(kernels::kDrawBatch),
       input_(input_bytes(options.max_batch_tokens, options.slots)),
       input_host_(input_bytes(options.max_batch_tokens, options.slots)),
-      seen_words_((model.shape.vocab + 31) / 32) {
+      seen_words_(words_of(model.shape.vocab)) {
   const uint32_t pairs = shape_.head_dim / 2;
   std::vector<float> factors(pairs, 1.0f);
   if (model.rope_freqs) download(model.rope_freqs, pairs * sizeof(float), factors.data());
@@ -165,7 +168,7 @@ void CudaOps::send_rows(const Rows& rows) {
     std::memcpy(batch.token, rows.token, rows_ * 4);
     std::memcpy(batch.slot, rows.slot, rows_ * 4);
     std::memcpy(batch.position, rows.position, rows_ * 4);
-    if (rows_ > graphs_.size()) begin_batch();
+    if (!held_back()) begin_batch();
     return;
   }
   std::memcpy(host.token, rows.token, rows_ * 4);
@@ -175,6 +178,9 @@ void CudaOps::send_rows(const Rows& rows) {
   ORCD_CUDA(cudaMemcpyAsync(input_.data(), input_host_.data(), input_.bytes(), cudaMemcpyHostToDevice, stream_));
   kernels::mark(device.token, device.slot, rows_, seen_.data(), seen_words_, stream_);
 }
+
+// Whether a recorded step may fetch the rows: then they have not been sent.
+bool CudaOps::held_back() const { return tiles_ == 0 && rows_ <= graphs_.size(); }
 
 // Few rows go as a kernel's argument, which spares a copy before the first kernel.
 void CudaOps::begin_batch() {
@@ -269,11 +275,13 @@ void CudaOps::swiglu(const float* gate, const float* up, uint32_t rows, const Ac
   kernels::swiglu(gate, up, rows, out, stream_);
 }
 
+// Behind the counters of attention.
+uint32_t* CudaOps::draws_arrived() const { return arrived_.data() + uint64_t{options_.slots} * shape_.n_heads; }
+
 void CudaOps::sample(const float* logits, uint32_t vocab, std::span<const Draw> draws, uint32_t* drawn) {
   draws_ = uint32_t(draws.size());
   drawn_to_ = drawn;
   std::fill_n(drawn_.data(), draws_, kNoToken);
-  uint32_t* arrived = arrived_.data() + uint64_t{options_.slots} * shape_.n_heads;
   for (uint32_t first = 0; first < draws_; first += kernels::kDrawBatch) {
     const uint32_t n = std::min(draws_ - first, kernels::kDrawBatch);
     kernels::DrawBatch& batch = order_[0].draws;
@@ -292,7 +300,7 @@ void CudaOps::sample(const float* logits, uint32_t vocab, std::span<const Draw> 
     if (recorded_)
       graphs_[rows_ - 1].launch(stream_);
     else if (plain)
-      kernels::sample(logits, vocab, batch, nullptr, n, seen_.data(), seen_words_, best_.data() + first, arrived + first, to,
+      kernels::sample(logits, vocab, batch, nullptr, n, seen_.data(), seen_words_, best_.data() + first, draws_arrived() + first, to,
                       false, stream_);
     if (filtered)
       kernels::sample_filtered(logits, vocab, batch, n, seen_.data(), seen_words_, scaled_.data(), filter_.data(), to,

@@ -68,7 +68,9 @@ class CudaOps final : public Ops {
   void find_runs(const Rows& rows);
   kernels::TiledActivations tiled(uint32_t buffer, uint32_t rows) const;
   void send_rows(const Rows& rows);
+  bool held_back() const;
   void begin_batch();
+  uint32_t* draws_arrived() const;
   void await_tokens();
   const uint32_t* upload_pick(std::span<const uint32_t> pick);
   void attend_fused(uint32_t layer, const Scratch& scratch, bool decoding);

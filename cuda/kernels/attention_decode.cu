@@ -320,9 +320,7 @@ void attention_decode(const DecodeAttention& a, uint32_t count, bool overlap, cu
     case 64: return launch<64>(a, count, overlap, stream);
     case 96: return launch<96>(a, count, overlap, stream);
     case 128: return launch<128>(a, count, overlap, stream);
-    default:
-      throw Error(ErrorKind::kInvalid, "head_dim " + std::to_string(a.heads.head_dim) +
-                                           " is not supported on CUDA; 32, 64, 96 and 128 are");
+    default: no_such_head(a.heads.head_dim);
   }
 }
 

@@ -161,9 +161,7 @@ size_t prefill_shared_bytes(uint32_t head_dim) {
     case 64: return sizeof(Tiles<64>);
     case 96: return sizeof(Tiles<96>);
     case 128: return sizeof(Tiles<128>);
-    default:
-      throw Error(ErrorKind::kInvalid, "head_dim " + std::to_string(head_dim) +
-                                           " is not supported on CUDA; 32, 64, 96 and 128 are");
+    default: no_such_head(head_dim);
   }
 }
 
@@ -174,7 +172,7 @@ void attention_prefill(const Heads& h, const KvLayer& kv, const float* q, const 
     case 64: return launch<64>(h, kv, q, tiles, n_tiles, out, stream);
     case 96: return launch<96>(h, kv, q, tiles, n_tiles, out, stream);
     case 128: return launch<128>(h, kv, q, tiles, n_tiles, out, stream);
-    default: prefill_shared_bytes(h.head_dim);  // throws
+    default: no_such_head(h.head_dim);
   }
 }
 

@@ -3,9 +3,12 @@
 
 #include <cuda_fp16.h>
 
+#include <string>
+
 #include "arith/constants.h"
 #include "arith/hd.h"
 #include "kernels/launch.h"
+#include "orcd/engine.h"
 
 namespace orcd::kernels {
 
@@ -23,6 +26,12 @@ __device__ __forceinline__ Pair pair_of(RopeStyle style, uint32_t head_dim, uint
 
 __device__ __forceinline__ float2 angle_of(const Heads& h, uint32_t position, const Pair& pair) {
   return h.rope[uint64_t(position) * (h.head_dim / 2) + pair.index];
+}
+
+// For a width of a head that the attention kernels don't have.
+[[noreturn]] inline void no_such_head(uint32_t head_dim) {
+  throw Error(ErrorKind::kInvalid,
+              "head_dim " + std::to_string(head_dim) + " is not supported on CUDA; 32, 64, 96 and 128 are");
 }
 
 // One of a pair, the other beside it: x0' = fmaf(x0, c, -(x1·s)), x1' = fmaf(x0, s, x1·c).

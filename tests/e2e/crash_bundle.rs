@@ -112,6 +112,18 @@ fn bundle_of_a_deadly_job_kills_its_replay_too() {
     }
 }
 
+/// The worker is killed in the middle of a stream: the same bytes come, and no bundle is left.
+#[track_caller]
+fn assert_only_the_bundle_is_lost(service: &WorkerHarness) {
+    let job = Job::lasting("a", 60);
+    let undisturbed = service.run(&job);
+    let mut stream = service.execute(&job);
+    stream.read_tokens(10);
+    service.kill_worker();
+    assert_eq!(stream.finish().token_bytes(), undisturbed.token_bytes());
+    service.wait_for_log("no crash bundle");
+}
+
 /// Writes until there is no room.
 fn fill(path: &Path) {
     let mut file = std::fs::File::create(path).unwrap();
@@ -129,18 +141,12 @@ fn full_disk_costs_the_bundle_and_no_stream() {
         .flag("--crash-dir", dir.path().display())
         .small_disk(dir.path())
         .start();
-    let job = Job::lasting("a", 60);
-    let undisturbed = service.run(&job);
     // The same folder as the service sees it.
     let root = format!("/proc/{}/root", service.supervisor().pid);
     let crashes = Path::new(&root).join(dir.path().strip_prefix("/").unwrap());
     let filler = crashes.join("filler");
     fill(&filler);
-    let mut stream = service.execute(&job);
-    stream.read_tokens(10);
-    service.kill_worker();
-    assert_eq!(stream.finish().token_bytes(), undisturbed.token_bytes());
-    service.wait_for_log("no crash bundle");
+    assert_only_the_bundle_is_lost(&service);
     let left: Vec<_> = std::fs::read_dir(&crashes).unwrap().flatten().collect();
     assert_eq!(left.len(), 1, "the filler alone: {left:?}");
     // With room again the next crash leaves its bundle.
@@ -158,14 +164,7 @@ fn directory_that_vanishes_costs_no_stream() {
     std::fs::remove_dir(&crashes).unwrap();
     // A file in its place: nothing can be created in it, not even by root.
     std::fs::write(&crashes, "").unwrap();
-    let job = Job::lasting("a", 60);
-    let undisturbed = service.run(&job);
-    let mut stream = service.execute(&job);
-    stream.read_tokens(10);
-    service.kill_worker();
-    let found = stream.finish();
-    assert_eq!(found.token_bytes(), undisturbed.token_bytes());
-    service.wait_for_log("no crash bundle");
+    assert_only_the_bundle_is_lost(&service);
 }
 
 #[test]

@@ -72,8 +72,7 @@ async fn the_waiting_job_leaves_the_queue() {
 #[tokio::test]
 async fn a_job_that_continues_does_not_mind() {
     let mut service = Fixture::ready().await;
-    let body = r#"{"job_id":"j","prompt":"a","on_disconnect":"continue"}"#;
-    let (client, key) = service.running(body).await;
+    let (client, key) = service.continuing().await;
     drop(client);
     tokio::time::sleep(2 * PROMPTLY).await;
     assert!(service.worker.pending_calls().is_empty());

@@ -124,8 +124,7 @@ async fn cancelling_ends_the_stream_and_may_be_repeated() {
 #[tokio::test]
 async fn a_reader_comes_back_behind_the_last_event_it_has() {
     let mut service = Fixture::ready().await;
-    let body = r#"{"job_id":"j","prompt":"a","on_disconnect":"continue"}"#;
-    let (mut client, key) = service.running(body).await;
+    let (mut client, key) = service.continuing().await;
     service.worker.tokens(key, 0, "xy").await;
     let first = client.event().await;
     let second = client.event().await;
@@ -152,8 +151,7 @@ async fn a_reader_comes_back_behind_the_last_event_it_has() {
 #[tokio::test]
 async fn who_asks_for_more_than_there_is_gets_what_comes_behind_it() {
     let mut service = Fixture::ready().await;
-    let body = r#"{"job_id":"j","prompt":"a","on_disconnect":"continue"}"#;
-    let (client, key) = service.running(body).await;
+    let (client, key) = service.continuing().await;
     drop(client);
     let mut ahead = service.client().await;
     ahead.get("/jobs/j/events", "last-event-id: 2\r\n").await;
@@ -174,8 +172,7 @@ async fn who_asks_for_more_than_there_is_gets_what_comes_behind_it() {
 #[tokio::test]
 async fn head_takes_no_stream_away() {
     let mut service = Fixture::ready().await;
-    let body = r#"{"job_id":"j","prompt":"a","on_disconnect":"continue"}"#;
-    let (mut client, key) = service.running(body).await;
+    let (mut client, key) = service.continuing().await;
     let mut other = service.client().await;
     other
         .send("HEAD /jobs/j/events HTTP/1.1\r\nhost: x\r\n\r\n")

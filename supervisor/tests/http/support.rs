@@ -63,6 +63,12 @@ impl Fixture {
         assert!(client.event().await.starts_with("event: started\n"));
         (client, spec.key)
     }
+
+    /// The same of a job `j` that goes on without its reader.
+    pub async fn continuing(&mut self) -> (Client, orcd_shared::job::JobKey) {
+        let body = r#"{"job_id":"j","prompt":"a","on_disconnect":"continue"}"#;
+        self.running(body).await
+    }
 }
 
 /// A server whose model is still being loaded.
