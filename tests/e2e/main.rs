@@ -21,6 +21,7 @@ mod orphan;
 mod poison;
 mod quality;
 mod queue;
+mod real_weights;
 mod replay_check;
 mod resume;
 mod shutdown;

@@ -29,15 +29,10 @@ pub fn units() -> PathBuf {
     repository().join("tools/systemd")
 }
 
-/// The reference model as published, if it is here.
-pub fn reference_model() -> Result<PathBuf, String> {
-    let usual = || repository().join(".test-models/qwen/qwen2.5-0.5b-instruct-q4_k_m.gguf");
-    let path = env::var_os("ORCD_TEST_REFERENCE_MODEL").map_or_else(usual, PathBuf::from);
-    if path.is_file() {
-        Ok(path)
-    } else {
-        Err(format!("{} is not here", path.display()))
-    }
+/// The folder of the real models that `make real-models` fetches.
+pub fn real_models() -> PathBuf {
+    env::var_os("ORCD_TEST_REAL_MODEL_DIR")
+        .map_or_else(|| repository().join(".test-models"), PathBuf::from)
 }
 
 /// The nearest folder above the test's executable, or above the working directory, that has
