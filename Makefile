@@ -7,7 +7,7 @@ CARGO ?= cargo
 CARGO_DENY_VERSION := 0.20.2
 export CARGO_TERM_COLOR ?= auto
 
-.PHONY: help build run test lint fmt deny unit chaos cuda-toolkit cuda-check op-tests gpu-bundle bench bench-peer real-models fetch-reference clean
+.PHONY: help build run test lint fmt deny unit chaos soak cuda-toolkit cuda-check op-tests gpu-bundle bench bench-peer real-models fetch-reference clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 20
@@ -36,6 +36,11 @@ SEED ?= $(shell date +%s)
 chaos: build ## the campaign of faults: make chaos FAULTS=1000 SEED=7, results for docs/RELIABILITY.md
 	ORCD_CHAOS_FAULTS=$(FAULTS) ORCD_CHAOS_SEED=$(SEED) \
 	  $(CARGO) test --release --locked -p orcd-tests --test chaos -- --nocapture faults_at_any_instant
+
+SOAK_SECONDS ?= 600
+soak: build ## clients of all manners and a kill every 25 s: make soak SOAK_SECONDS=600
+	ORCD_SOAK_SECONDS=$(SOAK_SECONDS) \
+	  $(CARGO) test --release --locked -p orcd-tests --test chaos -- --nocapture soak::
 
 cuda-toolkit: ## the CUDA compiler from Python wheels into .cuda/, no root and no driver needed
 	@bash tools/ci/cuda-toolkit

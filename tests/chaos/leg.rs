@@ -79,7 +79,7 @@ pub(crate) fn run(leg: &Leg, pool: &Pool, seed: u64) -> Report {
     let service = starter.start();
     // The first steps show the service what a step takes: hangs are told by that.
     client::run(&service, &pool.jobs[0].job.clone().named("first"), None);
-    let before = holdings(&service, leg, None);
+    let before = holdings(&service, leg.standby, None);
     let shared = Shared {
         service: &service,
         pool,
@@ -98,7 +98,7 @@ pub(crate) fn run(leg: &Leg, pool: &Pool, seed: u64) -> Report {
         shared.over.store(true, Ordering::Relaxed);
         (harvest, health.join().unwrap())
     });
-    let after = holdings(&service, leg, Some(before));
+    let after = holdings(&service, leg.standby, Some(before));
     Report {
         name: leg.name(),
         streams: shared.streams.into_inner().unwrap(),
@@ -217,10 +217,14 @@ fn sample_health(shared: &Shared<'_>) -> Vec<Duration> {
 }
 
 /// What an idle service holds; waits until it is what it was `before`, or what it stays at.
-fn holdings(service: &WorkerHarness, leg: &Leg, before: Option<Holdings>) -> Holdings {
+pub(crate) fn holdings(
+    service: &WorkerHarness,
+    standby: bool,
+    before: Option<Holdings>,
+) -> Holdings {
     service.wait_for_health(SETTLED, |h| {
         h["status"] == "healthy"
-            && h["standby"] == leg.standby
+            && h["standby"] == standby
             && h["jobs"]["running"] == 0
             && h["jobs"]["queued"] == 0
     });

@@ -12,6 +12,7 @@ mod judge;
 mod leg;
 mod rng;
 mod settings;
+mod soak;
 mod strike;
 mod summary;
 
