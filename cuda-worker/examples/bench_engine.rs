@@ -72,7 +72,7 @@ fn main() -> Result<(), Failure> {
     };
     let out = &mut std::io::stdout().lock();
     let begun = Instant::now();
-    let weights = loader::load(&backend, &file, &plan, |_| ())?;
+    let (weights, _) = loader::load(&backend, &file, &plan, |_| ())?;
     let seconds = begun.elapsed().as_secs_f64();
     let gigabytes = plan.image_bytes as f64 / 1e9;
     writeln!(

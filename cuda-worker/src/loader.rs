@@ -1,25 +1,28 @@
 //! Weights from the file, or from the image that an earlier worker left.
 
+mod content;
 mod meter;
 mod pieces;
 mod readers;
+mod sample;
+mod soundness;
 
 use std::collections::VecDeque;
+use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::AtomicUsize;
 use std::sync::mpsc::{Receiver, RecvError, TryRecvError};
 
 use orcd_shared::gguf::{GgufError, GgufFile};
 use orcd_shared::protocol::message::LoadSource;
-use orcd_shared::weights::{ModelIdentity, WeightsManifest};
+use orcd_shared::weights::{ContentHash, FileStamp, ModelIdentity, WeightsManifest};
 
 use crate::engine::{Backend, Weights};
 use crate::scheduler::step_engine::EngineError;
-use crate::weights_plan::ModelPlan;
+use crate::weights_plan::{ModelPlan, PlannedTensor};
+use content::PieceHash;
 use meter::Meter;
-use pieces::Piece;
-use readers::{Crew, Filled};
+use readers::{Crew, Filled, Said, Work};
 
 /// Why there are no weights.
 #[derive(Debug, thiserror::Error)]
@@ -27,9 +30,52 @@ pub enum LoadError {
     /// The file cannot be read.
     #[error(transparent)]
     Gguf(#[from] GgufError),
-    /// The file's size and time cannot be found out.
+    /// The file cannot be examined, or not be read outside of its tensors.
     #[error("the model file cannot be examined: {0}")]
     Examine(#[from] io::Error),
+    /// A value that makes a tensor useless.
+    #[error(
+        "tensor {tensor} has a {what} of {value} at byte {offset} of the file: the file is damaged, \
+         or its conversion was; get it again and compare its checksum"
+    )]
+    NotFinite {
+        /// Its name.
+        tensor: String,
+        /// "value" or "block scale".
+        what: &'static str,
+        /// "NaN", "inf" or "-inf".
+        value: &'static str,
+        /// Where, from the start of the file.
+        offset: u64,
+    },
+    /// A matrix without content.
+    #[error(
+        "tensor {tensor}, {bytes} bytes from byte {offset} of the file, is zero throughout: its \
+         download did not come to its end, or its conversion failed; get it again and compare its \
+         checksum"
+    )]
+    Zero {
+        /// Its name.
+        tensor: String,
+        /// Where it begins, from the start of the file.
+        offset: u64,
+        /// Its size.
+        bytes: u64,
+    },
+    /// Another model than the one that the service began with.
+    #[error(
+        "the file was written to since the service began: it held {expected} and holds {found} now; \
+         restart the service to load it as it is now"
+    )]
+    Changed {
+        /// What the service began with.
+        expected: ContentHash,
+        /// What the file holds.
+        found: ContentHash,
+    },
+    /// The file did not stand still.
+    #[error("the file was written to while it was read; load it when it is whole")]
+    Unsteady,
     /// The backend has no memory for the image, or failed.
     #[error(transparent)]
     Engine(#[from] EngineError),
@@ -46,39 +92,66 @@ pub struct Loaded {
     pub manifest: WeightsManifest,
 }
 
-/// What an image of this file must say of itself.
+/// An image that an earlier worker left, and that may be taken: it is of the file's content, and of
+/// this backend's layout.
+#[derive(Debug)]
+pub struct Held {
+    fd: OwnedFd,
+    /// With the file's stamps as they are now.
+    manifest: WeightsManifest,
+}
+
+/// Decides whether the image behind `fd`, which is what `manifest` says, may be taken. A file whose
+/// stamp has changed is read and hashed, no more: it may only have been touched, and there may be no
+/// memory for two images. `expected`: what the service began with.
 ///
 /// # Errors
-/// The file cannot be examined.
-pub fn manifest(
+/// The file cannot be read, or holds another model than `expected`.
+pub fn examine(
     backend: &Backend,
     file: &GgufFile,
     plan: &ModelPlan,
-) -> Result<WeightsManifest, LoadError> {
-    Ok(WeightsManifest {
-        model: ModelIdentity::of(file)?,
-        layout_version: backend.layout_version(),
-        backend: backend.name().to_owned(),
-        image_bytes: plan.image_bytes,
-    })
+    (manifest, fd): (&WeightsManifest, OwnedFd),
+    expected: Option<ContentHash>,
+) -> Result<Option<Held>, LoadError> {
+    let of_this_layout = manifest.layout_version == backend.layout_version()
+        && manifest.backend == backend.name()
+        && manifest.image_bytes == plan.image_bytes;
+    if !of_this_layout {
+        return Ok(None);
+    }
+    let stamps = FileStamp::of_model(file)?;
+    if stamps != manifest.model.stamps {
+        let found = hash(file, plan)?;
+        check_expected(expected, found)?;
+        if found != manifest.model.hash {
+            return Ok(None);
+        }
+    }
+    let mut manifest = manifest.clone();
+    manifest.model.stamps = stamps;
+    Ok(Some(Held { fd, manifest }))
 }
 
-/// Takes the image that is held, if it is of this very file, backend and layout; otherwise reads the
-/// file. `progress` is called with rising percentages, 0 and 100 among them.
+/// Takes the image that is held, if it is what its manifest says; otherwise reads the file.
+/// `expected`: what the service began with. `progress` is called with rising percentages, 0 and 100
+/// among them.
 ///
 /// # Errors
-/// The file cannot be read, or there is no memory. A held image that doesn't fit is no error.
+/// The file cannot be read, or holds another model, or one that can't be right, or there is no memory.
+/// A held image that doesn't fit is no error.
 pub fn attach_or_load(
     backend: &Backend,
     file: &GgufFile,
     plan: &ModelPlan,
-    held: Option<(&WeightsManifest, OwnedFd)>,
+    held: Option<Held>,
+    expected: Option<ContentHash>,
     mut progress: impl FnMut(u8),
 ) -> Result<Loaded, LoadError> {
-    let manifest = manifest(backend, file, plan)?;
-    if let Some((theirs, fd)) = held
-        && *theirs == manifest
+    if let Some(Held { fd, manifest }) = held
+        && expected.is_none_or(|expected| expected == manifest.model.hash)
         && let Ok(weights) = backend.attach(fd, plan.image_bytes)
+        && sample::checksum(&weights, plan) == Ok(manifest.sample_checksum)
     {
         [0, 25, 50, 75, 100].into_iter().for_each(progress);
         return Ok(Loaded {
@@ -87,7 +160,15 @@ pub fn attach_or_load(
             manifest,
         });
     }
-    let weights = load(backend, file, plan, &mut progress)?;
+    let (weights, model) = load(backend, file, plan, &mut progress)?;
+    check_expected(expected, model.hash)?;
+    let manifest = WeightsManifest {
+        model,
+        layout_version: backend.layout_version(),
+        backend: backend.name().to_owned(),
+        image_bytes: plan.image_bytes,
+        sample_checksum: sample::checksum(&weights, plan)?,
+    };
     Ok(Loaded {
         weights,
         source: LoadSource::File,
@@ -95,61 +176,166 @@ pub fn attach_or_load(
     })
 }
 
-/// Reads every tensor into a new image and seals it.
+fn check_expected(expected: Option<ContentHash>, found: ContentHash) -> Result<(), LoadError> {
+    match expected {
+        Some(expected) if expected != found => Err(LoadError::Changed { expected, found }),
+        _ => Ok(()),
+    }
+}
+
+/// Reads every tensor into a new image and seals it. Says what the file was meanwhile.
 ///
 /// # Errors
-/// The file cannot be read, or there is no memory.
+/// The file cannot be read, or can't be right, or there is no memory.
 pub fn load(
     backend: &Backend,
     file: &GgufFile,
     plan: &ModelPlan,
     mut progress: impl FnMut(u8),
-) -> Result<Weights, LoadError> {
+) -> Result<(Weights, ModelIdentity), LoadError> {
     progress(0);
+    let stamps = FileStamp::of_model(file)?;
     let mut weights = backend.allocate(plan.image_bytes)?;
-    let pieces = pieces::pieces(plan);
-    let crew = Crew::for_pieces(&pieces);
+    let work = work(file, plan)?;
+    let crew = Crew::for_pieces(&work.pieces);
     let mut staging = backend.staging(crew.staging_bytes())?;
-    let mut meter = Meter::new(pieces.iter().map(Piece::bytes).sum());
-    let next = AtomicUsize::new(0);
-    std::thread::scope(|scope| {
-        let filled = readers::start(scope, crew, file, &pieces, &next, staging.bytes());
-        pass_on(filled, &mut weights, |bytes| {
+    let mut meter = Meter::new(stamps.iter().map(|stamp| stamp.bytes).sum());
+    let hashes = std::thread::scope(|scope| {
+        let filled = readers::start(scope, crew, &work, staging.bytes());
+        pass_on(filled, &work, Some(&mut weights), |bytes| {
             meter.advance(bytes).for_each(&mut progress);
         })
     })?;
+    check_matrices(file, plan, &work)?;
+    let now = FileStamp::of_model(file)?;
+    let steady = (stamps.iter().zip(&now)).all(|(before, now)| before.same_content_as(now));
+    if !steady {
+        return Err(LoadError::Unsteady);
+    }
     weights.seal()?;
     progress(100);
-    Ok(weights)
+    let hash = content_hash(&work, &hashes);
+    Ok((weights, ModelIdentity { hash, stamps }))
 }
 
-/// Writes what was read into the image, and lets buffers go once the device has their bytes. Waits
-/// for the device only when there is nothing to write.
+/// The hash of the file's content, read for its sake alone.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn hash(file: &GgufFile, plan: &ModelPlan) -> Result<ContentHash, LoadError> {
+    let work = work(file, plan)?;
+    let crew = Crew::for_pieces(&work.pieces);
+    let mut staging = vec![0; crew.staging_bytes()];
+    let hashes = std::thread::scope(|scope| {
+        let filled = readers::start(scope, crew, &work, &mut staging);
+        pass_on(filled, &work, None, |_| ())
+    })?;
+    Ok(content_hash(&work, &hashes))
+}
+
+/// What there is to read.
+fn work<'a>(file: &'a GgufFile, plan: &'a ModelPlan) -> Result<Work<'a>, LoadError> {
+    let files = files(file);
+    let lengths = files.iter().map(|file| Ok(file.metadata()?.len()));
+    let lengths = lengths.collect::<io::Result<Vec<_>>>()?;
+    let pieces = pieces::pieces(plan, &lengths, |tensor| start_of(file, tensor));
+    Ok(Work::new(file, files, pieces, plan.tensors.len()))
+}
+
+/// The model's files, in their order.
+fn files(file: &GgufFile) -> Vec<&File> {
+    vec![file.file()]
+}
+
+/// Which file has a tensor's data, and where.
+fn start_of(file: &GgufFile, tensor: &PlannedTensor) -> (usize, u64) {
+    (0, file.header().file_range(&tensor.info).start)
+}
+
+/// A matrix has something beside zeros.
+fn check_matrices(file: &GgufFile, plan: &ModelPlan, work: &Work<'_>) -> Result<(), LoadError> {
+    for (index, tensor) in plan.tensors.iter().enumerate() {
+        if tensor.rows > 1 && tensor.cols > 1 && work.is_zero(index) {
+            return Err(LoadError::Zero {
+                tensor: tensor.info.name.clone(),
+                offset: start_of(file, tensor).1,
+                bytes: tensor.info.nbytes,
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Joins the hashes of all pieces.
+fn content_hash(work: &Work<'_>, hashes: &[PieceHash]) -> ContentHash {
+    let of = |file: usize| {
+        let of_file = (work.pieces.iter().zip(hashes)).filter(|(piece, _)| piece.file == file);
+        content::of_file(&of_file.map(|(_, hash)| *hash).collect::<Vec<_>>())
+    };
+    content::of_model(&(0..work.files.len()).map(of).collect::<Vec<_>>())
+}
+
+/// Writes what was read into the image, if there is one, and lets buffers go once the device has their
+/// bytes. Waits for the device only when there is nothing to write. Returns the pieces' hashes, in
+/// order.
+///
+/// Of several faults in the file it is always the first that is told: pieces are begun in order, and
+/// those that were begun are waited for.
 fn pass_on(
-    filled: Receiver<Result<Filled<'_, '_>, GgufError>>,
-    weights: &mut Weights,
+    filled: Receiver<Said<'_, '_>>,
+    work: &Work<'_>,
+    mut weights: Option<&mut Weights>,
     mut done: impl FnMut(u64),
-) -> Result<(), LoadError> {
+) -> Result<Vec<PieceHash>, LoadError> {
     let mut on_their_way = VecDeque::new();
+    let mut hashes = vec![None; work.pieces.len()];
     loop {
-        let piece = match filled.try_recv() {
-            Ok(piece) => piece?,
+        let said = match filled.try_recv() {
+            Ok(said) => said,
             Err(TryRecvError::Disconnected) => break,
             Err(TryRecvError::Empty) => {
                 if let Some((ticket, piece)) = on_their_way.pop_front() {
-                    weights.wait(ticket)?;
+                    if let (Some(weights), Some(ticket)) = (&mut weights, ticket) {
+                        weights.wait(ticket)?;
+                    }
                     drop(piece);
                     continue;
                 }
                 match filled.recv() {
-                    Ok(piece) => piece?,
+                    Ok(said) => said,
                     Err(RecvError) => break,
                 }
             }
         };
-        let ticket = weights.write(piece.piece.tensor, piece.piece.first_row, piece.bytes())?;
-        done(piece.piece.bytes());
+        let piece = match said {
+            Ok(piece) => piece,
+            Err(first) => {
+                work.stop();
+                drop(on_their_way);
+                return Err(first_fault(filled, first));
+            }
+        };
+        let mut ticket = None;
+        if let Some(weights) = &mut weights {
+            for rows in &piece.piece.rows {
+                ticket = Some(weights.write(rows.tensor, rows.first_row, piece.bytes(rows))?);
+            }
+        }
+        done(piece.piece.bytes as u64);
+        if let Some(hash) = hashes.get_mut(piece.number) {
+            *hash = Some(piece.hash);
+        }
         on_their_way.push_back((ticket, piece));
     }
-    Ok(())
+    // Readers end only with the last piece, or with an error that was returned.
+    Ok(hashes.into_iter().flatten().collect())
+}
+
+/// The fault of the first piece that has one.
+fn first_fault(filled: Receiver<Said<'_, '_>>, first: (usize, LoadError)) -> LoadError {
+    let others = filled
+        .iter()
+        .filter_map(|said: Result<Filled<'_, '_>, _>| said.err());
+    let first = others.fold(first, |a, b| if b.0 < a.0 { b } else { a });
+    first.1
 }

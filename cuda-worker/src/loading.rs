@@ -94,16 +94,13 @@ pub(crate) fn load(
         LoadError::Engine(error) => LoadFailure::engine(request, &backend, &error),
         other => LoadFailure::model(path, other),
     };
-    let present = match &held {
-        Some((manifest, _)) => {
-            loader::manifest(&backend, &file, &plan).map_err(failed)? == **manifest
-        }
-        None => false,
-    };
-    let options = fitting(request, &backend, &plan, present)?;
+    let expected = request.model_hash;
+    let held = held.map(|held| loader::examine(&backend, &file, &plan, held, expected));
+    let held = held.transpose().map_err(failed)?.flatten();
+    let options = fitting(request, &backend, &plan, held.is_some())?;
 
     let mut told = None;
-    let loaded = loader::attach_or_load(&backend, &file, &plan, held, |percent| {
+    let loaded = loader::attach_or_load(&backend, &file, &plan, held, expected, |percent| {
         for percent in sizing::milestones(told, percent) {
             say(ToSupervisor::LoadProgress { percent });
             told = Some(percent);
@@ -119,11 +116,10 @@ pub(crate) fn load(
     let engine = backend
         .engine(&plan, weights, &options)
         .map_err(engine_failed)?;
-    let shared = match (source, channel) {
-        (LoadSource::Handle, _) => true,
-        (LoadSource::File, Some(channel)) => hand_over(&engine, &channel),
-        (LoadSource::File, None) => false,
-    };
+    // An image with another manifest than before, that of a file which was touched, is sent like a
+    // new one.
+    let known = source == LoadSource::Handle && request.weights.as_ref() == Some(&manifest);
+    let shared = known || channel.is_some_and(|channel| hand_over(&engine, &channel));
 
     let device = backend.info().map_err(engine_failed)?;
     let load_ms = u32::try_from(began.elapsed().as_millis()).unwrap_or(u32::MAX);
@@ -154,6 +150,7 @@ pub(crate) fn load(
         quant_kind: plan.quant_kind,
         load_source: source,
         load_ms,
+        model_hash: manifest.model.hash,
         weights: shared.then_some(manifest),
     })));
     let limits = Limits {

@@ -68,6 +68,7 @@ fn request(bundle: &CrashBundle) -> Result<LoadRequest, String> {
         end_tokens: bundle.end_tokens.clone(),
         engines: 1,
         weights: None,
+        model_hash: None,
     })
 }
 

@@ -69,6 +69,7 @@ mod tests {
             end_tokens: Vec::new(),
             engines: 1,
             weights: None,
+            model_hash: None,
         }
     }
 

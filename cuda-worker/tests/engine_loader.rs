@@ -11,17 +11,18 @@ use std::os::unix::fs::FileExt as _;
 use std::time::Duration;
 
 use cuda_worker::engine::{Backend, Weights};
-use cuda_worker::loader::{self, attach_or_load, manifest};
+use cuda_worker::loader::{self, attach_or_load, examine};
 use cuda_worker::scheduler::step_engine::EngineError;
 use cuda_worker::weights_plan;
 use engine_support::model::{Model, in_chunks, options, prompt};
 use engine_support::{FLOATS, QUANTISED, assert_same};
-use orcd_shared::gguf::GgufFile;
+use orcd_shared::gguf::{GgufFile, TensorType};
 use orcd_shared::protocol::message::LoadSource;
+use orcd_shared::weights::WeightsManifest;
 
 fn load(model: &Model) -> (Backend, Weights) {
     let backend = Backend::cpu().unwrap();
-    let weights = loader::load(&backend, &model.file, &model.plan, |_| ()).unwrap();
+    let (weights, _) = loader::load(&backend, &model.file, &model.plan, |_| ()).unwrap();
     (backend, weights)
 }
 
@@ -220,47 +221,117 @@ fn a_held_image_is_taken_only_with_the_right_manifest() {
     let model = Model::named("tiny-qwen2");
     let backend = Backend::cpu().unwrap();
     let mut told = Vec::new();
-    let loaded =
-        attach_or_load(&backend, &model.file, &model.plan, None, |p| told.push(p)).unwrap();
+    let loaded = attach_or_load(&backend, &model.file, &model.plan, None, None, |p| {
+        told.push(p);
+    });
+    let loaded = loaded.unwrap();
     assert_eq!(loaded.source, LoadSource::File);
     assert!(
         told.is_sorted() && [0, 25, 50, 75, 100].iter().all(|p| told.contains(p)),
         "{told:?}"
     );
-    let right = manifest(&backend, &model.file, &model.plan).unwrap();
-    assert_eq!(loaded.manifest, right);
-    let source = |manifest: &_| {
-        let held = Some((manifest, loaded.weights.share().unwrap()));
+    let right = loaded.manifest.clone();
+    let again = |manifest: &WeightsManifest, fd| {
+        let (file, plan) = (&model.file, &model.plan);
+        let held = examine(&backend, file, plan, (manifest, fd), None).unwrap();
         let mut told = Vec::new();
-        let again =
-            attach_or_load(&backend, &model.file, &model.plan, held, |p| told.push(p)).unwrap();
+        let again = attach_or_load(&backend, file, plan, held, None, |p| told.push(p)).unwrap();
         assert!([0, 25, 50, 75, 100].iter().all(|p| told.contains(p)));
+        assert_eq!(again.manifest, right, "however it came");
         again.source
     };
-    assert_eq!(source(&right), LoadSource::Handle);
-    let mut other = right.clone();
-    other.model.header_hash ^= 1;
-    assert_eq!(source(&other), LoadSource::File);
-    let mut other = right.clone();
-    other.model.modified_ns += 1;
-    assert_eq!(source(&other), LoadSource::File);
-    let mut other = right.clone();
-    other.layout_version += 1;
-    assert_eq!(source(&other), LoadSource::File);
-    let mut other = right.clone();
-    other.backend = "cuda".into();
+    let source = |change: &dyn Fn(&mut WeightsManifest)| {
+        let mut manifest = right.clone();
+        change(&mut manifest);
+        again(&manifest, loaded.weights.share().unwrap())
+    };
+    assert_eq!(source(&|_| ()), LoadSource::Handle);
+    assert_eq!(source(&|m| m.layout_version ^= 1), LoadSource::File);
+    assert_eq!(source(&|m| m.backend = "cuda".into()), LoadSource::File);
+    assert_eq!(source(&|m| m.image_bytes += 256), LoadSource::File);
+    // A file that was touched is hashed again, and is the same; one of other content is not.
+    let touched = |m: &mut WeightsManifest| m.model.stamps[0].modified_ns += 1;
+    assert_eq!(source(&touched), LoadSource::Handle);
+    let moved = |m: &mut WeightsManifest| m.model.stamps[0].inode += 1;
+    assert_eq!(source(&moved), LoadSource::Handle);
+    let other = |m: &mut WeightsManifest| {
+        m.model.stamps[0].changed_ns += 1;
+        m.model.hash.0[31] ^= 1;
+    };
     assert_eq!(source(&other), LoadSource::File);
     // The right manifest with a descriptor of something else.
-    let held = Some((&right, tempfile::tempfile().unwrap().into()));
-    let again = attach_or_load(&backend, &model.file, &model.plan, held, |_| ()).unwrap();
-    assert_eq!(again.source, LoadSource::File);
+    let file = tempfile::tempfile().unwrap();
+    assert_eq!(again(&right, file.into()), LoadSource::File);
 }
 
 #[test]
-fn manifests_tell_files_apart() {
+fn an_image_in_which_rows_are_not_as_its_checksum_says_is_loaded_anew() {
+    let model = Model::named("tiny-qwen2");
+    let backend = Backend::cpu().unwrap();
+    let (file, plan) = (&model.file, &model.plan);
+    let loaded = attach_or_load(&backend, file, plan, None, None, |_| ()).unwrap();
+    // As another build might have packed it: a type's rows in another order.
+    for ty in [TensorType::F32, plan.tensors[0].info.ty] {
+        let mut image = backend.allocate(plan.image_bytes).unwrap();
+        for tensor in &plan.tensors {
+            let mut raw = file.tensor_data(&tensor.info).to_vec();
+            if tensor.info.ty == ty {
+                let half = raw.len() / 2;
+                raw.rotate_left(half);
+            }
+            image.write(tensor, 0, &raw).unwrap();
+        }
+        image.seal().unwrap();
+        let fd = image.share().unwrap();
+        let held = examine(&backend, file, plan, (&loaded.manifest, fd), None).unwrap();
+        assert!(held.is_some());
+        let again = attach_or_load(&backend, file, plan, held, None, |_| ()).unwrap();
+        assert_eq!(again.source, LoadSource::File, "{ty}");
+    }
+}
+
+#[test]
+fn a_file_with_other_content_than_the_service_began_with_is_refused() {
     let backend = Backend::cpu().unwrap();
     let (a, b) = (Model::named("tiny-qwen2"), Model::named("tiny-tied"));
-    let of = |m: &Model| manifest(&backend, &m.file, &m.plan).unwrap();
-    assert_ne!(of(&a).model.header_hash, of(&b).model.header_hash);
-    assert_eq!(of(&a), of(&a));
+    let of = |m: &Model| attach_or_load(&backend, &m.file, &m.plan, None, None, |_| ()).unwrap();
+    let first = of(&a);
+    let expected = Some(first.manifest.model.hash);
+    let refused = attach_or_load(&backend, &b.file, &b.plan, None, expected, |_| ()).unwrap_err();
+    let found = of(&b).manifest.model.hash;
+    let named = [expected.unwrap().to_string(), found.to_string()];
+    let refused = refused.to_string();
+    assert!(named.iter().all(|hash| refused.contains(hash)), "{refused}");
+    assert!(refused.contains("was written to since"), "{refused}");
+    // With an image at hand it is found out before anything is loaded: there may be no memory for two.
+    let mut manifest = first.manifest.clone();
+    manifest.image_bytes = b.plan.image_bytes;
+    let held = (&manifest, first.weights.share().unwrap());
+    let refused = examine(&backend, &b.file, &b.plan, held, expected).unwrap_err();
+    assert!(refused.to_string().contains("was written to since"));
+    let same = attach_or_load(&backend, &a.file, &a.plan, None, expected, |_| ());
+    assert_eq!(same.unwrap().manifest.model.hash, expected.unwrap());
+}
+
+/// The hash of the file's bytes does not depend on how they are read; `b3sum` prints the same.
+#[test]
+fn a_models_hash_is_the_blake3_hash_of_its_file() {
+    let large = synth_model::Shape {
+        vocab_size: 30_011,
+        ..synth_model::Shape::named("tiny-qwen2").unwrap()
+    };
+    for model in [
+        Model::named("tiny-qwen2"),
+        Model::of(&large.with_type(TensorType::F32)),
+    ] {
+        let expected = blake3::hash(model.file.bytes());
+        let backend = Backend::cpu().unwrap();
+        let (_, identity) = loader::load(&backend, &model.file, &model.plan, |_| ()).unwrap();
+        assert_eq!(identity.hash.0, *expected.as_bytes());
+        assert_eq!(identity.hash.to_string(), format!("blake3:{expected}"));
+        assert_eq!(
+            loader::hash(&model.file, &model.plan).unwrap(),
+            identity.hash
+        );
+    }
 }

@@ -84,7 +84,7 @@ impl Reference {
         let file = GgufFile::open(&self.model).unwrap();
         let plan = weights_plan::plan(file.header()).unwrap();
         let backend = Backend::cpu().unwrap();
-        let weights = loader::load(&backend, &file, &plan, |_| ()).unwrap();
+        let (weights, _) = loader::load(&backend, &file, &plan, |_| ()).unwrap();
         let options = EngineOptions {
             context: plan.context_length,
             float_activations,

@@ -6,6 +6,7 @@
 mod engine_support;
 
 use cuda_worker::probe;
+use cuda_worker::scheduler::step_engine::BROKEN_LOGITS;
 use engine_support::Rng;
 use orcd_shared::sampling::SamplingParams;
 
@@ -44,6 +45,9 @@ fn exp2(x: f32) -> f32 {
 
 /// The token drawn, by the contract.
 fn naive(logits: &[f32], seen: &[u32], position: u32, s: &SamplingParams) -> u32 {
+    if logits.iter().any(|l| !l.is_finite()) || logits.iter().all(|l| *l == 0.0) {
+        return BROKEN_LOGITS;
+    }
     let mut t = logits.to_vec();
     let mut penalised = vec![false; t.len()];
     for &token in seen {
@@ -61,11 +65,9 @@ fn naive(logits: &[f32], seen: &[u32], position: u32, s: &SamplingParams) -> u32
     if !greedy {
         t.iter_mut().for_each(|t| *t *= factor);
     }
-    let mut order: Vec<usize> = (0..t.len()).filter(|i| !t[*i].is_nan()).collect();
+    let mut order: Vec<usize> = (0..t.len()).collect();
     order.sort_by(|a, b| t[*b].partial_cmp(&t[*a]).unwrap().then(a.cmp(b)));
-    let Some(&first) = order.first() else {
-        return 0;
-    };
+    let first = order[0];
     if greedy {
         return first as u32;
     }
@@ -109,14 +111,18 @@ fn naive(logits: &[f32], seen: &[u32], position: u32, s: &SamplingParams) -> u32
     best as u32
 }
 
-/// Logits with ties, zeros of both signs and now and then a NaN or an infinity.
+/// Logits with ties, zeros of both signs and some far from the others; seldom a NaN or an infinity.
 fn logits(rng: &mut Rng, n: usize) -> Vec<f32> {
     let mut l: Vec<f32> = (0..n)
         .map(|_| (rng.signed() * 24.0).round() / 4.0)
         .collect();
     for _ in 0..n / 16 {
         let i = rng.below(n as u64) as usize;
-        l[i] = [0.0, -0.0, f32::NAN, f32::NEG_INFINITY, 6.0][rng.below(5) as usize];
+        l[i] = [0.0, -0.0, -3e38, -1e9, 6.0][rng.below(5) as usize];
+    }
+    if rng.below(20) == 0 {
+        let i = rng.below(n as u64) as usize;
+        l[i] = [f32::NAN, f32::NEG_INFINITY, f32::INFINITY][rng.below(3) as usize];
     }
     l
 }
@@ -149,20 +155,48 @@ fn draws_follow_the_contract() {
 }
 
 #[test]
-fn greedy_takes_the_lowest_of_equal_logits_and_never_a_nan() {
+fn greedy_takes_the_lowest_of_equal_logits() {
     let greedy = |l: &[f32]| probe::draw(l, &[], 0, &SamplingParams::GREEDY);
     assert_eq!(greedy(&[1.0, 3.0, 3.0, 2.0]), 1);
-    assert_eq!(greedy(&[-0.0, 0.0]), 0);
-    assert_eq!(greedy(&[0.0, -0.0]), 0);
-    assert_eq!(greedy(&[f32::NAN, -5.0, f32::NAN]), 1);
-    assert_eq!(greedy(&[f32::NAN, f32::NEG_INFINITY]), 1);
-    assert_eq!(greedy(&[f32::NAN, f32::NAN]), 0);
-    assert_eq!(greedy(&[1.0, f32::INFINITY, f32::INFINITY]), 1);
+    assert_eq!(greedy(&[-0.0, 0.0, -1.0]), 0);
+    assert_eq!(greedy(&[0.0, -0.0, -1.0]), 0);
+    assert_eq!(greedy(&[-5.0, f32::MIN, -4.0]), 2);
     let tiny = SamplingParams {
         temperature: 1e-40,
         ..FREE
     };
     assert_eq!(probe::draw(&[1.0, 2.0, 0.0], &[], 0, &tiny), 1);
+}
+
+#[test]
+fn nothing_is_drawn_from_logits_of_which_one_is_not_finite_or_all_are_zero() {
+    let filtered = SamplingParams {
+        top_k: 5,
+        top_p: 0.9,
+        min_p: 0.1,
+        ..FREE
+    };
+    let penalised = SamplingParams {
+        repetition_penalty: 1.3,
+        ..SamplingParams::GREEDY
+    };
+    for s in [SamplingParams::GREEDY, FREE, filtered, penalised] {
+        let draw = |l: &[f32]| probe::draw(l, &[1], 0, &s);
+        for n in [1, 2, 31, 32, 33, 500] {
+            assert_eq!(draw(&vec![0.0; n.max(2)]), BROKEN_LOGITS, "{n} {s:?}");
+            assert_eq!(draw(&vec![-0.0; n.max(2)]), BROKEN_LOGITS, "{n} {s:?}");
+            for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+                for at in [0, n / 2, n - 1] {
+                    let mut l = vec![1.0; n.max(2)];
+                    l[at] = value;
+                    assert_eq!(draw(&l), BROKEN_LOGITS, "{value} at {at} of {n} {s:?}");
+                }
+            }
+            let mut l = vec![0.0; n.max(2)];
+            l[n / 2] = -f32::MIN_POSITIVE / 4.0;
+            assert!(draw(&l) < n.max(2) as u32, "{n} {s:?}");
+        }
+    }
 }
 
 #[test]

@@ -51,7 +51,7 @@ class CpuBackend final : public Backend {
  public:
   const char* name() const override { return "cpu"; }
 
-  uint32_t layout_version() const override { return kLayoutVersion; }
+  uint32_t layout_version() const override { return cpu::layout_version(); }
 
   DeviceInfo info() const override {
     struct sysinfo memory {};

@@ -4,6 +4,7 @@
 #include <span>
 
 #include "arith/blocks.h"
+#include "engine/layout_version.h"
 
 namespace orcd::cpu {
 namespace {
@@ -118,6 +119,14 @@ void unpack_row(TensorType type, uint64_t rows, uint64_t cols, uint64_t row, con
   }
   const uint8_t* tile = matrix + row / kTileRows * kTileRows * row_bytes;
   copy_row<false>(type, cols, static_cast<uint32_t>(row % kTileRows), raw, const_cast<uint8_t*>(tile));
+}
+
+uint32_t layout_version() {
+  static const uint32_t version =
+      orcd::layout_version([](TensorType type, uint32_t rows, uint32_t cols, const uint8_t* raw, uint8_t* matrix) {
+        for (uint32_t i = 0; i < rows; ++i) pack_row(type, rows, cols, i, raw + i * arith::row_bytes(type, cols), matrix);
+      });
+  return version;
 }
 
 }  // namespace orcd::cpu

@@ -12,8 +12,8 @@ namespace orcd::cpu {
 
 inline constexpr uint32_t kTileRows = 16;
 
-// Raised with every change of this layout.
-inline constexpr uint32_t kLayoutVersion = 1;
+// Of this layout: another one has another version.
+uint32_t layout_version();
 
 // Writes row `row` of a matrix of `rows` rows, given as in the file, to its place in `matrix`.
 void pack_row(TensorType type, uint64_t rows, uint64_t cols, uint64_t row, const uint8_t* raw /* (row_bytes) */,

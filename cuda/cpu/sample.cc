@@ -29,6 +29,18 @@ void penalise(float* t, std::span<const uint64_t> seen, float penalty) {
   }
 }
 
+// Whether tokens can be drawn from these logits: all finite, and not all zero.
+bool usable(const float* logits, uint32_t n) {
+  constexpr uint32_t kExponent = 0x7f800000, kLowest = 0x00800000;
+  uint32_t all = 0, carried = 0;  // an exponent of all ones carries into the sign
+  for (uint32_t i = 0; i < n; ++i) {
+    const uint32_t b = arith::bits_of(logits[i]);
+    all |= b;
+    carried |= (b & kExponent) + kLowest;
+  }
+  return carried >> 31 == 0 && all << 1 != 0;
+}
+
 // First place of the largest value, 0 where all are NaN. The maximum first, in lanes; then where it is.
 uint32_t largest(const float* t, uint32_t n) {
   constexpr uint32_t kLanes = 32;
@@ -176,6 +188,7 @@ uint32_t draw_filtered(const float* t, uint32_t vocab, float t_max, const Draw& 
 
 uint32_t sample(const float* logits, uint32_t vocab, std::span<const uint64_t> seen, const Draw& draw,
                 SampleScratch& scratch) {
+  if (!usable(logits, vocab)) return kBrokenLogits;
   const Sampling& s = draw.sampling;
   const float factor = 1.0f / s.temperature;
   const bool greedy = factor == arith::infinity();
@@ -186,7 +199,6 @@ uint32_t sample(const float* logits, uint32_t vocab, std::span<const uint64_t> s
   if (greedy) return largest(t, vocab);
   for (uint32_t i = 0; i < vocab; ++i) t[i] = t[i] * factor;
   const float t_max = t[largest(t, vocab)];
-  if (t_max != t_max) return 0;  // nothing but NaN
   if (s.top_k > 0 || s.top_p < 1.0f || s.min_p > 0.0f) return draw_filtered(t, vocab, t_max, draw, scratch.candidates);
   add_noise(t, vocab, s.seed, draw.position);
   return largest(t, vocab);

@@ -24,7 +24,7 @@ class CudaBackend final : public Backend {
   explicit CudaBackend(int ordinal) : ordinal_(ordinal) {}
 
   const char* name() const override { return "cuda"; }
-  uint32_t layout_version() const override { return 1; }
+  uint32_t layout_version() const override { return kernels::layout_version(); }
 
   DeviceInfo info() const override {
     cudaDeviceProp p = {};

@@ -51,6 +51,11 @@ __device__ void load_split(Tiles<kDim>& s, const Heads& h, const KvLayer& kv, ui
   }
 }
 
+// How many keys of the split that begins at `first` the row at `position` sees.
+__device__ __forceinline__ uint32_t seen_of_split(uint32_t position, uint32_t first) {
+  return position < first ? 0 : min(position + 1 - first, kAttnSplit);
+}
+
 template <uint32_t kDim>
 __global__ void __launch_bounds__(kThreads) attention_prefill_kernel(Heads h, KvLayer kv, const float* q,
                                                                      const PrefillTile* tiles, float* out) {
@@ -100,19 +105,30 @@ __global__ void __launch_bounds__(kThreads) attention_prefill_kernel(Heads h, Kv
     }
     __syncthreads();
 
+    // A key that a row does not see leaves its sum alone: 0 · v is NaN for a value that is not finite.
     float l[4] = {}, o[4][kValues] = {};
-#pragma unroll 4
-    for (uint32_t key = 0; key < kAttnSplit; ++key) {
+    const auto add_key = [&](uint32_t key, auto sees) {
       const float4 a = *reinterpret_cast<const float4*>(&s.p[key][4 * ty]);
       const float ps[4] = {a.x, a.y, a.z, a.w};
 #pragma unroll
       for (uint32_t j = 0; j < kValues; ++j) {
         const float v = s.v[key][tx + 16 * j];
 #pragma unroll
-        for (int i = 0; i < 4; ++i) o[i][j] = arith::fma32(ps[i], v, o[i][j]);
+        for (uint32_t i = 0; i < 4; ++i) o[i][j] = sees(i) ? arith::fma32(ps[i], v, o[i][j]) : o[i][j];
       }
 #pragma unroll
-      for (int i = 0; i < 4; ++i) l[i] = l[i] + ps[i];
+      for (uint32_t i = 0; i < 4; ++i) l[i] = l[i] + ps[i];
+    };
+    const auto all_see = [](uint32_t) { return true; };
+    if (first + kAttnSplit <= t.start + 1) {  // the tile's first row sees the whole split
+#pragma unroll 4
+      for (uint32_t key = 0; key < kAttnSplit; ++key) add_key(key, all_see);
+    } else {
+      const uint32_t seen = seen_of_split(t.start + 4 * ty, first), most = seen_of_split(t.start + 4 * ty + 3, first);
+#pragma unroll 4
+      for (uint32_t key = 0; key < seen; ++key) add_key(key, all_see);
+      for (uint32_t key = seen; key < most; ++key)
+        add_key(key, [&](uint32_t i) { return first + key <= t.start + 4 * ty + i; });
     }
 #pragma unroll
     for (uint32_t i = 0; i < 4; ++i) {

@@ -18,6 +18,10 @@ namespace orcd::kernels {
 // first .. first + count; `matrix` is the packed matrix' start.
 void pack(TensorType type, uint32_t rows, uint32_t cols, uint32_t first, uint32_t count,
           const uint8_t* raw, uint8_t* matrix, cudaStream_t stream);
+// All rows, by the processor and in its memory: the bytes that pack() makes.
+void pack_on_host(TensorType type, uint32_t rows, uint32_t cols, const uint8_t* raw, uint8_t* matrix);
+// Of the packed layout: another one has another version.
+uint32_t layout_version();
 void unpack(TensorType type, uint32_t rows, uint32_t cols, uint32_t first, uint32_t count,
             const uint8_t* matrix, uint8_t* raw, cudaStream_t stream);
 
@@ -187,8 +191,9 @@ struct FilterState {
   alignas(16) unsigned long long mass[kFilterBins];  // their weights, 2^32 for the largest
   unsigned long long best;                           // rank of the best logit, later of the best score
   unsigned long long floor;                          // least rank that top-k and top-p leave
-  float top;                                         // the largest logit, over temperature
+  float top;                                         // the largest logit, over temperature; NaN: they are broken
   uint32_t arrived;                                  // blocks
+  uint32_t nonzero;                                  // some logit differs from zero
 };
 
 // Values of a row of logits that's kept between those kernels: whole groups of four.

@@ -1,5 +1,9 @@
-// File layout → packed layout and back: one thread per block of 32 values.
+// File layout → packed layout and back: one thread per block of 32 values. Packing works on the host too, where
+// it says what the layout is.
+#include <cstring>
+
 #include "device/check.h"
+#include "engine/layout_version.h"
 #include "kernels/launch.h"
 #include "kernels/layout.h"
 
@@ -11,7 +15,7 @@ struct Shape {
   uint32_t rows, cols, first, count;
 };
 
-__device__ const uint8_t* block_of(const Shape& s, const uint8_t* row, uint32_t b) {
+ORCD_HD const uint8_t* block_of(const Shape& s, const uint8_t* row, uint32_t b) {
   return row + uint64_t(b / (arith::block_values(s.type) / 32)) * arith::block_bytes(s.type);
 }
 
@@ -20,7 +24,7 @@ struct Parts {
   uint32_t head, head_bytes, high, low;
 };
 
-__device__ Parts parts(TensorType type) {
+ORCD_HD Parts parts(TensorType type) {
   switch (type) {
     case TensorType::kQ4_0: return {0, 2, 0, 2};
     case TensorType::kQ4_1: return {0, 4, 0, 4};
@@ -36,7 +40,7 @@ __device__ Parts parts(TensorType type) {
 // Visits every 4- (or 8-) bit low part and its high bits of block b: f(value, byte offset, shift) for
 // the low part and g(value, byte offset, shift) for the high one, both offsets within the file's block.
 template <class F, class G>
-__device__ void visit(TensorType type, uint32_t b, F low, G high) {
+ORCD_HD void visit(TensorType type, uint32_t b, F low, G high) {
   const Parts p = parts(type);
   for (uint32_t v = 0; v < 32; ++v) {
     switch (type) {
@@ -58,67 +62,90 @@ __device__ void visit(TensorType type, uint32_t b, F low, G high) {
   }
 }
 
-__device__ uint8_t* group_of(const Shape& s, uint8_t* matrix, uint32_t row, uint32_t* rows_in_group) {
+ORCD_HD uint8_t* group_of(const Shape& s, uint8_t* matrix, uint32_t row, uint32_t* rows_in_group) {
   const uint32_t group = row / kGroupRows;
-  *rows_in_group = min(kGroupRows, s.rows - group * kGroupRows);
+  const uint32_t left = s.rows - group * kGroupRows;
+  *rows_in_group = left < kGroupRows ? left : kGroupRows;
   return matrix + uint64_t(group) * kGroupRows * arith::row_bytes(s.type, s.cols);
 }
 
 // Copies between the file's head (or tail) and the packed one, in the wanted direction.
-__device__ void move(uint8_t* packed, uint8_t* raw, uint32_t n, bool to_packed) {
+ORCD_HD void move(uint8_t* packed, uint8_t* raw, uint32_t n, bool to_packed) {
   for (uint32_t i = 0; i < n; ++i) (to_packed ? packed : raw)[i] = (to_packed ? raw : packed)[i];
 }
 
-__global__ void repack(Shape s, uint8_t* raw, uint8_t* matrix, bool to_packed) {
-  const uint32_t nb = s.cols / 32;
-  const uint64_t index = uint64_t(blockIdx.x) * blockDim.x + threadIdx.x;
-  if (index >= uint64_t(s.count) * nb) return;
-  const uint32_t i = index / nb, b = index % nb, row = s.first + i;
-  uint32_t in_group;
-  uint8_t* group = group_of(s, matrix, row, &in_group);
-  const Layout l = layout_of(s.type);
-  const BlockPlace at = place(l, in_group, nb, b, row % kGroupRows);
-  uint8_t* file = const_cast<uint8_t*>(block_of(s, raw + uint64_t(i) * arith::row_bytes(s.type, s.cols), b));
-  const Parts p = parts(s.type);
+// One block of 32 values, in the file and in the image.
+struct Block {
+  Layout l;
+  Parts p;
+  uint32_t b, in_group;
+  BlockPlace at;
+  uint8_t *group, *file;
+};
 
-  if (!l.super || b % 8 == 0) move(group + at.head, file + p.head, p.head_bytes, to_packed);
-  if (l.tail && b % 8 == 0) move(group + at.tail, file + 208, 2, to_packed);
-  if (l.low == 32) {
-    move(group + at.low, file + p.low, 16, to_packed);
-    move(group + at.low + in_group * 16, file + p.low + 16, 16, to_packed);
-    return;
-  }
+ORCD_HD Block find_block(const Shape& s, uint8_t* raw, uint8_t* matrix, uint64_t index) {
+  const uint32_t nb = s.cols / 32;
+  const uint32_t i = uint32_t(index / nb), row = s.first + i;
+  Block x;
+  x.l = layout_of(s.type);
+  x.p = parts(s.type);
+  x.b = uint32_t(index % nb);
+  x.group = group_of(s, matrix, row, &x.in_group);
+  x.at = place(x.l, x.in_group, nb, x.b, row % kGroupRows);
+  x.file = const_cast<uint8_t*>(block_of(s, raw + uint64_t(i) * arith::row_bytes(s.type, s.cols), x.b));
+  return x;
+}
+
+// What is copied as it is; true if that was all.
+ORCD_HD bool move_bytes(const Block& x, bool to_packed) {
+  if (!x.l.super || x.b % 8 == 0) move(x.group + x.at.head, x.file + x.p.head, x.p.head_bytes, to_packed);
+  if (x.l.tail && x.b % 8 == 0) move(x.group + x.at.tail, x.file + 208, 2, to_packed);
+  if (x.l.low != 32) return false;
+  move(x.group + x.at.low, x.file + x.p.low, 16, to_packed);
+  move(x.group + x.at.low + x.in_group * 16, x.file + x.p.low + 16, 16, to_packed);
+  return true;
+}
+
+ORCD_HD void pack_block(const Shape& s, const Block& x) {
+  if (move_bytes(x, true)) return;
+  uint32_t low[4] = {}, high[2] = {};
+  visit(
+      s.type, x.b,
+      [&](uint32_t v, uint32_t byte, uint32_t shift) {
+        low[v % 16 / 4] |= (x.file[byte] >> shift & 15u) << (8 * (v % 4) + v / 16 * 4);
+      },
+      [&](uint32_t v, uint32_t byte, uint32_t shift) {
+        if (x.l.high == 4) high[0] |= (x.file[byte] >> shift & 1u) << (8 * (v % 4) + v / 4);
+        else high[v / 16] |= (x.file[byte] >> shift & 3u) << (8 * (v % 4) + 2 * (v % 16 / 4));
+      });
+  memcpy(x.group + x.at.low, low, 16);
+  memcpy(x.group + x.at.high, high, x.l.high);
+}
+
+__global__ void repack(Shape s, uint8_t* raw, uint8_t* matrix, bool to_packed) {
+  const uint64_t index = uint64_t(blockIdx.x) * blockDim.x + threadIdx.x;
+  if (index >= uint64_t(s.count) * (s.cols / 32)) return;
+  const Block x = find_block(s, raw, matrix, index);
   if (to_packed) {
-    uint32_t low[4] = {}, high[2] = {};
-    visit(
-        s.type, b,
-        [&](uint32_t v, uint32_t byte, uint32_t shift) {
-          low[v % 16 / 4] |= (file[byte] >> shift & 15u) << (8 * (v % 4) + v / 16 * 4);
-        },
-        [&](uint32_t v, uint32_t byte, uint32_t shift) {
-          if (l.high == 4) high[0] |= (file[byte] >> shift & 1u) << (8 * (v % 4) + v / 4);
-          else high[v / 16] |= (file[byte] >> shift & 3u) << (8 * (v % 4) + 2 * (v % 16 / 4));
-        });
-    memcpy(group + at.low, low, 16);
-    memcpy(group + at.high, high, l.high);
-  } else {
+    pack_block(s, x);
+  } else if (!move_bytes(x, false)) {
     uint32_t low[4], high[2] = {};
-    memcpy(low, group + at.low, 16);
-    memcpy(high, group + at.high, l.high);
+    memcpy(low, x.group + x.at.low, 16);
+    memcpy(high, x.group + x.at.high, x.l.high);
     // Threads share bytes of a super-block: each sets its own bits of the zeroed rows, atomically, in the
     // word around the byte (the caller's allocation ends on a word).
     const auto put = [&](uint32_t byte, uint32_t shift, uint32_t bits) {
-      const uintptr_t address = reinterpret_cast<uintptr_t>(file + byte);
+      const uintptr_t address = reinterpret_cast<uintptr_t>(x.file + byte);
       const uint32_t at_bit = uint32_t(address % 4) * 8 + shift;
       atomicOr(reinterpret_cast<unsigned*>(address & ~uintptr_t(3)), bits << at_bit);
     };
     visit(
-        s.type, b,
+        s.type, x.b,
         [&](uint32_t v, uint32_t byte, uint32_t shift) {
           put(byte, shift, low[v % 16 / 4] >> (8 * (v % 4) + v / 16 * 4) & 15u);
         },
         [&](uint32_t v, uint32_t byte, uint32_t shift) {
-          if (l.high == 4) put(byte, shift, high[0] >> (8 * (v % 4) + v / 4) & 1u);
+          if (x.l.high == 4) put(byte, shift, high[0] >> (8 * (v % 4) + v / 4) & 1u);
           else put(byte, shift, high[v / 16] >> (8 * (v % 4) + 2 * (v % 16 / 4)) & 3u);
         });
   }
@@ -139,6 +166,22 @@ void run(const Shape& s, const uint8_t* raw, const uint8_t* matrix, bool to_pack
 }
 
 }  // namespace
+
+void pack_on_host(TensorType type, uint32_t rows, uint32_t cols, const uint8_t* raw, uint8_t* matrix) {
+  if (!arith::is_quantised(type)) {
+    std::memcpy(matrix, raw, rows * arith::row_bytes(type, cols));
+    return;
+  }
+  const Shape s = {type, rows, cols, 0, rows};
+  const uint64_t blocks = uint64_t(rows) * (cols / 32);
+  // Packing reads the rows.
+  for (uint64_t i = 0; i < blocks; ++i) pack_block(s, find_block(s, const_cast<uint8_t*>(raw), matrix, i));
+}
+
+uint32_t layout_version() {
+  static const uint32_t version = orcd::layout_version(pack_on_host);
+  return version;
+}
 
 void pack(TensorType type, uint32_t rows, uint32_t cols, uint32_t first, uint32_t count,
           const uint8_t* raw, uint8_t* matrix, cudaStream_t stream) {

@@ -20,6 +20,7 @@ __global__ void __launch_bounds__(kDrawThreads) sample_kernel(const float* logit
   const float* row = logits + uint64_t(d.row) * vocab;
   const uint32_t* seen = seen_all + uint64_t(d.slot) * words;
   unsigned long long mine = 0;
+  LogitsSeen seen_logits;
   const uint32_t step = gridDim.x * kDrawThreads * 4;
   for (uint32_t base = (blockIdx.x * kDrawThreads + threadIdx.x) * 4; base < vocab; base += step) {
     arith::PhiloxBlock random = {};
@@ -28,12 +29,15 @@ __global__ void __launch_bounds__(kDrawThreads) sample_kernel(const float* logit
 #pragma unroll
     for (uint32_t i = 0; i < 4; ++i) {
       if (base + i >= vocab) break;
-      float score = scaled(d, seen, base + i, row[base + i]);
+      const float logit = row[base + i];
+      seen_logits.see(logit);
+      float score = scaled(d, seen, base + i, logit);
       if (d.inverse_temperature != 0.0f) score = score + arith::gumbel(random.word[i]);
       mine = max(mine, ranked(score, base + i));
     }
   }
-  settle(mine, &best[blockIdx.y], &arrived[blockIdx.y], &drawn[blockIdx.y]);
+  if (seen_logits.broken) mine = kBrokenRank;
+  settle(mine, seen_logits.nonzero(), &best[blockIdx.y], &arrived[blockIdx.y], &drawn[blockIdx.y]);
 }
 
 }  // namespace

@@ -35,6 +35,23 @@ __device__ __forceinline__ unsigned long long ranked(float score, uint32_t id) {
   return static_cast<unsigned long long>(ordered(score)) << 32 | (0xffffffffu - id);
 }
 
+// Rank of what a broken row of logits has in place of a best score; no token's is as high.
+inline constexpr unsigned long long kBrokenRank = ~0ull;
+
+// Looks at logits as they come along.
+struct LogitsSeen {
+  uint32_t all = 0;      // bits of all of them
+  bool broken = false;   // one is infinite or NaN
+
+  __device__ __forceinline__ void see(float logit) {
+    constexpr uint32_t kExponent = 0x7f800000u;
+    const uint32_t bits = arith::bits_of(logit);
+    all |= bits;
+    broken |= (bits & kExponent) == kExponent;
+  }
+  __device__ __forceinline__ bool nonzero() const { return all << 1 != 0; }
+};
+
 // Logit after repetition penalty and temperature.
 __device__ __forceinline__ float scaled(const DeviceDraw& d, const uint32_t* seen, uint32_t id, float logit) {
   if (d.penalty != 1.0f && (seen[id / 32] >> (id % 32) & 1u))
@@ -56,16 +73,20 @@ __device__ inline unsigned long long block_max(unsigned long long best) {
 }
 
 // Adds the best of this block to that of the draw's others; the last block to come writes the token, and leaves
-// `best` and `arrived` zero. Token 0 is drawn where no block had any.
-__device__ inline void settle(unsigned long long mine, unsigned long long* best, uint32_t* arrived, uint32_t* drawn) {
+// `best` and `arrived` zero. Logits of which no block has seen one that differs from zero are broken.
+__device__ inline void settle(unsigned long long mine, bool nonzero, unsigned long long* best, uint32_t* arrived,
+                              uint32_t* drawn) {
+  constexpr uint32_t kNonzeroShift = 16;  // blocks that came are counted below it: 2^24 tokens take 2^14 of them
+  nonzero = __syncthreads_or(nonzero);
   mine = block_max(mine);
   if (threadIdx.x) return;
   atomicMax(best, mine);
   __threadfence();
-  if (atomicAdd(arrived, 1) + 1 < gridDim.x) return;
+  const uint32_t one = 1u | uint32_t(nonzero) << kNonzeroShift, came = atomicAdd(arrived, one) + one;
+  if ((came & 0xffffu) < gridDim.x) return;
   __threadfence();
   const unsigned long long all = atomicExch(best, 0ull);
-  *drawn = all ? 0xffffffffu - uint32_t(all) : 0;
+  *drawn = all && all != kBrokenRank && came >> kNonzeroShift ? 0xffffffffu - uint32_t(all) : kBrokenLogits;
   *arrived = 0;
 }
 

@@ -22,8 +22,12 @@ __device__ __forceinline__ Tokens tokens_of(const float* scaled_all, uint32_t vo
   return {reinterpret_cast<const float4*>(scaled_all + draw * width), uint32_t(width / 4), top};
 }
 
-// Rank of the largest logit → the logit.
-__device__ __forceinline__ float top_of(const FilterState& s) { return unordered(uint32_t(s.best >> 32)); }
+// Rank of the largest logit → the logit; NaN where they are broken.
+__device__ __forceinline__ float top_of(const FilterState& s) {
+  return s.nonzero ? unordered(uint32_t(s.best >> 32)) : arith::float_of(0x7fc00000u);
+}
+
+__device__ __forceinline__ bool is_broken(const Tokens& tokens) { return tokens.top != tokens.top; }
 
 // Logits over temperature, ended by NaNs to a whole group of four; and the largest.
 __global__ void __launch_bounds__(kDrawThreads) scale_kernel(const float* logits, uint32_t vocab,
@@ -36,18 +40,27 @@ __global__ void __launch_bounds__(kDrawThreads) scale_kernel(const float* logits
   const uint32_t* seen = seen_all + uint64_t(d.slot) * words;
   float* to = scaled_all + blockIdx.y * scaled_width(vocab);
   unsigned long long best = 0;
+  LogitsSeen seen_logits;
   const uint32_t step = gridDim.x * kDrawThreads * 4;
   for (uint32_t base = (blockIdx.x * kDrawThreads + threadIdx.x) * 4; base < vocab; base += step) {
     float t[4];
 #pragma unroll
     for (uint32_t i = 0; i < 4; ++i) {
-      t[i] = base + i < vocab ? scaled(d, seen, base + i, row[base + i]) : arith::float_of(0x7fc00000u);
+      t[i] = arith::float_of(0x7fc00000u);
+      if (base + i >= vocab) continue;
+      const float logit = row[base + i];
+      seen_logits.see(logit);
+      t[i] = scaled(d, seen, base + i, logit);
       best = max(best, ranked(t[i], base + i));
     }
     *reinterpret_cast<float4*>(to + base) = make_float4(t[0], t[1], t[2], t[3]);
   }
+  if (seen_logits.broken) best = kBrokenRank;
+  const bool nonzero = __syncthreads_or(seen_logits.nonzero());
   best = block_max(best);
-  if (threadIdx.x == 0) atomicMax(&state[blockIdx.y].best, best);
+  if (threadIdx.x) return;
+  atomicMax(&state[blockIdx.y].best, best);
+  if (nonzero) atomicOr(&state[blockIdx.y].nonzero, 1u);
 }
 
 // Counts and weighs tokens by bins: in shared memory, then what isn't zero in the draw's own.
@@ -60,6 +73,7 @@ __global__ void __launch_bounds__(kBinThreads) bin_kernel(uint32_t vocab, const 
   if (!d.filtered || !(weighs || uses_top_k(d, vocab))) return;
   FilterState& s = state[blockIdx.y];
   const Tokens tokens = tokens_of(scaled_all, vocab, blockIdx.y, top_of(s));
+  if (is_broken(tokens)) return;
   for (uint32_t i = threadIdx.x; i < kFilterBins; i += kBinThreads) count[i] = low[i] = high[i] = 0;
   __syncthreads();
   for (uint32_t at = blockIdx.x * kBinThreads + threadIdx.x; at < tokens.quads; at += gridDim.x * kBinThreads) {
@@ -137,13 +151,14 @@ __global__ void __launch_bounds__(kCutThreads) cut_kernel(uint32_t vocab, const 
   if (!d.filtered) return;
   FilterState& s = state[blockIdx.x];
   const Tokens tokens = tokens_of(scaled_all, vocab, blockIdx.x, top_of(s));
-  const bool cuts = uses_top_k(d, vocab) || uses_top_p(d);
+  const bool cuts = !is_broken(tokens) && (uses_top_k(d, vocab) || uses_top_p(d));
   const unsigned long long floor = cuts ? floor_of(d, tokens, vocab, s) : kLeastRank;
   __syncthreads();  // all have read what now goes
   if (threadIdx.x) return;
   s.floor = floor;
   s.top = tokens.top;
   s.best = 0;
+  s.nonzero = 0;
 }
 
 // Draws from what the filters leave. A thread takes four neighbouring tokens at a time: one Philox block serves them.
@@ -157,7 +172,9 @@ __global__ void __launch_bounds__(kDrawThreads) draw_kernel(uint32_t vocab, cons
   const unsigned long long floor = s.floor;
   const auto least = static_cast<unsigned long long>(d.min_p * 0x1p32f);
   unsigned long long mine = 0;
-  for (uint32_t at = blockIdx.x * kDrawThreads + threadIdx.x; at < tokens.quads; at += gridDim.x * kDrawThreads) {
+  // Broken logits leave nobody with a rank.
+  const uint32_t quads = is_broken(tokens) ? 0 : tokens.quads;
+  for (uint32_t at = blockIdx.x * kDrawThreads + threadIdx.x; at < quads; at += gridDim.x * kDrawThreads) {
     const float4 v = tokens.t[at];
     const float t[4] = {v.x, v.y, v.z, v.w};
     bool left[4];
@@ -170,7 +187,7 @@ __global__ void __launch_bounds__(kDrawThreads) draw_kernel(uint32_t vocab, cons
     for (uint32_t i = 0; i < 4; ++i)
       if (left[i]) mine = max(mine, ranked(t[i] + arith::gumbel(random.word[i]), 4 * at + i));
   }
-  settle(mine, &s.best, &s.arrived, &drawn[blockIdx.y]);
+  settle(mine, true, &s.best, &s.arrived, &drawn[blockIdx.y]);
 }
 
 }  // namespace

@@ -116,7 +116,7 @@ class Ops {
   virtual void swiglu(const float* gate /* (rows, out.cols) */, const float* up /* (rows, out.cols) */,
                       uint32_t rows, const Activations& out) = 0;
 
-  // drawn[i] = token drawn from logits[i]; leaves the logits as they are
+  // drawn[i] = token drawn from logits[i], or kBrokenLogits; leaves the logits as they are
   virtual void sample(const float* logits /* (draws, vocab) */, uint32_t vocab, std::span<const Draw> draws,
                       uint32_t* drawn /* host, (draws) */) = 0;
 

@@ -14,7 +14,7 @@ use orcd_shared::protocol::message::{
 };
 use orcd_shared::protocol::version::PROTOCOL;
 use orcd_shared::sampling::SamplingParams;
-use orcd_shared::weights::{ModelIdentity, WeightsManifest};
+use orcd_shared::weights::{ContentHash, FileStamp, ModelIdentity, WeightsManifest};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -35,20 +35,34 @@ fn golden<M: Serialize + DeserializeOwned + PartialEq + Debug>(message: &M, hex:
     assert_eq!((&read, taken), (message, bytes.len()));
 }
 
+const HASH: ContentHash = ContentHash([
+    0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25,
+    26, 27, 28, 29, 30, 255,
+]);
+
 fn manifest() -> WeightsManifest {
     WeightsManifest {
         model: ModelIdentity {
-            file_bytes: 491_400_032,
-            modified_ns: 1_700_000_000_123_456_789,
-            header_hash: 0x0123_4567_89ab_cdef,
+            hash: HASH,
+            stamps: vec![FileStamp {
+                device: 259,
+                inode: 7,
+                bytes: 491_400_032,
+                modified_ns: 1_700_000_000_123_456_789,
+                changed_ns: -1,
+            }],
         },
-        layout_version: 3,
+        layout_version: 0x0123_4567,
         backend: "cpu".into(),
         image_bytes: 485_452_288,
+        sample_checksum: 0x0123_4567_89ab_cdef,
     }
 }
 
-const MANIFEST: &str = "fc602b4a1d fd15cd853dfe9c9717 fdefcdab8967452301 03 03637075 fc006aef1c";
+const HASH_BYTES: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1eff";
+const MANIFEST: &str = "\
+    000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1eff 01 fb0301 07 fc602b4a1d fd2a9a0b7bfc392f2f 01 \
+    fc67452301 03637075 fc006aef1c fdefcdab8967452301";
 
 #[test]
 fn hello_is_variant_zero_for_ever() {
@@ -85,18 +99,23 @@ fn supervisor_to_worker() {
         end_tokens: vec![151_643, 151_645],
         engines: 1,
         weights: None,
+        model_hash: None,
     };
     let head = "01 07 2f6d2e67677566";
     let tail = "01 01 01fb0010 00 0102 00 02 fc5b500200 fc5d500200 01";
     golden(
         &ToWorker::Load(Box::new(load.clone())),
-        &format!("{head} {tail} 00"),
+        &format!("{head} {tail} 00 00"),
     );
     load.device = Device::Cpu;
     load.weights = Some(manifest());
+    load.model_hash = Some(HASH);
     let tail = "00 01fb0010 00 0102 00 02 fc5b500200 fc5d500200 01";
     let load = ToWorker::Load(Box::new(load));
-    golden(&load, &format!("{head} {tail} 01 {MANIFEST}"));
+    golden(
+        &load,
+        &format!("{head} {tail} 01 {MANIFEST} 01 {HASH_BYTES}"),
+    );
 
     let job = JobSpec {
         key: JobKey(300),
@@ -136,12 +155,13 @@ fn worker_to_supervisor() {
         quant_kind: "Q4_K_M".into(),
         load_source: LoadSource::File,
         load_ms: 900,
+        model_hash: HASH,
         weights: None,
     };
     let rest = "fc00000040 fd0000000014000000 01 fb0010 08 fc80510200 06 51345f4b5f4d";
     golden(
         &ToSupervisor::Ready(Box::new(info.clone())),
-        &format!("02 03 677075 01 03 392e30 01 04 31332e30 {rest} 00 fb8403 00"),
+        &format!("02 03 677075 01 03 392e30 01 04 31332e30 {rest} 00 fb8403 {HASH_BYTES} 00"),
     );
     info.compute_capability = None;
     info.runtime_version = None;
@@ -149,7 +169,7 @@ fn worker_to_supervisor() {
     info.weights = Some(manifest());
     golden(
         &ToSupervisor::Ready(Box::new(info)),
-        &format!("02 03 677075 00 00 {rest} 01 fb8403 01 {MANIFEST}"),
+        &format!("02 03 677075 00 00 {rest} 01 fb8403 {HASH_BYTES} 01 {MANIFEST}"),
     );
 
     let failed = ToSupervisor::LoadFailed {

@@ -321,6 +321,7 @@ fn settings(config: &Config, held: HeldWeights) -> DispatcherSettings {
             end_tokens: Vec::new(),
             engines: 1,
             weights: None,
+            model_hash: None,
         },
         held,
         queue: config.queue,

@@ -128,3 +128,20 @@ fn model_overwritten_in_place_is_not_served_under_the_old_name() {
     assert!(found.ids().len() < undisturbed.ids().len());
     assert!(undisturbed.token_bytes().starts_with(&found.token_bytes()));
 }
+
+#[test]
+fn model_that_was_only_touched_or_written_with_the_same_bytes_goes_on() {
+    let service = WorkerHarness::start(Model::Slow);
+    let before = service.health();
+    assert_old_bytes(&service, |path| {
+        let file = OpenOptions::new().write(true).open(path).unwrap();
+        let content = fs::read(path).unwrap();
+        file.write_all_at(&content, 0).unwrap();
+    });
+    let after = service.health();
+    // Its image was kept: the file was read to see that it is the same, and not loaded.
+    assert_eq!(after["load_source"], "handle");
+    assert_eq!(before["model_hash"], after["model_hash"]);
+    let hash = before["model_hash"].as_str().unwrap();
+    assert_eq!(hash.len(), "blake3:".len() + 64, "{hash}");
+}

@@ -48,6 +48,9 @@ fn report_has_every_field_with_its_type() {
             v.is_null() || v.as_u64().is_some_and(|n| n <= 100)
         }),
         ("load_source", |v| v == "file"),
+        ("model_hash", |v| {
+            v.as_str().is_some_and(|v| v.starts_with("blake3:"))
+        }),
         ("sm", text_or_null),
         ("cuda_runtime_version", text_or_null),
         ("version", is_text),

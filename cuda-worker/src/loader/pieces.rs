@@ -1,48 +1,174 @@
-//! The model file cut into pieces that one reader reads at a time.
+//! The model's files cut into pieces that one reader reads at a time.
+//!
+//! A piece is a fixed range of a file, so that a hash can be made of the pieces' own; with it go the
+//! rows that begin in it. Where the last of them ends behind the piece, so does what is read.
 
 use crate::weights_plan::{ModelPlan, PlannedTensor};
 
-/// Size of a piece, unless a row is longer: large enough that calls cost little beside the bytes, small
-/// enough that all buffers together are a few megabytes to pin.
-const PIECE_BYTES: u64 = 1 << 20;
+/// Size of a piece, a power of two: large enough that calls cost little beside the bytes, small
+/// enough that all buffers together are a few megabytes to pin, and that a piece is still in the
+/// processor's cache when it has been read.
+pub(super) const PIECE_BYTES: u64 = 1 << 20;
+
+/// A range of a file.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Piece<'a> {
+    /// Which file.
+    pub(super) file: usize,
+    /// Where it begins, from the start of the file; a multiple of [`PIECE_BYTES`].
+    pub(super) offset: u64,
+    /// Its length; shorter than [`PIECE_BYTES`] only at the file's end.
+    pub(super) bytes: usize,
+    /// There is no other piece of this file.
+    pub(super) whole: bool,
+    /// What is read: it, and the rest of its last row.
+    pub(super) reach: usize,
+    /// The rows that begin in it.
+    pub(super) rows: Vec<Rows<'a>>,
+}
 
 /// Whole rows of a tensor.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Piece<'a> {
+pub(super) struct Rows<'a> {
     pub(super) tensor: &'a PlannedTensor,
+    /// Its number in the plan.
+    pub(super) index: usize,
     pub(super) first_row: u64,
-    pub(super) rows: u64,
+    /// Where they begin, from the start of the piece.
+    pub(super) at: usize,
+    pub(super) bytes: usize,
 }
 
-impl Piece<'_> {
-    fn row_bytes(&self) -> u64 {
-        self.tensor.info.nbytes / self.tensor.rows
+/// All pieces of all files, in order. `lengths`: of the files, bytes; `start_of`: where a tensor's data
+/// begins, as file and offset.
+pub(super) fn pieces<'a>(
+    plan: &'a ModelPlan,
+    lengths: &[u64],
+    start_of: impl Fn(&PlannedTensor) -> (usize, u64),
+) -> Vec<Piece<'a>> {
+    let mut pieces: Vec<_> = (lengths.iter().enumerate())
+        .map(|(file, &length)| empty_pieces(file, length))
+        .collect();
+    for (index, tensor) in plan.tensors.iter().enumerate() {
+        let (file, start) = start_of(tensor);
+        if let Some(pieces) = pieces.get_mut(file) {
+            add_rows(pieces, tensor, index, start);
+        }
     }
-
-    /// Where it begins, from the start of the tensor.
-    pub(super) fn offset(&self) -> u64 {
-        self.first_row * self.row_bytes()
-    }
-
-    pub(super) fn bytes(&self) -> u64 {
-        self.rows * self.row_bytes()
-    }
+    pieces.into_iter().flatten().collect()
 }
 
-/// All pieces of all tensors, in the order of the plan.
-pub(super) fn pieces(plan: &ModelPlan) -> Vec<Piece<'_>> {
-    plan.tensors.iter().flat_map(pieces_of).collect()
-}
-
-fn pieces_of(tensor: &PlannedTensor) -> impl Iterator<Item = Piece<'_>> {
-    let row_bytes = tensor.info.nbytes / tensor.rows;
-    let at_once = (PIECE_BYTES / row_bytes).max(1);
-    let starts = std::iter::successors(Some(0), move |row| Some(row + at_once));
+fn empty_pieces<'a>(file: usize, length: u64) -> Vec<Piece<'a>> {
+    let starts = (0..length.div_ceil(PIECE_BYTES)).map(|n| n * PIECE_BYTES);
     starts
-        .take_while(|&row| row < tensor.rows)
-        .map(move |first_row| Piece {
-            tensor,
-            first_row,
-            rows: at_once.min(tensor.rows - first_row),
+        .map(|offset| {
+            let bytes = bounded(length - offset);
+            Piece {
+                file,
+                offset,
+                bytes,
+                whole: length <= PIECE_BYTES,
+                reach: bytes,
+                rows: Vec::new(),
+            }
         })
+        .collect()
+}
+
+/// At most a piece.
+fn bounded(bytes: u64) -> usize {
+    bytes.min(PIECE_BYTES) as usize
+}
+
+/// Gives each piece of a file the rows of `tensor` that begin in it.
+fn add_rows<'a>(pieces: &mut [Piece<'a>], tensor: &'a PlannedTensor, index: usize, start: u64) {
+    let row_bytes = tensor.info.nbytes / tensor.rows;
+    let mut row = 0;
+    while row < tensor.rows {
+        let offset = start + row * row_bytes;
+        let number = offset / PIECE_BYTES;
+        let end = (number + 1) * PIECE_BYTES;
+        let rows = (end - offset).div_ceil(row_bytes).min(tensor.rows - row);
+        // The header was checked against the file's length.
+        let Some(piece) = usize::try_from(number).ok().and_then(|n| pieces.get_mut(n)) else {
+            return;
+        };
+        let at = bounded(offset - piece.offset);
+        let bytes = usize::try_from(rows * row_bytes).unwrap_or(usize::MAX);
+        piece.reach = piece.reach.max(at.saturating_add(bytes));
+        piece.rows.push(Rows {
+            tensor,
+            index,
+            first_row: row,
+            at,
+            bytes,
+        });
+        row += rows;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use orcd_shared::gguf::{TensorInfo, TensorType};
+
+    use super::*;
+    use crate::weights_plan::Role;
+
+    fn tensor(rows: u64, cols: u64) -> PlannedTensor {
+        let nbytes = rows * cols * 4;
+        PlannedTensor {
+            role: Role::Output,
+            layer: 0,
+            info: TensorInfo {
+                name: String::new(),
+                ne: vec![cols, rows],
+                ty: TensorType::F32,
+                offset: 0,
+                nbytes,
+            },
+            rows,
+            cols,
+            offset: 0,
+        }
+    }
+
+    /// What of a tensor lies in which piece: number, place, first row, bytes.
+    fn cut(tensor: &PlannedTensor, start: u64, length: u64) -> Vec<(u64, usize, u64, usize)> {
+        let mut pieces = empty_pieces(0, length);
+        add_rows(&mut pieces, tensor, 0, start);
+        let all = pieces
+            .iter()
+            .flat_map(|p| p.rows.iter().map(move |r| (p, r)));
+        all.map(|(p, r)| {
+            assert!(p.reach >= r.at + r.bytes && p.bytes >= r.at);
+            (p.offset / PIECE_BYTES, r.at, r.first_row, r.bytes)
+        })
+        .collect()
+    }
+
+    #[test]
+    fn each_row_belongs_to_the_piece_in_which_it_begins() {
+        const M: usize = 1 << 20;
+        let row = 400_000;
+        let found = cut(&tensor(6, row as u64 / 4), 100, 3 << 20);
+        assert_eq!(
+            found,
+            [(0, 100, 0, 3 * row), (1, 100 + 3 * row - M, 3, 3 * row)]
+        );
+    }
+
+    #[test]
+    fn a_row_longer_than_a_piece_is_one_piece_of_reading() {
+        const M: usize = 1 << 20;
+        let row = 3 * M;
+        let found = cut(&tensor(2, row as u64 / 4), 32, (6 << 20) + 32);
+        assert_eq!(found, [(0, 32, 0, row), (3, 32, 1, row)]);
+    }
+
+    #[test]
+    fn pieces_cover_the_file_without_gaps() {
+        let pieces = empty_pieces(0, (2 << 20) + 7);
+        let lengths: Vec<_> = pieces.iter().map(|p| (p.offset, p.bytes)).collect();
+        assert_eq!(lengths, [(0, 1 << 20), (1 << 20, 1 << 20), (2 << 20, 7)]);
+    }
 }

@@ -1,18 +1,25 @@
-//! Threads that read pieces of the model file into staging, for one thread that passes them on.
+//! Threads that read pieces of the model's files into staging, for one thread that passes them on.
+//! While a piece is in a reader's cache, it is hashed and looked at too.
 //!
 //! One thread that read and copied brought 4 GB/s to an H100, whose link takes 46. Pieces come in any
 //! order: what is made of them may not depend on it.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::fs::File;
+use std::os::unix::fs::FileExt as _;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::{Scope, available_parallelism};
 
 use orcd_shared::gguf::{GgufError, GgufFile};
 
-use super::pieces::Piece;
+use super::LoadError;
+use super::content::{self, PieceHash};
+use super::pieces::{Piece, Rows};
+use super::soundness;
 
-/// Each brings some gigabytes per second; with eight of them a GPU's link is the narrower place.
-const MOST_READERS: usize = 8;
+/// Each brings some gigabytes per second, a third less where it hashes; with sixteen of them a GPU's
+/// link is the narrower place.
+const MOST_READERS: usize = 16;
 /// Buffers of a reader: one is read into while another one is passed on.
 const LANES: usize = 2;
 
@@ -27,10 +34,10 @@ impl Crew {
     /// As many readers as there are cores, and no more than there is work for.
     pub(super) fn for_pieces(pieces: &[Piece<'_>]) -> Self {
         let cores = available_parallelism().map_or(1, usize::from);
-        let longest = pieces.iter().map(Piece::bytes).max().unwrap_or(0);
+        let longest = pieces.iter().map(|piece| piece.reach).max().unwrap_or(0);
         Self {
             readers: cores.min(MOST_READERS).min(pieces.len()).max(1),
-            lane_bytes: usize::try_from(longest).unwrap_or(usize::MAX).max(1),
+            lane_bytes: longest.max(1),
         }
     }
 
@@ -40,18 +47,61 @@ impl Crew {
     }
 }
 
+/// What all readers share.
+#[derive(Debug)]
+pub(super) struct Work<'a> {
+    pub(super) model: &'a GgufFile,
+    pub(super) files: Vec<&'a File>,
+    pub(super) pieces: Vec<Piece<'a>>,
+    /// Number of the next piece to be read.
+    next: AtomicUsize,
+    /// By tensor: something in it differs from zero.
+    nonzero: Vec<AtomicBool>,
+}
+
+impl<'a> Work<'a> {
+    /// To read `pieces`, which hold `tensors` tensors.
+    pub(super) fn new(
+        model: &'a GgufFile,
+        files: Vec<&'a File>,
+        pieces: Vec<Piece<'a>>,
+        tensors: usize,
+    ) -> Self {
+        Self {
+            model,
+            files,
+            pieces,
+            next: AtomicUsize::new(0),
+            nonzero: (0..tensors).map(|_| AtomicBool::new(false)).collect(),
+        }
+    }
+
+    /// Lets readers end with the pieces that they have begun.
+    pub(super) fn stop(&self) {
+        self.next.store(self.pieces.len(), Ordering::Relaxed);
+    }
+
+    /// Whether tensor `index` has nothing but zeros, as far as it was read.
+    pub(super) fn is_zero(&self, index: usize) -> bool {
+        let nonzero = self.nonzero.get(index);
+        nonzero.is_some_and(|nonzero| !nonzero.load(Ordering::Relaxed))
+    }
+}
+
 /// A piece that was read. Dropped, it gives its buffer back to its reader.
 pub(super) struct Filled<'data, 'buffer> {
-    pub(super) piece: Piece<'data>,
+    /// Its number among all.
+    pub(super) number: usize,
+    pub(super) piece: &'data Piece<'data>,
+    pub(super) hash: PieceHash,
     lane: &'buffer mut [u8],
-    length: usize,
     reader: Sender<&'buffer mut [u8]>,
 }
 
 impl Filled<'_, '_> {
-    /// What the file has there.
-    pub(super) fn bytes(&self) -> &[u8] {
-        &self.lane[..self.length]
+    /// What the file has of rows that begin in this piece.
+    pub(super) fn bytes(&self, rows: &Rows<'_>) -> &[u8] {
+        &self.lane[rows.at..rows.at + rows.bytes]
     }
 }
 
@@ -62,16 +112,17 @@ impl Drop for Filled<'_, '_> {
     }
 }
 
+/// What a reader says: a piece, or the number of one with what is wrong with it.
+pub(super) type Said<'data, 'buffer> = Result<Filled<'data, 'buffer>, (usize, LoadError)>;
+
 /// Starts the readers; what they have read, or why they could not, comes out of the receiver, which
 /// ends with the last piece. Dropping it ends the readers.
 pub(super) fn start<'scope, 'env>(
     scope: &'scope Scope<'scope, 'env>,
     crew: Crew,
-    file: &'env GgufFile,
-    pieces: &'env [Piece<'env>],
-    next: &'env AtomicUsize,
+    work: &'env Work<'env>,
     staging: &'env mut [u8],
-) -> Receiver<Result<Filled<'env, 'env>, GgufError>> {
+) -> Receiver<Said<'env, 'env>> {
     let (filled, output) = mpsc::channel();
     let mut lanes = staging.chunks_exact_mut(crew.lane_bytes);
     for _ in 0..crew.readers {
@@ -84,10 +135,19 @@ pub(super) fn start<'scope, 'env>(
         scope.spawn(move || {
             // Ends with the pieces, or when nobody takes them any more.
             while let Ok(lane) = take.recv() {
-                let Some(piece) = pieces.get(next.fetch_add(1, Ordering::Relaxed)) else {
+                let number = work.next.fetch_add(1, Ordering::Relaxed);
+                let Some(piece) = work.pieces.get(number) else {
                     return;
                 };
-                if filled.send(read(file, piece, lane, &give)).is_err() {
+                let said = read(work, piece, lane).map_err(|error| (number, error));
+                let said = said.map(|(lane, hash)| Filled {
+                    number,
+                    piece,
+                    hash,
+                    lane,
+                    reader: give.clone(),
+                });
+                if filled.send(said).is_err() {
                     return;
                 }
             }
@@ -96,23 +156,51 @@ pub(super) fn start<'scope, 'env>(
     output
 }
 
-fn read<'data, 'buffer>(
-    file: &GgufFile,
-    piece: &Piece<'data>,
+fn read<'buffer>(
+    work: &Work<'_>,
+    piece: &Piece<'_>,
     lane: &'buffer mut [u8],
-    reader: &Sender<&'buffer mut [u8]>,
-) -> Result<Filled<'data, 'buffer>, GgufError> {
-    // No piece is longer than a lane: the crew was made for the longest.
-    let length = lane
-        .len()
-        .min(usize::try_from(piece.bytes()).unwrap_or(usize::MAX));
-    let filled = Filled {
-        piece: *piece,
-        lane,
-        length,
-        reader: reader.clone(),
-    };
-    let into = &mut filled.lane[..length];
-    file.read_exact_at(&piece.tensor.info, piece.offset(), into)?;
-    Ok(filled)
+) -> Result<(&'buffer mut [u8], PieceHash), LoadError> {
+    // No piece reaches further than a lane: the crew was made for the longest.
+    let into = &mut lane[..piece.reach];
+    let file = work.files[piece.file];
+    (file.read_exact_at(into, piece.offset)).map_err(|error| unreadable(work, piece, error))?;
+    let hash = content::of_piece(&into[..piece.bytes], piece.offset, piece.whole);
+    for rows in &piece.rows {
+        let raw = &into[rows.at..rows.at + rows.bytes];
+        match soundness::look(rows.tensor.info.ty, raw) {
+            Ok(true) => {
+                if let Some(nonzero) = work.nonzero.get(rows.index) {
+                    nonzero.store(true, Ordering::Relaxed);
+                }
+            }
+            Ok(false) => {}
+            Err(found) => {
+                return Err(LoadError::NotFinite {
+                    tensor: rows.tensor.info.name.clone(),
+                    what: match rows.tensor.info.ty.block_len() {
+                        1 => "value",
+                        _ => "block scale",
+                    },
+                    value: found.value,
+                    offset: piece.offset + (rows.at + found.at) as u64,
+                });
+            }
+        }
+    }
+    Ok((lane, hash))
+}
+
+fn unreadable(work: &Work<'_>, piece: &Piece<'_>, source: std::io::Error) -> LoadError {
+    match piece.rows.first() {
+        Some(rows) => GgufError::ReadTensor {
+            path: work.model.path().to_owned(),
+            tensor: rows.tensor.info.name.clone(),
+            offset: piece.offset,
+            len: piece.reach as u64,
+            source,
+        }
+        .into(),
+        None => LoadError::Examine(source),
+    }
 }

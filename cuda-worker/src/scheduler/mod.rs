@@ -20,7 +20,7 @@ use orcd_shared::protocol::message::{StepReport, ToSupervisor};
 
 use pace::Pace;
 use sequence::Sequence;
-use step_engine::{EngineError, StepEngine};
+use step_engine::{BROKEN_LOGITS, EngineError, StepEngine};
 
 /// What the loaded model and engine allow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -243,20 +243,28 @@ impl Scheduler {
             prefill_tokens: 0,
             tokens: Vec::with_capacity(takes.len()),
         };
-        let prefill = self.take_results(&takes, &mut report);
+        let mut broken = Vec::new();
+        let prefill = self.take_results(&takes, &mut report, &mut broken);
         self.pace.learn(prefill, took);
         let done = report
             .tokens
             .iter()
             .filter(|t| t.finish.is_some())
             .map(|t| t.key);
-        let done: Vec<JobKey> = done.collect();
+        let done: Vec<JobKey> = done.chain(broken.iter().map(|job| job.0)).collect();
         out.push(ToSupervisor::Step(report));
+        out.extend(broken.into_iter().map(|(key, at)| without_logits(key, at)));
         self.retire(&done, engine)
     }
 
-    /// Moves the sequences on by what the step brought; returns the prompt tokens in it.
-    fn take_results(&mut self, takes: &[usize], report: &mut StepReport) -> usize {
+    /// Moves the sequences on by what the step brought; returns the prompt tokens in it. Jobs without
+    /// usable logits go to `broken`, with the position of the token that can't be drawn.
+    fn take_results(
+        &mut self,
+        takes: &[usize],
+        report: &mut StepReport,
+        broken: &mut Vec<(JobKey, usize)>,
+    ) -> usize {
         let moving = self
             .running
             .iter_mut()
@@ -264,6 +272,10 @@ impl Scheduler {
             .filter(|&(_, &take)| take > 0);
         let mut prefill = 0;
         for ((sequence, &take), &drawn) in moving.zip(&self.drawn) {
+            if drawn == BROKEN_LOGITS && take == sequence.pending() {
+                broken.push((sequence.key, sequence.draws_at()));
+                continue;
+            }
             let (given, token) =
                 sequence.advance(take, drawn, &self.end_tokens, self.limits.context);
             prefill += given;
@@ -287,6 +299,16 @@ fn close<E: StepEngine>(engine: &mut E, slot: u32) -> Result<(), Fatal> {
     engine
         .close(slot)
         .map_err(|error| Fatal::of("closing a sequence", &error))
+}
+
+/// A job whose next token can't be drawn.
+fn without_logits(key: JobKey, position: usize) -> ToSupervisor {
+    let message = format!(
+        "the model's logits are not finite at position {position}, or all zero, which is what \
+         activations that are not finite end as: the model's weights are damaged, or too large for \
+         this prompt"
+    );
+    failed(key, ErrorCode::Internal, message)
 }
 
 fn failed(key: JobKey, code: ErrorCode, message: String) -> ToSupervisor {

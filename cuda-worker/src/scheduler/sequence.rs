@@ -64,6 +64,11 @@ impl Sequence {
         }
     }
 
+    /// The position of the token that is drawn when nothing is pending.
+    pub(super) fn draws_at(&self) -> usize {
+        self.tokens.len()
+    }
+
     /// Takes the result of a step with `take` of its tokens: how many were given ones, and the
     /// drawn token if none is pending any more.
     pub(super) fn advance(

@@ -16,6 +16,10 @@ pub struct Chunk<'a> {
     pub sample: Option<SamplingParams>,
 }
 
+/// Drawn from logits that are broken: one of them is infinite or NaN, or all are zero, which is what
+/// quantisation makes of activations that are not finite. `kBrokenLogits` of `engine.h`.
+pub const BROKEN_LOGITS: u32 = u32::MAX - 1;
+
 /// What an engine call can fail with.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EngineError {
@@ -48,7 +52,8 @@ pub trait StepEngine {
     fn close(&mut self, slot: u32) -> Result<(), EngineError>;
 
     /// Processes all chunks as one batch, each slot at most once. `drawn` is overwritten: one
-    /// entry per chunk, which means something for chunks with `sample`.
+    /// entry per chunk, which means something for chunks with `sample`: a token, or
+    /// [`BROKEN_LOGITS`].
     ///
     /// # Errors
     /// Of the step as a whole: none of its tokens may be used.

@@ -47,7 +47,7 @@ impl Model {
 
     pub fn engine(&self, options: &EngineOptions) -> Engine {
         let backend = Backend::cpu().unwrap();
-        let weights = loader::load(&backend, &self.file, &self.plan, |_| ()).unwrap();
+        let (weights, _) = loader::load(&backend, &self.file, &self.plan, |_| ()).unwrap();
         backend.engine(&self.plan, weights, options).unwrap()
     }
 }

@@ -35,7 +35,7 @@ fn gpu(test: &str) -> Option<Backend> {
 fn engine(backend: &Backend, path: &Path, context: u32, slots: u32) -> Engine {
     let file = GgufFile::open(path).unwrap();
     let plan = weights_plan::plan(file.header()).unwrap();
-    let weights = loader::load(backend, &file, &plan, |_| ()).unwrap();
+    let (weights, _) = loader::load(backend, &file, &plan, |_| ()).unwrap();
     let options = EngineOptions {
         slots,
         context: context.min(plan.context_length),
@@ -171,7 +171,7 @@ fn a_weights_image_survives_its_maker_and_reads_back_as_stored() {
     let path = models().join("haiku-nano-q4_k_m.gguf");
     let file = GgufFile::open(&path).unwrap();
     let plan = weights_plan::plan(file.header()).unwrap();
-    let first = loader::load(&gpu, &file, &plan, |_| ()).unwrap();
+    let (first, _) = loader::load(&gpu, &file, &plan, |_| ()).unwrap();
     let shared = first.share().unwrap();
     drop(first);
     let second = gpu.attach(shared, plan.image_bytes).unwrap();

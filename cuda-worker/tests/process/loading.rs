@@ -4,6 +4,7 @@ use std::path::Path;
 use orcd_shared::error::ErrorCode;
 use orcd_shared::exit::worker::LOAD_FAILED;
 use orcd_shared::protocol::message::{Device, LoadRequest, LoadSource, ToSupervisor, ToWorker};
+use orcd_shared::weights::ContentHash;
 
 use crate::model;
 use crate::supervisor::{Worker, job, load};
@@ -123,7 +124,7 @@ fn second_process_attaches_to_the_weights_of_the_first_after_its_death() {
 }
 
 #[test]
-fn image_of_another_model_or_a_missing_descriptor_is_loaded_from_the_file() {
+fn image_of_other_content_or_a_missing_descriptor_is_loaded_from_the_file() {
     let (first, info) = Worker::ready(load(&model::tiny()));
     let mut manifest = info.weights.unwrap();
     let held = first.descriptors.receive().unwrap();
@@ -137,7 +138,8 @@ fn image_of_another_model_or_a_missing_descriptor_is_loaded_from_the_file() {
     let (info, _) = second.await_ready();
     assert_eq!(info.load_source, LoadSource::File, "no descriptor came");
 
-    manifest.model.modified_ns += 1;
+    manifest.model.stamps[0].modified_ns += 1;
+    manifest.model.hash.0[0] ^= 1;
     let mut third = Worker::greeted();
     third.descriptors.send(held.as_fd()).unwrap();
     let request = LoadRequest {
@@ -149,4 +151,55 @@ fn image_of_another_model_or_a_missing_descriptor_is_loaded_from_the_file() {
     assert_eq!(info.load_source, LoadSource::File, "another file");
     assert_ne!(info.weights, Some(manifest));
     third.descriptors.receive().unwrap();
+}
+
+/// What is left of a download that was given its room and then broken off.
+#[test]
+fn file_of_which_the_end_is_missing_is_a_load_error_that_names_the_tensor() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("half.gguf");
+    let mut bytes = std::fs::read(model::tiny()).unwrap();
+    let half = bytes.len() / 2;
+    bytes[half..].fill(0);
+    std::fs::write(&path, &bytes).unwrap();
+    let (code, message) = failure(load(&path));
+    assert_eq!(code, ErrorCode::ModelLoadFailed);
+    for part in ["half.gguf: tensor ", "is zero throughout", "get it again"] {
+        assert!(message.contains(part), "no {part:?} in {message}");
+    }
+}
+
+#[test]
+fn image_of_a_file_that_was_touched_is_taken_and_sent_with_its_new_stamp() {
+    let (first, info) = Worker::ready(load(&model::tiny()));
+    let right = info.weights.unwrap();
+    let held = first.descriptors.receive().unwrap();
+    let mut manifest = right.clone();
+    manifest.model.stamps[0].modified_ns -= 1;
+    let mut second = Worker::greeted();
+    second.descriptors.send(held.as_fd()).unwrap();
+    let request = LoadRequest {
+        weights: Some(manifest),
+        model_hash: Some(right.model.hash),
+        ..load(&model::tiny())
+    };
+    second.say(&ToWorker::Load(Box::new(request)));
+    let (info, _) = second.await_ready();
+    assert_eq!(info.load_source, LoadSource::Handle);
+    assert_eq!(info.model_hash, right.model.hash);
+    assert_eq!(info.weights, Some(right));
+    second.descriptors.receive().unwrap();
+}
+
+#[test]
+fn file_of_another_content_than_asked_for_is_a_load_error_that_names_both() {
+    let asked = ContentHash([0xcd; 32]);
+    let (code, message) = failure(LoadRequest {
+        model_hash: Some(asked),
+        ..load(&model::tiny())
+    });
+    assert_eq!(code, ErrorCode::ModelLoadFailed);
+    for part in ["was written to since", "tiny", &asked.to_string()] {
+        assert!(message.contains(part), "no {part:?} in {message}");
+    }
 }

@@ -238,6 +238,7 @@ pub fn load(model: &Path) -> LoadRequest {
         end_tokens: Vec::new(),
         engines: 1,
         weights: None,
+        model_hash: None,
     }
 }
 

@@ -1,6 +1,7 @@
 use cuda_worker::scheduler::step_engine::EngineError;
 use orcd_shared::error::ErrorCode;
 use orcd_shared::exit;
+use orcd_shared::protocol::message::ToSupervisor;
 
 use crate::rig::{LIMITS, Rig, job};
 
@@ -51,4 +52,41 @@ fn broken_precondition_in_a_step_is_a_bug_of_this_process() {
         (fatal.code, fatal.exit),
         (ErrorCode::Internal, exit::worker::INTERNAL)
     );
+}
+
+#[test]
+fn broken_logits_end_their_job_with_the_position_and_no_other() {
+    let alone = |key| {
+        let mut rig = Rig::new(LIMITS);
+        rig.submit(job(key, 5, 9));
+        rig.finish();
+        rig.ids(key)
+    };
+    let mut rig = Rig::new(LIMITS);
+    rig.submit(job(1, 20, 9));
+    rig.submit(job(2, 5, 9));
+    rig.turn().unwrap();
+    // In slot 0 from the fourth token on.
+    while rig.ids(1).len() < 3 {
+        rig.turn().unwrap();
+    }
+    rig.engine.broken_slot = Some(0);
+    rig.turn().unwrap();
+    rig.engine.broken_slot = None;
+    let failures: Vec<_> = rig
+        .said
+        .iter()
+        .filter_map(|said| match said {
+            ToSupervisor::JobFailed { key, code, message } => Some((key.0, *code, message)),
+            _ => None,
+        })
+        .collect();
+    let [(1, ErrorCode::Internal, message)] = failures[..] else {
+        panic!("{failures:?}");
+    };
+    assert!(message.contains("not finite at position 23"), "{message}");
+    assert_eq!(rig.engine.open_slots(), [1], "the slot is given back");
+    rig.finish();
+    assert_eq!(rig.ids(1).len(), 3, "no token is made of it");
+    assert_eq!(rig.ids(2), alone(2));
 }

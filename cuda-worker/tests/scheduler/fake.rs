@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use cuda_worker::scheduler::step_engine::{Chunk, EngineError, StepEngine};
+use cuda_worker::scheduler::step_engine::{BROKEN_LOGITS, Chunk, EngineError, StepEngine};
 use orcd_shared::sampling::SamplingParams;
 
 /// Ids drawn are below this.
@@ -26,6 +26,8 @@ pub struct Fake {
     pub fail_next: Option<EngineError>,
     /// Every id drawn is this one.
     pub always: Option<u32>,
+    /// The slot whose logits are broken.
+    pub broken_slot: Option<u32>,
     /// All batches so far.
     pub batches: Vec<Batch>,
     /// Slots in the order they were opened, with the positions asked for.
@@ -111,6 +113,8 @@ impl StepEngine for Fake {
             let id = chunk
                 .sample
                 .map(|s| self.always.unwrap_or_else(|| next_id(&open.tokens, &s)));
+            let broken = self.broken_slot == Some(chunk.slot);
+            let id = id.map(|id| if broken { BROKEN_LOGITS } else { id });
             drawn.push(id.unwrap_or(u32::MAX));
         }
         self.batches.push(

@@ -100,6 +100,10 @@ struct Chunk {
   const Sampling* sample;  // null: nothing is drawn
 };
 
+// What is drawn from a row of logits that is broken: one of them is infinite or NaN, or all are zero, which
+// is what quantisation makes of activations that are not finite. No vocabulary is as large.
+inline constexpr uint32_t kBrokenLogits = 0xfffffffe;
+
 struct DeviceInfo {
   std::string name;            // "NVIDIA H100 80GB HBM3", "cpu (2 threads, avx512-vnni)"
   std::string compute;         // "9.0"; empty on the CPU
@@ -138,7 +142,8 @@ class Engine {
   // Reserves KV for up to max_tokens positions of a fresh sequence; kOutOfMemory leaves all as it was.
   virtual void open(uint32_t slot, uint32_t max_tokens) = 0;
   virtual void close(uint32_t slot) = 0;
-  // Processes all chunks as one batch (each slot at most once); drawn[i] is set for chunks with sample.
+  // Processes all chunks as one batch (each slot at most once); drawn[i] is set for chunks with sample, to a token
+  // or kBrokenLogits.
   // `abandoned`, if there is one, is asked between layers; once it says yes the step throws kAbandoned.
   virtual void step(std::span<const Chunk> chunks, std::span<uint32_t> drawn, bool (*abandoned)() = nullptr) = 0;
   // Logits (vocab) of the last token of chunk i of the last step; needs keep_logits and sample.
@@ -150,7 +155,7 @@ class Engine {
 struct Backend {  // one per kind of device; names what can be built for it
   virtual ~Backend() = default;
   virtual const char* name() const = 0;          // "cpu" or "cuda", part of the image's identity
-  virtual uint32_t layout_version() const = 0;   // of the packing in the image; raised with every change
+  virtual uint32_t layout_version() const = 0;   // of the packing in the image; follows from what it does
   virtual DeviceInfo info() const = 0;
   // Bytes that weights, KV and scratch will need, for the check before loading.
   virtual uint64_t required_bytes(const ModelShape&, std::span<const TensorDesc>, uint64_t image_bytes,

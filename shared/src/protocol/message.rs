@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::ErrorCode;
 use crate::job::{Finish, JobKey, JobSpec};
-use crate::weights::WeightsManifest;
+use crate::weights::{ContentHash, WeightsManifest};
 
 /// Supervisor → worker.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -52,6 +52,8 @@ pub struct LoadRequest {
     /// Set when the weights of an earlier worker are still held: their descriptor follows on the
     /// descriptor channel.
     pub weights: Option<WeightsManifest>,
+    /// What the service began with. A file that holds anything else is not loaded.
+    pub model_hash: Option<ContentHash>,
 }
 
 /// A device by name: `cpu` or `cuda:N`.
@@ -205,6 +207,8 @@ pub struct WorkerInfo {
     pub load_source: LoadSource,
     /// Time from the load request to ready, milliseconds.
     pub load_ms: u32,
+    /// Content of the model file.
+    pub model_hash: ContentHash,
     /// Identity of the weights image, when it can outlive this process.
     pub weights: Option<WeightsManifest>,
 }

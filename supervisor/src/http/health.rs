@@ -131,6 +131,8 @@ struct Report<'a> {
     status: &'static str,
     state: &'static str,
     model: Option<&'a str>,
+    /// Of the model file's content, as the worker read it.
+    model_hash: Option<String>,
     device: String,
     device_name: Option<&'a str>,
     backend: &'static str,
@@ -186,6 +188,7 @@ fn report<'a>(
         status: condition.status().0,
         state: condition.state(),
         model: about.model.map(Model::name),
+        model_hash: info.map(|i| i.model_hash.to_string()),
         device: about.device.to_string(),
         device_name: info.map(|i| i.device_name.as_str()),
         backend: match about.device {

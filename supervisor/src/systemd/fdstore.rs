@@ -15,7 +15,7 @@ use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use orcd_shared::gguf::GgufFile;
 use orcd_shared::protocol::message::Device;
-use orcd_shared::weights::{ModelIdentity, WeightsManifest};
+use orcd_shared::weights::{FileStamp, WeightsManifest};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
@@ -24,8 +24,8 @@ use crate::worker::handles::WeightsHandle;
 
 const WEIGHTS: &str = "orcd-weights-";
 const RECORD: &str = "orcd-record-";
-/// Longest record that is read.
-const MAX_RECORD_BYTES: u64 = 4096;
+/// Longest record that is read. Each file of the model takes some 150 bytes, 300 at most.
+const MAX_RECORD_BYTES: u64 = 1 << 20;
 
 /// Where an image lies. The device's number alone does not say: it counts what is visible.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -80,8 +80,8 @@ impl FdStore {
             return store;
         }
         let path = model.to_owned();
-        let identity = tokio::task::spawn_blocking(move || identity(&path)).await;
-        let identity = identity.ok().flatten();
+        let stamps = tokio::task::spawn_blocking(move || stamps(&path)).await;
+        let stamps = stamps.ok().flatten();
         let Sorted { images, rest } = sort(passed);
         for name in rest {
             tracing::warn!(name, "a passed descriptor is of no use");
@@ -90,7 +90,7 @@ impl FdStore {
         for image in images {
             let weights = &image.record.weights;
             let fits =
-                image.record.place == store.place && Some(&weights.model) == identity.as_ref();
+                image.record.place == store.place && Some(&weights.model.stamps) == stamps.as_ref();
             if fits && store.stored.is_none() {
                 tracing::info!(
                     bytes = weights.image_bytes,
@@ -274,9 +274,10 @@ fn read(fd: OwnedFd) -> io::Result<Record> {
     Ok(serde_json::from_slice(&bytes)?)
 }
 
-/// The identity of the model file; `None` where loading will complain.
-fn identity(model: &Path) -> Option<ModelIdentity> {
-    ModelIdentity::of(&GgufFile::open(model).ok()?).ok()
+/// What the model's files look like now; `None` where loading will complain. Hashing them is left to
+/// the worker: an image of files that were touched is loaded again.
+fn stamps(model: &Path) -> Option<Vec<FileStamp>> {
+    FileStamp::of_model(&GgufFile::open(model).ok()?).ok()
 }
 
 #[cfg(test)]

@@ -51,20 +51,20 @@ impl HeldWeights {
 
 #[cfg(test)]
 mod tests {
-    use orcd_shared::weights::{ModelIdentity, WeightsManifest};
+    use orcd_shared::weights::{ContentHash, ModelIdentity, WeightsManifest};
 
     use super::*;
 
     fn handle() -> WeightsHandle {
         let manifest = WeightsManifest {
             model: ModelIdentity {
-                file_bytes: 1,
-                modified_ns: 2,
-                header_hash: 3,
+                hash: ContentHash([3; 32]),
+                stamps: vec![],
             },
             layout_version: 1,
             backend: "cpu".into(),
             image_bytes: 4,
+            sample_checksum: 5,
         };
         WeightsHandle::new(manifest, tempfile::tempfile().unwrap().into())
     }

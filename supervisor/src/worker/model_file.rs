@@ -1,7 +1,8 @@
 //! The model file for as long as the service runs. Tokenizer and template were read from it once;
 //! a worker that is started later has to get the very same file, whether it was deleted or replaced
 //! under its name meanwhile. So it is held open, and named by that when its name no longer fits.
-//! Against writing into the file itself nothing helps but to notice it.
+//! Against writing into the file itself nothing helps but to notice it: by its size here, by its
+//! content in the worker, which is told the hash of what the service began with.
 
 use std::fs::{File, Metadata};
 use std::os::fd::AsRawFd as _;
@@ -12,25 +13,12 @@ use std::os::unix::fs::MetadataExt as _;
 pub struct ModelFile {
     path: String,
     held: Option<File>,
-    /// Of the held file at the beginning.
-    content: Option<Content>,
+    /// Size of the held file at the beginning.
+    bytes: Option<u64>,
 }
 
-/// What changes when a file is written to.
-#[derive(Debug, PartialEq, Eq)]
-struct Content {
-    bytes: u64,
-    modified: (i64, i64),
-}
-
-impl Content {
-    fn of(file: &File) -> Option<Self> {
-        let metadata = file.metadata().ok()?;
-        Some(Self {
-            bytes: metadata.size(),
-            modified: (metadata.mtime(), metadata.mtime_nsec()),
-        })
-    }
+fn bytes_of(file: &File) -> Option<u64> {
+    file.metadata().ok().map(|metadata| metadata.size())
 }
 
 impl ModelFile {
@@ -38,26 +26,27 @@ impl ModelFile {
     #[must_use]
     pub fn hold(path: String) -> Self {
         let held = File::open(&path).ok();
-        let content = held.as_ref().and_then(Content::of);
-        Self {
-            path,
-            held,
-            content,
-        }
+        let bytes = held.as_ref().and_then(bytes_of);
+        Self { path, held, bytes }
     }
 
-    /// Whether it can still be loaded.
+    /// Whether it can still be loaded, as far as its size says.
     ///
     /// # Errors
     /// For people: the file was written to, so a worker would serve another model under this one's
     /// tokenizer and streams.
     pub fn check(&self) -> Result<(), String> {
-        if self.held.as_ref().and_then(Content::of) == self.content {
+        let now = self.held.as_ref().and_then(bytes_of);
+        if now == self.bytes {
             return Ok(());
         }
+        let size = |bytes: Option<u64>| bytes.map_or("no".into(), |bytes| bytes.to_string());
         Err(format!(
-            "{} was written to since the service began; restart the service to load it as it is now",
-            self.path
+            "{} was written to since the service began: it had {} bytes and has {} now; restart the \
+             service to load it as it is now",
+            self.path,
+            size(self.bytes),
+            size(now)
         ))
     }
 
@@ -99,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_was_written_to_is_refused_and_one_that_was_replaced_is_not() {
+    fn a_file_of_another_size_is_refused_and_one_that_was_replaced_or_touched_is_not() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("model.gguf");
         std::fs::write(&path, "one").unwrap();
@@ -107,6 +96,9 @@ mod tests {
         std::fs::rename(&path, dir.path().join("aside")).unwrap();
         std::fs::write(&path, "two").unwrap();
         assert_eq!(model.check(), Ok(()));
+        let aside = File::options().write(true).open(dir.path().join("aside"));
+        aside.unwrap().set_modified(std::time::UNIX_EPOCH).unwrap();
+        assert_eq!(model.check(), Ok(()), "the worker looks at the content");
         std::fs::write(dir.path().join("aside"), "longer").unwrap();
         let error = model.check().unwrap_err();
         assert!(error.contains("model.gguf was written to"), "{error}");

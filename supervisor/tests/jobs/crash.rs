@@ -237,14 +237,16 @@ async fn what_a_lost_worker_still_says_is_not_heard() {
 }
 
 #[tokio::test]
-async fn weights_are_handed_to_the_next_worker() {
+async fn weights_are_handed_to_the_next_worker_with_the_hash_of_the_model() {
     let mut service = Service::start(|_| {});
-    service.connect().await;
+    let (load, _) = service.connect().await;
+    assert_eq!(load.model_hash, None, "whatever the file holds");
     let manifest = service.say_ready_with_weights().await;
     service.crash().await;
     let (load, descriptor) = service.connect().await;
     assert_eq!(load.weights.as_ref(), Some(&manifest));
     assert_eq!(descriptor.unwrap().manifest, manifest);
+    assert_eq!(load.model_hash, Some(info().model_hash));
     // A worker that built no image of its own and did not take this one: it is given up.
     let mut other = info();
     other.load_source = LoadSource::File;
@@ -259,6 +261,11 @@ async fn weights_are_handed_to_the_next_worker() {
     service.until(|s| s.restarts == 2).await;
     let (load, descriptor) = service.connect().await;
     assert!(load.weights.is_none() && descriptor.is_none());
+    assert_eq!(
+        load.model_hash,
+        Some(info().model_hash),
+        "the service's, still"
+    );
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ use orcd_shared::job::JobKey;
 use orcd_shared::protocol::frame;
 use orcd_shared::protocol::message::{LoadSource, ToSupervisor, ToWorker, WorkerInfo};
 use orcd_shared::protocol::version::PROTOCOL;
-use orcd_shared::weights::{ModelIdentity, WeightsManifest};
+use orcd_shared::weights::{ContentHash, ModelIdentity, WeightsManifest};
 use orcd_supervisor::worker::handles::WeightsHandle;
 use orcd_supervisor::worker::host::ProcessHost;
 use orcd_supervisor::worker::process::WorkerExit;
@@ -130,15 +130,15 @@ fn receive_weights() -> String {
 
 fn manifest() -> WeightsManifest {
     let model = ModelIdentity {
-        file_bytes: 1,
-        modified_ns: 2,
-        header_hash: 3,
+        hash: ContentHash([3; 32]),
+        stamps: vec![],
     };
     WeightsManifest {
         model,
         layout_version: 4,
         backend: "cpu".into(),
         image_bytes: 7,
+        sample_checksum: 8,
     }
 }
 

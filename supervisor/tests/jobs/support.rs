@@ -11,7 +11,7 @@ use orcd_shared::protocol::message::{
     Device, LoadRequest, LoadSource, StepReport, StepToken, ToSupervisor, ToWorker, WorkerInfo,
 };
 use orcd_shared::sampling::SamplingParams;
-use orcd_shared::weights::{ModelIdentity, WeightsManifest};
+use orcd_shared::weights::{ContentHash, ModelIdentity, WeightsManifest};
 use orcd_supervisor::jobs::dispatcher::{
     DispatcherSettings, DispatcherTask, Outcome, Policy, Timing, start_on,
 };
@@ -428,6 +428,7 @@ pub fn settings() -> DispatcherSettings {
             end_tokens: vec![],
             engines: 1,
             weights: None,
+            model_hash: None,
         },
         held: HeldWeights::default(),
         queue: 4,
@@ -449,13 +450,13 @@ pub fn settings() -> DispatcherSettings {
 pub fn manifest() -> WeightsManifest {
     WeightsManifest {
         model: ModelIdentity {
-            file_bytes: 1,
-            modified_ns: 2,
-            header_hash: 3,
+            hash: ContentHash([3; 32]),
+            stamps: vec![],
         },
         layout_version: 4,
         backend: "cpu".into(),
         image_bytes: 5,
+        sample_checksum: 6,
     }
 }
 
@@ -473,6 +474,7 @@ pub fn info() -> WorkerInfo {
         quant_kind: "Q4_K_M".into(),
         load_source: LoadSource::File,
         load_ms: 3,
+        model_hash: ContentHash([6; 32]),
         weights: None,
     }
 }

@@ -1,6 +1,7 @@
 use std::sync::Arc;
 
 use orcd_shared::protocol::message::WorkerInfo;
+use orcd_shared::weights::ContentHash;
 use serde_json::{Value, json};
 
 use super::*;
@@ -20,6 +21,7 @@ fn info() -> WorkerInfo {
         quant_kind: "Q4_K_M".into(),
         load_source: LoadSource::Handle,
         load_ms: 3,
+        model_hash: ContentHash([0xab; 32]),
         weights: None,
     }
 }
@@ -61,7 +63,7 @@ fn body(snapshot: Option<&Snapshot>, asked_to_stop: bool) -> (u16, Value) {
 fn a_ready_service_reports_every_field_of_the_contract() {
     let expected = json!({
         "status": "healthy", "state": "ready",
-        "model": null, "tokenizer_kind": null, "vocab_size": null,
+        "model": null, "model_hash": format!("blake3:{}", "ab".repeat(32)), "tokenizer_kind": null, "vocab_size": null,
         "device": "cuda:1", "device_name": "NVIDIA H100 80GB HBM3", "backend": "cuda",
         "resident": true, "quant_kind": "Q4_K_M",
         "vram_bytes_used": 600, "vram_bytes_total": 80_000,

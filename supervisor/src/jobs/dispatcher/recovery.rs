@@ -205,6 +205,8 @@ impl<H: WorkerHost> Dispatcher<H> {
             Some(info) => {
                 request.context = Some(info.context);
                 request.parallel = Some(info.parallel);
+                // And on the same model, whatever is in the file by now.
+                request.model_hash = Some(info.model_hash);
             }
             // The first leaves room for the one behind it.
             None if self.settings.policy.standby => request.engines = 2,

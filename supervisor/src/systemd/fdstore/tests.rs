@@ -1,17 +1,25 @@
 use std::os::unix::net::UnixDatagram;
 
+use orcd_shared::weights::{ContentHash, ModelIdentity};
+
 use super::*;
 
 fn manifest() -> WeightsManifest {
     WeightsManifest {
         model: ModelIdentity {
-            file_bytes: 491_400_032,
-            modified_ns: 1_763_000_000_123_456_789,
-            header_hash: u64::MAX,
+            hash: ContentHash([0xfe; 32]),
+            stamps: vec![FileStamp {
+                device: u64::MAX,
+                inode: u64::MAX,
+                bytes: u64::MAX,
+                modified_ns: i64::MIN,
+                changed_ns: 1_763_000_000_123_456_789,
+            }],
         },
         layout_version: 3,
         backend: "cpu".into(),
         image_bytes: 485_452_288,
+        sample_checksum: u64::MAX,
     }
 }
 
