@@ -21,12 +21,13 @@ pub struct WeightsManifest {
     pub image_bytes: u64,
 }
 
-/// A model file at one point in time. A file replaced under a running service has another one.
+/// A model's file at one point in time, or its files together. A file replaced under a running
+/// service has another one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModelIdentity {
-    /// File size, bytes.
+    /// Size of all files, bytes.
     pub file_bytes: u64,
-    /// Time of the last change, nanoseconds since the epoch.
+    /// Time of the last change of any of them, nanoseconds since the epoch.
     pub modified_ns: u128,
     /// Hash of everything before the tensor data: metadata, names, shapes, types, offsets.
     pub header_hash: u64,
@@ -38,16 +39,23 @@ impl ModelIdentity {
     /// # Errors
     /// Its size and time can't be found out.
     pub fn of(file: &GgufFile) -> io::Result<Self> {
-        let metadata = file.file().metadata()?;
-        let seconds = i128::from(metadata.mtime());
-        let modified_ns = seconds * 1_000_000_000 + i128::from(metadata.mtime_nsec());
-        let header_bytes = usize::try_from(file.header().data_offset).unwrap_or(usize::MAX);
-        let header = file.bytes().get(..header_bytes).unwrap_or(file.bytes());
-        Ok(Self {
-            file_bytes: metadata.len(),
+        let mut identity = Self {
+            file_bytes: 0,
+            modified_ns: 0,
+            header_hash: 0,
+        };
+        let mut hasher = xxhash_rust::xxh3::Xxh3::new();
+        for shard in file.shards() {
+            let metadata = shard.file().metadata()?;
+            let seconds = i128::from(metadata.mtime());
+            let modified_ns = seconds * 1_000_000_000 + i128::from(metadata.mtime_nsec());
             // Before 1970 there were no such files.
-            modified_ns: u128::try_from(modified_ns).unwrap_or(0),
-            header_hash: xxhash_rust::xxh3::xxh3_64(header),
-        })
+            let modified_ns = u128::try_from(modified_ns).unwrap_or(0);
+            identity.file_bytes = identity.file_bytes.saturating_add(metadata.len());
+            identity.modified_ns = identity.modified_ns.max(modified_ns);
+            hasher.update(shard.header_bytes());
+        }
+        identity.header_hash = hasher.digest();
+        Ok(identity)
     }
 }
