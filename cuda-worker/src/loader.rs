@@ -30,6 +30,9 @@ pub enum LoadError {
     /// The file's size and time cannot be found out.
     #[error("the model file cannot be examined: {0}")]
     Examine(#[from] io::Error),
+    /// There is no thread to read with.
+    #[error("no thread can be started to read the model file: {0}")]
+    Thread(io::Error),
     /// The backend has no memory for the image, or failed.
     #[error(transparent)]
     Engine(#[from] EngineError),
@@ -114,6 +117,7 @@ pub fn load(
     let next = AtomicUsize::new(0);
     std::thread::scope(|scope| {
         let filled = readers::start(scope, crew, file, &pieces, &next, staging.bytes());
+        let filled = filled.map_err(LoadError::Thread)?;
         pass_on(filled, &mut weights, |bytes| {
             meter.advance(bytes).for_each(&mut progress);
         })

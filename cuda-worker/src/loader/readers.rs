@@ -3,6 +3,7 @@
 //! One thread that read and copied brought 4 GB/s to an H100, whose link takes 46. Pieces come in any
 //! order: what is made of them may not depend on it.
 
+use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::{Scope, available_parallelism};
@@ -64,6 +65,9 @@ impl Drop for Filled<'_, '_> {
 
 /// Starts the readers; what they have read, or why they could not, comes out of the receiver, which
 /// ends with the last piece. Dropping it ends the readers.
+///
+/// # Errors
+/// Not one thread could be started.
 pub(super) fn start<'scope, 'env>(
     scope: &'scope Scope<'scope, 'env>,
     crew: Crew,
@@ -71,17 +75,17 @@ pub(super) fn start<'scope, 'env>(
     pieces: &'env [Piece<'env>],
     next: &'env AtomicUsize,
     staging: &'env mut [u8],
-) -> Receiver<Result<Filled<'env, 'env>, GgufError>> {
+) -> io::Result<Receiver<Result<Filled<'env, 'env>, GgufError>>> {
     let (filled, output) = mpsc::channel();
     let mut lanes = staging.chunks_exact_mut(crew.lane_bytes);
-    for _ in 0..crew.readers {
+    for number in 0..crew.readers {
         let (give, take) = mpsc::channel();
         for lane in lanes.by_ref().take(LANES) {
             // The receiver is right here.
             let _ = give.send(lane);
         }
         let filled = filled.clone();
-        scope.spawn(move || {
+        let reader = move || {
             // Ends with the pieces, or when nobody takes them any more.
             while let Ok(lane) = take.recv() {
                 let Some(piece) = pieces.get(next.fetch_add(1, Ordering::Relaxed)) else {
@@ -91,9 +95,15 @@ pub(super) fn start<'scope, 'env>(
                     return;
                 }
             }
-        });
+        };
+        match std::thread::Builder::new().spawn_scoped(scope, reader) {
+            Ok(_) => {}
+            // No room for another stack, or no thread left: those that are there read everything.
+            Err(_) if number > 0 => break,
+            Err(error) => return Err(error),
+        }
     }
-    output
+    Ok(output)
 }
 
 fn read<'data, 'buffer>(
