@@ -31,6 +31,18 @@ EngineOptions options_of(const Options& o) {
   return {o.slots, o.context, o.max_batch_tokens, o.threads, o.kv_limit_tokens, o.float_activations, o.keep_logits};
 }
 
+// Makes something new: without memory for it nothing has changed, so that is no loss of the device.
+template <class Make>
+auto make(const char* what, const Make& f) {
+  try {
+    return f();
+  } catch (const std::bad_alloc&) {
+    throw Error(ErrorKind::kOutOfMemory, std::string("host memory for ") + what);
+  } catch (const std::length_error&) {
+    throw Error(ErrorKind::kOutOfMemory, std::string("host memory for ") + what);
+  }
+}
+
 }  // namespace
 
 rust::Slice<uint8_t> StagingMemory::bytes() {
@@ -88,11 +100,11 @@ uint64_t DeviceBackend::required_bytes(const Shape& shape, rust::Slice<const Ten
 }
 
 std::unique_ptr<StagingMemory> DeviceBackend::staging(size_t bytes) const {
-  return std::make_unique<StagingMemory>(backend_->staging(bytes));
+  return make("the buffers that the file is read into", [&] { return std::make_unique<StagingMemory>(backend_->staging(bytes)); });
 }
 
 std::unique_ptr<WeightsImage> DeviceBackend::allocate(uint64_t image_bytes) const {
-  return std::make_unique<WeightsImage>(backend_->allocate(image_bytes));
+  return make("the weights", [&] { return std::make_unique<WeightsImage>(backend_->allocate(image_bytes)); });
 }
 
 std::unique_ptr<WeightsImage> DeviceBackend::attach(int32_t fd, uint64_t image_bytes) const {
@@ -102,7 +114,9 @@ std::unique_ptr<WeightsImage> DeviceBackend::attach(int32_t fd, uint64_t image_b
 std::unique_ptr<RunningEngine> DeviceBackend::engine(const Shape& shape, rust::Slice<const Tensor> tensors,
                                                      std::unique_ptr<WeightsImage> weights,
                                                      const Options& options) const {
-  auto engine = backend_->engine(shape_of(shape), descs_of(tensors), weights->get(), options_of(options));
+  auto engine = make("the engine", [&] {
+    return backend_->engine(shape_of(shape), descs_of(tensors), weights->get(), options_of(options));
+  });
   return std::make_unique<RunningEngine>(std::move(weights), std::move(engine));
 }
 

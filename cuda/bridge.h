@@ -19,6 +19,8 @@ static void trycatch(Try&& call, Fail&& fail) noexcept {
     call();
   } catch (const orcd::Error& e) {
     fail(static_cast<char>('0' + static_cast<int>(e.kind)) + std::string(e.what()));
+  } catch (const std::bad_alloc&) {
+    fail(static_cast<char>('0' + static_cast<int>(orcd::ErrorKind::kDevice)) + std::string("the host has no memory left for this process"));
   } catch (const std::exception& e) {
     fail(static_cast<char>('0' + static_cast<int>(orcd::ErrorKind::kDevice)) + std::string(e.what()));
   }

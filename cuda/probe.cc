@@ -1,5 +1,6 @@
 #include "probe.h"
 
+#include <atomic>
 #include <string>
 #include <vector>
 
@@ -129,6 +130,22 @@ void attend(uint32_t form, uint32_t n_heads, uint32_t n_kv_heads, uint32_t head_
   in.q = q.data(), in.k = k.data(), in.v = v.data();
   cpu::rope_kv(pool, shape, rotation, rows, sequences, 0, in);
   cpu::attention(pool, isa, shape, rows, sequences, 0, q.data(), out.data());
+}
+
+uint32_t throwing_chunks(uint32_t threads, uint32_t chunks, uint32_t bad) {
+  cpu::Pool pool(threads);
+  std::atomic<uint32_t> ran{0};
+  std::string thrown;
+  try {
+    pool.run(chunks, [&](uint32_t i) {
+      if (i >= bad) throw Error(ErrorKind::kOutOfMemory, "a chunk has thrown");
+    });
+  } catch (const Error& e) {
+    thrown = e.what();
+  }
+  pool.run(chunks, [&](uint32_t) { ran += 1; });
+  if (!thrown.empty()) throw Error(ErrorKind::kOutOfMemory, thrown + ", and " + std::to_string(ran) + " ran behind it");
+  return ran;
 }
 
 uint32_t draw(rust::Slice<const float> logits, rust::Slice<const uint32_t> seen, uint32_t position, float temperature,

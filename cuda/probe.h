@@ -40,6 +40,10 @@ void attend(uint32_t form, uint32_t n_heads, uint32_t n_kv_heads, uint32_t head_
             rust::Slice<float> k /* (n, n_kv_heads, head_dim) */, rust::Slice<float> v /* (n, n_kv_heads, head_dim) */,
             rust::Slice<float> out /* (n, n_heads, head_dim) */);
 
+// Runs `chunks` chunks on `threads` threads, of which those from number `bad` on throw; then as many again
+// that don't. Gives how many of those ran.
+uint32_t throwing_chunks(uint32_t threads, uint32_t chunks, uint32_t bad);
+
 uint32_t draw(rust::Slice<const float> logits, rust::Slice<const uint32_t> seen, uint32_t position, float temperature,
               float top_p, uint32_t top_k, float min_p, float repetition_penalty, uint64_t seed);
 

@@ -23,6 +23,7 @@ pub mod link;
 pub mod loader;
 mod loading;
 mod log;
+pub mod memory;
 pub mod outbox;
 #[doc(hidden)]
 pub mod probe;

@@ -13,7 +13,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::mpsc::{Receiver, RecvError, TryRecvError};
 
-use orcd_shared::gguf::{GgufError, GgufFile};
+use orcd_shared::gguf::{GgufError, GgufFile, Shard};
 use orcd_shared::protocol::message::LoadSource;
 use orcd_shared::weights::{ContentHash, FileStamp, ModelIdentity, WeightsManifest};
 
@@ -76,6 +76,9 @@ pub enum LoadError {
     /// The file did not stand still.
     #[error("the file was written to while it was read; load it when it is whole")]
     Unsteady,
+    /// There is no thread to read with.
+    #[error("no thread can be started to read the model file: {0}")]
+    Thread(io::Error),
     /// The backend has no memory for the image, or failed.
     #[error(transparent)]
     Engine(#[from] EngineError),
@@ -202,6 +205,7 @@ pub fn load(
     let mut meter = Meter::new(stamps.iter().map(|stamp| stamp.bytes).sum());
     let hashes = std::thread::scope(|scope| {
         let filled = readers::start(scope, crew, &work, staging.bytes());
+        let filled = filled.map_err(LoadError::Thread)?;
         pass_on(filled, &work, Some(&mut weights), |bytes| {
             meter.advance(bytes).for_each(&mut progress);
         })
@@ -228,6 +232,7 @@ pub fn hash(file: &GgufFile, plan: &ModelPlan) -> Result<ContentHash, LoadError>
     let mut staging = vec![0; crew.staging_bytes()];
     let hashes = std::thread::scope(|scope| {
         let filled = readers::start(scope, crew, &work, &mut staging);
+        let filled = filled.map_err(LoadError::Thread)?;
         pass_on(filled, &work, None, |_| ())
     })?;
     Ok(content_hash(&work, &hashes))
@@ -244,12 +249,15 @@ fn work<'a>(file: &'a GgufFile, plan: &'a ModelPlan) -> Result<Work<'a>, LoadErr
 
 /// The model's files, in their order.
 fn files(file: &GgufFile) -> Vec<&File> {
-    vec![file.file()]
+    file.shards().iter().map(Shard::file).collect()
 }
 
 /// Which file has a tensor's data, and where.
 fn start_of(file: &GgufFile, tensor: &PlannedTensor) -> (usize, u64) {
-    (0, file.header().file_range(&tensor.info).start)
+    let shard = tensor.info.shard as usize;
+    // The plan's tensors are the file's.
+    let start = file.shards().get(shard).map(|s| s.file_range(&tensor.info).start);
+    (shard, start.unwrap_or(u64::MAX))
 }
 
 /// A matrix has something beside zeros.

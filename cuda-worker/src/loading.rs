@@ -14,6 +14,7 @@ use crate::descriptors::DescriptorChannel;
 use crate::engine::{Backend, Engine, EngineOptions};
 use crate::faults::{self, Point};
 use crate::loader::{self, LoadError, Loaded};
+use crate::memory::{self, Limit, Need, Scope, Shortfall};
 use crate::scheduler::Limits;
 use crate::scheduler::step_engine::{EngineError, StepEngine as _};
 use crate::weights_plan::{self, ModelPlan};
@@ -22,7 +23,7 @@ use crate::{log, sizing};
 /// Why there is no engine, as the supervisor passes it on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct LoadFailure {
-    /// `MODEL_LOAD_FAILED`, `INSUFFICIENT_VRAM` or `CUDA_ERROR`.
+    /// `MODEL_LOAD_FAILED`, `INSUFFICIENT_VRAM`, `INSUFFICIENT_MEMORY` or `CUDA_ERROR`.
     pub(crate) code: ErrorCode,
     /// What failed, with which value, and what to do.
     pub(crate) message: String,
@@ -45,17 +46,18 @@ impl LoadFailure {
     fn engine(request: &LoadRequest, backend: &Backend, error: &EngineError) -> Self {
         let code = match error {
             EngineError::Invalid(_) | EngineError::Abandoned => ErrorCode::ModelLoadFailed,
-            EngineError::OutOfMemory(_) => ErrorCode::InsufficientVram,
+            EngineError::OutOfMemory(_) => no_memory(request.device),
+            EngineError::Device(_) if request.device == Device::Cpu => ErrorCode::ModelLoadFailed,
             EngineError::Device(_) => ErrorCode::CudaError,
         };
         // Only then: a device that failed is not asked once more.
-        let free = match code {
-            ErrorCode::InsufficientVram => backend.info().ok(),
+        let limits = match error {
+            EngineError::OutOfMemory(_) => limits(request.device, backend).ok(),
             _ => None,
         };
-        let free = free.map_or_else(String::new, |info| {
-            let free = free_bytes(request.device, info.memory_free);
-            format!("; {free} bytes free")
+        let tightest = limits.as_deref().and_then(memory::tightest);
+        let free = tightest.map_or_else(String::new, |limit| {
+            format!("; {} bytes free by {}", limit.free, limit.name)
         });
         Self {
             code,
@@ -111,6 +113,9 @@ pub(crate) fn load(
         source,
         manifest,
     } = loaded.map_err(failed)?;
+    if source == LoadSource::File {
+        tell_absent(path, &plan);
+    }
     faults::at(Point::Loaded);
     let weights_ms = began.elapsed().as_millis();
     let engine = backend
@@ -211,63 +216,87 @@ fn fitting(
         Device::Cpu => 0,
         Device::Cuda(_) => UNCOUNTED_BYTES + (engines - 1) * CONTEXT_BYTES,
     };
+    let cores = std::thread::available_parallelism().map_or(1, |n| n.get() as u64);
     // The weights are there once; everything else is each engine's own.
-    let shared = contexts + if present { 0 } else { plan.image_bytes };
     let needed = |options: &EngineOptions| {
         let all = backend
             .required_bytes(plan, options)
             .map_err(engine_failed)?;
-        let own = all.saturating_sub(plan.image_bytes);
-        Ok(own.saturating_mul(engines).saturating_add(shared))
+        Ok(Need {
+            image: plan.image_bytes,
+            present,
+            own: all.saturating_sub(plan.image_bytes),
+            once: contexts,
+            engines,
+            addresses: sizing::addresses(options.threads, cores),
+        })
     };
     let began = Instant::now();
-    let (info, free, least) = loop {
-        let info = backend.info().map_err(engine_failed)?;
-        let free = free_bytes(request.device, info.memory_free);
-        let mut least = u64::MAX;
+    let short = loop {
+        let limits = limits(request.device, backend).map_err(engine_failed)?;
+        let mut short = None;
         for options in &candidates {
-            least = needed(options)?;
-            if least <= free {
+            short = memory::shortfall(&needed(options)?, &limits);
+            if short.is_none() {
                 return Ok(options.clone());
             }
         }
         // A lost worker's memory comes back some time after its end.
         if !present || request.device == Device::Cpu || began.elapsed() > PREDECESSOR_LEAVES {
-            break (info, free, least);
+            break short;
         }
         std::thread::sleep(Duration::from_millis(20));
     };
-    let message = format!(
-        "{path} needs {} MiB, {} MiB free on {} ({}); try a shorter --context or a smaller \
-         --parallel ({least} of {free} bytes)",
-        least >> 20,
-        free >> 20,
-        request.device,
-        info.name
-    );
+    let device = backend.info().map_err(engine_failed)?.name;
+    let lack = short.map_or_else(String::new, |Shortfall { limit, needed }| {
+        format!(
+            "needs {} MiB, {} MiB free on {} ({device}) by {} ({needed} of {} bytes)",
+            needed >> 20,
+            limit.free >> 20,
+            request.device,
+            limit.name,
+            limit.free,
+        )
+    });
     Err(LoadFailure {
-        code: ErrorCode::InsufficientVram,
-        message,
+        code: no_memory(request.device),
+        message: format!("{path} {lack}; try a shorter --context or a smaller --parallel"),
     })
 }
 
-/// Memory that can be had. On the CPU that is more than what is unused: the kernel gives its caches
-/// back, this model file among them.
-fn free_bytes(device: Device, unused: u64) -> u64 {
-    if device != Device::Cpu {
-        return unused;
+/// What a lack of memory is called there.
+fn no_memory(device: Device) -> ErrorCode {
+    match device {
+        Device::Cpu => ErrorCode::InsufficientMemory,
+        Device::Cuda(_) => ErrorCode::InsufficientVram,
     }
-    let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    available(&meminfo).unwrap_or(unused).max(unused)
 }
 
-/// `MemAvailable` of `/proc/meminfo`, bytes.
-fn available(meminfo: &str) -> Option<u64> {
-    let line = meminfo
-        .lines()
-        .find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    let kib: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
-    kib.checked_mul(1024)
+/// What bounds the memory that an engine on `device` can have.
+fn limits(device: Device, backend: &Backend) -> Result<Vec<Limit>, EngineError> {
+    if device == Device::Cpu {
+        return Ok(memory::limits());
+    }
+    Ok(vec![Limit {
+        name: format!("the driver of {device}"),
+        scope: Scope::Memory,
+        free: backend.info()?.memory_free,
+    }])
+}
+
+/// Says once which keys the file lacks, and what stands for them.
+fn tell_absent(path: &str, plan: &ModelPlan) {
+    let taken = plan
+        .absent
+        .iter()
+        .map(|a| format!("{} = {}", a.key, a.taken));
+    let taken: Vec<String> = taken.collect();
+    if !taken.is_empty() {
+        log::line(format_args!(
+            "{path} lacks keys that have a default, which is taken: {}",
+            taken.join(", ")
+        ));
+    }
 }
 
 /// Gives the supervisor a descriptor of the image; false if it did not go out, and then Ready must
@@ -282,16 +311,4 @@ fn hand_over(engine: &Engine, channel: &DescriptorChannel) -> bool {
         ));
     }
     sent.is_ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::available;
-
-    #[test]
-    fn available_memory_is_read_in_bytes() {
-        let text = "MemTotal:  2000 kB\nMemFree:   10 kB\nMemAvailable:    1500 kB\n";
-        assert_eq!(available(text), Some(1500 * 1024));
-        assert_eq!(available("MemTotal: 1 kB\n"), None);
-    }
 }

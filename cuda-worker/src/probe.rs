@@ -252,3 +252,12 @@ pub fn draw(logits: &[f32], seen: &[u32], position: u32, s: &SamplingParams) -> 
         seed,
     )
 }
+
+/// Runs `chunks` chunks on a pool of `threads`, those from number `bad` on throwing, then as many
+/// sound ones; how many of those ran.
+///
+/// # Errors
+/// What the first chunk threw, and how many ran after it.
+pub fn throwing_chunks(threads: u32, chunks: u32, bad: u32) -> Result<u32, String> {
+    ffi::throwing_chunks(threads, chunks, bad).map_err(|e| e.what().to_owned())
+}

@@ -46,6 +46,18 @@ pub fn candidates(request: &LoadRequest, trained: u32) -> Result<Vec<EngineOptio
     Ok(options.collect())
 }
 
+/// Addresses that a process takes beside an engine's memory, on a processor of so many cores: stacks of
+/// the engine's threads, of those that fill the image (one a core) and of the loader's, and room for
+/// the allocator.
+#[must_use]
+pub fn addresses(threads: u32, cores: u64) -> u64 {
+    const STACK_BYTES: u64 = 8 << 20;
+    const OTHER_THREADS: u64 = 8;
+    const ALLOCATOR_BYTES: u64 = 64 << 20;
+    let threads = u64::from(threads).max(cores);
+    ALLOCATOR_BYTES + (threads + OTHER_THREADS) * STACK_BYTES
+}
+
 /// The percentages to tell when `now` is reached after `told`, so that each quarter is told even if
 /// the loader jumps over it.
 pub fn milestones(told: Option<u8>, now: u8) -> impl Iterator<Item = u8> {

@@ -12,7 +12,7 @@ use engine_support::naive::Naive;
 use engine_support::{FLOATS, QUANTISED, assert_same};
 use orcd_shared::sampling::SamplingParams;
 
-const SHAPES: [&str; 3] = ["tiny-qwen2", "tiny-llama", "tiny-tied"];
+const SHAPES: [&str; 4] = ["tiny-qwen2", "tiny-llama", "tiny-tied", "tiny-biased"];
 
 /// Largest difference over the largest logit.
 fn relative_error(found: &[f32], exact: &[f64]) -> f64 {
@@ -69,10 +69,35 @@ fn logits_are_those_of_the_model_in_binary64() {
     }
 }
 
+/// Biases of the attention's output and of the logits, which no shape above has.
+#[test]
+fn a_qwen2_with_every_bias_gives_the_models_logits() {
+    let model = Model::of(&synth_model::Shape {
+        name: "biased-qwen2".into(),
+        all_biases: true,
+        ..synth_model::Shape::named("tiny-qwen2").unwrap()
+    });
+    let tokens = prompt(12, 3);
+    let exact = Naive::new(&model.file, &model.plan).logits(&tokens);
+    let floats = EngineOptions {
+        float_activations: true,
+        ..options()
+    };
+    let rows = one_by_one(&mut model.engine(&floats), 0, &tokens);
+    for (row, exact) in rows.iter().zip(&exact) {
+        let worst = relative_error(row, exact);
+        assert!(worst < 1e-3, "{worst}");
+    }
+    let mut engine = model.engine(&options());
+    let whole = in_chunks(&mut engine, 0, &tokens, 12);
+    let last = one_by_one(&mut engine, 1, &tokens).pop().unwrap();
+    assert_same(&last, &whole, "one by one");
+}
+
 #[test]
 fn every_weight_type_gives_the_models_logits() {
     for ty in QUANTISED.into_iter().chain(FLOATS) {
-        for name in ["tiny-qwen2", "tiny-llama"] {
+        for name in ["tiny-qwen2", "tiny-llama", "tiny-biased"] {
             let model = Model::with_type(name, ty);
             let tokens = prompt(5, 2);
             let exact = Naive::new(&model.file, &model.plan).logits(&tokens);

@@ -229,18 +229,58 @@ fn without_a_key_value_head_count_every_head_has_its_own() {
             draft = draft.tensor(&format!("blk.{layer}.{name}"), &[64, 64], TensorType::Q8_0);
         }
     }
-    assert_eq!(draft.plan().shape.n_kv_heads, 4);
+    let plan = draft.plan();
+    assert_eq!(plan.shape.n_kv_heads, 4);
+    let key = "llama.attention.head_count_kv";
+    assert!(plan.absent.iter().any(|a| a.key == key && a.taken == "4"));
 }
 
 #[test]
-fn a_missing_hyperparameter_is_an_error_not_a_default() {
+fn a_missing_key_with_a_documented_value_has_it_and_is_noted() {
+    for (arch, draft) in [("qwen2", Draft::qwen2()), ("llama", Draft::llama())] {
+        let key = format!("{arch}.rope.freq_base");
+        assert_eq!(draft.plan().shape.rope_base, 1e6);
+        let draft = if arch == "llama" {
+            Draft::llama()
+        } else {
+            Draft::qwen2()
+        };
+        let plan = draft.without(&key).plan();
+        assert_eq!(plan.shape.rope_base, 10_000.0);
+        let absent = |key: &str| {
+            let found = plan.absent.iter().filter(|a| a.key == key);
+            found.map(|a| a.taken.clone()).collect::<Vec<_>>()
+        };
+        assert_eq!(absent(&key), ["10000"]);
+        assert_eq!(absent(&format!("{arch}.attention.key_length")), ["16"]);
+        assert_eq!(absent(&format!("{arch}.attention.value_length")), ["16"]);
+        assert_eq!(absent(&format!("{arch}.rope.dimension_count")), ["16"]);
+        assert_eq!(absent(&format!("{arch}.vocab_size")), ["24"]);
+        assert_eq!(absent("general.alignment"), ["32"]);
+        assert_eq!(plan.absent.len(), 6, "{:?}", plan.absent);
+    }
+}
+
+#[test]
+fn a_key_that_is_there_is_not_noted_as_absent() {
+    let plan = Draft::llama()
+        .set("general.alignment", Value::U32(64))
+        .set("llama.vocab_size", Value::U32(24))
+        .set("llama.rope.dimension_count", Value::U32(16))
+        .set("llama.attention.key_length", Value::U32(16))
+        .set("llama.attention.value_length", Value::U32(16))
+        .plan();
+    assert_eq!(plan.absent, []);
+}
+
+#[test]
+fn a_missing_hyperparameter_without_a_documented_value_is_an_error() {
     for key in [
         "block_count",
         "context_length",
         "embedding_length",
         "feed_forward_length",
         "attention.head_count",
-        "rope.freq_base",
         "attention.layer_norm_rms_epsilon",
     ] {
         let key = format!("qwen2.{key}");
@@ -279,9 +319,59 @@ fn a_tensor_that_nothing_would_use_is_named() {
     Draft::qwen2()
         .tensor("blk.2.attn_norm.weight", &[64], f32)
         .refused(&["blk.2.attn_norm"]);
+    Draft::qwen2()
+        .tensor("blk.0.ffn_up.bias", &[96], f32)
+        .refused(&["blk.0.ffn_up.bias", "qwen2"]);
     Draft::llama()
-        .tensor("blk.0.attn_q.bias", &[64], f32)
-        .refused(&["blk.0.attn_q.bias", "llama"]);
+        .tensor("output.bias", &[VOCAB], f32)
+        .refused(&["output.bias", "llama"]);
+    Draft::llama()
+        .tensor("blk.0.attn_norm.bias", &[64], f32)
+        .refused(&["blk.0.attn_norm.bias", "llama"]);
+}
+
+/// Biases that `arch` may have, with their lengths.
+fn optional_biases(arch: &str) -> Vec<(&'static str, u64, Role)> {
+    let attention = ("attn_output.bias", 64, Role::AttnOutputBias);
+    if arch == "qwen2" {
+        return vec![attention];
+    }
+    vec![
+        attention,
+        ("attn_q.bias", 64, Role::AttnQBias),
+        ("attn_k.bias", 32, Role::AttnKBias),
+        ("attn_v.bias", 32, Role::AttnVBias),
+        ("ffn_gate.bias", 96, Role::FfnGateBias),
+        ("ffn_up.bias", 96, Role::FfnUpBias),
+        ("ffn_down.bias", 64, Role::FfnDownBias),
+    ]
+}
+
+#[test]
+fn optional_biases_are_planned_where_every_block_has_them() {
+    for arch in ["qwen2", "llama"] {
+        for (name, n, role) in optional_biases(arch) {
+            let draft = || Draft::new(arch, arch == "qwen2");
+            let bias = |layer| format!("blk.{layer}.{name}");
+            let f32 = TensorType::F32;
+            let plan = draft()
+                .tensor(&bias(0), &[n], f32)
+                .tensor(&bias(1), &[n], f32)
+                .plan();
+            let found = plan.tensors.iter().filter(|t| t.role == role);
+            assert_eq!(found.map(|t| t.layer).collect::<Vec<_>>(), [0, 1], "{name}");
+            draft()
+                .tensor(&bias(0), &[n], f32)
+                .refused(&[&bias(1), "missing"]);
+            draft()
+                .tensor(&bias(0), &[n + 1], f32)
+                .refused(&[&bias(0), &n.to_string()]);
+        }
+    }
+    let plan = Draft::qwen2()
+        .tensor("output.bias", &[VOCAB], TensorType::F32)
+        .plan();
+    assert!(plan.tensors.iter().any(|t| t.role == Role::OutputBias));
 }
 
 #[test]

@@ -21,6 +21,7 @@ struct TileArgs {
   float* y;              // (rows, y_stride), at the column of the first tile
   uint32_t y_stride;
   bool add;              // y ⊕ result
+  const float* bias;     // (16 · n_tiles), at the column of the first tile, or null: result ⊕ bias first
 };
 
 using TileKernel = void (*)(const TileArgs&);

@@ -20,7 +20,8 @@ void tail(const Product& p, const Activations& a, uint32_t rows) {
   const uint64_t row_bytes = arith::row_bytes(w.type, w.cols);
   for (uint64_t n = w.rows / kTileRows * kTileRows; n < w.rows; ++n) {
     for (uint64_t r = 0; r < rows; ++r) {
-      const float product = reference_dot(w.type, w.data + n * row_bytes, a, r);
+      float product = reference_dot(w.type, w.data + n * row_bytes, a, r);
+      if (p.bias) product = product + p.bias[n];
       float* y = p.y + r * w.rows + n;
       *y = p.add ? *y + product : product;
     }
@@ -39,7 +40,7 @@ void units_of(const Product& p, Isa isa, bool float_activations, const Activatio
   if (first < tiles_end) {
     const uint64_t tile_bytes = arith::row_bytes(w.type, w.cols) * kTileRows;
     const TileArgs args{w.data + first * tile_bytes, tiles_end - first, w.cols, a.q, a.d, a.sum, a.half, rows,
-                        p.y + first * kTileRows,     w.rows,            p.add};
+                        p.y + first * kTileRows,     w.rows,            p.add,    p.bias ? p.bias + first * kTileRows : nullptr};
     kernels(isa).tile(w.type)(args);
   }
   if (end > tiles) tail(p, a, rows);

@@ -38,7 +38,8 @@ void matmul_float(const Product& p, const float* x, uint32_t rows, uint32_t firs
     unpack_row(w.type, w.rows, w.cols, n, w.data, raw.data());
     arith::dequantise(w.type, raw.data(), 0, w.cols, weights.data());
     for (uint64_t r = 0; r < rows; ++r) {
-      const float product = dot(weights.data(), x + r * w.cols, w.cols);
+      float product = dot(weights.data(), x + r * w.cols, w.cols);
+      if (p.bias) product = product + p.bias[n];
       float* y = p.y + r * w.rows + n;
       *y = p.add ? *y + product : product;
     }

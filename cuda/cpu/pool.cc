@@ -1,6 +1,8 @@
 #include "cpu/pool.h"
 
 #include <algorithm>
+#include <system_error>
+#include <utility>
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -25,7 +27,11 @@ void relax() {
 Pool::Pool(uint32_t threads) {
   if (threads == 0) threads = std::max(1u, std::thread::hardware_concurrency());
   workers_.reserve(threads - 1);
-  for (uint32_t i = 1; i < threads; ++i) workers_.emplace_back([this] { worker(); });
+  try {
+    for (uint32_t i = 1; i < threads; ++i) workers_.emplace_back([this] { worker(); });
+  } catch (const std::system_error&) {
+    // No room for another stack, or no thread left: those there are do the same work.
+  }
 }
 
 Pool::~Pool() {
@@ -54,6 +60,14 @@ void Pool::share(uint32_t n, Call call, const void* context) {
     relax();
   }
   claim_.store(uint64_t{epoch} << 32 | kClosed);
+  if (!failed_.load(std::memory_order_relaxed)) return;
+  failed_.store(false, std::memory_order_relaxed);  // nobody looks: the operation is closed
+  std::rethrow_exception(std::exchange(error_, nullptr));
+}
+
+void Pool::fail() noexcept {
+  // done_ brings what is written here to the caller.
+  if (!failed_.exchange(true)) error_ = std::current_exception();
 }
 
 void Pool::work(uint32_t epoch) {
@@ -65,7 +79,11 @@ void Pool::work(uint32_t epoch) {
     const void* context = context_.load(std::memory_order_acquire);
     // Succeeds only while this operation is still the current one, so what was read belongs to it.
     if (!claim_.compare_exchange_weak(claim, claim + 1)) continue;
-    call(context, i);
+    try {
+      if (!failed_.load(std::memory_order_relaxed)) call(context, i);
+    } catch (...) {
+      fail();
+    }
     done_.fetch_add(1, std::memory_order_release);
     claim = claim_.load(std::memory_order_acquire);
   }

@@ -8,6 +8,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <exception>
 #include <thread>
 #include <vector>
 
@@ -15,7 +16,7 @@ namespace orcd::cpu {
 
 class Pool {
  public:
-  // `threads` in all, the caller's included; 0 = one per core.
+  // `threads` in all, the caller's included; 0 = one per core. Fewer where the system gives no more.
   explicit Pool(uint32_t threads);
   ~Pool();
   Pool(const Pool&) = delete;
@@ -23,8 +24,9 @@ class Pool {
 
   uint32_t threads() const { return static_cast<uint32_t>(workers_.size()) + 1; }
 
-  // Calls f(i) for every i < n, on this thread alone for n = 1, and returns when all are done. f must
-  // not throw.
+  // Calls f(i) for every i < n, on this thread alone for n = 1, and returns when all are done. What f
+  // throws, whichever thread it ran on, comes out here, the first of several; chunks that had not
+  // begun by then are left out.
   template <class F>
   void run(uint32_t n, const F& f) {
     if (n <= 1 || workers_.empty()) {
@@ -39,6 +41,7 @@ class Pool {
 
   void share(uint32_t n, Call call, const void* context);
   void work(uint32_t epoch);
+  void fail() noexcept;
   void worker();
 
   // Upper half: number of the operation; lower half: the next chunk to claim.
@@ -50,6 +53,8 @@ class Pool {
   alignas(64) std::atomic<uint32_t> sleepers_{0};
   std::atomic<uint32_t> wake_{0};
   std::atomic<bool> stop_{false};
+  std::atomic<bool> failed_{false};  // a chunk of this operation has thrown
+  std::exception_ptr error_;         // by the thread that set failed_; read when all chunks are done
   std::vector<std::thread> workers_;
 
   // No chunk of this number is ever claimed: the operation is over.

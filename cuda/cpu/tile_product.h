@@ -47,6 +47,11 @@ template <class V>
 ORCD_LANES void store(const TileArgs& a, uint64_t row, uint32_t column, typename V::Floats value) {
   float* y = a.y + row * a.y_stride + column;
   typename V::Floats old{};
+  if (a.bias) {
+    typename V::Floats bias;
+    __builtin_memcpy(&bias, a.bias + column, sizeof bias);
+    value = value + bias;
+  }
   if (a.add) __builtin_memcpy(&old, y, sizeof old);
   if (a.add) value = old + value;
   __builtin_memcpy(y, &value, sizeof value);

@@ -21,6 +21,12 @@ constexpr uint64_t kPackBytes = 64 << 10;  // of a write that one thread packs a
 
 constexpr int kSeals = F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL;
 
+constexpr uint64_t kPage = 4096;
+
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23  // Linux 5.14
+#endif
+
 [[noreturn]] void failed(ErrorKind kind, const std::string& what) {
   throw Error(kind, what + ": " + std::strerror(errno));
 }
@@ -73,6 +79,19 @@ void MemfdWeights::unmap() {
   image_ = nullptr;
 }
 
+// ftruncate has promised memory that the kernel may not have: a write to such a page would end the process
+// with SIGBUS. Asked for beforehand, it is an error that can be told. Piece by piece, by the threads that
+// write: as a whole before reading, it would cost its time twice.
+void MemfdWeights::reserve(uint64_t at, uint64_t n) {
+  const uint64_t first = at / kPage * kPage;
+  if (madvise(image_ + first, at + n - first, MADV_POPULATE_WRITE) == 0) return;
+  const bool unknown = errno == EINVAL;  // an older kernel
+  if (unknown && fallocate(fd_, 0, static_cast<off_t>(at), static_cast<off_t>(n)) == 0) return;
+  if (unknown && (errno == EOPNOTSUPP || errno == ENOSYS)) return;
+  failed(ErrorKind::kOutOfMemory, "memory for bytes " + std::to_string(at) + " to " + std::to_string(at + n) +
+                                      " of the " + std::to_string(bytes_) + " bytes of weights");
+}
+
 uint64_t MemfdWeights::write(const TensorDesc& d, uint64_t first_row, std::span<const uint8_t> raw) {
   if (sealed_) throw Error(ErrorKind::kInvalid, "the weights image is sealed");
   const uint64_t n = rows_in(d, first_row, raw.size(), bytes_), row = arith::row_bytes(d.type, d.cols);
@@ -80,6 +99,10 @@ uint64_t MemfdWeights::write(const TensorDesc& d, uint64_t first_row, std::span<
   const uint64_t at_once = std::max<uint64_t>(1, kPackBytes / row);
   packers_->run(static_cast<uint32_t>((n + at_once - 1) / at_once), [&](uint32_t part) {
     const uint64_t end = std::min(n, (part + 1) * at_once);
+    // Whole tiles: rows of one lie interleaved.
+    const uint64_t from = (first_row + part * at_once) / kTileRows * kTileRows;
+    const uint64_t to = std::min(d.rows, (first_row + end + kTileRows - 1) / kTileRows * kTileRows);
+    reserve(d.offset + from * row, (to - from) * row);
     for (uint64_t i = part * at_once; i < end; ++i) {
       pack_row(d.type, d.rows, d.cols, first_row + i, raw.data() + i * row, image_ + d.offset);
     }

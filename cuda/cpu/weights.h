@@ -43,6 +43,8 @@ class MemfdWeights final : public Weights {
   MemfdWeights(int fd, uint64_t bytes) : fd_(fd), bytes_(bytes) {}
   void map(int protection);
   void unmap();
+  // Has the kernel put memory behind `n` bytes of the image; throws kOutOfMemory if it has none.
+  void reserve(uint64_t at, uint64_t n);
 
   int fd_;
   uint64_t bytes_;

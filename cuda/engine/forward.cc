@@ -11,16 +11,16 @@ void attention_block(uint32_t index, const Model& m, const Scratch& s, Ops& ops,
   ops.rope_kv(index, {s.q, s.k, s.v, l.q_bias, l.k_bias, l.v_bias});
   ops.attention(index, s.q, s.attended.x);
   ops.quantise(s.attended, rows);
-  const Product output[] = {{l.attn_output, s.x, true}};
+  const Product output[] = {{l.attn_output, s.x, true, l.attn_output_bias}};
   ops.matmul(output, s.attended, rows);
 }
 
 void feed_forward_block(const Layer& l, const Model& m, const Scratch& s, Ops& ops, uint32_t rows) {
   ops.rmsnorm(s.x, nullptr, rows, l.ffn_norm, m.shape.rms_eps, s.normed);
-  const Product gate_up[] = {{l.gate, s.gate}, {l.up, s.up}};
+  const Product gate_up[] = {{l.gate, s.gate, false, l.gate_bias}, {l.up, s.up, false, l.up_bias}};
   ops.matmul(gate_up, s.normed, rows);
   ops.swiglu(s.gate, s.up, rows, s.ffn);
-  const Product down[] = {{l.down, s.x, true}};
+  const Product down[] = {{l.down, s.x, true, l.down_bias}};
   ops.matmul(down, s.ffn, rows);
 }
 
@@ -39,7 +39,7 @@ void forward(const Model& m, const Scratch& s, Ops& ops, const Rows& rows, std::
   if (pick.empty()) return;
   const auto picked = static_cast<uint32_t>(pick.size());
   ops.rmsnorm(s.x, pick.data(), picked, m.output_norm, m.shape.rms_eps, s.normed);
-  const Product logits[] = {{m.output, s.logits}};
+  const Product logits[] = {{m.output, s.logits, false, m.output_bias}};
   ops.matmul(logits, s.normed, picked);
 }
 

@@ -17,7 +17,8 @@ constexpr uint32_t kMaxHeadDim = 256;
 std::string name_of(const TensorDesc& d) {
   static const char* const names[] = {"token_embd", "output_norm", "output",   "rope_freqs", "attn_norm",   "attn_q",
                                       "attn_k",     "attn_v",      "attn_q.b", "attn_k.b",   "attn_v.b",    "attn_output",
-                                      "ffn_norm",   "ffn_gate",    "ffn_up",   "ffn_down"};
+                                      "ffn_norm",   "ffn_gate",    "ffn_up",   "ffn_down",   "attn_output.b",
+                                      "ffn_gate.b", "ffn_up.b",    "ffn_down.b", "output.b"};
   const auto i = static_cast<uint32_t>(d.role);
   const std::string role = i < std::size(names) ? names[i] : "role " + std::to_string(i);
   return role + " of layer " + std::to_string(d.layer);
@@ -58,6 +59,11 @@ void place(Model& m, const TensorDesc& d, const uint8_t* image) {
     case TensorRole::kFfnGate: l.gate = matrix(d, image, s.d_ff, s.d_model); return;
     case TensorRole::kFfnUp: l.up = matrix(d, image, s.d_ff, s.d_model); return;
     case TensorRole::kFfnDown: l.down = matrix(d, image, s.d_model, s.d_ff); return;
+    case TensorRole::kAttnOutputBias: l.attn_output_bias = vector(d, image, s.d_model); return;
+    case TensorRole::kFfnGateBias: l.gate_bias = vector(d, image, s.d_ff); return;
+    case TensorRole::kFfnUpBias: l.up_bias = vector(d, image, s.d_ff); return;
+    case TensorRole::kFfnDownBias: l.down_bias = vector(d, image, s.d_model); return;
+    case TensorRole::kOutputBias: m.output_bias = vector(d, image, s.vocab); return;
   }
   invalid(name_of(d) + " is unknown");
 }

@@ -17,15 +17,20 @@ struct Layer {
   const float* k_bias;
   const float* v_bias;
   Tensor attn_output;      // (d_model, n_heads * head_dim)
+  const float* attn_output_bias;  // (d_model) or null
   const float* ffn_norm;   // (d_model)
   Tensor gate, up;         // (d_ff, d_model)
+  const float* gate_bias;  // (d_ff) or null, likewise up
+  const float* up_bias;
   Tensor down;             // (d_model, d_ff)
+  const float* down_bias;  // (d_model) or null
 };
 
 struct Model {
   ModelShape shape;
   Tensor token_embedding;    // (vocab, d_model)
   Tensor output;             // (vocab, d_model); the embedding where tied
+  const float* output_bias;  // (vocab) or null
   const float* output_norm;  // (d_model)
   const float* rope_freqs;   // (head_dim / 2) or null; on the device
   std::vector<Layer> layers;

@@ -28,7 +28,8 @@ bool fits(std::initializer_list<Tensor> weights, uint32_t rows, bool swiglu = fa
 
 bool fits(const Model& m, uint32_t rows) {
   for (const Layer& l : m.layers)
-    if (!fits({l.q, l.k, l.v}, rows) || !fits({l.attn_output}, rows) || !fits({l.gate, l.up}, rows, true) || !fits({l.down}, rows))
+    // SwiGLU's products take no biases: few models have them, and those run operation by operation.
+    if (l.gate_bias || l.up_bias || !fits({l.q, l.k, l.v}, rows) || !fits({l.attn_output}, rows) || !fits({l.gate, l.up}, rows, true) || !fits({l.down}, rows))
       return false;
   return fits({m.output}, rows);
 }
@@ -59,9 +60,10 @@ struct Products {
     kernels::matvec(jobs.begin(), n, in, swiglu, true, stream);
   }
 
-  // x += W · input, of one row or several.
-  void residual(const Tensor& w, const MatvecInput& one, const TiledActivations& several, uint32_t rows) const {
-    const MatvecJob job = {w, nullptr, s.x, true};
+  // x += W · input ⊕ bias, of one row or several.
+  void residual(const Tensor& w, const float* bias, const MatvecInput& one, const TiledActivations& several,
+                uint32_t rows) const {
+    const MatvecJob job = {w, bias, s.x, true};
     if (rows == 1) kernels::matvec(&job, 1, one, false, true, stream);
     else kernels::few_rows(&job, 1, several, rows, nullptr, true, stream);
   }
@@ -120,13 +122,13 @@ void CudaOps::launch_fused(const Model& m, const Scratch& s, const uint32_t* pic
     const Layer& l = m.layers[i];
     step.normed({{l.q, l.q_bias, s.q}, {l.k, l.k_bias, s.k}, {l.v, l.v_bias, s.v}}, l.attn_norm, nullptr, rows_);
     attend_fused(i, s, decoding);
-    step.residual(l.attn_output, given(s.attended), step.tiled, rows_);
+    step.residual(l.attn_output, l.attn_output_bias, given(s.attended), step.tiled, rows_);
     step.normed({{l.gate, nullptr, s.gate}, {l.up}}, l.ffn_norm, nullptr, rows_, true);
-    step.residual(l.down, floats(s.gate, s.ffn.cols), step.hidden, rows_);
+    step.residual(l.down, l.down_bias, floats(s.gate, s.ffn.cols), step.hidden, rows_);
   }
   if (!picked) return;
   const Products last = {m, s, tiled(0, picked), {}, stream_};
-  last.normed({{m.output, nullptr, s.logits}}, m.output_norm, pick, picked);
+  last.normed({{m.output, m.output_bias, s.logits}}, m.output_norm, pick, picked);
 }
 
 void CudaOps::prepare(const Model& m, const Scratch& s) {

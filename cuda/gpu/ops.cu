@@ -227,7 +227,7 @@ void CudaOps::matmul(std::span<const Product> products, const Activations& a, ui
   kernels::MatvecInput input;
   input.a = a;
   for (const Product& p : products) {
-    const kernels::MatvecJob job = {p.w, nullptr, p.y, p.add};
+    const kernels::MatvecJob job = {p.w, p.bias, p.y, p.add};
     if (rows == 1 && arith::is_quantised(p.w.type) && kernels::matvec_fits(&p.w.type, 1, a.cols, false))
       kernels::matvec(&job, 1, input, false, false, stream_);
     else

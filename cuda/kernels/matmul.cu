@@ -172,7 +172,8 @@ __global__ void __launch_bounds__(kThreads) matmul_kernel(Product p, Activations
       const uint32_t n = weight0 + warp / 4 * 32 + tile * 8 + lane % 4 * 2 + i % 2;
       if (row >= rows || n >= p.w.rows) continue;
       float* to = p.y + uint64_t(row) * p.w.rows + n;
-      *to = p.add ? *to + y[tile][i] : y[tile][i];
+      const float product = p.bias ? y[tile][i] + p.bias[n] : y[tile][i];
+      *to = p.add ? *to + product : product;
     }
 }
 

@@ -39,7 +39,8 @@ __global__ void matmul_float_kernel(Product p, Activations act, uint32_t rows) {
   for (uint32_t i = 0; i < kRowsAtOnce; ++i) {
     if (row0 + i >= rows) return;
     float* to = p.y + uint64_t(row0 + i) * p.w.rows + n;
-    *to = p.add ? *to + y[i] : y[i];
+    const float product = p.bias ? y[i] + p.bias[n] : y[i];
+    *to = p.add ? *to + product : product;
   }
 }
 

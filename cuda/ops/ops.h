@@ -47,9 +47,10 @@ struct Activations {
 
 // y = W · x for one weight matrix.
 struct Product {
-  Tensor w;                 // (n, k)
-  float* y = nullptr;       // (rows, n)
-  bool add = false;         // y ⊕ W·x instead of W·x: the residual
+  Tensor w;                     // (n, k)
+  float* y = nullptr;           // (rows, n)
+  bool add = false;             // y ⊕ W·x instead of W·x: the residual
+  const float* bias = nullptr;  // (n) or null; added to the whole product, before the residual
 };
 
 struct AttentionInputs {

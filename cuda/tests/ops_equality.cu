@@ -191,9 +191,13 @@ void products(Random& rng, TensorType type, bool quick) {
         }
         std::vector<float> y(size_t(rows) * n);
         for (float& v : y) v = rng.normalish();
-        const bool add = rng.below(2);
+        const bool add = rng.below(2), biased = rng.below(2);
+        std::vector<float> bias(n);
+        for (float& v : bias) v = rng.normalish();
+        const auto gbias = to_device(bias);
         auto gy = add ? to_device(y) : poisoned<float>(y.size());
-        const Product on_cpu[] = {{w.on_cpu(), y.data(), add}}, on_gpu[] = {{w.on_gpu(), gy.data(), add}};
+        const Product on_cpu[] = {{w.on_cpu(), y.data(), add, biased ? bias.data() : nullptr}};
+        const Product on_gpu[] = {{w.on_gpu(), gy.data(), add, biased ? gbias.data() : nullptr}};
         b.cpu->matmul(on_cpu, in.on_cpu(), rows);
         b.gpu->matmul(on_gpu, in.on_gpu(), rows);
         b.gpu->finish();
@@ -235,7 +239,7 @@ struct Tiled {
   }
 };
 
-// Three products of one input with biases, one added to what is there, and SwiGLU, of rows that `pick`
+// Three products of one input, two with a bias, one of them added to what is there, and SwiGLU, of rows that `pick`
 // names, normalised.
 void fused_products(Random& rng, TensorType type) {
   if (!arith::is_quantised(type)) return;
@@ -249,7 +253,7 @@ void fused_products(Random& rng, TensorType type) {
     for (const uint32_t rows : {1u, 2u, 7u, 8u, 9u, 16u, 33u, 64u}) {
       const std::string at = " " + name(type) + " k=" + std::to_string(k) + " rows=" + std::to_string(rows);
       Inputs in(rng, 70, k), normed(rng, rows, k), out(rng, rows, hidden);
-      std::vector<float> weight(k), bias(heights[0]);
+      std::vector<float> weight(k), bias(std::max(heights[0], heights[1]));
       std::vector<uint32_t> pick(rows);
       for (float& w : weight) w = rng.normalish();
       for (float& v : bias) v = rng.normalish();
@@ -273,11 +277,10 @@ void fused_products(Random& rng, TensorType type) {
         y[i].resize(size_t(rows) * heights[i]);
         for (float& v : y[i]) v = rng.normalish();
         gy[i] = i == 1 ? to_device(y[i]) : poisoned<float>(y[i].size());
-        const Product product[] = {{weights[i].on_cpu(), y[i].data(), i == 1}};
+        const Product product[] = {{weights[i].on_cpu(), y[i].data(), i == 1, i < 2 ? bias.data() : nullptr}};
         b.cpu->matmul(product, normed.on_cpu(), rows);
-        jobs.push_back({weights[i].on_gpu(), i == 0 ? gbias.data() : nullptr, gy[i].data(), i == 1});
+        jobs.push_back({weights[i].on_gpu(), i < 2 ? gbias.data() : nullptr, gy[i].data(), i == 1});
       }
-      for (size_t i = 0; i < y[0].size(); ++i) y[0][i] = y[0][i] + bias[i % heights[0]];
       if (rows == 1) kernels::matvec(jobs.data(), 3, input, false, false, nullptr);
       else kernels::few_rows(jobs.data(), 3, tiled.view(), rows, nullptr, false, nullptr);
       for (int i = 0; i < 3; ++i)

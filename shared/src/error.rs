@@ -36,6 +36,8 @@ pub enum ErrorCode {
     WorkerCrashed,
     /// A replayed token differed from one already sent.
     ReplayDiverged,
+    /// The model does not fit the memory that a worker on a processor may take.
+    InsufficientMemory,
 }
 
 impl ErrorCode {
@@ -58,6 +60,7 @@ impl ErrorCode {
             Self::Cancelled => "CANCELLED",
             Self::WorkerCrashed => "WORKER_CRASHED",
             Self::ReplayDiverged => "REPLAY_DIVERGED",
+            Self::InsufficientMemory => "INSUFFICIENT_MEMORY",
         }
     }
 
@@ -67,9 +70,11 @@ impl ErrorCode {
         match self {
             Self::InvalidRequest | Self::ContextLengthExceeded => 400,
             Self::JobExists => 409,
-            Self::QueueFull | Self::Draining | Self::WorkerUnavailable | Self::InsufficientVram => {
-                503
-            }
+            Self::QueueFull
+            | Self::Draining
+            | Self::WorkerUnavailable
+            | Self::InsufficientVram
+            | Self::InsufficientMemory => 503,
             Self::VramOom
             | Self::CudaError
             | Self::ModelLoadFailed
@@ -95,6 +100,7 @@ impl ErrorCode {
             | Self::Draining
             | Self::WorkerUnavailable
             | Self::InsufficientVram
+            | Self::InsufficientMemory
             | Self::VramOom
             | Self::CudaError
             | Self::InferenceTimeout

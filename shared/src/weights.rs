@@ -90,7 +90,8 @@ impl FileStamp {
     /// # Errors
     /// One of them can't be examined.
     pub fn of_model(model: &GgufFile) -> io::Result<Vec<Self>> {
-        Ok(vec![Self::of(model.file())?])
+        let shards = model.shards().iter();
+        shards.map(|shard| Self::of(shard.file())).collect()
     }
 
     /// Whether nobody has written to the file between this stamp and `later`. Renaming it, or a change

@@ -37,16 +37,28 @@ fn wrong_magic() {
 
 #[test]
 fn other_versions() {
-    for version in [0u32, 1, 2, 4, 3 << 24] {
+    for version in [0u32, 1, 4, 2 << 24, 3 << 24] {
         let mut raw = one_tensor();
         raw.bytes[4..8].copy_from_slice(&version.to_le_bytes());
         assert_says(
             &raw.error(),
-            &[&format!("version {version} at offset 4"), "only 3"],
+            &[&format!("version {version} at offset 4"), "only 2 and 3"],
         );
         let big_endian = raw.error().contains("big-endian");
-        assert_eq!(big_endian, version == 3 << 24);
+        assert_eq!(big_endian, version >= 2 << 24);
+        assert_eq!(raw.error().contains("32 bits"), version == 1);
     }
+}
+
+#[test]
+fn version_2_has_the_layout_of_version_3() {
+    let mut file = sound();
+    let three = parse(&file).unwrap();
+    file[4..8].copy_from_slice(&2u32.to_le_bytes());
+    let two = parse(&file).unwrap();
+    assert_eq!(two.tensors, three.tensors);
+    assert_eq!(two.data_offset, three.data_offset);
+    assert!(two.metadata.iter().eq(three.metadata.iter()));
 }
 
 #[test]

@@ -240,6 +240,7 @@ fn error_codes_keep_their_numbers() {
         ErrorCode::Cancelled,
         ErrorCode::WorkerCrashed,
         ErrorCode::ReplayDiverged,
+        ErrorCode::InsufficientMemory,
     ];
     for (number, code) in codes.into_iter().enumerate() {
         golden(&code, &format!("{number:02x}"));

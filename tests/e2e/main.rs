@@ -17,6 +17,7 @@ mod health;
 mod http_edges;
 mod invalid_request;
 mod metrics;
+mod model_files;
 mod orphan;
 mod poison;
 mod quality;

@@ -125,6 +125,7 @@ mod tests {
                 ty: TensorType::F32,
                 offset: 0,
                 nbytes,
+                shard: 0,
             },
             rows,
             cols,

@@ -5,12 +5,13 @@
 //! order: what is made of them may not depend on it.
 
 use std::fs::File;
+use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::{Scope, available_parallelism};
 
-use orcd_shared::gguf::{GgufError, GgufFile};
+use orcd_shared::gguf::{GgufError, GgufFile, Shard};
 
 use super::LoadError;
 use super::content::{self, PieceHash};
@@ -117,22 +118,25 @@ pub(super) type Said<'data, 'buffer> = Result<Filled<'data, 'buffer>, (usize, Lo
 
 /// Starts the readers; what they have read, or why they could not, comes out of the receiver, which
 /// ends with the last piece. Dropping it ends the readers.
+///
+/// # Errors
+/// Not one thread could be started.
 pub(super) fn start<'scope, 'env>(
     scope: &'scope Scope<'scope, 'env>,
     crew: Crew,
     work: &'env Work<'env>,
     staging: &'env mut [u8],
-) -> Receiver<Said<'env, 'env>> {
+) -> io::Result<Receiver<Said<'env, 'env>>> {
     let (filled, output) = mpsc::channel();
     let mut lanes = staging.chunks_exact_mut(crew.lane_bytes);
-    for _ in 0..crew.readers {
+    for number in 0..crew.readers {
         let (give, take) = mpsc::channel();
         for lane in lanes.by_ref().take(LANES) {
             // The receiver is right here.
             let _ = give.send(lane);
         }
         let filled = filled.clone();
-        scope.spawn(move || {
+        let reader = move || {
             // Ends with the pieces, or when nobody takes them any more.
             while let Ok(lane) = take.recv() {
                 let number = work.next.fetch_add(1, Ordering::Relaxed);
@@ -151,9 +155,15 @@ pub(super) fn start<'scope, 'env>(
                     return;
                 }
             }
-        });
+        };
+        match std::thread::Builder::new().spawn_scoped(scope, reader) {
+            Ok(_) => {}
+            // No room for another stack, or no thread left: those that are there read everything.
+            Err(_) if number > 0 => break,
+            Err(error) => return Err(error),
+        }
     }
-    output
+    Ok(output)
 }
 
 fn read<'buffer>(
@@ -191,10 +201,11 @@ fn read<'buffer>(
     Ok((lane, hash))
 }
 
-fn unreadable(work: &Work<'_>, piece: &Piece<'_>, source: std::io::Error) -> LoadError {
+fn unreadable(work: &Work<'_>, piece: &Piece<'_>, source: io::Error) -> LoadError {
+    let shard = work.model.shards().get(piece.file);
     match piece.rows.first() {
         Some(rows) => GgufError::ReadTensor {
-            path: work.model.path().to_owned(),
+            path: shard.map_or(work.model.path(), Shard::path).to_owned(),
             tensor: rows.tensor.info.name.clone(),
             offset: piece.offset,
             len: piece.reach as u64,

@@ -9,7 +9,7 @@ use super::PlanError;
 pub enum Architecture {
     /// Qwen2 and Qwen2.5: biases on q, k and v, rotation of halves.
     Qwen2,
-    /// Llama 2 and 3, Mistral: no biases, rotation of neighbours.
+    /// Llama 2 and 3, Mistral: biases where the file has them, rotation of neighbours.
     Llama,
 }
 
@@ -36,8 +36,18 @@ impl Architecture {
         }
     }
 
-    /// Whether q, k and v have biases: then all of them must be there, else none may.
-    pub(super) const fn has_qkv_bias(self) -> bool {
+    /// Whether q, k and v always have biases. Elsewhere they may.
+    pub(super) const fn needs_qkv_bias(self) -> bool {
+        matches!(self, Self::Qwen2)
+    }
+
+    /// Whether the three matrices of the feed-forward part may have biases.
+    pub(super) const fn has_ffn_bias(self) -> bool {
+        matches!(self, Self::Llama)
+    }
+
+    /// Whether the logits may have a bias.
+    pub(super) const fn has_output_bias(self) -> bool {
         matches!(self, Self::Qwen2)
     }
 

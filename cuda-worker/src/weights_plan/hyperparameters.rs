@@ -1,9 +1,14 @@
-//! Keys of the file. A missing one is an error: a default that is wrong for the model would run, and
-//! talk nonsense.
+//! Keys of the file. A missing one has the value that the format's or the architecture's documents
+//! give it, and that is noted for the log. One without such a value is an error: a guess that is wrong
+//! for the model would run, and talk nonsense.
 
 use orcd_shared::gguf::{Header, Metadata};
 
-use super::{Architecture, ModelShape, PlanError};
+use super::{AbsentKey, Architecture, ModelShape, PlanError};
+
+/// Base of the rotation frequencies where a file names none: what the configurations of both
+/// architectures and llama.cpp take. Files made before the key existed are models of this base.
+const ROPE_BASE: f32 = 10_000.0;
 
 /// Keys that change what the model computes, in ways this engine doesn't know, and the one value
 /// under which they change nothing.
@@ -29,33 +34,47 @@ enum Neutral {
     One,
 }
 
-/// The shape, and the context length.
+/// What the keys say.
+pub(super) struct Hyperparameters {
+    pub(super) shape: ModelShape,
+    pub(super) context_length: u32,
+    pub(super) absent: Vec<AbsentKey>,
+}
+
+/// Reads the keys below the architecture's prefix.
 pub(super) fn read(
     metadata: &Metadata,
     architecture: Architecture,
     vocab: u32,
-) -> Result<(ModelShape, u32), PlanError> {
-    let keys = Keys {
+) -> Result<Hyperparameters, PlanError> {
+    let mut keys = Keys {
         metadata,
         prefix: architecture.name(),
+        absent: Vec::new(),
     };
     let (d_model, n_heads) = (
         keys.count("embedding_length")?,
         keys.count("attention.head_count")?,
     );
     // Optional by the format: without it every query head has its own.
-    let n_kv_heads = match metadata.opt_u32(&keys.name("attention.head_count_kv"))? {
-        Some(_) => keys.count("attention.head_count_kv")?,
-        None => n_heads,
+    let n_kv_heads = if keys.has("attention.head_count_kv") {
+        keys.count("attention.head_count_kv")?
+    } else {
+        keys.take("attention.head_count_kv", n_heads)
     };
     if n_heads % n_kv_heads != 0 {
         let reason = format!("must divide the head count {n_heads}");
         return Err(keys.refused("attention.head_count_kv", n_kv_heads, reason));
     }
-    let head_dim = head_dim(&keys, d_model, n_heads)?;
+    let head_dim = head_dim(&mut keys, d_model, n_heads)?;
     keys.must_equal("rope.dimension_count", head_dim, "the size of a head")?;
     keys.must_equal("vocab_size", vocab, "the rows of token_embd.weight")?;
     check_neutral(&keys)?;
+    let rope_base = if keys.has("rope.freq_base") {
+        keys.positive("rope.freq_base")?
+    } else {
+        keys.take("rope.freq_base", ROPE_BASE)
+    };
     let shape = ModelShape {
         n_layers: keys.count("block_count")?,
         d_model,
@@ -65,16 +84,22 @@ pub(super) fn read(
         head_dim,
         vocab,
         rope_interleaved: architecture.rope_interleaved(),
-        rope_base: f64::from(keys.positive("rope.freq_base")?),
+        rope_base: f64::from(rope_base),
         rms_eps: keys.positive("attention.layer_norm_rms_epsilon")?,
     };
-    Ok((shape, keys.count("context_length")?))
+    Ok(Hyperparameters {
+        shape,
+        context_length: keys.count("context_length")?,
+        absent: keys.absent,
+    })
 }
 
-fn head_dim(keys: &Keys<'_>, d_model: u32, n_heads: u32) -> Result<u32, PlanError> {
+fn head_dim(keys: &mut Keys<'_>, d_model: u32, n_heads: u32) -> Result<u32, PlanError> {
     let head_dim = match keys.metadata.opt_u32(&keys.name("attention.key_length"))? {
         Some(length) => length,
-        None if d_model.is_multiple_of(n_heads) => d_model / n_heads,
+        None if d_model.is_multiple_of(n_heads) => {
+            keys.take("attention.key_length", d_model / n_heads)
+        }
         None => {
             let reason = format!("must divide the embedding length {d_model}");
             return Err(keys.refused("attention.head_count", n_heads, reason));
@@ -117,11 +142,26 @@ fn check_neutral(keys: &Keys<'_>) -> Result<(), PlanError> {
 struct Keys<'a> {
     metadata: &'a Metadata,
     prefix: &'static str,
+    /// Keys that the file lacks, and the values taken for them.
+    absent: Vec<AbsentKey>,
 }
 
 impl Keys<'_> {
     fn name(&self, key: &str) -> String {
         format!("{}.{key}", self.prefix)
+    }
+
+    fn has(&self, key: &str) -> bool {
+        self.metadata.contains(&self.name(key))
+    }
+
+    /// Notes that `value` is taken for a key that is absent.
+    fn take<T: ToString>(&mut self, key: &str, value: T) -> T {
+        self.absent.push(AbsentKey {
+            key: self.name(key),
+            taken: value.to_string(),
+        });
+        value
     }
 
     fn refused(&self, key: &str, found: impl ToString, reason: String) -> PlanError {
@@ -150,13 +190,15 @@ impl Keys<'_> {
     }
 
     /// A key that may be missing, but not say something else.
-    fn must_equal(&self, key: &str, expected: u32, what: &str) -> Result<(), PlanError> {
+    fn must_equal(&mut self, key: &str, expected: u32, what: &str) -> Result<(), PlanError> {
         match self.metadata.opt_u32(&self.name(key))? {
             Some(found) if found != expected => {
-                Err(self.refused(key, found, format!("expected {expected}, {what}")))
+                return Err(self.refused(key, found, format!("expected {expected}, {what}")));
             }
-            _ => Ok(()),
+            Some(_) => {}
+            None => _ = self.take(key, expected),
         }
+        Ok(())
     }
 }
 

@@ -1,16 +1,17 @@
 //! From a model file's header to what the engine needs: hyperparameters, and a place in the weights
 //! image for every tensor. Pure. Whatever the engine would compute wrongly is refused here by name:
-//! nothing is guessed, no tensor is skipped.
+//! nothing is guessed, no tensor is skipped. What documents give an absent key is taken and noted.
 
 mod architecture;
 mod error;
 mod hyperparameters;
 mod tensors;
 
-use orcd_shared::gguf::{Header, TensorInfo};
+use orcd_shared::gguf::{ALIGNMENT_KEY, Header, TensorInfo};
 
 pub use architecture::Architecture;
 pub use error::PlanError;
+use hyperparameters::Hyperparameters;
 
 /// Alignment of tensors in the image, bytes.
 pub const IMAGE_ALIGN: u64 = 256;
@@ -32,6 +33,17 @@ pub struct ModelPlan {
     pub tensors: Vec<PlannedTensor>,
     /// Size of the weights image.
     pub image_bytes: u64,
+    /// Keys that the file lacks and that have a documented value.
+    pub absent: Vec<AbsentKey>,
+}
+
+/// A key that a file does not have, and the value that the documents give it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AbsentKey {
+    /// The key in full, such as `llama.rope.freq_base`.
+    pub key: String,
+    /// The value taken.
+    pub taken: String,
 }
 
 /// Hyperparameters; `ModelShape` of `engine.h`.
@@ -112,6 +124,16 @@ pub enum Role {
     FfnUp,
     /// (`d_model`, `d_ff`)
     FfnDown,
+    /// (`d_model`)
+    AttnOutputBias,
+    /// (`d_ff`)
+    FfnGateBias,
+    /// (`d_ff`)
+    FfnUpBias,
+    /// (`d_model`)
+    FfnDownBias,
+    /// (vocab)
+    OutputBias,
 }
 
 /// Plans the model of a file's header.
@@ -122,7 +144,17 @@ pub fn plan(header: &Header) -> Result<ModelPlan, PlanError> {
     let metadata = &header.metadata;
     let architecture = Architecture::of(metadata)?;
     let vocab = tensors::vocabulary(header)?;
-    let (shape, context_length) = hyperparameters::read(metadata, architecture, vocab)?;
+    let Hyperparameters {
+        shape,
+        context_length,
+        mut absent,
+    } = hyperparameters::read(metadata, architecture, vocab)?;
+    if !metadata.contains(ALIGNMENT_KEY) {
+        absent.push(AbsentKey {
+            key: ALIGNMENT_KEY.to_owned(),
+            taken: header.alignment.to_string(),
+        });
+    }
     let (tensors, image_bytes) = tensors::place(header, architecture, &shape)?;
     Ok(ModelPlan {
         name: metadata
@@ -135,5 +167,6 @@ pub fn plan(header: &Header) -> Result<ModelPlan, PlanError> {
         shape,
         tensors,
         image_bytes,
+        absent,
     })
 }

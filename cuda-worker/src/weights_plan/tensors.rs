@@ -1,6 +1,6 @@
 //! Tensors by their names, each checked against the hyperparameters and given a place in the image.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use orcd_shared::gguf::{Header, TensorInfo, TensorType};
 
@@ -72,6 +72,9 @@ fn expected(architecture: Architecture, shape: &ModelShape) -> HashMap<String, E
         false,
     );
     add("output.weight".into(), Role::Output, 0, &[d, vocab], true);
+    if architecture.has_output_bias() {
+        add("output.bias".into(), Role::OutputBias, 0, &[vocab], true);
+    }
     if architecture.has_rope_freqs() {
         add(
             "rope_freqs.weight".into(),
@@ -82,18 +85,24 @@ fn expected(architecture: Architecture, shape: &ModelShape) -> HashMap<String, E
         );
     }
     for layer in 0..shape.n_layers {
-        let mut block = |name: &str, role, ne: &[u64]| {
-            add(format!("blk.{layer}.{name}"), role, layer, ne, false);
+        let mut tensor = |name: &str, role, ne: &[u64], optional| {
+            add(format!("blk.{layer}.{name}"), role, layer, ne, optional);
         };
+        let qkv_optional = !architecture.needs_qkv_bias();
+        tensor("attn_q.bias", Role::AttnQBias, &[q], qkv_optional);
+        tensor("attn_k.bias", Role::AttnKBias, &[kv], qkv_optional);
+        tensor("attn_v.bias", Role::AttnVBias, &[kv], qkv_optional);
+        tensor("attn_output.bias", Role::AttnOutputBias, &[d], true);
+        if architecture.has_ffn_bias() {
+            tensor("ffn_gate.bias", Role::FfnGateBias, &[ff], true);
+            tensor("ffn_up.bias", Role::FfnUpBias, &[ff], true);
+            tensor("ffn_down.bias", Role::FfnDownBias, &[d], true);
+        }
+        let mut block = |name: &str, role, ne: &[u64]| tensor(name, role, ne, false);
         block("attn_norm.weight", Role::AttnNorm, &[d]);
         block("attn_q.weight", Role::AttnQ, &[d, q]);
         block("attn_k.weight", Role::AttnK, &[d, kv]);
         block("attn_v.weight", Role::AttnV, &[d, kv]);
-        if architecture.has_qkv_bias() {
-            block("attn_q.bias", Role::AttnQBias, &[q]);
-            block("attn_k.bias", Role::AttnKBias, &[kv]);
-            block("attn_v.bias", Role::AttnVBias, &[kv]);
-        }
         block("attn_output.weight", Role::AttnOutput, &[q, d]);
         block("ffn_norm.weight", Role::FfnNorm, &[d]);
         block("ffn_gate.weight", Role::FfnGate, &[d, ff]);
@@ -140,9 +149,11 @@ pub(super) fn place(
         // No overflow: all tensors lie in one file, each grows by less than the alignment.
         offset = (offset + info.nbytes).next_multiple_of(IMAGE_ALIGN);
     }
+    // What one block has, all have: a bias that only some blocks had would be one that was lost.
+    let present: HashSet<Role> = placed.iter().map(|t| t.role).collect();
     match wanted
         .into_iter()
-        .filter(|(_, e)| !e.optional)
+        .filter(|(_, e)| !e.optional || present.contains(&e.role))
         .map(|(name, _)| name)
         .min()
     {

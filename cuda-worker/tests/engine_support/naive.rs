@@ -19,6 +19,15 @@ impl Matrix {
             .map(|row| row.iter().zip(x).map(|(w, x)| w * x).sum())
             .collect()
     }
+
+    /// The product, and a bias where there is one.
+    fn times_plus(&self, x: &[f64], bias: Option<&Matrix>) -> Vec<f64> {
+        let mut y = self.times(x);
+        if let Some(bias) = bias {
+            y.iter_mut().zip(&bias.w).for_each(|(y, b)| *y += b);
+        }
+        y
+    }
 }
 
 pub struct Naive<'a> {
@@ -97,20 +106,29 @@ impl<'a> Naive<'a> {
                 self.matrix(Role::FfnUp, layer),
             );
             let down = self.matrix(Role::FfnDown, layer);
+            let bias = |role| self.optional(role, layer);
+            let (gate_bias, up_bias, down_bias) = (
+                bias(Role::FfnGateBias),
+                bias(Role::FfnUpBias),
+                bias(Role::FfnDownBias),
+            );
             for x in &mut x {
                 let n = self.norm(x, Role::FfnNorm, layer);
                 let h: Vec<f64> = gate
-                    .times(&n)
+                    .times_plus(&n, gate_bias.as_ref())
                     .iter()
-                    .zip(up.times(&n))
+                    .zip(up.times_plus(&n, up_bias.as_ref()))
                     .map(|(g, u)| g / (1.0 + (-g).exp()) * u)
                     .collect();
-                x.iter_mut().zip(down.times(&h)).for_each(|(x, y)| *x += y);
+                x.iter_mut()
+                    .zip(down.times_plus(&h, down_bias.as_ref()))
+                    .for_each(|(x, y)| *x += y);
             }
         }
         let output = self.optional(Role::Output, 0).unwrap_or(embedding);
+        let output_bias = self.optional(Role::OutputBias, 0);
         x.iter()
-            .map(|x| output.times(&self.norm(x, Role::OutputNorm, 0)))
+            .map(|x| output.times_plus(&self.norm(x, Role::OutputNorm, 0), output_bias.as_ref()))
             .collect()
     }
 
@@ -124,10 +142,7 @@ impl<'a> Naive<'a> {
         let project = |weight, bias, rotate: bool| -> Vec<Vec<f64>> {
             let (w, bias) = (self.matrix(weight, layer), self.optional(bias, layer));
             let rows = x.iter().enumerate().map(|(position, x)| {
-                let mut y = w.times(&self.norm(x, Role::AttnNorm, layer));
-                if let Some(bias) = &bias {
-                    y.iter_mut().zip(&bias.w).for_each(|(y, b)| *y += b);
-                }
+                let mut y = w.times_plus(&self.norm(x, Role::AttnNorm, layer), bias.as_ref());
                 if rotate {
                     self.rotate(&mut y, position, factors.as_ref());
                 }
@@ -145,6 +160,7 @@ impl<'a> Naive<'a> {
         let k = kept(project(Role::AttnK, Role::AttnKBias, true));
         let v = kept(project(Role::AttnV, Role::AttnVBias, false));
         let output = self.matrix(Role::AttnOutput, layer);
+        let output_bias = self.optional(Role::AttnOutputBias, layer);
         for (p, x) in x.iter_mut().enumerate() {
             let mut all = Vec::new();
             for h in 0..shape.n_heads as usize {
@@ -161,7 +177,7 @@ impl<'a> Naive<'a> {
                 all.extend((0..hd).map(mix));
             }
             x.iter_mut()
-                .zip(output.times(&all))
+                .zip(output.times_plus(&all, output_bias.as_ref()))
                 .for_each(|(x, y)| *x += y);
         }
     }

@@ -144,7 +144,13 @@ fn every_weight_type_gives_the_bits_of_the_cpu() {
         return;
     };
     let folder = tempfile::tempdir().unwrap();
-    for name in ["tiny-qwen2", "tiny-llama", "tiny-tied", "tiny-reference"] {
+    for name in [
+        "tiny-qwen2",
+        "tiny-llama",
+        "tiny-tied",
+        "tiny-reference",
+        "tiny-biased",
+    ] {
         let path = folder.path().join(name);
         let shape = synth_model::Shape::named(name).unwrap();
         let options = synth_model::Options::default();

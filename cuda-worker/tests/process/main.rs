@@ -11,6 +11,7 @@ mod ending;
 mod haiku;
 mod handshake;
 mod jobs;
+mod limits;
 mod loading;
 mod model;
 mod supervisor;

@@ -56,6 +56,24 @@ pub fn command(socket: &Path) -> Command {
 impl Worker {
     /// A worker that has connected and heard nothing yet.
     pub fn start() -> Self {
+        Self::started(command)
+    }
+
+    /// A worker after the handshake, started by a shell that runs `limit` before it.
+    pub fn greeted_under(limit: &str) -> Self {
+        let script = format!("{limit} || exit 99; exec \"$0\" \"$@\"");
+        let mut worker = Self::started(|socket| {
+            let plain = command(socket);
+            let mut shell = Command::new("sh");
+            shell.args(["-c", &script]).arg(plain.get_program());
+            shell.args(plain.get_args());
+            shell
+        });
+        worker.greet();
+        worker
+    }
+
+    fn started(command: impl FnOnce(&Path) -> Command) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (listener, path) = listen(&folder);
         let (ours, theirs) = UnixStream::pair().unwrap();
@@ -88,11 +106,16 @@ impl Worker {
     /// A worker after the handshake.
     pub fn greeted() -> Self {
         let mut worker = Self::start();
-        worker.say(&ToWorker::Hello {
+        worker.greet();
+        worker
+    }
+
+    fn greet(&mut self) {
+        self.say(&ToWorker::Hello {
             protocol: PROTOCOL,
             build: BUILD.into(),
         });
-        let hello = worker.hear().expect("no answer to Hello");
+        let hello = self.hear().expect("no answer to Hello");
         assert_eq!(
             hello,
             ToSupervisor::Hello {
@@ -100,7 +123,6 @@ impl Worker {
                 build: BUILD.into()
             }
         );
-        worker
     }
 
     /// A worker that serves what `request` asks for.

@@ -50,6 +50,11 @@ enum class TensorRole : uint32_t {
   kFfnGate,             // (d_ff, d_model)
   kFfnUp,               // (d_ff, d_model)
   kFfnDown,             // (d_model, d_ff)
+  kAttnOutputBias,      // (d_model); this and all below optional
+  kFfnGateBias,         // (d_ff)
+  kFfnUpBias,           // (d_ff)
+  kFfnDownBias,         // (d_model)
+  kOutputBias,          // (vocab), outside of layers
 };
 
 // One tensor in the weights image. Vectors have rows = 1.

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use super::{MAX_DIMS, VERSION};
+use super::{MAX_DIMS, OLDEST_VERSION, VERSION};
 
 /// What is wrong with a GGUF file. Offsets count bytes from the start of the file.
 #[derive(Debug, thiserror::Error)]
@@ -51,8 +51,11 @@ pub enum GgufError {
         /// Up to four bytes from the start of the file.
         found: Vec<u8>,
     },
-    /// A version other than 3.
-    #[error("GGUF version {found} at offset 4 is not supported, only {VERSION} is{}", version_hint(*found))]
+    /// Another version than those that are read, or the other byte order.
+    #[error(
+        "GGUF version {found} at offset 4 is not supported, only {OLDEST_VERSION} and {VERSION} are{}",
+        version_hint(*found)
+    )]
     Version {
         /// The version stated.
         found: u32,
@@ -280,6 +283,60 @@ pub enum GgufError {
         /// End of its data, from the start of the data section.
         other_end: u64,
     },
+    /// A fault of one of a model's several files.
+    #[error("{path}: {source}")]
+    Shard {
+        /// That file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: Box<GgufError>,
+    },
+    /// A shard that is not where the others are.
+    #[error(
+        "shard {number} of {count} is missing: there is no {path}; put all shards of the model into \
+         one folder"
+    )]
+    MissingShard {
+        /// Where it should be.
+        path: PathBuf,
+        /// Its number, from 1.
+        number: u32,
+        /// Number of shards.
+        count: u32,
+    },
+    /// A shard whose name doesn't lead to the others.
+    #[error(
+        "{path}: the file is shard {number} of {count} of a model, but its name does not end in \
+         -{number:05}-of-{count:05}.gguf, so the others can't be found; give it its name back"
+    )]
+    NotAShardName {
+        /// The path given.
+        path: PathBuf,
+        /// Its number by its metadata, from 1.
+        number: u32,
+        /// Number of shards.
+        count: u32,
+    },
+    /// Shards that don't belong together, or a number that can't be true.
+    #[error("key `{key}` is {found}, {reason}")]
+    Split {
+        /// The key.
+        key: String,
+        /// Its value.
+        found: u64,
+        /// What it disagrees with.
+        reason: String,
+    },
+    /// The same tensor in two shards.
+    #[error("tensor `{tensor}` is in shard {first} and in shard {second}")]
+    TensorInTwoShards {
+        /// The tensor.
+        tensor: String,
+        /// Number of the first one, from 1.
+        first: u32,
+        /// Number of the second one.
+        second: u32,
+    },
     /// The output of a [writer](super::write::Writer) could not be written.
     #[error("cannot write GGUF: {source}")]
     Write {
@@ -301,8 +358,10 @@ pub enum GgufError {
 
 /// A file of the other byte order shows its version in the upper bytes.
 fn version_hint(found: u32) -> &'static str {
-    if (1..=0xff).contains(&found.swap_bytes()) {
-        " (a big-endian file?)"
+    if found == 1 {
+        " (a file of the first days, with counts of 32 bits: convert the model again)"
+    } else if (1..=0xff).contains(&found.swap_bytes()) {
+        " (this is a big-endian file: take the little-endian one)"
     } else {
         ""
     }

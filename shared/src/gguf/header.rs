@@ -5,15 +5,15 @@ use std::ops::Range;
 
 use super::cursor::{Cursor, What};
 use super::{
-    ALIGNMENT_KEY, DEFAULT_ALIGNMENT, GgufError, MAGIC, MAX_KEY_BYTES, Metadata, TensorInfo,
-    VERSION, Value,
+    ALIGNMENT_KEY, DEFAULT_ALIGNMENT, GgufError, MAGIC, MAX_KEY_BYTES, Metadata, OLDEST_VERSION,
+    TensorInfo, VERSION, Value,
 };
 
 /// Least bytes of a key and its value: key length and one byte, value type, a value of one byte.
 const MIN_ENTRY_BYTES: u64 = 8 + 1 + 4 + 1;
 
 /// Everything a file says before its data.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Header {
     /// Keys and values.
     pub metadata: Metadata,
@@ -21,7 +21,8 @@ pub struct Header {
     pub tensors: Vec<TensorInfo>,
     /// Alignment of the data section and of every tensor, in bytes; a power of two.
     pub alignment: u64,
-    /// First byte of the data section, from the start of the file.
+    /// First byte of the data section, from the start of the file; of the first file, where there
+    /// are several.
     pub data_offset: u64,
 }
 
@@ -31,7 +32,8 @@ impl Header {
         self.tensors.iter().find(|t| t.name == name)
     }
 
-    /// Where in the file the data of `tensor`, one of this header's, lies.
+    /// Where in the file the data of `tensor`, one of this header's, lies. For a model in several
+    /// files that is true of the first file's tensors only: see [`Shard::file_range`](super::Shard).
     pub fn file_range(&self, tensor: &TensorInfo) -> Range<u64> {
         // `parse` checked this sum against the length of the file.
         let start = self.data_offset.saturating_add(tensor.offset);
@@ -73,7 +75,7 @@ fn read_preamble(c: &mut Cursor<'_>) -> Result<(u64, u64), GgufError> {
         });
     }
     let version = c.u32(What::Field("version"))?;
-    if version != VERSION {
+    if !(OLDEST_VERSION..=VERSION).contains(&version) {
         return Err(GgufError::Version { found: version });
     }
     let tensors_offset = c.offset();

@@ -143,6 +143,8 @@ pub struct TensorInfo {
     pub offset: u64,
     /// Bytes of data.
     pub nbytes: u64,
+    /// Which of the model's files holds the data, from 0.
+    pub shard: u32,
 }
 
 impl TensorInfo {
@@ -185,6 +187,7 @@ impl TensorInfo {
             ty,
             offset,
             nbytes,
+            shard: 0,
         })
     }
 }

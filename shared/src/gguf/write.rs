@@ -87,6 +87,7 @@ fn place(specs: &[TensorSpec], alignment: u64) -> Result<(Vec<TensorInfo>, u64),
             ty,
             offset,
             nbytes,
+            shard: 0,
         });
         offset = end;
     }

@@ -109,7 +109,7 @@ pub enum ToSupervisor {
     Ready(Box<WorkerInfo>),
     /// Loading failed; the process ends with [`crate::exit::worker::LOAD_FAILED`].
     LoadFailed {
-        /// `MODEL_LOAD_FAILED`, `INSUFFICIENT_VRAM` or `CUDA_ERROR`.
+        /// `MODEL_LOAD_FAILED`, `INSUFFICIENT_VRAM`, `INSUFFICIENT_MEMORY` or `CUDA_ERROR`.
         code: ErrorCode,
         /// What failed, with which value, and what to do.
         message: String,

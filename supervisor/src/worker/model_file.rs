@@ -3,10 +3,16 @@
 //! under its name meanwhile. So it is held open, and named by that when its name no longer fits.
 //! Against writing into the file itself nothing helps but to notice it: by its size here, by its
 //! content in the worker, which is told the hash of what the service began with.
+//!
+//! The shards of a split model are found by their names, so a worker needs all of them in their
+//! places: one that was deleted or replaced is noticed as one that was written to is.
 
 use std::fs::{File, Metadata};
 use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+
+use orcd_shared::gguf::shards_by_name;
 
 /// A model file that stays reachable.
 #[derive(Debug)]
@@ -15,6 +21,8 @@ pub struct ModelFile {
     held: Option<File>,
     /// Size of the held file at the beginning.
     bytes: Option<u64>,
+    /// The other files of a model in several; not theirs in turn.
+    siblings: Vec<ModelFile>,
 }
 
 fn bytes_of(file: &File) -> Option<u64> {
@@ -25,9 +33,29 @@ impl ModelFile {
     /// Holds the file `path`. One that can't be opened is left for the worker to complain about.
     #[must_use]
     pub fn hold(path: String) -> Self {
+        let shards = shards_by_name(Path::new(&path));
+        let siblings = shards
+            .into_iter()
+            .filter(|shard| *shard != Path::new(&path));
+        Self {
+            siblings: siblings
+                .map(|shard| Self::hold_one(shard.display().to_string()))
+                // A file that is called like a shard may be a whole model.
+                .filter(|shard| shard.held.is_some())
+                .collect(),
+            ..Self::hold_one(path)
+        }
+    }
+
+    fn hold_one(path: String) -> Self {
         let held = File::open(&path).ok();
         let bytes = held.as_ref().and_then(bytes_of);
-        Self { path, held, bytes }
+        Self {
+            path,
+            held,
+            bytes,
+            siblings: Vec::new(),
+        }
     }
 
     /// Whether it can still be loaded, as far as its size says.
@@ -36,6 +64,25 @@ impl ModelFile {
     /// For people: the file was written to, so a worker would serve another model under this one's
     /// tokenizer and streams.
     pub fn check(&self) -> Result<(), String> {
+        self.check_size()?;
+        if self.siblings.is_empty() {
+            return Ok(());
+        }
+        for shard in self.siblings.iter().chain([self]) {
+            shard.check_size()?;
+            let held = shard.held.as_ref();
+            if held.is_some_and(|held| !shard.is_under_its_name(held)) {
+                return Err(format!(
+                    "{} was deleted or replaced since the service began; put the shard back, or \
+                     restart the service",
+                    shard.path
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_size(&self) -> Result<(), String> {
         let now = self.held.as_ref().and_then(bytes_of);
         if now == self.bytes {
             return Ok(());
@@ -102,6 +149,43 @@ mod tests {
         std::fs::write(dir.path().join("aside"), "longer").unwrap();
         let error = model.check().unwrap_err();
         assert!(error.contains("model.gguf was written to"), "{error}");
+    }
+
+    #[test]
+    fn every_shard_of_a_model_must_stay_as_and_where_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let shard = |no: u32| dir.path().join(format!("m-{no:05}-of-00003.gguf"));
+        let write = || (1..=3).for_each(|no| std::fs::write(shard(no), "one").unwrap());
+        for damaged in 1..=3 {
+            write();
+            let model = ModelFile::hold(shard(2).display().to_string());
+            assert_eq!(model.check(), Ok(()));
+            assert_eq!(model.location(), shard(2).display().to_string());
+            std::fs::rename(shard(damaged), dir.path().join("aside")).unwrap();
+            for _ in 0..2 {
+                let error = model.check().unwrap_err();
+                let name = format!("m-{damaged:05}-of-00003.gguf was deleted or replaced");
+                assert!(error.contains(&name), "{error}");
+                std::fs::write(shard(damaged), "one").unwrap();
+            }
+            std::fs::rename(dir.path().join("aside"), shard(damaged)).unwrap();
+            assert_eq!(model.check(), Ok(()));
+            std::fs::write(shard(damaged), "longer").unwrap();
+            let error = model.check().unwrap_err();
+            let name = format!("m-{damaged:05}-of-00003.gguf was written to");
+            assert!(error.contains(&name), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_whole_model_called_like_a_shard_is_one_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("m-00001-of-00002.gguf");
+        std::fs::write(&path, "one").unwrap();
+        let model = ModelFile::hold(path.display().to_string());
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(model.check(), Ok(()));
+        assert_eq!(std::fs::read_to_string(model.location()).unwrap(), "one");
     }
 
     #[test]

@@ -12,6 +12,7 @@ mod metadata;
 mod plan;
 mod rng;
 mod shape;
+mod split;
 mod vocab;
 mod writer;
 
@@ -34,6 +35,8 @@ pub struct Options {
     pub seed: u64,
     /// Threads to use; 0 for one per core.
     pub threads: usize,
+    /// Files to spread the tensors over, named as `gguf-split` names them; 1 for a single one.
+    pub shards: u32,
 }
 
 impl Default for Options {
@@ -43,6 +46,7 @@ impl Default for Options {
             template: None,
             seed: 1,
             threads: 0,
+            shards: 1,
         }
     }
 }
@@ -72,6 +76,18 @@ pub enum SynthError {
     /// A vocabulary that could not be read, or a layout that isn't possible.
     #[error(transparent)]
     Gguf(#[from] GgufError),
+    /// More files than tensors, or than a reader takes.
+    #[error(
+        "{shards} shards are too many: the shape has {tensors} tensors, and {most} is the most"
+    )]
+    TooManyShards {
+        /// Files asked for.
+        shards: u32,
+        /// Tensors to spread.
+        tensors: usize,
+        /// Most files of any model.
+        most: u32,
+    },
     /// The file could not be written.
     #[error("{path}: cannot write: {source}")]
     Write {
@@ -82,10 +98,12 @@ pub enum SynthError {
     },
 }
 
-/// Writes a file of `shape` to `path`, which it replaces when the new one is complete.
+/// Writes a file of `shape` to `path`, which it replaces when the new one is complete. With several
+/// shards, to `path` with their numbers behind its stem.
 ///
 /// # Errors
-/// A vocabulary of the wrong size, a type whose blocks don't fit the shape's rows, and I/O errors.
+/// A vocabulary of the wrong size, a type whose blocks don't fit the shape's rows, too many shards,
+/// and I/O errors.
 pub fn write(shape: &Shape, options: &Options, path: &Path) -> Result<Written, SynthError> {
     let mut vocab = match &options.vocab {
         Some(vocab) => vocab.clone(),
@@ -94,5 +112,8 @@ pub fn write(shape: &Shape, options: &Options, path: &Path) -> Result<Written, S
     vocab.adapt(shape)?;
     let metadata = metadata::metadata(shape, &vocab, options.template.as_deref())?;
     let tensors = plan::plan(shape, &vocab);
-    writer::write(&metadata, &tensors, options, path)
+    match options.shards {
+        0 | 1 => writer::write(&metadata, &tensors, options, path),
+        _ => split::write(&metadata, &tensors, options, path),
+    }
 }

@@ -39,6 +39,9 @@ struct Args {
     /// Threads; 0 for one per core. They don't change the bytes.
     #[arg(long, default_value_t = 0)]
     threads: usize,
+    /// Spreads the tensors over this many files, PATH with -00001-of-0000N behind its stem.
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    shards: u32,
     /// The file to write.
     #[arg(long, value_name = "PATH", required_unless_present = "list")]
     out: Option<PathBuf>,
@@ -81,6 +84,7 @@ fn run(args: Args) -> Result<(), Box<dyn std::error::Error>> {
         template: args.template.map(std::fs::read_to_string).transpose()?,
         seed: args.seed,
         threads: args.threads,
+        shards: args.shards,
     };
     let written = write(&shape, &options, &out)?;
     writeln!(

@@ -27,6 +27,8 @@ pub struct Shape {
     pub rms_eps: f32,
     /// Biases on q, k and v.
     pub qkv_bias: bool,
+    /// Biases also wherever else the architecture may have them, which few files do.
+    pub all_biases: bool,
     /// No `output.weight`: the embedding is used.
     pub tied: bool,
     /// Writes `vocab_size` and `rope.dimension_count`, which qwen2 files lack.
@@ -73,12 +75,13 @@ pub(crate) enum Role {
 
 impl Shape {
     /// The names that [`named`](Self::named) knows.
-    pub const NAMES: [&'static str; 5] = [
+    pub const NAMES: [&'static str; 6] = [
         "qwen2.5-0.5b-instruct-q4_k_m",
         "tiny-reference",
         "tiny-qwen2",
         "tiny-llama",
         "tiny-tied",
+        "tiny-biased",
     ];
 
     /// The shape called `name`.
@@ -107,6 +110,12 @@ impl Shape {
             "tiny-tied" => Shape {
                 tied: true,
                 ..tiny(name, Mix::Q4KM)
+            },
+            "tiny-biased" => Shape {
+                name: name.to_owned(),
+                qkv_bias: true,
+                all_biases: true,
+                ..Shape::named("tiny-llama")?
             },
             _ => return None,
         })
@@ -188,6 +197,7 @@ fn reference() -> Shape {
         rope_freq_base: 1_000_000.0,
         rms_eps: 1e-6,
         qkv_bias: true,
+        all_biases: false,
         tied: false,
         redundant_keys: false,
         vocab_size: 151_936,

@@ -18,7 +18,7 @@ use crate::{Options, SynthError};
 const CHUNK_BYTES: u64 = 1 << 20;
 
 /// What was written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Written {
     /// Length of the file in bytes.
     pub file_len: u64,

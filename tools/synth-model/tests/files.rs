@@ -7,7 +7,7 @@ use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use orcd_shared::gguf::{GgufFile, TensorType};
+use orcd_shared::gguf::{GgufFile, TensorType, shard_path};
 use synth_model::{Options, Shape, SynthError, Vocab, write};
 
 const REFERENCE: &str = "qwen2.5-0.5b-instruct-q4_k_m";
@@ -104,7 +104,11 @@ fn every_shape_has_what_its_architecture_needs() {
         );
         assert_eq!(
             header.tensor("blk.0.attn_q.bias").is_some(),
-            arch == "qwen2"
+            arch == "qwen2" || name == "tiny-biased"
+        );
+        assert_eq!(
+            header.tensor("blk.1.ffn_down.bias").is_some(),
+            name == "tiny-biased"
         );
         let embedding = header.tensor("token_embd.weight").unwrap();
         assert_eq!(embedding.ne, [u64::from(shape.hidden), 512]);
@@ -386,4 +390,30 @@ fn a_sentencepiece_vocabulary_is_taken_over() {
         assert_eq!(m.get(key), Some(value), "{key}");
     }
     assert_eq!(m.u32("llama.vocab_size").unwrap() as usize, vocab.len());
+}
+
+#[test]
+fn shards_hold_the_same_model() {
+    let shape = Shape::named("tiny-llama").unwrap();
+    let (_dir, whole) = open(&shape, &Options::default());
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("m.gguf");
+    let options = |shards| Options {
+        shards,
+        ..Options::default()
+    };
+    let written = write(&shape, &options(3), &path).unwrap();
+    assert_eq!(written.tensors, whole.header().tensors.len());
+    let split = GgufFile::open(&shard_path(&path, 2, 3)).unwrap();
+    assert_eq!(split.shards().len(), 3);
+    for (a, b) in whole.header().tensors.iter().zip(&split.header().tensors) {
+        assert_eq!((&a.name, &a.ne, a.ty), (&b.name, &b.ne, b.ty));
+        assert!(whole.tensor_data(a) == split.tensor_data(b), "{}", a.name);
+    }
+    let keys = |file: &GgufFile| file.header().metadata.len();
+    assert_eq!(keys(&split), keys(&whole) + 3);
+    let error = write(&shape, &options(1000), &path)
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("1000 shards"), "{error}");
 }
