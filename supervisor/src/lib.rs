@@ -13,6 +13,7 @@ pub mod metrics;
 pub mod model;
 pub mod run;
 pub mod signals;
+pub mod snapshot;
 pub mod systemd;
 pub mod text;
 pub mod worker;

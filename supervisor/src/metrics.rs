@@ -11,7 +11,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
-use crate::jobs::Snapshot;
+use crate::snapshot::Snapshot;
 use gauges::Gauges;
 
 /// Bucket bounds in seconds: between two tokens.
@@ -222,7 +222,7 @@ impl Metrics {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::jobs::ServiceState;
+    use crate::snapshot::ServiceState;
 
     fn snapshot() -> Snapshot {
         Snapshot {

@@ -17,13 +17,18 @@ use tokio_util::sync::CancellationToken;
 use crate::callback::{self, Announcement};
 use crate::config::Config;
 use crate::http::{self, App};
-use crate::jobs::dispatcher::{self, DispatcherSettings, DispatcherTask, Outcome, Policy, Timing};
+use crate::jobs::dispatcher::{
+    self, Bounds, DispatcherSettings, DispatcherTask, Outcome, Policy, Timing,
+};
 use crate::jobs::{JobsHandle, ServiceState, Snapshot};
 use crate::metrics::Metrics;
 use crate::model::Model;
 use crate::signals::Shutdown;
 use crate::systemd::{FdStore, Manager, Notifier, Passed, Place, Report, Vitals, feed_watchdog};
 use crate::worker::held::HeldWeights;
+
+/// From a second SIGINT to the end of the process, also if clients don't take what is left for them.
+const ABORT_LIMIT: Duration = Duration::from_secs(1);
 
 /// How a service ends that was not asked to.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -95,6 +100,27 @@ pub async fn bind(config: &Config, manager: &mut Manager) -> Result<TcpListener,
 pub async fn run(
     config: Config,
     listener: TcpListener,
+    manager: Manager,
+    shutdown: Shutdown,
+) -> Result<(), RunError> {
+    tokio::select! {
+        result = run_to_end(config, listener, manager, shutdown.clone()) => result,
+        () = overdue(&shutdown) => Ok(()),
+    }
+}
+
+/// Waits until a stop that is to be at once has taken too long, or nobody wants to wait for it.
+async fn overdue(shutdown: &Shutdown) {
+    shutdown.abort.cancelled().await;
+    tokio::select! {
+        () = tokio::time::sleep(ABORT_LIMIT) => tracing::warn!("streams were cut"),
+        () = shutdown.leave.cancelled() => {}
+    }
+}
+
+async fn run_to_end(
+    config: Config,
+    listener: TcpListener,
     mut manager: Manager,
     shutdown: Shutdown,
 ) -> Result<(), RunError> {
@@ -115,25 +141,20 @@ pub async fn run(
         address,
         metrics,
         drain: shutdown.drain,
+        abort: shutdown.abort,
         notifier: notifier.clone(),
         passed: manager.take_others(),
         watchdog: manager.watchdog(),
         router,
         accepting: server.abort_handle(),
     };
-    let result = tokio::select! {
-        result = service.live() => result,
-        () = shutdown.abort.cancelled() => return Ok(()),
-    };
+    let result = service.live().await;
     let failure = result.as_ref().err().map(ToString::to_string);
     let closing = Report::closing(failure.as_deref());
     notifier.tell(&closing, &[]).await;
     // All streams have their last event by now; what remains is to write it.
     stop_serving.cancel();
-    tokio::select! {
-        _ = server => {}
-        () = shutdown.abort.cancelled() => {}
-    }
+    let _ = server.await;
     result
 }
 
@@ -143,6 +164,7 @@ struct Service {
     address: SocketAddr,
     metrics: Arc<Metrics>,
     drain: CancellationToken,
+    abort: CancellationToken,
     notifier: Notifier,
     /// Descriptors that systemd kept for an earlier run.
     passed: Vec<Passed>,
@@ -227,7 +249,7 @@ impl Service {
         let announced = self.announce(jobs.watch());
         let mut announced = std::pin::pin!(announced);
         let mut announcing = true;
-        let mut draining = false;
+        let (mut draining, mut aborting) = (false, false);
         let mut failure = Ok(());
         loop {
             tokio::select! {
@@ -244,6 +266,10 @@ impl Service {
                     // Nobody is to be told of a service that stops.
                     announcing = false;
                     jobs.drain().await;
+                }
+                () = self.abort.cancelled(), if !aborting => {
+                    aborting = true;
+                    jobs.abort().await;
                 }
             }
         }
@@ -339,5 +365,6 @@ fn settings(config: &Config, held: HeldWeights) -> DispatcherSettings {
             hang: config.hang_timeout,
             ..Timing::default()
         },
+        bounds: Bounds::default(),
     }
 }

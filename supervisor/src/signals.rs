@@ -3,18 +3,20 @@
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// The two ways to stop; clones share them.
+/// The ways to stop; clones share them.
 #[derive(Debug, Clone, Default)]
 pub struct Shutdown {
     /// Cancelled: take no new jobs, let the running ones finish for a while.
     pub drain: CancellationToken,
-    /// Cancelled: stop at once.
+    /// Cancelled: stop at once, but let each stream have its last event.
     pub abort: CancellationToken,
+    /// Cancelled: wait for nothing any more.
+    pub leave: CancellationToken,
 }
 
 impl Shutdown {
-    /// One that SIGTERM, SIGINT and SIGHUP begin, and a second SIGINT brings to an end. To be called
-    /// within a runtime.
+    /// One that SIGTERM, SIGINT and SIGHUP begin, a second SIGINT brings to an end, and a third cuts
+    /// off. To be called within a runtime.
     ///
     /// # Errors
     /// The handlers can't be installed.
@@ -23,7 +25,11 @@ impl Shutdown {
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut hangup = signal(SignalKind::hangup())?;
         let shutdown = Self::default();
-        let Self { drain, abort } = shutdown.clone();
+        let Self {
+            drain,
+            abort,
+            leave,
+        } = shutdown.clone();
         tokio::spawn(async move {
             let mut interrupts = 0;
             loop {
@@ -36,11 +42,13 @@ impl Shutdown {
                     }
                     else => return,
                 };
-                if interrupts > 1 {
-                    tracing::warn!("second SIGINT: stopping at once");
-                    abort.cancel();
-                } else {
-                    tracing::info!("{name}: stopping");
+                match interrupts {
+                    0 | 1 => tracing::info!("{name}: stopping"),
+                    2 => {
+                        tracing::warn!("second SIGINT: stopping at once");
+                        abort.cancel();
+                    }
+                    _ => leave.cancel(),
                 }
                 drain.cancel();
             }

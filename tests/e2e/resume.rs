@@ -64,6 +64,38 @@ fn ended_stream_can_be_read_again_from_any_event() {
 }
 
 #[test]
+fn several_readers_see_the_same_stream_through_a_crash() {
+    let service = WorkerHarness::start(Model::Slow);
+    let undisturbed = service.run(&lasting("a", 60));
+    let mut first = service.execute(&lasting("b", 60));
+    first.read_tokens(5);
+    let second = service.resume("b", None).unwrap();
+    let third = service.resume("b", Some(3)).unwrap();
+    service.kill_worker();
+    let readers = [first, second, third];
+    let [first, second, third] = std::thread::scope(|scope| {
+        let running = readers.map(|stream| scope.spawn(|| stream.finish()));
+        running.map(|reader| reader.join().unwrap())
+    });
+    assert_eq!(first.token_bytes(), undisturbed.token_bytes());
+    assert_eq!(raw(&second), raw(&first));
+    assert_eq!(raw(&third), raw(&first)[4..]);
+}
+
+#[test]
+fn behind_the_last_event_there_is_nothing_more() {
+    let service = WorkerHarness::start(Model::Tiny);
+    let last = service.run(&lasting("a", 5)).events.last().unwrap().id;
+    let after = |id: u64| {
+        let id = id.to_string();
+        service.request("GET", "/jobs/a/events", &[("Last-Event-ID", &id)], b"")
+    };
+    let reply = after(last);
+    assert_eq!((reply.status(), reply.body.len()), (204, 0));
+    assert_eq!(after(last + 1).refusal(), (400, "INVALID_REQUEST".into()));
+}
+
+#[test]
 fn job_goes_on_without_a_reader_and_through_a_crash() {
     let service = WorkerHarness::start(Model::Slow);
     let undisturbed = service.run(&lasting("a", 60));

@@ -3,6 +3,9 @@
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use nix::sys::socket::{setsockopt, sockopt};
+use orcd_tests::http::request_bytes;
+use orcd_tests::stream::Stream;
 use orcd_tests::{Exit, Job, Model, Starter, WorkerHarness};
 
 fn job(name: &str, max_tokens: u64) -> Job {
@@ -176,16 +179,65 @@ fn stop_is_clean_while_the_service_recovers() {
     }
 }
 
-#[test]
-fn second_interrupt_stops_at_once() {
+/// A service that is being drained and has a minute for it, with so many running streams.
+fn draining(streams: u64) -> (WorkerHarness, Vec<Stream>) {
     let service = Starter::new(Model::Slow)
         .flag("--drain-timeout-sec", 60)
+        .flag("--parallel", streams)
         .start();
-    let mut stream = service.execute(&job("a", 1500));
-    stream.read_tokens(3);
+    let execute = |n: u64| service.execute(&job(&n.to_string(), 1500));
+    let mut streams: Vec<_> = (0..streams).map(execute).collect();
+    for stream in &mut streams {
+        stream.read_tokens(1);
+    }
     service.signal(Signal::SIGINT);
-    service.wait_for_health(Duration::from_secs(2), |h| h["status"] == "draining");
+    service.wait_for_health(Duration::from_secs(10), |h| h["status"] == "draining");
+    (service, streams)
+}
+
+#[test]
+fn second_interrupt_ends_each_stream_and_then_the_process() {
+    let (service, streams) = draining(3);
     service.signal(Signal::SIGINT);
-    let exit = service.wait_for_exit(Duration::from_secs(1));
+    for stream in streams {
+        let transcript = stream.finish();
+        let error = transcript.error();
+        assert_eq!((error.code.as_str(), error.retriable), ("CANCELLED", true));
+    }
+    let exit = service.wait_for_exit(Duration::from_secs(10));
+    assert_clean(&exit, "second SIGINT");
     assert!(exit.stdout.starts_with("READY ") && exit.stdout.lines().count() == 1);
+}
+
+#[test]
+fn second_interrupt_does_not_wait_for_a_worker_that_hangs() {
+    let (service, streams) = draining(1);
+    service.worker().signal(Signal::SIGSTOP);
+    service.signal(Signal::SIGINT);
+    for stream in streams {
+        assert_eq!(stream.finish().error().code, "CANCELLED");
+    }
+    assert_clean(&service.wait_for_exit(Duration::from_secs(10)), "SIGINT");
+}
+
+#[test]
+fn client_that_reads_nothing_does_not_hold_up_a_second_interrupt() {
+    let service = Starter::new(Model::Verbose)
+        .flag("--max-tokens-out", 16_000)
+        .flag("--drain-timeout-sec", 60)
+        .start();
+    let unread = job("unread", 16_000).body();
+    let mut connection = service.connect();
+    setsockopt(connection.socket(), sockopt::RcvBuf, &2048).unwrap();
+    connection
+        .send(&request_bytes("POST", "/execute", &[], &unread))
+        .unwrap();
+    service.wait_for_health(Duration::from_secs(10), |h| h["jobs"]["running"] == 1);
+    for _ in 0..2 {
+        service.signal(Signal::SIGINT);
+        service.wait_for_log("SIGINT");
+    }
+    let exit = service.wait_for_exit(Duration::from_secs(10));
+    assert_clean(&exit, "second SIGINT");
+    drop(connection);
 }

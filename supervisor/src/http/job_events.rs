@@ -1,19 +1,23 @@
-//! `GET /jobs/{job_id}/events`: the stream of a job that goes on without its reader.
+//! `GET /jobs/{job_id}/events`: the events of a job that goes on without its reader, for any number
+//! of readers.
 
 use std::sync::Arc;
 
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
-use axum::response::Response;
+use axum::response::{IntoResponse as _, Response};
 use http::{HeaderMap, StatusCode};
+use orcd_shared::error::ErrorCode;
 
 use super::error::{ApiError, Detail};
 use super::sse::{self, JobNames};
 use super::{App, validate};
+use crate::jobs::NoStream;
 
 const LAST_EVENT_ID: &str = "last-event-id";
 
-/// Answers with the events behind `Last-Event-ID`, or with all of them.
+/// Answers with the events after `Last-Event-ID`, or with all of them. A reader that has the last
+/// event gets 204, which is how an `EventSource` is told to stop.
 pub(super) async fn job_events(
     State(app): State<Arc<App>>,
     path: Result<Path<String>, PathRejection>,
@@ -26,11 +30,13 @@ pub(super) async fn job_events(
     }
     let after = last_event_id(&headers)?;
     let service = app.service()?;
-    let stream = service
-        .jobs
-        .resume(job_id.clone(), after)
-        .await
-        .ok_or_else(unknown)?;
+    let stream = match service.jobs.resume(job_id.clone(), after).await {
+        Ok(stream) => stream,
+        Err(NoStream::Complete) => return Ok(StatusCode::NO_CONTENT.into_response()),
+        Err(NoStream::Unknown) => return Err(unknown()),
+        Err(NoStream::Ahead { events }) => return Err(ahead(after.unwrap_or_default(), events)),
+        Err(NoStream::Crowded { readers }) => return Err(crowded(readers)),
+    };
     let names = JobNames {
         job_id: job_id.into(),
         model: service.model.name().into(),
@@ -44,11 +50,34 @@ fn unknown() -> ApiError {
     ApiError::invalid_with(StatusCode::NOT_FOUND, message)
 }
 
+fn ahead(given: u64, events: u64) -> ApiError {
+    let message = format!(
+        "Last-Event-ID is {given}, but the job has had {events} events, numbered from 0; give the \
+         id of the last event you have, or none for all of them"
+    );
+    ApiError::invalid(vec![Detail {
+        field: "Last-Event-ID".into(),
+        constraint: format!("less than {events}"),
+        message,
+    }])
+}
+
+fn crowded(readers: usize) -> ApiError {
+    let message =
+        format!("the job has {readers} readers, more are not served; close one of them first");
+    ApiError::new(ErrorCode::QueueFull, message)
+}
+
 fn last_event_id(headers: &HeaderMap) -> Result<Option<u64>, ApiError> {
-    let Some(value) = headers.get(LAST_EVENT_ID) else {
+    let mut values = headers.get_all(LAST_EVENT_ID).iter();
+    let Some(value) = values.next() else {
         return Ok(None);
     };
-    let text = value.to_str().unwrap_or("?").trim();
+    // Two of them would be two different places.
+    let text = match values.next() {
+        Some(_) => "?",
+        None => value.to_str().unwrap_or("?").trim(),
+    };
     // What a browser sends that has seen no event with an id.
     if text.is_empty() {
         return Ok(None);
@@ -58,8 +87,9 @@ fn last_event_id(headers: &HeaderMap) -> Result<Option<u64>, ApiError> {
         _ => Err(ApiError::invalid(vec![Detail {
             field: "Last-Event-ID".into(),
             constraint: "the id of an event".into(),
-            message: "Last-Event-ID is no whole number; give the id of the last event you have"
-                .into(),
+            message:
+                "Last-Event-ID is not one whole number; give the id of the last event you have"
+                    .into(),
         }])),
     }
 }
@@ -84,5 +114,9 @@ mod tests {
         for bad in ["-1", "+1", "x", "1.5", "18446744073709551616"] {
             assert!(parse(bad).is_err(), "{bad}");
         }
+        let mut two = HeaderMap::new();
+        two.append(LAST_EVENT_ID, HeaderValue::from_static("1"));
+        two.append(LAST_EVENT_ID, HeaderValue::from_static("1"));
+        assert!(last_event_id(&two).is_err());
     }
 }

@@ -1,6 +1,6 @@
 //! The HTTP side: one route per file. Handlers check what came in, hand it to the dispatcher
-//! through [`JobsHandle`], and write what comes back; none of them holds a lock or touches a
-//! device.
+//! through [`JobsHandle`], and write what comes back; none of them touches a device, or holds a
+//! lock for longer than it takes to copy an event.
 
 pub mod body;
 mod cancel;
@@ -8,6 +8,7 @@ pub mod correlation;
 pub mod deadline;
 pub mod error;
 mod execute;
+mod frames;
 mod health;
 mod job_events;
 pub mod json;
@@ -23,7 +24,7 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::routing::{get, post};
-use http::{HeaderValue, StatusCode, header};
+use http::StatusCode;
 use orcd_shared::error::ErrorCode;
 use orcd_shared::protocol::message::Device;
 use tokio::sync::Semaphore;
@@ -98,11 +99,7 @@ pub fn router(app: Arc<App>) -> Router {
     Router::new()
         .route("/execute", post(execute::execute))
         .route("/cancel", post(cancel::cancel))
-        // Without this, HEAD would take the stream away from its reader.
-        .route(
-            "/jobs/{job_id}/events",
-            get(job_events::job_events).head(only_get),
-        )
+        .route("/jobs/{job_id}/events", get(job_events::job_events))
         .route("/health", get(health::health))
         .route("/health/live", get(health::live))
         .route("/health/ready", get(health::ready))
@@ -123,11 +120,6 @@ async fn not_found() -> ApiError {
     let message = "no such path; there are POST /execute, POST /cancel, GET /jobs/{job_id}/events, \
                    GET /health, GET /health/live, GET /health/ready, GET /metrics, POST /shutdown";
     ApiError::invalid_with(StatusCode::NOT_FOUND, message)
-}
-
-async fn only_get() -> ApiError {
-    let get = HeaderValue::from_static("GET");
-    method_not_allowed().await.header(header::ALLOW, get)
 }
 
 async fn method_not_allowed() -> ApiError {

@@ -1,17 +1,16 @@
 //! Job events as server-sent events: one frame of the body for each, so that each is flushed.
 
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
 
 use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
-use futures_util::Stream;
+use futures_util::stream;
 use http::{HeaderValue, header};
 use orcd_shared::error::ErrorCode;
 use serde::Serialize;
 
+use super::frames::Frames;
 use crate::jobs::{JobEvent, JobStream, Numbered, StopReason};
 
 /// What events repeat of their job.
@@ -26,15 +25,15 @@ pub struct JobNames {
 /// The answer that carries `stream`. When the answer is dropped, because it was read to its end or
 /// because the client went away, the stream is dropped with it.
 pub fn response(stream: JobStream, names: JobNames) -> Response {
-    let mut response = Response::new(Body::from_stream(Events {
-        stream,
-        names,
-        ended: false,
-    }));
+    let frames = stream::unfold(Frames::new(stream, names), async |mut frames| {
+        Some((frames.next().await?, frames))
+    });
+    let mut response = Response::new(Body::from_stream(frames));
     let headers = response.headers_mut();
     headers.insert(
         header::CONTENT_TYPE,
-        HeaderValue::from_static("text/event-stream"),
+        // Without the charset some clients take it for Latin-1, where a byte of UTF-8 may end a line.
+        HeaderValue::from_static("text/event-stream; charset=utf-8"),
     );
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     // Proxies that buffer answers (nginx) are told not to.
@@ -42,47 +41,10 @@ pub fn response(stream: JobStream, names: JobNames) -> Response {
     response
 }
 
-/// The frames of one answer.
-struct Events {
-    stream: JobStream,
-    names: JobNames,
-    ended: bool,
-}
-
-/// The stream stopped before the job's last event: the connection is cut, so that the client does
-/// not take what it has for everything.
-#[derive(Debug, thiserror::Error)]
-#[error("the job's stream was given up before its end")]
-struct Unfinished;
-
-impl Stream for Events {
-    type Item = Result<Bytes, Unfinished>;
-
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        if self.ended {
-            return Poll::Ready(None);
-        }
-        let frame = match ready!(self.stream.events.poll_recv(cx)) {
-            Some(numbered) => {
-                let event = &numbered.event;
-                self.ended = matches!(event, JobEvent::End { .. } | JobEvent::Error { .. });
-                Ok(encode(&numbered, &self.names))
-            }
-            None if self.stream.complete => return Poll::Ready(None),
-            None => {
-                self.ended = true;
-                Err(Unfinished)
-            }
-        };
-        Poll::Ready(Some(frame))
-    }
-}
-
 /// The bytes of one event.
 #[must_use]
 pub fn encode(numbered: &Numbered, names: &JobNames) -> Bytes {
     let data = match &numbered.event {
-        JobEvent::Queued => return Bytes::from_static(b": queued\n\n"),
         JobEvent::Started {
             started_at,
             prompt_tokens,
@@ -130,14 +92,12 @@ pub fn encode(numbered: &Numbered, names: &JobNames) -> Bytes {
     frame(data.name(), numbered.id, &data)
 }
 
-fn frame(name: &str, id: Option<u64>, data: &Data<'_>) -> Bytes {
+fn frame(name: &str, id: u64, data: &Data<'_>) -> Bytes {
     let mut frame = Vec::with_capacity(128);
     frame.extend_from_slice(b"event: ");
     frame.extend_from_slice(name.as_bytes());
-    if let Some(id) = id {
-        frame.extend_from_slice(b"\nid: ");
-        frame.extend_from_slice(id.to_string().as_bytes());
-    }
+    frame.extend_from_slice(b"\nid: ");
+    frame.extend_from_slice(id.to_string().as_bytes());
     frame.extend_from_slice(b"\ndata: ");
     // Strings and numbers: nothing that JSON can't hold. JSON has no raw line breaks, so it is one
     // line of data.
@@ -205,7 +165,7 @@ impl Data<'_> {
 mod tests {
     use super::*;
 
-    fn encoded(id: Option<u64>, event: JobEvent) -> String {
+    fn encoded(id: u64, event: JobEvent) -> String {
         let names = JobNames {
             job_id: "j-1".into(),
             model: "haiku".into(),
@@ -238,16 +198,15 @@ mod tests {
             tokens_out: 2,
         };
         for (id, event, expected) in [
-            (None, JobEvent::Queued, ": queued\n\n"),
             (
-                Some(0),
+                0,
                 started,
                 "event: started\nid: 0\ndata: {\"type\":\"started\",\"job_id\":\"j-1\",\
                  \"model\":\"haiku\",\"started_at\":\"2026-01-02T03:04:05.5Z\",\
                  \"seed\":18446744073709551615,\"prompt_tokens\":9}\n\n",
             ),
             (
-                Some(1),
+                1,
                 JobEvent::Token {
                     text: "a\r\nb\u{0}\u{2028}é\"".into(),
                     index: 0,
@@ -257,20 +216,20 @@ mod tests {
                  \"t\":\"a\\r\\nb\\u0000\u{2028}é\\\"\",\"i\":0,\"id\":1234}\n\n",
             ),
             (
-                Some(4),
+                4,
                 end(StopReason::Eos),
                 "event: end\nid: 4\ndata: {\"type\":\"end\",\"tokens_out\":3,\"decode_time_ms\":7,\
                  \"stop_reason\":\"EOS\",\"replays\":1,\"engine_time_us\":6500}\n\n",
             ),
             (
-                Some(4),
+                4,
                 end(stop),
                 "event: end\nid: 4\ndata: {\"type\":\"end\",\"tokens_out\":3,\"decode_time_ms\":7,\
                  \"stop_reason\":\"STOP_SEQUENCE\",\"stop_sequence\":\"\\n\\\"\",\"replays\":1,\
                  \"engine_time_us\":6500}\n\n",
             ),
             (
-                Some(2),
+                2,
                 error,
                 "event: error\nid: 2\ndata: {\"type\":\"error\",\"code\":\"CANCELLED\",\
                  \"message\":\"bye\",\"retriable\":true,\"tokens_out\":2}\n\n",
@@ -278,7 +237,7 @@ mod tests {
         ] {
             assert_eq!(encoded(id, event), expected);
         }
-        assert!(encoded(Some(1), end(StopReason::MaxTokens)).contains("\"MAX_TOKENS\""));
-        assert!(encoded(Some(1), end(StopReason::ContextFull)).contains("\"CONTEXT_FULL\""));
+        assert!(encoded(1, end(StopReason::MaxTokens)).contains("\"MAX_TOKENS\""));
+        assert!(encoded(1, end(StopReason::ContextFull)).contains("\"CONTEXT_FULL\""));
     }
 }

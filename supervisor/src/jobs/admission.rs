@@ -17,6 +17,10 @@ pub struct Situation {
     pub queued: usize,
     /// Most jobs that may wait.
     pub queue_limit: usize,
+    /// Bytes of the prompts that wait.
+    pub queued_bytes: usize,
+    /// Most bytes of prompts that may wait.
+    pub queue_bytes: usize,
     /// Sequences that the worker could begin at once.
     pub free_slots: usize,
     /// Tokens of a sequence, prompt and output; 0 before a worker was ready.
@@ -52,17 +56,31 @@ pub fn decide(
         });
     }
     let limit = limit(situation, prompt_tokens, wanted)?;
-    if situation.queued >= situation.queue_limit + situation.free_slots {
-        return Err(Refusal {
-            code: ErrorCode::QueueFull,
-            message: format!(
-                "{} jobs are waiting, the queue holds {}; try again or send it elsewhere",
-                situation.queued, situation.queue_limit
-            ),
-            retry_after: Some(Duration::from_secs(1)),
-        });
-    }
+    room_to_wait(situation, prompt_tokens)?;
     Ok(limit)
+}
+
+fn room_to_wait(s: &Situation, prompt_tokens: usize) -> Result<(), Refusal> {
+    let bytes = s.queued_bytes + prompt_tokens * size_of::<u32>();
+    let what = if s.queued >= s.queue_limit + s.free_slots {
+        format!(
+            "{} jobs are waiting, the queue holds {}",
+            s.queued, s.queue_limit
+        )
+    } else if s.queued >= s.free_slots && bytes > s.queue_bytes {
+        format!(
+            "the prompts of {} jobs that are waiting take {} bytes, {prompt_tokens} more tokens do \
+             not fit into the {} that the queue holds",
+            s.queued, s.queued_bytes, s.queue_bytes
+        )
+    } else {
+        return Ok(());
+    };
+    Err(Refusal {
+        code: ErrorCode::QueueFull,
+        message: format!("{what}; try again or send it elsewhere"),
+        retry_after: Some(Duration::from_secs(1)),
+    })
 }
 
 /// Tokens of a job that says nothing of it.
@@ -122,6 +140,8 @@ mod tests {
             name_taken: false,
             queued: 0,
             queue_limit: 2,
+            queued_bytes: 0,
+            queue_bytes: 1 << 20,
             free_slots: 0,
             context: 100,
             max_tokens_out: 50,
@@ -174,6 +194,26 @@ mod tests {
             ..situation()
         };
         assert!(decide(&no_queue, 10, None).is_ok());
+    }
+
+    #[test]
+    fn prompts_that_wait_are_bounded_in_bytes() {
+        let nearly_full = Situation {
+            queued: 1,
+            queued_bytes: (1 << 20) - 40,
+            ..situation()
+        };
+        assert!(decide(&nearly_full, 10, None).is_ok());
+        assert_eq!(
+            decide(&nearly_full, 11, None).unwrap_err().code,
+            ErrorCode::QueueFull
+        );
+        // What begins at once does not wait.
+        let slots = Situation {
+            free_slots: 2,
+            ..nearly_full
+        };
+        assert!(decide(&slots, 11, None).is_ok());
     }
 
     #[test]

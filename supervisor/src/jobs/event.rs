@@ -2,12 +2,9 @@
 
 use orcd_shared::error::ErrorCode;
 
-/// What a reader of a job's stream gets. `started` and everything behind it carries an SSE id,
-/// counted from 0; `Queued` is a comment without one.
+/// What a reader of a job's stream gets.
 #[derive(Debug, Clone, PartialEq)]
 pub enum JobEvent {
-    /// Still in the queue, or again in line after its worker was lost: keep-alive.
-    Queued,
     /// The job was given to the worker for the first time.
     Started {
         /// Wall clock, for people.
@@ -63,11 +60,36 @@ pub enum StopReason {
     ContextFull,
 }
 
-/// An event with its SSE id; comments have none.
+/// An event with its SSE id.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Numbered {
     /// Running from 0.
-    pub id: Option<u64>,
+    pub id: u64,
     /// What happened.
     pub event: JobEvent,
+}
+
+impl JobEvent {
+    /// Nothing comes after it.
+    #[must_use]
+    pub fn is_terminal(&self) -> bool {
+        matches!(self, Self::End { .. } | Self::Error { .. })
+    }
+}
+
+impl Numbered {
+    /// Bytes of memory that it takes.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let text = match &self.event {
+            JobEvent::Token { text, .. } => text.capacity(),
+            JobEvent::Error { message, .. } => message.capacity(),
+            JobEvent::End {
+                stop: StopReason::StopSequence(text),
+                ..
+            } => text.capacity(),
+            JobEvent::Started { .. } | JobEvent::End { .. } => 0,
+        };
+        size_of::<Self>() + text
+    }
 }

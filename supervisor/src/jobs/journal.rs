@@ -32,8 +32,6 @@ pub struct Journal {
     next_event: u64,
     /// Token events so far; one more than `emitted` at most (see [`Journal::take`]).
     tokens_out: u32,
-    /// Events for readers to come; only for jobs that go on without one.
-    kept: Option<Vec<Numbered>>,
     submissions: u32,
     first_token: Option<Instant>,
     last_token: Option<Instant>,
@@ -45,7 +43,6 @@ impl Journal {
     #[must_use]
     pub fn new(key: JobKey, mut job: NewJob, limit: Limit) -> Self {
         let text = TokenText::new(std::mem::take(&mut job.stop));
-        let kept = job.continue_on_disconnect.then(Vec::new);
         Self {
             key,
             job,
@@ -55,7 +52,6 @@ impl Journal {
             text,
             next_event: 0,
             tokens_out: 0,
-            kept,
             submissions: 0,
             first_token: None,
             last_token: None,
@@ -105,12 +101,6 @@ impl Journal {
         self.submissions.saturating_sub(1)
     }
 
-    /// The events kept for later readers; `None` if the job keeps none.
-    #[must_use]
-    pub fn kept(&self) -> Option<&[Numbered]> {
-        self.kept.as_deref()
-    }
-
     /// What to tell a worker; also counts the submission and, if there are tokens, demands the
     /// replay check of it.
     pub fn submission(&mut self) -> JobSpec {
@@ -126,7 +116,7 @@ impl Journal {
         )
     }
 
-    /// The `started` event, before the first submission; `None` behind it.
+    /// The `started` event, before the first submission; `None` after it.
     pub fn started(&mut self, started_at: jiff::Timestamp) -> Option<Numbered> {
         let prompt_tokens = u32::try_from(self.job.prompt.len()).unwrap_or(u32::MAX);
         let seed = self.job.sampling.seed;
@@ -206,7 +196,7 @@ impl Journal {
         })
     }
 
-    /// Gives back what only a job in flight needs; the kept events stay.
+    /// Gives back what only a job in flight needs.
     pub fn close(&mut self) {
         self.job.prompt = Vec::new();
         self.emitted = Vec::new();
@@ -244,13 +234,10 @@ impl Journal {
 
     fn number(&mut self, event: JobEvent) -> Numbered {
         let numbered = Numbered {
-            id: Some(self.next_event),
+            id: self.next_event,
             event,
         };
         self.next_event += 1;
-        if let Some(kept) = &mut self.kept {
-            kept.push(numbered.clone());
-        }
         numbered
     }
 }

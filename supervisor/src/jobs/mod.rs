@@ -4,6 +4,7 @@
 pub mod admission;
 pub mod dispatcher;
 mod event;
+pub(crate) mod event_log;
 pub mod journal;
 
 use std::sync::Arc;
@@ -11,11 +12,12 @@ use std::time::{Duration, Instant};
 
 use orcd_shared::error::ErrorCode;
 use orcd_shared::job::JobKey;
-use orcd_shared::protocol::message::WorkerInfo;
 use orcd_shared::sampling::SamplingParams;
 use tokio::sync::{mpsc, oneshot, watch};
 
+pub use crate::snapshot::{ServiceState, Snapshot, Standby};
 pub use event::{JobEvent, Numbered, StopReason};
+pub use event_log::EventReader;
 
 /// A validated request with its prompt in tokens.
 #[derive(Debug, Clone)]
@@ -41,21 +43,32 @@ pub struct NewJob {
 /// A reader's end of a job. Dropping it tells the dispatcher that the reader went away.
 #[derive(Debug)]
 pub struct JobStream {
-    /// Bounded; the dispatcher never waits for room in it. It ends after the terminal event, or
-    /// without one when the reader was too slow for a job that goes on without readers, or when
-    /// another reader took over.
-    pub events: mpsc::Receiver<Numbered>,
-    /// The reader has the terminal event already: that none comes is as it should be.
-    pub complete: bool,
+    /// It ends after the terminal event. It ends without one when the job's events were given up to
+    /// make room for others.
+    pub events: EventReader,
     departure: Departure,
     departures: mpsc::UnboundedSender<Departure>,
 }
 
-/// Which reader of which job went away.
+/// A reader of a job went away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Departure {
     key: JobKey,
-    reader: u64,
+}
+
+impl JobStream {
+    /// A stream whose end is told through `departures`.
+    pub(crate) fn new(
+        key: JobKey,
+        events: EventReader,
+        departures: mpsc::UnboundedSender<Departure>,
+    ) -> Self {
+        Self {
+            events,
+            departure: Departure { key },
+            departures,
+        }
+    }
 }
 
 // Also keeps `events` from being moved out of the stream, which would leave its departure behind.
@@ -65,6 +78,25 @@ impl Drop for JobStream {
         // that is gone has no jobs left to cancel.
         let _ = self.departures.send(self.departure);
     }
+}
+
+/// Why there is no stream to resume.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoStream {
+    /// No job of that name keeps its events.
+    Unknown,
+    /// The job has ended, and the reader has all its events.
+    Complete,
+    /// The reader claims to have an event that there never was.
+    Ahead {
+        /// How many events there were so far; their ids count from 0.
+        events: u64,
+    },
+    /// The job has as many readers as it may have.
+    Crowded {
+        /// How many.
+        readers: usize,
+    },
 }
 
 /// Why a job was not taken.
@@ -85,60 +117,6 @@ pub enum CancelStatus {
     Cancelling,
     /// No such job in flight.
     Unknown,
-}
-
-/// The service as health endpoints report it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ServiceState {
-    /// The first worker is being started or loads the model.
-    Starting {
-        /// Loading progress.
-        percent: u8,
-    },
-    /// A worker is ready.
-    Ready,
-    /// The worker died or hung; jobs are accepted and held.
-    Recovering,
-    /// Stopping: no new jobs.
-    Draining,
-    /// The worker can't be kept alive at present.
-    Unhealthy,
-}
-
-/// A consistent picture of the service, published by the dispatcher after every change.
-#[derive(Debug, Clone)]
-pub struct Snapshot {
-    /// What state the service is in.
-    pub state: ServiceState,
-    /// The present (or last) ready worker's account of itself.
-    pub worker: Option<Arc<WorkerInfo>>,
-    /// Process id of the present worker.
-    pub worker_pid: Option<u32>,
-    /// Counts workers spawned, from 1.
-    pub generation: u64,
-    /// Workers lost so far.
-    pub restarts: u64,
-    /// How the last lost worker ended: "signal 9 (SIGKILL)", "exit 12".
-    pub last_exit: Option<String>,
-    /// Jobs given to the worker.
-    pub running: u32,
-    /// Jobs waiting.
-    pub queued: u32,
-    /// A worker that holds running jobs has made no step for longer than its deadline.
-    pub stalled: bool,
-    /// The worker that waits behind the present one, or is on its way there.
-    pub standby: Option<Standby>,
-}
-
-/// A worker that waits to take over.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Standby {
-    /// Its process id, once there is a process.
-    pub pid: Option<u32>,
-    /// It could take over at once.
-    pub ready: bool,
-    /// Memory that it takes beside the shared weights, bytes; 0 before it is ready.
-    pub memory_bytes: u64,
 }
 
 /// What HTTP handlers hold. Cheap to clone.
@@ -162,16 +140,17 @@ pub(crate) enum Command {
     Resume {
         job_id: String,
         after: Option<u64>,
-        reply: oneshot::Sender<Option<JobStream>>,
+        reply: oneshot::Sender<Result<JobStream, NoStream>>,
     },
     Ping {
         reply: oneshot::Sender<()>,
     },
     Drain,
+    Abort,
 }
 
 impl JobsHandle {
-    /// Hands a job over. Its stream yields `Queued` comments while it waits, then `Started`.
+    /// Hands a job over. Its stream yields `Started` once it runs.
     ///
     /// # Errors
     /// A [`Refusal`]; nothing of the job is kept then.
@@ -201,19 +180,21 @@ impl JobsHandle {
         answer.await.unwrap_or(CancelStatus::Unknown)
     }
 
-    /// The stream of a job started with `continue_on_disconnect`, behind the event `after`.
-    /// `None`: no such job, or its events are no longer held.
-    pub async fn resume(&self, job_id: String, after: Option<u64>) -> Option<JobStream> {
+    /// Another stream of a job started with `continue_on_disconnect`, after the event `after`.
+    ///
+    /// # Errors
+    /// [`NoStream`].
+    pub async fn resume(&self, job_id: String, after: Option<u64>) -> Result<JobStream, NoStream> {
         let (reply, answer) = oneshot::channel();
-        self.commands
-            .send(Command::Resume {
-                job_id,
-                after,
-                reply,
-            })
-            .await
-            .ok()?;
-        answer.await.ok().flatten()
+        let command = Command::Resume {
+            job_id,
+            after,
+            reply,
+        };
+        if self.commands.send(command).await.is_err() {
+            return Err(NoStream::Unknown);
+        }
+        answer.await.unwrap_or(Err(NoStream::Unknown))
     }
 
     /// Waits until the dispatcher has come to answer. `false`: it has ended.
@@ -227,6 +208,12 @@ impl JobsHandle {
     pub async fn drain(&self) {
         // A dispatcher that is gone has drained.
         let _ = self.commands.send(Command::Drain).await;
+    }
+
+    /// Ends the dispatcher at once: each stream gets its last event, workers are killed.
+    pub async fn abort(&self) {
+        // A dispatcher that is gone has ended.
+        let _ = self.commands.send(Command::Abort).await;
     }
 
     /// The latest picture, without waiting for anybody.

@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicU64;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
 
-use crate::jobs::{ServiceState, Snapshot};
+use crate::snapshot::{ServiceState, Snapshot};
 
 /// Values copied from the snapshot at scrape time.
 #[derive(Debug, Default)]

@@ -82,7 +82,8 @@ async fn a_job_that_continues_does_not_mind() {
 
 #[tokio::test]
 async fn a_reader_that_reads_nothing_delays_nobody() {
-    let mut service = Fixture::ready().await;
+    let mut service =
+        Fixture::ready_with(|s| s.bounds.reader_grace = Duration::from_millis(100)).await;
     let (slow, slow_key) = service.running(r#"{"job_id":"slow","prompt":"a"}"#).await;
     let (mut quick, quick_key) = service.running(r#"{"job_id":"quick","prompt":"a"}"#).await;
     // Far more than one may have unread.

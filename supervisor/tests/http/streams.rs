@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::support::Fixture;
+use crate::support::{Client, Fixture};
 
 fn data(event: &str) -> Value {
     let line = event
@@ -28,7 +28,7 @@ async fn a_job_streams_from_started_to_end_one_chunk_an_event() {
     let head = client.head().await;
     assert_eq!(head.status, 200);
     for (name, value) in [
-        ("content-type", "text/event-stream"),
+        ("content-type", "text/event-stream; charset=utf-8"),
         ("cache-control", "no-store"),
         ("x-accel-buffering", "no"),
     ] {
@@ -136,37 +136,66 @@ async fn a_reader_comes_back_behind_the_last_event_it_has() {
         (again.event().await, again.event().await),
         (first.clone(), second.clone())
     );
-    // Another reader takes over: the one before is cut, so that it can't take its part for all.
+    // Another reader begins where it wants to; both see the end.
     let mut whole = service.client().await;
     whole.get("/jobs/j/events", "").await;
     whole.head().await;
     assert!(whole.event().await.starts_with("event: started\nid: 0\n"));
     assert_eq!((whole.event().await, whole.event().await), (first, second));
-    assert!(again.is_cut().await);
     service.worker.eos(key, 2).await;
-    assert!(whole.event().await.starts_with("event: end\nid: 3\n"));
-    assert_eq!(whole.event().await, "");
+    for reader in [&mut again, &mut whole] {
+        assert!(reader.event().await.starts_with("event: end\nid: 3\n"));
+        assert_eq!(reader.event().await, "");
+    }
+}
+
+/// Asks for the events after `seen`.
+async fn ask(service: &Fixture, seen: &str) -> Client {
+    let mut client = service.client().await;
+    let header = format!("last-event-id: {seen}\r\n");
+    client.get("/jobs/j/events", &header).await;
+    client
 }
 
 #[tokio::test]
-async fn who_asks_for_more_than_there_is_gets_what_comes_behind_it() {
+async fn after_the_last_event_there_is_no_content_and_beyond_it_an_error() {
     let mut service = Fixture::ready().await;
     let (client, key) = service.continuing().await;
     drop(client);
-    let mut ahead = service.client().await;
-    ahead.get("/jobs/j/events", "last-event-id: 2\r\n").await;
-    assert_eq!(ahead.head().await.status, 200);
-    service.worker.tokens(key, 0, "xyz").await;
-    assert!(ahead.event().await.starts_with("event: token\nid: 3\n"));
-    service.worker.eos(key, 3).await;
-    assert!(ahead.event().await.starts_with("event: end\nid: 4\n"));
-    for seen in ["4", "17"] {
-        let mut late = service.client().await;
-        let header = format!("last-event-id: {seen}\r\n");
-        late.get("/jobs/j/events", &header).await;
-        assert_eq!(late.head().await.status, 200);
-        assert_eq!(late.event().await, "", "an end and no cut");
+    let (head, body) = ask(&service, "2").await.json().await;
+    assert_eq!(head.status, 400, "{body}");
+    assert_eq!(body["error"]["details"][0]["field"], "Last-Event-ID");
+    let message = body["error"]["message"].as_str().unwrap();
+    assert!(
+        message.contains("is 2") && message.contains("1 events"),
+        "{message}"
+    );
+    let mut waits = ask(&service, "0").await;
+    assert_eq!(waits.head().await.status, 200);
+    service.worker.tokens(key, 0, "x").await;
+    assert!(waits.event().await.starts_with("event: token\nid: 1\n"));
+    service.worker.eos(key, 1).await;
+    assert!(waits.event().await.starts_with("event: end\nid: 2\n"));
+    assert_eq!(ask(&service, "2").await.answer().await.0.status, 204);
+    for beyond in ["3", "17", "18446744073709551615"] {
+        assert_eq!(ask(&service, beyond).await.json().await.0.status, 400);
     }
+}
+
+#[tokio::test]
+async fn readers_past_the_bound_are_told_to_come_back() {
+    let mut service = Fixture::ready_with(|s| s.bounds.readers_per_job = 1).await;
+    let (mut client, key) = service.continuing().await;
+    let mut other = service.client().await;
+    other.get("/jobs/j/events", "").await;
+    let (head, body) = other.json().await;
+    assert_eq!(
+        (head.status, &body["error"]["code"]),
+        (503, &"QUEUE_FULL".into())
+    );
+    assert!(head.header("retry-after").is_some());
+    service.worker.eos(key, 0).await;
+    assert!(client.event().await.starts_with("event: end\n"));
 }
 
 #[tokio::test]
@@ -177,8 +206,7 @@ async fn head_takes_no_stream_away() {
     other
         .send("HEAD /jobs/j/events HTTP/1.1\r\nhost: x\r\n\r\n")
         .await;
-    let head = other.head().await;
-    assert_eq!((head.status, head.header("allow")), (405, Some("GET")));
+    assert_eq!(other.head().await.status, 200);
     service.worker.eos(key, 0).await;
     assert!(client.event().await.starts_with("event: end\n"));
 }

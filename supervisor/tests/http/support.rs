@@ -178,11 +178,6 @@ impl Client {
         String::from_utf8(chunk).unwrap()
     }
 
-    /// Whether the connection ends here, without another byte.
-    pub async fn is_cut(&mut self) -> bool {
-        self.unread.is_empty() && !self.more().await
-    }
-
     async fn until(&mut self, end: &str) -> String {
         loop {
             let found = self

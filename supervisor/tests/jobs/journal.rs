@@ -1,7 +1,7 @@
 //! The journal by itself: for any tokens, stop sequences and crashes, events are numbered without a
 //! gap or a repetition, and are those of a run without crashes.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use orcd_shared::job::{Finish, JobKey};
 use orcd_shared::protocol::message::StepToken;
@@ -102,7 +102,7 @@ proptest! {
     #[test]
     fn ids_and_indices_have_no_gap_and_no_repetition(story in story()) {
         let events = story.tell(&story.crashes);
-        let ids: Vec<u64> = events.iter().filter_map(|e| e.id).collect();
+        let ids: Vec<u64> = events.iter().map(|e| e.id).collect();
         prop_assert_eq!(ids, (0..events.len() as u64).collect::<Vec<_>>());
         let mut tokens = 0;
         for numbered in &events {
@@ -127,35 +127,12 @@ proptest! {
 }
 
 #[test]
-fn kept_events_are_those_that_were_sent() {
-    let wanted = NewJob {
-        continue_on_disconnect: true,
-        ..job("a")
-    };
+fn started_comes_once() {
     let limit = Limit {
         max_tokens: 1,
         by_context: false,
     };
-    let mut journal = Journal::new(JobKey(1), wanted, limit);
-    let mut sent: Vec<Numbered> = journal
-        .started(jiff::Timestamp::now())
-        .into_iter()
-        .collect();
-    journal.submission();
-    let token = StepToken {
-        key: JobKey(1),
-        index: 0,
-        id: 65,
-        finish: Some(Finish::MaxTokens),
-    };
-    let later = Instant::now() + Duration::from_millis(5);
-    let taken = journal.take(token, 9, later, &tokenizer());
-    sent.extend(taken.event);
-    let Then::End(reason) = taken.then else {
-        panic!("{:?}", taken.then)
-    };
-    sent.push(journal.end(reason));
-    journal.close();
-    assert_eq!(journal.kept(), Some(&sent[..]));
+    let mut journal = Journal::new(JobKey(1), job("a"), limit);
+    assert!(journal.started(jiff::Timestamp::now()).is_some());
     assert_eq!(journal.started(jiff::Timestamp::now()), None);
 }

@@ -8,6 +8,8 @@ mod flow;
 mod host;
 mod hostile;
 mod journal;
+mod memory;
+mod model_file;
 mod readers;
 mod startup;
 mod support;

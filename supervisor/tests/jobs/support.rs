@@ -13,7 +13,7 @@ use orcd_shared::protocol::message::{
 use orcd_shared::sampling::SamplingParams;
 use orcd_shared::weights::{ContentHash, ModelIdentity, WeightsManifest};
 use orcd_supervisor::jobs::dispatcher::{
-    DispatcherSettings, DispatcherTask, Outcome, Policy, Timing, start_on,
+    Bounds, DispatcherSettings, DispatcherTask, Outcome, Policy, Timing, start_on,
 };
 use orcd_supervisor::jobs::{
     JobEvent, JobStream, JobsHandle, NewJob, Numbered, ServiceState, Snapshot,
@@ -307,21 +307,13 @@ impl Service {
     }
 }
 
-/// The next event that is no keep-alive.
+/// The next event.
 pub async fn next(stream: &mut JobStream) -> Option<Numbered> {
-    loop {
-        let event = tokio::time::timeout(PATIENCE, stream.events.recv()).await;
-        match event.expect("no event comes") {
-            Some(Numbered {
-                event: JobEvent::Queued,
-                ..
-            }) => {}
-            other => return other,
-        }
-    }
+    let event = tokio::time::timeout(PATIENCE, stream.events.recv()).await;
+    event.expect("no event comes")
 }
 
-/// All events up to the stream's end, keep-alives left out.
+/// All events up to the stream's end.
 pub async fn rest(stream: &mut JobStream) -> Vec<Numbered> {
     let mut all = Vec::new();
     while let Some(event) = next(stream).await {
@@ -444,6 +436,7 @@ pub fn settings() -> DispatcherSettings {
             hang: Duration::from_secs(60),
             ..Timing::default()
         },
+        bounds: Bounds::default(),
     }
 }
 

@@ -1,9 +1,12 @@
 //! The one task that owns all jobs, the worker's life and the published [`Snapshot`]. Everything
 //! that happens comes to it as a command, a worker's event, a reader's departure or the passing of
-//! time, one after the other; so nothing here is locked, and nothing here waits.
+//! time, one after the other. Nothing here waits: the one thing that it shares with readers, a
+//! job's log of events, is locked for as long as it takes to add or take one.
 
+mod bounds;
 mod crash;
 mod crew;
+mod look;
 mod pulse;
 mod recovery;
 mod roster;
@@ -24,9 +27,7 @@ use tokio::sync::{mpsc, oneshot, watch as watch_channel};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use super::{
-    CancelStatus, Command, Departure, JobStream, JobsHandle, Refusal, ServiceState, Snapshot,
-};
+use super::{CancelStatus, Command, Departure, JobStream, JobsHandle, NoStream, Refusal, Snapshot};
 use crate::crash_dir::CrashDir;
 use crate::metrics::Metrics;
 use crate::text::Tokenizer;
@@ -35,7 +36,9 @@ use crate::worker::host::ProcessHost;
 pub use crate::worker::lifecycle::{Outcome, Policy};
 use crate::worker::process::worker_binary;
 use crate::worker::{EVENT_CAPACITY, EventSender, WorkerEvent, WorkerHost};
-use state::Dispatcher;
+pub use bounds::Bounds;
+use look::{Looked, Looker};
+use state::{Dispatcher, Outputs};
 
 /// Commands that may wait. Handlers wait for room, so that a flood of requests slows down its
 /// senders and not the tokens.
@@ -71,6 +74,8 @@ pub struct DispatcherSettings {
     pub policy: Policy,
     /// Clocks of the dispatcher.
     pub timing: Timing,
+    /// What jobs and their readers may take of memory.
+    pub bounds: Bounds,
 }
 
 /// Intervals and limits; tests shorten them.
@@ -78,8 +83,6 @@ pub struct DispatcherSettings {
 pub struct Timing {
     /// How often deadlines and silences are looked at.
     pub tick: Duration,
-    /// Between two `Queued` comments of a job that waits or is held.
-    pub keep_alive: Duration,
     /// A ready worker that says nothing for this long is killed; it sends a heartbeat several times
     /// a second from a thread of its own. So is one whose engine makes no step for this long (or
     /// twenty of the slowest steps, if that is longer) with jobs running, and one that does not
@@ -88,6 +91,9 @@ pub struct Timing {
     /// How long a worker that loads may say nothing or come no further: it may sit in a driver call,
     /// or wait for a disk.
     pub loading_silence: Duration,
+    /// How long the model file's file system may take to answer when a worker is to load; less than
+    /// `loading_silence`.
+    pub model_file: Duration,
     /// A cancellation that is not answered for this long is repeated as a signal.
     pub nudge: Duration,
     /// One that is not answered for this long after that costs the worker its life.
@@ -98,9 +104,9 @@ impl Default for Timing {
     fn default() -> Self {
         Self {
             tick: Duration::from_millis(25),
-            keep_alive: Duration::from_secs(5),
             hang: Duration::from_millis(1500),
             loading_silence: Duration::from_secs(60),
+            model_file: Duration::from_secs(30),
             nudge: Duration::from_millis(50),
             cancel_limit: Duration::from_millis(500),
         }
@@ -151,15 +157,24 @@ pub fn start_on<H: WorkerHost>(
     let (commands, inbox) = mpsc::channel(COMMAND_CAPACITY);
     let (sender, events) = mpsc::channel(EVENT_CAPACITY);
     let (departures, departed) = mpsc::unbounded_channel();
+    let (report, looked) = mpsc::unbounded_channel();
     let (publisher, snapshot) = watch_channel::channel(Arc::new(Snapshot::at_start()));
     let inputs = Inputs {
         commands: inbox,
         events,
         departed,
+        looked,
     };
     let task = match host(sender) {
         Ok(host) => {
-            let dispatcher = Dispatcher::new(settings, text, metrics, host, publisher, departures);
+            let path = settings.load.model_path.clone();
+            let looker = Looker::begin(path, settings.timing.model_file, report);
+            let outputs = Outputs {
+                publisher,
+                departures,
+                looker,
+            };
+            let dispatcher = Dispatcher::new(settings, text, metrics, host, outputs);
             tokio::spawn(run(dispatcher, inputs))
         }
         Err(message) => tokio::spawn(async move {
@@ -177,6 +192,7 @@ struct Inputs {
     commands: mpsc::Receiver<Command>,
     events: mpsc::Receiver<WorkerEvent>,
     departed: mpsc::UnboundedReceiver<Departure>,
+    looked: mpsc::UnboundedReceiver<Looked>,
 }
 
 /// An answer that waits until the snapshot shows what was done.
@@ -186,7 +202,10 @@ enum Answer {
         Result<JobStream, Refusal>,
     ),
     Cancel(oneshot::Sender<CancelStatus>, CancelStatus),
-    Resume(oneshot::Sender<Option<JobStream>>, Option<JobStream>),
+    Resume(
+        oneshot::Sender<Result<JobStream, NoStream>>,
+        Result<JobStream, NoStream>,
+    ),
     Ping(oneshot::Sender<()>),
     Nothing,
 }
@@ -227,29 +246,15 @@ async fn run<H: WorkerHost>(mut dispatcher: Dispatcher<H>, mut inputs: Inputs) -
                 answer = dispatcher.command(command, Instant::now().into_std());
             }
             Some(departure) = inputs.departed.recv() => dispatcher.reader_left(departure),
+            Some(looked) = inputs.looked.recv() => {
+                dispatcher.looked(looked, Instant::now().into_std());
+            }
             _ = ticker.tick() => dispatcher.tick(Instant::now().into_std()),
         }
         dispatcher.settle(Instant::now().into_std());
         answer.give();
         if let Some(outcome) = dispatcher.outcome() {
             return outcome;
-        }
-    }
-}
-
-impl Snapshot {
-    fn at_start() -> Self {
-        Self {
-            state: ServiceState::Starting { percent: 0 },
-            worker: None,
-            worker_pid: None,
-            generation: 0,
-            restarts: 0,
-            last_exit: None,
-            running: 0,
-            queued: 0,
-            stalled: false,
-            standby: None,
         }
     }
 }

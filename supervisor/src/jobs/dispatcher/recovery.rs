@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use orcd_shared::error::ErrorCode;
 use orcd_shared::protocol::message::{ToWorker, WorkerInfo};
 
+use super::look::{Looked, Unfit};
 use super::state::{AtWorker, Dispatcher, Ending};
 use crate::worker::handles::WeightsHandle;
 use crate::worker::lifecycle::{self, Action, Event, News, Outcome, Phase};
@@ -132,41 +133,37 @@ impl<H: WorkerHost> Dispatcher<H> {
         }
     }
 
-    /// Passes an event through the lifecycle and does what it says. What that leads to is passed
-    /// through as well.
+    /// Passes an event through the lifecycle and does what it says.
     pub(super) fn life_event(&mut self, event: Event, now: Instant) {
-        let mut next = Some(event);
-        while let Some(event) = next.take() {
-            let was = (self.life.generation, self.life.restarts);
-            let was_loading = matches!(self.life.phase, Phase::Loading { .. });
-            // What is wrong with the file is not the weights' fault.
-            let file_is_bad = matches!(
-                event,
-                Event::Worker {
-                    news: News::LoadFailed(ErrorCode::ModelLoadFailed, _),
-                    ..
-                }
-            );
-            let cx = lifecycle::Context {
-                policy: &self.settings.policy,
-                now,
-                jitter: jitter(),
-            };
-            let (life, actions) = std::mem::take(&mut self.life).step(cx, event);
-            self.life = life;
-            if self.life.restarts > was.1 {
-                self.crew.note_lost(was.0);
-                if was_loading && !file_is_bad {
-                    self.load_failed();
-                }
+        let was = (self.life.generation, self.life.restarts);
+        let was_loading = matches!(self.life.phase, Phase::Loading { .. });
+        // What is wrong with the file is not the weights' fault.
+        let file_is_bad = matches!(
+            event,
+            Event::Worker {
+                news: News::LoadFailed(ErrorCode::ModelLoadFailed, _),
+                ..
             }
-            for action in actions {
-                next = self.perform(action, now).or(next);
+        );
+        let cx = lifecycle::Context {
+            policy: &self.settings.policy,
+            now,
+            jitter: jitter(),
+        };
+        let (life, actions) = std::mem::take(&mut self.life).step(cx, event);
+        self.life = life;
+        if self.life.restarts > was.1 {
+            self.crew.note_lost(was.0);
+            if was_loading && !file_is_bad {
+                self.load_failed();
             }
+        }
+        for action in actions {
+            self.perform(action, now);
         }
     }
 
-    fn perform(&mut self, action: Action, now: Instant) -> Option<Event> {
+    fn perform(&mut self, action: Action, now: Instant) {
         match action {
             Action::Spawn(generation) => {
                 self.crew.join(generation, now);
@@ -176,7 +173,7 @@ impl<H: WorkerHost> Dispatcher<H> {
             Action::Abandon(generation) => {
                 self.count_loss(generation, "unknown", "not reaped after SIGKILL");
             }
-            Action::Load(generation) => return self.send_load(generation),
+            Action::Load(generation) => self.looker.look_for(generation),
             Action::Serve => self.serve(now),
             Action::HoldJobs(lost) => self.hold_jobs(lost, now),
             Action::Shutdown(generation) => {
@@ -185,17 +182,31 @@ impl<H: WorkerHost> Dispatcher<H> {
             }
             Action::Finish(outcome) => self.finish(outcome),
         }
-        None
     }
 
-    fn send_load(&mut self, generation: u64) -> Option<Event> {
-        if let Err(message) = self.model.check() {
-            tracing::error!(generation, "no model to load: {message}");
-            let news = News::LoadFailed(ErrorCode::ModelLoadFailed, message);
-            return Some(Event::Worker { generation, news });
+    /// A worker that waits for the model file can be told to load, or not.
+    pub(super) fn looked(&mut self, looked: Looked, now: Instant) {
+        let generation = looked.generation;
+        let Some(member) = self.crew.get_mut(generation) else {
+            return;
+        };
+        // Its time to load begins now.
+        member.pulse.moved(now);
+        let news = match looked.location {
+            Ok(location) => self.send_load(generation, location),
+            Err(Unfit(message)) => {
+                tracing::error!(generation, "no model to load: {message}");
+                Some(News::LoadFailed(ErrorCode::ModelLoadFailed, message))
+            }
+        };
+        if let Some(news) = news {
+            self.life_event(Event::Worker { generation, news }, now);
         }
+    }
+
+    fn send_load(&mut self, generation: u64, location: String) -> Option<News> {
         let mut request = self.settings.load.clone();
-        request.model_path = self.model.location();
+        request.model_path = location;
         request.weights = self
             .weights
             .as_ref()
@@ -214,10 +225,7 @@ impl<H: WorkerHost> Dispatcher<H> {
         }
         let message = ToWorker::Load(Box::new(request));
         let sent = self.host.send(generation, message, self.weights.clone());
-        sent.err().map(|error| Event::Worker {
-            generation,
-            news: News::Hung(error.to_string()),
-        })
+        sent.err().map(|error| News::Hung(error.to_string()))
     }
 
     /// Sends to the present worker; one that takes no messages is lost.
@@ -299,7 +307,7 @@ impl<H: WorkerHost> Dispatcher<H> {
         }
     }
 
-    fn finish(&mut self, outcome: Outcome) {
+    pub(super) fn finish(&mut self, outcome: Outcome) {
         let (code, message) = match &outcome {
             Outcome::Stopped => (ErrorCode::Cancelled, "the service is stopping"),
             _ => (

@@ -2,21 +2,12 @@
 //! jobs can't disagree.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use orcd_shared::job::JobKey;
-use tokio::sync::mpsc;
-use tokio::sync::mpsc::error::TrySendError;
 
+use super::super::event_log::{EventLog, LogBytes};
 use super::super::journal::Journal;
-use super::super::{JobEvent, Numbered};
-
-/// Events that may wait for a reader before it counts as too slow.
-pub(super) const READER_EVENTS: usize = 256;
-/// One more place in a reader's channel that only the terminal event takes.
-const TERMINAL_EVENTS: usize = 1;
-/// Ended jobs whose events are held at most.
-const RETAINED_JOBS: usize = 256;
 
 /// Where a job is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,94 +26,22 @@ pub(super) enum Place {
 #[derive(Debug)]
 pub(super) struct Job {
     pub(super) journal: Journal,
-    pub(super) reader: Option<Reader>,
+    pub(super) log: EventLog,
+    /// Streams that are open on the log.
+    pub(super) readers: usize,
     pub(super) place: Place,
     pub(super) submitted: Instant,
-    /// When the next keep-alive comment is due.
-    pub(super) next_comment: Instant,
     /// Crashes that it was running in.
     pub(super) crashes: u32,
-}
-
-/// The sending side of a reader's stream.
-#[derive(Debug)]
-pub(super) struct Reader {
-    pub(super) id: u64,
-    /// It has all events below this.
-    pub(super) next: u64,
-    events: mpsc::Sender<Numbered>,
-}
-
-/// What became of an event.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Offered {
-    Taken,
-    /// The reader does not keep up.
-    Slow,
-    /// The reader's departure is on its way here.
-    Gone,
+    /// For how long its reader has had more to take than it may have: see
+    /// [`super::Bounds::reader_grace`].
+    pub(super) behind: Duration,
 }
 
 impl Job {
-    /// Sends an event to the reader, if there is one. `false`: the job is to end because its
-    /// reader does not keep up. A job that goes on without readers only loses this one.
-    pub(super) fn offer(&mut self, event: Numbered) -> bool {
-        match self.reader.as_ref().map(|reader| reader.offer(event)) {
-            None | Some(Offered::Taken | Offered::Gone) => true,
-            Some(Offered::Slow) if self.journal.kept().is_some() => {
-                self.reader = None;
-                true
-            }
-            Some(Offered::Slow) => false,
-        }
-    }
-}
-
-impl Reader {
-    /// A stream with room for `backlog` events more than usual.
-    pub(super) fn open(id: u64, backlog: usize) -> (Self, mpsc::Receiver<Numbered>) {
-        let (events, stream) = mpsc::channel(backlog + READER_EVENTS + TERMINAL_EVENTS);
-        let reader = Self {
-            id,
-            next: 0,
-            events,
-        };
-        (reader, stream)
-    }
-
-    pub(super) fn offer(&self, event: Numbered) -> Offered {
-        if event.id.is_some_and(|id| id < self.next) {
-            return Offered::Taken;
-        }
-        if self.events.capacity() <= TERMINAL_EVENTS {
-            return if self.events.is_closed() {
-                Offered::Gone
-            } else {
-                Offered::Slow
-            };
-        }
-        match self.events.try_send(event) {
-            Ok(()) => Offered::Taken,
-            Err(TrySendError::Full(_)) => Offered::Slow,
-            Err(TrySendError::Closed(_)) => Offered::Gone,
-        }
-    }
-
-    /// Sends a keep-alive. A reader that has many unread misses nothing without it, and its room
-    /// is kept for events.
-    pub(super) fn comment(&self) {
-        if self.events.capacity() > READER_EVENTS / 2 {
-            self.offer(Numbered {
-                id: None,
-                event: JobEvent::Queued,
-            });
-        }
-    }
-
-    /// Sends the terminal event into the place kept for it; the stream ends behind it.
-    pub(super) fn conclude(self, event: Numbered) {
-        // Only a reader that is gone can fail to get it: this side alone fills the channel.
-        let _ = self.events.try_send(event);
+    /// Bytes that it takes while it waits.
+    fn waiting_bytes(&self) -> usize {
+        size_of_val(self.journal.job().prompt.as_slice())
     }
 }
 
@@ -140,8 +59,12 @@ pub(super) struct Leaving {
 pub(super) struct Roster {
     jobs: HashMap<JobKey, Job>,
     names: HashMap<String, JobKey>,
-    waiting: VecDeque<JobKey>,
-    /// Keys rise with submission, so this is also the order in which jobs began.
+    /// Keys rise with submission, so this is also the order in which jobs came.
+    waiting: BTreeSet<JobKey>,
+    waiting_bytes: usize,
+    /// Of all jobs in flight, earliest first.
+    deadlines: BTreeSet<(Instant, JobKey)>,
+    /// In the order in which they began, too.
     running: BTreeSet<JobKey>,
     held: BTreeSet<JobKey>,
     /// The replayed job that has yet to show a new token. Until it has, nothing else begins: should
@@ -149,8 +72,11 @@ pub(super) struct Roster {
     proving: Option<JobKey>,
     /// Abandoned, but the worker has not yet said that they are gone.
     pub(super) leaving: HashMap<JobKey, Leaving>,
-    /// Ended jobs and when they are forgotten, soonest first.
+    /// Ended jobs that readers may come to, and until when; soonest first.
     retained: VecDeque<(Instant, JobKey)>,
+    /// Ended jobs that nobody can come to any more, but somebody still reads.
+    unread: BTreeSet<JobKey>,
+    log_bytes: LogBytes,
 }
 
 impl Roster {
@@ -160,6 +86,11 @@ impl Roster {
 
     pub(super) fn get_mut(&mut self, key: JobKey) -> Option<&mut Job> {
         self.jobs.get_mut(&key)
+    }
+
+    /// What the logs of all jobs count their bytes in.
+    pub(super) fn log_bytes(&self) -> LogBytes {
+        self.log_bytes.clone()
     }
 
     /// The job of this name that is in flight or whose events are held.
@@ -178,8 +109,19 @@ impl Roster {
         keys
     }
 
+    /// Jobs in flight whose deadline has come.
+    pub(super) fn late(&self, now: Instant) -> Vec<JobKey> {
+        let due = self.deadlines.range(..=(now, JobKey(u64::MAX)));
+        due.map(|(_, key)| *key).collect()
+    }
+
     pub(super) fn waiting(&self) -> usize {
         self.waiting.len()
+    }
+
+    /// Bytes of the prompts that wait.
+    pub(super) fn waiting_bytes(&self) -> usize {
+        self.waiting_bytes
     }
 
     /// Jobs that a worker has begun, held ones included.
@@ -205,15 +147,17 @@ impl Roster {
         self.waiting.is_empty() && self.running.is_empty() && self.held.is_empty()
     }
 
-    /// Puts a new job at the end of the queue. An ended job of that name is forgotten.
+    /// Puts a new job at the end of the queue. An ended job of that name can't be found any more.
     pub(super) fn enqueue(&mut self, key: JobKey, job: Job) {
         let name = job.journal.job().job_id.clone();
-        if let Some(old) = self.names.insert(name, key) {
-            self.jobs.remove(&old);
-            self.retained.retain(|(_, key)| *key != old);
-        }
-        self.waiting.push_back(key);
+        self.waiting_bytes += job.waiting_bytes();
+        self.deadlines.insert((job.journal.job().deadline, key));
+        self.waiting.insert(key);
         self.jobs.insert(key, job);
+        if let Some(old) = self.names.insert(name, key) {
+            self.retained.retain(|(_, key)| *key != old);
+            self.release(old);
+        }
     }
 
     /// The next job for the worker, now running: held ones first, one after the other and those
@@ -228,10 +172,16 @@ impl Roster {
                 self.proving = Some(key);
                 key
             }
-            None => self.waiting.pop_front()?,
+            None => self.next_waiting()?,
         };
         self.place(key, Place::Running);
         self.running.insert(key);
+        Some(key)
+    }
+
+    fn next_waiting(&mut self) -> Option<JobKey> {
+        let key = self.waiting.pop_first()?;
+        self.waiting_bytes -= self.get(key).map_or(0, Job::waiting_bytes);
         Some(key)
     }
 
@@ -282,45 +232,91 @@ impl Roster {
             .sum()
     }
 
-    /// Takes a job out of flight. With `retain_until` its events stay for readers.
+    /// Takes a job out of flight. With `retain_until` readers may still come to its events.
     pub(super) fn end(&mut self, key: JobKey, retain_until: Option<Instant>) {
-        match self.get(key).map(|job| job.place) {
-            Some(Place::Waiting) => self.waiting.retain(|k| *k != key),
-            Some(Place::Running) => drop(self.running.remove(&key)),
-            Some(Place::Held) => drop(self.held.remove(&key)),
-            Some(Place::Ended) | None => return,
-        }
-        self.proved(key);
-        let Some(until) = retain_until else {
-            return self.forget(key);
+        let Some(job) = self.get(key) else {
+            return;
         };
+        let (deadline, bytes) = (job.journal.job().deadline, job.waiting_bytes());
+        match job.place {
+            Place::Waiting => {
+                self.waiting.remove(&key);
+                self.waiting_bytes -= bytes;
+            }
+            Place::Running => drop(self.running.remove(&key)),
+            Place::Held => drop(self.held.remove(&key)),
+            Place::Ended => return,
+        }
+        self.deadlines.remove(&(deadline, key));
+        self.proved(key);
         self.place(key, Place::Ended);
-        self.retained.push_back((until, key));
-        if self.retained.len() > RETAINED_JOBS {
-            self.forget_oldest();
+        match retain_until {
+            Some(until) => self.retained.push_back((until, key)),
+            None => self.release(key),
         }
     }
 
-    /// Drops the events of jobs whose time is over.
-    pub(super) fn expire(&mut self, now: Instant) {
-        while self
-            .retained
-            .front()
-            .is_some_and(|(until, _)| *until <= now)
+    /// Lets go of ended jobs whose time is over, and of the oldest of more than `most`.
+    pub(super) fn expire(&mut self, now: Instant, most: usize) {
+        while let Some((until, key)) = self.retained.front().copied()
+            && (until <= now || self.retained.len() > most)
         {
-            self.forget_oldest();
+            self.retained.pop_front();
+            self.release(key);
         }
     }
 
-    fn forget_oldest(&mut self) {
-        if let Some((_, key)) = self.retained.pop_front() {
-            self.forget(key);
+    /// One of a job's streams is closed. `true`: the job is in flight, and that was the last one.
+    pub(super) fn reader_left(&mut self, key: JobKey) -> bool {
+        let Some(job) = self.jobs.get_mut(&key) else {
+            return false;
+        };
+        job.readers = job.readers.saturating_sub(1);
+        if job.readers > 0 {
+            return false;
+        }
+        let in_flight = job.place != Place::Ended;
+        if self.unread.remove(&key) {
+            self.jobs.remove(&key);
+        }
+        in_flight
+    }
+
+    /// Drops the events of ended jobs until those of all jobs take no more than `limit` bytes: the
+    /// oldest first, and first those that nobody may be reading. If that is not enough, the job in
+    /// flight that holds most.
+    pub(super) fn make_room(&mut self, limit: usize) -> Option<JobKey> {
+        while self.log_bytes.get() > limit {
+            let oldest = self.retained.pop_front().map(|(_, key)| key);
+            let Some(key) = oldest.or_else(|| self.unread.pop_first()) else {
+                let begun = self.running.union(&self.held).copied();
+                return begun.max_by_key(|key| self.get(*key).map(|job| job.log.bytes()));
+            };
+            self.forget_name(key);
+            if let Some(job) = self.jobs.remove(&key) {
+                job.log.cut();
+            }
+        }
+        None
+    }
+
+    /// An ended job can't be found any more. Who still reads its events gets all of them.
+    fn release(&mut self, key: JobKey) {
+        self.forget_name(key);
+        if self.get(key).is_some_and(|job| job.readers > 0) {
+            self.unread.insert(key);
+        } else {
+            self.jobs.remove(&key);
         }
     }
 
-    fn forget(&mut self, key: JobKey) {
-        if let Some(job) = self.jobs.remove(&key) {
-            self.names.remove(&job.journal.job().job_id);
+    fn forget_name(&mut self, key: JobKey) {
+        if let Some(job) = self.jobs.get(&key) {
+            let name = &job.journal.job().job_id;
+            // A later job may have it by now.
+            if self.names.get(name) == Some(&key) {
+                self.names.remove(name);
+            }
         }
     }
 

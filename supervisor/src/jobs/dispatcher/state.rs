@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, watch};
 use super::super::{Departure, ServiceState, Snapshot, Standby};
 use super::DispatcherSettings;
 use super::crew::Crew;
+use super::look::Looker;
 use super::roster::{Leaving, Place, Roster};
 use crate::jobs::StopReason;
 use crate::jobs::journal::Journal;
@@ -19,7 +20,6 @@ use crate::text::Tokenizer;
 use crate::worker::WorkerHost;
 use crate::worker::handles::WeightsHandle;
 use crate::worker::lifecycle::{Event, Outcome, Phase, State};
-use crate::worker::model_file::ModelFile;
 
 /// All state of the service. Methods are spread over this module's siblings by subject.
 pub(super) struct Dispatcher<H> {
@@ -31,7 +31,7 @@ pub(super) struct Dispatcher<H> {
     pub(super) crew: Crew,
     pub(super) worker: Worker,
     pub(super) roster: Roster,
-    pub(super) model: ModelFile,
+    pub(super) looker: Looker,
     /// Keeps the weights alive between workers.
     pub(super) weights: Option<WeightsHandle>,
     /// Set while draining: when to cancel what is left.
@@ -40,10 +40,18 @@ pub(super) struct Dispatcher<H> {
     pub(super) departures: mpsc::UnboundedSender<Departure>,
     /// When the clocks were looked at last.
     pub(super) ticked: Option<Instant>,
+    /// When readers were looked at last.
+    pub(super) readers_seen: Option<Instant>,
     pub(super) last_key: u64,
-    pub(super) last_reader: u64,
     publisher: watch::Sender<Arc<Snapshot>>,
     shown: View,
+}
+
+/// Where the dispatcher's doings go, beside the workers.
+pub(super) struct Outputs {
+    pub(super) publisher: watch::Sender<Arc<Snapshot>>,
+    pub(super) departures: mpsc::UnboundedSender<Departure>,
+    pub(super) looker: Looker,
 }
 
 /// What is known of the workers taken together.
@@ -102,11 +110,9 @@ impl<H: WorkerHost> Dispatcher<H> {
         tokenizer: Arc<Tokenizer>,
         metrics: Arc<Metrics>,
         host: H,
-        publisher: watch::Sender<Arc<Snapshot>>,
-        departures: mpsc::UnboundedSender<Departure>,
+        outputs: Outputs,
     ) -> Self {
         settings.load.end_tokens = tokenizer.end_of_generation().to_vec();
-        let model = ModelFile::hold(settings.load.model_path.clone());
         let weights = settings.held.present();
         let mut dispatcher = Self {
             settings,
@@ -118,14 +124,14 @@ impl<H: WorkerHost> Dispatcher<H> {
             worker: Worker::default(),
             ticked: None,
             roster: Roster::default(),
-            model,
+            looker: outputs.looker,
             weights,
             drain_by: None,
             outcome: None,
-            departures,
+            departures: outputs.departures,
+            readers_seen: None,
             last_key: 0,
-            last_reader: 0,
-            publisher,
+            publisher: outputs.publisher,
             shown: View::NOTHING,
         };
         dispatcher.shown = dispatcher.view();
@@ -151,7 +157,7 @@ impl<H: WorkerHost> Dispatcher<H> {
         self.publish();
     }
 
-    /// Ends a job: the last event to its reader, the worker told, the place free.
+    /// Ends a job: the last event into its log, the worker told, the place free.
     pub(super) fn end_job(&mut self, key: JobKey, ending: Ending, at_worker: AtWorker) {
         let Some(job) = self.roster.get_mut(key) else {
             return;
@@ -165,15 +171,15 @@ impl<H: WorkerHost> Dispatcher<H> {
             Ending::Error(code, message) => (code.name(), job.journal.fail(code, message)),
         };
         log_end(&job.journal, outcome);
-        if let Some(reader) = job.reader.take() {
-            reader.conclude(event);
-        }
+        job.log.finish(event);
         self.metrics.job_finished(outcome);
         self.metrics.end_to_end(job.submitted.elapsed());
-        job.journal.close();
-        let retain = job.journal.kept().is_some();
+        let retain = job.log.keeps();
         let retain_until = retain.then(|| Instant::now() + self.settings.resume_ttl);
         self.roster.end(key, retain_until);
+        if let Some(job) = self.roster.get_mut(key) {
+            job.journal.close();
+        }
         if was_running && at_worker == AtWorker::Abandon {
             let leaving = Leaving {
                 since: Instant::now(),

@@ -1,19 +1,20 @@
 //! What clients ask for: submit, cancel, resume, drain; and their going away.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use orcd_shared::error::ErrorCode;
 use orcd_shared::job::JobKey;
 use orcd_shared::protocol::message::ToWorker;
 
 use super::super::admission::{self, Situation};
+use super::super::event_log::EventLog;
 use super::super::journal::Journal;
-use super::super::{CancelStatus, Command, Departure, JobStream, NewJob, Refusal};
+use super::super::{CancelStatus, Command, Departure, JobStream, NewJob, NoStream, Refusal};
 use super::Answer;
-use super::roster::{Job, Place, Reader};
+use super::roster::{Job, Place};
 use super::state::{AtWorker, Dispatcher, Ending};
 use crate::worker::WorkerHost;
-use crate::worker::lifecycle::Phase;
+use crate::worker::lifecycle::{Outcome, Phase};
 
 impl<H: WorkerHost> Dispatcher<H> {
     pub(super) fn command(&mut self, command: Command, now: Instant) -> Answer {
@@ -24,11 +25,16 @@ impl<H: WorkerHost> Dispatcher<H> {
                 job_id,
                 after,
                 reply,
-            } => Answer::Resume(reply, self.resume(&job_id, after, now)),
+            } => Answer::Resume(reply, self.resume(&job_id, after)),
             Command::Ping { reply } => Answer::Ping(reply),
             Command::Drain => {
                 let by = now + self.settings.drain_timeout;
                 self.drain_by.get_or_insert(by);
+                Answer::Nothing
+            }
+            Command::Abort => {
+                tracing::warn!("stopped at once: jobs are cancelled, workers killed");
+                self.finish(Outcome::Stopped);
                 Answer::Nothing
             }
         }
@@ -42,18 +48,19 @@ impl<H: WorkerHost> Dispatcher<H> {
         )?;
         self.last_key += 1;
         let key = JobKey(self.last_key);
-        let (reader, stream) = self.open_stream(key, 0);
+        let log = EventLog::new(job.continue_on_disconnect, self.roster.log_bytes());
+        let stream = JobStream::new(key, log.reader(0), self.departures.clone());
         let job = Job {
             journal: Journal::new(key, job, limit),
-            reader: Some(reader),
+            log,
+            readers: 1,
             place: Place::Waiting,
             submitted: now,
-            next_comment: now,
             crashes: 0,
+            behind: Duration::ZERO,
         };
         self.roster.enqueue(key, job);
         self.fill_worker(now);
-        self.comment_if_waiting(key, now);
         Ok(stream)
     }
 
@@ -63,6 +70,8 @@ impl<H: WorkerHost> Dispatcher<H> {
             name_taken: self.roster.in_flight(name).is_some(),
             queued: self.roster.waiting(),
             queue_limit: self.settings.queue,
+            queued_bytes: self.roster.waiting_bytes(),
+            queue_bytes: self.settings.bounds.queue_bytes,
             free_slots: self.free_slots(),
             context: self.worker.info.as_ref().map_or(0, |info| info.context),
             max_tokens_out: self.settings.max_tokens_out,
@@ -99,8 +108,7 @@ impl<H: WorkerHost> Dispatcher<H> {
             return;
         };
         if let Some(event) = job.journal.started(jiff::Timestamp::now()) {
-            // Comments leave room for it.
-            job.offer(event);
+            job.log.push(event);
         }
         let spec = job.journal.submission();
         self.tell_worker(ToWorker::Submit(Box::new(spec)));
@@ -115,87 +123,36 @@ impl<H: WorkerHost> Dispatcher<H> {
         CancelStatus::Cancelling
     }
 
-    fn resume(&mut self, name: &str, after: Option<u64>, now: Instant) -> Option<JobStream> {
-        let key = self.roster.named(name)?;
-        let job = self.roster.get(key)?;
-        // Event ids are the places of the kept events.
-        let from = after.map_or(0, |id| {
-            usize::try_from(id.saturating_add(1)).unwrap_or(usize::MAX)
-        });
-        let missed = job.journal.kept()?.get(from..).unwrap_or_default().to_vec();
-        let ended = job.place == Place::Ended;
-        let (mut reader, mut stream) = self.open_stream(key, missed.len());
-        stream.complete = ended && missed.is_empty();
-        for event in missed {
-            reader.offer(event);
+    fn resume(&mut self, name: &str, after: Option<u64>) -> Result<JobStream, NoStream> {
+        let key = self.roster.named(name).ok_or(NoStream::Unknown)?;
+        let job = self.roster.get_mut(key).ok_or(NoStream::Unknown)?;
+        if !job.log.keeps() {
+            return Err(NoStream::Unknown);
         }
-        if !ended {
-            // Of a reader that claims to have more than there is yet.
-            reader.next = after.map_or(0, |id| id.saturating_add(1));
-            // A reader that was still there is replaced, and its stream ends.
-            self.roster.get_mut(key)?.reader = Some(reader);
-            self.comment_if_waiting(key, now);
+        let events = job.log.next_id();
+        let next = after.map_or(0, |id| id.saturating_add(1));
+        if next > events {
+            return Err(NoStream::Ahead { events });
         }
-        Some(stream)
+        if next == events && job.place == Place::Ended {
+            return Err(NoStream::Complete);
+        }
+        if job.readers >= self.settings.bounds.readers_per_job {
+            let readers = job.readers;
+            return Err(NoStream::Crowded { readers });
+        }
+        job.readers += 1;
+        let events = job.log.reader(next);
+        Ok(JobStream::new(key, events, self.departures.clone()))
     }
 
     /// A reader's stream was dropped.
     pub(super) fn reader_left(&mut self, departure: Departure) {
-        let Some(job) = self.roster.get_mut(departure.key) else {
-            return;
-        };
-        if job
-            .reader
-            .as_ref()
-            .is_none_or(|reader| reader.id != departure.reader)
-        {
-            return;
-        }
-        job.reader = None;
-        if job.journal.kept().is_none() {
+        let key = departure.key;
+        let alone = self.roster.reader_left(key);
+        if alone && self.roster.get(key).is_some_and(|job| !job.log.keeps()) {
             let ending = Ending::Error(ErrorCode::Cancelled, "the client went away".into());
-            self.end_job(departure.key, ending, AtWorker::Abandon);
+            self.end_job(key, ending, AtWorker::Abandon);
         }
-    }
-
-    /// Sends the keep-alive comment of a waiting job, or of one that was held for long, when it is due.
-    pub(super) fn comment_if_waiting(&mut self, key: JobKey, now: Instant) {
-        let every = self.settings.timing.keep_alive;
-        let Some(job) = self.roster.get_mut(key) else {
-            return;
-        };
-        match job.place {
-            Place::Waiting | Place::Held => {}
-            Place::Running | Place::Ended => {
-                // A short hold is to be a pause and nothing else.
-                job.next_comment = now + every;
-                return;
-            }
-        }
-        if job.next_comment > now {
-            return;
-        }
-        job.next_comment = now + every;
-        if let Some(reader) = &job.reader {
-            reader.comment();
-        }
-    }
-
-    fn open_stream(&mut self, key: JobKey, backlog: usize) -> (Reader, JobStream) {
-        self.last_reader += 1;
-        let (reader, events) = Reader::open(self.last_reader, backlog);
-        let departure = Departure {
-            key,
-            reader: reader.id,
-        };
-        (
-            reader,
-            JobStream {
-                events,
-                complete: false,
-                departure,
-                departures: self.departures.clone(),
-            },
-        )
     }
 }

@@ -1,5 +1,6 @@
-//! The path of a token, from the worker's message to the reader's stream: the one place that runs
-//! for every token, so it allocates nothing but the token's text.
+//! The path of a token, from the worker's message into the job's log. This is the one place that
+//! runs for every token, so the token's text moves into the log; readers copy it, each in its own
+//! task.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -128,7 +129,6 @@ impl<H: WorkerHost> Dispatcher<H> {
         }
         let before = job.journal.last_token();
         let taken = job.journal.take(token, step_us, now, &self.tokenizer);
-        let mut keeps_up = true;
         if let Some(event) = taken.event {
             self.metrics.tokens(1);
             match before {
@@ -139,7 +139,7 @@ impl<H: WorkerHost> Dispatcher<H> {
                     .metrics
                     .inter_token(now.saturating_duration_since(before)),
             }
-            keeps_up = job.offer(event);
+            job.log.push(event);
             let replayed = job.journal.replays() > 0;
             self.roster.proved(token.key);
             if replayed {
@@ -156,7 +156,6 @@ impl<H: WorkerHost> Dispatcher<H> {
             Then::Fail(code, message) => {
                 self.end_job(token.key, Ending::Error(code, message), at_worker);
             }
-            Then::GoOn if !keeps_up => self.drop_slow_reader(token.key),
             Then::GoOn => {}
         }
     }
@@ -164,11 +163,5 @@ impl<H: WorkerHost> Dispatcher<H> {
     fn finish_job(&mut self, key: JobKey, ending: Ending, at_worker: AtWorker, now: Instant) {
         self.end_job(key, ending, at_worker);
         self.life_event(Event::JobFinished, now);
-    }
-
-    fn drop_slow_reader(&mut self, key: JobKey) {
-        let message = "the client reads more slowly than tokens are made";
-        let ending = Ending::Error(ErrorCode::Cancelled, message.into());
-        self.end_job(key, ending, AtWorker::Abandon);
     }
 }

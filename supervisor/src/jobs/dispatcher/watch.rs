@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use orcd_shared::error::ErrorCode;
 
-use super::state::{AtWorker, Dispatcher, Ending};
+use super::state::{AtWorker, Dispatcher};
 use crate::worker::WorkerHost;
 use crate::worker::lifecycle::{Event, Phase};
 
@@ -19,20 +19,9 @@ impl<H: WorkerHost> Dispatcher<H> {
         self.life_event(Event::Tick, now);
         self.watch_workers(now);
         self.press_cancellations(now);
-        for key in self.roster.keys_in_flight() {
-            let late = self
-                .roster
-                .get(key)
-                .is_some_and(|job| job.journal.job().deadline <= now);
-            if late {
-                let message = "the job's deadline passed; allow more time or ask for fewer tokens";
-                let ending = Ending::Error(ErrorCode::InferenceTimeout, message.into());
-                self.end_job(key, ending, AtWorker::Abandon);
-            } else {
-                self.comment_if_waiting(key, now);
-            }
-        }
-        self.roster.expire(now);
+        self.end_late_jobs(now);
+        self.watch_readers(now);
+        self.make_room(now);
         if self.drain_by.is_some_and(|by| by <= now) {
             let message = "the service is stopping; send the job again, elsewhere";
             self.end_all(ErrorCode::Cancelled, message, AtWorker::Abandon);

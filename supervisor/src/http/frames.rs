@@ -1,0 +1,113 @@
+//! The body of a stream: events as they come, and a comment whenever nothing else was sent for a
+//! while, whatever the reason. Proxies cut connections that say nothing, and a cut would cancel the
+//! job.
+
+use std::pin::Pin;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use super::sse::{self, JobNames};
+use crate::jobs::JobStream;
+
+/// Longest silence. Clients are promised 5 s; the rest is for a busy machine.
+const KEEP_ALIVE: Duration = Duration::from_secs(4);
+
+/// The job waits for its place.
+const QUEUED: &[u8] = b": queued\n\n";
+/// It runs, or is to go on after its worker was lost.
+const WORKING: &[u8] = b": working\n\n";
+
+/// The stream stopped before the job's last event: the connection is cut, so that the client does
+/// not take what it has for everything.
+#[derive(Debug, thiserror::Error)]
+#[error("the job's stream was given up before its end")]
+pub(super) struct Unfinished;
+
+/// Makes the frames of one answer.
+pub(super) struct Frames {
+    stream: JobStream,
+    names: JobNames,
+    silence: Silence,
+    ended: bool,
+}
+
+impl Frames {
+    /// Of a stream that nothing was sent of. A job that waits has a comment at once.
+    pub(super) fn new(stream: JobStream, names: JobNames) -> Self {
+        let waits = stream.events.next_id() == 0;
+        Self {
+            stream,
+            names,
+            silence: Silence::new(if waits { Duration::ZERO } else { KEEP_ALIVE }),
+            ended: false,
+        }
+    }
+
+    /// The next frame; `None` after the last.
+    pub(super) async fn next(&mut self) -> Option<Result<Bytes, Unfinished>> {
+        if self.ended {
+            return None;
+        }
+        let event = tokio::select! {
+            biased;
+            event = self.stream.events.recv() => event,
+            () = self.silence.over() => return Some(Ok(self.comment())),
+        };
+        self.silence.broken();
+        let Some(event) = event else {
+            self.ended = true;
+            return Some(Err(Unfinished));
+        };
+        self.ended = event.event.is_terminal();
+        Some(Ok(sse::encode(&event, &self.names)))
+    }
+
+    fn comment(&mut self) -> Bytes {
+        self.silence.broken();
+        // The first event comes when the job begins.
+        let waits = self.stream.events.next_id() == 0;
+        Bytes::from_static(if waits { QUEUED } else { WORKING })
+    }
+}
+
+/// Since when nothing was sent. Sending costs a look at the clock; the timer is set anew only when
+/// it has run down.
+struct Silence {
+    since: Instant,
+    limit: Duration,
+    timer: Pin<Box<Sleep>>,
+}
+
+impl Silence {
+    fn new(first: Duration) -> Self {
+        let now = Instant::now();
+        Self {
+            since: now,
+            limit: first,
+            timer: Box::pin(sleep_until(now + first)),
+        }
+    }
+
+    /// Something is sent.
+    fn broken(&mut self) {
+        self.since = Instant::now();
+        self.limit = KEEP_ALIVE;
+    }
+
+    /// Waits until nothing was sent for too long.
+    async fn over(&mut self) {
+        loop {
+            self.timer.as_mut().await;
+            let due = self.since + self.limit;
+            if Instant::now() >= due {
+                return;
+            }
+            self.timer.as_mut().reset(due);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

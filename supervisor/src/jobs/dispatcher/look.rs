@@ -1,0 +1,91 @@
+//! A look at the model file before a worker loads it. A file system may take its time to answer, a
+//! network's for ever: so the look happens on a thread of its own, and what it found comes back as a
+//! message. Meanwhile the worker waits; jobs, cancellations and health don't.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, mpsc};
+
+use crate::worker::model_file::ModelFile;
+
+/// What came of a look.
+#[derive(Debug)]
+pub(super) struct Looked {
+    /// The worker that waits for it.
+    pub(super) generation: u64,
+    /// Where the worker finds the file.
+    pub(super) location: Result<String, Unfit>,
+}
+
+/// Why no worker is told to load.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Unfit(pub(super) String);
+
+/// Looks at the one model file of the service.
+#[derive(Debug, Clone)]
+pub(super) struct Looker {
+    path: String,
+    limit: Duration,
+    /// Set by the first look.
+    file: Arc<OnceLock<ModelFile>>,
+    /// One look at a time: those that hang must not pile up.
+    turn: Arc<Semaphore>,
+    report: mpsc::UnboundedSender<Looked>,
+}
+
+impl Looker {
+    /// Begins to open the file `path`. Each look has its answer in `report` within about `limit`. To
+    /// be called within a runtime.
+    pub(super) fn begin(
+        path: String,
+        limit: Duration,
+        report: mpsc::UnboundedSender<Looked>,
+    ) -> Self {
+        let looker = Self {
+            path,
+            limit,
+            file: Arc::default(),
+            turn: Arc::new(Semaphore::new(1)),
+            report,
+        };
+        // The file that the service begins with is the one that stands there now.
+        tokio::spawn(looker.clone().look());
+        looker
+    }
+
+    /// Looks for worker number `generation`.
+    pub(super) fn look_for(&self, generation: u64) {
+        let looker = self.clone();
+        tokio::spawn(async move {
+            let looked = tokio::time::timeout(looker.limit, looker.clone().look()).await;
+            let location = looked.unwrap_or_else(|_| {
+                Err(Unfit(format!(
+                    "{} did not answer for {} s; see whether its file system hangs",
+                    looker.path,
+                    looker.limit.as_secs_f32()
+                )))
+            });
+            // Without a dispatcher nobody waits for it.
+            let _ = looker.report.send(Looked {
+                generation,
+                location,
+            });
+        });
+    }
+
+    async fn look(self) -> Result<String, Unfit> {
+        let Ok(turn) = self.turn.acquire_owned().await else {
+            return Err(Unfit("the service is stopping".into()));
+        };
+        let looking = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            let file = self.file.get_or_init(|| ModelFile::hold(self.path));
+            file.check().map_err(Unfit)?;
+            Ok(file.location())
+        });
+        looking.await.unwrap_or_else(|error| {
+            Err(Unfit(format!("the model file was not looked at: {error}")))
+        })
+    }
+}

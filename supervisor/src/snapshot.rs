@@ -1,0 +1,79 @@
+//! The picture of the service that the dispatcher publishes and everybody else reads: health,
+//! metrics, systemd.
+
+use std::sync::Arc;
+
+use orcd_shared::protocol::message::WorkerInfo;
+
+/// The service as health endpoints report it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ServiceState {
+    /// The first worker is being started or loads the model.
+    Starting {
+        /// Loading progress.
+        percent: u8,
+    },
+    /// A worker is ready.
+    Ready,
+    /// The worker died or hung; jobs are accepted and held.
+    Recovering,
+    /// Stopping: no new jobs.
+    Draining,
+    /// The worker can't be kept alive at present.
+    Unhealthy,
+}
+
+/// A consistent picture of the service, published by the dispatcher after every change.
+#[derive(Debug, Clone)]
+pub struct Snapshot {
+    /// What state the service is in.
+    pub state: ServiceState,
+    /// The present (or last) ready worker's account of itself.
+    pub worker: Option<Arc<WorkerInfo>>,
+    /// Process id of the present worker.
+    pub worker_pid: Option<u32>,
+    /// Counts workers spawned, from 1.
+    pub generation: u64,
+    /// Workers lost so far.
+    pub restarts: u64,
+    /// How the last lost worker ended: "signal 9 (SIGKILL)", "exit 12".
+    pub last_exit: Option<String>,
+    /// Jobs given to the worker.
+    pub running: u32,
+    /// Jobs waiting.
+    pub queued: u32,
+    /// A worker that holds running jobs has made no step for longer than its deadline.
+    pub stalled: bool,
+    /// The worker that waits behind the present one, or is on its way there.
+    pub standby: Option<Standby>,
+}
+
+/// A worker that waits to take over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standby {
+    /// Its process id, once there is a process.
+    pub pid: Option<u32>,
+    /// It could take over at once.
+    pub ready: bool,
+    /// Memory that it takes beside the shared weights, bytes; 0 before it is ready.
+    pub memory_bytes: u64,
+}
+
+impl Snapshot {
+    /// Before anything has happened.
+    #[must_use]
+    pub fn at_start() -> Self {
+        Self {
+            state: ServiceState::Starting { percent: 0 },
+            worker: None,
+            worker_pid: None,
+            generation: 0,
+            restarts: 0,
+            last_exit: None,
+            running: 0,
+            queued: 0,
+            stalled: false,
+            standby: None,
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! A model file whose file system does not answer. A pipe that nobody writes to is one: opening it
+//! waits.
+
+use std::fs::OpenOptions;
+use std::path::Path;
+use std::time::Duration;
+
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
+use orcd_shared::error::ErrorCode;
+use orcd_shared::protocol::message::ToWorker;
+use orcd_supervisor::jobs::ServiceState;
+use orcd_supervisor::jobs::dispatcher::Outcome;
+use orcd_supervisor::worker::Happening;
+
+use super::support::{Call, Service, job};
+
+/// A file that can't be opened until [`answer`].
+fn hanging(folder: &Path) -> String {
+    let path = folder.join("model.gguf");
+    mkfifo(&path, Mode::S_IRUSR | Mode::S_IWUSR).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+/// Lets whoever opens the file have it.
+fn answer(path: &str) {
+    OpenOptions::new().write(true).open(path).unwrap();
+}
+
+#[tokio::test]
+async fn while_the_file_system_hangs_the_worker_waits_and_nothing_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = hanging(folder.path());
+    let mut service = Service::start(|s| s.load.model_path.clone_from(&path));
+    service.spawned().await;
+    service.say(Happening::Spawned { pid: 1 }).await;
+    service.say(Happening::Connected).await;
+    service
+        .until(|s| s.state == ServiceState::Starting { percent: 0 })
+        .await;
+    for _ in 0..20 {
+        assert!(service.jobs.ping().await);
+        let refusal = service.jobs.submit(job("a")).await.unwrap_err();
+        assert_eq!(refusal.code, ErrorCode::WorkerUnavailable);
+        service.jobs.cancel("a".into()).await;
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert!(
+        service.pending_calls().is_empty(),
+        "no load before the look"
+    );
+    answer(&path);
+    match service.call().await {
+        Call::Send(ToWorker::Load(request), _) => assert_eq!(request.model_path, path),
+        other => panic!("{other:?} in place of the load request"),
+    }
+}
+
+#[tokio::test]
+async fn a_file_system_that_never_answers_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = hanging(folder.path());
+    let mut service = Service::start(|s| {
+        s.load.model_path.clone_from(&path);
+        s.timing.model_file = Duration::from_millis(50);
+    });
+    service.spawned().await;
+    service.say(Happening::Spawned { pid: 1 }).await;
+    service.say(Happening::Connected).await;
+    let outcome = service.outcome().await;
+    answer(&path);
+    let Outcome::StartupFailed { code, message } = outcome else {
+        panic!("{outcome:?}")
+    };
+    assert_eq!(code, ErrorCode::ModelLoadFailed);
+    assert!(
+        message.contains(&path) && message.contains("did not answer"),
+        "{message}"
+    );
+}
