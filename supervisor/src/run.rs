@@ -100,6 +100,7 @@ pub async fn run(
     shutdown: Shutdown,
 ) -> Result<(), RunError> {
     let metrics = Arc::new(Metrics::new());
+    metrics.runs_on(config.device.backend());
     let app = App::new(&config, Arc::clone(&metrics), shutdown.drain.clone());
     let address = listener.local_addr().map_err(|error| RunError::Startup {
         code: "LISTEN_FAILED",
