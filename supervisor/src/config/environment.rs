@@ -8,10 +8,11 @@ use clap::{Arg, Command};
 
 /// Beginnings of variables that are read by something else: the worker's debugging, the tests, and
 /// the scripts that build, fetch and measure.
-const OTHERS: [&str; 9] = [
+const OTHERS: [&str; 10] = [
     "ORCD_DEBUG_",
     "ORCD_TEST_",
     "ORCD_CHAOS_",
+    "ORCD_SOAK_",
     "ORCD_PEER_",
     "ORCD_FUZZ_",
     "ORCD_CUDA_ARCHS",
