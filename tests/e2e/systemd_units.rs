@@ -92,8 +92,8 @@ fn services_expose_no_more_than_they_need() {
 
 /// Value of `key` in a unit; of the last line, if it is there several times.
 fn value<'a>(text: &'a str, key: &str) -> Option<&'a str> {
-    let values = text.lines().filter_map(|line| line.split_once('='));
-    values.filter(|(k, _)| *k == key).map(|(_, v)| v).last()
+    let mut values = text.lines().filter_map(|line| line.split_once('='));
+    values.rfind(|(k, _)| *k == key).map(|(_, v)| v)
 }
 
 #[test]
