@@ -161,3 +161,70 @@ fn the_benchmark_runs() {
         assert!(stdout.contains(figure), "no {figure} in {stdout}");
     }
 }
+
+/// `make run` on machines that this one is not: programs that only say how they were called.
+#[test]
+fn run_takes_the_gpu_where_there_is_one_and_says_what_it_took() {
+    let Some(original) = script("tools/demo/run") else {
+        return;
+    };
+    let cpu = ["make build", "demo.py"];
+    let cuda = "demo.py --bin target/with-cuda/release";
+    for (programs, built, said, called) in [
+        (&[][..], false, "on the CPU: nvidia-smi finds no GPU", &cpu),
+        (
+            &["nvcc", "nvidia-smi"],
+            false,
+            "on the GPU: nvidia-smi",
+            &["make build-cuda", cuda],
+        ),
+        (
+            &["nvidia-smi"],
+            true,
+            "on the GPU: nvidia-smi",
+            &["with the programs in target/with-cuda/release", cuda],
+        ),
+        (
+            &["nvidia-smi"],
+            false,
+            "'make cuda-toolkit' brings one",
+            &cpu,
+        ),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let place = folder.path();
+        let bin = place.join("bin");
+        fs::create_dir_all(place.join("tools/demo")).unwrap();
+        fs::create_dir(&bin).unwrap();
+        fs::copy(&original, place.join("tools/demo/run")).unwrap();
+        for name in ["make", "python3"].iter().chain(programs) {
+            fs::rename(program(&bin, &format!("{name} $*")), bin.join(name)).unwrap();
+        }
+        if built {
+            let release = place.join("target/with-cuda/release");
+            fs::create_dir_all(&release).unwrap();
+            fs::rename(program(&release, ""), release.join("worker-orcd")).unwrap();
+        }
+        for name in ["bash", "sh", "dirname", "head"] {
+            let found = ["/usr/bin", "/bin"].map(|dir| Path::new(dir).join(name));
+            let found = found.iter().find(|path| path.is_file()).unwrap();
+            std::os::unix::fs::symlink(found, bin.join(name)).unwrap();
+        }
+        let mut command = Command::new("/bin/sh");
+        command
+            .args(["-c", "exec bash \"$0\""])
+            .arg(place.join("tools/demo/run"));
+        command
+            .env("PATH", &bin)
+            .env_remove("NVCC")
+            .env_remove("CUDA_HOME");
+        let (code, stdout, stderr) = run(&mut command);
+        assert_eq!(code, Some(0), "{stdout}\n{stderr}");
+        for words in [&[said][..], called].concat() {
+            assert!(
+                stdout.contains(words),
+                "{programs:?}: no {words:?} in {stdout}"
+            );
+        }
+    }
+}
