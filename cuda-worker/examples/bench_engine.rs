@@ -1,11 +1,12 @@
-//! Speed of the engine alone, without sockets:
-//! `bench_engine FILE.gguf [--device cpu|cuda:N] [--threads 1,2] [--prompts 128] [--batches 1,4] [--depth 128]`
-//! prints prefill per prompt length and decoding per number of sequences, medians over the steps.
+//! Speed of the engine alone, without sockets: prefill per prompt length and decoding per number of
+//! sequences, medians over the steps.
 
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::time::Instant;
 
+use clap::Parser;
+use clap::builder::RangedI64ValueParser;
 use cuda_worker::engine::{Backend, Engine, EngineOptions};
 use cuda_worker::scheduler::step_engine::{Chunk, StepEngine as _};
 use cuda_worker::{loader, weights_plan};
@@ -20,50 +21,38 @@ const STEPS: u32 = 64;
 /// Times a prompt is processed.
 const REPEATS: usize = 5;
 
+/// Measures the engine on a model file: loading, prefill and decoding.
+#[derive(Parser)]
+#[command(
+    after_help = "Example: bench_engine model.gguf --threads 1,2 --prompts 128 --batches 1,4"
+)]
 struct Arguments {
+    /// Model file, GGUF
+    #[arg(value_name = "FILE.gguf")]
     path: PathBuf,
+    /// cpu or cuda:N
+    #[arg(long, default_value = "cpu", value_parser = str::parse::<Device>)]
     device: Device,
+    /// CPU backend: numbers of threads, 0 for one per core
+    #[arg(long, value_delimiter = ',', default_value = "0")]
     threads: Vec<u32>,
+    /// Lengths of prompts
+    #[arg(long, value_delimiter = ',', default_value = "128", value_parser = positive())]
     prompts: Vec<u32>,
+    /// Numbers of sequences that decode together
+    #[arg(long, value_delimiter = ',', default_value = "1,4", value_parser = positive())]
     batches: Vec<u32>,
+    /// Tokens before those that are timed
+    #[arg(long, default_value_t = 128, value_parser = positive())]
     depth: u32,
 }
 
-fn parse() -> Result<Arguments, Failure> {
-    let mut args = std::env::args().skip(1);
-    let path = args
-        .next()
-        .ok_or("usage: bench_engine FILE.gguf [--device cpu] [--threads 1,2] …")?;
-    let mut a = Arguments {
-        path: path.into(),
-        device: Device::Cpu,
-        threads: vec![0],
-        prompts: vec![128],
-        batches: vec![1, 4],
-        depth: 128,
-    };
-    while let Some(flag) = args.next() {
-        let value = args.next().ok_or("a flag without its value")?;
-        let list = || {
-            value
-                .split(',')
-                .map(str::parse)
-                .collect::<Result<Vec<u32>, _>>()
-        };
-        match flag.as_str() {
-            "--device" => a.device = value.parse()?,
-            "--threads" => a.threads = list()?,
-            "--prompts" => a.prompts = list()?,
-            "--batches" => a.batches = list()?,
-            "--depth" => a.depth = value.parse()?,
-            _ => return Err(format!("unknown flag {flag}").into()),
-        }
-    }
-    Ok(a)
+fn positive() -> RangedI64ValueParser<u32> {
+    clap::value_parser!(u32).range(1..=1_048_576)
 }
 
 fn main() -> Result<(), Failure> {
-    let args = parse()?;
+    let args = Arguments::parse();
     let file = GgufFile::open(&args.path)?;
     let plan = weights_plan::plan(file.header())?;
     let backend = match args.device {

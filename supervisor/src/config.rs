@@ -4,21 +4,26 @@
 //! [`ConfigError`] that names the flag.
 
 mod args;
+mod environment;
 mod error;
+mod numbers;
 mod version;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{CommandFactory, FromArgMatches};
+use clap::parser::ValueSource;
+use clap::{Command, CommandFactory, FromArgMatches};
 use http::Uri;
 use orcd_shared::protocol::message::Device;
 use uuid::Uuid;
 
 pub use args::LogFormat;
-use args::{Args, resolve_device};
+use args::{Args, resolve_device, resolve_model};
+pub use environment::UnknownVariable;
+use environment::{unknown_variables, without_empty_variables};
 pub use error::ConfigError;
-pub use version::version;
+pub use version::{REVISION, version};
 
 use crate::crash_dir::CrashDir;
 
@@ -32,10 +37,16 @@ pub struct Config {
     pub model: PathBuf,
     /// The device; there is never another.
     pub device: Device,
+    /// Whether nobody said which.
+    pub device_by_default: bool,
+    /// Variables `ORCD_…` that set nothing.
+    pub unknown_variables: Vec<UnknownVariable>,
     /// Name or address to listen on.
     pub host: String,
     /// Port to listen on; 0 takes a free one.
     pub port: u16,
+    /// Whether nobody said where to listen.
+    pub address_by_default: bool,
     /// Names this instance.
     pub worker_id: Uuid,
     /// Who is told once the service is ready; always `http`.
@@ -93,20 +104,27 @@ impl Config {
         I: IntoIterator,
         I::Item: Into<std::ffi::OsString> + Clone,
     {
-        let matches = Args::command()
-            .version(version())
-            .try_get_matches_from(args)?;
+        let matches = command().try_get_matches_from(args)?;
         let args = Args::from_arg_matches(&matches)?;
+        let model = resolve_model(&args, &matches)?;
         let device = resolve_device(&args, &matches)?;
-        Self::from_args(args, device)
+        let config = Self::from_args(args, model, device)?;
+        let by_default = |id| matches.value_source(id) == Some(ValueSource::DefaultValue);
+        Ok(Self {
+            address_by_default: by_default("host") && by_default("port"),
+            ..config
+        })
     }
 
-    fn from_args(args: Args, device: Option<Device>) -> Result<Self, ConfigError> {
+    fn from_args(args: Args, model: PathBuf, device: Option<Device>) -> Result<Self, ConfigError> {
         Ok(Self {
-            model: absolute("--model", args.model)?,
+            model: absolute("--model", model)?,
             device: device.unwrap_or(DEFAULT_DEVICE),
+            device_by_default: device.is_none(),
+            unknown_variables: unknown_variables(&Args::command(), names_of_variables()),
             host: host(args.host)?,
             port: args.port,
+            address_by_default: false,
             worker_id: args.worker_id.unwrap_or_else(Uuid::new_v4),
             callback_url: args.callback_url,
             max_tokens_out: args.max_tokens_out,
@@ -141,13 +159,27 @@ impl Config {
     pub fn check_device(&self) -> Result<(), ConfigError> {
         match self.device {
             Device::Cuda(_) if !HAS_CUDA => Err(ConfigError::Device(format!(
-                "--device {}: this build has no CUDA; use --device cpu or a build with the \
-                 feature `cuda`",
+                "--device {}: this build has no CUDA; use --device cpu, or a build with the \
+                 feature `cuda` (`make build-cuda`)",
                 self.device
             ))),
             _ => Ok(()),
         }
     }
+}
+
+/// The flags, as they are to be read.
+fn command() -> Command {
+    let command = Args::command().version(version());
+    // `--port -1` is a wrong port, not an unknown flag.
+    without_empty_variables(command).mut_args(|arg| {
+        let takes_value = arg.get_action().takes_values() && !arg.is_positional();
+        arg.allow_negative_numbers(takes_value)
+    })
+}
+
+fn names_of_variables() -> impl Iterator<Item = String> {
+    std::env::vars_os().map(|(name, _)| name.to_string_lossy().into_owned())
 }
 
 /// Where to run when nobody says.

@@ -3,6 +3,7 @@
 
 #![deny(unsafe_code)]
 
+pub mod advice;
 pub mod callback;
 pub mod config;
 pub mod crash_dir;

@@ -4,6 +4,7 @@ use std::io::Write as _;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use orcd_supervisor::advice;
 use orcd_supervisor::config::{Config, ConfigError};
 use orcd_supervisor::log;
 use orcd_supervisor::run::{RunError, bind, run};
@@ -18,6 +19,7 @@ fn main() -> ExitCode {
         Err(error) => return refuse(&error),
     };
     log::start(config.log_format);
+    advice::log(&config);
     match serve(config, manager) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -34,8 +36,9 @@ fn serve(config: Config, mut manager: Manager) -> Result<(), RunError> {
         code: "INTERNAL",
         message: format!("no threads: {error}"),
     })?;
+    let hangup_stops = !manager.notifier().is_there();
     let result = runtime.block_on(async {
-        let shutdown = Shutdown::by_signals().map_err(|error| RunError::Startup {
+        let shutdown = Shutdown::by_signals(hangup_stops).map_err(|error| RunError::Startup {
             code: "INTERNAL",
             message: format!("no signal handlers: {error}"),
         })?;

@@ -2,17 +2,21 @@
 //! snapshot when somebody scrapes.
 
 mod gauges;
+mod process;
 
 use std::time::Duration;
 
 use prometheus_client::encoding::text;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::config::REVISION;
 use crate::snapshot::Snapshot;
 use gauges::Gauges;
+use process::Process;
 
 /// Bucket bounds in seconds: between two tokens.
 const INTER_TOKEN_S: [f64; 12] = [
@@ -27,6 +31,8 @@ const LONG_S: [f64; 12] = [
     0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0,
 ];
 
+/// Version, revision and backend, as labels of a metric that is always 1.
+type BuildInfo = Family<[(&'static str, &'static str); 3], Gauge>;
 /// A counter with one label.
 type ByLabel = Family<[(&'static str, String); 1], Counter>;
 
@@ -35,9 +41,12 @@ type ByLabel = Family<[(&'static str, String); 1], Counter>;
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
+    build: BuildInfo,
     jobs: ByLabel,
     refused: ByLabel,
     tokens: Counter,
+    prompt_tokens: Counter,
+    queue_wait: Histogram,
     first_token: Histogram,
     inter_token: Histogram,
     end_to_end: Histogram,
@@ -61,9 +70,12 @@ impl Metrics {
     pub fn new() -> Self {
         let mut metrics = Self {
             registry: Registry::default(),
+            build: BuildInfo::default(),
             jobs: ByLabel::default(),
             refused: ByLabel::default(),
             tokens: Counter::default(),
+            prompt_tokens: Counter::default(),
+            queue_wait: Histogram::new(FIRST_TOKEN_S),
             first_token: Histogram::new(FIRST_TOKEN_S),
             inter_token: Histogram::new(INTER_TOKEN_S),
             end_to_end: Histogram::new(LONG_S),
@@ -76,6 +88,23 @@ impl Metrics {
         };
         metrics.register();
         metrics
+    }
+
+    /// This service runs on "cpu" or "cuda". To be called once.
+    pub fn runs_on(&self, backend: &'static str) {
+        self.build
+            .get_or_create(&[
+                ("version", env!("CARGO_PKG_VERSION")),
+                ("revision", REVISION),
+                ("backend", backend),
+            ])
+            .set(1);
+    }
+
+    /// A job was given to a worker for the first time, after waiting in the queue for this long.
+    pub fn job_started(&self, waited: Duration, prompt_tokens: u64) {
+        self.queue_wait.observe(waited.as_secs_f64());
+        self.prompt_tokens.inc_by(prompt_tokens);
     }
 
     /// A job ended: "end" or the code of its error.
@@ -157,6 +186,9 @@ impl Metrics {
 
     fn register(&mut self) {
         let r = &mut self.registry;
+        let build = "Always 1; the labels say what this is";
+        r.register("orcd_build_info", build, self.build.clone());
+        r.register_collector(Box::new(Process::starting_now()));
         r.register(
             "orcd_jobs_finished",
             "Jobs that ended, by outcome",
@@ -171,6 +203,11 @@ impl Metrics {
             "orcd_tokens_generated",
             "Tokens generated",
             self.tokens.clone(),
+        );
+        r.register(
+            "orcd_prompt_tokens",
+            "Prompt tokens of the jobs that were started",
+            self.prompt_tokens.clone(),
         );
         let worker_restarts = "Workers lost and replaced, by cause";
         r.register(
@@ -187,6 +224,11 @@ impl Metrics {
             self.replayed_tokens.clone(),
         );
         for (name, help, histogram) in [
+            (
+                "orcd_queue_wait",
+                "Submission to the first worker that was given the job",
+                &self.queue_wait,
+            ),
             (
                 "orcd_first_token",
                 "Submission to first token",
@@ -245,6 +287,8 @@ mod tests {
         metrics.job_finished("end");
         metrics.job_finished("CANCELLED");
         metrics.tokens(12);
+        metrics.runs_on("cpu");
+        metrics.job_started(Duration::from_millis(30), 9);
         metrics.first_token(Duration::from_millis(3));
         metrics.restart("signal");
         metrics.request_refused("QUEUE_FULL");
@@ -256,6 +300,9 @@ mod tests {
             "orcd_jobs_finished_total{outcome=\"CANCELLED\"} 1",
             "orcd_requests_refused_total{code=\"QUEUE_FULL\"} 1",
             "orcd_tokens_generated_total 12",
+            "orcd_prompt_tokens_total 9",
+            "orcd_queue_wait_seconds_bucket{le=\"0.05\"} 1",
+            "orcd_queue_wait_seconds_bucket{le=\"0.025\"} 0",
             "orcd_first_token_seconds_bucket{le=\"0.005\"} 1",
             "orcd_first_token_seconds_bucket{le=\"0.0025\"} 0",
             "orcd_worker_restarts_total{cause=\"signal\"} 1",
@@ -274,6 +321,11 @@ mod tests {
                 "missing {line:?} in:\n{text}"
             );
         }
+        let version = env!("CARGO_PKG_VERSION");
+        let build = format!(
+            "orcd_build_info{{version=\"{version}\",revision=\"{REVISION}\",backend=\"cpu\"}} 1"
+        );
+        assert!(text.contains(&build), "{text}");
         assert!(text.ends_with("# EOF\n"));
     }
 }

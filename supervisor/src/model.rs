@@ -1,5 +1,6 @@
-//! The supervisor's view of the model file: its name and its text side. The tensors are the
-//! worker's business; the file is not kept open.
+//! The supervisor's view of the model file: its name and its text side, read from the header once. The
+//! tensors are the worker's business. [`crate::worker::model_file`] is what holds the file open, so that
+//! later workers load the same one.
 
 use std::fmt;
 use std::path::{Path, PathBuf};

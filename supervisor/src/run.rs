@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinHandle};
 use tokio_util::sync::CancellationToken;
 
+use crate::advice;
 use crate::callback::{self, Announcement};
 use crate::config::Config;
 use crate::http::{self, App};
@@ -78,7 +79,7 @@ pub async fn bind(config: &Config, manager: &mut Manager) -> Result<TcpListener,
     };
     let passed = manager.take_listener().map_err(|e| failed(e.to_string()))?;
     if let Some(listener) = passed {
-        tracing::info!("listening on the passed socket, --host and --port are not used");
+        advice::log_passed_socket(config, &listener);
         return TcpListener::from_std(listener).map_err(|e| failed(e.to_string()));
     }
     TcpListener::bind((config.host.as_str(), config.port))
@@ -125,6 +126,7 @@ async fn run_to_end(
     shutdown: Shutdown,
 ) -> Result<(), RunError> {
     let metrics = Arc::new(Metrics::new());
+    metrics.runs_on(config.device.backend());
     let app = App::new(&config, Arc::clone(&metrics), shutdown.drain.clone());
     let address = listener.local_addr().map_err(|error| RunError::Startup {
         code: "LISTEN_FAILED",

@@ -1,4 +1,6 @@
-//! What ends the service: SIGTERM, SIGINT, SIGHUP (its terminal is gone), `POST /shutdown`.
+//! What ends the service: SIGTERM, SIGINT, SIGHUP (its terminal is gone), `POST /shutdown`. A service
+//! that systemd runs has no terminal: SIGHUP, which some send to daemons to have them read their
+//! settings again, is ignored there.
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -16,11 +18,11 @@ pub struct Shutdown {
 
 impl Shutdown {
     /// One that SIGTERM, SIGINT and SIGHUP begin, a second SIGINT brings to an end, and a third cuts
-    /// off. To be called within a runtime.
+    /// off. To be called within a runtime. Unless `hangup_stops`, SIGHUP does nothing.
     ///
     /// # Errors
     /// The handlers can't be installed.
-    pub fn by_signals() -> std::io::Result<Self> {
+    pub fn by_signals(hangup_stops: bool) -> std::io::Result<Self> {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut hangup = signal(SignalKind::hangup())?;
@@ -35,7 +37,7 @@ impl Shutdown {
             loop {
                 let name = tokio::select! {
                     Some(()) = terminate.recv() => "SIGTERM",
-                    Some(()) = hangup.recv() => "SIGHUP",
+                    Some(()) = hangup.recv(), if hangup_stops => "SIGHUP",
                     Some(()) = interrupt.recv() => {
                         interrupts += 1;
                         "SIGINT"

@@ -112,12 +112,54 @@ fn every_flag_may_come_from_the_environment_and_the_flag_wins() {
     assert!(line.starts_with("error: MODEL_LOAD_FAILED: "), "{line}");
 }
 
+#[test]
+fn an_empty_variable_is_an_unset_one() {
+    let mut command = program();
+    for name in ["ORCD_QUEUE", "ORCD_STANDBY", "ORCD_HOST", "ORCD_DEVICE"] {
+        command.env(name, "");
+    }
+    let (code, line) = failure(command.args(["--model", "absent.gguf", "--device", "cpu"]));
+    assert_eq!(code, 1);
+    assert!(line.contains("absent.gguf"), "{line}");
+    let (code, line) = failure(program().env("ORCD_MODEL", ""));
+    assert_eq!(code, 2);
+    assert!(line.contains("no model was given"), "{line}");
+}
+
+#[test]
+fn the_model_by_position_wins_over_the_environment() {
+    let mut command = program();
+    command.env("ORCD_MODEL", "variable.gguf");
+    let line = failure(command.args(["bare.gguf", "--device", "cpu"])).1;
+    assert!(
+        line.contains("bare.gguf") && !line.contains("variable.gguf"),
+        "{line}"
+    );
+}
+
+#[test]
+fn a_variable_that_sets_nothing_is_warned_of_by_name_alone() {
+    let mut command = program();
+    command
+        .env("ORCD_MODLE", "the-value")
+        .env("ORCD_DEBUG_FAULTS", "/nowhere")
+        .args(["--model", "absent.gguf", "--device", "cpu"]);
+    let stderr = String::from_utf8(command.output().unwrap().stderr).unwrap();
+    let warnings: Vec<_> = stderr.lines().filter(|l| l.contains("WARN")).collect();
+    assert_eq!(warnings.len(), 1, "{stderr}");
+    assert!(
+        warnings[0].contains("ORCD_MODLE") && warnings[0].contains("ORCD_MODEL"),
+        "{stderr}"
+    );
+    assert!(!stderr.contains("the-value"), "{stderr}");
+}
+
 #[cfg(not(feature = "cuda"))]
 #[test]
 fn a_device_that_is_not_built_in_is_no_other_device() {
     for device in [["--device", "cuda:0"], ["--gpu-device", "0"]] {
         let (code, line) = failure(program().args(["--model", "m"]).args(device));
-        assert_eq!(code, 1);
+        assert_eq!(code, 2);
         assert!(
             line.starts_with("error: CUDA_ERROR: ") && line.contains("no CUDA"),
             "{line}"

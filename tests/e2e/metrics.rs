@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use orcd_tests::{Job, Model, WorkerHarness};
+use orcd_tests::{Job, Model, Starter, WorkerHarness, place};
 
 /// Values by series, `name{labels}`.
 type Scrape = BTreeMap<String, f64>;
@@ -120,4 +120,54 @@ fn running_jobs_and_restarts_show() {
     let after = scrape(&service);
     assert_eq!(total(&after, "orcd_worker_restarts_total"), 1.0);
     assert_eq!(total(&after, "orcd_replayed_jobs_total"), 1.0);
+}
+
+#[test]
+fn build_and_process_show() {
+    let service = WorkerHarness::start(Model::Tiny);
+    let scrape = scrape(&service);
+    let builds: Vec<_> = scrape
+        .iter()
+        .filter(|(key, _)| key.starts_with("orcd_build_info"))
+        .collect();
+    let [(build, one)] = builds[..] else {
+        panic!("{builds:?}")
+    };
+    assert_eq!(*one, 1.0);
+    let version = service.health()["version"].as_str().unwrap().to_owned();
+    let version = version.lines().next().unwrap();
+    for label in [
+        format!("version=\"{version}\""),
+        format!("backend=\"{}\"", place::device().split(':').next().unwrap()),
+        "revision=\"".to_owned(),
+    ] {
+        assert!(build.contains(&label), "{label} is not in {build}");
+    }
+    let value = |name: &str| *scrape.get(name).unwrap_or_else(|| panic!("no {name}"));
+    assert!(value("process_cpu_seconds_total") > 0.0);
+    assert!(value("process_resident_memory_bytes") > 1e6);
+    let open = value("process_open_fds");
+    assert!(open >= 3.0 && open <= value("process_max_fds"), "{open}");
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let age = now.unwrap().as_secs_f64() - value("process_start_time_seconds");
+    assert!((0.0..600.0).contains(&age), "started {age} s ago");
+}
+
+#[test]
+fn prompt_tokens_and_the_wait_in_the_queue_are_counted_once_a_job() {
+    let service = Starter::new(Model::Slow).flag("--parallel", 1).start();
+    let mut first = service.execute(&Job::lasting("a", 60));
+    first.read_tokens(2);
+    let second = service.execute(&Job::lasting("b", 2));
+    // A replay is no second wait.
+    service.kill_worker();
+    let prompts = [first.finish(), second.finish()].map(|transcript| transcript.started().1);
+    let after = scrape(&service);
+    assert_eq!(
+        total(&after, "orcd_prompt_tokens_total"),
+        prompts.iter().sum::<u64>() as f64
+    );
+    assert_eq!(total(&after, "orcd_queue_wait_seconds_count"), 2.0);
+    // The second waited for the first, which took a crash and 58 steps.
+    assert!(total(&after, "orcd_queue_wait_seconds_sum") > 0.05);
 }

@@ -121,7 +121,7 @@ fn cuda_in_a_build_without_cuda_is_refused_and_never_falls_back() {
         .flag("--model", model.display())
         .flag("--gpu-device", 0);
     for exit in [named, numbered.run_to_exit(SOON)] {
-        let line = exit.error_line(1);
+        let line = exit.error_line(2);
         assert!(line.contains("cuda:0") && line.contains("CUDA"), "{line}");
         assert_eq!(exit.stdout, "");
     }

@@ -355,3 +355,38 @@ fn logs_stay_lines_where_stderr_is_no_journal() {
         .start();
     service.wait_for_log("INFO orcd_supervisor");
 }
+
+#[test]
+fn an_address_that_the_passed_socket_overrides_is_warned_of() {
+    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = socket.local_addr().unwrap();
+    let service = Starter::new(Model::Tiny)
+        .pass("http", socket)
+        .env("ORCD_HOST", "127.0.0.2")
+        .start();
+    assert_eq!(service.address(), address);
+    service.wait_for_log("ListenStream=");
+    let warned = |line: &str| line.contains("WARN") && line.contains("ListenStream=");
+    let log = service.stderr();
+    let line = log.lines().find(|line| warned(line));
+    let line = line.unwrap_or_else(|| panic!("no warning in {log}"));
+    assert!(
+        line.contains(&address.to_string()) && line.contains("ORCD_PORT"),
+        "{line}"
+    );
+}
+
+/// Without systemd it stops the service, see `shutdown.rs`.
+#[test]
+fn hangup_does_not_stop_a_service_of_systemd() {
+    let double = NotifyDouble::default();
+    let service = under(&double, Model::Tiny).start();
+    service.signal(Signal::SIGHUP);
+    // A service that is about to stop would refuse it.
+    assert_eq!(service.run(&Job::lasting("a", 5)).end().tokens_out, 5);
+    assert_eq!(service.health()["status"], "healthy");
+    service.signal(Signal::SIGTERM);
+    let exit = service.wait_for_exit(SOON);
+    assert_eq!(exit.status.code(), Some(0));
+    assert!(!exit.stderr.contains("SIGHUP"), "{}", exit.stderr);
+}

@@ -89,3 +89,51 @@ fn services_expose_no_more_than_they_need() {
         report::figure(verdict.trim());
     }
 }
+
+/// Value of `key` in a unit; of the last line, if it is there several times.
+fn value<'a>(text: &'a str, key: &str) -> Option<&'a str> {
+    let mut values = text.lines().filter_map(|line| line.split_once('='));
+    values.rfind(|(k, _)| *k == key).map(|(_, v)| v)
+}
+
+#[test]
+fn services_wait_for_what_may_come_and_have_a_place_for_what_they_leave() {
+    if !place::units().is_dir() {
+        return report::skipped("the unit files are not here");
+    }
+    let help = Command::new(place::supervisor()).arg("--help").output();
+    let help = String::from_utf8(help.unwrap().stdout).unwrap();
+    for service in ["worker-orcd.service", "worker-orcd@.service"] {
+        let text = fs::read_to_string(place::units().join(service)).unwrap();
+        let value = |key| value(&text, key).unwrap_or_else(|| panic!("{service} has no {key}"));
+        let seconds = |key| value(key).parse::<u32>().unwrap();
+        // Memory that another process holds, a callback's receiver that is not up: minutes.
+        let tries_for = seconds("RestartSec") * seconds("StartLimitBurst");
+        assert!(tries_for >= 600, "{service} gives up after {tries_for} s");
+        // Else the limit would never be reached, and a wrong model be tried for ever.
+        assert!(seconds("StartLimitIntervalSec") > tries_for, "{service}");
+        let variables = text.lines().filter_map(|l| l.strip_prefix("Environment="));
+        let variables: Vec<_> = variables.filter_map(|v| v.split_once('=')).collect();
+        for (name, _) in variables.iter().filter(|(n, _)| n.starts_with("ORCD_")) {
+            assert!(
+                help.contains(&format!("{name}=")),
+                "{service}: {name} sets nothing"
+            );
+        }
+        for (variable, root, directory) in [
+            ("ORCD_RUNTIME_DIR", "%t/", "RuntimeDirectory"),
+            ("ORCD_CRASH_DIR", "%S/", "StateDirectory"),
+            ("CUDA_CACHE_PATH", "%C/", "CacheDirectory"),
+        ] {
+            let path = variables.iter().find(|(name, _)| *name == variable);
+            let path = path
+                .unwrap_or_else(|| panic!("{service} sets no {variable}"))
+                .1;
+            let own = format!("{root}{}", value(directory));
+            assert!(
+                path.starts_with(&own),
+                "{service}: {path} is not in {directory}"
+            );
+        }
+    }
+}

@@ -37,7 +37,7 @@ pub fn real_models() -> PathBuf {
 
 /// The nearest folder above the test's executable, or above the working directory, that has
 /// `models/`; else where the sources were at build time.
-fn repository() -> PathBuf {
+pub fn repository() -> PathBuf {
     let from = [env::current_exe().ok(), env::current_dir().ok()];
     let above = from.iter().flatten().flat_map(|path| path.ancestors());
     let found = above

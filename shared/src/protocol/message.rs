@@ -65,6 +65,17 @@ pub enum Device {
     Cuda(u32),
 }
 
+impl Device {
+    /// The backend that runs on it: `cpu` or `cuda`.
+    #[must_use]
+    pub fn backend(self) -> &'static str {
+        match self {
+            Self::Cpu => "cpu",
+            Self::Cuda(_) => "cuda",
+        }
+    }
+}
+
 impl std::fmt::Display for Device {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {

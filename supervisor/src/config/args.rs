@@ -4,12 +4,13 @@ use std::path::PathBuf;
 
 use clap::builder::BoolishValueParser;
 use clap::parser::ValueSource;
-use clap::{ArgMatches, Parser, ValueEnum, value_parser};
+use clap::{ArgMatches, Parser, ValueEnum};
 use http::Uri;
 use orcd_shared::protocol::message::Device;
 use uuid::Uuid;
 
 use super::ConfigError;
+use super::numbers::whole;
 
 const EXAMPLE: &str = "\
 Example:
@@ -32,9 +33,13 @@ pub enum LogFormat {
 #[derive(Debug, Parser)]
 #[command(name = "worker-orcd", after_help = EXAMPLE, max_term_width = 100)]
 pub(super) struct Args {
-    /// Model file, GGUF
-    #[arg(long, value_name = "PATH", env = "ORCD_MODEL")]
-    pub(super) model: PathBuf,
+    /// Model file, GGUF; the flag's name may be left out
+    #[arg(short, long, value_name = "PATH", env = "ORCD_MODEL")]
+    pub(super) model: Option<PathBuf>,
+
+    /// The same as --model PATH
+    #[arg(value_name = "MODEL")]
+    pub(super) model_by_position: Option<PathBuf>,
 
     /// Device to run on, cpu or cuda:N; there is never a fallback to another
     /// [default: cuda:0 in a build with CUDA, cpu in a build without]
@@ -42,7 +47,7 @@ pub(super) struct Args {
     pub(super) device: Option<Device>,
 
     /// Short for --device cuda:N
-    #[arg(long, value_name = "N", env = "ORCD_GPU_DEVICE")]
+    #[arg(long, value_name = "N", env = "ORCD_GPU_DEVICE", value_parser = whole::<u32>(0..=1023))]
     pub(super) gpu_device: Option<u32>,
 
     /// Address to listen on
@@ -55,7 +60,8 @@ pub(super) struct Args {
     pub(super) host: String,
 
     /// Port to listen on; 0 takes a free one
-    #[arg(long, default_value_t = 8080, env = "ORCD_PORT")]
+    #[arg(long, default_value_t = 8080, env = "ORCD_PORT",
+          value_parser = whole::<u16>(0..=65_535))]
     pub(super) port: u16,
 
     /// Names this instance [default: a random one]
@@ -68,27 +74,27 @@ pub(super) struct Args {
 
     /// Most tokens a request may ask for
     #[arg(long, value_name = "N", default_value_t = 2048, env = "ORCD_MAX_TOKENS_OUT",
-          value_parser = value_parser!(u32).range(1..=1_048_576))]
+          value_parser = whole::<u32>(1..=1_048_576))]
     pub(super) max_tokens_out: u32,
 
     /// Tokens per sequence, prompt and output [default: what the model was made for]
     #[arg(long, value_name = "N", env = "ORCD_CONTEXT",
-          value_parser = value_parser!(u32).range(2..=16_777_216))]
+          value_parser = whole::<u32>(2..=16_777_216))]
     pub(super) context: Option<u32>,
 
     /// Jobs that may wait for a place
     #[arg(long, value_name = "N", default_value_t = 64, env = "ORCD_QUEUE",
-          value_parser = value_parser!(u32).range(1..=65_536))]
+          value_parser = whole::<u32>(1..=65_536))]
     pub(super) queue: u32,
 
     /// Jobs that run at once [default: 4 on a CPU, 8 on a GPU]
     #[arg(long, value_name = "N", env = "ORCD_PARALLEL",
-          value_parser = value_parser!(u32).range(1..=1024))]
+          value_parser = whole::<u32>(1..=1024))]
     pub(super) parallel: Option<u32>,
 
     /// Threads of the CPU backend [default: one per core]
     #[arg(long, value_name = "N", env = "ORCD_THREADS",
-          value_parser = value_parser!(u32).range(1..=1024))]
+          value_parser = whole::<u32>(1..=1024))]
     pub(super) threads: Option<u32>,
 
     /// Keep a second worker ready to take over: a lost one is then replaced within milliseconds, at
@@ -98,29 +104,29 @@ pub(super) struct Args {
 
     /// Longest life of a job, from its submission
     #[arg(long, value_name = "SECONDS", default_value_t = 300, env = "ORCD_INFERENCE_TIMEOUT_SEC",
-          value_parser = value_parser!(u64).range(1..=86_400))]
+          value_parser = whole::<u64>(1..=86_400))]
     pub(super) inference_timeout_sec: u64,
 
     /// How long running jobs may go on after a request to stop
     #[arg(long, value_name = "SECONDS", default_value_t = 5, env = "ORCD_DRAIN_TIMEOUT_SEC",
-          value_parser = value_parser!(u64).range(0..=86_400))]
+          value_parser = whole::<u64>(0..=86_400))]
     pub(super) drain_timeout_sec: u64,
 
     /// How long the events of an ended job are kept for readers who come back
     #[arg(long, value_name = "SECONDS", default_value_t = 60, env = "ORCD_RESUME_TTL_SEC",
-          value_parser = value_parser!(u64).range(0..=86_400))]
+          value_parser = whole::<u64>(0..=86_400))]
     pub(super) resume_ttl_sec: u64,
 
     /// Restarts of the worker, without a finished job in between, before the service gives up
     /// [default: it never does]
     #[arg(long, value_name = "N", env = "ORCD_MAX_RESTARTS",
-          value_parser = value_parser!(u32).range(0..=1000))]
+          value_parser = whole::<u32>(0..=1000))]
     pub(super) max_restarts: Option<u32>,
 
     /// A worker that is silent, or has jobs and makes no step, for this long is replaced; steps that
     /// were slow so far allow more
     #[arg(long, value_name = "MS", default_value_t = 1500, env = "ORCD_HANG_TIMEOUT_MS",
-          value_parser = value_parser!(u64).range(500..=600_000))]
+          value_parser = whole::<u64>(500..=600_000))]
     pub(super) hang_timeout_ms: u64,
 
     /// The worker program [default: cuda-worker beside this program]
@@ -147,8 +153,25 @@ pub(super) struct Args {
 
     /// Positions of the KV cache in all, for tests of running out of memory
     #[arg(long, hide = true, value_name = "N", env = "ORCD_DEBUG_KV_LIMIT_TOKENS",
-          value_parser = value_parser!(u64).range(1..))]
+          value_parser = whole::<u64>(1..=u64::MAX))]
     pub(super) debug_kv_limit_tokens: Option<u64>,
+}
+
+/// The model that `--model` names, or the argument without a flag. One of the command line wins over
+/// the environment; two different ones there are an error.
+pub(super) fn resolve_model(args: &Args, matches: &ArgMatches) -> Result<PathBuf, ConfigError> {
+    let is_flag = matches.value_source("model") == Some(ValueSource::CommandLine);
+    match (&args.model, &args.model_by_position) {
+        (Some(named), Some(bare)) if is_flag && named != bare => Err(ConfigError::usage(format!(
+            "--model {} and the argument {} are two models; give one of them",
+            named.display(),
+            bare.display()
+        ))),
+        (_, Some(model)) | (Some(model), None) => Ok(model.clone()),
+        (None, None) => Err(ConfigError::usage(
+            "no model was given; give --model PATH or set ORCD_MODEL",
+        )),
+    }
 }
 
 /// The device that `--device` and `--gpu-device` name. Where they disagree, one given as a flag

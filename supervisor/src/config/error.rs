@@ -1,7 +1,10 @@
 //! Why there is no configuration.
 
-use clap::error::{ContextKind, ErrorKind};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{Arg, CommandFactory as _};
 use orcd_shared::exit::supervisor as exit;
+
+use super::args::Args;
 
 /// What came of the command line instead of a configuration.
 #[derive(Debug, thiserror::Error)]
@@ -27,8 +30,8 @@ impl ConfigError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Show(_) => exit::OK,
-            Self::Usage(_) => exit::USAGE,
-            Self::Device(_) => exit::STARTUP_FAILED,
+            // A build that lacks the device is a wrong command line too: no restart mends it.
+            Self::Usage(_) | Self::Device(_) => exit::USAGE,
         }
     }
 }
@@ -37,12 +40,12 @@ impl From<clap::Error> for ConfigError {
     fn from(error: clap::Error) -> Self {
         match error.kind() {
             ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Self::Show(error.to_string()),
-            _ => Self::Usage(format!("{}; see --help", one_line(&error))),
+            _ => Self::Usage(one_line(&error)),
         }
     }
 }
 
-/// clap's message without its prefix, its hints and its usage, on one line.
+/// clap's message with its suggestions, without its prefix and its usage, on one line.
 fn one_line(error: &clap::Error) -> String {
     let text = error.to_string();
     let text = text.strip_prefix("error: ").unwrap_or(&text);
@@ -53,7 +56,51 @@ fn one_line(error: &clap::Error) -> String {
     if let Some(variable) = variable_of(error) {
         line.push_str(&format!(" (or {variable})"));
     }
+    let long_forms = long_forms(error);
+    let suggestions = [
+        ("argument", error.get(ContextKind::SuggestedArg)),
+        ("value", error.get(ContextKind::SuggestedValue)),
+        ("argument", long_forms.as_ref()),
+    ]
+    .into_iter()
+    .filter_map(|(what, names)| suggestion(what, names?));
+    for part in suggestions.chain(["see --help".to_owned()]) {
+        line.push_str("; ");
+        line.push_str(&part);
+    }
     line
+}
+
+/// "a similar argument exists: '--model'".
+fn suggestion(what: &str, names: &ContextValue) -> Option<String> {
+    let names = match names {
+        ContextValue::String(name) => std::slice::from_ref(name),
+        ContextValue::Strings(names) => names,
+        _ => return None,
+    };
+    let quoted: Vec<_> = names.iter().map(|name| format!("'{name}'")).collect();
+    let quoted = quoted.join(", ");
+    match names.len() {
+        0 => None,
+        1 => Some(format!("a similar {what} exists: {quoted}")),
+        _ => Some(format!("similar {what}s exist: {quoted}")),
+    }
+}
+
+/// For an unknown flag of one letter, the flags that begin with it; clap suggests to pass it as a
+/// value.
+fn long_forms(error: &clap::Error) -> Option<ContextValue> {
+    let ContextValue::String(flag) = error.get(ContextKind::InvalidArg)? else {
+        return None;
+    };
+    let letter = flag.strip_prefix('-').filter(|name| name.len() == 1)?;
+    let command = Args::command();
+    let flags = command.get_arguments().filter(|arg| !arg.is_hide_set());
+    let flags = flags.filter_map(Arg::get_long);
+    let same = flags.filter(|long| long.starts_with(letter));
+    Some(ContextValue::Strings(
+        same.map(|long| format!("--{long}")).collect(),
+    ))
 }
 
 /// The variable of the flag that clap complains about, when it is set.

@@ -1,5 +1,3 @@
-use clap::CommandFactory;
-
 use super::*;
 
 fn parse(args: &[&str]) -> Result<Config, ConfigError> {
@@ -45,14 +43,14 @@ fn usage_errors_are_one_line_and_name_the_flag() {
         (["--port", "x"], "--port"),
         (["--device", "cuda"], "--device"),
         (["--device", "gpu:0"], "--device"),
-        (["--gpu-device", "-1"], "-1"),
+        (["--gpu-device", "-1"], "--gpu-device"),
         (["--max-tokens-out", "0"], "--max-tokens-out"),
         (["--context", "1"], "--context"),
         (["--queue", "0"], "--queue"),
         (["--parallel", "0"], "--parallel"),
         (["--threads", "0"], "--threads"),
         (["--inference-timeout-sec", "0"], "--inference-timeout-sec"),
-        (["--drain-timeout-sec", "-1"], "-1"),
+        (["--drain-timeout-sec", "-1"], "--drain-timeout-sec"),
         (["--resume-ttl-sec", "1.5"], "--resume-ttl-sec"),
         (["--worker-id", "seven"], "--worker-id"),
         (["--callback-url", "ftp://x/"], "--callback-url"),
@@ -73,6 +71,78 @@ fn usage_errors_are_one_line_and_name_the_flag() {
 }
 
 #[test]
+fn slips_are_answered_with_what_was_probably_meant() {
+    for (args, suggested) in [
+        (
+            &["--modle", "x.gguf"][..],
+            "a similar argument exists: '--model'",
+        ),
+        (&["--que=3"], "a similar argument exists: '--queue'"),
+        (
+            &["-p", "80"],
+            "similar arguments exist: '--port', '--parallel'",
+        ),
+        (&["-s"], "a similar argument exists: '--standby'"),
+        (&["--log-format", "jsn"], "a similar value exists: 'json'"),
+    ] {
+        let message = usage(args);
+        assert!(message.contains(suggested), "{args:?}: {message}");
+        assert!(message.ends_with("see --help"), "{message}");
+    }
+    let unlike = usage(&["--colour"]);
+    assert!(!unlike.contains("exist"), "{unlike}");
+}
+
+/// Every flag that takes a whole number, whoever added it.
+#[test]
+fn wrong_numbers_are_answered_with_the_range() {
+    use std::any::TypeId;
+
+    let numeric = [
+        TypeId::of::<u16>(),
+        TypeId::of::<u32>(),
+        TypeId::of::<u64>(),
+        TypeId::of::<usize>(),
+    ];
+    let command = Args::command();
+    let flags = command.get_arguments().filter(|arg| {
+        let kind = arg.get_value_parser().type_id();
+        arg.get_action().takes_values() && numeric.iter().any(|known| kind == *known)
+    });
+    let flags: Vec<_> = flags.filter_map(|arg| arg.get_long()).collect();
+    assert!(flags.contains(&"port") && flags.contains(&"hang-timeout-ms"));
+    for flag in flags {
+        for wrong in ["many", "-1", "1.5", "", "99999999999999999999"] {
+            let message = usage(&[&format!("--{flag}"), wrong]);
+            assert!(
+                message.contains(&format!("'--{flag} <")) && message.contains("whole number from "),
+                "--{flag} {wrong}: {message}"
+            );
+        }
+    }
+    let message = usage(&["--port", "65536"]);
+    assert!(message.contains("from 0 to 65535"), "{message}");
+}
+
+#[test]
+fn the_model_may_be_given_by_position_once() {
+    let model = |args: &[&str]| parse(args).map(|config| config.model);
+    for args in [
+        &["m.gguf"][..],
+        &["-m", "m.gguf"],
+        &["--port", "0", "m.gguf", "--standby"],
+        &["m.gguf", "--model", "m.gguf"],
+    ] {
+        assert!(model(args).unwrap().ends_with("m.gguf"), "{args:?}");
+    }
+    let message = usage(&["other.gguf"]);
+    assert!(
+        message.contains("m.gguf") && message.contains("other.gguf"),
+        "{message}"
+    );
+}
+
+#[test]
 fn gpu_device_is_a_short_form_that_must_agree() {
     let device = |args: &[&str]| {
         let args: Vec<_> = ["--model", "m"].iter().chain(args).copied().collect();
@@ -87,12 +157,12 @@ fn gpu_device_is_a_short_form_that_must_agree() {
 }
 
 #[test]
-fn device_of_another_build_is_no_usage_error() {
+fn device_of_another_build_is_refused() {
     let config = parse(&["--model", "m", "--device", "cuda:3"]).unwrap();
     let checked = config.check_device();
     assert_eq!(checked.is_ok(), HAS_CUDA);
     if let Err(error) = checked {
-        assert_eq!(error.exit_code(), 1);
+        assert_eq!(error.exit_code(), 2);
         let text = error.to_string();
         assert!(text.starts_with("error: CUDA_ERROR: --device cuda:3: this build has no CUDA"));
     }
@@ -127,7 +197,7 @@ fn help_and_version_are_no_errors() {
 
 #[test]
 fn every_flag_has_its_variable() {
-    for arg in Args::command().get_arguments() {
+    for arg in command().get_arguments() {
         let Some(long) = arg.get_long().filter(|l| !["help", "version"].contains(l)) else {
             continue;
         };

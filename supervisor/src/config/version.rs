@@ -6,14 +6,16 @@ use orcd_shared::protocol::version::PROTOCOL;
 
 use super::HAS_CUDA;
 
+/// The git revision that this was built from.
+pub const REVISION: &str = env!("ORCD_REVISION");
+
 /// Version, git revision, protocol version and devices, a line each.
 #[must_use]
 pub fn version() -> &'static str {
     static TEXT: LazyLock<String> = LazyLock::new(|| {
         format!(
-            "{}\nrevision: {}\nprotocol: {PROTOCOL}\ndevices: {}",
+            "{}\nrevision: {REVISION}\nprotocol: {PROTOCOL}\ndevices: {}",
             env!("CARGO_PKG_VERSION"),
-            env!("ORCD_REVISION"),
             if HAS_CUDA { "cpu, cuda" } else { "cpu" },
         )
     });

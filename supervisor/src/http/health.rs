@@ -191,10 +191,7 @@ fn report<'a>(
         model_hash: info.map(|i| i.model_hash.to_string()),
         device: about.device.to_string(),
         device_name: info.map(|i| i.device_name.as_str()),
-        backend: match about.device {
-            Device::Cpu => "cpu",
-            Device::Cuda(_) => "cuda",
-        },
+        backend: about.device.backend(),
         resident: info.is_some_and(|i| i.resident),
         quant_kind: info.map(|i| i.quant_kind.as_str()),
         vram_bytes_used: info.map_or(0, |i| i.memory_used),

@@ -107,10 +107,16 @@ impl<H: WorkerHost> Dispatcher<H> {
         let Some(job) = self.roster.get_mut(key) else {
             return;
         };
-        if let Some(event) = job.journal.started(jiff::Timestamp::now()) {
+        let waited = job.submitted.elapsed();
+        let started = job.journal.started(jiff::Timestamp::now());
+        let is_first = started.is_some();
+        if let Some(event) = started {
             job.log.push(event);
         }
         let spec = job.journal.submission();
+        if is_first {
+            self.metrics.job_started(waited, spec.prompt.len() as u64);
+        }
         self.tell_worker(ToWorker::Submit(Box::new(spec)));
     }
 
