@@ -204,13 +204,20 @@ fn activations_that_are_not_finite_end_as_broken_logits_and_not_as_token_0() {
         min_p: 0.05,
         ..drawing
     };
-    // Quantised, activations of NaN become zeros; beside floats they stay NaN.
-    for ty in [TensorType::Q4_0, TensorType::F16] {
+    // Beside floats, activations of NaN stay NaN. Quantised they become zeros: of the last norm the
+    // logits, of another one what its layer would have added, and that can't be told from a model's will.
+    for (ty, norms) in [
+        (TensorType::Q4_0, &["output_norm.weight"][..]),
+        (
+            TensorType::F16,
+            &["output_norm.weight", "blk.0.attn_norm.weight"],
+        ),
+    ] {
         let model = Model::with_type("tiny-qwen2", ty);
-        for norm in ["blk.0.attn_norm.weight", "output_norm.weight"] {
-            for value in [f32::NAN, f32::INFINITY, 3e38] {
+        for norm in norms {
+            for value in [f32::NAN, f32::INFINITY] {
                 let mut engine = engine_with(&model, |tensor, raw| {
-                    if tensor.info.name == norm {
+                    if tensor.info.name == *norm {
                         let value = value.to_le_bytes();
                         raw.chunks_exact_mut(4)
                             .for_each(|x| x.copy_from_slice(&value));

@@ -1,7 +1,6 @@
 #include "cpu/pack.h"
 
 #include <cstring>
-#include <span>
 
 #include "arith/blocks.h"
 #include "engine/layout_version.h"
@@ -40,57 +39,46 @@ void untranspose_bits(const uint8_t* from, uint8_t* to) {
   std::memcpy(to, &bits, sizeof bits);
 }
 
-std::span<const Field> fields(TensorType type) {
-  static constexpr Field q4_0[] = {{0, 2, 2}, {2, 16, 4}};
-  static constexpr Field q4_1[] = {{0, 4, 2}, {4, 16, 4}};
-  static constexpr Field q5_0[] = {{0, 2, 2}, {2, 4, 4, true}, {6, 16, 4}};
-  static constexpr Field q5_1[] = {{0, 4, 2}, {4, 4, 4, true}, {8, 16, 4}};
-  static constexpr Field q8_0[] = {{0, 2, 2}, {2, 32, 4}};
-  static constexpr Field q4_k[] = {{0, 4, 2}, {4, 12, 1}, {16, 128, 4}};
-  static constexpr Field q5_k[] = {{0, 4, 2}, {4, 12, 1}, {16, 160, 4}};
-  static constexpr Field q6_k[] = {{0, 192, 4}, {192, 16, 1}, {208, 2, 2}};
-  switch (type) {
-    case TensorType::kQ4_0: return q4_0;
-    case TensorType::kQ4_1: return q4_1;
-    case TensorType::kQ5_0: return q5_0;
-    case TensorType::kQ5_1: return q5_1;
-    case TensorType::kQ8_0: return q8_0;
-    case TensorType::kQ4_K: return q4_k;
-    case TensorType::kQ5_K: return q5_k;
-    case TensorType::kQ6_K: return q6_k;
-    default: return {};
-  }
-}
-
-// Copies the pieces of field `f` of one block, from row to tile or back. kUnit = f.unit.
-template <bool kPack, uint32_t kUnit>
-void copy_pieces(const Field& f, uint8_t* row_block, uint8_t* tile_block, uint32_t lane) {
-  for (uint32_t i = 0; i < f.bytes; i += kUnit) {
-    uint8_t* in_row = row_block + f.offset + i;
-    uint8_t* in_tile = tile_block + (f.offset + i) * kTileRows + lane * kUnit;
-    std::memcpy(kPack ? in_tile : in_row, kPack ? in_row : in_tile, kUnit);
-  }
-}
-
-template <bool kPack>
-void copy_field(const Field& f, uint8_t* row_block, uint8_t* tile_block, uint32_t lane) {
-  if (f.transpose_bits) {
-    uint8_t* in_row = row_block + f.offset;
-    uint8_t* in_tile = tile_block + f.offset * kTileRows + lane * 4;
+// Copies the pieces of a field of one block, from row to tile or back.
+template <bool kPack, Field kField>
+void copy_field(uint8_t* row_block, uint8_t* tile_block, uint32_t lane) {
+  uint8_t* in_row = row_block + kField.offset;
+  uint8_t* in_tile = tile_block + kField.offset * kTileRows + lane * kField.unit;
+  if constexpr (kField.transpose_bits) {
     return kPack ? transpose_bits(in_row, in_tile) : untranspose_bits(in_tile, in_row);
   }
-  switch (f.unit) {
-    case 1: return copy_pieces<kPack, 1>(f, row_block, tile_block, lane);
-    case 2: return copy_pieces<kPack, 2>(f, row_block, tile_block, lane);
-    default: return copy_pieces<kPack, 4>(f, row_block, tile_block, lane);
+  for (uint32_t i = 0; i < kField.bytes; i += kField.unit) {
+    std::memcpy(kPack ? in_tile + i * kTileRows : in_row + i, kPack ? in_row + i : in_tile + i * kTileRows, kField.unit);
+  }
+}
+
+// All blocks of a row. The fields are known to the compiler, which makes of each block a run of moves.
+template <bool kPack, Field... kFields>
+void copy_blocks(uint64_t blocks, uint32_t lane, uint8_t* row, uint8_t* tile) {
+  constexpr uint32_t kBlock = (kFields.bytes + ...);
+  for (uint64_t b = 0; b < blocks; ++b) {
+    (copy_field<kPack, kFields>(row + b * kBlock, tile + b * kBlock * kTileRows, lane), ...);
   }
 }
 
 template <bool kPack>
 void copy_row(TensorType type, uint64_t cols, uint32_t lane, uint8_t* row, uint8_t* tile) {
-  const uint64_t block = arith::block_bytes(type), blocks = cols / arith::block_values(type);
-  for (uint64_t b = 0; b < blocks; ++b) {
-    for (const Field& f : fields(type)) copy_field<kPack>(f, row + b * block, tile + b * block * kTileRows, lane);
+  const uint64_t n = cols / arith::block_values(type);
+  switch (type) {
+    case TensorType::kQ4_0: return copy_blocks<kPack, Field{0, 2, 2}, Field{2, 16, 4}>(n, lane, row, tile);
+    case TensorType::kQ4_1: return copy_blocks<kPack, Field{0, 4, 2}, Field{4, 16, 4}>(n, lane, row, tile);
+    case TensorType::kQ5_0:
+      return copy_blocks<kPack, Field{0, 2, 2}, Field{2, 4, 4, true}, Field{6, 16, 4}>(n, lane, row, tile);
+    case TensorType::kQ5_1:
+      return copy_blocks<kPack, Field{0, 4, 2}, Field{4, 4, 4, true}, Field{8, 16, 4}>(n, lane, row, tile);
+    case TensorType::kQ8_0: return copy_blocks<kPack, Field{0, 2, 2}, Field{2, 32, 4}>(n, lane, row, tile);
+    case TensorType::kQ4_K:
+      return copy_blocks<kPack, Field{0, 4, 2}, Field{4, 12, 1}, Field{16, 128, 4}>(n, lane, row, tile);
+    case TensorType::kQ5_K:
+      return copy_blocks<kPack, Field{0, 4, 2}, Field{4, 12, 1}, Field{16, 160, 4}>(n, lane, row, tile);
+    case TensorType::kQ6_K:
+      return copy_blocks<kPack, Field{0, 192, 4}, Field{192, 16, 1}, Field{208, 2, 2}>(n, lane, row, tile);
+    default: return;  // floats lie as in the file
   }
 }
 

@@ -43,7 +43,9 @@ impl<H: WorkerHost> Dispatcher<H> {
             exit: exit.to_owned(),
             hung: member.hung,
             model: load.model_path.clone(),
-            model_bytes: info.weights.as_ref().map_or(0, |w| w.model.file_bytes),
+            model_bytes: (info.weights.iter().flat_map(|w| &w.model.stamps))
+                .map(|stamp| stamp.bytes)
+                .sum(),
             device: load.device.to_string(),
             context: info.context,
             parallel: info.parallel,
