@@ -19,7 +19,9 @@ async fn run_to_end(service: &mut Service, name: &str, tokens: usize) -> JobStre
 
 /// Waits for what the next look at the clocks does.
 async fn until_gone(service: &Service, name: &str) {
+    let since = Instant::now();
     while service.jobs.resume(name.into(), None).await.is_ok() {
+        assert!(since.elapsed() < Duration::from_secs(10), "{name} is kept");
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }
