@@ -260,7 +260,13 @@ fn fitting(
     });
     Err(LoadFailure {
         code: no_memory(request.device),
-        message: format!("{path} {lack}; try a shorter --context or a smaller --parallel"),
+        message: format!(
+            "{path} {lack}; try a shorter --context or a smaller --parallel{}",
+            match request.device {
+                Device::Cpu => ", or raise that limit",
+                Device::Cuda(_) => "",
+            }
+        ),
     })
 }
 
