@@ -138,11 +138,11 @@ async fn time_to_end(jobs: usize) -> Duration {
 
 #[tokio::test]
 async fn ending_all_jobs_takes_time_in_proportion_to_their_number() {
-    let few = time_to_end(8_000).await;
+    let few = time_to_end(4_000).await;
     let mut many = Duration::MAX;
     // Another process may be in the way once.
     for _ in 0..2 {
         many = many.min(time_to_end(64_000).await);
     }
-    assert!(many < 30 * few, "8 000: {few:?}, 64 000: {many:?}");
+    assert!(many < 60 * few, "4 000: {few:?}, 64 000: {many:?}");
 }
