@@ -36,6 +36,10 @@ pub enum ErrorCode {
     WorkerCrashed,
     /// A replayed token differed from one already sent.
     ReplayDiverged,
+    /// The request brings none of the service's keys.
+    Unauthorized,
+    /// A web page or a name from elsewhere asks a service that is there for its own machine.
+    ForbiddenOrigin,
 }
 
 impl ErrorCode {
@@ -58,6 +62,8 @@ impl ErrorCode {
             Self::Cancelled => "CANCELLED",
             Self::WorkerCrashed => "WORKER_CRASHED",
             Self::ReplayDiverged => "REPLAY_DIVERGED",
+            Self::Unauthorized => "UNAUTHORIZED",
+            Self::ForbiddenOrigin => "FORBIDDEN_ORIGIN",
         }
     }
 
@@ -66,6 +72,8 @@ impl ErrorCode {
     pub fn http_status(self) -> u16 {
         match self {
             Self::InvalidRequest | Self::ContextLengthExceeded => 400,
+            Self::Unauthorized => 401,
+            Self::ForbiddenOrigin => 403,
             Self::JobExists => 409,
             Self::QueueFull | Self::Draining | Self::WorkerUnavailable | Self::InsufficientVram => {
                 503
@@ -90,7 +98,9 @@ impl ErrorCode {
             | Self::JobExists
             | Self::ModelLoadFailed
             | Self::Internal
-            | Self::WorkerCrashed => false,
+            | Self::WorkerCrashed
+            | Self::Unauthorized
+            | Self::ForbiddenOrigin => false,
             Self::QueueFull
             | Self::Draining
             | Self::WorkerUnavailable

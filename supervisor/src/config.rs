@@ -3,6 +3,7 @@
 //! Every flag has a variable `ORCD_<FLAG>`; the flag wins. Whatever is wrong ends as one
 //! [`ConfigError`] that names the flag.
 
+mod access;
 mod args;
 mod error;
 mod version;
@@ -21,6 +22,7 @@ pub use error::ConfigError;
 pub use version::version;
 
 use crate::crash_dir::CrashDir;
+use crate::http::access::Access;
 
 /// Whether this build has the CUDA backend.
 pub const HAS_CUDA: bool = cfg!(feature = "cuda");
@@ -36,6 +38,10 @@ pub struct Config {
     pub host: String,
     /// Port to listen on; 0 takes a free one.
     pub port: u16,
+    /// Who may ask.
+    pub access: Access,
+    /// What is to be said about how that is set.
+    pub access_warning: Option<String>,
     /// Names this instance.
     pub worker_id: Uuid,
     /// Who is told once the service is ready; always `http`.
@@ -102,11 +108,14 @@ impl Config {
     }
 
     fn from_args(args: Args, device: Option<Device>) -> Result<Self, ConfigError> {
+        let (access, access_warning) = args.access.resolve()?;
         Ok(Self {
             model: absolute("--model", args.model)?,
             device: device.unwrap_or(DEFAULT_DEVICE),
             host: host(args.host)?,
             port: args.port,
+            access,
+            access_warning,
             worker_id: args.worker_id.unwrap_or_else(Uuid::new_v4),
             callback_url: args.callback_url,
             max_tokens_out: args.max_tokens_out,

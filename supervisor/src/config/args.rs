@@ -10,6 +10,7 @@ use orcd_shared::protocol::message::Device;
 use uuid::Uuid;
 
 use super::ConfigError;
+use super::access::AccessArgs;
 
 const EXAMPLE: &str = "\
 Example:
@@ -57,6 +58,9 @@ pub(super) struct Args {
     /// Port to listen on; 0 takes a free one
     #[arg(long, default_value_t = 8080, env = "ORCD_PORT")]
     pub(super) port: u16,
+
+    #[command(flatten)]
+    pub(super) access: AccessArgs,
 
     /// Names this instance [default: a random one]
     #[arg(long, value_name = "UUID", env = "ORCD_WORKER_ID")]

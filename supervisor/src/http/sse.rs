@@ -34,7 +34,8 @@ pub fn response(stream: JobStream, names: JobNames) -> Response {
     let headers = response.headers_mut();
     headers.insert(
         header::CONTENT_TYPE,
-        HeaderValue::from_static("text/event-stream"),
+        // Without the charset some clients read Latin-1 (python-requests), and find line ends in it.
+        HeaderValue::from_static("text/event-stream; charset=utf-8"),
     );
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     // Proxies that buffer answers (nginx) are told not to.

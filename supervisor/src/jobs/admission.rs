@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use orcd_shared::error::ErrorCode;
 
-use super::{Refusal, ServiceState};
+use super::{Refusal, ServiceState, Snapshot};
 
 /// What the decision depends on besides the job.
 #[derive(Debug, Clone)]
@@ -53,16 +53,44 @@ pub fn decide(
     }
     let limit = limit(situation, prompt_tokens, wanted)?;
     if situation.queued >= situation.queue_limit + situation.free_slots {
-        return Err(Refusal {
-            code: ErrorCode::QueueFull,
-            message: format!(
-                "{} jobs are waiting, the queue holds {}; try again or send it elsewhere",
-                situation.queued, situation.queue_limit
-            ),
-            retry_after: Some(Duration::from_secs(1)),
-        });
+        return Err(queue_full(situation.queued, situation.queue_limit));
     }
     Ok(limit)
+}
+
+/// Refuses what [`decide`] would refuse whatever the job is, from the picture that was published
+/// last.
+///
+/// # Errors
+/// The refusal, as the client gets it.
+pub fn foresee(snapshot: &Snapshot, queue_limit: usize) -> Result<(), Refusal> {
+    available(snapshot.state)?;
+    if has_room(snapshot, queue_limit) {
+        return Ok(());
+    }
+    Err(queue_full(snapshot.queued as usize, queue_limit))
+}
+
+/// Whether the queue, or a free sequence, would take another job.
+#[must_use]
+pub fn has_room(snapshot: &Snapshot, queue_limit: usize) -> bool {
+    let parallel = match snapshot.state {
+        ServiceState::Ready => snapshot.worker.as_ref().map_or(0, |worker| worker.parallel),
+        _ => 0,
+    };
+    let free = parallel.saturating_sub(snapshot.running) as usize;
+    (snapshot.queued as usize) < queue_limit + free
+}
+
+fn queue_full(queued: usize, queue_limit: usize) -> Refusal {
+    Refusal {
+        code: ErrorCode::QueueFull,
+        message: format!(
+            "{queued} jobs are waiting, the queue holds {queue_limit}; try again or send it \
+             elsewhere"
+        ),
+        retry_after: Some(Duration::from_secs(1)),
+    }
 }
 
 /// Tokens of a job that says nothing of it.

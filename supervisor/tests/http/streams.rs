@@ -28,7 +28,7 @@ async fn a_job_streams_from_started_to_end_one_chunk_an_event() {
     let head = client.head().await;
     assert_eq!(head.status, 200);
     for (name, value) in [
-        ("content-type", "text/event-stream"),
+        ("content-type", "text/event-stream; charset=utf-8"),
         ("cache-control", "no-store"),
         ("x-accel-buffering", "no"),
     ] {
@@ -175,7 +175,7 @@ async fn head_takes_no_stream_away() {
     let (mut client, key) = service.continuing().await;
     let mut other = service.client().await;
     other
-        .send("HEAD /jobs/j/events HTTP/1.1\r\nhost: x\r\n\r\n")
+        .send("HEAD /jobs/j/events HTTP/1.1\r\nhost: localhost\r\n\r\n")
         .await;
     let head = other.head().await;
     assert_eq!((head.status, head.header("allow")), (405, Some("GET")));
