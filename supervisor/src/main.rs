@@ -10,11 +10,6 @@ use orcd_supervisor::run::{RunError, bind, run};
 use orcd_supervisor::signals::Shutdown;
 use orcd_supervisor::systemd::Manager;
 
-/// Gives memory back to the system that many large requests took for a moment; the C library's
-/// keeps it, in an arena for each thread.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
     let manager = Manager::take();
     let config = match Config::from_env().and_then(|config| config.check_device().map(|()| config))

@@ -133,6 +133,7 @@ pub async fn run(
     let router = http::router(Arc::clone(&app));
     let serving = http::server::serve(listener, router.clone(), stop_serving.clone());
     let server = tokio::spawn(serving);
+    tokio::spawn(crate::memory::keep_small(stop_serving.clone()));
     let notifier = manager.notifier();
     let service = Service {
         config,

@@ -160,3 +160,59 @@ impl Peer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+    use tokio::time::timeout;
+
+    use super::*;
+
+    /// Far longer than anything here takes.
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    /// A request that is with its handler, and its client.
+    async fn handled(knows_interim: bool) -> (Peer, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (client, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
+        let peer = Peer::new(accepted.unwrap().0);
+        *peer.progress() = Progress {
+            stage: Stage::Handled,
+            served: true,
+            flushed: true,
+            knows_interim,
+            ..Progress::default()
+        };
+        (peer, client.unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_client_whose_answer_is_long_in_coming_is_asked_by_an_interim_one() {
+        let (peer, mut client) = handled(true).await;
+        let asking = async {
+            client.shutdown().await.unwrap();
+            let mut interim = vec![0; INTERIM.len()];
+            client.read_exact(&mut interim).await.unwrap();
+            assert_eq!(interim, INTERIM);
+            drop(client);
+            peer.is_gone().await;
+        };
+        tokio::select! {
+            never = peer.ask_when_half_closed() => match never {},
+            found = timeout(PATIENCE, asking) => found.unwrap(),
+        }
+    }
+
+    #[tokio::test]
+    async fn one_that_knows_none_gets_none() {
+        let (peer, mut client) = handled(false).await;
+        client.shutdown().await.unwrap();
+        let asking = timeout(2 * INTERIM_AFTER, peer.ask_when_half_closed());
+        assert!(asking.await.is_err());
+        let mut buffer = [0; 8];
+        let nothing = client.try_read(&mut buffer).unwrap_err();
+        assert_eq!(nothing.kind(), std::io::ErrorKind::WouldBlock);
+    }
+}
