@@ -38,6 +38,10 @@ pub enum ErrorCode {
     ReplayDiverged,
     /// The model does not fit the memory that a worker on a processor may take.
     InsufficientMemory,
+    /// The request brings none of the service's keys.
+    Unauthorized,
+    /// A web page or a name from elsewhere asks a service that is there for its own machine.
+    ForbiddenOrigin,
 }
 
 impl ErrorCode {
@@ -61,6 +65,8 @@ impl ErrorCode {
             Self::WorkerCrashed => "WORKER_CRASHED",
             Self::ReplayDiverged => "REPLAY_DIVERGED",
             Self::InsufficientMemory => "INSUFFICIENT_MEMORY",
+            Self::Unauthorized => "UNAUTHORIZED",
+            Self::ForbiddenOrigin => "FORBIDDEN_ORIGIN",
         }
     }
 
@@ -69,6 +75,8 @@ impl ErrorCode {
     pub fn http_status(self) -> u16 {
         match self {
             Self::InvalidRequest | Self::ContextLengthExceeded => 400,
+            Self::Unauthorized => 401,
+            Self::ForbiddenOrigin => 403,
             Self::JobExists => 409,
             Self::QueueFull
             | Self::Draining
@@ -95,7 +103,9 @@ impl ErrorCode {
             | Self::JobExists
             | Self::ModelLoadFailed
             | Self::Internal
-            | Self::WorkerCrashed => false,
+            | Self::WorkerCrashed
+            | Self::Unauthorized
+            | Self::ForbiddenOrigin => false,
             Self::QueueFull
             | Self::Draining
             | Self::WorkerUnavailable

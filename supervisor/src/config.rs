@@ -3,6 +3,7 @@
 //! Every flag has a variable `ORCD_<FLAG>`; the flag wins. Whatever is wrong ends as one
 //! [`ConfigError`] that names the flag.
 
+mod access;
 mod args;
 mod environment;
 mod error;
@@ -26,6 +27,7 @@ pub use error::ConfigError;
 pub use version::{REVISION, version};
 
 use crate::crash_dir::CrashDir;
+use crate::http::access::Access;
 
 /// Whether this build has the CUDA backend.
 pub const HAS_CUDA: bool = cfg!(feature = "cuda");
@@ -47,6 +49,10 @@ pub struct Config {
     pub port: u16,
     /// Whether nobody said where to listen.
     pub address_by_default: bool,
+    /// Who may ask.
+    pub access: Access,
+    /// What is to be said about how that is set.
+    pub access_warning: Option<String>,
     /// Names this instance.
     pub worker_id: Uuid,
     /// Who is told once the service is ready; always `http`.
@@ -117,6 +123,7 @@ impl Config {
     }
 
     fn from_args(args: Args, model: PathBuf, device: Option<Device>) -> Result<Self, ConfigError> {
+        let (access, access_warning) = args.access.resolve()?;
         Ok(Self {
             model: absolute("--model", model)?,
             device: device.unwrap_or(DEFAULT_DEVICE),
@@ -125,6 +132,8 @@ impl Config {
             host: host(args.host)?,
             port: args.port,
             address_by_default: false,
+            access,
+            access_warning,
             worker_id: args.worker_id.unwrap_or_else(Uuid::new_v4),
             callback_url: args.callback_url,
             max_tokens_out: args.max_tokens_out,

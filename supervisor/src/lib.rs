@@ -10,6 +10,7 @@ pub mod crash_dir;
 pub mod http;
 pub mod jobs;
 pub mod log;
+pub mod memory;
 pub mod metrics;
 pub mod model;
 pub mod run;

@@ -42,6 +42,12 @@ pub enum RunError {
         /// What failed and what to do.
         message: String,
     },
+    /// It may not be run as the command line has it.
+    #[error("error: USAGE: {message}")]
+    Usage {
+        /// Why not, and what to do.
+        message: String,
+    },
     /// The worker could not be kept alive.
     #[error("error: {}: {message}", ErrorCode::WorkerUnavailable)]
     WorkerLost {
@@ -63,6 +69,7 @@ impl RunError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Startup { .. } => exit::STARTUP_FAILED,
+            Self::Usage { .. } => exit::USAGE,
             Self::WorkerLost { .. } => exit::WORKER_LOST,
         }
     }
@@ -71,8 +78,28 @@ impl RunError {
 /// Opens the listener, or takes the one that systemd passed.
 ///
 /// # Errors
-/// The address is wrong or taken, or what was passed can't be listened on.
+/// The address is wrong or taken, or what was passed can't be listened on; or it lets in whom nobody
+/// said may come in.
 pub async fn bind(config: &Config, manager: &mut Manager) -> Result<TcpListener, RunError> {
+    if let Some(warning) = &config.access_warning {
+        tracing::warn!("{warning}");
+    }
+    let listener = listen(config, manager).await?;
+    config
+        .access
+        .suffices_at(local_address(&listener)?)
+        .map_err(|message| RunError::Usage { message })?;
+    Ok(listener)
+}
+
+fn local_address(listener: &TcpListener) -> Result<SocketAddr, RunError> {
+    listener.local_addr().map_err(|error| RunError::Startup {
+        code: "LISTEN_FAILED",
+        message: error.to_string(),
+    })
+}
+
+async fn listen(config: &Config, manager: &mut Manager) -> Result<TcpListener, RunError> {
     let failed = |message| RunError::Startup {
         code: "LISTEN_FAILED",
         message,
@@ -127,15 +154,14 @@ async fn run_to_end(
 ) -> Result<(), RunError> {
     let metrics = Arc::new(Metrics::new());
     metrics.runs_on(config.device.backend());
-    let app = App::new(&config, Arc::clone(&metrics), shutdown.drain.clone());
-    let address = listener.local_addr().map_err(|error| RunError::Startup {
-        code: "LISTEN_FAILED",
-        message: error.to_string(),
-    })?;
+    let address = local_address(&listener)?;
+    let drain = shutdown.drain.clone();
+    let app = App::new(&config, address, Arc::clone(&metrics), drain);
     let stop_serving = CancellationToken::new();
     let router = http::router(Arc::clone(&app));
     let serving = http::server::serve(listener, router.clone(), stop_serving.clone());
     let server = tokio::spawn(serving);
+    tokio::spawn(crate::memory::keep_small(stop_serving.clone()));
     let notifier = manager.notifier();
     let service = Service {
         config,

@@ -56,7 +56,6 @@ fn each_field_out_of_bounds_is_named() {
                 "ä".into(),
                 "a/b".into(),
                 7.into(),
-                Value::Null,
             ],
         ),
         (
@@ -95,7 +94,7 @@ fn each_field_out_of_bounds_is_named() {
         (
             "stop",
             vec![
-                "x".into(),
+                "".into(),
                 json!([""]),
                 json!(["a", "b", "c", "d", "e"]),
                 json!([7]),
@@ -140,6 +139,53 @@ fn each_field_out_of_bounds_is_named() {
 }
 
 #[test]
+fn what_usual_clients_send_is_taken() {
+    let service = WorkerHarness::start(Model::Tiny);
+    let plain = good().set("seed", 7).json();
+    let expected = service.run(&good().set("seed", 7)).text();
+    let mut nulls = plain.clone();
+    for field in [
+        "job_id",
+        "messages",
+        "top_p",
+        "stop",
+        "on_disconnect",
+        "template",
+    ] {
+        nulls[field] = Value::Null;
+    }
+    let mut nameless = plain.clone();
+    nameless.as_object_mut().unwrap().remove("job_id");
+    let mut one_stop = plain.clone();
+    one_stop["stop"] = "\u{1}\u{2}".into();
+    let marked = format!("\u{feff}{plain}");
+    for body in [
+        nulls.to_string(),
+        nameless.to_string(),
+        one_stop.to_string(),
+        marked,
+    ] {
+        let reply = service.request("POST", "/execute", &[], body.as_bytes());
+        assert_eq!(reply.status(), 200, "{body}: {}", reply.text());
+        let token = format!("\"t\":{}", json!(expected));
+        assert!(reply.text().contains(&token), "{body}: {}", reply.text());
+        assert!(!reply.text().contains("\"job_id\":\"\""));
+    }
+    let wide: Vec<u8> = plain
+        .to_string()
+        .encode_utf16()
+        .flat_map(u16::to_le_bytes)
+        .collect();
+    let reply = service.request("POST", "/execute", &[], &wide);
+    assert_eq!(reply.refusal().0, 400);
+    assert!(
+        reply.text().contains("UTF-16, little-endian"),
+        "{}",
+        reply.text()
+    );
+}
+
+#[test]
 fn numbers_beyond_json_are_refused() {
     let service = WorkerHarness::start(Model::Tiny);
     for (field, number) in [
@@ -154,9 +200,8 @@ fn numbers_beyond_json_are_refused() {
 }
 
 #[test]
-fn job_needs_a_name_and_exactly_one_prompt() {
+fn job_needs_exactly_one_prompt() {
     let service = WorkerHarness::start(Model::Tiny);
-    assert_eq!(fields(&service, r#"{"prompt":"x"}"#), ["job_id"]);
     let none = fields(&service, r#"{"job_id":"a"}"#);
     assert!(none.contains(&"prompt".to_owned()), "{none:?}");
     let turn = json!([{"role": "user", "content": "x"}]);

@@ -1,6 +1,7 @@
 //! Black-box tests of `worker-orcd` and `cuda-worker`: one file per subject, each test on its own
 //! pair of real processes.
 
+mod access;
 mod cancel;
 mod changed_files;
 mod command_line;
@@ -19,9 +20,11 @@ mod health;
 mod http_edges;
 mod invalid_request;
 mod keep_alive;
+mod memory;
 mod metrics;
 mod model_files;
 mod orphan;
+mod places;
 mod poison;
 mod quality;
 mod queue;

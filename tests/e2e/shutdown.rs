@@ -54,15 +54,6 @@ fn what_a_stop_has_for_a_body_is_looked_at() {
 }
 
 #[test]
-fn web_pages_cannot_stop_the_service() {
-    let service = WorkerHarness::start(Model::Tiny);
-    let origin = [("Origin", "http://example.org")];
-    let reply = service.request("POST", "/shutdown", &origin, b"");
-    assert_eq!(reply.refusal(), (400, "INVALID_REQUEST".into()));
-    assert_eq!(service.run(&job("a", 2)).end().tokens_out, 2);
-}
-
-#[test]
 fn running_job_finishes_and_new_ones_are_sent_elsewhere() {
     for (how, ask) in ASK {
         let service = Starter::new(Model::Slow)

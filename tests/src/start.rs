@@ -35,6 +35,7 @@ pub struct Starter {
     alone: bool,
     worker: Option<PathBuf>,
     small_disk: Option<PathBuf>,
+    open_files: Option<u32>,
 }
 
 impl Starter {
@@ -58,6 +59,7 @@ impl Starter {
             alone: false,
             worker: None,
             small_disk: None,
+            open_files: None,
         }
     }
 
@@ -107,6 +109,12 @@ impl Starter {
     /// where [`small_disk_refused`] has nothing against it.
     pub fn small_disk(mut self, folder: &Path) -> Self {
         self.small_disk = Some(folder.to_owned());
+        self
+    }
+
+    /// It may have so many files open and no more, as after `ulimit -n`.
+    pub fn open_files(mut self, limit: u32) -> Self {
+        self.open_files = Some(limit);
         self
     }
 
@@ -182,6 +190,12 @@ impl Starter {
             let script = r#"mount -t tmpfs -o size=64k tmpfs "$0" && exec "$@""#;
             command.args(["sh", "-c", script]).arg(folder);
             command.arg(place::supervisor());
+            return command;
+        }
+        if let Some(limit) = self.open_files {
+            let mut command = Command::new("sh");
+            let script = format!(r#"ulimit -n {limit} && exec "$0" "$@""#);
+            command.args(["-c", &script]).arg(place::supervisor());
             return command;
         }
         if self.passed.is_empty() {

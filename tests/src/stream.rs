@@ -26,7 +26,7 @@ impl Stream {
         }
         let kind = head.header("content-type").unwrap_or_default();
         assert!(
-            kind.starts_with("text/event-stream"),
+            kind == "text/event-stream; charset=utf-8",
             "content-type {kind:?}"
         );
         Ok(Self {

@@ -10,6 +10,7 @@ use orcd_shared::protocol::message::Device;
 use uuid::Uuid;
 
 use super::ConfigError;
+use super::access::AccessArgs;
 use super::numbers::whole;
 
 const EXAMPLE: &str = "\
@@ -63,6 +64,9 @@ pub(super) struct Args {
     #[arg(long, default_value_t = 8080, env = "ORCD_PORT",
           value_parser = whole::<u16>(0..=65_535))]
     pub(super) port: u16,
+
+    #[command(flatten)]
+    pub(super) access: AccessArgs,
 
     /// Names this instance [default: a random one]
     #[arg(long, value_name = "UUID", env = "ORCD_WORKER_ID")]

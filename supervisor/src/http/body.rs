@@ -1,9 +1,11 @@
 //! Request bodies: bounded in size and time, JSON whatever the `Content-Type` says.
 
+mod budget;
+mod encoding;
+
 use std::time::Duration;
 
 use axum::body::Body;
-use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, StatusCode, header};
 use http_body_util::BodyExt;
@@ -12,6 +14,7 @@ use tokio::time::timeout;
 
 use super::error::ApiError;
 use super::json::Json;
+pub use budget::{Budget, Bytes};
 
 /// Largest body that is read.
 pub const MAX_BYTES: usize = 1 << 20;
@@ -20,18 +23,24 @@ pub const MAX_BYTES: usize = 1 << 20;
 const MAX_DISCARDED_BYTES: usize = 16 << 20;
 /// Time for the whole body to arrive.
 const READ_LIMIT: Duration = Duration::from_secs(15);
+/// A body that nobody is to read is passed over up to this size, so that its connection can be used
+/// again; behind a larger one the connection is closed.
+const MAX_PASSED_OVER_BYTES: u64 = 64 << 10;
+/// Time for that.
+const PASS_OVER_LIMIT: Duration = Duration::from_secs(1);
 
-/// Reads the whole body.
+/// Reads the whole body, whose memory counts for `budget` as long as the body is there.
 ///
 /// # Errors
-/// `INVALID_REQUEST`, with status 413 for a body over 1 MiB and 408 for one that comes too slowly.
-pub async fn read(parts: &Parts, body: Body) -> Result<Bytes, ApiError> {
+/// `INVALID_REQUEST`, with status 413 for a body over 1 MiB and 408 for one that comes too slowly;
+/// `QUEUE_FULL` if the budget is spent.
+pub async fn read(parts: &Parts, body: Body, budget: &Budget) -> Result<Bytes, ApiError> {
     let announced_too_large = declared_length(&parts.headers) > Some(MAX_BYTES as u64);
     if announced_too_large && parts.headers.contains_key(header::EXPECT) {
         // The client waits for leave to send.
         return Err(too_large());
     }
-    match timeout(READ_LIMIT, collect(body)).await {
+    match timeout(READ_LIMIT, collect(body, budget)).await {
         Ok(result) => result,
         Err(_) if announced_too_large => Err(too_large()),
         Err(_) => Err(ApiError::invalid_with(
@@ -45,10 +54,10 @@ pub async fn read(parts: &Parts, body: Body) -> Result<Bytes, ApiError> {
 /// Parses a body.
 ///
 /// # Errors
-/// `INVALID_REQUEST` with line and column.
+/// `INVALID_REQUEST` with line and column, or with the name of what is no UTF-8.
 pub fn parse(bytes: &[u8]) -> Result<Json, ApiError> {
     // serde_json's messages name a place and an expectation, never the text.
-    serde_json::from_slice(bytes).map_err(|e| {
+    serde_json::from_str(encoding::utf8(bytes)?).map_err(|e| {
         ApiError::new(
             ErrorCode::InvalidRequest,
             format!("the body is no JSON: {e}"),
@@ -56,14 +65,30 @@ pub fn parse(bytes: &[u8]) -> Result<Json, ApiError> {
     })
 }
 
-async fn collect(mut body: Body) -> Result<Bytes, ApiError> {
-    let mut bytes = Vec::new();
+/// Gives `error` for an answer that comes before the body was read, and passes over the body: a
+/// client that is still writing would otherwise find its connection broken, and no answer.
+pub async fn pass_over(parts: &Parts, mut body: Body, error: ApiError) -> ApiError {
+    let is_small = declared_length(&parts.headers) <= Some(MAX_PASSED_OVER_BYTES);
+    let waits_for_leave = parts.headers.contains_key(header::EXPECT);
+    let is_chunked = parts.headers.contains_key(header::TRANSFER_ENCODING);
+    if !is_small || waits_for_leave || is_chunked {
+        return error.closing();
+    }
+    let end = async { while let Some(Ok(_)) = body.frame().await {} };
+    match timeout(PASS_OVER_LIMIT, end).await {
+        Ok(()) => error,
+        Err(_) => error.closing(),
+    }
+}
+
+async fn collect(mut body: Body, budget: &Budget) -> Result<Bytes, ApiError> {
+    let mut bytes = budget.begin().await?;
     let mut received = 0;
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|_| {
             ApiError::new(
                 ErrorCode::InvalidRequest,
-                "the body broke off before its end",
+                "the body broke off before its end, or its chunks can't be read",
             )
             .closing()
         })?;
@@ -72,15 +97,18 @@ async fn collect(mut body: Body) -> Result<Bytes, ApiError> {
         };
         received += data.len();
         if received <= MAX_BYTES {
-            bytes.extend_from_slice(data);
-        } else if received > MAX_DISCARDED_BYTES {
+            bytes.extend(data, budget).await?;
+            continue;
+        }
+        bytes.clear();
+        if received > MAX_DISCARDED_BYTES {
             return Err(too_large());
         }
     }
     if received > MAX_BYTES {
         Err(too_large())
     } else {
-        Ok(bytes.into())
+        Ok(bytes)
     }
 }
 
@@ -108,6 +136,10 @@ mod tests {
 
     use super::*;
 
+    async fn read(parts: &Parts, body: Body) -> Result<Bytes, ApiError> {
+        super::read(parts, body, &Budget::default()).await
+    }
+
     async fn read_bytes(len: usize) -> Result<Bytes, ApiError> {
         let (parts, body) = http::Request::new(Body::from(vec![b' '; len])).into_parts();
         read(&parts, body).await
@@ -132,7 +164,7 @@ mod tests {
         let count = Arc::clone(&taken);
         let chunks = (0..30).map(move |_| {
             count.fetch_add(1, Ordering::Relaxed);
-            Ok::<_, std::io::Error>(Bytes::from(vec![b' '; 100_000]))
+            Ok::<_, std::io::Error>(bytes::Bytes::from(vec![b' '; 100_000]))
         });
         let body = Body::from_stream(futures_util::stream::iter(chunks));
         let (parts, body) = http::Request::new(body).into_parts();
@@ -144,11 +176,36 @@ mod tests {
     async fn a_body_that_trickles_is_given_up() {
         let stream = futures_util::stream::unfold((), |()| async {
             tokio::time::sleep(Duration::from_secs(1)).await;
-            Some((Ok::<_, std::io::Error>(Bytes::from_static(b" ")), ()))
+            let byte = bytes::Bytes::from_static(b" ");
+            Some((Ok::<_, std::io::Error>(byte), ()))
         });
         let (parts, body) = http::Request::new(Body::from_stream(stream)).into_parts();
         let error = read(&parts, body).await.unwrap_err();
         assert!(message(&error).contains("did not arrive"));
+    }
+
+    #[tokio::test]
+    async fn a_body_that_nobody_reads_is_passed_over_or_ends_the_connection() {
+        for (length, extra, closes) in [
+            (100, None, false),
+            (MAX_PASSED_OVER_BYTES + 1, None, true),
+            (100, Some((header::EXPECT, "100-continue")), true),
+            (100, Some((header::TRANSFER_ENCODING, "chunked")), true),
+        ] {
+            let mut request = http::Request::new(Body::from("x".repeat(100)));
+            request
+                .headers_mut()
+                .insert(header::CONTENT_LENGTH, length.into());
+            if let Some((name, value)) = &extra {
+                let value = http::HeaderValue::from_static(value);
+                request.headers_mut().insert(name.clone(), value);
+            }
+            let (parts, body) = request.into_parts();
+            let error = pass_over(&parts, body, ApiError::internal()).await;
+            let response = axum::response::IntoResponse::into_response(error);
+            let close = response.headers().contains_key(header::CONNECTION);
+            assert_eq!(close, closes, "{length} {extra:?}");
+        }
     }
 
     #[test]

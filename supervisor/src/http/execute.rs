@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::correlation::CorrelationId;
 use super::error::{ApiError, Detail};
 use super::sse::JobNames;
-use super::validate::{self, Input, Limits};
+use super::validate::{self, Fresh, Input, Limits};
 use super::{App, body, deadline, sse};
 use crate::jobs::NewJob;
 use crate::model::Model;
@@ -25,10 +25,14 @@ pub(super) async fn execute(
     Extension(CorrelationId(correlation_id)): Extension<CorrelationId>,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let service = app.service()?;
     let (parts, body) = request.into_parts();
+    // What would be refused whatever the body says is refused before it costs anything.
+    let service = match app.service_with_room() {
+        Ok(service) => service,
+        Err(error) => return Err(body::pass_over(&parts, body, error).await),
+    };
     let deadline = deadline::of_request(&parts.headers, app.inference_timeout);
-    let bytes = body::read(&parts, body).await?;
+    let bytes = body::read(&parts, body, &app.bodies).await?;
     let task = Preparation {
         model: Arc::clone(&service.model),
         max_tokens_out: app.max_tokens_out,
@@ -39,13 +43,16 @@ pub(super) async fn execute(
             .as_ref()
             .map(|worker| worker.context),
     };
-    let prepared = {
-        let _permit = app.preparing.acquire().await;
-        // Megabytes of JSON and long prompts take milliseconds: too long for the threads that
-        // pass tokens on.
-        let done = tokio::task::spawn_blocking(move || task.prepare(&bytes)).await;
-        done.unwrap_or_else(|_| Err(ApiError::internal()))?
-    };
+    let permit = Arc::clone(&app.preparing).acquire_owned().await;
+    // Megabytes of JSON and long prompts take milliseconds: too long for the threads that pass
+    // tokens on. The permit goes with the work, which is done also when the client has left.
+    let preparing = tokio::task::spawn_blocking(move || {
+        let _permit = permit;
+        task.prepare(&bytes)
+    });
+    let prepared = preparing
+        .await
+        .unwrap_or_else(|_| Err(ApiError::internal()))?;
     let deadline = deadline?;
     let names = JobNames {
         job_id: prepared.request.job_id.as_str().into(),
@@ -86,7 +93,11 @@ impl Preparation {
             vocab_size: self.model.vocab_size(),
         };
         let body = body::parse(bytes)?;
-        let request = validate::execute(body, &limits, random_seed()).map_err(ApiError::invalid)?;
+        let fresh = Fresh {
+            job_id: Uuid::new_v4().to_string(),
+            seed: random_seed(),
+        };
+        let request = validate::execute(body, &limits, fresh).map_err(ApiError::invalid)?;
         let tokens = self.tokens(&request.input)?;
         Ok(Prepared { request, tokens })
     }

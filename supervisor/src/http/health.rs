@@ -12,6 +12,7 @@ use orcd_shared::protocol::message::{Device, LoadSource};
 use serde::Serialize;
 
 use super::App;
+use crate::jobs::admission::has_room;
 use crate::jobs::{ServiceState, Snapshot};
 use crate::model::Model;
 
@@ -47,16 +48,6 @@ pub(super) async fn ready(State(app): State<Arc<App>>) -> Response {
         other => (other.status().0, StatusCode::SERVICE_UNAVAILABLE),
     };
     (code, Json(Brief { status })).into_response()
-}
-
-/// Whether the queue, or a free sequence, would take another job.
-fn has_room(snapshot: &Snapshot, queue: usize) -> bool {
-    let parallel = match snapshot.state {
-        ServiceState::Ready => snapshot.worker.as_ref().map_or(0, |worker| worker.parallel),
-        _ => 0,
-    };
-    let free = parallel.saturating_sub(snapshot.running) as usize;
-    (snapshot.queued as usize) < queue + free
 }
 
 /// The service as a whole.

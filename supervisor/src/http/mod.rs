@@ -2,6 +2,7 @@
 //! through [`JobsHandle`], and write what comes back; none of them touches a device, or holds a
 //! lock for longer than it takes to copy an event.
 
+pub mod access;
 pub mod body;
 mod cancel;
 pub mod correlation;
@@ -18,6 +19,7 @@ mod shutdown;
 pub mod sse;
 pub mod validate;
 
+use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -31,7 +33,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
-use crate::jobs::JobsHandle;
+use crate::jobs::{JobsHandle, admission};
 use crate::metrics::Metrics;
 use crate::model::Model;
 use error::ApiError;
@@ -49,8 +51,11 @@ pub struct App {
     queue: usize,
     max_tokens_out: u32,
     inference_timeout: Duration,
+    guard: Arc<access::Guard>,
     /// Prompts being checked and tokenised: work for the CPU, so no more of it than cores.
-    preparing: Semaphore,
+    preparing: Arc<Semaphore>,
+    /// Memory for bodies.
+    bodies: body::Budget,
 }
 
 /// What takes jobs.
@@ -61,10 +66,15 @@ struct Service {
 }
 
 impl App {
-    /// The state of a service that has yet to load its model. `draining` is cancelled by
-    /// `POST /shutdown` and by whoever else ends the service.
+    /// The state of a service at `address` that has yet to load its model. `draining` is cancelled
+    /// by `POST /shutdown` and by whoever else ends the service.
     #[must_use]
-    pub fn new(config: &Config, metrics: Arc<Metrics>, draining: CancellationToken) -> Arc<Self> {
+    pub fn new(
+        config: &Config,
+        address: SocketAddr,
+        metrics: Arc<Metrics>,
+        draining: CancellationToken,
+    ) -> Arc<Self> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Arc::new(Self {
             service: OnceLock::new(),
@@ -75,7 +85,9 @@ impl App {
             queue: config.queue,
             max_tokens_out: config.max_tokens_out,
             inference_timeout: config.inference_timeout,
-            preparing: Semaphore::new(cores),
+            guard: Arc::new(config.access.guard(&config.host, address)),
+            preparing: Arc::new(Semaphore::new(cores)),
+            bodies: body::Budget::default(),
         })
     }
 
@@ -91,6 +103,15 @@ impl App {
                 "the model's tokenizer is being loaded",
             )
         })
+    }
+}
+
+impl App {
+    /// What takes jobs, if it would take one now.
+    fn service_with_room(&self) -> Result<&Service, ApiError> {
+        let service = self.service()?;
+        admission::foresee(&service.jobs.snapshot(), self.queue)?;
+        Ok(service)
     }
 }
 
@@ -110,10 +131,24 @@ pub fn router(app: Arc<App>) -> Router {
         // `body` has its own limit, with its own answer.
         .layer(DefaultBodyLimit::disable())
         .layer(axum::middleware::from_fn_with_state(
+            Arc::clone(&app.guard),
+            access::admit,
+        ))
+        .layer(axum::middleware::from_fn(server::keep_places_for_probes))
+        .layer(axum::middleware::from_fn(server::answer_unheard))
+        .layer(axum::middleware::from_fn_with_state(
             Arc::clone(&app.metrics),
             correlation::correlate,
         ))
         .with_state(app)
+}
+
+/// Whether `path` is one that monitors ask, answered whatever the service is busy with.
+fn is_probe(path: &str) -> bool {
+    matches!(
+        path,
+        "/health" | "/health/live" | "/health/ready" | "/metrics"
+    )
 }
 
 async fn not_found() -> ApiError {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
-use http::{StatusCode, header};
+use http::StatusCode;
 use serde::Serialize;
 
 use super::error::ApiError;
@@ -16,20 +16,13 @@ struct Answer {
     status: &'static str,
 }
 
-/// Begins to stop the service. Safe to repeat. There need not be a body; one is `{}`. A request with
-/// an `Origin` comes out of a browser: any web page can have one sent to this machine, and none is
-/// to stop the service.
+/// Begins to stop the service. Safe to repeat. There need not be a body; one is `{}`.
 pub(super) async fn shutdown(
     State(app): State<Arc<App>>,
     request: Request,
 ) -> Result<Response, ApiError> {
     let (parts, body) = request.into_parts();
-    if parts.headers.contains_key(header::ORIGIN) {
-        let message =
-            "web pages can't stop the service; send the request without the header Origin";
-        return Err(ApiError::invalid_with(StatusCode::BAD_REQUEST, message));
-    }
-    let bytes = body::read(&parts, body).await?;
+    let bytes = body::read(&parts, body, &app.bodies).await?;
     if !bytes.trim_ascii().is_empty() {
         validate::shutdown(body::parse(&bytes)?).map_err(ApiError::invalid)?;
     }

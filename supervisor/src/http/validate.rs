@@ -6,7 +6,7 @@ mod fields;
 
 use super::error::Detail;
 use super::json::Json;
-pub use execute::{Input, Request, execute};
+pub use execute::{Fresh, Input, Request, execute};
 use fields::Fields;
 
 /// Longest prompt, in characters.
@@ -35,9 +35,11 @@ pub struct Limits {
 /// All faults.
 pub fn cancel(body: Json) -> Result<String, Vec<Detail>> {
     let mut fields = Fields::of(body)?;
-    let job_id = job_id(&mut fields);
+    let value = fields.required("job_id", JOB_ID_RULE);
+    let job_id = value.and_then(|value| job_id(&mut fields, value));
     fields.finish(&["job_id"])?;
-    Ok(job_id)
+    // `finish` has failed where there is none.
+    Ok(job_id.unwrap_or_default())
 }
 
 /// Whether `id` is a job's name as the contract has it.
@@ -57,26 +59,23 @@ pub fn shutdown(body: Json) -> Result<(), Vec<Detail>> {
     Fields::of(body)?.finish(&[])
 }
 
-/// The field `job_id`; empty if it is at fault.
-fn job_id(fields: &mut Fields) -> String {
-    const RULE: &str = "1-128 characters of A-Z a-z 0-9 . _ : -";
-    let Some(value) = fields.required("job_id", RULE) else {
-        return String::new();
-    };
-    match fields.string("job_id", RULE, value) {
-        Some(id) if is_job_id(&id) => id,
-        Some(id) => {
-            let length = id.chars().count();
-            let found = if length > MAX_JOB_ID_BYTES || length == 0 {
-                format!("job_id has {length} characters; give 1 to {MAX_JOB_ID_BYTES}")
-            } else {
-                format!("job_id has other characters than allowed; give {RULE}")
-            };
-            fields.fault("job_id", RULE, found);
-            String::new()
-        }
-        None => String::new(),
+/// What a job's name has to be.
+const JOB_ID_RULE: &str = "1-128 characters of A-Z a-z 0-9 . _ : -";
+
+/// The value of the field `job_id`; notes others than names.
+fn job_id(fields: &mut Fields, value: Json) -> Option<String> {
+    let id = fields.string("job_id", JOB_ID_RULE, value)?;
+    if is_job_id(&id) {
+        return Some(id);
     }
+    let length = id.chars().count();
+    let found = if length > MAX_JOB_ID_BYTES || length == 0 {
+        format!("job_id has {length} characters; give 1 to {MAX_JOB_ID_BYTES}")
+    } else {
+        format!("job_id has other characters than allowed; give {JOB_ID_RULE}")
+    };
+    fields.fault("job_id", JOB_ID_RULE, found);
+    None
 }
 
 #[cfg(test)]

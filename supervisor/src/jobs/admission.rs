@@ -5,6 +5,7 @@ use std::time::Duration;
 use orcd_shared::error::ErrorCode;
 
 use super::{Refusal, ServiceState};
+use crate::snapshot::Snapshot;
 
 /// What the decision depends on besides the job.
 #[derive(Debug, Clone)]
@@ -62,25 +63,53 @@ pub fn decide(
 
 fn room_to_wait(s: &Situation, prompt_tokens: usize) -> Result<(), Refusal> {
     let bytes = s.queued_bytes + prompt_tokens * size_of::<u32>();
-    let what = if s.queued >= s.queue_limit + s.free_slots {
-        format!(
-            "{} jobs are waiting, the queue holds {}",
-            s.queued, s.queue_limit
-        )
-    } else if s.queued >= s.free_slots && bytes > s.queue_bytes {
-        format!(
-            "the prompts of {} jobs that are waiting take {} bytes, {prompt_tokens} more tokens do \
-             not fit into the {} that the queue holds",
-            s.queued, s.queued_bytes, s.queue_bytes
-        )
-    } else {
+    if s.queued >= s.queue_limit + s.free_slots {
+        return Err(queue_full(s.queued, s.queue_limit));
+    }
+    if s.queued < s.free_slots || bytes <= s.queue_bytes {
         return Ok(());
+    }
+    Err(no_room(format!(
+        "the prompts of {} jobs that are waiting take {} bytes, {prompt_tokens} more tokens do not \
+         fit into the {} that the queue holds",
+        s.queued, s.queued_bytes, s.queue_bytes
+    )))
+}
+
+/// Refuses what [`decide`] would refuse whatever the job is, from the picture that was published
+/// last.
+///
+/// # Errors
+/// The refusal, as the client gets it.
+pub fn foresee(snapshot: &Snapshot, queue_limit: usize) -> Result<(), Refusal> {
+    available(snapshot.state)?;
+    if has_room(snapshot, queue_limit) {
+        return Ok(());
+    }
+    Err(queue_full(snapshot.queued as usize, queue_limit))
+}
+
+/// Whether the queue, or a free sequence, would take another job.
+#[must_use]
+pub fn has_room(snapshot: &Snapshot, queue_limit: usize) -> bool {
+    let parallel = match snapshot.state {
+        ServiceState::Ready => snapshot.worker.as_ref().map_or(0, |worker| worker.parallel),
+        _ => 0,
     };
-    Err(Refusal {
+    let free = parallel.saturating_sub(snapshot.running) as usize;
+    (snapshot.queued as usize) < queue_limit + free
+}
+
+fn queue_full(queued: usize, queue_limit: usize) -> Refusal {
+    no_room(format!("{queued} jobs are waiting, the queue holds {queue_limit}"))
+}
+
+fn no_room(what: String) -> Refusal {
+    Refusal {
         code: ErrorCode::QueueFull,
         message: format!("{what}; try again or send it elsewhere"),
         retry_after: Some(Duration::from_secs(1)),
-    })
+    }
 }
 
 /// Tokens of a job that says nothing of it.

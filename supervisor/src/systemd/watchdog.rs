@@ -55,6 +55,8 @@ impl Vitals {
             return Err(Silence::Ended);
         }
         let mut request = Request::new(Body::empty());
+        let host = http::HeaderValue::from_static("localhost");
+        request.headers_mut().insert(http::header::HOST, host);
         *request.uri_mut() = http::Uri::from_static("/health");
         // Whatever it answers, it does.
         let Ok(_) = TowerToHyperService::new(self.router.clone())

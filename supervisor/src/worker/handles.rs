@@ -1,6 +1,7 @@
 //! Memory handles that outlive a worker: file descriptors received from one worker and sent to
 //! the next over the descriptor channel (the worker's standard input), and descriptors that this
-//! process itself was started with. The only unsafe module of this crate.
+//! process itself was started with. The only unsafe module of this crate; therefore the C library's
+//! allocator is spoken to from here too.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -18,6 +19,16 @@ use tokio::net::UnixStream;
 /// Longest wait for the other side to send or take a descriptor. It sends before it says so on the
 /// socket, so that this is never waited for in a healthy worker.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Has the C library give free memory back to the system, from all of its arenas.
+pub fn give_free_memory_back() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: it takes no pointer and touches nothing but free memory, under the allocator's own
+    // locks; any thread may call it at any time.
+    unsafe {
+        nix::libc::malloc_trim(0);
+    }
+}
 
 /// A weights image that is kept alive by this process holding its descriptor.
 #[derive(Debug, Clone)]

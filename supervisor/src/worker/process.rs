@@ -25,6 +25,9 @@ const FROM_THE_SERVICE_MANAGER: [&str; 8] = [
     "FDSTORE",
 ];
 
+/// What opens the service's HTTP side, which a worker has nothing to do with.
+const SECRETS: [&str; 2] = ["ORCD_API_KEY", "ORCD_API_KEY_FILE"];
+
 /// When CUDA puts kernels onto the device.
 const MODULE_LOADING: &str = "CUDA_MODULE_LOADING";
 
@@ -110,7 +113,7 @@ impl WorkerProcess {
         if std::env::var_os(MODULE_LOADING).is_none() {
             command.env(MODULE_LOADING, "EAGER");
         }
-        for variable in FROM_THE_SERVICE_MANAGER {
+        for variable in FROM_THE_SERVICE_MANAGER.iter().chain(&SECRETS) {
             command.env_remove(variable);
         }
         let (reply, started) = oneshot::channel();

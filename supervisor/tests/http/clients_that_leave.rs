@@ -2,8 +2,6 @@
 
 use std::time::{Duration, Instant};
 
-use tokio::io::AsyncWriteExt as _;
-
 use crate::played::PARALLEL;
 use crate::support::{Client, Fixture};
 
@@ -17,30 +15,30 @@ enum Leaving {
     Closed,
     /// As a killed process with unread data: a reset.
     Reset,
-    /// Only its sending side: it wants nothing more of us.
-    HalfClosed,
+    /// Its sending side first, the rest while it is still silent.
+    HalvesOneByOne,
 }
 
-async fn leave(mut client: Client, how: Leaving) -> Option<Client> {
+async fn leave(mut client: Client, how: Leaving) {
     match how {
-        Leaving::Closed => drop(client),
+        Leaving::Closed => {}
         Leaving::Reset => client.socket.set_zero_linger().unwrap(),
-        Leaving::HalfClosed => {
-            client.socket.shutdown().await.unwrap();
-            return Some(client);
+        Leaving::HalvesOneByOne => {
+            client.close_sending_half().await;
+            tokio::time::sleep(PROMPTLY).await;
         }
     }
-    None
+    drop(client);
 }
 
 #[tokio::test]
 async fn the_running_job_of_a_silent_stream_is_cancelled_at_once() {
-    for how in [Leaving::Closed, Leaving::Reset, Leaving::HalfClosed] {
+    for how in [Leaving::Closed, Leaving::Reset, Leaving::HalvesOneByOne] {
         let mut service = Fixture::ready().await;
         let (client, key) = service.running(r#"{"job_id":"j","prompt":"a"}"#).await;
         tokio::time::sleep(Duration::from_millis(50)).await;
+        leave(client, how).await;
         let left = Instant::now();
-        let _half = leave(client, how).await;
         assert_eq!(service.worker.told_to_cancel().await, key);
         assert!(left.elapsed() < PROMPTLY, "{how:?}: {:?}", left.elapsed());
     }

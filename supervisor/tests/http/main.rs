@@ -4,9 +4,11 @@
 
 mod clients_that_leave;
 mod errors;
+mod half_closed;
 mod health;
 #[path = "../jobs/support.rs"]
 #[allow(dead_code)] // made for another test binary
 mod played;
 mod streams;
 mod support;
+mod unheard;

@@ -17,8 +17,8 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::played::{self, Service};
 
-/// Nothing here takes that long.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// Nothing here takes that long: a head that does not come is waited for longest.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A service over HTTP and the test's side of its worker.
 pub struct Fixture {
@@ -75,9 +75,9 @@ impl Fixture {
 pub async fn listen() -> ((Arc<App>, CancellationToken), SocketAddr, DropGuard) {
     let config = Config::parse(["worker-orcd", "--model", "m.gguf", "--device", "cpu"]).unwrap();
     let draining = CancellationToken::new();
-    let app = App::new(&config, Arc::new(Metrics::new()), draining.clone());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
+    let app = App::new(&config, address, Arc::new(Metrics::new()), draining.clone());
     let stop = CancellationToken::new();
     tokio::spawn(server::serve(
         listener,
@@ -126,14 +126,16 @@ impl Client {
     pub async fn post_with(&mut self, path: &str, headers: &str, body: &str) {
         let length = body.len();
         self.send(&format!(
-            "POST {path} HTTP/1.1\r\nhost: x\r\n{headers}content-length: {length}\r\n\r\n{body}"
+            "POST {path} HTTP/1.1\r\nhost: localhost\r\n{headers}content-length: {length}\r\n\r\n{body}"
         ))
         .await;
     }
 
     pub async fn get(&mut self, path: &str, headers: &str) {
-        self.send(&format!("GET {path} HTTP/1.1\r\nhost: x\r\n{headers}\r\n"))
-            .await;
+        self.send(&format!(
+            "GET {path} HTTP/1.1\r\nhost: localhost\r\n{headers}\r\n"
+        ))
+        .await;
     }
 
     pub async fn send(&mut self, text: &str) {
@@ -176,6 +178,26 @@ impl Client {
         }
         let chunk = self.unread.drain(..size + 2).take(size).collect();
         String::from_utf8(chunk).unwrap()
+    }
+
+    /// The next event, behind whatever comments there are.
+    pub async fn event_behind_comments(&mut self) -> String {
+        loop {
+            let event = self.event().await;
+            if !event.starts_with(':') {
+                return event;
+            }
+        }
+    }
+
+    /// Says that no more is sent, as `nc -N` does.
+    pub async fn close_sending_half(&mut self) {
+        self.socket.shutdown().await.unwrap();
+    }
+
+    /// Whether the connection ends here, without another byte.
+    pub async fn is_cut(&mut self) -> bool {
+        self.unread.is_empty() && !self.more().await
     }
 
     async fn until(&mut self, end: &str) -> String {

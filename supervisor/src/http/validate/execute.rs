@@ -9,7 +9,7 @@ use super::{Limits, MAX_MESSAGES, MAX_PROMPT_CHARS, MAX_STOP_BYTES, MAX_STOPS, j
 use crate::text::{Message, Role};
 
 /// All fields, as the error of an unknown one lists them.
-const FIELDS: [&str; 13] = [
+pub(super) const FIELDS: [&str; 13] = [
     "job_id",
     "prompt",
     "messages",
@@ -56,14 +56,23 @@ pub enum Input {
     Messages(Vec<Message>),
 }
 
-/// Checks a body. `fresh_seed` is used if it has none.
+/// What a request gets that does not say it.
+#[derive(Debug, Clone)]
+pub struct Fresh {
+    /// A name that no other job has.
+    pub job_id: String,
+    /// A random seed.
+    pub seed: u64,
+}
+
+/// Checks a body; what it leaves out of `fresh` is taken from there.
 ///
 /// # Errors
 /// All faults.
-pub fn execute(body: Json, limits: &Limits, fresh_seed: u64) -> Result<Request, Vec<Detail>> {
+pub fn execute(body: Json, limits: &Limits, fresh: Fresh) -> Result<Request, Vec<Detail>> {
     let mut fields = Fields::of(body)?;
     let f = &mut fields;
-    let job_id = job_id(f);
+    let job_id = f.take("job_id").map(|value| job_id(f, value));
     let input = input(f);
     let max_tokens = f.integer("max_tokens", 1, limits.max_tokens_out.into());
     let top_k = f.integer("top_k", 0, limits.vocab_size.into());
@@ -91,13 +100,14 @@ pub fn execute(body: Json, limits: &Limits, fresh_seed: u64) -> Result<Request, 
                 |r| r > 0.0 && r <= 2.0,
             )
             .unwrap_or(1.0),
-        seed: f.integer("seed", 0, u64::MAX).unwrap_or(fresh_seed),
+        seed: f.integer("seed", 0, u64::MAX).unwrap_or(fresh.seed),
     };
     let stop = stop(f);
     let continue_on_disconnect = on_disconnect(f);
     fields.finish(&FIELDS)?;
     Ok(Request {
-        job_id,
+        // A bad one is a fault, on which `finish` has failed.
+        job_id: job_id.flatten().unwrap_or(fresh.job_id),
         // `finish` has failed where there is none.
         input: input.unwrap_or(Input::Messages(Vec::new())),
         max_tokens: max_tokens.and_then(|n| u32::try_from(n).ok()),
@@ -219,13 +229,14 @@ fn message(index: usize, value: Json) -> Result<Message, Vec<Detail>> {
 
 fn stop(f: &mut Fields) -> Vec<String> {
     const RULE: &str = "at most 4 strings";
-    const ITEM_RULE: &str = "1-100 bytes";
     let items = match f.take("stop") {
         None => return Vec::new(),
         Some(Json::Array(items)) => items,
+        // As OpenAI's clients give a single one.
+        Some(only @ Json::String(_)) => return stop_text(f, "stop", only).into_iter().collect(),
         Some(other) => {
             return f
-                .wrong_type("stop", RULE, &other, "an array of strings")
+                .wrong_type("stop", RULE, &other, "a string or an array of strings")
                 .unwrap_or_default();
         }
     };
@@ -236,20 +247,23 @@ fn stop(f: &mut Fields) -> Vec<String> {
     }
     let mut stops = Vec::with_capacity(items.len());
     for (i, item) in items.into_iter().enumerate() {
-        let name = format!("stop[{i}]");
-        let Some(text) = f.string(&name, ITEM_RULE, item) else {
-            continue;
-        };
-        if !(1..=MAX_STOP_BYTES).contains(&text.len()) {
-            let message = format!(
-                "{name} has {} bytes; give 1 to {MAX_STOP_BYTES}",
-                text.len()
-            );
-            f.fault(&name, ITEM_RULE, message);
-        }
-        stops.push(text);
+        stops.extend(stop_text(f, &format!("stop[{i}]"), item));
     }
     stops
+}
+
+/// One stop sequence; notes what is none.
+fn stop_text(f: &mut Fields, name: &str, value: Json) -> Option<String> {
+    const RULE: &str = "1-100 bytes";
+    let text = f.string(name, RULE, value)?;
+    if !(1..=MAX_STOP_BYTES).contains(&text.len()) {
+        let message = format!(
+            "{name} has {} bytes; give 1 to {MAX_STOP_BYTES}",
+            text.len()
+        );
+        f.fault(name, RULE, message);
+    }
+    Some(text)
 }
 
 fn on_disconnect(f: &mut Fields) -> bool {

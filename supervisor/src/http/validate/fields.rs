@@ -73,9 +73,9 @@ impl Fields {
         self.faults.extend(faults);
     }
 
-    /// Takes the value of a field that may be left out.
+    /// Takes the value of a field that may be left out; `null` is how some clients leave it out.
     pub(super) fn take(&mut self, name: &str) -> Option<Json> {
-        self.members.remove(name)
+        self.members.remove(name).filter(|v| *v != Json::Null)
     }
 
     /// Takes the value of a field that may not be left out; notes its absence.
@@ -169,12 +169,7 @@ impl Fields {
         wanted: &str,
     ) -> Option<T> {
         let kind = found.kind();
-        let hint = if *found == Json::Null {
-            ", or leave it out if you may"
-        } else {
-            ""
-        };
-        let message = format!("{}{name} is {kind}; give {wanted}{hint}", self.path);
+        let message = format!("{}{name} is {kind}; give {wanted}", self.path);
         self.fault(name, rule, message);
         None
     }

@@ -13,8 +13,15 @@ fn parse(body: &Value) -> Json {
     serde_json::from_str(&body.to_string()).unwrap()
 }
 
+fn fresh() -> Fresh {
+    Fresh {
+        job_id: "fresh".into(),
+        seed: SEED,
+    }
+}
+
 fn check(body: &Value) -> Result<Request, Vec<Detail>> {
-    execute(parse(body), &LIMITS, SEED)
+    execute(parse(body), &LIMITS, fresh())
 }
 
 /// A good body with one field set.
@@ -89,6 +96,7 @@ fn bounds_themselves_are_accepted() {
             "stop",
             vec![
                 json!([]),
+                json!("a"),
                 json!(["a", "b", "c", "d"]),
                 json!(["x".repeat(100)]),
             ],
@@ -116,8 +124,8 @@ fn bounds_themselves_are_accepted() {
 
 #[test]
 fn each_field_is_refused_beyond_its_bounds_and_in_other_types() {
-    let text = || vec![json!(1), json!(null), json!(true), json!([]), json!({})];
-    let number = || vec![json!("1"), json!(null), json!(true), json!([1]), json!({})];
+    let text = || vec![json!(1), json!(true), json!([]), json!({})];
+    let number = || vec![json!("1"), json!(true), json!([1]), json!({})];
     let and = |mut list: Vec<Value>, more: Vec<Value>| {
         list.extend(more);
         list
@@ -142,7 +150,7 @@ fn each_field_is_refused_beyond_its_bounds_and_in_other_types() {
             "prompt",
             and(text(), vec![json!(""), json!("x".repeat(32_769))]),
         ),
-        ("template", vec![json!(1), json!("true"), json!(null)]),
+        ("template", vec![json!(1), json!("true")]),
         (
             "max_tokens",
             and(
@@ -170,8 +178,9 @@ fn each_field_is_refused_beyond_its_bounds_and_in_other_types() {
         (
             "stop",
             vec![
-                json!("a"),
-                json!(null),
+                json!(""),
+                json!("x".repeat(101)),
+                json!(1),
                 json!({}),
                 json!(["a", "b", "c", "d", "e"]),
             ],
@@ -279,7 +288,6 @@ fn all_faults_are_reported_at_once() {
         .collect();
     fields.sort_unstable();
     let mut expected = vec![
-        "job_id",
         "prompt",
         "max_tokens",
         "temperature",
@@ -301,10 +309,10 @@ fn all_faults_are_reported_at_once() {
 #[test]
 fn a_field_given_twice_is_refused() {
     let body = r#"{"job_id":"j","prompt":"p","seed":1,"seed":1}"#;
-    let faults = execute(serde_json::from_str(body).unwrap(), &LIMITS, SEED).unwrap_err();
+    let faults = execute(serde_json::from_str(body).unwrap(), &LIMITS, fresh()).unwrap_err();
     assert_eq!((faults.len(), faults[0].field.as_str()), (1, "seed"));
     let body = r#"{"job_id":"j","messages":[{"role":"user","content":"a","content":"b"}]}"#;
-    let faults = execute(serde_json::from_str(body).unwrap(), &LIMITS, SEED).unwrap_err();
+    let faults = execute(serde_json::from_str(body).unwrap(), &LIMITS, fresh()).unwrap_err();
     assert_eq!(
         (faults.len(), faults[0].field.as_str()),
         (1, "messages[0].content")
@@ -345,6 +353,41 @@ fn a_body_that_is_no_object_is_refused() {
         assert!(check(&body).unwrap_err()[0].message.contains("the body is"));
         assert!(cancel(parse(&body)).is_err());
     }
+}
+
+#[test]
+fn null_is_unset_and_a_job_without_a_name_gets_one() {
+    let bare = check(&json!({"prompt": "p"})).unwrap();
+    assert_eq!(bare.job_id, "fresh");
+    let mut nulls = json!({"prompt": "p"});
+    for field in super::execute::FIELDS.iter().filter(|f| **f != "prompt") {
+        nulls[*field] = json!(null);
+    }
+    assert_eq!(check(&nulls).unwrap(), bare);
+    let messages = json!({"prompt": null, "messages": [{"role": "user", "content": "x"}]});
+    assert!(check(&messages).is_ok());
+    // What may not be left out may not be null, and an unknown field is one whatever it holds.
+    for (body, field) in [
+        (json!({"prompt": null}), "prompt"),
+        (
+            json!({"messages": [{"role": "user", "content": null}]}),
+            "messages[0].content",
+        ),
+        (json!({"prompt": "p", "max_token": null}), "max_token"),
+    ] {
+        assert_eq!(fault(&body).field, field);
+    }
+    assert_eq!(
+        cancel(parse(&json!({"job_id": null}))).unwrap_err()[0].field,
+        "job_id"
+    );
+}
+
+#[test]
+fn a_single_stop_may_stand_alone() {
+    let stops = |stop| check(&with("stop", stop)).unwrap().stop;
+    assert_eq!(stops(json!("\n\n")), stops(json!(["\n\n"])));
+    assert_eq!(stops(json!("ab")), ["ab"]);
 }
 
 #[test]

@@ -1,0 +1,135 @@
+//! Memory for bodies: bytes that all requests together may hold, so that many large or abandoned ones
+//! take no more than that.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use orcd_shared::error::ErrorCode;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
+
+use super::super::error::ApiError;
+use super::MAX_BYTES;
+
+/// Bytes of bodies at once: as many as 64 of the largest.
+const TOTAL_BYTES: usize = 64 * MAX_BYTES;
+/// Memory grows in steps of this size.
+const STEP_BYTES: usize = 64 << 10;
+/// How long a body waits for others to be done with theirs.
+const WAIT: Duration = Duration::from_secs(1);
+
+/// The bytes that are still free.
+#[derive(Debug, Clone)]
+pub struct Budget(Arc<Semaphore>);
+
+/// A body, and its part of the budget for as long as it lives.
+#[derive(Debug)]
+pub struct Bytes {
+    bytes: Vec<u8>,
+    part: OwnedSemaphorePermit,
+}
+
+impl Default for Budget {
+    fn default() -> Self {
+        Self::of(TOTAL_BYTES)
+    }
+}
+
+impl Budget {
+    /// A budget of so many bytes.
+    #[must_use]
+    pub fn of(bytes: usize) -> Self {
+        Self(Arc::new(Semaphore::new(bytes)))
+    }
+
+    /// Room for a body of which nothing has come. A length that is merely announced takes none.
+    pub(super) async fn begin(&self) -> Result<Bytes, ApiError> {
+        let part = self.take(0).await?;
+        let bytes = Vec::new();
+        Ok(Bytes { bytes, part })
+    }
+
+    async fn take(&self, bytes: usize) -> Result<OwnedSemaphorePermit, ApiError> {
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        let taken = timeout(WAIT, Arc::clone(&self.0).acquire_many_owned(bytes)).await;
+        match taken {
+            Ok(Ok(part)) => Ok(part),
+            _ => Err(ApiError::new(
+                ErrorCode::QueueFull,
+                "too many large requests are being read; try again or send it elsewhere",
+            )
+            .closing()),
+        }
+    }
+}
+
+impl Bytes {
+    /// Appends `more`, whose memory is taken from `budget` first.
+    pub(super) async fn extend(&mut self, more: &[u8], budget: &Budget) -> Result<(), ApiError> {
+        let free = self.bytes.capacity() - self.bytes.len();
+        if more.len() > free {
+            let step = more.len().max(STEP_BYTES.min(MAX_BYTES - self.bytes.len()));
+            self.part.merge(budget.take(step).await?);
+            self.bytes.reserve_exact(step);
+        }
+        self.bytes.extend_from_slice(more);
+        Ok(())
+    }
+
+    /// Gives back what `bytes` take, for a body that is no longer wanted.
+    pub(super) fn clear(&mut self) {
+        self.bytes = Vec::new();
+        drop(self.part.split(self.part.num_permits()));
+    }
+}
+
+impl std::ops::Deref for Bytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_does_not_fit_waits_and_is_turned_away() {
+        let budget = Budget::of(3 * STEP_BYTES);
+        let mut first = budget.begin().await.unwrap();
+        let mut second = budget.begin().await.unwrap();
+        first.extend(&[1; 2 * STEP_BYTES], &budget).await.unwrap();
+        second.extend(&[2; 10], &budget).await.unwrap();
+        // It fits into what was taken already.
+        second.extend(&[2; 100], &budget).await.unwrap();
+        assert_eq!(second.len(), 110);
+        let error = second.extend(&[2; STEP_BYTES], &budget).await.unwrap_err();
+        assert_eq!(error.code(), ErrorCode::QueueFull);
+        let waiting = second.extend(&[2; STEP_BYTES], &budget);
+        let freeing = async {
+            tokio::time::sleep(WAIT / 2).await;
+            drop(first);
+        };
+        let (extended, ()) = tokio::join!(waiting, freeing);
+        extended.unwrap();
+        assert_eq!(second.len(), 110 + STEP_BYTES);
+    }
+
+    #[tokio::test]
+    async fn all_comes_back() {
+        let budget = Budget::of(4 * STEP_BYTES);
+        for cleared in [true, false] {
+            let mut body = budget.begin().await.unwrap();
+            body.extend(&[0; STEP_BYTES + 1], &budget).await.unwrap();
+            assert!(budget.0.available_permits() < 4 * STEP_BYTES);
+            if cleared {
+                body.clear();
+                assert_eq!(budget.0.available_permits(), 4 * STEP_BYTES);
+            }
+            drop(body);
+            assert_eq!(budget.0.available_permits(), 4 * STEP_BYTES);
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! Few descriptors, and more clients than places: who looks after the service gets in nevertheless.
+
+use std::time::Duration;
+
+use orcd_tests::http::Connection;
+use orcd_tests::proc::wait_until;
+use orcd_tests::stats::Samples;
+use orcd_tests::{Job, Model, Starter, report};
+
+const SOON: Duration = Duration::from_secs(60);
+/// `/health` is to answer within 10 ms; this leaves room for a machine that is busy otherwise.
+const HEALTH: Duration = Duration::from_millis(500);
+/// More than a service with [`FILES`] has places for.
+const CLIENTS: usize = 100;
+const FILES: u32 = 64;
+
+#[test]
+fn probes_are_answered_with_every_place_taken() {
+    let service = Starter::new(Model::Tiny).open_files(FILES).alone().start();
+    let said = service.stderr();
+    let warnings: Vec<_> = said
+        .lines()
+        .filter(|l| l.contains("RLIMIT_NOFILE"))
+        .collect();
+    assert_eq!(warnings.len(), 1, "{said}");
+    assert!(
+        warnings[0].contains("WARN") && warnings[0].contains("64 open files"),
+        "{warnings:?}"
+    );
+    // Idle ones are given up after a while; others take their places at once.
+    let fill = || -> Vec<Connection> { (0..CLIENTS).map(|_| service.connect()).collect() };
+    let mut idle = fill();
+    let mut refusal = None;
+    let full = wait_until(SOON, || {
+        match service.try_execute(&Job::lasting("a", 2), &[]) {
+            Err(reply) => refusal = Some(reply),
+            Ok(stream) => {
+                drop(stream.finish());
+                idle = fill();
+            }
+        }
+        refusal.is_some()
+    });
+    assert!(full, "there always was a place");
+    let refusal = refusal.unwrap();
+    assert_eq!(refusal.refusal(), (503, "QUEUE_FULL".into()));
+    assert!(refusal.header("retry-after").is_some());
+    assert_eq!(refusal.header("connection"), Some("close"));
+
+    let mut times = Vec::new();
+    for round in 0..200 {
+        if round % 50 == 0 {
+            idle = fill();
+        }
+        for path in ["/health", "/metrics"] {
+            let reply = service.get(path);
+            assert_eq!(reply.status(), 200, "{path}");
+            times.push(reply.elapsed);
+        }
+    }
+    let samples = Samples::new(times);
+    report::figure(&format!("probes with every place taken: {samples}"));
+    assert!(samples.median() < HEALTH, "{samples}");
+
+    // What was kept back is enough to replace a worker.
+    idle.extend(fill());
+    service.kill_worker();
+    service.wait_for_health(SOON, |h| {
+        h["status"] == "healthy" && h["worker"]["restarts"] == 1
+    });
+    drop(idle);
+    let works = || match service.try_execute(&Job::lasting("b", 2), &[]) {
+        Ok(stream) => stream.finish().end().tokens_out == 2,
+        Err(_) => false,
+    };
+    assert!(wait_until(SOON, works), "no place is free again");
+    let said = service.stderr();
+    assert!(!said.contains("no connection could be accepted"), "{said}");
+}
