@@ -5,6 +5,7 @@
 
 mod args;
 mod error;
+mod template;
 mod version;
 
 use std::path::PathBuf;
@@ -30,6 +31,8 @@ pub const HAS_CUDA: bool = cfg!(feature = "cuda");
 pub struct Config {
     /// The model file, absolute.
     pub model: PathBuf,
+    /// The chat template in place of the model file's own.
+    pub chat_template: Option<String>,
     /// The device; there is never another.
     pub device: Device,
     /// Name or address to listen on.
@@ -104,6 +107,7 @@ impl Config {
     fn from_args(args: Args, device: Option<Device>) -> Result<Self, ConfigError> {
         Ok(Self {
             model: absolute("--model", args.model)?,
+            chat_template: args.template.read()?,
             device: device.unwrap_or(DEFAULT_DEVICE),
             host: host(args.host)?,
             port: args.port,

@@ -10,6 +10,7 @@ use orcd_shared::protocol::message::Device;
 use uuid::Uuid;
 
 use super::ConfigError;
+use super::template::TemplateArgs;
 
 const EXAMPLE: &str = "\
 Example:
@@ -35,6 +36,9 @@ pub(super) struct Args {
     /// Model file, GGUF
     #[arg(long, value_name = "PATH", env = "ORCD_MODEL")]
     pub(super) model: PathBuf,
+
+    #[command(flatten)]
+    pub(super) template: TemplateArgs,
 
     /// Device to run on, cpu or cuda:N; there is never a fallback to another
     /// [default: cuda:0 in a build with CUDA, cpu in a build without]
