@@ -44,7 +44,11 @@ fn unknown() -> ApiError {
     ApiError::invalid_with(StatusCode::NOT_FOUND, message)
 }
 
-fn last_event_id(headers: &HeaderMap) -> Result<Option<u64>, ApiError> {
+/// The event that a reader has had last, by the header `Last-Event-ID`.
+///
+/// # Errors
+/// `INVALID_REQUEST`: it is no whole number.
+pub fn last_event_id(headers: &HeaderMap) -> Result<Option<u64>, ApiError> {
     let Some(value) = headers.get(LAST_EVENT_ID) else {
         return Ok(None);
     };

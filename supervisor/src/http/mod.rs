@@ -9,7 +9,7 @@ pub mod deadline;
 pub mod error;
 mod execute;
 mod health;
-mod job_events;
+pub mod job_events;
 pub mod json;
 mod metrics;
 pub mod server;

@@ -25,6 +25,7 @@ pub(super) fn install(env: &mut Environment<'_>) {
         names::function(names::BOUNDED_ATTRIBUTE),
         bounded::attribute,
     );
+    env.add_function("cycler", cycler);
     env.add_filter("tojson", json::tojson);
     env.add_filter("trim", strings::trim);
     env.add_filter("center", strings::center);
@@ -37,6 +38,11 @@ pub(super) fn install(env: &mut Environment<'_>) {
 fn raise_exception(reason: String) -> Result<Value, Error> {
     let error = Error::new(ErrorKind::InvalidOperation, "raise_exception was called");
     Err(error.with_source(Refusal(reason)))
+}
+
+/// `cycler(*items)`.
+fn cycler(items: Rest<Value>) -> Result<Value, Error> {
+    minijinja_contrib::globals::cycler(items.0)
 }
 
 /// `value | wordwrap(width=79, break_long_words=True, wrapstring=None, break_on_hyphens=True)`.

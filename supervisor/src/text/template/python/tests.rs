@@ -184,6 +184,10 @@ fn templates_give_what_python_gives() {
             "[1, 'a', None, {'k': \"it's\"}]",
         ),
         ("{{ ['a'] | string }}{{ 'x' ~ ['a'] }}", "['a']x['a']"),
+        (
+            "{% set c = cycler('a', 'b') %}{{ c.next() }}{{ c.next() }}{{ c.next() }}",
+            "aba",
+        ),
         // Constant strings beside each other, and escapes.
         ("{{ 'a' 'b' }}{{ \"\\u00e9\\x41\" }}", "abéA"),
     ] {
