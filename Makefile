@@ -7,7 +7,7 @@ CARGO ?= cargo
 CARGO_DENY_VERSION := 0.20.2
 export CARGO_TERM_COLOR ?= auto
 
-.PHONY: help requirements build build-cuda run test lint fmt deny unit chaos soak cuda-toolkit cuda-check op-tests gpu-bundle bench bench-peer real-models fetch-reference clean
+.PHONY: help requirements build build-cuda run test lint fmt deny unit chaos soak fuzz cuda-toolkit cuda-check op-tests gpu-bundle bench bench-peer real-models fetch-reference clean
 
 PROGRAMS := -p worker-orcd -p cuda-worker -p synth-model
 
@@ -51,6 +51,11 @@ SOAK_SECONDS ?= 600
 soak: build ## clients of all manners and a kill every 25 s: make soak SOAK_SECONDS=600
 	ORCD_SOAK_SECONDS=$(SOAK_SECONDS) \
 	  $(CARGO) test --release --locked -p orcd-tests --test chaos -- --nocapture soak::
+
+FUZZ_SECONDS ?= 60
+fuzz: ## each fuzz target for 60 s on mutations of its seeds: make fuzz FUZZ_SECONDS=600
+	ORCD_FUZZ_SECONDS=$(FUZZ_SECONDS) ORCD_FUZZ_SEED=$${ORCD_FUZZ_SEED:-$$(date +%s)} \
+	  $(CARGO) test --release --locked -p worker-orcd --test fuzz -- --nocapture --test-threads=1
 
 cuda-toolkit: ## the CUDA compiler from Python wheels into .cuda/, no root and no driver needed
 	@bash tools/ci/cuda-toolkit

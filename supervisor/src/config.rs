@@ -8,6 +8,7 @@ mod args;
 mod environment;
 mod error;
 mod numbers;
+mod template;
 mod version;
 
 use std::path::PathBuf;
@@ -37,6 +38,8 @@ pub const HAS_CUDA: bool = cfg!(feature = "cuda");
 pub struct Config {
     /// The model file, absolute.
     pub model: PathBuf,
+    /// The chat template in place of the model file's own.
+    pub chat_template: Option<String>,
     /// The device; there is never another.
     pub device: Device,
     /// Whether nobody said which.
@@ -126,6 +129,7 @@ impl Config {
         let (access, access_warning) = args.access.resolve()?;
         Ok(Self {
             model: absolute("--model", model)?,
+            chat_template: args.template.read()?,
             device: device.unwrap_or(DEFAULT_DEVICE),
             device_by_default: device.is_none(),
             unknown_variables: unknown_variables(&Args::command(), names_of_variables()),

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use orcd_shared::gguf::{GgufError, GgufFile, Metadata};
 
-use crate::text::{TextError, TextModel};
+use crate::text::{TemplateStatus, TextError, TextModel};
 
 const NAME_KEY: &str = "general.name";
 /// Longest name taken from a file.
@@ -45,12 +45,13 @@ pub struct Model {
 }
 
 impl Model {
-    /// Reads the file's header and builds the tokenizer and the chat template. Takes up to a
-    /// second for large vocabularies.
+    /// Reads the file's header and builds the tokenizer and the chat template, which
+    /// `chat_template` takes the place of. Logs what the file leaves open, and a template that
+    /// fails. Takes up to a second for large vocabularies.
     ///
     /// # Errors
     /// [`ModelError`], with the file and the place in it.
-    pub fn load(path: &Path) -> Result<Self, ModelError> {
+    pub fn load(path: &Path, chat_template: Option<&str>) -> Result<Self, ModelError> {
         let damaged = |source| ModelError::File {
             path: path.to_owned(),
             source,
@@ -62,12 +63,15 @@ impl Model {
             _ => damaged(source),
         })?;
         let file_name = path.file_stem().unwrap_or_default().to_string_lossy();
-        Self::from_metadata(&file.header().metadata, &file_name).map_err(|source| {
-            ModelError::Text {
+        let metadata = &file.header().metadata;
+        let model = TextModel::with_template(metadata, chat_template)
+            .and_then(|text| Self::with_text(text, metadata, &file_name))
+            .map_err(|source| ModelError::Text {
                 path: path.to_owned(),
                 source,
-            }
-        })
+            })?;
+        model.report();
+        Ok(model)
     }
 
     /// The model that `metadata` describes, named `fallback` if the metadata has no name.
@@ -75,7 +79,10 @@ impl Model {
     /// # Errors
     /// The tokenizer or the chat template can't be used.
     pub fn from_metadata(metadata: &Metadata, fallback: &str) -> Result<Self, TextError> {
-        let text = TextModel::from_metadata(metadata)?;
+        Self::with_text(TextModel::from_metadata(metadata)?, metadata, fallback)
+    }
+
+    fn with_text(text: TextModel, metadata: &Metadata, fallback: &str) -> Result<Self, TextError> {
         let named = metadata
             .opt_str(NAME_KEY)?
             .map(str::trim)
@@ -91,6 +98,19 @@ impl Model {
             vocab_size,
             text,
         })
+    }
+
+    /// Logs what requests will meet.
+    fn report(&self) {
+        for note in self.text.tokenizer().notes() {
+            tracing::warn!("{note}");
+        }
+        if let TemplateStatus::Error(reason) = self.text.template_status() {
+            tracing::warn!(
+                "{reason}; requests with messages will fail, raw prompts (\"template\": false) \
+                 work; give another template with --chat-template FILE"
+            );
+        }
     }
 
     /// What the file calls the model, or the file's own name.

@@ -208,7 +208,8 @@ impl Service {
         self.notifier.tell(&opening, &[]).await;
         let store = self.open_store().await;
         let path = self.config.model.clone();
-        let loading = tokio::task::spawn_blocking(move || Model::load(&path));
+        let template = self.config.chat_template.clone();
+        let loading = tokio::task::spawn_blocking(move || Model::load(&path, template.as_deref()));
         let loaded = tokio::select! {
             loaded = loading => loaded,
             () = self.drain.cancelled() => return Ok(()),

@@ -3,10 +3,13 @@
 
 use orcd_shared::gguf::{Array, Metadata, Value};
 use orcd_supervisor::text::{
-    Message, Piece, Role, Specials, TextError, TextModel, TokenText, Tokenizer,
+    Guard, GuardedText, Message, Piece, Role, Specials, TemplateStatus, TextError, TextModel,
+    TokenText, Tokenizer,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
+use tokenizers::normalizers::NFC;
+use tokenizers::{NormalizedString, Normalizer};
 
 const TEMPLATE: &str = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content | trim }}\
     <|im_end|>\n{% endfor %}<|im_start|>assistant\n{{ '' }}";
@@ -127,21 +130,66 @@ fn a_prompt_is_wrapped_as_a_user_turn_if_asked() {
 fn without_a_template_a_prompt_is_bare_and_messages_are_refused() {
     let none = changed("tokenizer.chat_template", None);
     let model = TextModel::from_metadata(&none).unwrap();
-    assert!(!model.has_chat_template());
+    assert_eq!(model.template_status(), TemplateStatus::None);
     assert_eq!(model.encode_prompt("hello", true).unwrap(), [HELLO]);
     let error = model.encode_messages(&[user("hello")]).unwrap_err();
     assert!(matches!(error, TextError::NoChatTemplate) && error.is_request_fault());
 }
 
 #[test]
-fn a_template_that_does_not_compile_stops_the_start() {
-    let broken = changed(
+fn a_template_that_cannot_work_leaves_raw_prompts() {
+    for (source, named) in [
+        ("{% if %}", "does not compile"),
+        ("a\nb\n{{ messages | no_such_filter }}", "chat_template:3"),
+        (&"x".repeat(70_000), "70000 bytes"),
+        (
+            "{{ messages[0].content.no_such_method() }}",
+            "no_such_method",
+        ),
+    ] {
+        let broken = changed(
+            "tokenizer.chat_template",
+            Some(Value::String(source.into())),
+        );
+        let model = TextModel::from_metadata(&broken).unwrap();
+        match model.template_status() {
+            TemplateStatus::Error(reason) => assert!(reason.contains(named), "{reason}"),
+            other => panic!("{source:.40}: {other:?}"),
+        }
+        assert_eq!(model.encode_prompt("hello", false).unwrap(), [HELLO]);
+        for error in [
+            model.encode_prompt("hello", true).unwrap_err(),
+            model.encode_messages(&[user("hello")]).unwrap_err(),
+        ] {
+            assert!(
+                error.is_template_fault() && !error.is_request_fault(),
+                "{error}"
+            );
+            assert!(error.to_string().contains("--chat-template"), "{error}");
+        }
+        let other = TextModel::with_template(&broken, Some(TEMPLATE)).unwrap();
+        assert_eq!(other.template_status(), TemplateStatus::Ok);
+        assert_eq!(other.encode_prompt("hello", true).unwrap(), turn(&[HELLO]));
+    }
+}
+
+#[test]
+fn a_template_that_refuses_a_system_message_works() {
+    let source = "{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}\
+                  {{ messages[0].content }}";
+    let refusing = changed(
         "tokenizer.chat_template",
-        Some(Value::String("{% if %}".into())),
+        Some(Value::String(source.into())),
     );
-    let error = TextModel::from_metadata(&broken).err().unwrap();
+    let model = TextModel::from_metadata(&refusing).unwrap();
+    assert_eq!(model.template_status(), TemplateStatus::Ok);
+    let system = Message {
+        role: Role::System,
+        content: "x".into(),
+    };
+    let error = model.encode_messages(&[system]).unwrap_err();
     assert!(
-        matches!(error, TextError::Template(_)) && !error.is_request_fault(),
+        error.is_request_fault() && error.to_string().contains("no system"),
         "{error}"
     );
 }
@@ -272,7 +320,7 @@ fn a_stop_sequence_may_lie_across_tokens() {
 fn faulty_metadata_is_an_error_that_names_the_fault() {
     let merges = |merge: &str| Some(strings(&["h e", merge]));
     let mut short = alphabet();
-    short.remove(7);
+    short.remove(usize::from(b'A'));
     let cases: Vec<(&str, Option<Value>, &str)> = vec![
         ("tokenizer.ggml.model", None, "tokenizer.ggml.model"),
         (
@@ -283,13 +331,12 @@ fn faulty_metadata_is_an_error_that_names_the_fault() {
         (
             "tokenizer.ggml.model",
             Some(Value::String("llama".into())),
-            "tokenizer.ggml.scores",
+            "byte 0x00",
         ),
-        ("tokenizer.ggml.pre", None, "tokenizer.ggml.pre"),
         (
             "tokenizer.ggml.pre",
             Some(Value::String("falcon".into())),
-            "`falcon`",
+            "`falcon` is not supported; the nearest that are: `falcon3`",
         ),
         ("tokenizer.ggml.tokens", None, "tokenizer.ggml.tokens"),
         ("tokenizer.ggml.tokens", Some(strings(&[])), "is empty"),
@@ -297,11 +344,6 @@ fn faulty_metadata_is_an_error_that_names_the_fault() {
             "tokenizer.ggml.tokens",
             Some(strings(&["a"])),
             "263 entries for 1 tokens",
-        ),
-        (
-            "tokenizer.ggml.token_type",
-            None,
-            "tokenizer.ggml.token_type",
         ),
         (
             "tokenizer.ggml.token_type",
@@ -364,7 +406,152 @@ fn faulty_metadata_is_an_error_that_names_the_fault() {
     let error = TextModel::from_metadata(&metadata(incomplete))
         .err()
         .unwrap();
-    assert!(error.to_string().contains("byte 0x07"), "{error}");
+    assert!(error.to_string().contains("byte 0x41"), "{error}");
+}
+
+/// `text` in Unicode's composed form.
+fn nfc(text: &str) -> String {
+    let mut normalized = NormalizedString::from(text);
+    NFC.normalize(&mut normalized).unwrap();
+    normalized.get().to_owned()
+}
+
+#[test]
+fn a_vocabulary_of_qwen2_composes_texts_between_special_tokens() {
+    let mut entries = entries();
+    let Value::Array(Array::String(tokens)) = &mut entries[2].1 else {
+        panic!()
+    };
+    // A special token whose own text is not composed is found as it is written.
+    tokens[256] = "e\u{301}".to_owned();
+    let model = TextModel::from_metadata(&metadata(entries)).unwrap();
+    let ids = |text: &str| model.encode_prompt(text, false).unwrap();
+    let (composed, decomposed) = ("한", "\u{1112}\u{1161}\u{11AB}");
+    assert_eq!(ids(composed), bytes(composed));
+    assert_eq!(ids(decomposed), bytes(composed));
+    assert_eq!(
+        ids(&format!("<|im_end|>{decomposed}")),
+        [&[IM_END], &bytes(composed)[..]].concat()
+    );
+    assert_eq!(ids("e\u{301}"), [256]);
+    assert_eq!(ids("o\u{301}"), bytes("ó"));
+    // Nothing is joined over a token, and a message is composed like a raw prompt.
+    assert_eq!(
+        ids("o<|im_end|>\u{301}"),
+        [&bytes("o")[..], &[IM_END], &bytes("\u{301}")].concat()
+    );
+}
+
+#[test]
+fn keys_that_are_absent_have_the_formats_defaults_and_are_named() {
+    let notes = |metadata: &Metadata| {
+        Tokenizer::from_metadata(metadata)
+            .unwrap()
+            .notes()
+            .join("\n")
+    };
+    assert_eq!(notes(&metadata(entries())), "");
+
+    let no_pre = changed("tokenizer.ggml.pre", None);
+    assert!(notes(&no_pre).contains("`tokenizer.ggml.pre` is absent"));
+    let default = changed("tokenizer.ggml.pre", Some(Value::String("default".into())));
+    assert_eq!(notes(&default), "");
+    let ids = |metadata: &Metadata| {
+        let tokenizer = Tokenizer::from_metadata(metadata).unwrap();
+        tokenizer
+            .encode("hello 12345 it's", Specials::Parse)
+            .unwrap()
+    };
+    assert_eq!(ids(&no_pre), ids(&default));
+
+    let no_types = changed("tokenizer.ggml.token_type", None);
+    assert!(notes(&no_types).contains("`tokenizer.ggml.token_type` is absent"));
+    let tokenizer = Tokenizer::from_metadata(&no_types).unwrap();
+    let end = tokenizer.encode("<|im_end|>", Specials::Parse).unwrap();
+    assert_eq!(
+        end,
+        [IM_END],
+        "the key for the end of a sequence says what it is"
+    );
+    assert_eq!(tokenizer.token_bytes(IM_END), b"");
+    assert_eq!(tokenizer.token_bytes(THINK), b"<think>");
+}
+
+#[test]
+fn sentence_piece_without_types_and_scores_has_bytes_and_special_tokens() {
+    let mut tokens: Vec<String> = ["<unk>", "<s>", "</s>"].map(str::to_owned).into();
+    tokens.extend((0..256).map(|b| format!("<0x{b:02X}>")));
+    tokens.extend(["a", "aa"].map(str::to_owned));
+    let metadata = metadata(vec![
+        ("tokenizer.ggml.model", Value::String("llama".into())),
+        ("tokenizer.ggml.tokens", Value::Array(Array::String(tokens))),
+        ("tokenizer.ggml.unknown_token_id", Value::U32(0)),
+        ("tokenizer.ggml.bos_token_id", Value::U32(1)),
+        ("tokenizer.ggml.eos_token_id", Value::U32(2)),
+        ("tokenizer.ggml.add_space_prefix", Value::Bool(false)),
+    ]);
+    let tokenizer = Tokenizer::from_metadata(&metadata).unwrap();
+    let encode = |text| tokenizer.encode(text, Specials::Parse).unwrap();
+    assert_eq!(encode("<s>aab</s>"), [1, 260, 3 + 0x62, 2]);
+    assert_eq!(encode("<unk>"), [0]);
+    assert_eq!(tokenizer.decode(&[1, 260, 3 + 0x62, 2]), b"aab");
+    assert_eq!(tokenizer.notes().len(), 2, "{:?}", tokenizer.notes());
+}
+
+#[test]
+fn bytes_that_a_vocabulary_lacks_are_dropped_and_named() {
+    let lacking = [0x04, 0x06, 0x13, 0xC0, 0xF1, 0xFF];
+    let of = |missing: &[u8]| {
+        let alphabet = alphabet();
+        let tokens = (0..=255u8).filter(|b| !missing.contains(b));
+        let tokens: Vec<String> = tokens.map(|b| alphabet[usize::from(b)].clone()).collect();
+        metadata(vec![
+            ("tokenizer.ggml.model", Value::String("gpt2".into())),
+            ("tokenizer.ggml.pre", Value::String("smollm".into())),
+            ("tokenizer.ggml.tokens", Value::Array(Array::String(tokens))),
+            ("tokenizer.ggml.merges", strings(&[])),
+        ])
+    };
+    let tokenizer = Tokenizer::from_metadata(&of(&lacking)).unwrap();
+    let note = tokenizer.notes().join("\n");
+    assert!(
+        note.contains("no token for 6 bytes") && note.contains("04 06 13 c0 f1 ff"),
+        "{note}"
+    );
+    let ids = tokenizer
+        .encode("a\u{4}b\u{6}\u{40000}", Specials::Parse)
+        .unwrap();
+    assert_eq!(tokenizer.decode(&ids), b"ab\x80\x80\x80");
+    for damaged in [b'\n', b' ', b'0', 0x80, 0xC3, 0xF0] {
+        let error = Tokenizer::from_metadata(&of(&[damaged])).err().unwrap();
+        assert!(
+            error.to_string().contains(&format!("byte 0x{damaged:02X}")),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn the_unknown_token_is_one_in_a_raw_prompt_and_text_in_a_message() {
+    let mut pieces = vec![("<unk>".to_owned(), 2, 0.0)];
+    pieces.extend(
+        ["<", "u", "n", "k", ">", "a", "\u{2581}"].map(|piece| (piece.to_owned(), 1, -1.0)),
+    );
+    let tokenizer = Tokenizer::from_metadata(&sentence_piece(pieces, true)).unwrap();
+    let unknown = 256;
+    let prompt = GuardedText::trusted("a<unk>a");
+    let ids = tokenizer.encode_prompt(&prompt).unwrap();
+    assert_eq!(
+        ids.iter().filter(|&&id| id == unknown).count(),
+        1,
+        "{ids:?}"
+    );
+    let guard = Guard::new(&tokenizer, ["a<unk>a"].into_iter()).unwrap();
+    let ids = tokenizer
+        .encode_prompt(&guard.seal(guard.apply("a<unk>a")))
+        .unwrap();
+    assert!(!ids.contains(&unknown), "{ids:?}");
+    assert_eq!(tokenizer.decode(&ids), b"a<unk>a");
 }
 
 /// A SentencePiece vocabulary of some pieces and, with `bytes`, all byte tokens.
@@ -431,10 +618,15 @@ proptest! {
     fn text_comes_back_as_it_was(text in any::<String>()) {
         let model = model();
         let tokenizer = model.tokenizer();
+        let composed = nfc(&text);
         for specials in [Specials::AsText, Specials::Parse] {
             let ids = tokenizer.encode(&text, specials).unwrap();
-            prop_assert_eq!(tokenizer.decode(&ids), text.as_bytes());
+            prop_assert_eq!(tokenizer.decode(&ids), composed.as_bytes());
         }
+        let as_it_is = changed("tokenizer.ggml.pre", Some(Value::String("llama-bpe".into())));
+        let as_it_is = Tokenizer::from_metadata(&as_it_is).unwrap();
+        let ids = as_it_is.encode(&text, Specials::AsText).unwrap();
+        prop_assert_eq!(as_it_is.decode(&ids), text.as_bytes());
         let space = vec![("\u{2581}".to_owned(), 1, 0.0)];
         let spm = Tokenizer::from_metadata(&sentence_piece(space, true)).unwrap();
         let ids = spm.encode(&text, Specials::AsText).unwrap();

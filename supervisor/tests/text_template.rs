@@ -162,6 +162,51 @@ fn gpt_oss_dates_its_system_message() {
     );
 }
 
+/// The templates that take no system message: they refuse it in their own words.
+const WITHOUT_SYSTEM: [&str; 1] = ["google-gemma-2-2b-it"];
+
+#[test]
+fn every_published_template_renders_one_turn_and_several() {
+    let Some(folder) = shared("templates") else {
+        return;
+    };
+    let mut names: Vec<String> = std::fs::read_dir(folder)
+        .unwrap()
+        .filter_map(|entry| {
+            let name = entry.unwrap().file_name().into_string().unwrap();
+            name.strip_suffix(".jinja").map(str::to_owned)
+        })
+        .collect();
+    names.sort();
+    assert!(names.len() >= 24, "{names:?}");
+    let several = [
+        message(Role::User, "Write a haiku"),
+        message(Role::Assistant, "Old pond."),
+        message(Role::User, "Another?"),
+    ];
+    let mut with_system = several.to_vec();
+    with_system.insert(0, message(Role::System, "Be brief."));
+    for name in &names {
+        let template = published(name).unwrap();
+        template.try_out(&now()).unwrap();
+        let one = template.render(&haiku(), &now()).unwrap();
+        assert_eq!(one.matches("Write a haiku").count(), 1, "{name}: {one}");
+        let text = template.render(&several, &now()).unwrap();
+        let at: Vec<_> = several.iter().map(|m| text.find(&m.content)).collect();
+        assert!(
+            at.is_sorted() && at.iter().all(Option::is_some),
+            "{name}: {text}"
+        );
+        match template.render(&with_system, &now()) {
+            Ok(text) => assert!(text.contains("Be brief."), "{name}: {text}"),
+            Err(TemplateError::Refused(_)) => {
+                assert!(WITHOUT_SYSTEM.contains(&name.as_str()), "{name}");
+            }
+            Err(other) => panic!("{name}: {other}"),
+        }
+    }
+}
+
 #[test]
 fn a_templates_own_refusal_reaches_the_client() {
     let Some(template) = published("openai-gpt-oss-120b") else {
@@ -308,49 +353,147 @@ fn what_is_no_template_does_not_compile() {
         "{{ 1",
         "{% endfor %}",
         "{{ x | no_such_filter",
+        "{% generation %}",
         &"{{(".repeat(9999),
+        &"{{ -".repeat(9999),
     ] {
         match ChatTemplate::compile(source, "", "") {
             Err(TemplateError::Compile(_)) => {}
             other => panic!("{source:.40}: {:?}", other.err()),
         }
     }
+    match ChatTemplate::compile(&"x".repeat(65_537), "", "") {
+        Err(TemplateError::TooLong { bytes: 65_537, .. }) => {}
+        other => panic!("{:?}", other.err()),
+    }
+}
+
+/// Templates of the longest length that nest as deep as that allows: none may end the process.
+#[test]
+fn no_template_is_too_deep_for_its_stack() {
+    let fill = |start: &str, unit: &str, end: &str| {
+        let n = (65_536 - start.len() - end.len()) / unit.len();
+        format!("{start}{}{end}", unit.repeat(n))
+    };
+    let sources = [
+        fill("{{ 1", "+1", " }}"),
+        fill("{{ 'x'", "|e", " }}"),
+        fill("{{ x", ".a", " }}"),
+        fill("{{ x", "[0]", " }}"),
+        fill("{{ f", "()", " }}"),
+        fill("{{ 1", " is defined", " }}"),
+        fill("{{ 1", "%1", " }}"),
+        fill("{{ 1", "**1", " }}"),
+        fill("{{ 1", " if 1 else 1", " }}"),
+        fill(
+            "{% set x = 1 %}",
+            "{%set x=[x]%}",
+            "{{ x }}{{ x|tojson }}{{ x == x }}",
+        ),
+        fill("{% with x = 1 %}", "{%with x=[x]%}", "{{ x }}"),
+        fill("{{ [1]", "|batch(1)", " }}"),
+        fill("{{ [1]", "|batch(1)", "|string|length }}"),
+        fill("", "{%if 1%}", ""),
+        fill("", "{%for x in y%}", ""),
+        fill("", "\n", ""),
+        fill("", "{{1}}\n", ""),
+        fill("", "{#", ""),
+        fill("", "{% raw %}", ""),
+    ];
+    for source in sources {
+        let start = Instant::now();
+        let rendered = ChatTemplate::compile(&source, "", "")
+            .and_then(|template| template.render(&haiku(), &now()));
+        let took = start.elapsed();
+        println!(
+            "{source:.30}: {took:?} {:.60}",
+            rendered.map_or_else(|e| e.to_string(), |t| t.len().to_string())
+        );
+        assert!(took < Duration::from_secs(30), "{source:.40}: {took:?}");
+    }
 }
 
 #[test]
 fn hostile_templates_end_in_an_error() {
+    let big = "{% set a = 'x' * 1000000 %}";
     let hostile = [
         (
             "endless work",
-            "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
+            "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}".to_owned(),
         ),
         (
             "doubling text",
-            "{% set ns = namespace(s='xxxxxxxx') %}{% for i in range(64) %}{% set ns.s = ns.s ~ ns.s %}{% endfor %}",
+            "{% set ns = namespace(s='xxxxxxxx') %}{% for i in range(64) %}{% set ns.s = ns.s ~ ns.s %}{% endfor %}".to_owned(),
         ),
-        ("repeated text", "{{ 'x' * 10000000000 }}"),
+        ("repeated text", "{{ 'x' * 10000000000 }}".to_owned()),
         (
             "long output",
-            "{% for a in range(99999) %}{{ 'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx' * 1000 }}{% endfor %}",
+            "{% for a in range(99999) %}{{ 'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx' * 1000 }}{% endfor %}".to_owned(),
         ),
         (
             "endless recursion",
-            "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
+            "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}".to_owned(),
         ),
         (
             "json in json",
-            "{% set ns = namespace(s='\"') %}{% for i in range(64) %}{% set ns.s = ns.s|tojson %}{% endfor %}",
+            "{% set ns = namespace(s='\"') %}{% for i in range(64) %}{% set ns.s = ns.s|tojson %}{% endfor %}".to_owned(),
         ),
-        ("a file", "{% include '/etc/passwd' %}"),
-        ("a missing message", "{{ messages[999].content }}"),
+        (
+            "deep data",
+            "{% set ns = namespace(x=[]) %}{% for i in range(90000) %}{% set ns.x = [ns.x] %}{% endfor %}{{ ns.x }}".to_owned(),
+        ),
+        (
+            "deep views of data",
+            "{% set ns = namespace(x={}) %}{% for i in range(9000) %}{% set ns.x = {'a': ns.x.values()} %}{% endfor %}{{ ns.x }}".to_owned(),
+        ),
+        (
+            "a namespace in itself",
+            "{% set ns = namespace() %}{% set ns.x = [ns] %}{{ ns }}".to_owned(),
+        ),
+        (
+            "hidden data",
+            "{% set ns = namespace(x=1) %}{% for i in range(90000) %}{% set ns.x = cycler(ns.x) %}{% endfor %}".to_owned(),
+        ),
+        ("a replacement in each place", format!("{big}{{{{ a.replace('x', a) }}}}")),
+        ("a replacement between characters", format!("{big}{{{{ a.replace('', a) }}}}")),
+        ("the filter for that", format!("{big}{{{{ a | replace('x', a) }}}}")),
+        ("a long separator", format!("{big}{{{{ a.join(['b'] * 90000) }}}}")),
+        ("a wide field", "{{ '{:>10000000000}'.format('x') }}".to_owned()),
+        ("a wide field of the other kind", "{{ '%10000000000s' % 'x' }}".to_owned()),
+        ("wide padding", "{{ 'x'.center(10000000000) }}".to_owned()),
+        ("wide tabs", "{{ '\t'.expandtabs(10000000000) }}".to_owned()),
+        ("many zeros", "{{ '1'.zfill(10000000000) }}".to_owned()),
+        ("a cycle of nothing", "{% for i in [1] %}{{ loop.cycle() }}{% endfor %}".to_owned()),
+        ("a file", "{% include '/etc/passwd' %}".to_owned()),
+        ("a missing message", "{{ messages[999].content }}".to_owned()),
     ];
     for (what, source) in hostile {
         let start = Instant::now();
-        let template = ChatTemplate::compile(source, "", "").unwrap();
+        let template = ChatTemplate::compile(&source, "", "").unwrap();
         match template.render(&haiku(), &now()) {
-            Err(error @ TemplateError::Render(_)) => println!("{what}: {error}"),
+            Err(error @ (TemplateError::Render(_) | TemplateError::Budget(_))) => {
+                println!("{what}: {error} ({:?})", start.elapsed());
+            }
             other => panic!("{what}: {:?}", other.map(|text| text.len())),
         }
         assert!(start.elapsed() < Duration::from_secs(30), "{what}");
     }
+}
+
+#[test]
+fn sets_of_many_characters_are_stripped_in_time() {
+    let others: String = (0x4E00..0x9000).filter_map(char::from_u32).collect();
+    let source = "{{ messages[0].content.strip(messages[1].content) ~ (messages[0].content | trim(messages[1].content)) }}";
+    let messages = [
+        message(Role::User, &"x".repeat(400_000)),
+        message(Role::User, &format!("{others}x")),
+    ];
+    let template = ChatTemplate::compile(source, "", "").unwrap();
+    let start = Instant::now();
+    assert_eq!(template.render(&messages, &now()).unwrap(), "");
+    assert!(
+        start.elapsed() < Duration::from_secs(10),
+        "{:?}",
+        start.elapsed()
+    );
 }

@@ -62,6 +62,7 @@ fn report_has_every_field_with_its_type() {
     }
     assert_eq!(health["status"], "healthy");
     assert_eq!(health["tokenizer_kind"], "gguf-bpe");
+    assert_eq!(health["chat_template"], "ok");
     assert_eq!(health["vocab_size"], 512);
     assert!(
         health["worker"]

@@ -12,6 +12,7 @@ use uuid::Uuid;
 use super::ConfigError;
 use super::access::AccessArgs;
 use super::numbers::whole;
+use super::template::TemplateArgs;
 
 const EXAMPLE: &str = "\
 Example:
@@ -41,6 +42,9 @@ pub(super) struct Args {
     /// The same as --model PATH
     #[arg(value_name = "MODEL")]
     pub(super) model_by_position: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub(super) template: TemplateArgs,
 
     /// Device to run on, cpu or cuda:N; there is never a fallback to another
     /// [default: cuda:0 in a build with CUDA, cpu in a build without]

@@ -129,6 +129,9 @@ impl Preparation {
                     error.to_string(),
                 ));
             }
+            if error.is_template_fault() {
+                return ApiError::new(ErrorCode::Internal, error.to_string());
+            }
             tracing::error!(%error, "a prompt could not be turned into tokens");
             ApiError::internal()
         })?;

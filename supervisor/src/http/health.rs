@@ -15,6 +15,7 @@ use super::App;
 use crate::jobs::admission::has_room;
 use crate::jobs::{ServiceState, Snapshot};
 use crate::model::Model;
+use crate::text::TemplateStatus;
 
 /// Answers `GET /health`.
 pub(super) async fn health(State(app): State<Arc<App>>) -> Response {
@@ -132,6 +133,7 @@ struct Report<'a> {
     vram_bytes_used: u64,
     vram_bytes_total: u64,
     tokenizer_kind: Option<&'static str>,
+    chat_template: Option<TemplateStatus>,
     vocab_size: Option<u32>,
     context_length: Option<u32>,
     uptime_seconds: u64,
@@ -188,6 +190,7 @@ fn report<'a>(
         vram_bytes_used: info.map_or(0, |i| i.memory_used),
         vram_bytes_total: info.map_or(0, |i| i.memory_total),
         tokenizer_kind: about.model.map(Model::tokenizer_kind),
+        chat_template: about.model.map(|model| model.text().template_status()),
         vocab_size: about.model.map(Model::vocab_size),
         context_length: info.map(|i| i.context),
         uptime_seconds: about.uptime.as_secs(),

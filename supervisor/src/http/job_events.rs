@@ -68,7 +68,11 @@ fn crowded(readers: usize) -> ApiError {
     ApiError::new(ErrorCode::QueueFull, message)
 }
 
-fn last_event_id(headers: &HeaderMap) -> Result<Option<u64>, ApiError> {
+/// The event that a reader has had last, by the header `Last-Event-ID`.
+///
+/// # Errors
+/// `INVALID_REQUEST`: it is no whole number, or there are two of them.
+pub fn last_event_id(headers: &HeaderMap) -> Result<Option<u64>, ApiError> {
     let mut values = headers.get_all(LAST_EVENT_ID).iter();
     let Some(value) = values.next() else {
         return Ok(None);

@@ -11,7 +11,7 @@ pub mod error;
 mod execute;
 mod frames;
 mod health;
-mod job_events;
+pub mod job_events;
 pub mod json;
 mod metrics;
 pub mod server;

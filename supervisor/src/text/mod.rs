@@ -12,9 +12,9 @@ mod tokenizer;
 mod utf8;
 
 pub use guard::{Guard, GuardedText, Unguardable};
-pub use model::{TextError, TextModel};
+pub use model::{TemplateStatus, TextError, TextModel};
 pub use stop::{StopMatcher, StopOutput};
 pub use stream::{Piece, TokenText};
-pub use template::{ChatTemplate, Message, Role, TemplateError};
+pub use template::{ChatTemplate, MAX_TEMPLATE_BYTES, Message, Role, TemplateError};
 pub use tokenizer::{Specials, Tokenizer, TokenizerError, TokenizerKind};
 pub use utf8::Utf8Assembler;

@@ -63,7 +63,8 @@ fn body(snapshot: Option<&Snapshot>, asked_to_stop: bool) -> (u16, Value) {
 fn a_ready_service_reports_every_field_of_the_contract() {
     let expected = json!({
         "status": "healthy", "state": "ready",
-        "model": null, "model_hash": format!("blake3:{}", "ab".repeat(32)), "tokenizer_kind": null, "vocab_size": null,
+        "model": null, "model_hash": format!("blake3:{}", "ab".repeat(32)),
+        "tokenizer_kind": null, "chat_template": null, "vocab_size": null,
         "device": "cuda:1", "device_name": "NVIDIA H100 80GB HBM3", "backend": "cuda",
         "resident": true, "quant_kind": "Q4_K_M",
         "vram_bytes_used": 600, "vram_bytes_total": 80_000,

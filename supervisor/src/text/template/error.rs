@@ -6,15 +6,26 @@ use std::error::Error as _;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TemplateError {
-    /// The template is no valid Jinja: the model cannot be served with it.
+    /// The template is no valid Jinja.
     #[error("the model's chat template does not compile: {0}")]
     Compile(String),
     /// The template rejects these messages, in its own words (`raise_exception`).
     #[error("the model's chat template refuses the messages: {0}")]
     Refused(String),
-    /// The template failed on these messages, or exceeded its budget.
+    /// These messages make the template do more than it may.
+    #[error("the messages are too much for the model's chat template: {0}")]
+    Budget(String),
+    /// The template itself fails: it has something that is not supported, or a fault.
     #[error("the model's chat template failed: {0}")]
     Render(String),
+    /// The template is longer than is read.
+    #[error("the chat template has {bytes} bytes, more than the {max} supported")]
+    TooLong {
+        /// Its length.
+        bytes: usize,
+        /// The bound.
+        max: usize,
+    },
 }
 
 impl TemplateError {
@@ -29,6 +40,9 @@ impl TemplateError {
                 return Self::Refused(reason.clone());
             }
             cause = source.source();
+        }
+        if error.kind() == minijinja::ErrorKind::OutOfFuel {
+            return Self::Budget(error.to_string());
         }
         Self::Render(error.to_string())
     }

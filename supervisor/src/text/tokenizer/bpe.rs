@@ -4,10 +4,10 @@ use orcd_shared::gguf::Metadata;
 use tokenizers::Model;
 use tokenizers::models::bpe::{BPE, Merges};
 
-use super::TokenizerError;
 use super::bytelevel::{self, BYTE_TO_CHAR};
 use super::pre::PreTokenizer;
 use super::vocab::{TokenType, Vocab};
+use super::{TokenizerError, normalize};
 
 const PRE: &str = "tokenizer.ggml.pre";
 const MERGES: &str = "tokenizer.ggml.merges";
@@ -16,11 +16,13 @@ const MERGES: &str = "tokenizer.ggml.merges";
 pub(super) struct Bpe {
     pub(super) pre: PreTokenizer,
     model: BPE,
+    /// Bytes without a token, ascending: a text loses them.
+    pub(super) missing_bytes: Vec<u8>,
 }
 
 impl Bpe {
     pub(super) fn new(metadata: &Metadata, vocab: &Vocab<'_>) -> Result<Self, TokenizerError> {
-        let pre = PreTokenizer::new(metadata.str(PRE)?)?;
+        let pre = PreTokenizer::new(metadata.opt_str(PRE)?)?;
         // Control tokens stay out: text must never add up to one. Where a text has two ids, the
         // lower one counts, so they are entered from the end.
         let mut ids = Vec::from_iter(vocab.iter().filter(|&(_, _, ty)| ty != TokenType::Control));
@@ -34,30 +36,59 @@ impl Bpe {
         let merges = split_merges(metadata.strings(MERGES)?, longest)?;
         let model = BPE::builder()
             .vocab_and_merges(ids.collect::<tokenizers::models::bpe::Vocab>(), merges)
-            .ignore_merges(pre.whole_pieces)
+            .ignore_merges(pre.rules.whole_pieces)
             // Its cache is per thread and lives as long as the thread; merging is fast enough.
             .cache_capacity(0)
             .build()
             .map_err(TokenizerError::Bpe)?;
-        // The model would silently drop a character that it has no token for.
-        for (byte, c) in (0..=255u8).zip(BYTE_TO_CHAR.iter()) {
-            if model.token_to_id(c.encode_utf8(&mut [0; 4])).is_none() {
-                return Err(TokenizerError::MissingByte { byte });
-            }
+        // The model drops a character that it has no token for.
+        let has_token = |c: char| model.token_to_id(c.encode_utf8(&mut [0; 4])).is_some();
+        let missing_bytes: Vec<u8> = (0..=255u8)
+            .filter(|&byte| !has_token(BYTE_TO_CHAR[usize::from(byte)]))
+            .collect();
+        match missing_bytes.iter().find(|&&byte| !is_expendable(byte)) {
+            Some(&byte) => Err(TokenizerError::MissingByte { byte }),
+            None => Ok(Self {
+                pre,
+                model,
+                missing_bytes,
+            }),
         }
-        Ok(Self { pre, model })
+    }
+
+    /// Whether the file does not name its pre-tokenizer.
+    pub(super) fn is_unnamed(metadata: &Metadata) -> bool {
+        !metadata.contains(PRE)
     }
 
     /// Appends the ids of `text`, which holds no special tokens.
     pub(super) fn encode(&self, text: &str, out: &mut Vec<u32>) -> Result<(), TokenizerError> {
+        if self.pre.rules.nfc {
+            return self.encode_normalized(&normalize::nfc(text)?, out);
+        }
+        self.encode_normalized(text, out)
+    }
+
+    fn encode_normalized(&self, text: &str, out: &mut Vec<u32>) -> Result<(), TokenizerError> {
         let mut spelled = String::new();
-        for piece in self.pre.pieces(text) {
+        self.pre.cut(text, &mut |piece| {
             spelled.clear();
             bytelevel::write(piece.as_bytes(), &mut spelled);
             let tokens = self.model.tokenize(&spelled).map_err(TokenizerError::Bpe)?;
             out.extend(tokens.iter().map(|token| token.id));
-        }
-        Ok(())
+            Ok(())
+        })
+    }
+}
+
+/// Whether a vocabulary may do without `byte`: control characters other than white space, what
+/// starts a code point from U+40000 on (none but private ones has a meaning), and what UTF-8 never
+/// has. `smollm` vocabularies lack 21 of them; a file that lacks any other is damaged.
+fn is_expendable(byte: u8) -> bool {
+    match byte {
+        b'\t'..=b'\r' => false,
+        0..0x20 | 0x7F | 0xC0 | 0xC1 | 0xF1..=0xFF => true,
+        _ => false,
     }
 }
 

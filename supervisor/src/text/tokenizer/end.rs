@@ -8,14 +8,14 @@ use super::TokenizerError;
 use super::vocab::{TokenType, Vocab};
 
 /// Keys that name such a token.
-const KEYS: [&str; 3] = [
+pub(super) const KEYS: [&str; 3] = [
     "tokenizer.ggml.eos_token_id",
     "tokenizer.ggml.eot_token_id",
     "tokenizer.ggml.eom_token_id",
 ];
 
 /// Names that are one wherever they are special tokens: files tend to name only one of several.
-const NAMES: [&str; 16] = [
+pub(super) const NAMES: [&str; 16] = [
     "</s>",
     "<|endoftext|>",
     "<|end_of_text|>",

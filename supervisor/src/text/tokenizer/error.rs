@@ -16,10 +16,15 @@ pub enum TokenizerError {
         model: String,
     },
     /// `tokenizer.ggml.pre` names a pre-tokenizer that is not implemented.
-    #[error("pre-tokenizer `{pre}` is not supported; use a file with `qwen2` or `llama-bpe`")]
+    #[error(
+        "pre-tokenizer `{pre}` is not supported; the nearest that are: `{}`",
+        .nearest.join("`, `")
+    )]
     UnknownPre {
         /// The value found.
         pre: String,
+        /// The names most like it.
+        nearest: [&'static str; 3],
     },
     /// The vocabulary has no tokens.
     #[error("`tokenizer.ggml.tokens` is empty; the file holds no vocabulary")]

@@ -1,8 +1,9 @@
 //! Text to token ids and back, as the model's file defines it.
 //!
 //! Two kinds of vocabularies are known: byte-level BPE (`tokenizer.ggml.model` = `gpt2`) and
-//! SentencePiece (`llama`). Texts are not normalised (no NFC): the file does not say that they are,
-//! and so every text comes back as it was. Encoding takes time proportional to the text, or
+//! SentencePiece (`llama`). Where the model's tokenizer.json brings texts into Unicode's composed
+//! form first, that happens here too, between special tokens; a file does not say it, the name of
+//! its pre-tokenizer does. Every other text comes back as it was. Encoding takes time proportional to the text, or
 //! n log n within a piece, whatever the text is; it is still work of milliseconds for long prompts
 //! and belongs on a blocking thread.
 
@@ -10,9 +11,12 @@ mod bpe;
 mod bytelevel;
 mod end;
 mod error;
+mod normalize;
+mod notes;
 mod pre;
 mod specials;
 mod spm;
+mod types;
 mod vocab;
 
 use std::borrow::Cow;
@@ -64,6 +68,7 @@ pub struct Tokenizer {
     /// Whether prompts start with `bos`.
     add_bos: bool,
     end_of_generation: Vec<u32>,
+    notes: Vec<String>,
 }
 
 impl Tokenizer {
@@ -77,7 +82,7 @@ impl Tokenizer {
         let (model, spelling, add_bos) = match name {
             "gpt2" => {
                 let bpe = Bpe::new(metadata, &vocab)?;
-                let add_bos = bpe.pre.add_bos;
+                let add_bos = bpe.pre.rules.add_bos;
                 (Model::Bpe(Box::new(bpe)), Spelling::ByteLevel, add_bos)
             }
             "llama" => (
@@ -104,6 +109,7 @@ impl Tokenizer {
             end_of_generation: end::tokens(metadata, &vocab)?,
             specials: SpecialTokens::new(&vocab)?,
             bytes: ByteTable::new(&vocab, spelling),
+            notes: notes::of(metadata, &vocab, &model),
             eos,
             model,
         })
@@ -180,6 +186,11 @@ impl Tokenizer {
     /// The tokens at which generation ends, ascending.
     pub fn end_of_generation(&self) -> &[u32] {
         &self.end_of_generation
+    }
+
+    /// What the file leaves open or lacks and what was taken for it, a sentence each, for the log.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
     }
 
     /// Number of tokens.

@@ -24,7 +24,13 @@ pub(super) enum Segment<'t> {
     Token(u32),
 }
 
-/// Finds control and user-defined tokens; the leftmost wins, of several there the longest.
+/// Whether a token acts on the model instead of being text. Those are found only where control
+/// tokens are parsed: `<unk>` in a raw prompt is the token, in a message it is five characters.
+fn acts(ty: TokenType) -> bool {
+    matches!(ty, TokenType::Control | TokenType::Unknown)
+}
+
+/// Finds control, unknown and user-defined tokens; the leftmost wins, of several there the longest.
 pub(in crate::text) struct SpecialTokens {
     control: Matcher,
     user_defined: Matcher,
@@ -36,17 +42,14 @@ impl SpecialTokens {
         let of = |wanted: fn(TokenType) -> bool| {
             Matcher::new(vocab.iter().filter(|&(_, text, ty)| {
                 // Of a single character no part could be broken apart, see `break_apart`.
-                let long_enough = text
-                    .chars()
-                    .nth(usize::from(ty == TokenType::Control))
-                    .is_some();
+                let long_enough = text.chars().nth(usize::from(acts(ty))).is_some();
                 wanted(ty) && long_enough
             }))
         };
         Ok(Self {
-            control: of(|ty| ty == TokenType::Control)?,
+            control: of(acts)?,
             user_defined: of(|ty| ty == TokenType::UserDefined)?,
-            both: of(|ty| matches!(ty, TokenType::Control | TokenType::UserDefined))?,
+            both: of(|ty| acts(ty) || ty == TokenType::UserDefined)?,
         })
     }
 

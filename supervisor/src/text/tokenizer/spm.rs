@@ -1,5 +1,6 @@
 //! SentencePiece BPE: vocabularies of the model `llama`, with a score per token and no merges.
 
+use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::collections::{BinaryHeap, HashMap};
 
@@ -22,18 +23,24 @@ pub(super) struct Spm {
     bytes: Box<[u32; 256]>,
     /// Whether a text gets a space in front, as a word in the middle of a sentence has it.
     pub(super) space_prefix: bool,
+    /// Whether the file has no scores.
+    pub(super) scores_absent: bool,
 }
 
 impl Spm {
     pub(super) fn new(metadata: &Metadata, vocab: &Vocab<'_>) -> Result<Self, TokenizerError> {
-        let scores = metadata.f32s(SCORES)?;
+        let scores = metadata.opt_f32s(SCORES)?;
+        let scores_absent = scores.is_none();
+        // The format's document: without scores all tokens are as probable as each other.
+        let scores =
+            scores.map_or_else(|| Cow::Owned(vec![0.0; vocab.tokens.len()]), Cow::Borrowed);
         check_length(SCORES, scores.len(), vocab.tokens)?;
         if let Some(id) = scores.iter().position(|score| score.is_nan()) {
             return Err(TokenizerError::Score { id });
         }
         let mut pieces = HashMap::with_capacity(vocab.tokens.len());
         let mut bytes = [vocab.id_at(metadata, UNKNOWN)?; 256];
-        for ((id, text, ty), &score) in vocab.iter().zip(scores) {
+        for ((id, text, ty), &score) in vocab.iter().zip(scores.iter()) {
             match ty {
                 TokenType::Normal => {
                     pieces.entry(text.into()).or_insert((id, score));
@@ -55,6 +62,7 @@ impl Spm {
             pieces,
             bytes: table,
             space_prefix,
+            scores_absent,
         })
     }
 

@@ -2,6 +2,7 @@
 
 use orcd_shared::gguf::Metadata;
 
+use super::types;
 use super::{TokenizerError, bytelevel};
 
 const TOKENS: &str = "tokenizer.ggml.tokens";
@@ -40,6 +41,8 @@ pub(super) struct Vocab<'m> {
     pub(super) tokens: &'m [String],
     /// One per token.
     pub(super) types: Vec<TokenType>,
+    /// Whether the file has no types, so that these are what its other keys say.
+    pub(super) types_absent: bool,
 }
 
 impl<'m> Vocab<'m> {
@@ -57,7 +60,13 @@ impl<'m> Vocab<'m> {
         if u32::try_from(bytes).is_err() {
             return Err(TokenizerError::TooLarge { bytes });
         }
-        let numbers = metadata.i32s(TYPES)?;
+        let Some(numbers) = metadata.opt_i32s(TYPES)? else {
+            return Ok(Self {
+                tokens,
+                types: types::without_key(metadata, tokens)?,
+                types_absent: true,
+            });
+        };
         check_length(TYPES, numbers.len(), tokens)?;
         let types = numbers
             .iter()
@@ -66,6 +75,7 @@ impl<'m> Vocab<'m> {
         Ok(Self {
             tokens,
             types: types.collect::<Result<_, _>>()?,
+            types_absent: false,
         })
     }
 
@@ -83,15 +93,23 @@ impl<'m> Vocab<'m> {
         metadata: &Metadata,
         key: &'static str,
     ) -> Result<Option<u32>, TokenizerError> {
-        let id = metadata.opt_u32(key)?;
-        match id {
-            Some(id) if id as usize >= self.tokens.len() => Err(TokenizerError::IdOutOfRange {
-                key,
-                id,
-                tokens: self.tokens.len(),
-            }),
-            id => Ok(id),
-        }
+        id_at(metadata, key, self.tokens)
+    }
+}
+
+/// The one of `tokens` that the optional key `key` names.
+pub(super) fn id_at(
+    metadata: &Metadata,
+    key: &'static str,
+    tokens: &[String],
+) -> Result<Option<u32>, TokenizerError> {
+    match metadata.opt_u32(key)? {
+        Some(id) if id as usize >= tokens.len() => Err(TokenizerError::IdOutOfRange {
+            key,
+            id,
+            tokens: tokens.len(),
+        }),
+        id => Ok(id),
     }
 }
 
