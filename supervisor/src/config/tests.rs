@@ -187,7 +187,7 @@ fn help_and_version_are_no_errors() {
         for part in [
             "worker-orcd 0.",
             "revision: ",
-            "protocol: 2",
+            &format!("protocol: {}", orcd_shared::protocol::version::PROTOCOL),
             "devices: cpu",
         ] {
             assert!(text.contains(part), "no {part} in {text}");
