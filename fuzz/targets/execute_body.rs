@@ -2,7 +2,7 @@
 //! the contract's bounds.
 
 use orcd_supervisor::http::body;
-use orcd_supervisor::http::validate::{self, Input, Limits};
+use orcd_supervisor::http::validate::{self, Fresh, Input, Limits};
 
 const LIMITS: Limits = Limits {
     max_tokens_out: 2048,
@@ -15,7 +15,11 @@ pub fn run(bytes: &[u8]) {
     let Ok(parsed) = parse() else {
         return;
     };
-    match validate::execute(parsed, &LIMITS, 7) {
+    let fresh = Fresh {
+        job_id: "fresh".into(),
+        seed: 7,
+    };
+    match validate::execute(parsed, &LIMITS, fresh) {
         Ok(request) => {
             assert!(validate::is_job_id(&request.job_id));
             assert!(

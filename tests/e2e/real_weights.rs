@@ -228,7 +228,12 @@ fn a_small_llama_with_the_smollm_vocabulary_answers_and_survives() {
     };
     let service = start(&model);
     complete_flow(&service);
-    let job = Job::new("capital", "What is the capital of France?").set("temperature", 0);
+    // Under its template's own system message even the reference implementation answers with songs.
+    let turns = [
+        ("system", "You are a helpful assistant."),
+        ("user", "What is the capital of France?"),
+    ];
+    let job = Job::chat("capital", &turns).set("temperature", 0);
     let answer = service.run(&job.set("max_tokens", 48));
     assert!(answer.text().contains("Paris"), "{:?}", answer.text());
     let alone = one_by_one(&service);

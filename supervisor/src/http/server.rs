@@ -40,7 +40,9 @@ pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToke
             tracing::debug!(%error, "a connection was gone at once");
             continue;
         }
-        let place = places.give();
+        let Some(Some(place)) = stop.run_until_cancelled(places.give()).await else {
+            break;
+        };
         let attended = connection::attend(stream, place, router.clone(), stop.clone());
         connections.spawn(attended);
     }

@@ -27,7 +27,7 @@ pub(super) struct Question {
 
 impl Question {
     /// The body, and whether it was read so far.
-    pub(super) fn new(body: Incoming) -> (Body, Arc<AtomicBool>) {
+    pub(super) fn watch(body: Incoming) -> (Body, Arc<AtomicBool>) {
         let is_small = |n: u64| n <= SMALL_BODY_BYTES;
         let none_or_small = body.size_hint().upper().is_some_and(is_small);
         let read = Arc::new(AtomicBool::new(none_or_small));

@@ -113,7 +113,7 @@ async fn respond(
         progress.knows_interim = request.version() == Version::HTTP_11;
     }
     let (parts, body) = request.into_parts();
-    let (body, body_was_read) = Question::new(body);
+    let (body, body_was_read) = Question::watch(body);
     let mut request = Request::from_parts(parts, body);
     if for_probes {
         request.extensions_mut().insert(ProbesOnly);

@@ -1,7 +1,8 @@
 //! How many connections there may be: places for everybody, and some that only probes are served
 //! in, so that who looks after the service sees it also when it is overrun.
 
-use std::sync::Arc;
+use std::collections::VecDeque;
+use std::sync::{Arc, Weak};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -26,9 +27,9 @@ struct Counts {
 #[derive(Debug)]
 pub(super) struct Places {
     everybody: Arc<Semaphore>,
-    /// What ends the connection that has the place; they are given in turn.
-    probes: Vec<CancellationToken>,
-    next: usize,
+    probes: Arc<Semaphore>,
+    /// What ends each connection in a place for probes, the oldest first.
+    oldest: VecDeque<Weak<CancellationToken>>,
 }
 
 /// A connection's place, given back on drop.
@@ -37,7 +38,10 @@ pub(super) enum Place {
     /// For any request.
     Any(#[expect(dead_code, reason = "it is its drop that matters")] OwnedSemaphorePermit),
     /// For one probe, until the token is cancelled because another connection needs it.
-    Probe(CancellationToken),
+    Probe(
+        Arc<CancellationToken>,
+        #[expect(dead_code, reason = "it is its drop that matters")] OwnedSemaphorePermit,
+    ),
 }
 
 impl Places {
@@ -60,39 +64,43 @@ impl Places {
     fn new(counts: Counts) -> Self {
         Self {
             everybody: Arc::new(Semaphore::new(counts.everybody)),
-            probes: vec![CancellationToken::new(); counts.probes],
-            next: 0,
+            probes: Arc::new(Semaphore::new(counts.probes)),
+            oldest: VecDeque::new(),
         }
     }
 
-    /// A place for a connection. There always is one: the oldest of those for probes has to go for
-    /// it. A probe's request comes with its connection and is answered at once, so it is whoever
-    /// sends nothing that is cut.
-    pub(super) fn give(&mut self) -> Place {
+    /// A place for a connection. There always is one soon: the oldest of those for probes has to go
+    /// for it. A probe's request comes with its connection and is answered at once, so it is whoever
+    /// sends nothing that is cut. `None`: the listener is being closed.
+    pub(super) async fn give(&mut self) -> Option<Place> {
         if let Ok(permit) = Arc::clone(&self.everybody).try_acquire_owned() {
-            return Place::Any(permit);
+            return Some(Place::Any(permit));
         }
-        let token = CancellationToken::new();
-        if let Some(oldest) = self.probes.get_mut(self.next) {
-            oldest.cancel();
-            *oldest = token.clone();
+        if self.probes.available_permits() == 0 {
+            let mut oldest = std::iter::from_fn(|| self.oldest.pop_front());
+            if let Some(alive) = oldest.find_map(|token| token.upgrade()) {
+                alive.cancel();
+            }
         }
-        self.next = (self.next + 1) % self.probes.len().max(1);
-        Place::Probe(token)
+        let permit = Arc::clone(&self.probes).acquire_owned().await.ok()?;
+        let token = Arc::new(CancellationToken::new());
+        self.oldest.retain(|token| token.strong_count() > 0);
+        self.oldest.push_back(Arc::downgrade(&token));
+        Some(Place::Probe(token, permit))
     }
 }
 
 impl Place {
     /// Whether only probes are served in it.
     pub(super) fn is_for_probes(&self) -> bool {
-        matches!(self, Self::Probe(_))
+        matches!(self, Self::Probe(..))
     }
 
     /// Waits until another connection needs the place.
     pub(super) async fn is_needed(&self) {
         match self {
             Self::Any(_) => std::future::pending().await,
-            Self::Probe(needed) => needed.cancelled().await,
+            Self::Probe(needed, _) => needed.cancelled().await,
         }
     }
 }
@@ -139,23 +147,31 @@ mod tests {
         assert_eq!(of(0), (1, 1));
     }
 
-    #[test]
-    fn behind_the_last_place_the_oldest_probe_makes_room() {
+    #[tokio::test]
+    async fn behind_the_last_place_the_oldest_probe_makes_room() {
         let mut places = Places::new(Counts {
             everybody: 1,
             probes: 2,
         });
-        let any = places.give();
+        let any = places.give().await.unwrap();
         assert!(!any.is_for_probes());
-        let tokens: Vec<_> = (0..3)
-            .map(|_| match places.give() {
-                Place::Probe(token) => token,
-                other => panic!("{other:?}"),
-            })
-            .collect();
-        let needed: Vec<_> = tokens.iter().map(CancellationToken::is_cancelled).collect();
-        assert_eq!(needed, [true, false, false]);
+        let mut probes = Vec::new();
+        for _ in 0..2 {
+            let place = places.give().await.unwrap();
+            assert!(place.is_for_probes());
+            let holding = async move { place.is_needed().await };
+            probes.push(tokio::spawn(holding));
+        }
+        // One that is over by itself is no longer the oldest.
+        let third = places.give().await.unwrap();
+        drop(third);
+        let fourth = places.give().await.unwrap();
+        let fifth = places.give().await.unwrap();
+        assert!(fourth.is_for_probes() && fifth.is_for_probes());
+        for probe in probes {
+            probe.await.unwrap();
+        }
         drop(any);
-        assert!(!places.give().is_for_probes());
+        assert!(!places.give().await.unwrap().is_for_probes());
     }
 }
