@@ -5,6 +5,9 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use orcd_tests::{Exit, Job, Model, Starter, WorkerHarness};
 
+/// Whatever a test waits for is there by then, on any machine; shorter than the longest draining.
+const SOON: Duration = Duration::from_secs(60);
+
 fn job(name: &str, max_tokens: u64) -> Job {
     Job::lasting(name, max_tokens)
 }
@@ -32,7 +35,7 @@ fn idle_service_stops_at_once_with_code_0() {
     for (how, ask) in ASK {
         let service = WorkerHarness::start(Model::Tiny);
         ask(&service);
-        let exit = service.wait_for_exit(Duration::from_secs(3));
+        let exit = service.wait_for_exit(SOON);
         assert_clean(&exit, how);
     }
 }
@@ -47,7 +50,7 @@ fn what_a_stop_has_for_a_body_is_looked_at() {
     assert_eq!(service.run(&job("a", 2)).end().tokens_out, 2);
     let reply = service.request("POST", "/shutdown", &[], b" {}\n");
     assert_eq!(reply.status(), 202);
-    assert_clean(&service.wait_for_exit(Duration::from_secs(3)), "{}");
+    assert_clean(&service.wait_for_exit(SOON), "{}");
 }
 
 #[test]
@@ -63,13 +66,15 @@ fn web_pages_cannot_stop_the_service() {
 fn running_job_finishes_and_new_ones_are_sent_elsewhere() {
     for (how, ask) in ASK {
         let service = Starter::new(Model::Slow)
-            .flag("--drain-timeout-sec", 30)
+            .flag("--drain-timeout-sec", 600)
+            .patient()
             .start();
         let expected = service.run(&job("a", 80));
-        let mut stream = service.execute(&job("a", 80));
-        stream.read_tokens(3);
+        service.hold_before_step(10);
+        let stream = service.execute(&job("a", 80));
+        service.wait_for_strike("step");
         ask(&service);
-        service.wait_for_health(Duration::from_secs(2), |h| h["status"] == "draining");
+        service.wait_for_health(SOON, |h| h["status"] == "draining");
         assert_eq!(service.get("/health").status(), 503);
         assert_eq!(service.get("/health/ready").status(), 503);
         assert_eq!(service.get("/health/live").status(), 200);
@@ -77,12 +82,13 @@ fn running_job_finishes_and_new_ones_are_sent_elsewhere() {
         assert_eq!(reply.refusal(), (503, "DRAINING".into()), "{how}");
         assert!(reply.header("retry-after").is_some());
         assert_eq!(reply.error()["retriable"], true);
+        service.release();
         assert_eq!(
             stream.finish().token_bytes(),
             expected.token_bytes(),
             "{how}"
         );
-        assert_clean(&service.wait_for_exit(Duration::from_secs(3)), how);
+        assert_clean(&service.wait_for_exit(SOON), how);
     }
 }
 
@@ -90,7 +96,7 @@ fn running_job_finishes_and_new_ones_are_sent_elsewhere() {
 fn interrupt_that_reaches_the_worker_too_lets_jobs_finish() {
     // Ctrl-C in a terminal goes to every process of the group.
     let service = Starter::new(Model::Slow)
-        .flag("--drain-timeout-sec", 30)
+        .flag("--drain-timeout-sec", 600)
         .start();
     let expected = service.run(&job("a", 60));
     let mut stream = service.execute(&job("a", 60));
@@ -100,7 +106,7 @@ fn interrupt_that_reaches_the_worker_too_lets_jobs_finish() {
     let transcript = stream.finish();
     assert_eq!(transcript.token_bytes(), expected.token_bytes());
     assert_eq!(transcript.end().replays, 0);
-    assert_clean(&service.wait_for_exit(Duration::from_secs(3)), "SIGINT");
+    assert_clean(&service.wait_for_exit(SOON), "SIGINT");
 }
 
 #[test]
@@ -114,29 +120,30 @@ fn job_that_is_not_done_in_time_is_cancelled() {
     let transcript = stream.finish();
     let error = transcript.error();
     assert_eq!((error.code.as_str(), error.retriable), ("CANCELLED", true));
-    assert_clean(&service.wait_for_exit(Duration::from_secs(3)), "SIGTERM");
+    assert_clean(&service.wait_for_exit(SOON), "SIGTERM");
 }
 
 #[test]
 fn worker_that_dies_while_draining_loses_no_stream() {
     let service = Starter::new(Model::Slow)
-        .flag("--drain-timeout-sec", 30)
+        .flag("--drain-timeout-sec", 600)
+        .patient()
         .start();
     let expected = service.run(&job("a", 60));
-    let mut stream = service.execute(&job("a", 60));
-    stream.read_tokens(3);
+    let job = [job("a", 60)];
+    let stream = service.execute_struck(&job, "sleep", 10).remove(0);
     service.signal(Signal::SIGTERM);
-    service.wait_for_health(Duration::from_secs(2), |h| h["status"] == "draining");
+    service.wait_for_health(SOON, |h| h["status"] == "draining");
     service.kill_worker();
     assert_eq!(stream.finish().token_bytes(), expected.token_bytes());
-    assert_clean(&service.wait_for_exit(Duration::from_secs(3)), "SIGTERM");
+    assert_clean(&service.wait_for_exit(SOON), "SIGTERM");
 }
 
 /// Asks a service to stop that can't finish its job, and expects a clean end nevertheless.
 fn stop_while(what: &str, strike: impl FnOnce(&WorkerHarness)) {
     let service = Starter::new(Model::Slow)
         .flag("--drain-timeout-sec", 1)
-        .flag("--hang-timeout-ms", 60_000)
+        .patient()
         .start();
     let mut stream = service.execute(&job("a", 1500));
     stream.read_tokens(3);
@@ -144,7 +151,7 @@ fn stop_while(what: &str, strike: impl FnOnce(&WorkerHarness)) {
     service.signal(Signal::SIGTERM);
     let exit = std::thread::scope(|scope| {
         let reader = scope.spawn(|| stream.finish());
-        let exit = service.wait_for_exit(Duration::from_secs(8));
+        let exit = service.wait_for_exit(SOON);
         let transcript = reader.join().unwrap();
         let error = transcript.error();
         assert_eq!((error.code.as_str(), error.retriable), ("CANCELLED", true));
@@ -169,9 +176,9 @@ fn stop_is_clean_while_the_service_recovers() {
         stop_while("SIGTERM while a worker starts", |service| {
             service.fault(point, "sleep");
             service.kill_worker();
-            service.wait_for_health(Duration::from_secs(20), |h| h["status"] == "recovering");
+            service.wait_for_health(SOON, |h| h["status"] == "recovering");
             let taken = || !service.waits(point);
-            assert!(orcd_tests::proc::wait_until(Duration::from_secs(20), taken));
+            assert!(orcd_tests::proc::wait_until(SOON, taken));
         });
     }
 }
@@ -179,13 +186,13 @@ fn stop_is_clean_while_the_service_recovers() {
 #[test]
 fn second_interrupt_stops_at_once() {
     let service = Starter::new(Model::Slow)
-        .flag("--drain-timeout-sec", 60)
+        .flag("--drain-timeout-sec", 600)
         .start();
     let mut stream = service.execute(&job("a", 1500));
     stream.read_tokens(3);
     service.signal(Signal::SIGINT);
-    service.wait_for_health(Duration::from_secs(2), |h| h["status"] == "draining");
+    service.wait_for_health(SOON, |h| h["status"] == "draining");
     service.signal(Signal::SIGINT);
-    let exit = service.wait_for_exit(Duration::from_secs(1));
+    let exit = service.wait_for_exit(SOON);
     assert!(exit.stdout.starts_with("READY ") && exit.stdout.lines().count() == 1);
 }

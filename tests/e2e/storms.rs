@@ -10,7 +10,7 @@ use orcd_tests::proc::wait_until;
 use orcd_tests::stats::Samples;
 use orcd_tests::{Job, Model, Starter, Transcript, WorkerHarness, report};
 
-const SOON: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_secs(60);
 /// `/health` is to answer within 10 ms; this leaves room for a machine that is busy with the storm.
 const HEALTH: Duration = Duration::from_millis(500);
 

@@ -1,6 +1,7 @@
 //! Harness of the black-box tests: starts the two real processes, speaks HTTP to them over a
 //! socket of its own, and checks every byte of every stream against the contract.
 
+pub mod faults;
 pub mod harness;
 pub mod http;
 pub mod job;
