@@ -3,6 +3,7 @@
 
 #![deny(unsafe_code)]
 
+pub mod awake;
 pub mod callback;
 pub mod config;
 pub mod crash_dir;
