@@ -6,7 +6,7 @@ use clap::builder::BoolishValueParser;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Parser, ValueEnum, value_parser};
 use http::Uri;
-use orcd_shared::protocol::message::Device;
+use orcd_shared::protocol::message::{Device, MAX_PARALLEL};
 use uuid::Uuid;
 
 use super::ConfigError;
@@ -83,7 +83,7 @@ pub(super) struct Args {
 
     /// Jobs that run at once [default: 4 on a CPU, 8 on a GPU]
     #[arg(long, value_name = "N", env = "ORCD_PARALLEL",
-          value_parser = value_parser!(u32).range(1..=1024))]
+          value_parser = value_parser!(u32).range(1..=i64::from(MAX_PARALLEL)))]
     pub(super) parallel: Option<u32>,
 
     /// Threads of the CPU backend [default: one per core]
