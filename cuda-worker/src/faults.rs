@@ -49,6 +49,8 @@ static PASSES: [AtomicU32; 6] = [const { AtomicU32::new(0) }; 6];
 
 /// While a file of this name is in the directory, the action `wait` waits.
 const GATE: &str = "gate";
+/// What the action `eat` takes at most: more than a test's limit allows, no more than a machine has.
+const EATEN_MIB: usize = 256;
 /// Between two looks at the gate.
 const LOOK: Duration = Duration::from_millis(1);
 
@@ -111,6 +113,11 @@ fn strike(action: &str, directory: &Path) {
             while directory.join(GATE).exists() {
                 std::thread::sleep(LOOK);
             }
+        }
+        "eat" => {
+            // Touched, every page of it.
+            let eaten: Vec<_> = (0..EATEN_MIB).map(|_| vec![1_u8; 1 << 20]).collect();
+            std::hint::black_box(eaten);
         }
         _ => {}
     }

@@ -10,6 +10,7 @@
 
 #![deny(unsafe_code)]
 
+pub mod abandon;
 pub mod args;
 pub mod descriptors;
 pub mod engine;
@@ -23,6 +24,7 @@ pub mod link;
 pub mod loader;
 mod loading;
 mod log;
+pub mod oom;
 pub mod outbox;
 #[doc(hidden)]
 pub mod probe;

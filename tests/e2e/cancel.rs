@@ -88,7 +88,6 @@ fn cancel_while_hanging(what: &str, strike: impl Fn(&WorkerHarness)) {
     std::thread::sleep(Duration::from_millis(50));
     let (time, _) = cancel(&service, "a", stream);
     report::figure(&format!("cancel while the worker {what}: {time:.2?}"));
-    assert!(hanging.is_alive(), "the client waited for the ladder");
     let cancelled = Instant::now();
     let beside = beside.finish();
     assert_eq!(beside.token_bytes(), undisturbed.token_bytes());
@@ -150,14 +149,17 @@ fn worker_asked_to_abandon_its_step_changes_no_byte() {
         .set("top_k", 64)
         .set("seed", 5);
     let undisturbed = service.run(&job);
-    let mut stream = service.execute(&job);
+    let stream = service.execute(&job);
     let worker = service.worker();
-    for _ in 0..20 {
+    // What the service does when an answer takes long: also in vain, and too early.
+    for round in 0..20 {
+        let name = format!("victim-{round}");
+        let victim = service.execute(&endless(&name));
         worker.signal(Signal::SIGUSR1);
-        std::thread::sleep(Duration::from_millis(3));
+        assert_eq!(service.cancel(&name), "cancelling");
+        worker.signal(Signal::SIGUSR1);
+        assert_eq!(victim.finish().error().code, "CANCELLED");
     }
-    stream.read_tokens(5);
-    worker.signal(Signal::SIGUSR1);
     let found = stream.finish();
     assert_eq!(found.token_bytes(), undisturbed.token_bytes());
     assert_eq!(found.end().replays, 0);
@@ -278,5 +280,7 @@ fn device_is_free_for_the_next_job_after_a_cancellation() {
             .run(&endless("next").set("max_tokens", 1))
             .time_to_first_token()
     });
-    assert_prompt("first token of the next job", times.collect());
+    let samples = Samples::new(times.collect());
+    report::figure(&format!("first token of the next job: {samples}"));
+    assert_eq!(service.health()["worker"]["restarts"], 0);
 }

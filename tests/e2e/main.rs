@@ -17,6 +17,8 @@ mod health;
 mod http_edges;
 mod invalid_request;
 mod metrics;
+mod notices;
+mod oom;
 mod orphan;
 mod poison;
 mod quality;

@@ -95,6 +95,40 @@ fn cancel_storm_leaves_nothing_behind() {
     assert_eq!(restarts(service.health()), 0, "a worker was lost over it");
 }
 
+/// Jobs that are cancelled faster than a step is made: every other step is made to its end for those
+/// that are not cancelled.
+#[test]
+fn jobs_that_come_and_go_faster_than_a_step_starve_nobody() {
+    const ROUNDS: usize = 2000;
+    let service = WorkerHarness::start(Model::Slow);
+    // A prompt of many steps, each of them longer than a cancellation waits for its answer.
+    let bystander = Job::lasting("patient", 5)
+        .set("prompt", "the sea and ".repeat(200))
+        .set("seed", 11);
+    let undisturbed = service.run(&bystander);
+    let over = AtomicBool::new(false);
+    let mut rounds = 0;
+    let found = std::thread::scope(|scope| {
+        let stream = service.execute(&bystander);
+        let storm = scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) && rounds < ROUNDS {
+                let name = format!("hasty-{rounds}");
+                let stream = service.execute(&Job::lasting(&name, 1500));
+                assert_eq!(service.cancel(&name), "cancelling");
+                stream.finish();
+                rounds += 1;
+            }
+        });
+        let found = stream.finish();
+        over.store(true, Ordering::Relaxed);
+        storm.join().unwrap();
+        found
+    });
+    assert!(rounds < ROUNDS, "it came through only after the storm");
+    assert_untouched(&undisturbed, &found);
+    assert_eq!(service.health()["worker"]["restarts"], 0);
+}
+
 /// Cancels at another moment of the job's life each time; how the job ended.
 fn start_and_cancel(service: &WorkerHarness, thread: usize, round: usize) -> String {
     let name = format!("storm-{thread}-{round}");
