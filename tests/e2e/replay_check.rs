@@ -45,10 +45,7 @@ fn replayed_token_that_differs_is_never_spliced() {
         "#!/bin/sh\nif [ -e {mark:?} ]; then exec {faulty:?} \"$@\"; fi\n: > {mark:?}\nexec {good:?} \"$@\"\n",
     );
     let worker = executable(&folder.path().join("worker.sh"), script.as_bytes());
-    let service = Starter::new(Model::Slow)
-        .worker(&worker)
-        .patient()
-        .start();
+    let service = Starter::new(Model::Slow).worker(&worker).patient().start();
     // Hot, so that another draw all but surely gives another token.
     let job = Job::lasting("a", 100).set("top_k", 0).set("temperature", 2);
     let good = service.run(&job);

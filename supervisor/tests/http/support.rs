@@ -18,7 +18,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use crate::played::{self, Service};
 
 /// Nothing here takes that long.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A service over HTTP and the test's side of its worker.
 pub struct Fixture {

@@ -64,7 +64,7 @@ async fn queued_jobs_wait_with_comments_and_run_in_order() {
     ));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_job_held_for_long_gets_comments_and_a_running_one_none() {
     let every = Duration::from_millis(400);
     let mut service =
@@ -74,7 +74,7 @@ async fn a_job_held_for_long_gets_comments_and_a_running_one_none() {
     while !matches!(a.events.recv().await.unwrap().event, JobEvent::Token { .. }) {}
     tokio::time::sleep(2 * every).await;
     assert!(a.events.try_recv().is_err(), "it runs");
-    let lost = std::time::Instant::now();
+    let lost = tokio::time::Instant::now();
     service.crash().await;
     let comment = tokio::time::timeout(20 * every, a.events.recv()).await;
     let comment = comment.expect("a comment in time").unwrap();

@@ -8,6 +8,7 @@ mod flow;
 mod host;
 mod hostile;
 mod journal;
+mod patience;
 mod readers;
 mod startup;
 mod support;

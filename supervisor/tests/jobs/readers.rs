@@ -135,7 +135,7 @@ async fn a_second_reader_takes_over_and_the_first_ones_leaving_changes_nothing()
     assert!(matches!(last(&events), JobEvent::End { tokens_out: 2, .. }));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn only_lasting_jobs_are_resumed_and_only_for_a_time() {
     let mut service = Service::ready_with(|s| s.resume_ttl = Duration::from_millis(400)).await;
     let (_a, _) = service.run(job("a")).await;

@@ -2,8 +2,10 @@
 //! that happens comes to it as a command, a worker's event, a reader's departure or the passing of
 //! time, one after the other; so nothing here is locked, and nothing here waits.
 
+mod absence;
 mod crash;
 mod crew;
+mod notices;
 mod pulse;
 mod recovery;
 mod roster;
@@ -215,7 +217,7 @@ async fn run<H: WorkerHost>(mut dispatcher: Dispatcher<H>, mut inputs: Inputs) -
         let mut answer = Answer::Nothing;
         tokio::select! {
             1.. = inputs.events.recv_many(&mut batch, EVENT_BATCH) => {
-                let now = Instant::now().into_std();
+                let now = dispatcher.turn();
                 for event in batch.drain(..) {
                     dispatcher.worker_event(event, now);
                 }
@@ -224,10 +226,14 @@ async fn run<H: WorkerHost>(mut dispatcher: Dispatcher<H>, mut inputs: Inputs) -
                 // Without handles nobody can ask for anything any more: the same as a drain.
                 abandoned = command.is_none();
                 let command = command.unwrap_or(Command::Drain);
-                answer = dispatcher.command(command, Instant::now().into_std());
+                let now = dispatcher.turn();
+                answer = dispatcher.command(command, now);
             }
             Some(departure) = inputs.departed.recv() => dispatcher.reader_left(departure),
-            _ = ticker.tick() => dispatcher.tick(Instant::now().into_std()),
+            _ = ticker.tick() => {
+                let now = dispatcher.turn();
+                dispatcher.tick(now);
+            }
         }
         dispatcher.settle(Instant::now().into_std());
         answer.give();

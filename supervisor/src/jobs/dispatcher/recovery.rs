@@ -21,7 +21,8 @@ const LOADS_TO_BLAME_WEIGHTS: u32 = 2;
 impl<H: WorkerHost> Dispatcher<H> {
     /// Begins with the first worker.
     pub(super) fn begin(&mut self) {
-        self.life_event(Event::Start, Instant::now());
+        let now = self.turn();
+        self.life_event(Event::Start, now);
     }
 
     /// Something happened to a worker.
@@ -46,7 +47,7 @@ impl<H: WorkerHost> Dispatcher<H> {
                 News::Connected
             }
             Happening::SpawnFailed { message } => {
-                tracing::warn!(generation, "no worker: {message}");
+                self.warn_of_cause(generation, format_args!("no worker: {message}"));
                 self.crew.leave(generation);
                 if generation == self.life.generation {
                     self.worker.ended(message.clone());
@@ -54,7 +55,7 @@ impl<H: WorkerHost> Dispatcher<H> {
                 News::SpawnFailed(message)
             }
             Happening::HandshakeFailed { message } => {
-                tracing::warn!(generation, "no link to the worker: {message}");
+                self.warn_of_cause(generation, format_args!("no link to the worker: {message}"));
                 News::HandshakeFailed(message)
             }
             Happening::LinkLost { message } => {
@@ -99,7 +100,7 @@ impl<H: WorkerHost> Dispatcher<H> {
 
     fn worker_exited(&mut self, generation: u64, exit: WorkerExit, now: Instant) {
         let how = exit.to_string();
-        tracing::info!(generation, "worker ended: {how}");
+        self.warn_of_loss(generation, format_args!("worker ended: {how}"));
         if generation == self.life.generation || self.was_lost(generation) {
             self.worker.ended(how.clone());
         }
@@ -174,6 +175,7 @@ impl<H: WorkerHost> Dispatcher<H> {
             }
             Action::Kill(generation) => self.host.kill(generation),
             Action::Abandon(generation) => {
+                self.warn_of_loss(generation, "the worker does not go after SIGKILL");
                 self.count_loss(generation, "unknown", "not reaped after SIGKILL");
             }
             Action::Load(generation) => return self.send_load(generation),
@@ -190,7 +192,7 @@ impl<H: WorkerHost> Dispatcher<H> {
 
     fn send_load(&mut self, generation: u64) -> Option<Event> {
         if let Err(message) = self.model.check() {
-            tracing::error!(generation, "no model to load: {message}");
+            self.warn_of_cause(generation, format_args!("no model to load: {message}"));
             let news = News::LoadFailed(ErrorCode::ModelLoadFailed, message);
             return Some(Event::Worker { generation, news });
         }
@@ -228,12 +230,13 @@ impl<H: WorkerHost> Dispatcher<H> {
 
     /// A worker is beyond talking to.
     pub(super) fn hung(&mut self, generation: u64, why: String) {
-        tracing::error!(generation, "worker is killed: {why}");
+        self.warn_of_cause(generation, format_args!("worker is killed: {why}"));
         if let Some(member) = self.crew.get_mut(generation) {
             member.hung = true;
         }
         let news = News::Hung(why);
-        self.life_event(Event::Worker { generation, news }, Instant::now());
+        let now = tokio::time::Instant::now().into_std();
+        self.life_event(Event::Worker { generation, news }, now);
     }
 
     /// A worker is ready; [`Dispatcher::fill_worker`] hands it its jobs.

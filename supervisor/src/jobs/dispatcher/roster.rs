@@ -2,7 +2,7 @@
 //! jobs can't disagree.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use orcd_shared::job::JobKey;
 use tokio::sync::mpsc;
@@ -298,6 +298,17 @@ impl Roster {
         self.retained.push_back((until, key));
         if self.retained.len() > RETAINED_JOBS {
             self.forget_oldest();
+        }
+    }
+
+    /// The clocks of those that were waited for, while nobody waited for `gap`: workers that have yet
+    /// to answer, and readers that have yet to come back.
+    pub(super) fn excuse(&mut self, gap: Duration) {
+        for leaving in self.leaving.values_mut() {
+            leaving.since += gap;
+        }
+        for (until, _) in &mut self.retained {
+            *until += gap;
         }
     }
 
