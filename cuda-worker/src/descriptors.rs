@@ -1,12 +1,13 @@
 //! File descriptors between supervisor and worker. They travel beside the socket, over the Unix
 //! stream that is this process's standard input: one data byte of no meaning with one descriptor.
 
-use std::io::{self, ErrorKind, IoSlice, IoSliceMut};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::io::{self, ErrorKind, IoSlice};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
+use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+use orcd_shared::descriptors;
 
 /// Longest wait for the other side. It sends a descriptor before the message that speaks of it, so
 /// that a healthy peer is never waited for.
@@ -49,8 +50,10 @@ impl DescriptorChannel {
         let rights = [ControlMessage::ScmRights(&raw)];
         let data = [IoSlice::new(&[0])];
         let socket = self.stream.as_raw_fd();
-        retry(|| sendmsg::<()>(socket, &data, &rights, MsgFlags::MSG_NOSIGNAL, None))?;
-        Ok(())
+        retry(|| {
+            sendmsg::<()>(socket, &data, &rights, MsgFlags::MSG_NOSIGNAL, None)?;
+            Ok(())
+        })
     }
 
     /// Receives one descriptor, close-on-exec.
@@ -58,45 +61,21 @@ impl DescriptorChannel {
     /// # Errors
     /// None came in time, or something else than one descriptor.
     pub fn receive(&self) -> io::Result<OwnedFd> {
-        let mut received = retry(|| receive_message(self.stream.as_raw_fd()))?;
-        match received.pop() {
-            Some(fd) if received.is_empty() => Ok(fd),
-            _ => Err(io::Error::new(
-                ErrorKind::InvalidData,
-                "no descriptor came, or the end did",
-            )),
-        }
+        retry(|| descriptors::receive(&self.stream))
     }
-}
-
-/// The descriptors of one message: one byte of data, and room for one descriptor; the kernel closes
-/// those that find no room.
-fn receive_message(socket: RawFd) -> nix::Result<Vec<OwnedFd>> {
-    let mut byte = [0_u8];
-    let mut data = [IoSliceMut::new(&mut byte)];
-    let mut space = nix::cmsg_space!([RawFd; 1]);
-    let flags = MsgFlags::MSG_CMSG_CLOEXEC;
-    let message = recvmsg::<()>(socket, &mut data, Some(&mut space), flags)?;
-    let mut received = Vec::new();
-    for control in message.cmsgs()? {
-        if let ControlMessageOwned::ScmRights(fds) = control {
-            received.extend(fds.into_iter().map(crate::ffi::owned_fd));
-        }
-    }
-    Ok(received)
 }
 
 /// Repeats a call that a signal interrupted; says what a timeout was about.
-fn retry<T>(mut call: impl FnMut() -> nix::Result<T>) -> io::Result<T> {
+fn retry<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     loop {
         match call() {
-            Err(nix::Error::EINTR) => {}
-            Err(nix::Error::EAGAIN) => {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
                 let seconds = PATIENCE.as_secs();
                 let message = format!("the supervisor did not take part within {seconds} s");
                 return Err(io::Error::new(ErrorKind::TimedOut, message));
             }
-            other => return Ok(other?),
+            other => return other,
         }
     }
 }

@@ -1,11 +1,11 @@
 //! The C++ engine as safe Rust: a backend makes weights images, an image and a plan make an engine.
 //! None of the types is `Send`: they live and die on the engine thread.
 
-use std::os::fd::{IntoRawFd as _, OwnedFd};
+use std::os::fd::OwnedFd;
 
 use cxx::UniquePtr;
 
-use crate::ffi::{bridge, owned_fd};
+use crate::ffi::bridge;
 use crate::scheduler::step_engine::{Chunk, EngineError, StepEngine};
 use crate::weights_plan::{ModelPlan, PlannedTensor};
 
@@ -220,7 +220,7 @@ impl Backend {
     /// # Errors
     /// It isn't one, or not of this size.
     pub fn attach(&self, fd: OwnedFd, image_bytes: u64) -> Result<Weights, EngineError> {
-        let attached = self.inner.attach(fd.into_raw_fd(), image_bytes);
+        let attached = self.inner.attach(fd, image_bytes);
         Ok(Weights {
             inner: attached.map_err(error_of)?,
         })
@@ -311,7 +311,7 @@ impl Weights {
     /// # Errors
     /// No descriptor is left.
     pub fn share(&self) -> Result<OwnedFd, EngineError> {
-        self.inner.share().map(owned_fd).map_err(error_of)
+        self.inner.share().map_err(error_of)
     }
 
     /// Size of the image.
@@ -342,7 +342,7 @@ impl Engine {
     /// # Errors
     /// No descriptor is left.
     pub fn share_weights(&self) -> Result<OwnedFd, EngineError> {
-        self.inner.share_weights().map(owned_fd).map_err(error_of)
+        self.inner.share_weights().map_err(error_of)
     }
 }
 

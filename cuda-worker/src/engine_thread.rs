@@ -7,13 +7,13 @@ use std::time::Instant;
 use orcd_shared::job::{JobKey, JobSpec};
 use orcd_shared::protocol::message::ToSupervisor;
 
+use crate::abandon::Abandon;
 use crate::faults::{self, Point};
 use crate::log;
 use crate::outbox::Status;
 use crate::residency::Residency;
 use crate::scheduler::step_engine::StepEngine;
 use crate::scheduler::{Fatal, Scheduler};
-use crate::signals::Abandon;
 
 /// What the reader passes on.
 #[derive(Debug)]
@@ -29,7 +29,7 @@ pub enum Command {
 pub struct Watched<'a> {
     /// What the heartbeat tells.
     pub status: &'a Status,
-    /// Set by a signal.
+    /// When a step is given up half-way.
     pub abandon: &'a Abandon,
     /// Whether the engine is still where it was loaded to.
     pub residency: Residency,
@@ -69,7 +69,7 @@ pub fn serve<E: StepEngine>(
         let change = residency.look(Instant::now(), || engine.resident());
         change.into_iter().for_each(&mut say);
         let heard = first.into_iter().chain(commands.try_iter());
-        let prepared = prepare(engine, &mut scheduler, heard, &mut out);
+        let prepared = prepare(engine, &mut scheduler, heard, abandon, &mut out);
         status.set(scheduler.steps(), scheduler.running(), scheduler.waiting());
         out.drain(..).for_each(&mut say);
         let cancelled = prepared?;
@@ -83,7 +83,9 @@ pub fn serve<E: StepEngine>(
         if scheduler.running() > 0 {
             faults::at(Point::Step);
         }
-        let stepped = scheduler.step(engine, &mut out);
+        let plan = scheduler.plan();
+        abandon.begin(scheduler.jobs_in(&plan), plan.binding);
+        let stepped = scheduler.step(&plan, engine, &mut out);
         if !out.is_empty() {
             faults::at(Point::Drawn);
         }
@@ -106,6 +108,7 @@ fn prepare<E: StepEngine>(
     engine: &mut E,
     scheduler: &mut Scheduler,
     heard: impl Iterator<Item = Command>,
+    abandon: &Abandon,
     out: &mut Vec<ToSupervisor>,
 ) -> Result<usize, Fatal> {
     let mut cancelled = 0;
@@ -118,6 +121,7 @@ fn prepare<E: StepEngine>(
             Command::Cancel(key) => {
                 cancelled += 1;
                 scheduler.cancel(key, engine, out)?;
+                abandon.answered(key);
             }
         }
     }

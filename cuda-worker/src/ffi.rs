@@ -1,16 +1,42 @@
 //! The only unsafe code of this crate.
 
-use std::os::fd::{FromRawFd as _, OwnedFd, RawFd};
+use std::os::fd::{FromRawFd as _, IntoRawFd as _, OwnedFd};
 
-/// Takes ownership of a descriptor that `recvmsg` has just put into this process's table.
-pub(crate) fn owned_fd(received: RawFd) -> OwnedFd {
-    // SAFETY: the only caller passes numbers out of an SCM_RIGHTS message, each once: the kernel
-    // made them for this process and nothing else here knows them.
-    unsafe { OwnedFd::from_raw_fd(received) }
+use cxx::{Exception, UniquePtr};
+
+impl bridge::DeviceBackend {
+    /// The sealed image behind `fd`.
+    pub(crate) fn attach(
+        &self,
+        fd: OwnedFd,
+        image_bytes: u64,
+    ) -> Result<UniquePtr<bridge::WeightsImage>, Exception> {
+        // SAFETY: the number is that of an open descriptor, and its only owner gives it away; the
+        // other side closes it, also when it throws.
+        unsafe { self.attach_number(fd.into_raw_fd(), image_bytes) }
+    }
+}
+
+impl bridge::WeightsImage {
+    /// A descriptor of the image.
+    pub(crate) fn share(&self) -> Result<OwnedFd, Exception> {
+        let new = self.share_number()?;
+        // SAFETY: `share_number` has opened it for this call and keeps nothing of it.
+        Ok(unsafe { OwnedFd::from_raw_fd(new) })
+    }
+}
+
+impl bridge::RunningEngine {
+    /// A descriptor of the weights image.
+    pub(crate) fn share_weights(&self) -> Result<OwnedFd, Exception> {
+        let new = self.share_weights_number()?;
+        // SAFETY: as for the image.
+        Ok(unsafe { OwnedFd::from_raw_fd(new) })
+    }
 }
 
 fn abandoned() -> bool {
-    crate::signals::abandon_asked()
+    crate::signals::step_is_abandoned()
 }
 
 /// `cuda/bridge.h`. An error's message begins with its kind as a digit; `engine.rs` takes it off.
@@ -103,7 +129,9 @@ pub(crate) mod bridge {
         ) -> Result<u64>;
         fn staging(self: &DeviceBackend, bytes: usize) -> Result<UniquePtr<StagingMemory>>;
         fn allocate(self: &DeviceBackend, image_bytes: u64) -> Result<UniquePtr<WeightsImage>>;
-        fn attach(
+        /// Takes the descriptor `fd`.
+        #[cxx_name = "attach"]
+        unsafe fn attach_number(
             self: &DeviceBackend,
             fd: i32,
             image_bytes: u64,
@@ -130,7 +158,9 @@ pub(crate) mod bridge {
         fn read(self: &WeightsImage, tensor: &Tensor, first_row: u64, raw: &mut [u8])
         -> Result<()>;
         fn seal(self: Pin<&mut WeightsImage>) -> Result<()>;
-        fn share(self: &WeightsImage) -> Result<i32>;
+        /// A new descriptor.
+        #[cxx_name = "share"]
+        fn share_number(self: &WeightsImage) -> Result<i32>;
         fn bytes(self: &WeightsImage) -> u64;
 
         type RunningEngine;
@@ -145,7 +175,9 @@ pub(crate) mod bridge {
         fn logits(self: &RunningEngine, chunk: u32) -> Result<&[f32]>;
         fn memory_bytes(self: &RunningEngine) -> u64;
         fn resident(self: &RunningEngine) -> bool;
-        fn share_weights(self: &RunningEngine) -> Result<i32>;
+        /// A new descriptor.
+        #[cxx_name = "share_weights"]
+        fn share_weights_number(self: &RunningEngine) -> Result<i32>;
     }
 }
 

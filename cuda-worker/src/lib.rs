@@ -10,6 +10,7 @@
 
 #![deny(unsafe_code)]
 
+pub mod abandon;
 pub mod args;
 pub mod descriptors;
 pub mod engine;
@@ -24,6 +25,7 @@ pub mod loader;
 mod loading;
 mod log;
 pub mod memory;
+pub mod oom;
 pub mod outbox;
 #[doc(hidden)]
 pub mod probe;

@@ -12,6 +12,7 @@ use orcd_shared::error::ErrorCode;
 use orcd_shared::exit;
 use orcd_shared::protocol::message::{LoadRequest, ToSupervisor};
 
+use crate::abandon::Abandon;
 use crate::engine_thread::{self, Command, Watched};
 use crate::leave::leave;
 use crate::loading;
@@ -20,7 +21,6 @@ use crate::outbox::{Outbox, Status};
 use crate::residency::{self, Residency};
 use crate::scheduler::step_engine::StepEngine as _;
 use crate::scheduler::{Fatal, Scheduler};
-use crate::signals::Abandon;
 
 /// How long last words may take to be read.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -68,8 +68,8 @@ fn live(
         // Not taken down at the end: on a device that no longer answers that can take for ever, and
         // the process ends anyway.
         Ok((engine, limits)) => (ManuallyDrop::new(engine), limits),
+        // The supervisor says it to people.
         Err(failure) => {
-            log::line(format_args!("loading failed: {}", failure.message));
             let (code, message) = (failure.code, failure.message);
             let message = ToSupervisor::LoadFailed { code, message };
             return Some((message, exit::worker::LOAD_FAILED));

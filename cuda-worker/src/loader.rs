@@ -256,7 +256,10 @@ fn files(file: &GgufFile) -> Vec<&File> {
 fn start_of(file: &GgufFile, tensor: &PlannedTensor) -> (usize, u64) {
     let shard = tensor.info.shard as usize;
     // The plan's tensors are the file's.
-    let start = file.shards().get(shard).map(|s| s.file_range(&tensor.info).start);
+    let start = file
+        .shards()
+        .get(shard)
+        .map(|s| s.file_range(&tensor.info).start);
     (shard, start.unwrap_or(u64::MAX))
 }
 

@@ -83,9 +83,10 @@ fn replay(bundle: &CrashBundle, say: &mut impl FnMut(fmt::Arguments<'_>)) -> Res
     }
     let mut progress: Vec<Progress<'_>> = bundle.jobs.iter().map(Progress::of).collect();
     while !scheduler.idle() {
-        let stepped = scheduler
-            .admit(&mut engine, &mut out)
-            .and_then(|()| scheduler.step(&mut engine, &mut out));
+        let stepped = scheduler.admit(&mut engine, &mut out).and_then(|()| {
+            let plan = scheduler.plan();
+            scheduler.step(&plan, &mut engine, &mut out)
+        });
         stepped.map_err(|fatal| fatal.message)?;
         for message in out.drain(..) {
             hear(message, &mut progress, say);

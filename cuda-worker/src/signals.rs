@@ -1,7 +1,7 @@
 //! What signals mean to this process.
 
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, LazyLock};
 
 use nix::sys::signal::Signal;
@@ -10,25 +10,15 @@ use orcd_shared::exit;
 use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::flag;
 
+use crate::abandon::Abandon;
+
 /// What SIGUSR1 sets. One for the process, as handlers are; the engine asks it in the middle of a
 /// step.
 static ABANDON: LazyLock<Abandon> = LazyLock::new(Abandon::default);
 
-/// Whether SIGUSR1 came and nobody has acted upon it.
-pub(crate) fn abandon_asked() -> bool {
-    ABANDON.0.load(Ordering::Relaxed)
-}
-
-/// Set by SIGUSR1: the supervisor waits for a cancellation to be answered.
-#[derive(Debug, Clone, Default)]
-pub struct Abandon(Arc<AtomicBool>);
-
-impl Abandon {
-    /// Whether the signal came since the last call.
-    #[must_use]
-    pub fn take(&self) -> bool {
-        self.0.swap(false, Ordering::Relaxed)
-    }
+/// Whether the engine is to give its step up.
+pub(crate) fn step_is_abandoned() -> bool {
+    ABANDON.is_due()
 }
 
 /// Sets the handlers, first thing in the process:
@@ -45,7 +35,7 @@ pub fn install() -> io::Result<Abandon> {
     let always = Arc::new(AtomicBool::new(true));
     flag::register_conditional_shutdown(SIGTERM, i32::from(exit::worker::OK), always)?;
     let abandon = ABANDON.clone();
-    flag::register(SIGUSR1, Arc::clone(&abandon.0))?;
+    flag::register(SIGUSR1, abandon.signal())?;
     Ok(abandon)
 }
 

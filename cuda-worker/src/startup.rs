@@ -12,12 +12,14 @@ use orcd_shared::protocol::frame;
 use orcd_shared::protocol::message::{LoadRequest, ToSupervisor, ToWorker};
 use orcd_shared::protocol::version::{BUILD, PROTOCOL};
 
+use crate::abandon::Abandon;
 use crate::engine_thread::Command;
 use crate::faults::{self, Point};
 use crate::leave::leave;
 use crate::lifetime;
 use crate::link::{self, FrameReader, LinkError};
 use crate::log;
+use crate::oom;
 use crate::outbox::{Outbox, Status};
 use crate::signals;
 
@@ -66,6 +68,11 @@ fn start(socket: &Path, supervisor_pid: u32) -> Result<u8, Stop> {
     let internal = |what: &str, error: std::io::Error| {
         Stop::new(exit::worker::INTERNAL, format!("{what}: {error}"))
     };
+    if let Err(error) = oom::prefer_this_process() {
+        log::line(format_args!(
+            "the kernel may take the supervisor before this process when memory runs out: {error}"
+        ));
+    }
     let abandon = signals::install().map_err(|e| internal("signal handlers", e))?;
     if !signals::die_with(supervisor_pid).map_err(|e| internal("PR_SET_PDEATHSIG", e))? {
         return Err(Stop::new(exit::worker::OK, "the supervisor is gone"));
@@ -86,9 +93,9 @@ fn start(socket: &Path, supervisor_pid: u32) -> Result<u8, Stop> {
         return Ok(exit::worker::OK);
     };
     let (commands, inbox) = mpsc::channel();
-    lifetime::spawn(request, inbox, outbox, status, abandon)
+    lifetime::spawn(request, inbox, outbox, status, abandon.clone())
         .map_err(|e| internal("engine thread", e))?;
-    read(reader, &commands)
+    read(reader, &commands, &abandon)
 }
 
 /// Hears Hello and answers it; false if the supervisor went away instead. The answer goes out also
@@ -135,7 +142,7 @@ fn load_request<R: Read>(reader: &mut FrameReader<R>) -> Result<Option<Box<LoadR
 
 /// Passes commands on until the supervisor says stop or is gone; then the process ends at once,
 /// whatever the engine is doing.
-fn read<R: Read>(mut reader: FrameReader<R>, commands: &Sender<Command>) -> ! {
+fn read<R: Read>(mut reader: FrameReader<R>, commands: &Sender<Command>, abandon: &Abandon) -> ! {
     let code = loop {
         let command = match reader.message() {
             Ok(Some(ToWorker::Submit(job))) => Command::Submit(job),
@@ -152,6 +159,9 @@ fn read<R: Read>(mut reader: FrameReader<R>, commands: &Sender<Command>) -> ! {
             }
         };
         faults::at(Point::Command);
+        if let Command::Cancel(key) = command {
+            abandon.cancelled(key);
+        }
         // Nobody takes it only while the engine thread is ending the process.
         let _ = commands.send(command);
     };

@@ -4,6 +4,7 @@
 #![deny(unsafe_code)]
 
 pub mod crash;
+pub mod descriptors;
 pub mod error;
 pub mod exit;
 pub mod gguf;

@@ -1,7 +1,7 @@
 //! Crash bundles on disk: one file per crash, for its owner only, the oldest removed beyond a bound.
 //! A full disk costs the bundle and nothing else.
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
@@ -31,8 +31,9 @@ impl CrashDir {
         builder.recursive(true).mode(0o700).create(&self.path)?;
         let trial = format!("crash-trial-{}.draft", std::process::id());
         let trial = self.path.join(trial);
-        let mut options = OpenOptions::new();
-        options.write(true).create(true).mode(0o600).open(&trial)?;
+        // What a supervisor left that was killed right here.
+        let _ = std::fs::remove_file(&trial);
+        create_private(&trial)?;
         std::fs::remove_file(&trial)
     }
 
@@ -52,7 +53,8 @@ impl CrashDir {
             .path
             .join(format!("crash-{time:0<17}-{}.json", bundle.generation));
         let draft = path.with_extension("draft");
-        let written = write_private(&draft, bundle).and_then(|()| std::fs::rename(&draft, &path));
+        let file = create_private(&draft)?;
+        let written = write_all(file, bundle).and_then(|()| std::fs::rename(&draft, &path));
         if let Err(error) = written {
             // What is there of it helps nobody and takes room.
             let _ = std::fs::remove_file(&draft);
@@ -78,16 +80,21 @@ fn is_bundle(path: &Path) -> bool {
     name.is_some_and(|name| name.starts_with("crash-") && name.ends_with(".json"))
 }
 
-fn write_private(path: &Path, bundle: &CrashBundle) -> io::Result<()> {
+/// A new file for its owner only. One that is there already is somebody else's, a link perhaps, and is
+/// left alone.
+fn create_private(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options
+        .write(true)
+        .create_new(true)
+        .custom_flags(nix::libc::O_NOFOLLOW)
+        .mode(0o600)
+        .open(path)
+}
+
+fn write_all(mut file: File, bundle: &CrashBundle) -> io::Result<()> {
     let mut text = serde_json::to_vec_pretty(bundle)?;
     text.push(b'\n');
-    let mut options = OpenOptions::new();
-    let mut file = options
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(path)?;
     file.write_all(&text)?;
     file.sync_all()
 }
@@ -138,6 +145,38 @@ mod tests {
         let names: Vec<_> = std::fs::read_dir(&crashes.path).unwrap().collect();
         assert_eq!(names.len(), KEPT + 1, "and what is somebody else's");
         assert!(!first.exists());
+    }
+
+    #[test]
+    fn file_or_link_that_somebody_put_in_the_way_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let crashes = CrashDir {
+            path: dir.path().join("crashes"),
+            include_prompts: false,
+        };
+        crashes.prepare().unwrap();
+        let victim = dir.path().join("victim");
+        let path = crashes.write(&bundle(1)).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        let draft = path.with_extension("draft");
+        for exists in [true, false] {
+            if exists {
+                std::fs::write(&victim, "precious").unwrap();
+            } else {
+                std::fs::remove_file(&victim).unwrap();
+            }
+            let _ = std::fs::remove_file(&draft);
+            std::os::unix::fs::symlink(&victim, &draft).unwrap();
+            let error = crashes.write(&bundle(1)).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
+            assert_eq!(victim.exists(), exists);
+        }
+        // The trial's name is known too: what lies there goes, and not what it points to.
+        std::fs::write(&victim, "precious").unwrap();
+        let trial = format!("crash-trial-{}.draft", std::process::id());
+        std::os::unix::fs::symlink(&victim, crashes.path.join(trial)).unwrap();
+        crashes.prepare().unwrap();
+        assert_eq!(std::fs::read(&victim).unwrap(), b"precious");
     }
 
     #[test]

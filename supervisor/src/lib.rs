@@ -4,6 +4,7 @@
 #![deny(unsafe_code)]
 
 pub mod advice;
+pub mod awake;
 pub mod callback;
 pub mod config;
 pub mod crash_dir;

@@ -21,7 +21,7 @@ const STREAMS: u64 = 7;
 /// Between two looks at `/health`.
 const HEALTH_EVERY: Duration = Duration::from_millis(10);
 /// After the last stream everything is back by then.
-const SETTLED: Duration = Duration::from_secs(20);
+const SETTLED: Duration = Duration::from_secs(60);
 
 /// What a service holds when nobody asks anything of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

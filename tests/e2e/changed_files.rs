@@ -8,7 +8,7 @@ use std::time::Duration;
 use orcd_shared::protocol::version::PROTOCOL;
 use orcd_tests::{Job, Model, Starter, WorkerHarness, place, report};
 
-const SOON: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_secs(60);
 
 /// Says Hello with another protocol version than it has, then waits: frames are a little-endian
 /// length and a bincode message, here variant 0 with the version and a build's name.
@@ -56,11 +56,11 @@ fn worker_program_replaced_by_another_version_is_refused_and_the_right_one_goes_
     let folder = tempfile::tempdir().unwrap();
     let program = folder.path().join("worker");
     std::os::unix::fs::symlink(place::worker(), &program).unwrap();
-    let service = Starter::new(Model::Slow).worker(&program).start();
-    let job = Job::lasting("a", 300);
+    let service = Starter::new(Model::Slow).worker(&program);
+    let service = service.patient().start();
+    let job = Job::lasting("a", 100);
     let undisturbed = service.run(&job);
-    let mut stream = service.execute(&job);
-    stream.read_tokens(10);
+    let stream = service.execute_struck(&[job], "sleep", 15).remove(0);
     swap(&program, &liar(folder.path(), PROTOCOL + 1));
     service.kill_worker();
     service.wait_for_health(SOON, |h| {
@@ -81,10 +81,9 @@ fn swap(link: &Path, to: &Path) {
 /// Kills the worker in the middle of a stream, behind `change`.
 #[track_caller]
 fn assert_old_bytes(service: &WorkerHarness, change: impl FnOnce(&Path)) {
-    let job = Job::lasting("a", 300);
+    let job = Job::lasting("a", 100);
     let undisturbed = service.run(&job);
-    let mut stream = service.execute(&job);
-    stream.read_tokens(10);
+    let stream = service.execute_struck(&[job], "sleep", 15).remove(0);
     change(service.model());
     service.kill_worker();
     let found = stream.finish();
@@ -94,7 +93,7 @@ fn assert_old_bytes(service: &WorkerHarness, change: impl FnOnce(&Path)) {
 
 #[test]
 fn model_replaced_by_another_changes_no_byte_of_a_running_service() {
-    let service = WorkerHarness::start(Model::Slow);
+    let service = Starter::new(Model::Slow).patient().start();
     assert_old_bytes(&service, |path| {
         let folder = tempfile::tempdir_in(path.parent().unwrap()).unwrap();
         let other = Model::Llama.file(folder.path());
@@ -104,11 +103,11 @@ fn model_replaced_by_another_changes_no_byte_of_a_running_service() {
 
 #[test]
 fn model_overwritten_in_place_is_not_served_under_the_old_name() {
-    let service = WorkerHarness::start(Model::Slow);
-    let job = Job::lasting("a", 300);
+    let service = Starter::new(Model::Slow).patient().start();
+    let job = Job::lasting("a", 100);
     let undisturbed = service.run(&job);
-    let mut stream = service.execute(&job);
-    stream.read_tokens(10);
+    let running = std::slice::from_ref(&job);
+    let stream = service.execute_struck(running, "sleep", 15).remove(0);
     let file = OpenOptions::new()
         .write(true)
         .open(service.model())

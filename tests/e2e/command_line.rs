@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use orcd_tests::{Exit, Model, Starter};
 
-const AT_ONCE: Duration = Duration::from_secs(5);
+const AT_ONCE: Duration = Duration::from_secs(60);
 
 fn run(arguments: &[&str]) -> Exit {
     arguments

@@ -25,17 +25,20 @@ fn four_jobs() -> Vec<Job> {
     (0..4).map(job).collect()
 }
 
-/// Runs the jobs at the same time; `disturb` gets the streams once each has its first tokens.
+/// A service whose worker may stand still until the test goes on.
+fn patient(model: Model) -> WorkerHarness {
+    Starter::new(model).patient().start()
+}
+
+/// Runs the jobs at the same time; `disturb` comes when the worker stands before its `step`-th step
+/// of them, and makes no other.
 fn run_disturbed(
     service: &WorkerHarness,
     jobs: &[Job],
-    tokens: usize,
+    step: u32,
     disturb: impl FnOnce(),
 ) -> Vec<Transcript> {
-    let mut streams: Vec<Stream> = jobs.iter().map(|job| service.execute(job)).collect();
-    for stream in &mut streams {
-        stream.read_tokens(tokens);
-    }
+    let streams = service.execute_struck(jobs, "sleep", step);
     disturb();
     streams.into_iter().map(Stream::finish).collect()
 }
@@ -52,10 +55,10 @@ fn assert_unchanged(expected: &[Transcript], found: &[Transcript], replays: u64)
 
 #[test]
 fn killed_worker_mid_stream_changes_no_byte() {
-    let service = WorkerHarness::start(Model::Slow);
+    let service = patient(Model::Slow);
     let jobs = four_jobs();
     let undisturbed = service.run_together(&jobs);
-    let disturbed = run_disturbed(&service, &jobs, 20, || {
+    let disturbed = run_disturbed(&service, &jobs, 30, || {
         service.kill_worker();
     });
     assert_unchanged(&undisturbed, &disturbed, 1);
@@ -72,7 +75,7 @@ fn killed_worker_mid_stream_changes_no_byte() {
 
 #[test]
 fn killed_worker_mid_stream_changes_no_byte_of_a_chat() {
-    let service = WorkerHarness::start(Model::Haiku);
+    let service = patient(Model::Haiku);
     let topics = ["rivers", "the moon", "a cat", "snow"];
     let jobs: Vec<_> = (0..4)
         .map(|i| {
@@ -86,7 +89,7 @@ fn killed_worker_mid_stream_changes_no_byte_of_a_chat() {
         })
         .collect();
     let undisturbed = service.run_together(&jobs);
-    let disturbed = run_disturbed(&service, &jobs, 1, || {
+    let disturbed = run_disturbed(&service, &jobs, 8, || {
         service.kill_worker();
     });
     for (expected, found) in undisturbed.iter().zip(&disturbed) {
@@ -97,11 +100,11 @@ fn killed_worker_mid_stream_changes_no_byte_of_a_chat() {
 
 #[test]
 fn each_way_to_die_changes_no_byte() {
-    let service = WorkerHarness::start(Model::Slow);
+    let service = patient(Model::Slow);
     let job = [Job::lasting("a", 40)];
     let undisturbed = service.run_together(&job);
     for signal in [Signal::SIGABRT, Signal::SIGILL, Signal::SIGTERM] {
-        let disturbed = run_disturbed(&service, &job, 10, || service.worker().signal(signal));
+        let disturbed = run_disturbed(&service, &job, 15, || service.worker().signal(signal));
         assert_unchanged(&undisturbed, &disturbed, 1);
         service.wait_for_health(RECOVERY, |h| h["status"] == "healthy");
     }
@@ -110,54 +113,52 @@ fn each_way_to_die_changes_no_byte() {
 #[test]
 fn hanging_worker_is_replaced_and_changes_no_byte() {
     let service = WorkerHarness::start(Model::Slow);
-    let jobs = &four_jobs()[..2];
-    let undisturbed = service.run_together(jobs);
+    let job = &four_jobs()[..1];
+    let undisturbed = service.run_together(job);
     let hanging = service.worker();
-    let disturbed = run_disturbed(&service, jobs, 10, || hanging.signal(Signal::SIGSTOP));
+    let streams = service.execute_struck(job, "stop", 15);
+    let disturbed: Vec<_> = streams.into_iter().map(Stream::finish).collect();
     assert_unchanged(&undisturbed, &disturbed, 1);
     assert_ne!(service.worker(), hanging);
-    assert!(hanging.is_gone_within(Duration::from_secs(2)));
+    assert!(hanging.is_gone_within(RECOVERY));
 }
 
 #[test]
 fn two_kills_in_one_stream_change_no_byte() {
-    let service = WorkerHarness::start(Model::Slow);
-    let job = Job::lasting("a", 100);
-    let undisturbed = service.run(&job);
-    let mut stream = service.execute(&job);
-    for tokens in [10, 50] {
-        stream.read_tokens(tokens);
+    let service = patient(Model::Slow);
+    let job = [Job::lasting("a", 100)];
+    let undisturbed = service.run_together(&job);
+    let disturbed = run_disturbed(&service, &job, 15, || {
+        // For the next worker.
+        service.fault("step", "sleep 30");
         service.kill_worker();
-    }
-    assert_unchanged(&[undisturbed], &[stream.finish()], 2);
+        service.wait_for_strike("step");
+        service.kill_worker();
+    });
+    assert_unchanged(&undisturbed, &disturbed, 2);
 }
 
 #[test]
 fn killed_while_the_prompt_is_processed_it_starts_over() {
-    let service = WorkerHarness::start(Model::Slow);
-    let job = Job::lasting("a", 20).set("prompt", "the sea and ".repeat(120));
-    let undisturbed = service.run(&job);
-    let mut stream = service.execute(&job);
-    while !stream.has_started() {
-        stream.read();
-    }
-    service.kill_worker();
-    assert_eq!(
-        stream.so_far().ids().len(),
-        0,
-        "too late to be in the prompt"
-    );
-    assert_unchanged(&[undisturbed], &[stream.finish()], 1);
+    let service = patient(Model::Slow);
+    let job = [Job::lasting("a", 20).set("prompt", "the sea and ".repeat(250))];
+    let undisturbed = service.run_together(&job);
+    let (_, prompt_tokens) = undisturbed[0].started();
+    assert!(prompt_tokens > 512, "{prompt_tokens}: done with one step");
+    let disturbed = run_disturbed(&service, &job, 2, || {
+        service.kill_worker();
+    });
+    assert_unchanged(&undisturbed, &disturbed, 1);
 }
 
 #[test]
 fn killed_while_a_job_is_queued_both_come_through() {
-    let service = Starter::new(Model::Slow).flag("--parallel", 1).start();
+    let service = Starter::new(Model::Slow).flag("--parallel", 1);
+    let service = service.patient().start();
     let [first, second] =
         ["first", "second"].map(|name| Job::lasting(name, 40).set("prompt", name));
     let undisturbed = [service.run(&first), service.run(&second)];
-    let mut running = service.execute(&first);
-    running.read_tokens(5);
+    let running = service.execute_struck(&[first], "sleep", 10).remove(0);
     let mut queued = service.execute(&second);
     queued.read_anything();
     service.kill_worker();
@@ -168,7 +169,7 @@ fn killed_while_a_job_is_queued_both_come_through() {
 
 #[test]
 fn killed_while_a_stop_sequence_is_half_seen_it_still_stops_there() {
-    let service = WorkerHarness::start(Model::Slow);
+    let service = patient(Model::Slow);
     let job = Job::lasting("a", 60);
     let text = service.run(&job).text();
     let tail: String = text
@@ -182,7 +183,9 @@ fn killed_while_a_stop_sequence_is_half_seen_it_still_stops_there() {
     let job = job.set("stop", vec![tail]);
     let undisturbed = service.run(&job);
     assert_eq!(undisturbed.end().stop_reason, "STOP_SEQUENCE");
-    let near_the_end = undisturbed.ids().len().saturating_sub(8).max(1);
+    // A step or more for the prompt, then one for each token.
+    let near_the_end = undisturbed.ids().len().saturating_sub(2).max(1);
+    let near_the_end = u32::try_from(near_the_end).unwrap();
     let disturbed = run_disturbed(&service, &[job], near_the_end, || {
         service.kill_worker();
     });
@@ -219,11 +222,11 @@ fn killed_idle_worker_is_replaced_on_the_kept_weights() {
 
 #[test]
 fn killed_worker_comes_back_though_the_model_file_is_gone() {
-    let service = WorkerHarness::start(Model::Slow);
+    let service = patient(Model::Slow);
     let job = [Job::lasting("a", 60)];
     let undisturbed = service.run_together(&job);
     std::fs::remove_file(service.model()).unwrap();
-    let disturbed = run_disturbed(&service, &job, 10, || {
+    let disturbed = run_disturbed(&service, &job, 15, || {
         service.kill_worker();
     });
     assert_unchanged(&undisturbed, &disturbed, 1);
@@ -231,20 +234,17 @@ fn killed_worker_comes_back_though_the_model_file_is_gone() {
 
 #[test]
 fn job_that_runs_in_crash_after_crash_is_given_up_alone() {
-    let service = Starter::new(Model::Slow)
-        .flag("--max-restarts", 100)
-        .start();
-    let suspect = service.execute(&Job::lasting("suspect", 1500));
-    for crashes in 0..3 {
-        // Only a crash with the job on the worker counts against it.
-        service.wait_for_health(RECOVERY, |h| {
-            h["status"] == "healthy"
-                && h["worker"]["restarts"] == crashes
-                && h["jobs"]["running"] == 1
-        });
-        service.kill_worker();
+    let service = Starter::new(Model::Slow).flag("--max-restarts", 100);
+    let service = service.patient().start();
+    // Only a crash with the job on the worker counts against it.
+    service.fault("step", "kill 5");
+    let suspect = service.execute(&Job::lasting("suspect", 1000));
+    for _ in 1..3 {
+        service.wait_for_strike("step");
+        service.fault("step", "kill 2");
     }
     let transcript = suspect.finish();
+    assert!(!service.waits("step"));
     let error = transcript.error();
     assert_eq!(
         (error.code.as_str(), error.retriable),

@@ -20,12 +20,11 @@ fn bundles(dir: &Path) -> Vec<PathBuf> {
 
 /// Crashes a worker with a running job by a signal to itself; the bundle it leaves.
 fn crash(service: &WorkerHarness, dir: &Path) -> (PathBuf, Value) {
-    let mut stream = service.execute(&Job::lasting("secretive", 60).set("prompt", "a secret"));
-    stream.read_tokens(10);
-    service.fault("step", "segv");
+    let job = Job::lasting("secretive", 60).set("prompt", "a secret");
+    let stream = service.execute_struck(&[job], "segv", 25).remove(0);
     assert_eq!(stream.finish().end().replays, 1);
     let written = || !bundles(dir).is_empty();
-    assert!(proc::wait_until(Duration::from_secs(10), written));
+    assert!(proc::wait_until(Duration::from_secs(60), written));
     let path = bundles(dir).remove(0);
     let text = std::fs::read(&path).unwrap();
     (path, serde_json::from_slice(&text).unwrap())
@@ -105,7 +104,7 @@ fn bundle_of_a_deadly_job_kills_its_replay_too() {
     let error = service.run(&Job::lasting("poison", 5).set("seed", 666));
     assert_eq!(error.error().code, "WORKER_CRASHED");
     let three = || bundles(dir.path()).len() == 3;
-    assert!(proc::wait_until(Duration::from_secs(10), three));
+    assert!(proc::wait_until(Duration::from_secs(60), three));
     for path in bundles(dir.path()) {
         let bundle: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
         assert_eq!(bundle["jobs"][0]["job_id"], "poison");
@@ -117,9 +116,7 @@ fn bundle_of_a_deadly_job_kills_its_replay_too() {
 fn assert_only_the_bundle_is_lost(service: &WorkerHarness) {
     let job = Job::lasting("a", 60);
     let undisturbed = service.run(&job);
-    let mut stream = service.execute(&job);
-    stream.read_tokens(10);
-    service.kill_worker();
+    let stream = service.execute_struck(&[job], "kill", 15).remove(0);
     assert_eq!(stream.finish().token_bytes(), undisturbed.token_bytes());
     service.wait_for_log("no crash bundle");
 }

@@ -23,6 +23,8 @@ mod keep_alive;
 mod memory;
 mod metrics;
 mod model_files;
+mod notices;
+mod oom;
 mod orphan;
 mod places;
 mod poison;

@@ -110,13 +110,13 @@ fn scrape_is_well_formed_before_and_after_jobs() {
 
 #[test]
 fn running_jobs_and_restarts_show() {
-    let service = WorkerHarness::start(Model::Slow);
-    let mut stream = service.execute(&Job::lasting("a", 60));
-    stream.read_tokens(2);
+    let service = Starter::new(Model::Slow).patient().start();
+    let job = Job::lasting("a", 60);
+    let stream = service.execute_struck(&[job], "sleep", 10).remove(0);
     assert_eq!(total(&scrape(&service), "orcd_jobs_running"), 1.0);
     service.kill_worker();
     stream.finish();
-    service.wait_for_health(Duration::from_secs(20), |h| h["status"] == "healthy");
+    service.wait_for_health(Duration::from_secs(60), |h| h["status"] == "healthy");
     let after = scrape(&service);
     assert_eq!(total(&after, "orcd_worker_restarts_total"), 1.0);
     assert_eq!(total(&after, "orcd_replayed_jobs_total"), 1.0);

@@ -9,7 +9,7 @@ fn assert_worker_goes_with_it(service: WorkerHarness) {
     let worker = service.worker();
     assert_eq!(worker.name(), "cuda-worker");
     service.signal(Signal::SIGKILL);
-    assert!(worker.is_gone_within(Duration::from_secs(1)), "an orphan");
+    assert!(worker.is_gone_within(Duration::from_secs(10)), "an orphan");
 }
 
 #[test]
@@ -41,7 +41,7 @@ fn stopped_worker_dies_with_its_supervisor() {
 fn replaced_worker_dies_with_its_supervisor() {
     let service = Starter::new(Model::Tiny).start();
     service.kill_worker();
-    service.wait_for_health(Duration::from_secs(20), |h| {
+    service.wait_for_health(Duration::from_secs(60), |h| {
         h["status"] == "healthy" && h["worker"]["restarts"] == 1
     });
     assert_worker_goes_with_it(service);

@@ -6,15 +6,17 @@ const DEADLY: u64 = 666;
 
 #[test]
 fn job_that_kills_every_worker_is_given_up_and_the_others_finish() {
-    let service = Starter::new(Model::Slow).start();
+    let service = Starter::new(Model::Slow).patient().start();
     let jobs = [1, 2, 3].map(|seed| Job::lasting(&format!("job-{seed}"), 200).set("seed", seed));
     let undisturbed = service.run_together(&jobs);
-    let mut streams: Vec<_> = jobs.iter().map(|job| service.execute(job)).collect();
-    for stream in &mut streams {
-        stream.read_tokens(3);
-    }
+    // The worker has all of them when it takes the poison.
+    service.hold_before_step(1);
+    let streams: Vec<_> = jobs.iter().map(|job| service.execute(job)).collect();
+    service.wait_for_strike("step");
     service.fault("poison", &DEADLY.to_string());
-    let poison = service.run(&Job::lasting("poison", 50).set("seed", DEADLY));
+    let poison = service.execute(&Job::lasting("poison", 50).set("seed", DEADLY));
+    service.release();
+    let poison = poison.finish();
     let error = poison.error();
     assert_eq!(
         (error.code.as_str(), error.retriable, error.tokens_out),

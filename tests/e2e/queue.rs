@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use orcd_tests::stream::Stream;
 use orcd_tests::{Job, Model, Starter, WorkerHarness};
 
 /// One job at a time, two may wait.
@@ -9,7 +10,16 @@ fn narrow() -> WorkerHarness {
     Starter::new(Model::Slow)
         .flag("--parallel", 1)
         .flag("--queue", 2)
+        .patient()
         .start()
+}
+
+/// A job that goes on when it is released, not before.
+fn held(service: &WorkerHarness, job: &Job) -> Stream {
+    service.hold_before_step(5);
+    let stream = service.execute(job);
+    service.wait_for_strike("step");
+    stream
 }
 
 fn job(name: &str, max_tokens: u64) -> Job {
@@ -19,8 +29,7 @@ fn job(name: &str, max_tokens: u64) -> Job {
 #[test]
 fn full_queue_refuses_and_says_when_to_come_back() {
     let service = narrow();
-    let mut running = service.execute(&job("running", 80));
-    running.read_tokens(1);
+    let running = held(&service, &job("running", 80));
     let mut first = service.execute(&job("first", 2));
     first.read_anything();
     let mut second = service.execute(&job("second", 2));
@@ -48,6 +57,7 @@ fn full_queue_refuses_and_says_when_to_come_back() {
     );
     assert_eq!(service.get("/health/live").status(), 200);
 
+    service.release();
     let (running, first, second) = (running.finish(), first.finish(), second.finish());
     assert!(running.over_at() <= first.over_at() && first.over_at() <= second.over_at());
     for transcript in [&first, &second] {
@@ -88,8 +98,7 @@ fn waiting_job_gets_comments_until_it_starts() {
 #[test]
 fn name_in_flight_is_refused_whether_running_or_queued() {
     let service = narrow();
-    let mut running = service.execute(&job("running", 60));
-    running.read_tokens(1);
+    let running = held(&service, &job("running", 60));
     let mut queued = service.execute(&job("queued", 2));
     queued.read_anything();
     for name in ["running", "queued"] {
@@ -97,6 +106,7 @@ fn name_in_flight_is_refused_whether_running_or_queued() {
         assert_eq!(reply.refusal(), (409, "JOB_EXISTS".into()), "{name}");
         assert_eq!(reply.error()["retriable"], false);
     }
+    service.release();
     assert_eq!(running.finish().end().tokens_out, 60, "not disturbed");
     assert_eq!(queued.finish().end().tokens_out, 2);
     assert_eq!(
@@ -119,7 +129,7 @@ fn job_without_memory_for_its_cache_fails_alone() {
     };
     assert_eq!(failed, "VRAM_OOM");
     assert_eq!(neighbour.finish().end().tokens_out, 60);
-    let health = service.wait_for_health(Duration::from_secs(5), |h| h["jobs"]["running"] == 0);
+    let health = service.wait_for_health(Duration::from_secs(60), |h| h["jobs"]["running"] == 0);
     assert_eq!(
         health["worker"]["restarts"], 0,
         "no reason to lose the worker"

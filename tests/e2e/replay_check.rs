@@ -45,12 +45,11 @@ fn replayed_token_that_differs_is_never_spliced() {
         "#!/bin/sh\nif [ -e {mark:?} ]; then exec {faulty:?} \"$@\"; fi\n: > {mark:?}\nexec {good:?} \"$@\"\n",
     );
     let worker = executable(&folder.path().join("worker.sh"), script.as_bytes());
-    let service = Starter::new(Model::Slow).worker(&worker).start();
+    let service = Starter::new(Model::Slow).worker(&worker).patient().start();
     // Hot, so that another draw all but surely gives another token.
     let job = Job::lasting("a", 100).set("top_k", 0).set("temperature", 2);
     let good = service.run(&job);
-    let mut stream = service.execute(&job);
-    stream.read_tokens(20);
+    let stream = service.execute_struck(&[job], "sleep", 30).remove(0);
     service.kill_worker();
     let transcript = stream.finish();
     let error = transcript.error();

@@ -97,13 +97,11 @@ fn behind_the_last_event_there_is_nothing_more() {
 
 #[test]
 fn job_goes_on_without_a_reader_and_through_a_crash() {
-    let service = WorkerHarness::start(Model::Slow);
+    let service = Starter::new(Model::Slow).patient().start();
     let undisturbed = service.run(&lasting("a", 60));
-    let mut stream = service.execute(&lasting("b", 60));
-    stream.read_tokens(5);
-    drop(stream);
+    drop(service.execute_struck(&[lasting("b", 60)], "sleep", 10));
     service.kill_worker();
-    service.wait_for_health(Duration::from_secs(30), |h| h["jobs"]["running"] == 0);
+    service.wait_for_health(Duration::from_secs(60), |h| h["jobs"]["running"] == 0);
     let resumed = service.resume("b", None).unwrap().finish();
     assert_eq!(resumed.token_bytes(), undisturbed.token_bytes());
     assert_eq!(resumed.end().replays, 1);
@@ -122,13 +120,13 @@ fn stream_is_not_kept_unless_asked_for() {
 #[test]
 fn stream_is_kept_as_long_as_promised() {
     let service = Starter::new(Model::Tiny)
-        .flag("--resume-ttl-sec", 1)
+        .flag("--resume-ttl-sec", 5)
         .start();
     service.run(&lasting("a", 5));
     assert!(service.resume("a", None).is_ok());
     let gone = || service.resume("a", None).is_err();
     assert!(
-        orcd_tests::proc::wait_until(Duration::from_secs(5), gone),
+        orcd_tests::proc::wait_until(Duration::from_secs(60), gone),
         "kept for ever"
     );
     assert_gone(&service, "a");

@@ -8,6 +8,9 @@ use orcd_tests::http::request_bytes;
 use orcd_tests::stream::Stream;
 use orcd_tests::{Exit, Job, Model, Starter, WorkerHarness};
 
+/// Whatever a test waits for is there by then, on any machine; shorter than the longest draining.
+const SOON: Duration = Duration::from_secs(60);
+
 fn job(name: &str, max_tokens: u64) -> Job {
     Job::lasting(name, max_tokens)
 }
@@ -35,7 +38,7 @@ fn idle_service_stops_at_once_with_code_0() {
     for (how, ask) in ASK {
         let service = WorkerHarness::start(Model::Tiny);
         ask(&service);
-        let exit = service.wait_for_exit(Duration::from_secs(3));
+        let exit = service.wait_for_exit(SOON);
         assert_clean(&exit, how);
     }
 }
@@ -50,20 +53,22 @@ fn what_a_stop_has_for_a_body_is_looked_at() {
     assert_eq!(service.run(&job("a", 2)).end().tokens_out, 2);
     let reply = service.request("POST", "/shutdown", &[], b" {}\n");
     assert_eq!(reply.status(), 202);
-    assert_clean(&service.wait_for_exit(Duration::from_secs(3)), "{}");
+    assert_clean(&service.wait_for_exit(SOON), "{}");
 }
 
 #[test]
 fn running_job_finishes_and_new_ones_are_sent_elsewhere() {
     for (how, ask) in ASK {
         let service = Starter::new(Model::Slow)
-            .flag("--drain-timeout-sec", 30)
+            .flag("--drain-timeout-sec", 600)
+            .patient()
             .start();
         let expected = service.run(&job("a", 80));
-        let mut stream = service.execute(&job("a", 80));
-        stream.read_tokens(3);
+        service.hold_before_step(10);
+        let stream = service.execute(&job("a", 80));
+        service.wait_for_strike("step");
         ask(&service);
-        service.wait_for_health(Duration::from_secs(2), |h| h["status"] == "draining");
+        service.wait_for_health(SOON, |h| h["status"] == "draining");
         assert_eq!(service.get("/health").status(), 503);
         assert_eq!(service.get("/health/ready").status(), 503);
         assert_eq!(service.get("/health/live").status(), 200);
@@ -71,12 +76,13 @@ fn running_job_finishes_and_new_ones_are_sent_elsewhere() {
         assert_eq!(reply.refusal(), (503, "DRAINING".into()), "{how}");
         assert!(reply.header("retry-after").is_some());
         assert_eq!(reply.error()["retriable"], true);
+        service.release();
         assert_eq!(
             stream.finish().token_bytes(),
             expected.token_bytes(),
             "{how}"
         );
-        assert_clean(&service.wait_for_exit(Duration::from_secs(3)), how);
+        assert_clean(&service.wait_for_exit(SOON), how);
     }
 }
 
@@ -84,7 +90,7 @@ fn running_job_finishes_and_new_ones_are_sent_elsewhere() {
 fn interrupt_that_reaches_the_worker_too_lets_jobs_finish() {
     // Ctrl-C in a terminal goes to every process of the group.
     let service = Starter::new(Model::Slow)
-        .flag("--drain-timeout-sec", 30)
+        .flag("--drain-timeout-sec", 600)
         .start();
     let expected = service.run(&job("a", 60));
     let mut stream = service.execute(&job("a", 60));
@@ -94,7 +100,7 @@ fn interrupt_that_reaches_the_worker_too_lets_jobs_finish() {
     let transcript = stream.finish();
     assert_eq!(transcript.token_bytes(), expected.token_bytes());
     assert_eq!(transcript.end().replays, 0);
-    assert_clean(&service.wait_for_exit(Duration::from_secs(3)), "SIGINT");
+    assert_clean(&service.wait_for_exit(SOON), "SIGINT");
 }
 
 #[test]
@@ -108,29 +114,30 @@ fn job_that_is_not_done_in_time_is_cancelled() {
     let transcript = stream.finish();
     let error = transcript.error();
     assert_eq!((error.code.as_str(), error.retriable), ("CANCELLED", true));
-    assert_clean(&service.wait_for_exit(Duration::from_secs(3)), "SIGTERM");
+    assert_clean(&service.wait_for_exit(SOON), "SIGTERM");
 }
 
 #[test]
 fn worker_that_dies_while_draining_loses_no_stream() {
     let service = Starter::new(Model::Slow)
-        .flag("--drain-timeout-sec", 30)
+        .flag("--drain-timeout-sec", 600)
+        .patient()
         .start();
     let expected = service.run(&job("a", 60));
-    let mut stream = service.execute(&job("a", 60));
-    stream.read_tokens(3);
+    let job = [job("a", 60)];
+    let stream = service.execute_struck(&job, "sleep", 10).remove(0);
     service.signal(Signal::SIGTERM);
-    service.wait_for_health(Duration::from_secs(2), |h| h["status"] == "draining");
+    service.wait_for_health(SOON, |h| h["status"] == "draining");
     service.kill_worker();
     assert_eq!(stream.finish().token_bytes(), expected.token_bytes());
-    assert_clean(&service.wait_for_exit(Duration::from_secs(3)), "SIGTERM");
+    assert_clean(&service.wait_for_exit(SOON), "SIGTERM");
 }
 
 /// Asks a service to stop that can't finish its job, and expects a clean end nevertheless.
 fn stop_while(what: &str, strike: impl FnOnce(&WorkerHarness)) {
     let service = Starter::new(Model::Slow)
         .flag("--drain-timeout-sec", 1)
-        .flag("--hang-timeout-ms", 60_000)
+        .patient()
         .start();
     let mut stream = service.execute(&job("a", 1500));
     stream.read_tokens(3);
@@ -138,7 +145,7 @@ fn stop_while(what: &str, strike: impl FnOnce(&WorkerHarness)) {
     service.signal(Signal::SIGTERM);
     let exit = std::thread::scope(|scope| {
         let reader = scope.spawn(|| stream.finish());
-        let exit = service.wait_for_exit(Duration::from_secs(8));
+        let exit = service.wait_for_exit(SOON);
         let transcript = reader.join().unwrap();
         let error = transcript.error();
         assert_eq!((error.code.as_str(), error.retriable), ("CANCELLED", true));
@@ -163,9 +170,9 @@ fn stop_is_clean_while_the_service_recovers() {
         stop_while("SIGTERM while a worker starts", |service| {
             service.fault(point, "sleep");
             service.kill_worker();
-            service.wait_for_health(Duration::from_secs(20), |h| h["status"] == "recovering");
+            service.wait_for_health(SOON, |h| h["status"] == "recovering");
             let taken = || !service.waits(point);
-            assert!(orcd_tests::proc::wait_until(Duration::from_secs(20), taken));
+            assert!(orcd_tests::proc::wait_until(SOON, taken));
         });
     }
 }
@@ -173,7 +180,7 @@ fn stop_is_clean_while_the_service_recovers() {
 /// A service that is being drained and has a minute for it, with so many running streams.
 fn draining(streams: u64) -> (WorkerHarness, Vec<Stream>) {
     let service = Starter::new(Model::Slow)
-        .flag("--drain-timeout-sec", 60)
+        .flag("--drain-timeout-sec", 600)
         .flag("--parallel", streams)
         .start();
     let execute = |n: u64| service.execute(&job(&n.to_string(), 1500));
@@ -182,7 +189,7 @@ fn draining(streams: u64) -> (WorkerHarness, Vec<Stream>) {
         stream.read_tokens(1);
     }
     service.signal(Signal::SIGINT);
-    service.wait_for_health(Duration::from_secs(10), |h| h["status"] == "draining");
+    service.wait_for_health(SOON, |h| h["status"] == "draining");
     (service, streams)
 }
 
@@ -195,7 +202,7 @@ fn second_interrupt_ends_each_stream_and_then_the_process() {
         let error = transcript.error();
         assert_eq!((error.code.as_str(), error.retriable), ("CANCELLED", true));
     }
-    let exit = service.wait_for_exit(Duration::from_secs(10));
+    let exit = service.wait_for_exit(SOON);
     assert_clean(&exit, "second SIGINT");
     assert!(exit.stdout.starts_with("READY ") && exit.stdout.lines().count() == 1);
 }
@@ -208,7 +215,7 @@ fn second_interrupt_does_not_wait_for_a_worker_that_hangs() {
     for stream in streams {
         assert_eq!(stream.finish().error().code, "CANCELLED");
     }
-    assert_clean(&service.wait_for_exit(Duration::from_secs(10)), "SIGINT");
+    assert_clean(&service.wait_for_exit(SOON), "SIGINT");
 }
 
 #[test]
@@ -223,12 +230,12 @@ fn client_that_reads_nothing_does_not_hold_up_a_second_interrupt() {
     connection
         .send(&request_bytes("POST", "/execute", &[], &unread))
         .unwrap();
-    service.wait_for_health(Duration::from_secs(10), |h| h["jobs"]["running"] == 1);
+    service.wait_for_health(SOON, |h| h["jobs"]["running"] == 1);
     for _ in 0..2 {
         service.signal(Signal::SIGINT);
         service.wait_for_log("SIGINT");
     }
-    let exit = service.wait_for_exit(Duration::from_secs(10));
+    let exit = service.wait_for_exit(SOON);
     assert_clean(&exit, "second SIGINT");
     drop(connection);
 }

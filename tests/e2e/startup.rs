@@ -10,7 +10,7 @@ use orcd_shared::gguf::Value;
 use orcd_tests::model::rewrite;
 use orcd_tests::{Exit, Model, Starter, place, report};
 
-const SOON: Duration = Duration::from_secs(15);
+const SOON: Duration = Duration::from_secs(60);
 
 /// Starts with a file in place of a model, which must fail.
 fn start_with(path: &Path) -> Exit {
@@ -216,7 +216,7 @@ fn callback_server(statuses: &'static [u16]) -> (String, std::thread::JoinHandle
         let answer = |status: &u16| {
             let (mut socket, _) = listener.accept().unwrap();
             socket
-                .set_read_timeout(Some(Duration::from_secs(5)))
+                .set_read_timeout(Some(Duration::from_secs(60)))
                 .unwrap();
             let mut request = Vec::new();
             let mut buffer = [0; 1024];

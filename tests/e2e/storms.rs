@@ -10,7 +10,7 @@ use orcd_tests::proc::wait_until;
 use orcd_tests::stats::Samples;
 use orcd_tests::{Job, Model, Starter, Transcript, WorkerHarness, report};
 
-const SOON: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_secs(60);
 /// `/health` is to answer within 10 ms; this leaves room for a machine that is busy with the storm.
 const HEALTH: Duration = Duration::from_millis(500);
 
@@ -93,6 +93,40 @@ fn cancel_storm_leaves_nothing_behind() {
     assert_eq!(ended.len(), THREADS * EACH);
     assert!(ended.iter().all(|code| code == "CANCELLED"), "{ended:?}");
     assert_eq!(restarts(service.health()), 0, "a worker was lost over it");
+}
+
+/// Jobs that are cancelled faster than a step is made: every other step is made to its end for those
+/// that are not cancelled.
+#[test]
+fn jobs_that_come_and_go_faster_than_a_step_starve_nobody() {
+    const ROUNDS: usize = 2000;
+    let service = WorkerHarness::start(Model::Slow);
+    // A prompt of many steps, each of them longer than a cancellation waits for its answer.
+    let bystander = Job::lasting("patient", 5)
+        .set("prompt", "the sea and ".repeat(200))
+        .set("seed", 11);
+    let undisturbed = service.run(&bystander);
+    let over = AtomicBool::new(false);
+    let mut rounds = 0;
+    let found = std::thread::scope(|scope| {
+        let stream = service.execute(&bystander);
+        let storm = scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) && rounds < ROUNDS {
+                let name = format!("hasty-{rounds}");
+                let stream = service.execute(&Job::lasting(&name, 1500));
+                assert_eq!(service.cancel(&name), "cancelling");
+                stream.finish();
+                rounds += 1;
+            }
+        });
+        let found = stream.finish();
+        over.store(true, Ordering::Relaxed);
+        storm.join().unwrap();
+        found
+    });
+    assert!(rounds < ROUNDS, "it came through only after the storm");
+    assert_untouched(&undisturbed, &found);
+    assert_eq!(service.health()["worker"]["restarts"], 0);
 }
 
 /// Cancels at another moment of the job's life each time; how the job ended.

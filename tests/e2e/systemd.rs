@@ -14,7 +14,7 @@ use orcd_tests::proc::Process;
 use orcd_tests::{Job, Model, NotifyDouble, Starter, place, report};
 
 /// More than a busy machine needs.
-const SOON: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_secs(60);
 
 fn under(double: &NotifyDouble, model: Model) -> Starter {
     Starter::new(model).env("NOTIFY_SOCKET", double.address())

@@ -14,7 +14,7 @@ use serde_json::Value;
 const SERVICE: &str = "worker-orcd.service";
 const SOCKET: &str = "worker-orcd.socket";
 /// More than a busy machine needs.
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_secs(60);
 /// Keys of the service that only the system's instance can do, or that the test sets.
 const LEFT_OUT: [&str; 24] = [
     "EnvironmentFile",

@@ -17,7 +17,7 @@ use crate::model::Model;
 use crate::output::{Exit, Output, wait};
 use crate::proc::{Process, wait_until};
 use crate::sse::Parser;
-use crate::start::{FAULTS, Starter};
+use crate::start::Starter;
 use crate::stream::Stream;
 
 /// A service that accepts requests. Killed on drop, with its workers.
@@ -76,7 +76,7 @@ impl WorkerHarness {
     #[track_caller]
     pub fn wait_for_log(&self, text: &str) {
         let said = || self.stderr().contains(text);
-        let limit = Duration::from_secs(10);
+        let limit = Duration::from_secs(60);
         assert!(wait_until(limit, said), "no {text:?}:\n{}", self.stderr());
     }
 
@@ -221,7 +221,7 @@ impl WorkerHarness {
     #[track_caller]
     pub fn worker(&self) -> Process {
         let mut found = None;
-        wait_until(Duration::from_secs(20), || {
+        wait_until(Duration::from_secs(60), || {
             let pid = self.health()["worker"]["pid"].as_u64();
             let process = pid.and_then(|pid| Process::find(u32::try_from(pid).unwrap()));
             found = process.filter(|worker| self.supervisor().children().contains(worker));
@@ -236,26 +236,6 @@ impl WorkerHarness {
         let worker = self.worker();
         worker.signal(Signal::SIGKILL);
         worker
-    }
-
-    /// Lets a worker, the first that comes to `point`, do `action` to itself; see the worker's
-    /// module `faults` for both.
-    pub fn fault(&self, point: &str, action: &str) {
-        let faults = self.folder.path().join(FAULTS);
-        // Whole at once: a worker may be looking.
-        let draft = self.folder.path().join("fault");
-        std::fs::write(&draft, action).unwrap();
-        std::fs::rename(draft, faults.join(point)).unwrap();
-    }
-
-    /// Whether a fault still waits.
-    pub fn waits(&self, point: &str) -> bool {
-        self.folder.path().join(FAULTS).join(point).exists()
-    }
-
-    /// Takes a fault back; false when it has struck already.
-    pub fn withdraw(&self, point: &str) -> bool {
-        std::fs::remove_file(self.folder.path().join(FAULTS).join(point)).is_ok()
     }
 
     /// Sends the supervisor a signal.
@@ -274,7 +254,7 @@ impl WorkerHarness {
         let status = status.unwrap_or_else(|| panic!("runs after {limit:?}"));
         for worker in workers {
             assert!(
-                worker.is_gone_within(Duration::from_secs(1)),
+                worker.is_gone_within(Duration::from_secs(10)),
                 "{worker:?} outlived it"
             );
         }
@@ -289,7 +269,7 @@ impl WorkerHarness {
         let workers = self.supervisor().children();
         self.supervisor.kill().unwrap();
         self.supervisor.wait().unwrap();
-        let outlived = |w: &Process| !w.is_gone_within(Duration::from_secs(2));
+        let outlived = |w: &Process| !w.is_gone_within(Duration::from_secs(10));
         let outlived: Vec<_> = workers.into_iter().filter(outlived).collect();
         outlived
             .iter()

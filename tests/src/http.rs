@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 /// Longest that a test waits for the next byte.
-pub const READ_TIMEOUT: Duration = Duration::from_secs(30);
+pub const READ_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// One connection to the server, closed on drop.
 #[derive(Debug)]
@@ -56,7 +56,7 @@ pub struct Body {
 impl Connection {
     /// Connects.
     pub fn open(address: SocketAddr) -> Self {
-        let socket = TcpStream::connect_timeout(&address, Duration::from_secs(5)).unwrap();
+        let socket = TcpStream::connect_timeout(&address, Duration::from_secs(30)).unwrap();
         socket.set_nodelay(true).unwrap();
         socket.set_read_timeout(Some(READ_TIMEOUT)).unwrap();
         socket.set_write_timeout(Some(READ_TIMEOUT)).unwrap();

@@ -65,7 +65,7 @@ impl Output {
         // Each reader thread holds one reference until its pipe closes.
         let drained =
             || Arc::strong_count(&self.stdout) == 1 && Arc::strong_count(&self.stderr) == 1;
-        wait_until(Duration::from_secs(2), drained);
+        wait_until(Duration::from_secs(20), drained);
         Exit {
             status,
             stdout: self.stdout(),

@@ -18,7 +18,7 @@ use crate::place;
 use crate::proc::wait_until;
 
 /// Longest time to the READY line.
-pub const READY_WITHIN: Duration = Duration::from_secs(20);
+pub const READY_WITHIN: Duration = Duration::from_secs(60);
 
 /// Where faults wait for a worker, in the service's folder.
 pub(crate) const FAULTS: &str = "faults";
@@ -116,6 +116,11 @@ impl Starter {
     pub fn open_files(mut self, limit: u32) -> Self {
         self.open_files = Some(limit);
         self
+    }
+
+    /// The service takes nothing for a hang: a test stops its worker and goes on when it likes.
+    pub fn patient(self) -> Self {
+        self.flag("--hang-timeout-ms", 600_000)
     }
 
     /// No other test runs beside this one: it measures time.

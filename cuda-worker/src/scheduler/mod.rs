@@ -64,6 +64,15 @@ impl Fatal {
     }
 }
 
+/// What a step holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StepPlan {
+    /// Tokens that each running job takes, in their order.
+    takes: Vec<usize>,
+    /// A job of it was in the step before, which was given up half-way: this one is made to its end.
+    pub binding: bool,
+}
+
 /// All jobs of this worker.
 #[derive(Debug)]
 pub struct Scheduler {
@@ -78,6 +87,8 @@ pub struct Scheduler {
     pace: Pace,
     /// Steps finished.
     steps: u64,
+    /// Jobs of the last step, if it was given up half-way.
+    held_up: Vec<JobKey>,
     /// Tokens of the last step, kept for its allocation.
     drawn: Vec<u32>,
 }
@@ -95,6 +106,7 @@ impl Scheduler {
             running: Vec::new(),
             pace: Pace::new(limits.max_batch_tokens as usize),
             steps: 0,
+            held_up: Vec::new(),
             drawn: Vec::new(),
         }
     }
@@ -195,28 +207,43 @@ impl Scheduler {
         (0..self.limits.slots).find(|&slot| self.running.iter().all(|s| s.slot != slot))
     }
 
-    /// One batched step of all running jobs: the next token of those that are generating, the next
-    /// part of the prompt of the others. Jobs that are done leave their slots. Without running
-    /// jobs nothing happens.
+    /// What the next step holds: the next token of the jobs that are generating, the next part of
+    /// the prompt of the others. It holds until a job comes or goes.
+    #[must_use]
+    pub fn plan(&self) -> StepPlan {
+        let pending: Vec<usize> = self.running.iter().map(Sequence::pending).collect();
+        let most = self.limits.max_batch_tokens as usize;
+        StepPlan {
+            takes: plan::share(&pending, most, self.pace.tokens()),
+            binding: self.running.iter().any(|s| self.held_up.contains(&s.key)),
+        }
+    }
+
+    /// The jobs that the planned step moves on.
+    pub fn jobs_in(&self, plan: &StepPlan) -> impl Iterator<Item = JobKey> {
+        let takes = self.running.iter().zip(&plan.takes);
+        takes.filter(|&(_, &take)| take > 0).map(|(s, _)| s.key)
+    }
+
+    /// One batched step as planned. Jobs that are done leave their slots. Without running jobs
+    /// nothing happens.
     ///
     /// # Errors
     /// The step failed. None of its tokens are in `out`, and the process has to end.
     pub fn step<E: StepEngine>(
         &mut self,
+        plan: &StepPlan,
         engine: &mut E,
         out: &mut Vec<ToSupervisor>,
     ) -> Result<(), Fatal> {
         if self.running.is_empty() {
             return Ok(());
         }
-        let pending: Vec<usize> = self.running.iter().map(Sequence::pending).collect();
-        let most = self.limits.max_batch_tokens as usize;
-        let takes = plan::share(&pending, most, self.pace.tokens());
-
+        let takes = &plan.takes;
         let moving = self
             .running
             .iter()
-            .zip(&takes)
+            .zip(takes)
             .filter(|&(_, &take)| take > 0);
         let chunks: Vec<_> = moving
             .map(|(sequence, &take)| sequence.chunk(take))
@@ -224,10 +251,15 @@ impl Scheduler {
         let began = Instant::now();
         let result = engine.step(&chunks, &mut self.drawn);
         let took = began.elapsed();
+        self.held_up.clear();
         match result {
             Ok(()) => {}
-            // Nothing happened; the next step does the same for the jobs that are left by then.
-            Err(EngineError::Abandoned) => return Ok(()),
+            // Nothing happened; the next step does the same for the jobs that are left by then, and
+            // does it to its end: whatever is cancelled meanwhile, they come further.
+            Err(EngineError::Abandoned) => {
+                self.held_up = self.jobs_in(plan).collect();
+                return Ok(());
+            }
             Err(error) => return Err(Fatal::of("engine step", &error)),
         }
         if self.drawn.len() != chunks.len() {
@@ -244,7 +276,7 @@ impl Scheduler {
             tokens: Vec::with_capacity(takes.len()),
         };
         let mut broken = Vec::new();
-        let prefill = self.take_results(&takes, &mut report, &mut broken);
+        let prefill = self.take_results(takes, &mut report, &mut broken);
         self.pace.learn(prefill, took);
         let done = report
             .tokens

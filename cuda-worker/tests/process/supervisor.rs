@@ -24,7 +24,7 @@ use orcd_shared::sampling::SamplingParams;
 use tempfile::TempDir;
 
 /// Longest wait for anything: the machine may be busy with other tests.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 pub const BINARY: &str = env!("CARGO_BIN_EXE_cuda-worker");
 

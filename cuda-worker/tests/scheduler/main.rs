@@ -17,3 +17,4 @@ mod finish;
 mod independence;
 mod rig;
 mod serving;
+mod storm;

@@ -50,7 +50,8 @@ impl Rig {
     /// Admission and one step, as the engine thread does them.
     pub fn turn(&mut self) -> Result<(), Fatal> {
         self.scheduler.admit(&mut self.engine, &mut self.said)?;
-        self.scheduler.step(&mut self.engine, &mut self.said)
+        let plan = self.scheduler.plan();
+        self.scheduler.step(&plan, &mut self.engine, &mut self.said)
     }
 
     /// Turns until nothing is left.

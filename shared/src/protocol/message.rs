@@ -29,6 +29,9 @@ pub enum ToWorker {
     Shutdown,
 }
 
+/// Most sequences at once that can be asked for.
+pub const MAX_PARALLEL: u32 = 1024;
+
 /// What to load and where.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LoadRequest {
@@ -38,7 +41,7 @@ pub struct LoadRequest {
     pub device: Device,
     /// Tokens per sequence; `None` is the model's own.
     pub context: Option<u32>,
-    /// Sequences at once; `None` is the backend's default.
+    /// Sequences at once, at most [`MAX_PARALLEL`]; `None` is the backend's default.
     pub parallel: Option<u32>,
     /// CPU threads; `None` is one per core.
     pub threads: Option<u32>,

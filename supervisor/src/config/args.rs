@@ -6,7 +6,7 @@ use clap::builder::BoolishValueParser;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Parser, ValueEnum};
 use http::Uri;
-use orcd_shared::protocol::message::Device;
+use orcd_shared::protocol::message::{Device, MAX_PARALLEL};
 use uuid::Uuid;
 
 use super::ConfigError;
@@ -97,7 +97,7 @@ pub(super) struct Args {
 
     /// Jobs that run at once [default: 4 on a CPU, 8 on a GPU]
     #[arg(long, value_name = "N", env = "ORCD_PARALLEL",
-          value_parser = whole::<u32>(1..=1024))]
+          value_parser = whole::<u32>(1..=MAX_PARALLEL))]
     pub(super) parallel: Option<u32>,
 
     /// Threads of the CPU backend [default: one per core]

@@ -10,10 +10,10 @@ use http::request::Parts;
 use http::{HeaderMap, StatusCode, header};
 use http_body_util::BodyExt;
 use orcd_shared::error::ErrorCode;
-use tokio::time::timeout;
 
 use super::error::ApiError;
 use super::json::Json;
+use crate::awake::timeout;
 pub use budget::{Budget, Bytes};
 
 /// Largest body that is read.

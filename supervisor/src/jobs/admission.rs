@@ -101,7 +101,9 @@ pub fn has_room(snapshot: &Snapshot, queue_limit: usize) -> bool {
 }
 
 fn queue_full(queued: usize, queue_limit: usize) -> Refusal {
-    no_room(format!("{queued} jobs are waiting, the queue holds {queue_limit}"))
+    no_room(format!(
+        "{queued} jobs are waiting, the queue holds {queue_limit}"
+    ))
 }
 
 fn no_room(what: String) -> Refusal {

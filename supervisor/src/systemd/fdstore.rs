@@ -7,7 +7,7 @@
 
 use std::fs::File;
 use std::io::{self, Write as _};
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
@@ -228,14 +228,14 @@ fn sort(mut passed: Vec<Passed>) -> Sorted {
             true => (next, partner),
             false => (partner, next),
         };
-        match read(record.fd) {
+        match read(record.fd).and_then(|record| sound(record, &weights.fd)) {
             Ok(record) => sorted.images.push(Image {
                 tag,
                 record,
                 fd: weights.fd,
             }),
             Err(error) => {
-                tracing::warn!(%error, "weights of an earlier run have no sound record");
+                tracing::warn!(%error, "weights of an earlier run are not what was stored");
                 sorted.rest.extend([weights.name, record.name]);
             }
         }
@@ -253,17 +253,38 @@ fn sealed(record: &Record) -> io::Result<File> {
     let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
     let mut file = File::from(memfd_create("orcd-record", flags)?);
     file.write_all(&serde_json::to_vec(record)?)?;
-    let seals = SealFlag::F_SEAL_WRITE
-        | SealFlag::F_SEAL_GROW
-        | SealFlag::F_SEAL_SHRINK
-        | SealFlag::F_SEAL_SEAL;
-    fcntl(&file, FcntlArg::F_ADD_SEALS(seals))?;
+    fcntl(&file, FcntlArg::F_ADD_SEALS(FINAL | SealFlag::F_SEAL_SEAL))?;
     Ok(file)
+}
+
+/// With these nobody can change a memfd's bytes any more.
+const FINAL: SealFlag = SealFlag::F_SEAL_WRITE
+    .union(SealFlag::F_SEAL_GROW)
+    .union(SealFlag::F_SEAL_SHRINK);
+
+/// Refuses a memfd that somebody may still change, and what is no memfd.
+fn check_final(fd: &impl AsFd, what: &str) -> io::Result<()> {
+    let seals = fcntl(fd, FcntlArg::F_GET_SEALS).map(SealFlag::from_bits_retain);
+    match seals {
+        Ok(seals) if seals.contains(FINAL) => Ok(()),
+        Ok(_) => Err(io::Error::other(format!("{what} is not sealed"))),
+        Err(error) => Err(io::Error::other(format!("{what} is no memfd: {error}"))),
+    }
+}
+
+/// The record, if the image is one that nobody can change. One on a GPU is no memfd; only those that
+/// map it for writing could change it, and they are gone.
+fn sound(record: Record, image: &OwnedFd) -> io::Result<Record> {
+    if record.weights.backend == "cpu" {
+        check_final(image, "the image")?;
+    }
+    Ok(record)
 }
 
 /// Reads a record. Its descriptor shares its position with all others of the same memfd, so the
 /// position is not used.
 fn read(fd: OwnedFd) -> io::Result<Record> {
+    check_final(&fd, "the record")?;
     let file = File::from(fd);
     let length = file.metadata()?.len();
     if length > MAX_RECORD_BYTES {

@@ -17,6 +17,7 @@ use super::process::{WorkerExit, WorkerProcess};
 use super::runtime_dir::RuntimeDir;
 use super::stderr::{self, LastLines};
 use super::{EventSender, Happening, WorkerEvent};
+use crate::awake;
 
 /// After the process has ended its socket yields what it had sent and then the end of the stream;
 /// a copy of the socket that leaked elsewhere must not keep the supervisor waiting.
@@ -50,7 +51,7 @@ impl Attendant {
                     .converse(&mut process, listener, descriptors, queue)
                     .await;
                 // A copy of the pipe that leaked elsewhere must not keep the report waiting.
-                let _ = tokio::time::timeout(STDERR_LIMIT, follower).await;
+                let _ = awake::timeout(STDERR_LIMIT, follower).await;
                 let lines = lines.taken();
                 if !lines.is_empty() {
                     self.tell(Happening::LastLines(lines)).await;
@@ -120,7 +121,7 @@ impl Attendant {
         tokio::select! {
             () = &mut talk => end.await,
             exit = &mut end => {
-                if tokio::time::timeout(DRAIN_LIMIT, talk).await.is_err() {
+                if awake::timeout(DRAIN_LIMIT, talk).await.is_err() {
                     tracing::warn!(pid, "the socket outlived the worker");
                 }
                 exit
@@ -154,7 +155,7 @@ impl Attendant {
             error = &mut read => error,
             Err(error) = writer => {
                 // A worker that dies breaks both directions: what it said last is still to come.
-                tokio::time::timeout(DRAIN_LIMIT, read).await.unwrap_or(error)
+                awake::timeout(DRAIN_LIMIT, read).await.unwrap_or(error)
             }
         };
         self.tell(Happening::LinkLost {
@@ -225,6 +226,6 @@ async fn connect(listener: &Listener, pid: u32) -> Result<(Arc<Stream>, Reader),
         link::shake_hands(&stream, &mut reader).await?;
         Ok((stream, reader))
     };
-    let connected = tokio::time::timeout(link::HANDSHAKE_LIMIT, handshake).await;
+    let connected = awake::timeout(link::HANDSHAKE_LIMIT, handshake).await;
     connected.unwrap_or(Err(LinkError::TooLate))
 }

@@ -3,7 +3,7 @@
 //! process itself was started with. The only unsafe module of this crate; therefore the C library's
 //! allocator is spoken to from here too.
 
-use std::io::{self, IoSlice, IoSliceMut};
+use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream as StdStream;
 use std::sync::Arc;
@@ -11,10 +11,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
-use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
+use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+use orcd_shared::descriptors;
 use orcd_shared::weights::WeightsManifest;
 use tokio::io::Interest;
 use tokio::net::UnixStream;
+
+use crate::awake;
 
 /// Longest wait for the other side to send or take a descriptor. It sends before it says so on the
 /// socket, so that this is never waited for in a healthy worker.
@@ -128,46 +131,17 @@ impl DescriptorChannel {
     /// Receives one descriptor, close-on-exec.
     ///
     /// # Errors
-    /// The worker is gone, or sent none.
+    /// The worker is gone, or sent none, or more than one.
     pub async fn receive(&self) -> io::Result<OwnedFd> {
         let received = self
             .stream
-            .async_io(Interest::READABLE, || receive_one(self.stream.as_raw_fd()));
+            .async_io(Interest::READABLE, || descriptors::receive(&self.stream));
         within_patience(received).await
     }
 }
 
-fn receive_one(socket: RawFd) -> io::Result<OwnedFd> {
-    let mut byte = [0_u8];
-    let mut data = [IoSliceMut::new(&mut byte)];
-    let mut space = nix::cmsg_space!([RawFd; 1]);
-    let message = recvmsg::<()>(
-        socket,
-        &mut data,
-        Some(&mut space),
-        MsgFlags::MSG_CMSG_CLOEXEC,
-    )?;
-    let mut received = Vec::new();
-    for control in message.cmsgs()? {
-        if let ControlMessageOwned::ScmRights(fds) = control {
-            // SAFETY: the kernel has just put these descriptors into our table for this message;
-            // nothing else knows their numbers, so each has exactly one owner here.
-            received.extend(
-                fds.into_iter()
-                    .map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }),
-            );
-        }
-    }
-    received.pop().ok_or_else(|| {
-        io::Error::new(
-            io::ErrorKind::InvalidData,
-            "the descriptor channel ended or held no descriptor",
-        )
-    })
-}
-
 async fn within_patience<T>(work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
-    match tokio::time::timeout(PATIENCE, work).await {
+    match awake::timeout(PATIENCE, work).await {
         Ok(result) => result,
         Err(_) => Err(io::Error::new(
             io::ErrorKind::TimedOut,

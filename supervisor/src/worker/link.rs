@@ -12,16 +12,19 @@ use interprocess::local_socket::traits::StreamCommon as _;
 use interprocess::local_socket::traits::tokio::Listener as _;
 use interprocess::local_socket::{GenericFilePath, ListenerOptions, ToFsName as _};
 use orcd_shared::protocol::frame::{self, FrameError};
-use orcd_shared::protocol::message::{ToSupervisor, ToWorker};
+use orcd_shared::protocol::message::{MAX_PARALLEL, ToSupervisor, ToWorker};
 use orcd_shared::protocol::version;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::mpsc;
 
 use super::handles::{DescriptorChannel, WeightsHandle};
 
-/// Messages that may wait for the worker to read them. Twice the longest queue of jobs that makes
-/// sense: a worker that lets so many pile up is hung.
-pub const OUTGOING_CAPACITY: usize = 1024;
+/// Messages that may wait for the worker to read them: for each of its places a job and that job's
+/// cancellation, a place being free again only when the worker has answered; and beside them the
+/// load request and the end. So no worker, however far it is behind, is ever found clogged for what
+/// it was rightly sent: one that reads nothing is found out by what it doesn't say. Memory is taken
+/// only for messages that do wait.
+pub const OUTGOING_CAPACITY: usize = 2 * MAX_PARALLEL as usize + 2;
 
 /// What a reader asks of the socket at once: some hundred steps.
 const READ_BYTES: usize = 16 << 10;

@@ -17,8 +17,8 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::played::{self, Service};
 
-/// Nothing here takes that long: a head that does not come is waited for longest.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// Nothing here takes that long.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A service over HTTP and the test's side of its worker.
 pub struct Fixture {

@@ -317,7 +317,7 @@ async fn a_job_that_the_worker_drops_unasked_fails() {
     ));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_worker_that_says_fatal_is_given_time_to_end_and_then_killed() {
     let mut service =
         Service::ready_with(|s| s.policy.exit_grace = Duration::from_millis(20)).await;
@@ -354,7 +354,7 @@ async fn a_worker_that_takes_no_messages_is_killed() {
 
 const HANG: Duration = Duration::from_millis(400);
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_silent_worker_is_killed() {
     let mut service = Service::ready_with(|s| s.timing.hang = HANG).await;
     for _ in 0..10 {
@@ -365,7 +365,7 @@ async fn a_silent_worker_is_killed() {
     service.killed().await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_engine_that_stands_still_is_shown_killed_and_its_job_replayed() {
     let mut service = Service::ready_with(|s| s.timing.hang = HANG).await;
     let (_stream, spec) = service.run(job("a")).await;
@@ -386,7 +386,7 @@ async fn an_engine_that_stands_still_is_shown_killed_and_its_job_replayed() {
     assert!(was_shown, "health says so before it is acted upon");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_engine_without_jobs_may_stand_still() {
     let mut service = Service::ready_with(|s| s.timing.hang = HANG).await;
     let (_stream, spec) = service.run(job("a")).await;
@@ -405,7 +405,7 @@ async fn an_engine_without_jobs_may_stand_still() {
     );
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_worker_that_does_not_take_its_jobs_is_killed() {
     let mut service = Service::ready_with(|s| s.timing.hang = HANG).await;
     let (_a, spec) = service.run(job("a")).await;
@@ -423,7 +423,7 @@ async fn a_worker_that_does_not_take_its_jobs_is_killed() {
     panic!("nobody noticed");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_unanswered_cancellation_is_repeated_as_a_signal_and_then_as_a_kill() {
     use super::support::Call;
     let mut service = Service::ready_with(|s| {
@@ -446,7 +446,7 @@ async fn an_unanswered_cancellation_is_repeated_as_a_signal_and_then_as_a_kill()
     assert_eq!(text_of(&rest(&mut b).await), "xyz");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_answered_cancellation_costs_nothing() {
     let mut service = Service::ready_with(|s| {
         s.timing.nudge = Duration::from_millis(30);
@@ -600,7 +600,7 @@ async fn spent_restarts_end_the_service_and_its_streams() {
     ));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_worker_that_comes_no_further_with_loading_is_replaced() {
     let mut service = Service::ready_with(|s| s.timing.loading_silence = HANG).await;
     service.crash().await;

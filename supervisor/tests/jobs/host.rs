@@ -11,7 +11,9 @@ use std::time::Duration;
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
 use orcd_shared::job::JobKey;
 use orcd_shared::protocol::frame;
-use orcd_shared::protocol::message::{LoadSource, ToSupervisor, ToWorker, WorkerInfo};
+use orcd_shared::protocol::message::{
+    LoadSource, MAX_PARALLEL, ToSupervisor, ToWorker, WorkerInfo,
+};
 use orcd_shared::protocol::version::PROTOCOL;
 use orcd_shared::weights::{ContentHash, ModelIdentity, WeightsManifest};
 use orcd_supervisor::worker::handles::WeightsHandle;
@@ -175,7 +177,7 @@ impl Stage {
     }
 
     async fn next(&mut self) -> Happening {
-        let next = tokio::time::timeout(Duration::from_secs(10), self.events.recv()).await;
+        let next = tokio::time::timeout(Duration::from_secs(60), self.events.recv()).await;
         next.expect("nothing happens").unwrap().what
     }
 
@@ -276,6 +278,32 @@ async fn last_words_come_before_the_exit() {
         stage.next().await,
         Happening::Exited(WorkerExit::Code(12))
     ));
+}
+
+/// All that can rightly wait for a worker finds room, however many places it has.
+#[tokio::test]
+async fn a_worker_that_reads_nothing_yet_is_not_taken_for_clogged() {
+    let mut stage = Stage::set("worker");
+    // Nothing is written before this task waits.
+    stage.host.spawn(1);
+    let request = Box::new(settings().load);
+    stage.host.send(1, ToWorker::Load(request), None).unwrap();
+    let spec = orcd_shared::job::JobSpec {
+        key: JobKey(1),
+        prompt: vec![1],
+        emitted: vec![],
+        max_tokens: 1,
+        sampling: orcd_shared::sampling::SamplingParams::GREEDY,
+    };
+    for n in 0..u64::from(MAX_PARALLEL) {
+        let mut job = spec.clone();
+        job.key = JobKey(n);
+        let submit = ToWorker::Submit(Box::new(job));
+        stage.host.send(1, submit, None).unwrap();
+        let cancel = ToWorker::Cancel(JobKey(n));
+        stage.host.send(1, cancel, None).unwrap();
+    }
+    stage.host.send(1, ToWorker::Shutdown, None).unwrap();
 }
 
 #[tokio::test]

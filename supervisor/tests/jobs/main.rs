@@ -10,6 +10,7 @@ mod hostile;
 mod journal;
 mod memory;
 mod model_file;
+mod patience;
 mod readers;
 mod startup;
 mod support;

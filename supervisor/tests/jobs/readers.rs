@@ -231,7 +231,7 @@ async fn places_that_there_are_not_are_said() {
     assert_eq!(rest(&mut resume(Some(1)).await.unwrap()).await, end);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn only_lasting_jobs_are_resumed_and_only_for_a_time() {
     let mut service = Service::ready_with(|s| s.resume_ttl = Duration::from_millis(400)).await;
     let (_a, _) = service.run(job("a")).await;

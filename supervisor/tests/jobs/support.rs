@@ -33,7 +33,7 @@ pub const CONTEXT: u32 = 600;
 /// Sequences at once.
 pub const PARALLEL: u32 = 2;
 /// Nothing here takes that long.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What the dispatcher does to workers.
 #[derive(Debug)]

@@ -21,6 +21,8 @@ pub(super) struct Member {
     pub(super) hung: bool,
     /// It was the present worker when it was lost: its end is to be counted.
     pub(super) lost: bool,
+    /// A warning of its loss stands in the log.
+    pub(super) warned: bool,
     /// The jobs that it had when it was lost, for a crash bundle.
     pub(super) crashed_jobs: Vec<CrashedJob>,
     /// The last lines that it wrote for people.
@@ -44,6 +46,7 @@ impl Crew {
             pulse: Pulse::new(now, self.slowest),
             hung: false,
             lost: false,
+            warned: false,
             crashed_jobs: Vec::new(),
             log: Vec::new(),
         };

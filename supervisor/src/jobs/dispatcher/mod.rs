@@ -3,10 +3,12 @@
 //! time, one after the other. Nothing here waits: the one thing that it shares with readers, a
 //! job's log of events, is locked for as long as it takes to add or take one.
 
+mod absence;
 mod bounds;
 mod crash;
 mod crew;
 mod look;
+mod notices;
 mod pulse;
 mod recovery;
 mod roster;
@@ -234,7 +236,7 @@ async fn run<H: WorkerHost>(mut dispatcher: Dispatcher<H>, mut inputs: Inputs) -
         let mut answer = Answer::Nothing;
         tokio::select! {
             1.. = inputs.events.recv_many(&mut batch, EVENT_BATCH) => {
-                let now = Instant::now().into_std();
+                let now = dispatcher.turn();
                 for event in batch.drain(..) {
                     dispatcher.worker_event(event, now);
                 }
@@ -243,13 +245,18 @@ async fn run<H: WorkerHost>(mut dispatcher: Dispatcher<H>, mut inputs: Inputs) -
                 // Without handles nobody can ask for anything any more: the same as a drain.
                 abandoned = command.is_none();
                 let command = command.unwrap_or(Command::Drain);
-                answer = dispatcher.command(command, Instant::now().into_std());
+                let now = dispatcher.turn();
+                answer = dispatcher.command(command, now);
             }
             Some(departure) = inputs.departed.recv() => dispatcher.reader_left(departure),
             Some(looked) = inputs.looked.recv() => {
-                dispatcher.looked(looked, Instant::now().into_std());
+                let now = dispatcher.turn();
+                dispatcher.looked(looked, now);
             }
-            _ = ticker.tick() => dispatcher.tick(Instant::now().into_std()),
+            _ = ticker.tick() => {
+                let now = dispatcher.turn();
+                dispatcher.tick(now);
+            }
         }
         dispatcher.settle(Instant::now().into_std());
         answer.give();

@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 const SLOWEST_STEPS: u32 = 20;
 /// The same as long as no step was seen: a large model's first step on a slow machine.
 const FIRST_STEP: Duration = Duration::from_secs(30);
+/// How many of them an answer may take: the step under way and the one that was decided upon.
+const STEPS_TO_ANSWER: u32 = 2;
 /// What the slowest step seen loses with each step: one that was slow by accident is forgotten
 /// within some hundred.
 const FADING: u32 = 64;
@@ -89,6 +91,14 @@ impl Pulse {
         now.saturating_duration_since(self.heard) > limit
     }
 
+    /// How long it may take to answer what it hears between two steps; `at_least` so long.
+    pub(super) fn answers_within(&self, at_least: Duration) -> Duration {
+        at_least.max(
+            self.slowest()
+                .map_or(FIRST_STEP, |slowest| slowest * STEPS_TO_ANSWER),
+        )
+    }
+
     /// It has not taken its jobs for longer than `limit`.
     pub(super) fn deaf(&self, now: Instant, limit: Duration) -> bool {
         self.missing
@@ -160,6 +170,17 @@ mod tests {
         assert!(pulse.deaf(after(start, 1.6), FLOOR));
         pulse.holds(2, 2, after(start, 1.6));
         assert!(!pulse.deaf(after(start, 9.0), FLOOR));
+    }
+
+    #[test]
+    fn slow_steps_buy_time_for_answers_too() {
+        let mut pulse = Pulse::new(Instant::now(), Duration::ZERO);
+        let at_least = Duration::from_millis(500);
+        assert_eq!(pulse.answers_within(at_least), FIRST_STEP);
+        pulse.step_took(Duration::from_millis(10));
+        assert_eq!(pulse.answers_within(at_least), at_least);
+        pulse.step_took(Duration::from_millis(2500));
+        assert_eq!(pulse.answers_within(at_least), Duration::from_secs(5));
     }
 
     #[test]

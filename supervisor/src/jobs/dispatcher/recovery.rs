@@ -22,7 +22,8 @@ const LOADS_TO_BLAME_WEIGHTS: u32 = 2;
 impl<H: WorkerHost> Dispatcher<H> {
     /// Begins with the first worker.
     pub(super) fn begin(&mut self) {
-        self.life_event(Event::Start, Instant::now());
+        let now = self.turn();
+        self.life_event(Event::Start, now);
     }
 
     /// Something happened to a worker.
@@ -47,7 +48,7 @@ impl<H: WorkerHost> Dispatcher<H> {
                 News::Connected
             }
             Happening::SpawnFailed { message } => {
-                tracing::warn!(generation, "no worker: {message}");
+                self.warn_of_cause(generation, format_args!("no worker: {message}"));
                 self.crew.leave(generation);
                 if generation == self.life.generation {
                     self.worker.ended(message.clone());
@@ -55,7 +56,7 @@ impl<H: WorkerHost> Dispatcher<H> {
                 News::SpawnFailed(message)
             }
             Happening::HandshakeFailed { message } => {
-                tracing::warn!(generation, "no link to the worker: {message}");
+                self.warn_of_cause(generation, format_args!("no link to the worker: {message}"));
                 News::HandshakeFailed(message)
             }
             Happening::LinkLost { message } => {
@@ -100,7 +101,7 @@ impl<H: WorkerHost> Dispatcher<H> {
 
     fn worker_exited(&mut self, generation: u64, exit: WorkerExit, now: Instant) {
         let how = exit.to_string();
-        tracing::info!(generation, "worker ended: {how}");
+        self.warn_of_loss(generation, format_args!("worker ended: {how}"));
         if generation == self.life.generation || self.was_lost(generation) {
             self.worker.ended(how.clone());
         }
@@ -171,6 +172,7 @@ impl<H: WorkerHost> Dispatcher<H> {
             }
             Action::Kill(generation) => self.host.kill(generation),
             Action::Abandon(generation) => {
+                self.warn_of_loss(generation, "the worker does not go after SIGKILL");
                 self.count_loss(generation, "unknown", "not reaped after SIGKILL");
             }
             Action::Load(generation) => self.looker.look_for(generation),
@@ -195,7 +197,7 @@ impl<H: WorkerHost> Dispatcher<H> {
         let news = match looked.location {
             Ok(location) => self.send_load(generation, location),
             Err(Unfit(message)) => {
-                tracing::error!(generation, "no model to load: {message}");
+                self.warn_of_cause(generation, format_args!("no model to load: {message}"));
                 Some(News::LoadFailed(ErrorCode::ModelLoadFailed, message))
             }
         };
@@ -238,12 +240,13 @@ impl<H: WorkerHost> Dispatcher<H> {
 
     /// A worker is beyond talking to.
     pub(super) fn hung(&mut self, generation: u64, why: String) {
-        tracing::error!(generation, "worker is killed: {why}");
+        self.warn_of_cause(generation, format_args!("worker is killed: {why}"));
         if let Some(member) = self.crew.get_mut(generation) {
             member.hung = true;
         }
         let news = News::Hung(why);
-        self.life_event(Event::Worker { generation, news }, Instant::now());
+        let now = tokio::time::Instant::now().into_std();
+        self.life_event(Event::Worker { generation, news }, now);
     }
 
     /// A worker is ready; [`Dispatcher::fill_worker`] hands it its jobs.

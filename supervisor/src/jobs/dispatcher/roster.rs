@@ -256,6 +256,17 @@ impl Roster {
         }
     }
 
+    /// The clocks of those that were waited for, while nobody waited for `gap`: workers that have yet
+    /// to answer, and readers that have yet to come back.
+    pub(super) fn excuse(&mut self, gap: Duration) {
+        for leaving in self.leaving.values_mut() {
+            leaving.since += gap;
+        }
+        for (until, _) in &mut self.retained {
+            *until += gap;
+        }
+    }
+
     /// Lets go of ended jobs whose time is over, and of the oldest of more than `most`.
     pub(super) fn expire(&mut self, now: Instant, most: usize) {
         while let Some((until, key)) = self.retained.front().copied()

@@ -38,10 +38,10 @@ pub(super) struct Dispatcher<H> {
     pub(super) drain_by: Option<Instant>,
     pub(super) outcome: Option<Outcome>,
     pub(super) departures: mpsc::UnboundedSender<Departure>,
-    /// When the clocks were looked at last.
-    pub(super) ticked: Option<Instant>,
     /// When readers were looked at last.
     pub(super) readers_seen: Option<Instant>,
+    /// When the latest turn began.
+    pub(super) turned: Option<Instant>,
     pub(super) last_key: u64,
     publisher: watch::Sender<Arc<Snapshot>>,
     shown: View,
@@ -71,6 +71,8 @@ pub(super) struct Worker {
     pub(super) lost_at: Option<Instant>,
     /// The present worker is or was ready.
     pub(super) served: bool,
+    /// The log says that the service is unhealthy, and not yet that it is healthy again.
+    pub(super) told_unhealthy: bool,
 }
 
 /// The parts of a snapshot that are cheap to compare: nothing is published for a mere token.
@@ -122,7 +124,7 @@ impl<H: WorkerHost> Dispatcher<H> {
             life: State::default(),
             crew: Crew::default(),
             worker: Worker::default(),
-            ticked: None,
+            turned: None,
             roster: Roster::default(),
             looker: outputs.looker,
             weights,
@@ -154,6 +156,7 @@ impl<H: WorkerHost> Dispatcher<H> {
             self.life_event(Event::Stop, now);
         }
         self.settings.held.show(self.weights.as_ref());
+        self.tell_health();
         self.publish();
     }
 
@@ -175,14 +178,15 @@ impl<H: WorkerHost> Dispatcher<H> {
         self.metrics.job_finished(outcome);
         self.metrics.end_to_end(job.submitted.elapsed());
         let retain = job.log.keeps();
-        let retain_until = retain.then(|| Instant::now() + self.settings.resume_ttl);
+        let now = tokio::time::Instant::now().into_std();
+        let retain_until = retain.then(|| now + self.settings.resume_ttl);
         self.roster.end(key, retain_until);
         if let Some(job) = self.roster.get_mut(key) {
             job.journal.close();
         }
         if was_running && at_worker == AtWorker::Abandon {
             let leaving = Leaving {
-                since: Instant::now(),
+                since: now,
                 nudged: false,
             };
             self.roster.leaving.insert(key, leaving);

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use orcd_shared::error::ErrorCode;
 use orcd_shared::job::JobKey;
-use orcd_shared::protocol::message::ToWorker;
+use orcd_shared::protocol::message::{MAX_PARALLEL, ToWorker};
 
 use super::super::admission::{self, Situation};
 use super::super::event_log::EventLog;
@@ -82,7 +82,8 @@ impl<H: WorkerHost> Dispatcher<H> {
     fn free_slots(&self) -> usize {
         match (&self.life.phase, &self.worker.info) {
             (Phase::Ready { .. }, Some(info)) => {
-                (info.parallel as usize).saturating_sub(self.roster.occupied())
+                let places = info.parallel.min(MAX_PARALLEL) as usize;
+                places.saturating_sub(self.roster.occupied())
             }
             _ => 0,
         }

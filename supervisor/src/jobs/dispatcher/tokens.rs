@@ -44,11 +44,13 @@ impl<H: WorkerHost> Dispatcher<H> {
                 News::Progress(percent)
             }
             ToSupervisor::LoadFailed { code, message } => {
-                tracing::error!(generation, %code, "the worker can't load the model: {message}");
+                let what = format_args!("the worker can't load the model: {code}: {message}");
+                self.warn_of_cause(generation, what);
                 News::LoadFailed(code, message)
             }
             ToSupervisor::Fatal { code, message } => {
-                tracing::error!(generation, %code, "the worker is about to end: {message}");
+                let what = format_args!("the worker is about to end: {code}: {message}");
+                self.warn_of_cause(generation, what);
                 News::Fatal(code, message)
             }
             // What a worker that was given up still says of jobs is the business of its successor.

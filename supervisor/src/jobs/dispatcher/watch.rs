@@ -1,6 +1,6 @@
 //! What only the passing of time brings about.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use orcd_shared::error::ErrorCode;
 
@@ -8,14 +8,9 @@ use super::state::{AtWorker, Dispatcher};
 use crate::worker::WorkerHost;
 use crate::worker::lifecycle::{Event, Phase};
 
-/// A gap between two looks at the clocks that says something about this process and not about
-/// the workers: many times [`super::Timing::tick`].
-const OWN_ABSENCE: Duration = Duration::from_millis(400);
-
 impl<H: WorkerHost> Dispatcher<H> {
     /// Looks at all clocks.
     pub(super) fn tick(&mut self, now: Instant) {
-        self.excuse_own_absence(now);
         self.life_event(Event::Tick, now);
         self.watch_workers(now);
         self.press_cancellations(now);
@@ -25,18 +20,6 @@ impl<H: WorkerHost> Dispatcher<H> {
         if self.drain_by.is_some_and(|by| by <= now) {
             let message = "the service is stopping; send the job again, elsewhere";
             self.end_all(ErrorCode::Cancelled, message, AtWorker::Abandon);
-        }
-    }
-
-    /// A machine that was suspended, or too busy for this process, says nothing about workers.
-    fn excuse_own_absence(&mut self, now: Instant) {
-        let gap = self
-            .ticked
-            .replace(now)
-            .map_or(Duration::ZERO, |last| now.saturating_duration_since(last));
-        if gap > OWN_ABSENCE {
-            tracing::warn!("this process stood still for {} ms", gap.as_millis());
-            self.crew.excuse(gap);
         }
     }
 
@@ -60,11 +43,7 @@ impl<H: WorkerHost> Dispatcher<H> {
                 member.pulse.still_for(now) > member.pulse.patience(floor) / 2
                     || member.pulse.silent(now, floor / 2)
             });
-        if stalled != self.worker.stalled {
-            self.worker.stalled = stalled;
-            let what = if stalled { "stands still" } else { "moves" };
-            tracing::warn!(generation, stalled, "the worker's engine {what}");
-        }
+        self.worker.stalled = stalled;
     }
 
     /// What is wrong with a worker.
@@ -77,6 +56,7 @@ impl<H: WorkerHost> Dispatcher<H> {
             _ => return None,
         };
         let ms = limit.as_millis();
+        // Heartbeats wait for no step.
         if pulse.silent(now, limit) {
             return Some(format!("nothing was heard of it for {ms} ms"));
         }
@@ -87,23 +67,30 @@ impl<H: WorkerHost> Dispatcher<H> {
         if generation != self.life.generation {
             return None;
         }
-        if pulse.deaf(now, limit) {
+        // Jobs are taken between two steps.
+        let patience = pulse.patience(limit);
+        let ms = patience.as_millis();
+        if pulse.deaf(now, patience) {
             return Some(format!("it has not taken its jobs for {ms} ms"));
         }
-        let patience = pulse.patience(limit);
         (self.roster.running() > 0 && pulse.still_for(now) > patience)
-            .then(|| format!("its engine made no step for {} ms", patience.as_millis()))
+            .then(|| format!("its engine made no step for {ms} ms"))
     }
 
     /// The ladder of a cancellation that the worker does not answer: a signal that reaches also an
-    /// engine in the middle of a step, then the end of the process.
+    /// engine in the middle of a step, then the end of the process. An engine that can't give its
+    /// step up answers after it.
     fn press_cancellations(&mut self, now: Instant) {
         if !matches!(self.life.phase, Phase::Ready { .. }) {
             return;
         }
+        let timing = &self.settings.timing;
+        let member = self.crew.get(self.life.generation);
         let (nudge, limit) = (
-            self.settings.timing.nudge,
-            self.settings.timing.cancel_limit,
+            timing.nudge,
+            member.map_or(timing.cancel_limit, |member| {
+                member.pulse.answers_within(timing.cancel_limit)
+            }),
         );
         let mut nudged = false;
         let mut expired = false;

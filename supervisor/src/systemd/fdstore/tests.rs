@@ -37,8 +37,17 @@ fn passed(name: &str, fd: impl Into<OwnedFd>) -> Passed {
     }
 }
 
+/// A memfd with this content and these seals.
+fn memfd(content: &[u8], seals: SealFlag) -> File {
+    let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
+    let mut file = File::from(memfd_create("test", flags).unwrap());
+    file.write_all(content).unwrap();
+    fcntl(&file, FcntlArg::F_ADD_SEALS(seals)).unwrap();
+    file
+}
+
 fn image() -> File {
-    tempfile::tempfile().unwrap()
+    memfd(b"weights", FINAL)
 }
 
 #[test]
@@ -52,16 +61,8 @@ fn a_record_comes_back_whole_and_nobody_can_change_it() {
 #[test]
 fn images_are_found_in_any_order_and_the_rest_is_named() {
     let sealed = || sealed(&record()).unwrap();
-    let damaged = || {
-        let mut file = tempfile::tempfile().unwrap();
-        file.write_all(b"{\"place\"").unwrap();
-        file
-    };
-    let huge = || {
-        let file = tempfile::tempfile().unwrap();
-        file.set_len(MAX_RECORD_BYTES + 1).unwrap();
-        file
-    };
+    let damaged = || memfd(b"{\"place\"", FINAL);
+    let huge = || memfd(&vec![b' '; MAX_RECORD_BYTES as usize + 1], FINAL);
     let mut all = vec![
         passed("orcd-record-a", sealed()),
         passed("orcd-weights-b", image()),
@@ -99,6 +100,32 @@ fn images_are_found_in_any_order_and_the_rest_is_named() {
                 "unknown"
             ]
         );
+    }
+}
+
+#[test]
+fn what_somebody_may_still_change_is_not_taken() {
+    let bytes = serde_json::to_vec(&record()).unwrap();
+    let file = || {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&bytes).unwrap();
+        file
+    };
+    let partly = |content: &[u8]| memfd(content, FINAL - SealFlag::F_SEAL_WRITE);
+    let pairs = [
+        (image(), partly(&bytes)),
+        (image(), file()),
+        (partly(b"weights"), sealed(&record()).unwrap()),
+        (file(), sealed(&record()).unwrap()),
+    ];
+    for (image, record) in pairs {
+        let pair = vec![
+            passed("orcd-weights-a", image),
+            passed("orcd-record-a", record),
+        ];
+        let sorted = sort(pair);
+        assert!(sorted.images.is_empty(), "{:?}", sorted.images);
+        assert_eq!(sorted.rest.len(), 2);
     }
 }
 

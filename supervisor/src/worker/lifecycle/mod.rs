@@ -6,6 +6,7 @@
 //! Where a successor is chosen there is one place, [`State::succeed`]. A worker that stops making
 //! progress comes in as [`News::Hung`], whoever finds it out.
 
+mod excuse;
 mod losses;
 mod standby;
 mod steps;
