@@ -97,7 +97,7 @@ pub(super) struct Args {
 
     /// Jobs that run at once [default: 4 on a CPU, 8 on a GPU]
     #[arg(long, value_name = "N", env = "ORCD_PARALLEL",
-          value_parser = whole::<u32>(1..=MAX_PARALLEL))]
+          value_parser = whole::<u32>(1..=u64::from(MAX_PARALLEL)))]
     pub(super) parallel: Option<u32>,
 
     /// Threads of the CPU backend [default: one per core]

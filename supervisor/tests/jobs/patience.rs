@@ -158,7 +158,7 @@ async fn a_reader_keeps_its_time_to_come_back() {
     let mut again = service.jobs.resume("a".into(), None).await.unwrap();
     assert_eq!(text_of(&rest(&mut again).await), "abc");
     tokio::time::sleep(Duration::from_secs(120)).await;
-    assert!(service.jobs.resume("a".into(), None).await.is_none());
+    assert!(service.jobs.resume("a".into(), None).await.is_err());
 }
 
 /// The bound of the messages to a worker is made for this.
