@@ -62,6 +62,7 @@ fn packed(backend: &Backend, ty: TensorType) -> Vec<u8> {
             ty,
             offset: 0,
             nbytes,
+            shard: 0,
         },
         rows: ROWS,
         cols,

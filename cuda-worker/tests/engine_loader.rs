@@ -296,10 +296,11 @@ fn a_file_with_other_content_than_the_service_began_with_is_refused() {
     let (a, b) = (Model::named("tiny-qwen2"), Model::named("tiny-tied"));
     let of = |m: &Model| attach_or_load(&backend, &m.file, &m.plan, None, None, |_| ()).unwrap();
     let first = of(&a);
-    let expected = Some(first.manifest.model.hash);
+    let hash = first.manifest.model.hash;
+    let expected = Some(hash);
     let refused = attach_or_load(&backend, &b.file, &b.plan, None, expected, |_| ()).unwrap_err();
     let found = of(&b).manifest.model.hash;
-    let named = [expected.unwrap().to_string(), found.to_string()];
+    let named = [hash.to_string(), found.to_string()];
     let refused = refused.to_string();
     assert!(named.iter().all(|hash| refused.contains(hash)), "{refused}");
     assert!(refused.contains("was written to since"), "{refused}");
@@ -310,7 +311,7 @@ fn a_file_with_other_content_than_the_service_began_with_is_refused() {
     let refused = examine(&backend, &b.file, &b.plan, held, expected).unwrap_err();
     assert!(refused.to_string().contains("was written to since"));
     let same = attach_or_load(&backend, &a.file, &a.plan, None, expected, |_| ());
-    assert_eq!(same.unwrap().manifest.model.hash, expected.unwrap());
+    assert_eq!(same.unwrap().manifest.model.hash, hash);
 }
 
 /// The hash of the file's bytes does not depend on how they are read; `b3sum` prints the same.

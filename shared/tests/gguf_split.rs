@@ -12,7 +12,7 @@ use orcd_shared::gguf::{
     GgufFile, MAX_SHARDS, Metadata, SPLIT_COUNT_KEY, SPLIT_NO_KEY, SPLIT_TENSORS_KEY, TensorType,
     Value, shard_path, shards_by_name,
 };
-use orcd_shared::weights::ModelIdentity;
+use orcd_shared::weights::FileStamp;
 use proptest::prelude::*;
 
 /// What a shard says, for a test to damage.
@@ -91,7 +91,7 @@ fn refused(shards: &[Shard], open: usize, parts: &[&str]) {
 #[test]
 fn any_shard_opens_all() {
     let (_dir, paths) = write_all(&shards());
-    let first = ModelIdentity::of(&GgufFile::open(&paths[0]).unwrap()).unwrap();
+    let first = FileStamp::of_model(&GgufFile::open(&paths[0]).unwrap()).unwrap();
     for path in &paths {
         let file = GgufFile::open(path).unwrap();
         let header = file.header();
@@ -112,7 +112,7 @@ fn any_shard_opens_all() {
         let opened: Vec<_> = file.shards().iter().map(|s| s.path().to_owned()).collect();
         assert_eq!(opened, paths);
         assert_eq!(shards_by_name(path), paths);
-        assert_eq!(ModelIdentity::of(&file).unwrap(), first);
+        assert_eq!(FileStamp::of_model(&file).unwrap(), first);
     }
 }
 
@@ -134,19 +134,16 @@ fn a_model_in_one_file_is_what_it_was() {
 }
 
 #[test]
-fn identity_covers_every_shard() {
+fn stamps_cover_every_shard() {
     let (_dir, paths) = write_all(&shards());
-    let identity = || ModelIdentity::of(&GgufFile::open(&paths[0]).unwrap()).unwrap();
-    let before = identity();
-    let sizes: u64 = paths.iter().map(|p| fs::metadata(p).unwrap().len()).sum();
-    assert_eq!(before.file_bytes, sizes);
-    // In the last file's header, at the same length.
-    let bytes = fs::read(&paths[2]).unwrap();
-    let at = bytes.windows(9).position(|w| w == b"the first").unwrap();
-    let mut changed = bytes.clone();
-    changed[at] = b'T';
-    fs::write(&paths[2], changed).unwrap();
-    assert_ne!(identity().header_hash, before.header_hash);
+    let stamps = || FileStamp::of_model(&GgufFile::open(&paths[0]).unwrap()).unwrap();
+    let before = stamps();
+    let sizes = paths.iter().map(|p| fs::metadata(p).unwrap().len());
+    assert!(before.iter().map(|stamp| stamp.bytes).eq(sizes));
+    let last = fs::File::options().write(true).open(&paths[2]).unwrap();
+    last.set_modified(std::time::UNIX_EPOCH).unwrap();
+    let same: Vec<_> = before.iter().zip(stamps()).map(|(a, b)| *a == b).collect();
+    assert_eq!(same, [true, true, false]);
 }
 
 #[test]
