@@ -30,7 +30,7 @@ const SYSTEMD: &str = "it asks a running systemd for the installed service";
 const TESTED: &str = "it is a part of `make test` already";
 
 /// Beginnings of commands, the first that fits counts.
-static KNOWN: [(&str, Here); 33] = [
+static KNOWN: [(&str, Here); 34] = [
     ("curl ", Request),
     ("target/release/worker-orcd ", Service),
     ("worker-orcd ", Service),
@@ -74,6 +74,7 @@ static KNOWN: [(&str, Here); 33] = [
     ("cargo +nightly fuzz ", No("it needs cargo-fuzz")),
     ("RUSTC_BOOTSTRAP=1 cargo fuzz ", No("it needs cargo-fuzz")),
     ("ORCD_FUZZ_CORPUS=", No("it writes into the repository")),
+    ("mkdir -p fuzz/corpus/", No("it writes into the repository")),
     ("./reproduce.sh", No("it trains the model, on a GPU")),
     ("sudo ", No(PRIVILEGE)),
     ("echo ORCD_", No(PRIVILEGE)),

@@ -51,7 +51,9 @@ async fn a_broken_template_is_the_models_fault_and_raw_prompts_work() {
     assert_eq!(client.head().await.status, 200);
 
     let mut client = Client::connect(address).await;
-    client.send("GET /health HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    client
+        .send("GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n")
+        .await;
     let (head, health) = client.json().await;
     assert_eq!(head.status, 200);
     let reason = health["chat_template"]["error"].as_str().unwrap();
