@@ -17,12 +17,7 @@ const SMALL_KIB: u64 = 1024;
 /// Gives free memory back whenever this process has grown, until `stop`.
 pub async fn keep_small(stop: CancellationToken) {
     let mut watch = Watch::default();
-    let mut pause = LOOK_EVERY;
-    while stop
-        .run_until_cancelled(tokio::time::sleep(pause))
-        .await
-        .is_some()
-    {
+    loop {
         // Walking through a large heap takes milliseconds.
         let looked = tokio::task::spawn_blocking(move || {
             look(&mut watch, resident_kib, give_free_memory_back);
@@ -30,7 +25,11 @@ pub async fn keep_small(stop: CancellationToken) {
         });
         let Ok(next) = looked.await else { return };
         watch = next;
-        pause = watch.pause();
+        // The first look comes before there is work: what is in use by then is the least there is.
+        let pause = tokio::time::sleep(watch.pause());
+        if stop.run_until_cancelled(pause).await.is_none() {
+            return;
+        }
     }
 }
 
