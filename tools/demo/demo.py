@@ -174,7 +174,8 @@ def main():
     args = parser.parse_args()
 
     # As KeyboardInterrupt does: the way out is through `finally`.
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    # SIGINT too: a shell starts what it runs in the background without Python's own answer to it.
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
         signal.signal(number, lambda number, _: sys.exit(128 + number))
     server, base = start(args.bin.resolve() / "worker-orcd", args.model.resolve())
     try:
