@@ -212,9 +212,11 @@ async fn a_job_has_so_many_readers_and_each_that_leaves_makes_room() {
 #[tokio::test]
 async fn places_that_there_are_not_are_said() {
     let mut service = Service::ready().await;
-    let (_first, spec) = service.run(lasting("a")).await;
+    let (mut first, spec) = service.run(lasting("a")).await;
     service.tokens(spec.key, 0, "a").await;
-    service.until(|s| s.running == 1).await;
+    for _ in ["started", "token"] {
+        next(&mut first).await.unwrap();
+    }
     // `started` and a token: 1 is the last event so far, and what follows is waited for.
     let mut waits = service.jobs.resume("a".into(), Some(1)).await.unwrap();
     for ahead in [2, u64::MAX] {
