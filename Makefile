@@ -7,7 +7,7 @@ CARGO ?= cargo
 CARGO_DENY_VERSION := 0.20.2
 export CARGO_TERM_COLOR ?= auto
 
-.PHONY: help requirements build build-cuda run test lint fmt deny unit chaos soak fuzz cuda-toolkit cuda-check op-tests gpu-bundle bench bench-peer real-models fetch-reference clean
+.PHONY: help requirements build build-cuda run test lint fmt deny unit failpoints chaos soak fuzz cuda-toolkit cuda-check op-tests gpu-bundle bench bench-peer real-models fetch-reference clean
 
 PROGRAMS := -p worker-orcd -p cuda-worker -p synth-model
 
@@ -41,14 +41,18 @@ fmt: ## whether the code is formatted
 unit: build ## the tests alone
 	$(CARGO) test --release --locked --workspace
 
+# The worker with failpoints, which tests of crashes run; `cargo test --workspace` builds it by itself.
+failpoints:
+	$(CARGO) build --release --locked -p cuda-worker --example cuda-worker-failpoints
+
 FAULTS ?= 1000
 SEED ?= $(shell date +%s)
-chaos: build ## the campaign of faults: make chaos FAULTS=1000 SEED=7, results for docs/RELIABILITY.md
+chaos: build failpoints ## the campaign of faults: make chaos FAULTS=1000 SEED=7, results for docs/RELIABILITY.md
 	ORCD_CHAOS_FAULTS=$(FAULTS) ORCD_CHAOS_SEED=$(SEED) \
 	  $(CARGO) test --release --locked -p orcd-tests --test chaos -- --nocapture faults_at_any_instant
 
 SOAK_SECONDS ?= 600
-soak: build ## clients of all manners and a kill every 25 s: make soak SOAK_SECONDS=600
+soak: build failpoints ## clients of all manners and a kill every 25 s: make soak SOAK_SECONDS=600
 	ORCD_SOAK_SECONDS=$(SOAK_SECONDS) \
 	  $(CARGO) test --release --locked -p orcd-tests --test chaos -- --nocapture soak::
 

@@ -28,7 +28,7 @@ ModelShape shape_of(const Shape& s) {
 }
 
 EngineOptions options_of(const Options& o) {
-  return {o.slots, o.context, o.max_batch_tokens, o.threads, o.kv_limit_tokens, o.float_activations, o.keep_logits};
+  return {o.slots, o.context, o.max_batch_tokens, o.threads, o.kv_limit_tokens, o.float_activations};
 }
 
 // Makes something new: without memory for it nothing has changed, so that is no loss of the device.
@@ -82,11 +82,6 @@ void RunningEngine::step(rust::Slice<const StepChunk> chunks, rust::Slice<const 
     at += c.n_tokens;
   }
   engine_->step(list, {drawn.data(), drawn.size()}, [] { return abandoned(); });
-}
-
-rust::Slice<const float> RunningEngine::logits(uint32_t chunk) const {
-  const std::span<const float> l = engine_->logits(chunk);
-  return {l.data(), l.size()};
 }
 
 Device DeviceBackend::info() const {

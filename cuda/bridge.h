@@ -69,7 +69,7 @@ class RunningEngine {
   void close(uint32_t slot) { engine_->close(slot); }
   // `tokens`: of all chunks, one after the other.
   void step(rust::Slice<const StepChunk> chunks, rust::Slice<const uint32_t> tokens, rust::Slice<uint32_t> drawn);
-  rust::Slice<const float> logits(uint32_t chunk) const;
+  void logits(uint32_t chunk, rust::Slice<float> to) const { engine_->logits(chunk, {to.data(), to.size()}); }
   uint64_t memory_bytes() const { return engine_->memory_bytes(); }
   bool resident() const { return engine_->resident(); }
   int32_t share_weights() const { return weights_->share(); }

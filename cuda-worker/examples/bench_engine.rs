@@ -67,7 +67,7 @@ fn main() -> Result<(), Failure> {
     writeln!(
         out,
         "{} {}, {}",
-        plan.name,
+        args.path.display(),
         plan.quant_kind,
         backend.info()?.name
     )?;
@@ -92,7 +92,6 @@ fn main() -> Result<(), Failure> {
             threads,
             kv_limit_tokens: 0,
             float_activations: false,
-            keep_logits: false,
         };
         let mut engine = backend.engine(&plan, image, &options)?;
         for &prompt in &args.prompts {

@@ -44,8 +44,6 @@ pub struct EngineOptions {
     pub kv_limit_tokens: u64,
     /// Debug, CPU only: quantised weights times activations that are not quantised.
     pub float_activations: bool,
-    /// Debug: [`Engine::logits`] works.
-    pub keep_logits: bool,
 }
 
 /// The weights image, being written or sealed.
@@ -69,6 +67,8 @@ pub struct Engine {
     chunks: Vec<bridge::StepChunk>,
     /// Tokens of those chunks, one after the other.
     tokens: Vec<u32>,
+    /// Tokens in the vocabulary.
+    vocab: usize,
 }
 
 /// The kind of a C++ error stands before its message, see `bridge.h`.
@@ -123,7 +123,6 @@ fn raw_options(options: &EngineOptions) -> bridge::Options {
         threads: options.threads,
         kv_limit_tokens: options.kv_limit_tokens,
         float_activations: options.float_activations,
-        keep_logits: options.keep_logits,
     }
 }
 
@@ -245,6 +244,8 @@ impl Backend {
             inner,
             chunks: Vec::new(),
             tokens: Vec::new(),
+            // Lossless: there are 64 bits.
+            vocab: plan.shape.vocab as usize,
         })
     }
 }
@@ -322,13 +323,16 @@ impl Weights {
 }
 
 impl Engine {
-    /// Logits of the last token of chunk `chunk` of the last step, before any sampling.
+    /// Logits (vocabulary) of the last token of chunk `chunk` of the last step, before any sampling,
+    /// copied from the device.
     ///
     /// # Errors
-    /// The engine doesn't keep them, or that chunk drew nothing.
-    pub fn logits(&self, chunk: usize) -> Result<&[f32], EngineError> {
+    /// That chunk drew nothing, or the device failed.
+    pub fn logits(&self, chunk: usize) -> Result<Vec<f32>, EngineError> {
         let chunk = u32::try_from(chunk).unwrap_or(u32::MAX);
-        self.inner.logits(chunk).map_err(error_of)
+        let mut logits = vec![0.0; self.vocab];
+        self.inner.logits(chunk, &mut logits).map_err(error_of)?;
+        Ok(logits)
     }
 
     /// Bytes of weights, KV cache and scratch.

@@ -8,7 +8,7 @@ use orcd_shared::job::{JobKey, JobSpec};
 use orcd_shared::protocol::message::ToSupervisor;
 
 use crate::abandon::Abandon;
-use crate::faults::{self, Point};
+use crate::failpoints::{self, Failpoint};
 use crate::log;
 use crate::outbox::Status;
 use crate::residency::Residency;
@@ -81,13 +81,13 @@ pub fn serve<E: StepEngine>(
         }
 
         if scheduler.running() > 0 {
-            faults::at(Point::Step);
+            failpoints::pass(Failpoint::Step);
         }
         let plan = scheduler.plan();
         abandon.begin(scheduler.jobs_in(&plan), plan.binding);
         let stepped = scheduler.step(&plan, engine, &mut out);
         if !out.is_empty() {
-            faults::at(Point::Drawn);
+            failpoints::pass(Failpoint::Sampled);
         }
         status.set(scheduler.steps(), scheduler.running(), scheduler.waiting());
         out.drain(..).for_each(&mut say);
@@ -115,7 +115,8 @@ fn prepare<E: StepEngine>(
     for command in heard {
         match command {
             Command::Submit(job) => {
-                faults::of_job(job.sampling.seed);
+                let seed = job.sampling.seed;
+                failpoints::pass(Failpoint::Submit { seed });
                 scheduler.submit(*job, out);
             }
             Command::Cancel(key) => {

@@ -77,7 +77,6 @@ pub(crate) mod bridge {
         threads: u32,
         kv_limit_tokens: u64,
         float_activations: bool,
-        keep_logits: bool,
     }
 
     extern "Rust" {
@@ -172,7 +171,7 @@ pub(crate) mod bridge {
             tokens: &[u32],
             drawn: &mut [u32],
         ) -> Result<()>;
-        fn logits(self: &RunningEngine, chunk: u32) -> Result<&[f32]>;
+        fn logits(self: &RunningEngine, chunk: u32, to: &mut [f32]) -> Result<()>;
         fn memory_bytes(self: &RunningEngine) -> u64;
         fn resident(self: &RunningEngine) -> bool;
         /// A new descriptor.

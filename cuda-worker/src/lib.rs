@@ -15,7 +15,7 @@ pub mod args;
 pub mod descriptors;
 pub mod engine;
 pub mod engine_thread;
-mod faults;
+pub mod failpoints;
 #[allow(unsafe_code)]
 mod ffi;
 mod leave;
@@ -27,8 +27,10 @@ mod log;
 pub mod memory;
 pub mod oom;
 pub mod outbox;
+/// For tests alone; a program that doesn't call it has none of it.
 #[doc(hidden)]
 pub mod probe;
+pub mod program;
 pub mod replay;
 pub mod residency;
 pub mod scheduler;

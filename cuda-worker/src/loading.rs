@@ -12,7 +12,7 @@ use orcd_shared::protocol::message::{Device, LoadRequest, LoadSource, ToSupervis
 
 use crate::descriptors::DescriptorChannel;
 use crate::engine::{Backend, Engine, EngineOptions};
-use crate::faults::{self, Point};
+use crate::failpoints::{self, Failpoint};
 use crate::loader::{self, LoadError, Loaded};
 use crate::memory::{self, Limit, Need, Scope, Shortfall};
 use crate::scheduler::Limits;
@@ -79,7 +79,7 @@ pub(crate) fn load(
     mut say: impl FnMut(ToSupervisor),
 ) -> Result<(Engine, Limits), LoadFailure> {
     let began = Instant::now();
-    faults::at(Point::Load);
+    failpoints::pass(Failpoint::Load);
     let channel = DescriptorChannel::on_stdin();
     let held = request
         .weights
@@ -116,7 +116,7 @@ pub(crate) fn load(
     if source == LoadSource::File {
         tell_absent(path, &plan);
     }
-    faults::at(Point::Loaded);
+    failpoints::pass(Failpoint::Loaded);
     let weights_ms = began.elapsed().as_millis();
     let engine = backend
         .engine(&plan, weights, &options)
@@ -151,7 +151,6 @@ pub(crate) fn load(
         resident: engine.resident(),
         context: options.context,
         parallel: options.slots,
-        vocab_size: plan.shape.vocab,
         quant_kind: plan.quant_kind,
         load_source: source,
         load_ms,

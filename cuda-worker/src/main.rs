@@ -1,36 +1,7 @@
 //! The worker process. See the library for what it does.
 
-use std::io::Write as _;
 use std::process::ExitCode;
 
-use cuda_worker::args::{self, Command};
-use cuda_worker::{replay, startup};
-use orcd_shared::exit;
-use orcd_shared::protocol::version::{BUILD, PROTOCOL};
-
 fn main() -> ExitCode {
-    let code = match args::parse(std::env::args_os().skip(1)) {
-        Some(Command::Serve {
-            socket,
-            supervisor_pid,
-        }) => startup::run(&socket, supervisor_pid),
-        Some(Command::Replay { bundle }) => replay::run(&bundle, |line| {
-            // A closed standard output leaves nobody to tell.
-            let _ = writeln!(std::io::stdout(), "{line}");
-        }),
-        Some(Command::Version) => {
-            let backends = cuda_worker::BACKENDS.join(", ");
-            // A closed standard output leaves nobody to tell.
-            let _ = writeln!(
-                std::io::stdout(),
-                "cuda-worker {BUILD}\nprotocol {PROTOCOL}\ndevices {backends}"
-            );
-            exit::worker::OK
-        }
-        None => {
-            let _ = writeln!(std::io::stderr(), "{}", args::USAGE);
-            exit::worker::USAGE
-        }
-    };
-    ExitCode::from(code)
+    cuda_worker::program::run()
 }

@@ -41,7 +41,6 @@ pub fn candidates(request: &LoadRequest, trained: u32) -> Result<Vec<EngineOptio
         threads: request.threads.unwrap_or(0),
         kv_limit_tokens: request.kv_limit_tokens.unwrap_or(0),
         float_activations: false,
-        keep_logits: false,
     });
     Ok(options.collect())
 }

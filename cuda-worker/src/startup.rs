@@ -14,7 +14,7 @@ use orcd_shared::protocol::version::{BUILD, PROTOCOL};
 
 use crate::abandon::Abandon;
 use crate::engine_thread::Command;
-use crate::faults::{self, Point};
+use crate::failpoints::{self, Failpoint};
 use crate::leave::leave;
 use crate::lifetime;
 use crate::link::{self, FrameReader, LinkError};
@@ -77,7 +77,7 @@ fn start(socket: &Path, supervisor_pid: u32) -> Result<u8, Stop> {
     if !signals::die_with(supervisor_pid).map_err(|e| internal("PR_SET_PDEATHSIG", e))? {
         return Err(Stop::new(exit::worker::OK, "the supervisor is gone"));
     }
-    faults::at(Point::Start);
+    failpoints::pass(Failpoint::Start);
     let stream = link::connect(socket).map_err(|error| {
         let message = format!("no supervisor at {}: {error}", socket.display());
         Stop::new(exit::worker::USAGE, message)
@@ -158,7 +158,7 @@ fn read<R: Read>(mut reader: FrameReader<R>, commands: &Sender<Command>, abandon
                 break stop.code;
             }
         };
-        faults::at(Point::Command);
+        failpoints::pass(Failpoint::Command);
         if let Command::Cancel(key) = command {
             abandon.cancelled(key);
         }

@@ -204,7 +204,7 @@ fn neighbours_in_the_batch_change_no_bit() {
     engine.step(&rest, &mut drawn).unwrap();
     for (place, &i) in order.iter().enumerate() {
         assert_same(
-            engine.logits(place).unwrap(),
+            &engine.logits(place).unwrap(),
             &alone[i],
             format!("sequence {i}"),
         );

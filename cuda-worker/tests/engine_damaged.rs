@@ -167,7 +167,7 @@ fn engine_with(model: &Model, change: impl Fn(&PlannedTensor, &mut Vec<u8>)) -> 
     let backend = Backend::cpu().unwrap();
     let mut weights = backend.allocate(model.plan.image_bytes).unwrap();
     for tensor in &model.plan.tensors {
-        let mut raw = model.file.tensor_data(&tensor.info).to_vec();
+        let mut raw = synth_model::tensor_data(&model.file, &tensor.info).unwrap();
         change(tensor, &mut raw);
         weights.write(tensor, 0, &raw).unwrap();
     }

@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used)] // a panic is a failing test with a place
 
-use cuda_worker::weights_plan::{Architecture, IMAGE_ALIGN, ModelPlan, Role, plan};
+use cuda_worker::weights_plan::{IMAGE_ALIGN, ModelPlan, Role, plan};
 use orcd_shared::gguf::write::{TensorSpec, layout};
 use orcd_shared::gguf::{Array, Header, Metadata, TensorType, Value};
 
@@ -148,11 +148,7 @@ impl Draft {
 #[test]
 fn qwen2_is_planned_with_biases_and_rotation_of_halves() {
     let plan = Draft::qwen2().plan();
-    assert_eq!(plan.architecture, Architecture::Qwen2);
-    assert_eq!(
-        (plan.name.as_str(), plan.quant_kind.as_str()),
-        ("draft", "Q4_K_M")
-    );
+    assert_eq!(plan.quant_kind, "Q4_K_M");
     let s = &plan.shape;
     assert_eq!((s.n_layers, s.d_model, s.d_ff, s.vocab), (2, 64, 96, 24));
     assert_eq!((s.n_heads, s.n_kv_heads, s.head_dim), (4, 2, 16));

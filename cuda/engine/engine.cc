@@ -121,23 +121,19 @@ void StepEngine::step(std::span<const Chunk> chunks, std::span<uint32_t> drawn, 
   drawn_.resize(draws_.size());
   if (!draws_.empty()) ops_->sample(scratch_.logits, model_.shape.vocab, draws_, drawn_.data());
   ops_->finish();
-  if (options_.keep_logits) {
-    kept_logits_.resize(draws_.size() * uint64_t{model_.shape.vocab});
-    ops_->download(scratch_.logits, kept_logits_.size() * sizeof(float), kept_logits_.data());
-  }
   for (size_t i = 0; i < chunks.size(); ++i) {
     slots_.append(chunks[i].slot, static_cast<uint32_t>(chunks[i].tokens.size()));
     if (draw_of_chunk_[i] != kNoDraw) drawn[i] = drawn_[draw_of_chunk_[i]];
   }
 }
 
-std::span<const float> StepEngine::logits(uint32_t chunk) const {
-  if (!options_.keep_logits) invalid("logits() needs keep_logits");
+void StepEngine::logits(uint32_t chunk, std::span<float> to) const {
   if (chunk >= draw_of_chunk_.size() || draw_of_chunk_[chunk] == kNoDraw) {
     invalid("chunk " + std::to_string(chunk) + " of the last step drew nothing");
   }
   const size_t vocab = model_.shape.vocab;
-  return std::span(kept_logits_).subspan(draw_of_chunk_[chunk] * vocab, vocab);
+  if (to.size() != vocab) invalid("logits() gives " + std::to_string(vocab) + " values, there is room for " + std::to_string(to.size()));
+  ops_->download(scratch_.logits + draw_of_chunk_[chunk] * vocab, vocab * sizeof(float), to.data());
 }
 
 uint64_t StepEngine::memory_bytes() const { return memory_bytes_; }

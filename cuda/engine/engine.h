@@ -30,7 +30,7 @@ class StepEngine final : public Engine {
   void open(uint32_t slot, uint32_t max_tokens) override;
   void close(uint32_t slot) override;
   void step(std::span<const Chunk> chunks, std::span<uint32_t> drawn, bool (*abandoned)()) override;
-  std::span<const float> logits(uint32_t chunk) const override;
+  void logits(uint32_t chunk, std::span<float> to) const override;
   uint64_t memory_bytes() const override;
   bool resident() const override { return ops_->resident(); }
 
@@ -53,7 +53,6 @@ class StepEngine final : public Engine {
 
   static constexpr uint32_t kNoDraw = UINT32_MAX;
   std::vector<uint32_t> draw_of_chunk_;  // (chunks) of the last step; kNoDraw without sample
-  std::vector<float> kept_logits_;       // (draws, vocab) of the last step
 };
 
 }  // namespace orcd

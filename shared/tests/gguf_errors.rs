@@ -385,11 +385,6 @@ fn typed_getters_name_key_and_what_they_found() {
         &["array of 3 i32"],
     );
     wrong(
-        m.u32s("types").unwrap_err(),
-        "types",
-        &["integers that fit u32", "array of 3 i32"],
-    );
-    wrong(
         m.f32s("tokens").unwrap_err(),
         "tokens",
         &["array of 4 string"],

@@ -48,7 +48,7 @@ fn getters_take_any_integer_type_that_fits() {
     assert_eq!(m.strings("tokens").unwrap(), ["a", "", "Ġthe", "日本"]);
     assert_eq!(m.i32s("types").unwrap(), [1, 3, -1]);
     assert_eq!(m.i32s("ids").unwrap(), [7, 8]);
-    assert_eq!(m.u32s("bytes").unwrap(), [1, 2, 3]);
+    assert_eq!(m.i32s("bytes").unwrap(), [1, 2, 3]);
     assert_eq!(m.f32s("scores").unwrap(), [0.5, -1.0]);
     assert_eq!(
         m.get("flags"),
@@ -97,16 +97,15 @@ fn types_know_their_blocks() {
 }
 
 #[test]
-fn data_is_mapped_and_read_by_tensor() {
+fn data_is_read_by_tensor() {
     let (_dir, path) = on_disk(&sound());
     let file = GgufFile::open(&path).unwrap();
     assert_eq!(file.path(), path);
     assert_eq!(file.bytes(), sound());
     for (i, t) in (1u8..).zip(&file.header().tensors) {
-        assert_eq!(file.tensor_data(t), vec![i; t.nbytes as usize]);
         let mut whole = vec![0; t.nbytes as usize];
         file.read_exact_at(t, 0, &mut whole).unwrap();
-        assert_eq!(file.tensor_data(t), whole);
+        assert_eq!(whole, vec![i; t.nbytes as usize]);
         let mut last = [0; 2];
         file.read_exact_at(t, t.nbytes - 2, &mut last).unwrap();
         assert_eq!(last, [i, i]);

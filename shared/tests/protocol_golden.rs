@@ -151,14 +151,13 @@ fn worker_to_supervisor() {
         resident: true,
         context: 4096,
         parallel: 8,
-        vocab_size: 151_936,
         quant_kind: "Q4_K_M".into(),
         load_source: LoadSource::File,
         load_ms: 900,
         model_hash: HASH,
         weights: None,
     };
-    let rest = "fc00000040 fd0000000014000000 01 fb0010 08 fc80510200 06 51345f4b5f4d";
+    let rest = "fc00000040 fd0000000014000000 01 fb0010 08 06 51345f4b5f4d";
     golden(
         &ToSupervisor::Ready(Box::new(info.clone())),
         &format!("02 03 677075 01 03 392e30 01 04 31332e30 {rest} 00 fb8403 {HASH_BYTES} 00"),
@@ -187,7 +186,6 @@ fn worker_to_supervisor() {
     let step = StepReport {
         step: 1000,
         step_us: 368,
-        prefill_tokens: 64,
         tokens: vec![
             token(1, 0, 151_645, Some(Finish::Eos)),
             token(2, 9, 5, Some(Finish::MaxTokens)),
@@ -198,7 +196,7 @@ fn worker_to_supervisor() {
     let tokens = "01 00 fc5d500200 0100  02 09 05 0101  03 09 05 0102  04 fb2c01 05 00";
     golden(
         &ToSupervisor::Step(step),
-        &format!("04 fbe803 fb7001 40 04 {tokens}"),
+        &format!("04 fbe803 fb7001 04 {tokens}"),
     );
 
     let failed = ToSupervisor::JobFailed {

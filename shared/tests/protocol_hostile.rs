@@ -94,7 +94,6 @@ fn sound_frames() -> Vec<Vec<u8>> {
     let report = StepReport {
         step: 1 << 40,
         step_us: 9,
-        prefill_tokens: 512,
         tokens: vec![token; 3],
     };
     let job = JobSpec {
@@ -209,13 +208,11 @@ fn step() -> impl Strategy<Value = StepReport> {
     (
         any::<u64>(),
         any::<u32>(),
-        any::<u32>(),
         prop::collection::vec(token, 0..70),
     )
-        .prop_map(|(step, step_us, prefill_tokens, tokens)| StepReport {
+        .prop_map(|(step, step_us, tokens)| StepReport {
             step,
             step_us,
-            prefill_tokens,
             tokens,
         })
 }

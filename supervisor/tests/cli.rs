@@ -142,7 +142,7 @@ fn a_variable_that_sets_nothing_is_warned_of_by_name_alone() {
     let mut command = program();
     command
         .env("ORCD_MODLE", "the-value")
-        .env("ORCD_DEBUG_FAULTS", "/nowhere")
+        .env("ORCD_TEST_FAILPOINTS", "/nowhere")
         .args(["--model", "absent.gguf", "--device", "cpu"]);
     let stderr = String::from_utf8(command.output().unwrap().stderr).unwrap();
     let warnings: Vec<_> = stderr.lines().filter(|l| l.contains("WARN")).collect();

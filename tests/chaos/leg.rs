@@ -71,6 +71,7 @@ struct Shared<'l> {
 
 pub(crate) fn run(leg: &Leg, pool: &Pool, seed: u64) -> Report {
     let mut starter = Starter::new(leg.model.clone())
+        .failpoints()
         .flag("--hang-timeout-ms", leg.hang.as_millis())
         .alone();
     if leg.standby {

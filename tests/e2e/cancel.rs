@@ -75,7 +75,11 @@ fn cancelled_stream_ends_within_100_ms_while_its_prompt_is_processed() {
 /// for its neighbour, before the hang is noticed otherwise.
 fn cancel_while_hanging(what: &str, strike: impl Fn(&WorkerHarness)) {
     // Only the ladder can be it.
-    let service = Starter::new(Model::Slow).patient().alone().start();
+    let service = Starter::new(Model::Slow)
+        .failpoints()
+        .patient()
+        .alone()
+        .start();
     // Not over before the ladder is at its end.
     let neighbour = Job::lasting("neighbour", 600).set("seed", 3);
     let undisturbed = service.run(&neighbour);
@@ -235,7 +239,7 @@ fn cancel_refuses_bad_bodies() {
 
 #[test]
 fn cancelled_while_queued_it_never_starts() {
-    let service = Starter::new(Model::Slow).flag("--parallel", 1);
+    let service = Starter::new(Model::Slow).failpoints().flag("--parallel", 1);
     let service = service.patient().start();
     service.hold_before_step(5);
     let running = service.execute(&endless("running").set("max_tokens", 60));

@@ -55,8 +55,8 @@ fn worker_of_another_protocol_is_a_startup_error_that_names_both() {
 fn worker_program_replaced_by_another_version_is_refused_and_the_right_one_goes_on() {
     let folder = tempfile::tempdir().unwrap();
     let program = folder.path().join("worker");
-    std::os::unix::fs::symlink(place::worker(), &program).unwrap();
-    let service = Starter::new(Model::Slow).worker(&program);
+    std::os::unix::fs::symlink(place::worker_with_failpoints(), &program).unwrap();
+    let service = Starter::new(Model::Slow).failpoints().worker(&program);
     let service = service.patient().start();
     let job = Job::lasting("a", 100);
     let undisturbed = service.run(&job);
@@ -67,7 +67,7 @@ fn worker_program_replaced_by_another_version_is_refused_and_the_right_one_goes_
         h["worker"]["restarts"].as_u64() > Some(1) && h["status"] != "healthy"
     });
     service.wait_for_log("no link to the worker");
-    swap(&program, &place::worker());
+    swap(&program, &place::worker_with_failpoints());
     assert_eq!(stream.finish().token_bytes(), undisturbed.token_bytes());
 }
 
@@ -93,7 +93,7 @@ fn assert_old_bytes(service: &WorkerHarness, change: impl FnOnce(&Path)) {
 
 #[test]
 fn model_replaced_by_another_changes_no_byte_of_a_running_service() {
-    let service = Starter::new(Model::Slow).patient().start();
+    let service = Starter::new(Model::Slow).failpoints().patient().start();
     assert_old_bytes(&service, |path| {
         let folder = tempfile::tempdir_in(path.parent().unwrap()).unwrap();
         let other = Model::Llama.file(folder.path());
@@ -103,7 +103,7 @@ fn model_replaced_by_another_changes_no_byte_of_a_running_service() {
 
 #[test]
 fn model_overwritten_in_place_is_not_served_under_the_old_name() {
-    let service = Starter::new(Model::Slow).patient().start();
+    let service = Starter::new(Model::Slow).failpoints().patient().start();
     let job = Job::lasting("a", 100);
     let undisturbed = service.run(&job);
     let running = std::slice::from_ref(&job);
@@ -130,7 +130,7 @@ fn model_overwritten_in_place_is_not_served_under_the_old_name() {
 
 #[test]
 fn model_that_was_only_touched_or_written_with_the_same_bytes_goes_on() {
-    let service = WorkerHarness::start(Model::Slow);
+    let service = Starter::new(Model::Slow).failpoints().start();
     let before = service.health();
     assert_old_bytes(&service, |path| {
         let file = OpenOptions::new().write(true).open(path).unwrap();

@@ -27,7 +27,7 @@ fn four_jobs() -> Vec<Job> {
 
 /// A service whose worker may stand still until the test goes on.
 fn patient(model: Model) -> WorkerHarness {
-    Starter::new(model).patient().start()
+    Starter::new(model).failpoints().patient().start()
 }
 
 /// Runs the jobs at the same time; `disturb` comes when the worker stands before its `step`-th step
@@ -112,7 +112,7 @@ fn each_way_to_die_changes_no_byte() {
 
 #[test]
 fn hanging_worker_is_replaced_and_changes_no_byte() {
-    let service = WorkerHarness::start(Model::Slow);
+    let service = Starter::new(Model::Slow).failpoints().start();
     let job = &four_jobs()[..1];
     let undisturbed = service.run_together(job);
     let hanging = service.worker();
@@ -153,7 +153,7 @@ fn killed_while_the_prompt_is_processed_it_starts_over() {
 
 #[test]
 fn killed_while_a_job_is_queued_both_come_through() {
-    let service = Starter::new(Model::Slow).flag("--parallel", 1);
+    let service = Starter::new(Model::Slow).failpoints().flag("--parallel", 1);
     let service = service.patient().start();
     let [first, second] =
         ["first", "second"].map(|name| Job::lasting(name, 40).set("prompt", name));
@@ -234,7 +234,9 @@ fn killed_worker_comes_back_though_the_model_file_is_gone() {
 
 #[test]
 fn job_that_runs_in_crash_after_crash_is_given_up_alone() {
-    let service = Starter::new(Model::Slow).flag("--max-restarts", 100);
+    let service = Starter::new(Model::Slow)
+        .failpoints()
+        .flag("--max-restarts", 100);
     let service = service.patient().start();
     // Only a crash with the job on the worker counts against it.
     service.fault("step", "kill 5");

@@ -41,6 +41,7 @@ fn crash_leaves_a_private_bundle_without_prompts() {
     let dir = tempfile::tempdir().unwrap();
     let crashes = dir.path().join("crashes");
     let service = Starter::new(Model::Slow)
+        .failpoints()
         .flag("--crash-dir", crashes.display())
         .start();
     let (path, bundle) = crash(&service, &crashes);
@@ -78,6 +79,7 @@ fn assert_replay(path: &Path, code: i32, why: &str) {
 fn bundle_with_prompts_is_replayed_by_one_command() {
     let dir = tempfile::tempdir().unwrap();
     let service = Starter::new(Model::Slow)
+        .failpoints()
         .flag("--crash-dir", dir.path().display())
         .arg("--crash-include-prompts")
         .start();
@@ -97,6 +99,7 @@ fn bundle_with_prompts_is_replayed_by_one_command() {
 fn bundle_of_a_deadly_job_kills_its_replay_too() {
     let dir = tempfile::tempdir().unwrap();
     let service = Starter::new(Model::Tiny)
+        .failpoints()
         .flag("--crash-dir", dir.path().display())
         .arg("--crash-include-prompts")
         .start();
@@ -135,6 +138,7 @@ fn full_disk_costs_the_bundle_and_no_stream() {
     }
     let dir = tempfile::tempdir().unwrap();
     let service = Starter::new(Model::Slow)
+        .failpoints()
         .flag("--crash-dir", dir.path().display())
         .small_disk(dir.path())
         .start();
@@ -156,6 +160,7 @@ fn directory_that_vanishes_costs_no_stream() {
     let dir = tempfile::tempdir().unwrap();
     let crashes = dir.path().join("crashes");
     let service = Starter::new(Model::Slow)
+        .failpoints()
         .flag("--crash-dir", crashes.display())
         .start();
     std::fs::remove_dir(&crashes).unwrap();

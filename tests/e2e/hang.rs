@@ -46,7 +46,7 @@ fn assert_comes_over(service: &WorkerHarness, what: &str, action: &str) {
 
 #[test]
 fn stopped_worker_is_replaced() {
-    let service = Starter::new(Model::Slow).alone().start();
+    let service = Starter::new(Model::Slow).failpoints().alone().start();
     for _ in 0..3 {
         assert_comes_over(&service, "SIGSTOP", "stop");
     }
@@ -54,13 +54,13 @@ fn stopped_worker_is_replaced() {
 
 #[test]
 fn worker_that_spins_in_a_step_is_replaced() {
-    let service = Starter::new(Model::Slow).alone().start();
+    let service = Starter::new(Model::Slow).failpoints().alone().start();
     assert_comes_over(&service, "endless step", "spin");
 }
 
 #[test]
 fn worker_that_stops_reading_its_socket_is_replaced() {
-    let service = Starter::new(Model::Slow).alone().start();
+    let service = Starter::new(Model::Slow).failpoints().alone().start();
     let jobs = two_jobs();
     let undisturbed = service.run_together(&jobs);
     let deaf = service.worker();
@@ -91,7 +91,9 @@ fn worker_that_hangs_while_it_is_idle_is_replaced_too() {
 #[test]
 fn short_stop_is_no_hang() {
     // A third of the limit, and room for a machine that is late with the signal to go on.
-    let service = Starter::new(Model::Slow).flag("--hang-timeout-ms", 6000);
+    let service = Starter::new(Model::Slow)
+        .failpoints()
+        .flag("--hang-timeout-ms", 6000);
     let service = service.alone().start();
     let job = [Job::lasting("a", 60)];
     let undisturbed = service.run_together(&job);
@@ -123,6 +125,7 @@ fn supervisor_that_was_away_blames_nobody() {
 #[test]
 fn hang_timeout_is_configurable() {
     let service = Starter::new(Model::Slow)
+        .failpoints()
         .flag("--hang-timeout-ms", 500)
         .alone()
         .start();

@@ -34,6 +34,7 @@ mod real_weights;
 mod replay_check;
 mod resume;
 mod scripts;
+mod shipped_program;
 mod shutdown;
 mod slow_reader;
 mod standby;

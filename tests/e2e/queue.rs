@@ -8,6 +8,7 @@ use orcd_tests::{Job, Model, Starter, WorkerHarness};
 /// One job at a time, two may wait.
 fn narrow() -> WorkerHarness {
     Starter::new(Model::Slow)
+        .failpoints()
         .flag("--parallel", 1)
         .flag("--queue", 2)
         .patient()

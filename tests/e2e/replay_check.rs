@@ -11,7 +11,7 @@ const MULTIPLIER: [u8; 4] = 0xd251_1f53_u32.to_le_bytes();
 
 /// A worker program that draws other numbers; `None` where the multiplier isn't found.
 fn faulty_worker(folder: &Path) -> Option<PathBuf> {
-    let mut program = fs::read(place::worker()).unwrap();
+    let mut program = fs::read(place::worker_with_failpoints()).unwrap();
     let places: Vec<_> = (0..program.len() - 4)
         .filter(|&at| program[at..at + 4] == MULTIPLIER)
         .collect();
@@ -40,12 +40,16 @@ fn replayed_token_that_differs_is_never_spliced() {
     // The first start is a good worker, every later one a faulty one. Built-ins of the shell only:
     // a worker gets no PATH.
     let mark = folder.path().join("started");
-    let good = place::worker();
+    let good = place::worker_with_failpoints();
     let script = format!(
         "#!/bin/sh\nif [ -e {mark:?} ]; then exec {faulty:?} \"$@\"; fi\n: > {mark:?}\nexec {good:?} \"$@\"\n",
     );
     let worker = executable(&folder.path().join("worker.sh"), script.as_bytes());
-    let service = Starter::new(Model::Slow).worker(&worker).patient().start();
+    let service = Starter::new(Model::Slow)
+        .failpoints()
+        .worker(&worker)
+        .patient()
+        .start();
     // Hot, so that another draw all but surely gives another token.
     let job = Job::lasting("a", 100).set("top_k", 0).set("temperature", 2);
     let good = service.run(&job);

@@ -60,6 +60,7 @@ fn what_a_stop_has_for_a_body_is_looked_at() {
 fn running_job_finishes_and_new_ones_are_sent_elsewhere() {
     for (how, ask) in ASK {
         let service = Starter::new(Model::Slow)
+            .failpoints()
             .flag("--drain-timeout-sec", 600)
             .patient()
             .start();
@@ -120,6 +121,7 @@ fn job_that_is_not_done_in_time_is_cancelled() {
 #[test]
 fn worker_that_dies_while_draining_loses_no_stream() {
     let service = Starter::new(Model::Slow)
+        .failpoints()
         .flag("--drain-timeout-sec", 600)
         .patient()
         .start();
@@ -136,6 +138,7 @@ fn worker_that_dies_while_draining_loses_no_stream() {
 /// Asks a service to stop that can't finish its job, and expects a clean end nevertheless.
 fn stop_while(what: &str, strike: impl FnOnce(&WorkerHarness)) {
     let service = Starter::new(Model::Slow)
+        .failpoints()
         .flag("--drain-timeout-sec", 1)
         .patient()
         .start();

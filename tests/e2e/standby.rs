@@ -10,7 +10,7 @@ use serde_json::Value;
 const SOON: Duration = Duration::from_secs(60);
 
 fn with_standby(model: Model) -> WorkerHarness {
-    started(Starter::new(model).patient())
+    started(Starter::new(model).failpoints().patient())
 }
 
 fn started(starter: Starter) -> WorkerHarness {
@@ -71,7 +71,7 @@ fn standby_shows_its_cost() {
 
 #[test]
 fn hang_is_answered_by_the_standby() {
-    let service = started(Starter::new(Model::Slow));
+    let service = started(Starter::new(Model::Slow).failpoints());
     let job = Job::lasting("a", 60);
     let undisturbed = service.run(&job);
     service.fault("step", "stop 20");
@@ -169,6 +169,7 @@ fn pauses(service: &WorkerHarness, standby: bool) -> Samples {
 #[test]
 fn failover_is_quick() {
     let service = Starter::new(Model::Haiku)
+        .failpoints()
         .flag("--max-restarts", 1000)
         .patient()
         .alone()

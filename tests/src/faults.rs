@@ -1,4 +1,5 @@
-//! Faults that a worker commits on itself: see the worker's module `faults` for points and actions.
+//! Faults that a worker commits on itself: `cuda-worker/examples/cuda-worker-failpoints.rs` has the
+//! points and actions. Services for that are started with [`Starter::failpoints`](crate::Starter::failpoints).
 //! They strike at a step, not at a time, so that no test depends on who is faster.
 
 use std::path::PathBuf;
@@ -7,7 +8,7 @@ use std::time::Duration;
 use crate::harness::WorkerHarness;
 use crate::job::Job;
 use crate::proc::wait_until;
-use crate::start::FAULTS;
+use crate::start::FAILPOINTS;
 use crate::stream::Stream;
 
 /// Whatever a fault waits for is there by then, on any machine.
@@ -16,6 +17,7 @@ const SOON: Duration = Duration::from_secs(60);
 impl WorkerHarness {
     /// Lets a worker, the first that comes to `point`, do `action` to itself; with a number behind
     /// the action, when it comes there for the so-many-th time.
+    #[track_caller]
     pub fn fault(&self, point: &str, action: &str) {
         // Whole at once: a worker may be looking.
         let draft = self.folder().join("fault");
@@ -78,7 +80,9 @@ impl WorkerHarness {
         streams
     }
 
+    #[track_caller]
     fn fault_file(&self, point: &str) -> PathBuf {
-        self.folder().join(FAULTS).join(point)
+        assert!(self.failpoints, "started without Starter::failpoints()");
+        self.folder().join(FAILPOINTS).join(point)
     }
 }

@@ -29,6 +29,8 @@ pub struct WorkerHarness {
     pub(crate) supervisor: Child,
     pub(crate) output: Output,
     pub(crate) folder: TempDir,
+    /// Its worker has failpoints.
+    pub(crate) failpoints: bool,
     /// Held as long as the service runs.
     #[expect(dead_code, reason = "it is its drop that matters")]
     pub(crate) place: Arc<Place>,

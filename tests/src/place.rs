@@ -14,6 +14,11 @@ pub fn worker() -> PathBuf {
     binary("cuda-worker")
 }
 
+/// The worker's binary with failpoints: an example, so that no build for use contains it.
+pub fn worker_with_failpoints() -> PathBuf {
+    binary("cuda-worker-failpoints")
+}
+
 /// The device under test, `cpu` or `cuda:N`.
 pub fn device() -> String {
     env::var("ORCD_TEST_DEVICE").unwrap_or_else(|_| "cpu".into())
@@ -50,13 +55,17 @@ pub fn repository() -> PathBuf {
 }
 
 fn binary(name: &str) -> PathBuf {
-    let tried: Vec<PathBuf> = binary_folders().iter().map(|dir| dir.join(name)).collect();
+    let folders = binary_folders();
+    let tried = folders
+        .iter()
+        .flat_map(|dir| [dir.join(name), dir.join("examples").join(name)]);
+    let tried: Vec<PathBuf> = tried.collect();
     tried
         .iter()
         .find(|path| path.is_file())
         .cloned()
         .unwrap_or_else(|| {
-            panic!("no {name}: run make build first (looked for it at {tried:?})");
+            panic!("no {name}: make unit builds it (looked for it at {tried:?})");
         })
 }
 

@@ -21,7 +21,7 @@ use crate::proc::wait_until;
 pub const READY_WITHIN: Duration = Duration::from_secs(60);
 
 /// Where faults wait for a worker, in the service's folder.
-pub(crate) const FAULTS: &str = "faults";
+pub(crate) const FAILPOINTS: &str = "failpoints";
 
 /// How a service is to be started.
 #[derive(Debug)]
@@ -34,6 +34,7 @@ pub struct Starter {
     activated_at: Option<SocketAddr>,
     alone: bool,
     worker: Option<PathBuf>,
+    failpoints: bool,
     small_disk: Option<PathBuf>,
     open_files: Option<u32>,
 }
@@ -58,6 +59,7 @@ impl Starter {
             activated_at: None,
             alone: false,
             worker: None,
+            failpoints: false,
             small_disk: None,
             open_files: None,
         }
@@ -102,6 +104,14 @@ impl Starter {
     /// Another worker program.
     pub fn worker(mut self, program: &Path) -> Self {
         self.worker = Some(program.to_owned());
+        self
+    }
+
+    /// The worker program that has failpoints: [`WorkerHarness::fault`] needs it. It is made of the
+    /// same library as the one that ships, which has none.
+    pub fn failpoints(mut self) -> Self {
+        self.worker = Some(place::worker_with_failpoints());
+        self.failpoints = true;
         self
     }
 
@@ -150,6 +160,7 @@ impl Starter {
             supervisor,
             output,
             folder,
+            failpoints: self.failpoints,
             place,
         };
         let line = ready.unwrap_or_else(|e| panic!("no READY line within {READY_WITHIN:?}: {e}"));
@@ -235,9 +246,11 @@ impl Starter {
             let worker = self.worker.clone().unwrap_or_else(place::worker);
             command.arg("--worker-bin").arg(worker);
         }
-        let faults = folder.path().join(FAULTS);
-        std::fs::create_dir(&faults).unwrap();
-        command.env("ORCD_DEBUG_FAULTS", faults);
+        if self.failpoints {
+            let directory = folder.path().join(FAILPOINTS);
+            std::fs::create_dir(&directory).unwrap();
+            command.env("ORCD_TEST_FAILPOINTS", directory);
+        }
         // As many as a small machine has: what takes time here takes time everywhere.
         command.env("ORCD_THREADS", "2");
         if !self.passed.is_empty() {

@@ -272,7 +272,6 @@ impl Scheduler {
         let mut report = StepReport {
             step: self.steps,
             step_us: u32::try_from(took.as_micros()).unwrap_or(u32::MAX),
-            prefill_tokens: 0,
             tokens: Vec::with_capacity(takes.len()),
         };
         let mut broken = Vec::new();
@@ -313,7 +312,6 @@ impl Scheduler {
             prefill += given;
             report.tokens.extend(token);
         }
-        report.prefill_tokens = u32::try_from(prefill).unwrap_or(u32::MAX);
         prefill
     }
 

@@ -19,10 +19,6 @@ pub const IMAGE_ALIGN: u64 = 256;
 /// Everything the engine is told about a model.
 #[derive(Debug, Clone)]
 pub struct ModelPlan {
-    /// `general.name`, or empty.
-    pub name: String,
-    /// `general.architecture`.
-    pub architecture: Architecture,
     /// "`Q4_K_M`", from `general.file_type`.
     pub quant_kind: String,
     /// Longest context the model was made for, tokens.
@@ -157,11 +153,6 @@ pub fn plan(header: &Header) -> Result<ModelPlan, PlanError> {
     }
     let (tensors, image_bytes) = tensors::place(header, architecture, &shape)?;
     Ok(ModelPlan {
-        name: metadata
-            .opt_str("general.name")?
-            .unwrap_or_default()
-            .to_owned(),
-        architecture,
         quant_kind: hyperparameters::quant_kind(header)?,
         context_length,
         shape,

@@ -61,7 +61,6 @@ pub fn options() -> EngineOptions {
         threads: 2,
         kv_limit_tokens: 0,
         float_activations: false,
-        keep_logits: true,
     }
 }
 
@@ -88,7 +87,7 @@ pub fn step(engine: &mut Engine, slot: u32, start: u32, tokens: &[u32]) -> Vec<f
             &mut drawn,
         )
         .unwrap();
-    engine.logits(0).unwrap().to_vec()
+    engine.logits(0).unwrap()
 }
 
 /// Logits behind the last token of a prompt cut into chunks of `size`, in a slot opened for it.

@@ -43,7 +43,6 @@ fn engine(backend: &Backend, path: &Path, context: u32, slots: u32) -> Engine {
         threads: 0,
         kv_limit_tokens: 0,
         float_activations: false,
-        keep_logits: true,
     };
     backend.engine(&plan, weights, &options).unwrap()
 }
@@ -185,7 +184,7 @@ fn a_weights_image_survives_its_maker_and_reads_back_as_stored() {
         let mut raw = vec![0; usize::try_from(tensor.info.nbytes).unwrap()];
         second.read(tensor, 0, &mut raw).unwrap();
         assert!(
-            raw == file.tensor_data(&tensor.info),
+            raw == synth_model::tensor_data(&file, &tensor.info).unwrap(),
             "{} is not what the file holds",
             tensor.info.name
         );

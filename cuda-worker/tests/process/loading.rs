@@ -36,10 +36,7 @@ fn progress_rises_over_the_quarters_to_ready() {
     assert_eq!(info.load_source, LoadSource::File);
     assert_eq!(info.parallel, 3);
     assert!(!info.resident, "the CPU's memory is no device memory");
-    assert!(
-        info.vocab_size > 256 && info.context > 0 && info.memory_used > 0,
-        "{info:?}"
-    );
+    assert!(info.context > 0 && info.memory_used > 0, "{info:?}");
     assert!(info.compute_capability.is_none() && info.runtime_version.is_none());
 }
 

@@ -84,7 +84,6 @@ struct EngineOptions {
   uint32_t threads;           // CPU backend: threads for a step, 0 = one per core
   uint64_t kv_limit_tokens;   // 0 = slots * context; a lower one makes open() run out of memory (tests)
   bool float_activations;     // debug, CPU only: see docs/ARITHMETIC.md
-  bool keep_logits;           // debug: logits() works after a step
 };
 
 struct Sampling {
@@ -151,8 +150,8 @@ class Engine {
   // or kBrokenLogits.
   // `abandoned`, if there is one, is asked between layers; once it says yes the step throws kAbandoned.
   virtual void step(std::span<const Chunk> chunks, std::span<uint32_t> drawn, bool (*abandoned)() = nullptr) = 0;
-  // Logits (vocab) of the last token of chunk i of the last step; needs keep_logits and sample.
-  virtual std::span<const float> logits(uint32_t chunk) const = 0;
+  // Copies the logits of the last token of chunk i of the last step, which had sample, from the device to `to` (vocab).
+  virtual void logits(uint32_t chunk, std::span<float> to) const = 0;
   virtual uint64_t memory_bytes() const = 0;  // weights + KV + scratch
   virtual bool resident() const = 0;          // every buffer checked to be device memory; false on the CPU
 };

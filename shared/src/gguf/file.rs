@@ -68,18 +68,6 @@ impl GgufFile {
         &self.shards[0]
     }
 
-    /// The data of `tensor`, mapped: for tools and tests; a loader uses
-    /// [`read_exact_at`](Self::read_exact_at).
-    ///
-    /// # Panics
-    /// If `tensor` isn't one of this file's and lies outside of it.
-    pub fn tensor_data(&self, tensor: &TensorInfo) -> &[u8] {
-        let shard = &self.shards[tensor.shard as usize];
-        let range = shard.file_range(tensor);
-        // Lossless for the file's own tensors: `parse` found them inside the mapping.
-        &shard.bytes()[range.start as usize..range.end as usize]
-    }
-
     /// Fills `buf` with the bytes of `tensor` from `offset` (in its data) on.
     ///
     /// # Errors

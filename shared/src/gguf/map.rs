@@ -12,6 +12,5 @@ pub(super) fn map(file: &File) -> io::Result<Mmap> {
     // can. Only the header is read through the mapping, once, right after it was made. The data is
     // what a loader reads for seconds, and it uses `GgufFile::read_exact_at`, a `pread`: from a file
     // truncated meanwhile that gives an error, where touching the mapping would raise SIGBUS.
-    // `GgufFile::tensor_data` touches it and is for tools and tests on files of their own.
     unsafe { Mmap::map(file) }
 }

@@ -187,16 +187,6 @@ impl Metadata {
         self.typed(key, "array of integers that fit i32", integers)
     }
 
-    /// An array of integers of any type, all of which fit.
-    pub fn u32s(&self, key: &str) -> Result<Vec<u32>, GgufError> {
-        required(key, self.opt_u32s(key))
-    }
-
-    /// As [`u32s`](Self::u32s), `None` if missing.
-    pub fn opt_u32s(&self, key: &str) -> Result<Option<Vec<u32>>, GgufError> {
-        self.typed(key, "array of integers that fit u32", integers)
-    }
-
     fn entry(&self, key: &str) -> Option<&Entry> {
         self.index.get(key).map(|&i| &self.entries[i])
     }

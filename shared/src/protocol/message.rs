@@ -175,8 +175,6 @@ pub struct StepReport {
     pub step: u64,
     /// Time of the step in the engine, microseconds.
     pub step_us: u32,
-    /// Prompt tokens processed in it.
-    pub prefill_tokens: u32,
     /// One entry per job that drew a token.
     pub tokens: Vec<StepToken>,
 }
@@ -213,8 +211,6 @@ pub struct WorkerInfo {
     pub context: u32,
     /// Sequences at once.
     pub parallel: u32,
-    /// Tokens in the vocabulary.
-    pub vocab_size: u32,
     /// "`Q4_K_M`", from the file.
     pub quant_kind: String,
     /// How the weights came.

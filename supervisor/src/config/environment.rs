@@ -6,10 +6,9 @@ use std::ffi::OsStr;
 use clap::builder::Resettable;
 use clap::{Arg, Command};
 
-/// Beginnings of variables that are read by something else: the worker's debugging, the tests, and
-/// the scripts that build, fetch and measure.
-const OTHERS: [&str; 10] = [
-    "ORCD_DEBUG_",
+/// Beginnings of variables that are read by something else: the tests, and the scripts that build,
+/// fetch and measure.
+const OTHERS: [&str; 9] = [
     "ORCD_TEST_",
     "ORCD_CHAOS_",
     "ORCD_SOAK_",
@@ -109,7 +108,6 @@ mod tests {
     fn what_a_flag_a_test_or_another_program_reads_is_not_reported() {
         let known = [
             "ORCD_PORT",
-            "ORCD_DEBUG_FAULTS",
             "ORCD_TEST_DEVICE",
             "ORCD_CUDA_ARCHS",
             "ORCD_REQUIRE_GPU",

@@ -221,7 +221,6 @@ async fn what_a_lost_worker_still_says_is_not_heard() {
         let report = orcd_shared::protocol::message::StepReport {
             step: 1,
             step_us: 1,
-            prefill_tokens: 0,
             tokens,
         };
         Happening::Message(ToSupervisor::Step(report))

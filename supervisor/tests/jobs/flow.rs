@@ -80,7 +80,6 @@ async fn one_step_serves_several_jobs() {
     let report = StepReport {
         step: 1,
         step_us: 5,
-        prefill_tokens: 6,
         tokens,
     };
     service.message(ToSupervisor::Step(report)).await;

@@ -62,16 +62,14 @@ fn token() -> impl Strategy<Value = StepToken> {
 }
 
 fn message() -> impl Strategy<Value = ToSupervisor> {
-    let step = (any::<u64>(), any::<u32>(), count(), vec(token(), 0..12)).prop_map(
-        |(step, step_us, prefill_tokens, tokens)| {
+    let step =
+        (any::<u64>(), any::<u32>(), vec(token(), 0..12)).prop_map(|(step, step_us, tokens)| {
             ToSupervisor::Step(StepReport {
                 step,
                 step_us,
-                prefill_tokens,
                 tokens,
             })
-        },
-    );
+        });
     let code = prop_oneof![
         Just(ErrorCode::VramOom),
         Just(ErrorCode::CudaError),

@@ -26,7 +26,6 @@ async fn with_steps_of(step: Duration) -> (Service, JobKey) {
     let report = StepReport {
         step: 1,
         step_us: u32::try_from(step.as_micros()).unwrap(),
-        prefill_tokens: 0,
         tokens: vec![],
     };
     service.message(ToSupervisor::Step(report)).await;

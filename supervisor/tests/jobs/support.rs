@@ -250,7 +250,6 @@ impl Service {
         let report = StepReport {
             step: self.steps,
             step_us: 100,
-            prefill_tokens: 0,
             tokens,
         };
         self.message(ToSupervisor::Step(report)).await;
@@ -463,7 +462,6 @@ pub fn info() -> WorkerInfo {
         resident: false,
         context: CONTEXT,
         parallel: PARALLEL,
-        vocab_size: 257,
         quant_kind: "Q4_K_M".into(),
         load_source: LoadSource::File,
         load_ms: 3,

@@ -18,11 +18,21 @@ mod writer;
 
 use std::path::{Path, PathBuf};
 
-use orcd_shared::gguf::GgufError;
+use orcd_shared::gguf::{GgufError, GgufFile, TensorInfo};
 
 pub use shape::{Mix, Shape};
 pub use vocab::Vocab;
 pub use writer::Written;
+
+/// All bytes of a tensor, as the file has them: for tests on models that were written here.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn tensor_data(file: &GgufFile, tensor: &TensorInfo) -> Result<Vec<u8>, GgufError> {
+    let mut data = vec![0; usize::try_from(tensor.nbytes).unwrap_or(usize::MAX)];
+    file.read_exact_at(tensor, 0, &mut data)?;
+    Ok(data)
+}
 
 /// What a file gets besides its shape.
 #[derive(Clone, Debug)]

@@ -128,7 +128,7 @@ fn every_type_has_mean_0_and_the_deviation_of_its_fan_in() {
                 .tensor(&format!("blk.1.{name}.weight"))
                 .unwrap();
             assert_eq!(tensor.ty, ty);
-            let values = values(ty, file.tensor_data(tensor));
+            let values = values(ty, &synth_model::tensor_data(&file, tensor).unwrap());
             assert_eq!(values.len() as u64, tensor.n_elements());
             let (mean, sigma) = moments(&values);
             let wanted = gain / (tensor.ne[0] as f64).sqrt();
@@ -152,7 +152,7 @@ fn every_value_of_every_shape_is_finite_and_moderate() {
     {
         let (_dir, file) = generate(&Shape::named(name).unwrap());
         for tensor in &file.header().tensors {
-            for x in values(tensor.ty, file.tensor_data(tensor)) {
+            for x in values(tensor.ty, &synth_model::tensor_data(&file, tensor).unwrap()) {
                 assert!(x.abs() <= 34.0, "{name} {}: {x}", tensor.name);
             }
         }
@@ -165,7 +165,8 @@ fn rows_of_special_tokens_are_weak() {
     let output = file.header().tensor("output.weight").unwrap();
     let row = |i: u64| {
         let start = (i * output.row_bytes()) as usize;
-        let data = &file.tensor_data(output)[start..start + output.row_bytes() as usize];
+        let data = &synth_model::tensor_data(&file, output).unwrap()
+            [start..start + output.row_bytes() as usize];
         moments(&values(output.ty, data)).1
     };
     let eos = file
@@ -182,7 +183,7 @@ fn biases_and_norms_look_like_the_reference_models() {
     let (_dir, file) = generate(&Shape::named("tiny-reference").unwrap());
     let vector = |name: &str| {
         let tensor = file.header().tensor(name).unwrap();
-        values(tensor.ty, file.tensor_data(tensor))
+        values(tensor.ty, &synth_model::tensor_data(&file, tensor).unwrap())
     };
     assert!(vector("blk.0.attn_q.bias").contains(&-34.0));
     let (mean, sigma) = moments(&vector("output_norm.weight"));

@@ -17,7 +17,6 @@ fn info() -> WorkerInfo {
         resident: true,
         context: 512,
         parallel: 2,
-        vocab_size: 1000,
         quant_kind: "Q4_K_M".into(),
         load_source: LoadSource::Handle,
         load_ms: 3,
