@@ -7,7 +7,7 @@ CARGO ?= cargo
 CARGO_DENY_VERSION := 0.20.2
 export CARGO_TERM_COLOR ?= auto
 
-.PHONY: help requirements build build-cuda run test lint fmt deny unit failpoints chaos soak fuzz cuda-toolkit cuda-check op-tests gpu-bundle bench bench-peer real-models fetch-reference clean
+.PHONY: help requirements build build-cuda run test lint fmt deny unit chaos soak fuzz cuda-toolkit cuda-check op-tests gpu-bundle bench bench-peer real-models fetch-reference clean
 
 PROGRAMS := -p worker-orcd -p cuda-worker -p synth-model
 
@@ -28,7 +28,10 @@ build-cuda: requirements ## the same with CUDA into target/with-cuda/release; ne
 run: requirements ## start the service on the small model, on the GPU if there is one, show a stream that survives a kill, stay up
 	@bash tools/demo/run
 
-test: cuda-check build lint unit ## everything that CI runs: CUDA compiles, format, lints, dependency policy, all tests
+# In one place, and with the features of one selection of packages: dependencies are compiled once. The programs
+# that cuda-check leaves there are replaced by those of the tests.
+test: export CUDA_CHECK_DIR = target
+test: cuda-check lint unit ## everything that CI runs: CUDA compiles, format, lints, dependency policy, all tests
 	@echo "all checks done"
 
 lint: fmt deny ## format, dependency policy, clippy without a warning
@@ -37,38 +40,37 @@ lint: fmt deny ## format, dependency policy, clippy without a warning
 fmt: ## whether the code is formatted
 	$(CARGO) fmt --all --check
 
-# Tests of all crates, among them tests/, which drives the two real processes.
-unit: build ## the tests alone
+# Tests of all crates, among them tests/, which drives the two real processes; cargo builds them too.
+unit: requirements ## the tests alone
 	$(CARGO) test --release --locked --workspace
 
-# The worker with failpoints, which tests of crashes run; `cargo test --workspace` builds it by itself.
-failpoints:
-	$(CARGO) build --release --locked -p cuda-worker --example cuda-worker-failpoints
+# One test of tests/, with the programs that it drives.
+TEST_PROGRAMS := $(CARGO) build --release --locked --workspace --bins --example cuda-worker-failpoints
 
 FAULTS ?= 1000
 SEED ?= $(shell date +%s)
-chaos: build failpoints ## the campaign of faults: make chaos FAULTS=1000 SEED=7, results for docs/RELIABILITY.md
+chaos: requirements ## the campaign of faults: make chaos FAULTS=1000 SEED=7, results for docs/RELIABILITY.md
+	$(TEST_PROGRAMS)
 	ORCD_CHAOS_FAULTS=$(FAULTS) ORCD_CHAOS_SEED=$(SEED) \
-	  $(CARGO) test --release --locked -p orcd-tests --test chaos -- --nocapture faults_at_any_instant
+	  $(CARGO) test --release --locked --workspace --test chaos -- --nocapture faults_at_any_instant
 
 SOAK_SECONDS ?= 600
-soak: build failpoints ## clients of all manners and a kill every 25 s: make soak SOAK_SECONDS=600
+soak: requirements ## clients of all manners and a kill every 25 s: make soak SOAK_SECONDS=600
+	$(TEST_PROGRAMS)
 	ORCD_SOAK_SECONDS=$(SOAK_SECONDS) \
-	  $(CARGO) test --release --locked -p orcd-tests --test chaos -- --nocapture soak::
+	  $(CARGO) test --release --locked --workspace --test chaos -- --nocapture soak::
 
 FUZZ_SECONDS ?= 60
 fuzz: ## each fuzz target for 60 s on mutations of its seeds: make fuzz FUZZ_SECONDS=600
 	ORCD_FUZZ_SECONDS=$(FUZZ_SECONDS) ORCD_FUZZ_SEED=$${ORCD_FUZZ_SEED:-$$(date +%s)} \
-	  $(CARGO) test --release --locked -p worker-orcd --test fuzz -- --nocapture --test-threads=1
+	  $(CARGO) test --release --locked --workspace --test fuzz -- --nocapture --test-threads=1
 
 cuda-toolkit: ## the CUDA compiler from Python wheels into .cuda/, no root and no driver needed
 	@bash tools/ci/cuda-toolkit
 
-# The CUDA build and its tests compile on machines without a GPU; there the tests say SKIPPED. It shares its
-# dependencies with `build`, and so its place: what it left of cuda-worker there is put right afterwards.
+# The CUDA build and its tests compile on machines without a GPU; there the tests say SKIPPED.
 cuda-check: requirements ## whether the CUDA build compiles, and its tests on a GPU
 	@bash tools/ci/cuda-check $(CARGO)
-	$(CARGO) build --release --locked $(PROGRAMS)
 
 op-tests: ## the GPU programs that compare single operations, into target/op-tests
 	@bash tools/gpu/op-tests
