@@ -84,7 +84,10 @@ static KNOWN: [(&str, Here); 34] = [
 
 fn missing() -> Option<String> {
     let makefile = place::repository().join("Makefile");
-    (!makefile.is_file()).then(|| format!("{} is not here", makefile.display()))
+    if !makefile.is_file() {
+        return Some(format!("{} is not here", makefile.display()));
+    }
+    place::cargo_missing()
 }
 
 fn in_repository(program: impl AsRef<std::ffi::OsStr>) -> Command {

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use nix::sys::resource::{Resource, getrlimit};
 use orcd_tests::http::Connection;
 use orcd_tests::proc::wait_until;
 use orcd_tests::stats::Samples;
-use orcd_tests::{Job, Model, Starter, report};
+use orcd_tests::{Job, Model, Starter, WorkerHarness, report};
 
 const SOON: Duration = Duration::from_secs(60);
 /// `/health` is to answer within 10 ms; this leaves room for a machine that is busy otherwise.
@@ -13,6 +14,52 @@ const HEALTH: Duration = Duration::from_millis(500);
 /// More than a service with [`FILES`] has places for.
 const CLIENTS: usize = 100;
 const FILES: u32 = 64;
+/// More than any service has places for.
+const MANY_CLIENTS: usize = 4200;
+
+/// Clients that say nothing.
+fn fill(service: &WorkerHarness, clients: usize) -> Vec<Connection> {
+    (0..clients).map(|_| service.connect()).collect()
+}
+
+/// Sends probes while every place is taken by as many clients as are `idle`. Those are given up after
+/// a while; others take their places at once.
+fn probe_while_full(service: &WorkerHarness, idle: &mut Vec<Connection>) {
+    let clients = idle.len();
+    let mut refusal = None;
+    let full = wait_until(SOON, || {
+        match service.try_execute(&Job::lasting("a", 2), &[]) {
+            Err(reply) => refusal = Some(reply),
+            Ok(stream) => {
+                drop(stream.finish());
+                *idle = fill(service, clients);
+            }
+        }
+        refusal.is_some()
+    });
+    assert!(full, "there always was a place");
+    let refusal = refusal.unwrap();
+    assert_eq!(refusal.refusal(), (503, "QUEUE_FULL".into()));
+    assert!(refusal.header("retry-after").is_some());
+    assert_eq!(refusal.header("connection"), Some("close"));
+
+    let mut times = Vec::new();
+    for round in 0..200 {
+        if round % 50 == 0 {
+            *idle = fill(service, clients);
+        }
+        for path in ["/health", "/metrics"] {
+            let reply = service.get(path);
+            assert_eq!(reply.status(), 200, "{path}");
+            times.push(reply.elapsed);
+        }
+    }
+    let samples = Samples::new(times);
+    report::figure(&format!(
+        "probes beside {clients} clients, every place taken: {samples}"
+    ));
+    assert!(samples.median() < HEALTH, "{samples}");
+}
 
 #[test]
 fn probes_are_answered_with_every_place_taken() {
@@ -27,43 +74,11 @@ fn probes_are_answered_with_every_place_taken() {
         warnings[0].contains("WARN") && warnings[0].contains("64 open files"),
         "{warnings:?}"
     );
-    // Idle ones are given up after a while; others take their places at once.
-    let fill = || -> Vec<Connection> { (0..CLIENTS).map(|_| service.connect()).collect() };
-    let mut idle = fill();
-    let mut refusal = None;
-    let full = wait_until(SOON, || {
-        match service.try_execute(&Job::lasting("a", 2), &[]) {
-            Err(reply) => refusal = Some(reply),
-            Ok(stream) => {
-                drop(stream.finish());
-                idle = fill();
-            }
-        }
-        refusal.is_some()
-    });
-    assert!(full, "there always was a place");
-    let refusal = refusal.unwrap();
-    assert_eq!(refusal.refusal(), (503, "QUEUE_FULL".into()));
-    assert!(refusal.header("retry-after").is_some());
-    assert_eq!(refusal.header("connection"), Some("close"));
-
-    let mut times = Vec::new();
-    for round in 0..200 {
-        if round % 50 == 0 {
-            idle = fill();
-        }
-        for path in ["/health", "/metrics"] {
-            let reply = service.get(path);
-            assert_eq!(reply.status(), 200, "{path}");
-            times.push(reply.elapsed);
-        }
-    }
-    let samples = Samples::new(times);
-    report::figure(&format!("probes with every place taken: {samples}"));
-    assert!(samples.median() < HEALTH, "{samples}");
+    let mut idle = fill(&service, CLIENTS);
+    probe_while_full(&service, &mut idle);
 
     // What was kept back is enough to replace a worker.
-    idle.extend(fill());
+    idle.extend(fill(&service, CLIENTS));
     service.kill_worker();
     service.wait_for_health(SOON, |h| {
         h["status"] == "healthy" && h["worker"]["restarts"] == 1
@@ -76,4 +91,18 @@ fn probes_are_answered_with_every_place_taken() {
     assert!(wait_until(SOON, works), "no place is free again");
     let said = service.stderr();
     assert!(!said.contains("no connection could be accepted"), "{said}");
+}
+
+#[test]
+fn probes_are_answered_beside_as_many_clients_as_there_are_places_for() {
+    let (limit, _) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    // Both ends of each connection, in two processes; a set of them is let go after the next is there.
+    let needed = 2 * MANY_CLIENTS as u64 + 200;
+    if limit < needed {
+        return report::skipped(&format!(
+            "{limit} files may be open here, it takes {needed}"
+        ));
+    }
+    let service = Starter::new(Model::Tiny).alone().start();
+    probe_while_full(&service, &mut fill(&service, MANY_CLIENTS));
 }

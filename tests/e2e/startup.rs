@@ -137,7 +137,7 @@ fn context_beyond_the_model_is_refused() {
 }
 
 #[test]
-fn too_little_memory_is_found_before_loading_and_says_how_much() {
+fn too_little_memory_is_found_before_loading_and_says_how_much_once() {
     // Tera-bytes of KV cache.
     let (folder, good) = with_tiny_model();
     let path = folder.path().join("long.gguf");
@@ -152,7 +152,9 @@ fn too_little_memory_is_found_before_loading_and_says_how_much() {
         "cpu" => "INSUFFICIENT_MEMORY",
         _ => "INSUFFICIENT_VRAM",
     };
-    assert!(line.starts_with(&format!("error: {code}: ")), "{line}");
+    let (before, why) = line.split_once(&format!("{code}: ")).expect(line);
+    assert_eq!(before, "error: ", "{line}");
+    assert_eq!(exit.stderr.matches(why).count(), 1, "{}", exit.stderr);
     for named in ["long.gguf", &place::device(), "free"] {
         assert!(line.contains(named), "no {named:?} in {line}");
     }

@@ -3,6 +3,7 @@
 
 use std::env;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// The supervisor's binary.
 pub fn supervisor() -> PathBuf {
@@ -38,6 +39,12 @@ pub fn units() -> PathBuf {
 pub fn real_models() -> PathBuf {
     env::var_os("ORCD_TEST_REAL_MODEL_DIR")
         .map_or_else(|| repository().join(".test-models"), PathBuf::from)
+}
+
+/// Why nothing can be built here; `None` if it can.
+pub fn cargo_missing() -> Option<String> {
+    let asked = Command::new("cargo").arg("--version").output();
+    asked.err().map(|error| format!("cargo: {error}"))
 }
 
 /// The nearest folder above the test's executable, or above the working directory, that has
