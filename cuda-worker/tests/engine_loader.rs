@@ -274,7 +274,7 @@ fn an_image_in_which_rows_are_not_as_its_checksum_says_is_loaded_anew() {
     for ty in [TensorType::F32, plan.tensors[0].info.ty] {
         let mut image = backend.allocate(plan.image_bytes).unwrap();
         for tensor in &plan.tensors {
-            let mut raw = synth_model::tensor_data(&file, &tensor.info).unwrap();
+            let mut raw = synth_model::tensor_data(file, &tensor.info).unwrap();
             if tensor.info.ty == ty {
                 let half = raw.len() / 2;
                 raw.rotate_left(half);

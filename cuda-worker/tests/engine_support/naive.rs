@@ -46,7 +46,7 @@ impl<'a> Naive<'a> {
             .tensors
             .iter()
             .find(|t| t.role == role && t.layer == layer)?;
-        let raw = synth_model::tensor_data(&self.file, &t.info).unwrap();
+        let raw = synth_model::tensor_data(self.file, &t.info).unwrap();
         let rows = raw.chunks(raw.len() / t.rows as usize);
         let w = rows
             .flat_map(|row| dequantised(t.info.ty, row))
