@@ -11,6 +11,7 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvError, TryRecvError};
 
 use orcd_shared::gguf::{GgufError, GgufFile, Shard};
@@ -30,15 +31,30 @@ pub enum LoadError {
     /// The file cannot be read.
     #[error(transparent)]
     Gguf(#[from] GgufError),
-    /// The file cannot be examined, or not be read outside of its tensors.
+    /// The file cannot be examined.
     #[error("the model file cannot be examined: {0}")]
     Examine(#[from] io::Error),
+    /// The file cannot be read outside of its tensors.
+    #[error("{}: {bytes} bytes at byte {offset} cannot be read: {source}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Where, from the start of the file.
+        offset: u64,
+        /// How many were wanted.
+        bytes: usize,
+        /// Why not.
+        source: io::Error,
+    },
     /// A value that makes a tensor useless.
     #[error(
-        "tensor {tensor} has a {what} of {value} at byte {offset} of the file: the file is damaged, \
-         or its conversion was; get it again and compare its checksum"
+        "{}: tensor {tensor} has a {what} of {value} at byte {offset} of the file: the file is \
+         damaged, or its conversion was; get it again and compare its checksum",
+        path.display()
     )]
     NotFinite {
+        /// The file.
+        path: PathBuf,
         /// Its name.
         tensor: String,
         /// "value" or "block scale".
@@ -50,11 +66,14 @@ pub enum LoadError {
     },
     /// A matrix without content.
     #[error(
-        "tensor {tensor}, {bytes} bytes from byte {offset} of the file, is zero throughout: its \
+        "{}: tensor {tensor}, {bytes} bytes from byte {offset} of the file, is zero throughout: its \
          download did not come to its end, or its conversion failed; get it again and compare its \
-         checksum"
+         checksum",
+        path.display()
     )]
     Zero {
+        /// The file.
+        path: PathBuf,
         /// Its name.
         tensor: String,
         /// Where it begins, from the start of the file.
@@ -106,7 +125,8 @@ pub struct Held {
 
 /// Decides whether the image behind `fd`, which is what `manifest` says, may be taken. A file whose
 /// stamp has changed is read and hashed, no more: it may only have been touched, and there may be no
-/// memory for two images. `expected`: what the service began with.
+/// memory for two images. `expected`: what the service began with. `alive` is called now and then
+/// while the file is read.
 ///
 /// # Errors
 /// The file cannot be read, or holds another model than `expected`.
@@ -116,8 +136,9 @@ pub fn examine(
     plan: &ModelPlan,
     (manifest, fd): (&WeightsManifest, OwnedFd),
     expected: Option<ContentHash>,
+    alive: impl FnMut(),
 ) -> Result<Option<Held>, LoadError> {
-    let of_this_layout = manifest.layout_version == backend.layout_version()
+    let of_this_layout = manifest.layout_version == layout_version(backend, plan)
         && manifest.backend == backend.name()
         && manifest.image_bytes == plan.image_bytes;
     if !of_this_layout {
@@ -125,7 +146,7 @@ pub fn examine(
     }
     let stamps = FileStamp::of_model(file)?;
     if stamps != manifest.model.stamps {
-        let found = hash(file, plan)?;
+        let found = hash(file, plan, alive)?;
         check_expected(expected, found)?;
         if found != manifest.model.hash {
             return Ok(None);
@@ -167,7 +188,7 @@ pub fn attach_or_load(
     check_expected(expected, model.hash)?;
     let manifest = WeightsManifest {
         model,
-        layout_version: backend.layout_version(),
+        layout_version: layout_version(backend, plan),
         backend: backend.name().to_owned(),
         image_bytes: plan.image_bytes,
         sample_checksum: sample::checksum(&weights, plan)?,
@@ -177,6 +198,30 @@ pub fn attach_or_load(
         source: LoadSource::File,
         manifest,
     })
+}
+
+/// The version of an image's layout: how this backend packs each type, and where the plan puts each
+/// tensor.
+fn layout_version(backend: &Backend, plan: &ModelPlan) -> u32 {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&backend.layout_version().to_le_bytes());
+    for tensor in &plan.tensors {
+        let name = tensor.info.name.as_bytes();
+        let numbers = [
+            name.len() as u64,
+            tensor.offset,
+            tensor.rows,
+            tensor.cols,
+            tensor.info.ty.id().into(),
+        ];
+        hasher.update(name);
+        for number in numbers {
+            hasher.update(&number.to_le_bytes());
+        }
+    }
+    let mut version = [0; 4];
+    version.copy_from_slice(&hasher.finalize().as_bytes()[..4]);
+    u32::from_le_bytes(version)
 }
 
 fn check_expected(expected: Option<ContentHash>, found: ContentHash) -> Result<(), LoadError> {
@@ -222,18 +267,26 @@ pub fn load(
     Ok((weights, ModelIdentity { hash, stamps }))
 }
 
-/// The hash of the file's content, read for its sake alone.
+/// The hash of the file's content, read for its sake alone. `alive` is called a hundred times meanwhile.
 ///
 /// # Errors
 /// The file cannot be read.
-pub fn hash(file: &GgufFile, plan: &ModelPlan) -> Result<ContentHash, LoadError> {
+pub fn hash(
+    file: &GgufFile,
+    plan: &ModelPlan,
+    mut alive: impl FnMut(),
+) -> Result<ContentHash, LoadError> {
     let work = work(file, plan)?;
+    let bytes = work.pieces.iter().map(|piece| piece.bytes as u64).sum();
+    let mut meter = Meter::new(bytes);
     let crew = Crew::for_pieces(&work.pieces);
     let mut staging = vec![0; crew.staging_bytes()];
     let hashes = std::thread::scope(|scope| {
         let filled = readers::start(scope, crew, &work, &mut staging);
         let filled = filled.map_err(LoadError::Thread)?;
-        pass_on(filled, &work, None, |_| ())
+        pass_on(filled, &work, None, |bytes| {
+            meter.advance(bytes).for_each(|_| alive())
+        })
     })?;
     Ok(content_hash(&work, &hashes))
 }
@@ -267,7 +320,9 @@ fn start_of(file: &GgufFile, tensor: &PlannedTensor) -> (usize, u64) {
 fn check_matrices(file: &GgufFile, plan: &ModelPlan, work: &Work<'_>) -> Result<(), LoadError> {
     for (index, tensor) in plan.tensors.iter().enumerate() {
         if tensor.rows > 1 && tensor.cols > 1 && work.is_zero(index) {
+            let shard = file.shards().get(tensor.info.shard as usize);
             return Err(LoadError::Zero {
+                path: shard.map_or(file.path(), Shard::path).to_owned(),
                 tensor: tensor.info.name.clone(),
                 offset: start_of(file, tensor).1,
                 bytes: tensor.info.nbytes,

@@ -97,7 +97,9 @@ pub(crate) fn load(
         other => LoadFailure::model(path, other),
     };
     let expected = request.model_hash;
-    let held = held.map(|held| loader::examine(&backend, &file, &plan, held, expected));
+    // The supervisor takes silence for a hang.
+    let mut alive = || say(ToSupervisor::LoadProgress { percent: 0 });
+    let held = held.map(|h| loader::examine(&backend, &file, &plan, h, expected, &mut alive));
     let held = held.transpose().map_err(failed)?.flatten();
     let options = fitting(request, &backend, &plan, held.is_some())?;
 
@@ -241,7 +243,7 @@ fn fitting(
             }
         }
         // A lost worker's memory comes back some time after its end.
-        if !present || request.device == Device::Cpu || began.elapsed() > PREDECESSOR_LEAVES {
+        if !present || began.elapsed() > PREDECESSOR_LEAVES {
             break short;
         }
         std::thread::sleep(Duration::from_millis(20));

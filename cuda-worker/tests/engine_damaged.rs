@@ -7,6 +7,7 @@ mod engine_support;
 
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
+use std::time::Duration;
 
 use cuda_worker::engine::{Backend, Engine};
 use cuda_worker::loader::{self, LoadError};
@@ -14,7 +15,7 @@ use cuda_worker::scheduler::step_engine::{BROKEN_LOGITS, Chunk, StepEngine as _}
 use cuda_worker::weights_plan::{self, ModelPlan, PlannedTensor};
 use engine_support::model::{Model, options, prompt};
 use engine_support::{FLOATS, QUANTISED};
-use orcd_shared::gguf::{GgufFile, TensorType};
+use orcd_shared::gguf::{GgufFile, TensorType, shard_path};
 use orcd_shared::sampling::SamplingParams;
 use synth_model::{Options, Shape, write};
 
@@ -122,20 +123,63 @@ fn a_block_scale_that_is_not_finite_is_refused_in_every_type() {
 
 #[test]
 fn of_many_faults_the_first_in_the_file_is_told() {
-    let model = Damaged::new(&tiny(), |open, file| {
+    // Of many pieces, so that each reader meets several faults.
+    let shape = Shape {
+        vocab_size: 60_011,
+        ..tiny().with_type(TensorType::F32)
+    };
+    let model = Damaged::new(&shape, |open, file| {
         let data = file.header().data_offset;
         let length = open.metadata().unwrap().len();
         let bytes = vec![0xff; usize::try_from(length - data).unwrap()];
         open.write_all_at(&bytes, data).unwrap();
     });
     let first = model.file.header().tensors.iter().min_by_key(|t| t.offset);
-    let first = &first.unwrap().name;
+    let first = first.unwrap().name.clone();
+    let (say, hear) = std::sync::mpsc::channel();
+    let loading = std::thread::spawn(move || {
+        for _ in 0..20 {
+            say.send(model.refusal()).unwrap();
+        }
+    });
     for _ in 0..20 {
-        let refusal = model.refusal();
+        let refusal = hear.recv_timeout(Duration::from_secs(60)).unwrap();
         assert!(
             refusal.contains(&format!("tensor {first} has")),
             "{refusal}"
         );
+    }
+    loading.join().unwrap();
+}
+
+#[test]
+fn of_a_split_model_the_damaged_file_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.gguf");
+    let options = Options {
+        shards: 3,
+        ..Options::default()
+    };
+    write(&tiny(), &options, &path).unwrap();
+    let of = |no| shard_path(&path, no, 3);
+    let whole = GgufFile::open(&of(0)).unwrap();
+    let last = whole
+        .header()
+        .tensors
+        .iter()
+        .rfind(|t| t.shard == 2 && t.rows() > 1);
+    let last = last.unwrap().clone();
+    let at = whole.shards()[2].file_range(&last);
+    let open = File::options().write(true).open(of(2)).unwrap();
+    for fill in [0xff, 0] {
+        let bytes = vec![fill; usize::try_from(last.nbytes).unwrap()];
+        open.write_all_at(&bytes, at.start).unwrap();
+        let file = GgufFile::open(&of(0)).unwrap();
+        let plan = weights_plan::plan(file.header()).unwrap();
+        let refusal = loader::load(&Backend::cpu().unwrap(), &file, &plan, |_| ()).unwrap_err();
+        let refusal = refusal.to_string();
+        assert!(refusal.contains("model-00003-of-00003.gguf"), "{refusal}");
+        assert!(refusal.contains(&last.name), "{refusal}");
     }
 }
 

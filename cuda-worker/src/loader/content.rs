@@ -60,8 +60,7 @@ pub(super) fn of_model(files: &[ContentHash]) -> ContentHash {
 fn join(pieces: &[PieceHash]) -> ChainingValue {
     match pieces {
         [PieceHash::Part(value)] => *value,
-        // A file of several pieces has no whole ones.
-        [PieceHash::Whole(hash)] => hash.0,
+        [PieceHash::Whole(_)] => unreachable!("a file of several pieces has no whole ones"),
         _ => {
             let (left, right) = split(pieces);
             merge_subtrees_non_root(&join(left), &join(right), Mode::Hash)

@@ -7,6 +7,7 @@
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::{Scope, available_parallelism};
@@ -137,7 +138,7 @@ pub(super) fn start<'scope, 'env>(
         }
         let filled = filled.clone();
         let reader = move || {
-            // Ends with the pieces, or when nobody takes them any more.
+            // Ends with the pieces, with a fault, or when nobody takes them any more.
             while let Ok(lane) = take.recv() {
                 let number = work.next.fetch_add(1, Ordering::Relaxed);
                 let Some(piece) = work.pieces.get(number) else {
@@ -151,7 +152,9 @@ pub(super) fn start<'scope, 'env>(
                     lane,
                     reader: give.clone(),
                 });
-                if filled.send(said).is_err() {
+                // Its buffer is lost with a fault: who reads on would wait for one for ever.
+                let faulty = said.is_err();
+                if filled.send(said).is_err() || faulty {
                     return;
                 }
             }
@@ -187,6 +190,7 @@ fn read<'buffer>(
             Ok(false) => {}
             Err(found) => {
                 return Err(LoadError::NotFinite {
+                    path: path(work, piece),
                     tensor: rows.tensor.info.name.clone(),
                     what: match rows.tensor.info.ty.block_len() {
                         1 => "value",
@@ -202,16 +206,26 @@ fn read<'buffer>(
 }
 
 fn unreadable(work: &Work<'_>, piece: &Piece<'_>, source: io::Error) -> LoadError {
-    let shard = work.model.shards().get(piece.file);
     match piece.rows.first() {
         Some(rows) => GgufError::ReadTensor {
-            path: shard.map_or(work.model.path(), Shard::path).to_owned(),
+            path: path(work, piece),
             tensor: rows.tensor.info.name.clone(),
             offset: piece.offset,
             len: piece.reach as u64,
             source,
         }
         .into(),
-        None => LoadError::Examine(source),
+        None => LoadError::Unreadable {
+            path: path(work, piece),
+            offset: piece.offset,
+            bytes: piece.reach,
+            source,
+        },
     }
+}
+
+/// The file that a piece is of.
+fn path(work: &Work<'_>, piece: &Piece<'_>) -> PathBuf {
+    let shard = work.model.shards().get(piece.file);
+    shard.map_or(work.model.path(), Shard::path).to_owned()
 }

@@ -146,7 +146,8 @@ pub(super) fn place(
             cols: expected.ne.first().copied().unwrap_or(1),
             offset,
         });
-        // No overflow: all tensors lie in one file, each grows by less than the alignment.
+        // No overflow: together they have less than 2^63 bytes, which the parser saw to, and each grows by
+        // less than the alignment.
         offset = (offset + info.nbytes).next_multiple_of(IMAGE_ALIGN);
     }
     // What one block has, all have: a bias that only some blocks had would be one that was lost.

@@ -25,11 +25,17 @@ impl Model {
     }
 
     pub fn of(shape: &Shape) -> Self {
+        Self::seeded(shape, 1)
+    }
+
+    /// With weights that follow from `seed`.
+    pub fn seeded(shape: &Shape, seed: u64) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("m.gguf");
         write(
             shape,
             &Options {
+                seed,
                 threads: 1,
                 ..Options::default()
             },
@@ -52,7 +58,7 @@ impl Model {
     }
 }
 
-/// Four slots of 256 tokens; logits are kept.
+/// Four slots of 256 tokens.
 pub fn options() -> EngineOptions {
     EngineOptions {
         slots: 4,

@@ -174,13 +174,12 @@ fn heartbeats_come_while_idle_and_while_working_and_count_steps() {
     }
     let of = |p: i32| beats.iter().filter(move |b| b.0 == p).collect::<Vec<_>>();
     for phase in [of(0), of(1)] {
-        // This machine runs other tests too: the quickest keeps the promise.
+        // This machine runs other tests too: half of them keep the promise.
         let pauses = phase.windows(2).map(|pair| pair[1].1 - pair[0].1);
-        let quickest = pauses.min().unwrap();
-        assert!(
-            quickest < Duration::from_millis(HEARTBEAT_MS),
-            "{quickest:?}"
-        );
+        let mut pauses: Vec<_> = pauses.collect();
+        pauses.sort_unstable();
+        let median = pauses[pauses.len() / 2];
+        assert!(median < Duration::from_millis(HEARTBEAT_MS), "{pauses:?}");
     }
     assert!(of(0).iter().all(|b| (b.2, b.3) == (0, 0)));
     let working = of(1);

@@ -1,7 +1,6 @@
 //! An open model: its header, and the file or files behind it.
 
 use std::fmt;
-use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -51,11 +50,6 @@ impl GgufFile {
     /// The files of the model, in order: mostly one.
     pub fn shards(&self) -> &[Shard] {
         &self.shards
-    }
-
-    /// The descriptor of the first file, for `pread`.
-    pub fn file(&self) -> &File {
-        self.first().file()
     }
 
     /// The whole first file, mapped. A file truncated behind the program's back raises SIGBUS here.

@@ -78,13 +78,6 @@ impl Shard {
         &self.map
     }
 
-    /// Everything before the data section.
-    pub fn header_bytes(&self) -> &[u8] {
-        let end = usize::try_from(self.data_offset).unwrap_or(usize::MAX);
-        // A file without data may end before the padding does.
-        self.map.get(..end).unwrap_or(&self.map)
-    }
-
     /// Where in this file the data of `tensor`, one of this file's, lies.
     pub fn file_range(&self, tensor: &TensorInfo) -> Range<u64> {
         // `parse` checked this sum against the length of the file.

@@ -19,10 +19,7 @@ pub(crate) fn write(
     path: &Path,
 ) -> Result<Written, SynthError> {
     let count = options.shards;
-    // Lossless: a count that is checked below.
-    let each = tensors.len().div_ceil(count as usize);
-    let parts: Vec<&[Planned]> = tensors.chunks(each.max(1)).collect();
-    if parts.len() != count as usize || count > MAX_SHARDS {
+    if count == 0 || count > MAX_SHARDS || count as usize > tensors.len() {
         return Err(SynthError::TooManyShards {
             shards: count,
             tensors: tensors.len(),
@@ -30,7 +27,9 @@ pub(crate) fn write(
         });
     }
     let mut sum = Written::default();
-    for (no, part) in (0..).zip(parts) {
+    for no in 0..count {
+        let start = |no: u32| no as usize * tensors.len() / count as usize;
+        let part = &tensors[start(no)..start(no + 1)];
         let mut keys = if no == 0 {
             metadata.clone()
         } else {
