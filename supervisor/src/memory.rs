@@ -14,30 +14,38 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(40);
 /// Growth that is not worth a look, KiB.
 const SMALL_KIB: u64 = 1024;
 
+/// Gives back what is free now, and learns what this process needs at the least: to be awaited before
+/// there is work.
+pub async fn learn() -> Watch {
+    look_once(Watch::default()).await
+}
+
 /// Gives free memory back whenever this process has grown, until `stop`.
-pub async fn keep_small(stop: CancellationToken) {
-    let mut watch = Watch::default();
+pub async fn keep_small(mut watch: Watch, stop: CancellationToken) {
     loop {
-        // Walking through a large heap takes milliseconds.
-        let looked = tokio::task::spawn_blocking(move || {
-            look(&mut watch, resident_kib, give_free_memory_back);
-            watch
-        });
-        let Ok(next) = looked.await else { return };
-        watch = next;
-        // The first look comes before there is work: what is in use by then is the least there is.
         let pause = tokio::time::sleep(watch.pause());
         if stop.run_until_cancelled(pause).await.is_none() {
             return;
         }
+        watch = look_once(watch).await;
     }
+}
+
+async fn look_once(watch: Watch) -> Watch {
+    // Walking through a large heap takes milliseconds.
+    let looked = tokio::task::spawn_blocking(move || {
+        let mut watch = watch;
+        look(&mut watch, resident_kib, give_free_memory_back);
+        watch
+    });
+    looked.await.unwrap_or(watch)
 }
 
 /// What is known of this process's size.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-struct Watch {
-    /// The smallest that it was, KiB; 0 before the first look.
-    smallest: u64,
+pub struct Watch {
+    /// The smallest that it was, KiB; `None` before the first look.
+    smallest: Option<u64>,
     /// Attempts in a row that gave nothing.
     vain: u32,
 }
@@ -50,7 +58,8 @@ impl Watch {
 
     /// Whether a process of this size has grown so far that it is worth an attempt.
     fn has_grown(self, resident: u64) -> bool {
-        resident > self.smallest + self.smallest / 10 + SMALL_KIB
+        let worth = |smallest| resident > smallest + smallest / 10 + SMALL_KIB;
+        self.smallest.is_none_or(worth)
     }
 }
 
@@ -67,10 +76,7 @@ fn look(watch: &mut Watch, resident: impl Fn() -> Option<u64>, give_back: impl F
         true => 0,
         false => watch.vain + 1,
     };
-    watch.smallest = match watch.smallest {
-        0 => after,
-        smallest => smallest.min(after),
-    };
+    watch.smallest = Some(watch.smallest.map_or(after, |smallest| smallest.min(after)));
 }
 
 /// Memory of this process that no file stands behind, KiB.

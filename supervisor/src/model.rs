@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use orcd_shared::gguf::{GgufError, GgufFile, Metadata};
 
-use crate::text::{TemplateStatus, TextError, TextModel};
+use crate::text::{TemplateStatus, TextError, TextModel, end_of_generation};
 
 const NAME_KEY: &str = "general.name";
 /// Longest name taken from a file.
@@ -44,14 +44,19 @@ pub struct Model {
     text: TextModel,
 }
 
-impl Model {
-    /// Reads the file's header and builds the tokenizer and the chat template, which
-    /// `chat_template` takes the place of. Logs what the file leaves open, and a template that
-    /// fails. Takes up to a second for large vocabularies.
+/// An open model file: what a worker is to know of it, and what a [`Model`] is made of.
+#[derive(Debug)]
+pub struct ModelHeader {
+    file: GgufFile,
+    end_tokens: Vec<u32>,
+}
+
+impl ModelHeader {
+    /// Reads the file's header.
     ///
     /// # Errors
     /// [`ModelError`], with the file and the place in it.
-    pub fn load(path: &Path, chat_template: Option<&str>) -> Result<Self, ModelError> {
+    pub fn read(path: &Path) -> Result<Self, ModelError> {
         let damaged = |source| ModelError::File {
             path: path.to_owned(),
             source,
@@ -62,10 +67,32 @@ impl Model {
             }
             _ => damaged(source),
         })?;
+        let end_tokens = end_of_generation(&file.header().metadata);
+        let end_tokens = end_tokens.map_err(|error| ModelError::Text {
+            path: path.to_owned(),
+            source: error.into(),
+        })?;
+        Ok(Self { file, end_tokens })
+    }
+
+    /// The tokens at which generation ends.
+    #[must_use]
+    pub fn end_tokens(&self) -> &[u32] {
+        &self.end_tokens
+    }
+
+    /// Builds the tokenizer and the chat template, which `chat_template` takes the place of. Logs
+    /// what the file leaves open, and a template that fails. Takes up to a second for large
+    /// vocabularies.
+    ///
+    /// # Errors
+    /// [`ModelError::Text`].
+    pub fn build(&self, chat_template: Option<&str>) -> Result<Model, ModelError> {
+        let path = self.file.path();
         let file_name = path.file_stem().unwrap_or_default().to_string_lossy();
-        let metadata = &file.header().metadata;
+        let metadata = &self.file.header().metadata;
         let model = TextModel::with_template(metadata, chat_template)
-            .and_then(|text| Self::with_text(text, metadata, &file_name))
+            .and_then(|text| Model::with_text(text, metadata, &file_name))
             .map_err(|source| ModelError::Text {
                 path: path.to_owned(),
                 source,
@@ -73,7 +100,9 @@ impl Model {
         model.report();
         Ok(model)
     }
+}
 
+impl Model {
     /// The model that `metadata` describes, named `fallback` if the metadata has no name.
     ///
     /// # Errors

@@ -11,7 +11,7 @@ use orcd_shared::exit::supervisor as exit;
 use orcd_shared::protocol::message::LoadRequest;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tokio::task::{AbortHandle, JoinHandle};
+use tokio::task::{AbortHandle, JoinError, JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use crate::advice;
@@ -22,14 +22,18 @@ use crate::jobs::dispatcher::{
     self, Bounds, DispatcherSettings, DispatcherTask, Outcome, Policy, Timing,
 };
 use crate::jobs::{JobsHandle, ServiceState, Snapshot};
+use crate::memory;
 use crate::metrics::Metrics;
-use crate::model::Model;
+use crate::model::{Model, ModelError, ModelHeader};
 use crate::signals::Shutdown;
 use crate::systemd::{FdStore, Manager, Notifier, Passed, Place, Report, Vitals, feed_watchdog};
 use crate::worker::held::HeldWeights;
 
 /// From a second SIGINT to the end of the process, also if clients don't take what is left for them.
 const ABORT_LIMIT: Duration = Duration::from_secs(1);
+
+/// The text side while it is built.
+type Building = JoinHandle<Result<Model, ModelError>>;
 
 /// How a service ends that was not asked to.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -161,7 +165,6 @@ async fn run_to_end(
     let router = http::router(Arc::clone(&app));
     let serving = http::server::serve(listener, router.clone(), stop_serving.clone());
     let server = tokio::spawn(serving);
-    tokio::spawn(crate::memory::keep_small(stop_serving.clone()));
     let notifier = manager.notifier();
     let service = Service {
         config,
@@ -175,6 +178,7 @@ async fn run_to_end(
         watchdog: manager.watchdog(),
         router,
         accepting: server.abort_handle(),
+        stop_serving: stop_serving.clone(),
     };
     let result = service.live().await;
     let failure = result.as_ref().err().map(ToString::to_string);
@@ -199,6 +203,7 @@ struct Service {
     watchdog: Option<Duration>,
     router: Router,
     accepting: AbortHandle,
+    stop_serving: CancellationToken,
 }
 
 impl Service {
@@ -208,15 +213,11 @@ impl Service {
         self.notifier.tell(&opening, &[]).await;
         let store = self.open_store().await;
         let path = self.config.model.clone();
-        let template = self.config.chat_template.clone();
-        let loading = tokio::task::spawn_blocking(move || Model::load(&path, template.as_deref()));
-        let loaded = tokio::select! {
-            loaded = loading => loaded,
+        let reading = tokio::task::spawn_blocking(move || ModelHeader::read(&path));
+        let header = tokio::select! {
+            header = reading => loaded(header)?,
             () = self.drain.cancelled() => return Ok(()),
         };
-        let model = loaded
-            .map_err(|error| RunError::startup(ErrorCode::Internal, error.to_string()))?
-            .map_err(|error| RunError::startup(ErrorCode::ModelLoadFailed, error.to_string()))?;
         if let Some(crashes) = &self.config.crash_dir {
             crashes.prepare().map_err(|error| RunError::Startup {
                 code: "CRASH_DIR",
@@ -228,12 +229,12 @@ impl Service {
         }
         let held = HeldWeights::starting_with(store.weights());
         let keeper = tokio::spawn(store.keep(held.watch()));
-        let settings = settings(&self.config, held);
-        let tokenizer = Arc::clone(model.text().tokenizer());
-        let (jobs, task) = dispatcher::start(settings, tokenizer, Arc::clone(&self.metrics));
-        self.app.serve(jobs.clone(), Arc::new(model));
-        self.report(&jobs);
-        let result = self.attend(jobs, task).await;
+        let settings = settings(&self.config, held, header.end_tokens().to_vec());
+        let (jobs, task) = dispatcher::start(settings, Arc::clone(&self.metrics));
+        // Beside the worker's start: either takes a good part of a second.
+        let template = self.config.chat_template.clone();
+        let building = tokio::task::spawn_blocking(move || header.build(template.as_deref()));
+        let result = self.attend(jobs, task, building).await;
         forget_unproven(keeper, &result).await;
         result
     }
@@ -274,15 +275,46 @@ impl Service {
         name.to_string_lossy().into_owned()
     }
 
-    async fn attend(self, jobs: JobsHandle, mut task: DispatcherTask) -> Result<(), RunError> {
+    /// Serves once the text side is there, and sees everything to its end.
+    async fn attend(
+        self,
+        jobs: JobsHandle,
+        mut task: DispatcherTask,
+        mut building: Building,
+    ) -> Result<(), RunError> {
         let announced = self.announce(jobs.watch());
         let mut announced = std::pin::pin!(announced);
-        let mut announcing = true;
+        // A worker can be ready before there is text.
+        let (mut is_building, mut announcing) = (true, false);
         let (mut draining, mut aborting) = (false, false);
         let mut failure = Ok(());
         loop {
             tokio::select! {
-                outcome = &mut task => return failure.and(result_of(outcome)),
+                outcome = &mut task => {
+                    let result = result_of(outcome);
+                    // What is wrong with the file's text is told whichever side was quicker.
+                    let text = match &result {
+                        Err(_) if is_building => loaded(building.await).map(drop),
+                        _ => Ok(()),
+                    };
+                    return failure.and(text).and(result);
+                }
+                built = &mut building, if is_building => {
+                    is_building = false;
+                    match loaded(built) {
+                        Ok(model) => {
+                            let watch = memory::learn().await;
+                            tokio::spawn(memory::keep_small(watch, self.stop_serving.clone()));
+                            self.app.serve(jobs.clone(), Arc::new(model));
+                            self.report(&jobs);
+                            announcing = !draining;
+                        }
+                        Err(error) => {
+                            failure = Err(error);
+                            self.drain.cancel();
+                        }
+                    }
+                }
                 result = &mut announced, if announcing => {
                     announcing = false;
                     if result.is_err() {
@@ -362,7 +394,13 @@ fn result_of(outcome: Outcome) -> Result<(), RunError> {
     }
 }
 
-fn settings(config: &Config, held: HeldWeights) -> DispatcherSettings {
+fn loaded<T>(loaded: Result<Result<T, ModelError>, JoinError>) -> Result<T, RunError> {
+    loaded
+        .map_err(|error| RunError::startup(ErrorCode::Internal, error.to_string()))?
+        .map_err(|error| RunError::startup(ErrorCode::ModelLoadFailed, error.to_string()))
+}
+
+fn settings(config: &Config, held: HeldWeights, end_tokens: Vec<u32>) -> DispatcherSettings {
     DispatcherSettings {
         worker_bin: config.worker_bin.clone(),
         runtime_dir: config.runtime_dir.clone(),
@@ -373,7 +411,7 @@ fn settings(config: &Config, held: HeldWeights) -> DispatcherSettings {
             parallel: config.parallel,
             threads: config.threads,
             kv_limit_tokens: config.kv_limit_tokens,
-            end_tokens: Vec::new(),
+            end_tokens,
             engines: 1,
             weights: None,
             model_hash: None,

@@ -61,6 +61,7 @@ pub(super) async fn execute(
     let job = NewJob {
         job_id: prepared.request.job_id,
         prompt: prepared.tokens,
+        tokenizer: Arc::clone(service.model.text().tokenizer()),
         max_tokens: prepared.request.max_tokens,
         sampling: prepared.request.sampling,
         stop: prepared.request.stop,

@@ -15,7 +15,7 @@ use orcd_shared::protocol::message::StepToken;
 
 use super::admission::Limit;
 use super::{JobEvent, NewJob, Numbered, StopReason};
-use crate::text::{TokenText, Tokenizer};
+use crate::text::TokenText;
 use crate::worker::replay::{self, ReplayCheck};
 pub use taken::{Taken, Then};
 
@@ -135,13 +135,7 @@ impl Journal {
     /// is known to be the last. An end-of-generation token is no token event, except when text is
     /// still held back: then that text travels in an event with the end token's id and the next
     /// index, counted as any other.
-    pub fn take(
-        &mut self,
-        token: StepToken,
-        step_us: u32,
-        now: Instant,
-        tokenizer: &Tokenizer,
-    ) -> Taken {
+    pub fn take(&mut self, token: StepToken, step_us: u32, now: Instant) -> Taken {
         if let Some(check) = self.check.take() {
             return Taken::from_check(check, &token);
         }
@@ -157,7 +151,7 @@ impl Journal {
             return self.end_of_generation(token.id, now);
         }
         self.emitted.push(token.id);
-        let mut piece = self.text.push(token.id, tokenizer);
+        let mut piece = self.text.push(token.id, &self.job.tokenizer);
         if piece.stop.is_none() && token.finish.is_some() {
             let rest = self.flush();
             piece.text.push_str(&rest.text);

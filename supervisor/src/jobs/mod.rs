@@ -19,6 +19,8 @@ pub use crate::snapshot::{ServiceState, Snapshot, Standby};
 pub use event::{JobEvent, Numbered, StopReason};
 pub use event_log::EventReader;
 
+use crate::text::Tokenizer;
+
 /// A validated request with its prompt in tokens.
 #[derive(Debug, Clone)]
 pub struct NewJob {
@@ -26,6 +28,8 @@ pub struct NewJob {
     pub job_id: String,
     /// Prompt token ids, at least one.
     pub prompt: Vec<u32>,
+    /// What turns its output into text.
+    pub tokenizer: Arc<Tokenizer>,
     /// Most tokens to generate; `None` is the service's limit. Cut to what the context leaves.
     pub max_tokens: Option<u32>,
     /// How to draw; the seed is already chosen.

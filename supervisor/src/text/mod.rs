@@ -16,5 +16,5 @@ pub use model::{TemplateStatus, TextError, TextModel};
 pub use stop::{StopMatcher, StopOutput};
 pub use stream::{Piece, TokenText};
 pub use template::{ChatTemplate, MAX_TEMPLATE_BYTES, Message, Role, TemplateError};
-pub use tokenizer::{Specials, Tokenizer, TokenizerError, TokenizerKind};
+pub use tokenizer::{Specials, Tokenizer, TokenizerError, TokenizerKind, end_of_generation};
 pub use utf8::Utf8Assembler;

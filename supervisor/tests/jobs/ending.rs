@@ -150,7 +150,6 @@ async fn without_handles_the_service_stops() {
     // The last handle goes when the other is put in its place.
     let (other, _) = orcd_supervisor::jobs::dispatcher::start_on(
         super::support::settings(),
-        std::sync::Arc::new(super::support::tokenizer()),
         std::sync::Arc::default(),
         |_| Err::<super::support::PlayedHost, _>("none".into()),
     );

@@ -10,7 +10,7 @@ use orcd_supervisor::jobs::journal::{Journal, Then};
 use orcd_supervisor::jobs::{JobEvent, NewJob, Numbered};
 use proptest::prelude::*;
 
-use super::support::{END, job, text_of, timeless, tokenizer};
+use super::support::{END, job, text_of, timeless};
 
 /// What a model would say: bytes, then an end token or the limit.
 #[derive(Debug, Clone)]
@@ -60,7 +60,6 @@ impl Story {
 
     /// Tells it to a journal and returns the events.
     fn tell(&self, crashes: &[usize]) -> Vec<Numbered> {
-        let tokenizer = tokenizer();
         let limit = Limit {
             max_tokens: 512,
             by_context: false,
@@ -77,7 +76,7 @@ impl Story {
                 assert_eq!(spec.emitted, self.ids[..spec.emitted.len()]);
                 index = spec.emitted.len().saturating_sub(1);
             }
-            let taken = journal.take(self.token(index), 1, Instant::now(), &tokenizer);
+            let taken = journal.take(self.token(index), 1, Instant::now());
             events.extend(taken.event);
             match taken.then {
                 Then::GoOn => index += 1,

@@ -10,7 +10,7 @@ use orcd_supervisor::worker::Happening;
 use orcd_supervisor::worker::handles::WeightsHandle;
 use orcd_supervisor::worker::held::HeldWeights;
 
-use super::support::{END, PlayedHost, Service, job, manifest, settings, tokenizer};
+use super::support::{END, PlayedHost, Service, job, manifest, settings};
 
 #[tokio::test]
 async fn jobs_are_refused_until_the_first_worker_is_ready() {
@@ -80,7 +80,7 @@ async fn another_protocol_ends_the_service() {
 
 #[tokio::test]
 async fn a_host_that_cannot_begin_is_a_failed_start() {
-    let (jobs, task) = start_on(settings(), Arc::new(tokenizer()), Arc::default(), |_| {
+    let (jobs, task) = start_on(settings(), Arc::default(), |_| {
         Err::<PlayedHost, _>("no directory".into())
     });
     assert!(

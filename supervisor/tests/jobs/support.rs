@@ -1,8 +1,8 @@
 //! The dispatcher on a played worker: the test sees what the worker is told and says what the
 //! worker says.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use orcd_shared::gguf::{Array, Metadata, Value};
@@ -99,15 +99,10 @@ impl Service {
             clogged: Arc::clone(&clogged),
         };
         let mut events = None;
-        let (jobs, task) = start_on(
-            settings,
-            Arc::new(tokenizer()),
-            Arc::new(Metrics::new()),
-            |sender| {
-                events = Some(sender);
-                Ok(host)
-            },
-        );
+        let (jobs, task) = start_on(settings, Arc::new(Metrics::new()), |sender| {
+            events = Some(sender);
+            Ok(host)
+        });
         let events = events.unwrap();
         Self {
             jobs,
@@ -360,6 +355,7 @@ pub fn job(name: &str) -> NewJob {
     NewJob {
         job_id: name.into(),
         prompt: vec![1, 2, 3],
+        tokenizer: tokenizer(),
         max_tokens: None,
         sampling: SamplingParams {
             seed: 7,
@@ -373,8 +369,10 @@ pub fn job(name: &str) -> NewJob {
 }
 
 /// A vocabulary of all bytes and an end token.
-pub fn tokenizer() -> Tokenizer {
-    Tokenizer::from_metadata(&metadata()).unwrap()
+pub fn tokenizer() -> Arc<Tokenizer> {
+    static TOKENIZER: LazyLock<Arc<Tokenizer>> =
+        LazyLock::new(|| Arc::new(Tokenizer::from_metadata(&metadata()).unwrap()));
+    Arc::clone(&TOKENIZER)
 }
 
 /// What a model file says of that vocabulary.
@@ -416,7 +414,7 @@ pub fn settings() -> DispatcherSettings {
             parallel: None,
             threads: None,
             kv_limit_tokens: None,
-            end_tokens: vec![],
+            end_tokens: vec![END],
             engines: 1,
             weights: None,
             model_hash: None,

@@ -15,7 +15,7 @@ use orcd_supervisor::worker::{LinkClogged, WorkerHost};
 use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::support::{Service, settings, tokenizer};
+use super::support::{Service, settings};
 
 const LIMIT: Duration = Duration::from_millis(200);
 
@@ -62,12 +62,9 @@ async fn a_stuck_dispatcher_gives_no_sign_of_life() {
     let double = UnixDatagram::bind(&path).unwrap();
     double.set_nonblocking(true).unwrap();
     let (release, go_on) = mpsc::channel();
-    let (jobs, _task) = start_on(
-        settings(),
-        Arc::new(tokenizer()),
-        Arc::new(Metrics::new()),
-        |_| Ok(Swamp { go_on }),
-    );
+    let (jobs, _task) = start_on(settings(), Arc::new(Metrics::new()), |_| {
+        Ok(Swamp { go_on })
+    });
     let vitals = Vitals {
         jobs,
         router: Router::new(),

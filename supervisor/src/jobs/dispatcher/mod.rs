@@ -32,7 +32,6 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use super::{CancelStatus, Command, Departure, JobStream, JobsHandle, NoStream, Refusal, Snapshot};
 use crate::crash_dir::CrashDir;
 use crate::metrics::Metrics;
-use crate::text::Tokenizer;
 use crate::worker::held::HeldWeights;
 use crate::worker::host::ProcessHost;
 pub use crate::worker::lifecycle::{Outcome, Policy};
@@ -56,7 +55,7 @@ pub struct DispatcherSettings {
     /// Where the private directory for sockets is made; `None` is the session's runtime directory
     /// or the temporary one.
     pub runtime_dir: Option<PathBuf>,
-    /// What each worker is told. Its end tokens and weights are filled in here.
+    /// What each worker is told. Its weights are filled in here.
     pub load: LoadRequest,
     /// The weights held for workers; those in it at start are offered to the first one.
     pub held: HeldWeights,
@@ -137,14 +136,10 @@ impl Future for DispatcherTask {
 /// Starts the service behind HTTP: the dispatcher and, through it, the first worker. To be called
 /// within a runtime.
 #[must_use]
-pub fn start(
-    settings: DispatcherSettings,
-    text: Arc<Tokenizer>,
-    metrics: Arc<Metrics>,
-) -> (JobsHandle, DispatcherTask) {
+pub fn start(settings: DispatcherSettings, metrics: Arc<Metrics>) -> (JobsHandle, DispatcherTask) {
     let binary = worker_binary(settings.worker_bin.as_deref());
     let base = settings.runtime_dir.clone();
-    start_on(settings, text, metrics, |events| {
+    start_on(settings, metrics, |events| {
         ProcessHost::new(binary, base, events).map_err(|error| error.to_string())
     })
 }
@@ -152,7 +147,6 @@ pub fn start(
 /// As [`start`], with workers from `host`.
 pub fn start_on<H: WorkerHost>(
     settings: DispatcherSettings,
-    text: Arc<Tokenizer>,
     metrics: Arc<Metrics>,
     host: impl FnOnce(EventSender) -> Result<H, String>,
 ) -> (JobsHandle, DispatcherTask) {
@@ -176,7 +170,7 @@ pub fn start_on<H: WorkerHost>(
                 departures,
                 looker,
             };
-            let dispatcher = Dispatcher::new(settings, text, metrics, host, outputs);
+            let dispatcher = Dispatcher::new(settings, metrics, host, outputs);
             tokio::spawn(run(dispatcher, inputs))
         }
         Err(message) => tokio::spawn(async move {

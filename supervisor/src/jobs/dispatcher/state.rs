@@ -16,7 +16,6 @@ use super::roster::{Leaving, Place, Roster};
 use crate::jobs::StopReason;
 use crate::jobs::journal::Journal;
 use crate::metrics::Metrics;
-use crate::text::Tokenizer;
 use crate::worker::WorkerHost;
 use crate::worker::handles::WeightsHandle;
 use crate::worker::lifecycle::{Event, Outcome, Phase, State};
@@ -24,7 +23,6 @@ use crate::worker::lifecycle::{Event, Outcome, Phase, State};
 /// All state of the service. Methods are spread over this module's siblings by subject.
 pub(super) struct Dispatcher<H> {
     pub(super) settings: DispatcherSettings,
-    pub(super) tokenizer: Arc<Tokenizer>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) host: H,
     pub(super) life: State,
@@ -108,17 +106,14 @@ pub(super) enum Ending {
 
 impl<H: WorkerHost> Dispatcher<H> {
     pub(super) fn new(
-        mut settings: DispatcherSettings,
-        tokenizer: Arc<Tokenizer>,
+        settings: DispatcherSettings,
         metrics: Arc<Metrics>,
         host: H,
         outputs: Outputs,
     ) -> Self {
-        settings.load.end_tokens = tokenizer.end_of_generation().to_vec();
         let weights = settings.held.present();
         let mut dispatcher = Self {
             settings,
-            tokenizer,
             metrics,
             host,
             life: State::default(),

@@ -130,7 +130,7 @@ impl<H: WorkerHost> Dispatcher<H> {
             return;
         }
         let before = job.journal.last_token();
-        let taken = job.journal.take(token, step_us, now, &self.tokenizer);
+        let taken = job.journal.take(token, step_us, now);
         if let Some(event) = taken.event {
             self.metrics.tokens(1);
             match before {

@@ -20,6 +20,7 @@ mod types;
 mod vocab;
 
 use std::borrow::Cow;
+use std::fmt;
 
 use orcd_shared::gguf::Metadata;
 
@@ -69,6 +70,24 @@ pub struct Tokenizer {
     add_bos: bool,
     end_of_generation: Vec<u32>,
     notes: Vec<String>,
+}
+
+/// The tokens at which generation ends, ascending, of the vocabulary that `metadata` describes: what
+/// [`Tokenizer::end_of_generation`] says, in a fraction of the time that building one takes.
+///
+/// # Errors
+/// Missing or inconsistent keys.
+pub fn end_of_generation(metadata: &Metadata) -> Result<Vec<u32>, TokenizerError> {
+    end::tokens(metadata, &Vocab::from_metadata(metadata)?)
+}
+
+impl fmt::Debug for Tokenizer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tokenizer")
+            .field("kind", &self.kind())
+            .field("vocab_size", &self.vocab_size())
+            .finish_non_exhaustive()
+    }
 }
 
 impl Tokenizer {
