@@ -19,7 +19,17 @@ const MANY_CLIENTS: usize = 4200;
 
 /// Clients that say nothing.
 fn fill(service: &WorkerHarness, clients: usize) -> Vec<Connection> {
-    (0..clients).map(|_| service.connect()).collect()
+    // Side by side: on a busy machine the first would be given up before the last is there.
+    const THREADS: usize = 8;
+    let some = |from: usize| {
+        let own = (from..clients).step_by(THREADS);
+        own.map(|_| service.connect()).collect::<Vec<_>>()
+    };
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..THREADS).map(|n| scope.spawn(move || some(n))).collect();
+        let clients = threads.into_iter().map(|thread| thread.join().unwrap());
+        clients.flatten().collect()
+    })
 }
 
 /// Sends probes while every place is taken by as many clients as are `idle`. Those are given up after
@@ -54,6 +64,11 @@ fn probe_while_full(service: &WorkerHarness, idle: &mut Vec<Connection>) {
             times.push(reply.elapsed);
         }
     }
+    assert_eq!(
+        service.get("/health/ready").status(),
+        503,
+        "no job would be taken"
+    );
     let samples = Samples::new(times);
     report::figure(&format!(
         "probes beside {clients} clients, every place taken: {samples}"

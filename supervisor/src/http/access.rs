@@ -21,7 +21,7 @@ pub use keys::Keys;
 pub use names::{HostName, Origin};
 
 use super::error::ApiError;
-use super::is_probe;
+use super::{body, is_probe};
 
 const ALLOW_PRIVATE_NETWORK: HeaderName =
     HeaderName::from_static("access-control-allow-private-network");
@@ -150,9 +150,10 @@ impl Guard {
             if is_allowed || is_local {
                 return Ok(Some(value.clone()));
             }
-            // Beyond loopback the service's names are not known; its own pages come from the one
-            // that they ask for.
-            if !self.on_loopback && host.is_some_and(|host| origin.is_at(host)) {
+            // Beyond loopback the service's own pages come from where they ask. A name counts only if
+            // it was said to be the service's: whoever owns another may let it point here.
+            let is_known = |host: &HostName| host.is_address() || self.is_own(host);
+            if host.is_some_and(|host| !self.on_loopback && is_known(host) && origin.is_at(host)) {
                 return Ok(None);
             }
         }
@@ -219,7 +220,10 @@ pub(super) async fn admit(
 ) -> Response {
     let (parts, body) = request.into_parts();
     let (mut response, reader) = match guard.judge(&parts) {
-        Err((error, reader)) => (error.into_response(), reader),
+        Err((error, reader)) => {
+            let error = body::pass_over(&parts, body, error).await;
+            (error.into_response(), reader)
+        }
         Ok(admitted) if admitted.is_preflight => (preflight(&parts.headers), admitted.reader),
         Ok(admitted) => {
             let response = next.run(Request::from_parts(parts, body)).await;

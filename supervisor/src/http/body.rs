@@ -18,6 +18,9 @@ pub use budget::{Budget, Bytes};
 
 /// Largest body that is read.
 pub const MAX_BYTES: usize = 1 << 20;
+/// Largest body of a request that only controls the service: checked in microseconds, and so few bytes
+/// that every connection may hold them.
+pub const MAX_CONTROL_BYTES: usize = 16 << 10;
 /// A client whose body is too large is still writing when this is found out. Up to this size its
 /// bytes are thrown away, so that it gets to read the answer instead of a broken connection.
 const MAX_DISCARDED_BYTES: usize = 16 << 20;
@@ -32,17 +35,18 @@ const PASS_OVER_LIMIT: Duration = Duration::from_secs(1);
 /// Reads the whole body, whose memory counts for `budget` as long as the body is there.
 ///
 /// # Errors
-/// `INVALID_REQUEST`, with status 413 for a body over 1 MiB and 408 for one that comes too slowly;
-/// `QUEUE_FULL` if the budget is spent.
+/// `INVALID_REQUEST`, with status 413 for a body over the budget's bound and 408 for one that comes too
+/// slowly; `QUEUE_FULL` if the budget is spent.
 pub async fn read(parts: &Parts, body: Body, budget: &Budget) -> Result<Bytes, ApiError> {
-    let announced_too_large = declared_length(&parts.headers) > Some(MAX_BYTES as u64);
+    let largest = budget.largest();
+    let announced_too_large = declared_length(&parts.headers) > Some(largest as u64);
     if announced_too_large && parts.headers.contains_key(header::EXPECT) {
         // The client waits for leave to send.
-        return Err(too_large());
+        return Err(too_large(largest));
     }
     match timeout(READ_LIMIT, collect(body, budget)).await {
         Ok(result) => result,
-        Err(_) if announced_too_large => Err(too_large()),
+        Err(_) if announced_too_large => Err(too_large(largest)),
         Err(_) => Err(ApiError::invalid_with(
             StatusCode::REQUEST_TIMEOUT,
             format!("the body did not arrive within {} s", READ_LIMIT.as_secs()),
@@ -96,17 +100,17 @@ async fn collect(mut body: Body, budget: &Budget) -> Result<Bytes, ApiError> {
             continue;
         };
         received += data.len();
-        if received <= MAX_BYTES {
+        if received <= budget.largest() {
             bytes.extend(data, budget).await?;
             continue;
         }
         bytes.clear();
         if received > MAX_DISCARDED_BYTES {
-            return Err(too_large());
+            return Err(too_large(budget.largest()));
         }
     }
-    if received > MAX_BYTES {
-        Err(too_large())
+    if received > budget.largest() {
+        Err(too_large(budget.largest()))
     } else {
         Ok(bytes)
     }
@@ -121,10 +125,10 @@ fn declared_length(headers: &HeaderMap) -> Option<u64> {
         .ok()
 }
 
-fn too_large() -> ApiError {
+fn too_large(largest: usize) -> ApiError {
     ApiError::invalid_with(
         StatusCode::PAYLOAD_TOO_LARGE,
-        format!("the body is larger than {MAX_BYTES} bytes"),
+        format!("the body is larger than {largest} bytes"),
     )
     .closing()
 }

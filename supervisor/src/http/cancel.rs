@@ -24,7 +24,7 @@ pub(super) async fn cancel(
     request: Request,
 ) -> Result<Response, ApiError> {
     let (parts, body) = request.into_parts();
-    let bytes = body::read(&parts, body, &app.bodies).await?;
+    let bytes = body::read(&parts, body, &app.control_bodies).await?;
     let job_id = validate::cancel(body::parse(&bytes)?).map_err(ApiError::invalid)?;
     let status = match app.service.get() {
         Some(service) => service.jobs.cancel(job_id.clone()).await,

@@ -13,7 +13,7 @@ use serde::Serialize;
 use crate::jobs::Refusal;
 
 /// Most faults listed in one answer.
-const MAX_DETAILS: usize = 64;
+pub(super) const MAX_DETAILS: usize = 64;
 /// When to try again where nobody knows better.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -68,7 +68,11 @@ impl ApiError {
                     .take(MAX_DETAILS)
                     .map(|d| d.field.as_str())
                     .collect();
-                format!("{} faults, in: {}", several.len(), fields.join(", "))
+                let count = match several.len() {
+                    more if more > MAX_DETAILS => format!("more than {MAX_DETAILS}"),
+                    all => all.to_string(),
+                };
+                format!("{count} faults, in: {}", fields.join(", "))
             }
         };
         Self::new(ErrorCode::InvalidRequest, message).details(details)
@@ -230,6 +234,6 @@ mod tests {
         };
         let error = ApiError::invalid(vec![detail; 100_000]);
         assert!(error.body("").len() < 10_000);
-        assert!(error.message.contains("100000"));
+        assert!(error.message.contains("more than 64"));
     }
 }

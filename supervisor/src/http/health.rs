@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
-use axum::extract::State;
+use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use orcd_shared::protocol::message::{Device, LoadSource};
 use serde::Serialize;
 
-use super::App;
+use super::{App, server};
 use crate::jobs::admission::has_room;
 use crate::jobs::{ServiceState, Snapshot};
 use crate::model::Model;
@@ -37,7 +37,11 @@ pub(super) async fn live() -> Response {
 }
 
 /// Answers `GET /health/ready`.
-pub(super) async fn ready(State(app): State<Arc<App>>) -> Response {
+pub(super) async fn ready(State(app): State<Arc<App>>, request: Request) -> Response {
+    if server::is_for_probes_only(&request) {
+        let status = "no connection free";
+        return (StatusCode::SERVICE_UNAVAILABLE, Json(Brief { status })).into_response();
+    }
     let snapshot = app.service.get().map(|service| service.jobs.snapshot());
     let condition = condition(snapshot.as_deref(), app.draining.is_cancelled());
     let has_room = snapshot.is_some_and(|snapshot| has_room(&snapshot, app.queue));

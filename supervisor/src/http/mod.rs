@@ -24,7 +24,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
+use axum::extract::{DefaultBodyLimit, Request};
 use axum::routing::{get, post};
 use http::StatusCode;
 use orcd_shared::error::ErrorCode;
@@ -56,6 +56,8 @@ pub struct App {
     preparing: Arc<Semaphore>,
     /// Memory for bodies.
     bodies: body::Budget,
+    /// The same for requests that control the service, so that they are heard when it is overrun.
+    control_bodies: body::Budget,
 }
 
 /// What takes jobs.
@@ -88,6 +90,7 @@ impl App {
             guard: Arc::new(config.access.guard(&config.host, address)),
             preparing: Arc::new(Semaphore::new(cores)),
             bodies: body::Budget::default(),
+            control_bodies: body::Budget::of_control(server::MAX_CONNECTIONS),
         })
     }
 
@@ -151,13 +154,17 @@ fn is_probe(path: &str) -> bool {
     )
 }
 
-async fn not_found() -> ApiError {
+async fn not_found(request: Request) -> ApiError {
     let message = "no such path; there are POST /execute, POST /cancel, GET /jobs/{job_id}/events, \
                    GET /health, GET /health/live, GET /health/ready, GET /metrics, POST /shutdown";
-    ApiError::invalid_with(StatusCode::NOT_FOUND, message)
+    let error = ApiError::invalid_with(StatusCode::NOT_FOUND, message);
+    let (parts, body) = request.into_parts();
+    body::pass_over(&parts, body, error).await
 }
 
-async fn method_not_allowed() -> ApiError {
+async fn method_not_allowed(request: Request) -> ApiError {
     let message = "this path has another method, see the header Allow";
-    ApiError::invalid_with(StatusCode::METHOD_NOT_ALLOWED, message)
+    let error = ApiError::invalid_with(StatusCode::METHOD_NOT_ALLOWED, message);
+    let (parts, body) = request.into_parts();
+    body::pass_over(&parts, body, error).await
 }

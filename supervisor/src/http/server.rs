@@ -15,7 +15,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub(super) use connection::keep_places_for_probes;
+pub(super) use connection::{is_for_probes_only, keep_places_for_probes};
+pub(super) use places::MAX_CONNECTIONS;
 pub(super) use unheard::respond as answer_unheard;
 
 use places::Places;

@@ -22,7 +22,7 @@ pub(super) async fn shutdown(
     request: Request,
 ) -> Result<Response, ApiError> {
     let (parts, body) = request.into_parts();
-    let bytes = body::read(&parts, body, &app.bodies).await?;
+    let bytes = body::read(&parts, body, &app.control_bodies).await?;
     if !bytes.trim_ascii().is_empty() {
         validate::shutdown(body::parse(&bytes)?).map_err(ApiError::invalid)?;
     }

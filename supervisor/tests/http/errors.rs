@@ -191,3 +191,86 @@ async fn jobs_before_the_service_is_ready_are_to_be_sent_again() {
         assert_eq!(client.answer().await.0.status, 200);
     }
 }
+
+#[tokio::test]
+async fn a_body_that_nobody_wants_costs_no_connection_without_a_word() {
+    let service = Fixture::ready().await;
+    for (path, status) in [("/nowhere", 404), ("/health", 405)] {
+        for length in [10, 20_000, 40_000, 60_000, 100_000] {
+            let mut client = service.client().await;
+            let head = format!(
+                "POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {length}\r\n\r\n"
+            );
+            // Apart, as many clients send them.
+            client.send(&head).await;
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            client.send(&" ".repeat(length)).await;
+            let (head, _) = client.json().await;
+            assert_eq!(head.status, status, "{length}");
+            if head.header("connection") == Some("close") {
+                assert!(length > 64 << 10, "{length}: a small one is passed over");
+                continue;
+            }
+            client.get("/health/live", "").await;
+            assert_eq!(client.json().await.0.status, 200, "{length}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_controls_the_service_does_not_wait_for_large_bodies() {
+    const BODY: usize = 1 << 20;
+    let mut service = Fixture::ready().await;
+    let (_reader, _) = service.running(r#"{"job_id":"j","prompt":"a"}"#).await;
+    // As many as there is memory for, each lacking its end.
+    let mut unfinished = Vec::new();
+    for _ in 0..64 {
+        let mut client = service.client().await;
+        let head = "POST /execute HTTP/1.1\r\nhost: localhost\r\n";
+        client
+            .send(&format!("{head}content-length: {BODY}\r\n\r\n"))
+            .await;
+        client.send(&" ".repeat(BODY - 1)).await;
+        unfinished.push(client);
+    }
+    let refused = async {
+        loop {
+            let mut client = service.client().await;
+            client.post("/execute", &" ".repeat(BODY)).await;
+            if client.head().await.status == 503 {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(12), refused)
+        .await
+        .unwrap();
+    let mut client = service.client().await;
+    client.post("/cancel", r#"{"job_id":"j"}"#).await;
+    assert_eq!(client.json().await.1["status"], "cancelling");
+    let mut client = service.client().await;
+    client.post("/cancel", &" ".repeat(20_000)).await;
+    assert_eq!(client.json().await.0.status, 413);
+}
+
+#[tokio::test]
+async fn of_very_many_faults_some_are_named() {
+    let service = Fixture::ready().await;
+    let fields: Vec<_> = (0..50_000).map(|n| format!("\"x{n}\":1")).collect();
+    let mut client = service.client().await;
+    client
+        .post("/execute", &format!("{{{}}}", fields.join(",")))
+        .await;
+    let (head, body) = client.json().await;
+    assert_eq!(head.status, 400);
+    let message = body["error"]["message"].as_str().unwrap();
+    assert!(
+        message.starts_with("more than 64 faults, in: "),
+        "{message}"
+    );
+    assert_eq!(body["error"]["details"].as_array().unwrap().len(), 64);
+    let mut client = service.client().await;
+    client.post("/cancel", r#"{"job_id":null}"#).await;
+    let message = client.json().await.1["error"]["message"].to_string();
+    assert!(message.contains("job_id is null; give"), "{message}");
+}

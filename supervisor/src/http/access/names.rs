@@ -51,6 +51,12 @@ impl HostName {
                 .is_ok_and(|ip| ip.to_canonical().is_loopback())
     }
 
+    /// Is an address, which can't be made to mean another machine.
+    #[must_use]
+    pub fn is_address(&self) -> bool {
+        self.name.parse::<IpAddr>().is_ok()
+    }
+
     /// Whether `other` is this name, at this port if it has one.
     #[must_use]
     pub fn covers(&self, other: &Self) -> bool {

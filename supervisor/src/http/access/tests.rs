@@ -142,13 +142,26 @@ fn keys_open_all_but_what_monitors_ask() {
 
 #[test]
 fn beyond_loopback_pages_are_kept_out_where_no_key_is_asked_for() {
-    let open = guard(ANYWHERE, |access| access.everybody = true);
+    let open = guard(ANYWHERE, |access| {
+        access.everybody = true;
+        access.hosts.extend(HostName::parse("gpu.lan"));
+    });
     let keyed = guard(ANYWHERE, |access| access.keys.add("k"));
     for (head, without_key) in [
         ("Host: gpu.lan:8080", 200),
         ("Host: gpu.lan:8080\nOrigin: http://gpu.lan:8080", 200),
         ("Host: gpu.lan:8080\nOrigin: http://evil.example", 403),
         ("Host: gpu.lan:8080\nOrigin: http://localhost", 403),
+        (
+            "Host: 192.168.0.7:8080\nOrigin: http://192.168.0.7:8080",
+            200,
+        ),
+        ("Host: [fd00::7]:8080\nOrigin: http://[fd00::7]:8080", 200),
+        // Its owner has let it point here.
+        (
+            "Host: evil.example:8080\nOrigin: http://evil.example:8080",
+            403,
+        ),
     ] {
         let head = format!("POST /execute\n{head}\nAuthorization: Bearer k");
         assert_eq!(status(&open, &head), without_key, "{head}");

@@ -9,7 +9,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use super::super::error::ApiError;
-use super::MAX_BYTES;
+use super::{MAX_BYTES, MAX_CONTROL_BYTES};
 
 /// Bytes of bodies at once: as many as 64 of the largest.
 const TOTAL_BYTES: usize = 64 * MAX_BYTES;
@@ -18,9 +18,13 @@ const STEP_BYTES: usize = 64 << 10;
 /// How long a body waits for others to be done with theirs.
 const WAIT: Duration = Duration::from_secs(1);
 
-/// The bytes that are still free.
+/// What bodies of a kind may take.
 #[derive(Debug, Clone)]
-pub struct Budget(Arc<Semaphore>);
+pub struct Budget {
+    /// Bytes that are still free.
+    free: Arc<Semaphore>,
+    largest: usize,
+}
 
 /// A body, and its part of the budget for as long as it lives.
 #[derive(Debug)]
@@ -31,15 +35,29 @@ pub struct Bytes {
 
 impl Default for Budget {
     fn default() -> Self {
-        Self::of(TOTAL_BYTES)
+        Self::of(TOTAL_BYTES, MAX_BYTES)
     }
 }
 
 impl Budget {
-    /// A budget of so many bytes.
+    /// A budget of so many bytes, of which one body may have `largest`.
     #[must_use]
-    pub fn of(bytes: usize) -> Self {
-        Self(Arc::new(Semaphore::new(bytes)))
+    pub fn of(bytes: usize, largest: usize) -> Self {
+        Self {
+            free: Arc::new(Semaphore::new(bytes)),
+            largest,
+        }
+    }
+
+    /// For requests that control the service: it is never spent, however many connections there are.
+    #[must_use]
+    pub fn of_control(connections: usize) -> Self {
+        Self::of(connections * MAX_CONTROL_BYTES, MAX_CONTROL_BYTES)
+    }
+
+    /// Bytes of the largest body.
+    pub(super) fn largest(&self) -> usize {
+        self.largest
     }
 
     /// Room for a body of which nothing has come. A length that is merely announced takes none.
@@ -51,7 +69,7 @@ impl Budget {
 
     async fn take(&self, bytes: usize) -> Result<OwnedSemaphorePermit, ApiError> {
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
-        let taken = timeout(WAIT, Arc::clone(&self.0).acquire_many_owned(bytes)).await;
+        let taken = timeout(WAIT, Arc::clone(&self.free).acquire_many_owned(bytes)).await;
         match taken {
             Ok(Ok(part)) => Ok(part),
             _ => Err(ApiError::new(
@@ -68,7 +86,8 @@ impl Bytes {
     pub(super) async fn extend(&mut self, more: &[u8], budget: &Budget) -> Result<(), ApiError> {
         let free = self.bytes.capacity() - self.bytes.len();
         if more.len() > free {
-            let step = more.len().max(STEP_BYTES.min(MAX_BYTES - self.bytes.len()));
+            let rest = budget.largest - self.bytes.len();
+            let step = more.len().max(STEP_BYTES.min(rest));
             self.part.merge(budget.take(step).await?);
             self.bytes.reserve_exact(step);
         }
@@ -97,7 +116,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_does_not_fit_waits_and_is_turned_away() {
-        let budget = Budget::of(3 * STEP_BYTES);
+        let budget = Budget::of(3 * STEP_BYTES, MAX_BYTES);
         let mut first = budget.begin().await.unwrap();
         let mut second = budget.begin().await.unwrap();
         first.extend(&[1; 2 * STEP_BYTES], &budget).await.unwrap();
@@ -119,17 +138,17 @@ mod tests {
 
     #[tokio::test]
     async fn all_comes_back() {
-        let budget = Budget::of(4 * STEP_BYTES);
+        let budget = Budget::of(4 * STEP_BYTES, MAX_BYTES);
         for cleared in [true, false] {
             let mut body = budget.begin().await.unwrap();
             body.extend(&[0; STEP_BYTES + 1], &budget).await.unwrap();
-            assert!(budget.0.available_permits() < 4 * STEP_BYTES);
+            assert!(budget.free.available_permits() < 4 * STEP_BYTES);
             if cleared {
                 body.clear();
-                assert_eq!(budget.0.available_permits(), 4 * STEP_BYTES);
+                assert_eq!(budget.free.available_permits(), 4 * STEP_BYTES);
             }
             drop(body);
-            assert_eq!(budget.0.available_permits(), 4 * STEP_BYTES);
+            assert_eq!(budget.free.available_permits(), 4 * STEP_BYTES);
         }
     }
 }

@@ -15,8 +15,6 @@ use super::peer::{Peer, Stage};
 
 /// A comment: what every reader of an event stream passes over.
 const QUESTION: &[u8] = b":\n\n";
-/// A body up to this size that nobody read is left to hyper, which passes over it.
-const SMALL_BODY_BYTES: u64 = 64 << 10;
 
 /// A request's body that says whether it was read to its end.
 #[derive(Debug)]
@@ -28,9 +26,7 @@ pub(super) struct Question {
 impl Question {
     /// The body, and whether it was read so far.
     pub(super) fn watch(body: Incoming) -> (Body, Arc<AtomicBool>) {
-        let is_small = |n: u64| n <= SMALL_BODY_BYTES;
-        let none_or_small = body.size_hint().upper().is_some_and(is_small);
-        let read = Arc::new(AtomicBool::new(none_or_small));
+        let read = Arc::new(AtomicBool::new(body.is_end_stream()));
         let question = Self {
             body,
             read: Arc::clone(&read),

@@ -127,10 +127,15 @@ async fn respond(
 #[derive(Debug, Clone, Copy)]
 struct ProbesOnly;
 
+/// Whether a request came on such a connection, for want of others.
+pub(in super::super) fn is_for_probes_only(request: &Request) -> bool {
+    request.extensions().get::<ProbesOnly>().is_some()
+}
+
 /// The layer that turns others away from the probes' places.
 pub(in super::super) async fn keep_places_for_probes(request: Request, next: Next) -> Response {
     let is_probe = super::super::is_probe(request.uri().path());
-    if request.extensions().get::<ProbesOnly>().is_some() && !is_probe {
+    if is_for_probes_only(&request) && !is_probe {
         let message = "all connections that the service can have are taken; try again, or send it \
                        to another instance";
         return ApiError::new(ErrorCode::QueueFull, message)

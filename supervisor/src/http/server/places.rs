@@ -9,7 +9,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 /// Most connections at once.
-const MAX_CONNECTIONS: usize = 4096;
+pub(in super::super) const MAX_CONNECTIONS: usize = 4096;
 /// Connections beyond those, for probes alone.
 const PROBE_CONNECTIONS: usize = 64;
 /// Descriptors kept back for everything that is no connection: about twenty are in use, more while a

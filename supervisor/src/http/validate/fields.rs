@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::super::error::Detail;
+use super::super::error::{Detail, MAX_DETAILS};
 use super::super::json::Json;
 
 /// Longest part of an unknown field's name that is repeated to the client.
@@ -52,15 +52,23 @@ impl Fields {
         };
         for (name, value) in list {
             let shown = shortened(&name);
-            if fields.members.insert(name, value).is_some() {
+            if fields.members.insert(name, value).is_some() && !fields.is_full() {
                 fields.fault(&shown, "once", format!("{shown} is given more than once"));
             }
         }
         Ok(fields)
     }
 
+    /// Whether there are more faults than an answer names: further ones are not worth their memory.
+    fn is_full(&self) -> bool {
+        self.faults.len() > MAX_DETAILS
+    }
+
     /// Notes a fault of the field `name`.
     pub(super) fn fault(&mut self, name: &str, constraint: &str, message: String) {
+        if self.is_full() {
+            return;
+        }
         self.faults.push(Detail {
             field: format!("{}{name}", self.path),
             constraint: constraint.to_owned(),
@@ -71,6 +79,7 @@ impl Fields {
     /// Adds faults found elsewhere.
     pub(super) fn add_faults(&mut self, faults: Vec<Detail>) {
         self.faults.extend(faults);
+        self.faults.truncate(MAX_DETAILS + 1);
     }
 
     /// Takes the value of a field that may be left out; `null` is how some clients leave it out.
@@ -80,9 +89,12 @@ impl Fields {
 
     /// Takes the value of a field that may not be left out; notes its absence.
     pub(super) fn required(&mut self, name: &str, rule: &str) -> Option<Json> {
+        let is_there = self.members.contains_key(name);
         let value = self.take(name);
         if value.is_none() {
-            self.fault(name, rule, format!("{}{name} is missing", self.path));
+            let what = if is_there { "null" } else { "missing" };
+            let message = format!("{}{name} is {what}; give {rule}", self.path);
+            self.fault(name, rule, message);
         }
         value
     }
@@ -146,6 +158,9 @@ impl Fields {
         let mut unknown: Vec<_> = self.members.drain().map(|(name, _)| name).collect();
         unknown.sort_unstable();
         for name in unknown {
+            if self.is_full() {
+                break;
+            }
             let name = shortened(&name);
             let message = format!(
                 "{}{name} is no field; there are {}",
