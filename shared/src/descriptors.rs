@@ -28,6 +28,10 @@ pub fn receive(socket: impl AsFd) -> io::Result<OwnedFd> {
         (Some(fd), true) if all => Ok(fd),
         (None, _) if message.bytes == 0 => Err(broken("the descriptor channel ended")),
         (None, _) if all => Err(broken("a message without a descriptor came")),
+        // The kernel took it back.
+        (None, _) => Err(broken(
+            "a descriptor could not be taken: as many are open here as may be (ulimit -n)",
+        )),
         _ => Err(broken("more than one descriptor came with a message")),
     }
 }

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::advice;
 use crate::callback::{self, Announcement};
 use crate::config::Config;
+use crate::crash_dir::CrashDir;
 use crate::http::{self, App};
 use crate::jobs::dispatcher::{
     self, Bounds, DispatcherSettings, DispatcherTask, Outcome, Policy, Timing,
@@ -218,14 +219,14 @@ impl Service {
             header = reading => loaded(header)?,
             () = self.drain.cancelled() => return Ok(()),
         };
-        if let Some(crashes) = &self.config.crash_dir {
-            crashes.prepare().map_err(|error| RunError::Startup {
-                code: "CRASH_DIR",
-                message: format!(
-                    "--crash-dir {}: {error}; give a directory that can be written to",
-                    crashes.path.display()
-                ),
-            })?;
+        if let Some(crashes) = self.config.crash_dir.clone() {
+            // Its file system may hang, which is to keep nobody from stopping the service.
+            let preparing = tokio::task::spawn_blocking(move || prepare(&crashes));
+            tokio::select! {
+                prepared = preparing => prepared
+                    .unwrap_or_else(|error| Err(RunError::startup(ErrorCode::Internal, error.to_string())))?,
+                () = self.drain.cancelled() => return Ok(()),
+            }
         }
         let held = HeldWeights::starting_with(store.weights());
         let keeper = tokio::spawn(store.keep(held.watch()));
@@ -392,6 +393,16 @@ fn result_of(outcome: Outcome) -> Result<(), RunError> {
         Outcome::StartupFailed { code, message } => Err(RunError::startup(code, message)),
         Outcome::WorkerLost { message } => Err(RunError::WorkerLost { message }),
     }
+}
+
+fn prepare(crashes: &CrashDir) -> Result<(), RunError> {
+    crashes.prepare().map_err(|error| RunError::Startup {
+        code: "CRASH_DIR",
+        message: format!(
+            "--crash-dir {}: {error}; give a directory that can be written to",
+            crashes.path.display()
+        ),
+    })
 }
 
 fn loaded<T>(loaded: Result<Result<T, ModelError>, JoinError>) -> Result<T, RunError> {

@@ -105,14 +105,19 @@ impl EventLog {
         self.shared.changed.notify_waiters();
     }
 
-    /// Drops all events. Readers that have not taken the last one see their stream end without it.
+    /// Drops all events of a job that is over but the last one. Readers that have taken all others get
+    /// it; those behind see their stream end without it.
     pub(crate) fn cut(&self) {
         let mut state = self.shared.state();
-        state.first = state.next_id();
-        // The memory goes too, not only what is in it.
-        state.events = VecDeque::new();
-        state.closed = true;
+        let next = state.next_id();
+        let last = state.events.pop_back();
         self.shared.count_down(self.bytes());
+        self.shared
+            .count_up(last.as_ref().map_or(0, Numbered::bytes));
+        state.first = next - u64::from(last.is_some());
+        // The memory goes too, not only what is in it.
+        state.events = last.into_iter().collect();
+        state.closed = true;
         drop(state);
         self.shared.changed.notify_waiters();
     }
@@ -150,6 +155,10 @@ impl EventReader {
             let at = usize::try_from(self.next.checked_sub(state.first)?).ok()?;
             state.events.get(at)?.clone()
         } else {
+            if self.next != state.first {
+                // What came before is cut.
+                return None;
+            }
             let event = state.events.pop_front()?;
             state.first += 1;
             self.shared.count_down(event.bytes());
@@ -198,5 +207,50 @@ impl Drop for Shared {
 impl State {
     fn next_id(&self) -> u64 {
         self.first + self.events.len() as u64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use orcd_shared::error::ErrorCode;
+
+    use super::*;
+    use crate::jobs::JobEvent;
+
+    fn event(id: u64) -> Numbered {
+        let event = JobEvent::Error {
+            code: ErrorCode::Cancelled,
+            message: "x".repeat(100),
+            tokens_out: 0,
+        };
+        Numbered { id, event }
+    }
+
+    #[tokio::test]
+    async fn who_has_all_but_the_last_event_gets_it_also_after_a_cut() {
+        for keeps in [true, false] {
+            let total = LogBytes::default();
+            let log = EventLog::new(keeps, total.clone());
+            (0..3).for_each(|id| log.push(event(id)));
+            let mut reader = log.reader(0);
+            for id in 0..3 {
+                assert_eq!(reader.recv().await.unwrap().id, id);
+            }
+            log.finish(event(3));
+            log.cut();
+            assert_eq!(total.get(), event(3).bytes());
+            assert_eq!(reader.recv().await.unwrap().id, 3);
+            assert!(reader.recv().await.is_none());
+            drop((log, reader));
+            assert_eq!(total.get(), 0);
+            // One that is behind sees no event out of turn.
+            let log = EventLog::new(keeps, total.clone());
+            (0..3).for_each(|id| log.push(event(id)));
+            let mut reader = log.reader(0);
+            assert_eq!(reader.recv().await.unwrap().id, 0);
+            log.finish(event(3));
+            log.cut();
+            assert!(reader.recv().await.is_none());
+        }
     }
 }

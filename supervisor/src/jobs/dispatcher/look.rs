@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::{Semaphore, mpsc};
 
+use crate::awake;
 use crate::worker::model_file::ModelFile;
 
 /// What came of a look.
@@ -58,7 +59,7 @@ impl Looker {
     pub(super) fn look_for(&self, generation: u64) {
         let looker = self.clone();
         tokio::spawn(async move {
-            let looked = tokio::time::timeout(looker.limit, looker.clone().look()).await;
+            let looked = awake::timeout(looker.limit, looker.clone().look()).await;
             let location = looked.unwrap_or_else(|_| {
                 Err(Unfit(format!(
                     "{} did not answer for {} s; see whether its file system hangs",

@@ -21,8 +21,11 @@ pub(super) struct Pulse {
     steps: u64,
     /// Zero until a step was seen.
     slowest: Duration,
-    /// Since when it holds fewer jobs than it was given.
-    missing: Option<Instant>,
+    /// Jobs that were sent to it.
+    submitted: u64,
+    /// Since when it holds fewer jobs than it was given, and how many were sent by then. It takes
+    /// them in order: when it has taken so many, the jobs that were missing are there.
+    missing: Option<(Instant, u64)>,
 }
 
 impl Pulse {
@@ -33,6 +36,7 @@ impl Pulse {
             moved: now,
             steps: 0,
             slowest,
+            submitted: 0,
             missing: None,
         }
     }
@@ -65,13 +69,21 @@ impl Pulse {
         (!self.slowest.is_zero()).then_some(self.slowest)
     }
 
-    /// It says that it holds `holds` jobs; `given` were sent to it and are not over.
+    /// A job was sent to it.
+    pub(super) fn submitted(&mut self) {
+        self.submitted += 1;
+    }
+
+    /// It says that it holds `holds` jobs; `given` were sent to it and are not over. A busy worker is
+    /// always one step behind with some of them, but never long with the same ones.
     pub(super) fn holds(&mut self, holds: usize, given: usize, now: Instant) {
-        if holds >= given {
-            self.missing = None;
-        } else {
-            self.missing.get_or_insert(now);
-        }
+        let behind = given.saturating_sub(holds) as u64;
+        let taken = self.submitted.saturating_sub(behind);
+        self.missing = match self.missing {
+            Some((since, due)) if behind > 0 && taken < due => Some((since, due)),
+            _ if behind > 0 => Some((now, self.submitted)),
+            _ => None,
+        };
     }
 
     /// It came further in another way than by a step, or has work only now: its deadline begins anew.
@@ -83,7 +95,7 @@ impl Pulse {
     pub(super) fn excuse(&mut self, gap: Duration) {
         self.heard += gap;
         self.moved += gap;
-        self.missing = self.missing.map(|since| since + gap);
+        self.missing = self.missing.map(|(since, due)| (since + gap, due));
     }
 
     /// Nothing was heard for longer than `limit`.
@@ -102,7 +114,7 @@ impl Pulse {
     /// It has not taken its jobs for longer than `limit`.
     pub(super) fn deaf(&self, now: Instant, limit: Duration) -> bool {
         self.missing
-            .is_some_and(|since| now.saturating_duration_since(since) > limit)
+            .is_some_and(|(since, _)| now.saturating_duration_since(since) > limit)
     }
 
     /// How long an engine with work may go without a step; `at_least` so long.
@@ -164,12 +176,32 @@ mod tests {
     fn jobs_that_never_arrive_are_deafness_and_late_ones_are_not() {
         let start = Instant::now();
         let mut pulse = Pulse::new(start, Duration::ZERO);
+        pulse.submitted();
+        pulse.submitted();
         pulse.holds(1, 2, start);
         pulse.holds(1, 2, after(start, 1.0));
         assert!(!pulse.deaf(after(start, 1.4), FLOOR));
         assert!(pulse.deaf(after(start, 1.6), FLOOR));
         pulse.holds(2, 2, after(start, 1.6));
         assert!(!pulse.deaf(after(start, 9.0), FLOOR));
+    }
+
+    #[test]
+    fn a_worker_that_is_always_one_job_behind_is_busy_and_not_deaf() {
+        let start = Instant::now();
+        let mut pulse = Pulse::new(start, Duration::from_millis(1));
+        (0..8).for_each(|_| pulse.submitted());
+        for beat in 0..400 {
+            // One job has ended since the last heartbeat, and the one in its place is on its way.
+            pulse.submitted();
+            let now = after(start, 0.25 * f64::from(beat));
+            pulse.holds(7, 8, now);
+            assert!(!pulse.deaf(now, FLOOR), "at heartbeat {beat}");
+        }
+        // From here on it takes none.
+        assert!(pulse.deaf(after(start, 102.0), FLOOR));
+        pulse.holds(7, 8, after(start, 102.0));
+        assert!(pulse.deaf(after(start, 102.0), FLOOR));
     }
 
     #[test]
@@ -187,6 +219,7 @@ mod tests {
     fn own_absence_is_nobody_elses_fault() {
         let start = Instant::now();
         let mut pulse = Pulse::new(start, Duration::from_millis(1));
+        pulse.submitted();
         pulse.holds(0, 1, start);
         pulse.excuse(Duration::from_secs(10));
         let now = after(start, 11.0);

@@ -118,6 +118,9 @@ impl<H: WorkerHost> Dispatcher<H> {
         if is_first {
             self.metrics.job_started(waited, spec.prompt.len() as u64);
         }
+        if let Some(member) = self.crew.get_mut(self.life.generation) {
+            member.pulse.submitted();
+        }
         self.tell_worker(ToWorker::Submit(Box::new(spec)));
     }
 
