@@ -107,6 +107,8 @@ fn services_wait_for_what_may_come_and_have_a_place_for_what_they_leave() {
         let text = fs::read_to_string(place::units().join(service)).unwrap();
         let value = |key| value(&text, key).unwrap_or_else(|| panic!("{service} has no {key}"));
         let seconds = |key| value(key).parse::<u32>().unwrap();
+        // The worker's end is not the service's.
+        assert_eq!(value("OOMPolicy"), "continue", "{service}");
         // Memory that another process holds, a callback's receiver that is not up: minutes.
         let tries_for = seconds("RestartSec") * seconds("StartLimitBurst");
         assert!(tries_for >= 600, "{service} gives up after {tries_for} s");
