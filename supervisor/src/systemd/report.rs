@@ -36,7 +36,7 @@ pub struct Report {
 }
 
 impl Report {
-    /// The first message, before there is a dispatcher: the tokenizer is built then. A file system
+    /// The first message, before there is a model: its header is read then, and its tokenizer built. A file system
     /// that hangs is not waited for longer than this once.
     #[must_use]
     pub fn opening(model: &str) -> Message {

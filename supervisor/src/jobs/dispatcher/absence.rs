@@ -13,7 +13,7 @@ const OWN_ABSENCE: Duration = Duration::from_millis(400);
 impl<H: WorkerHost> Dispatcher<H> {
     /// The present, at the beginning of a turn. After an absence every clock that judges somebody
     /// else is set forward by it, before anybody is judged. Clocks that are promises to others go on:
-    /// a job's deadline, the end of draining, keep-alives.
+    /// a job's deadline, the end of draining.
     pub(super) fn turn(&mut self) -> Instant {
         let now = tokio::time::Instant::now().into_std();
         let gap = self

@@ -55,7 +55,8 @@ pub struct DispatcherSettings {
     /// Where the private directory for sockets is made; `None` is the session's runtime directory
     /// or the temporary one.
     pub runtime_dir: Option<PathBuf>,
-    /// What each worker is told. Its weights are filled in here.
+    /// What each worker is told. What workers before it left, and where the model lies by then, is
+    /// filled in.
     pub load: LoadRequest,
     /// The weights held for workers; those in it at start are offered to the first one.
     pub held: HeldWeights,
