@@ -32,39 +32,36 @@ fn fill(service: &WorkerHarness, clients: usize) -> Vec<Connection> {
     })
 }
 
-/// Sends probes while every place is taken by as many clients as are `idle`. Those are given up after
-/// a while; others take their places at once.
-fn probe_while_full(service: &WorkerHarness, idle: &mut Vec<Connection>) {
-    let clients = idle.len();
-    let mut refusal = None;
+/// So many clients that every place is taken: a job is refused, and readiness says so. Clients are given
+/// up after a while, and the places of others free only when the service has seen them go.
+fn take_every_place(service: &WorkerHarness, clients: usize) -> Vec<Connection> {
+    let mut idle = Vec::new();
     let full = wait_until(SOON, || {
-        match service.try_execute(&Job::lasting("a", 2), &[]) {
-            // The probe goes by the same: no job would be taken. Unless somebody was given up between.
-            Err(reply) if service.get("/health/ready").status() == 503 => refusal = Some(reply),
-            Err(_) => {}
-            Ok(stream) => {
-                drop(stream.finish());
-                *idle = fill(service, clients);
-            }
-        }
-        refusal.is_some()
+        idle.clear();
+        idle = fill(service, clients);
+        let Err(reply) = service.try_execute(&Job::lasting("a", 2), &[]) else {
+            return false;
+        };
+        assert_eq!(reply.refusal(), (503, "QUEUE_FULL".into()));
+        assert!(reply.header("retry-after").is_some());
+        assert_eq!(reply.header("connection"), Some("close"));
+        service.get("/health/ready").status() == 503
     });
     assert!(full, "there always was a place");
-    let refusal = refusal.unwrap();
-    assert_eq!(refusal.refusal(), (503, "QUEUE_FULL".into()));
-    assert!(refusal.header("retry-after").is_some());
-    assert_eq!(refusal.header("connection"), Some("close"));
+    idle
+}
 
+/// Sends probes while `clients` clients take every place.
+fn probe_while_full(service: &WorkerHarness, clients: usize) {
     let mut times = Vec::new();
-    for round in 0..200 {
-        if round % 50 == 0 {
-            *idle = fill(service, clients);
-        }
-        for path in ["/health", "/metrics"] {
+    for _ in 0..4 {
+        let idle = take_every_place(service, clients);
+        for path in ["/health", "/metrics"].repeat(50) {
             let reply = service.get(path);
             assert_eq!(reply.status(), 200, "{path}");
             times.push(reply.elapsed);
         }
+        drop(idle);
     }
     let samples = Samples::new(times);
     report::figure(&format!(
@@ -86,8 +83,8 @@ fn probes_are_answered_with_every_place_taken() {
         warnings[0].contains("WARN") && warnings[0].contains("64 open files"),
         "{warnings:?}"
     );
-    let mut idle = fill(&service, CLIENTS);
-    probe_while_full(&service, &mut idle);
+    probe_while_full(&service, CLIENTS);
+    let mut idle = take_every_place(&service, CLIENTS);
 
     // What was kept back is enough to replace a worker.
     idle.extend(fill(&service, CLIENTS));
@@ -116,5 +113,5 @@ fn probes_are_answered_beside_as_many_clients_as_there_are_places_for() {
         ));
     }
     let service = Starter::new(Model::Tiny).alone().start();
-    probe_while_full(&service, &mut fill(&service, MANY_CLIENTS));
+    probe_while_full(&service, MANY_CLIENTS);
 }
