@@ -14,6 +14,8 @@ const HEALTH: Duration = Duration::from_millis(500);
 /// More than a service with [`FILES`] has places for.
 const CLIENTS: usize = 100;
 const FILES: u32 = 64;
+/// By then the service has seen clients go.
+const SEEN_TO_GO: Duration = Duration::from_millis(500);
 /// More than any service has places for.
 const MANY_CLIENTS: usize = 4200;
 
@@ -37,7 +39,10 @@ fn fill(service: &WorkerHarness, clients: usize) -> Vec<Connection> {
 fn take_every_place(service: &WorkerHarness, clients: usize) -> Vec<Connection> {
     let mut idle = Vec::new();
     let full = wait_until(SOON, || {
-        idle.clear();
+        if !idle.is_empty() {
+            idle.clear();
+            std::thread::sleep(SEEN_TO_GO);
+        }
         idle = fill(service, clients);
         let Err(reply) = service.try_execute(&Job::lasting("a", 2), &[]) else {
             return false;
@@ -54,14 +59,11 @@ fn take_every_place(service: &WorkerHarness, clients: usize) -> Vec<Connection> 
 /// Sends probes while `clients` clients take every place.
 fn probe_while_full(service: &WorkerHarness, clients: usize) {
     let mut times = Vec::new();
-    for _ in 0..4 {
-        let idle = take_every_place(service, clients);
-        for path in ["/health", "/metrics"].repeat(50) {
-            let reply = service.get(path);
-            assert_eq!(reply.status(), 200, "{path}");
-            times.push(reply.elapsed);
-        }
-        drop(idle);
+    let _idle = take_every_place(service, clients);
+    for path in ["/health", "/metrics"].repeat(200) {
+        let reply = service.get(path);
+        assert_eq!(reply.status(), 200, "{path}");
+        times.push(reply.elapsed);
     }
     let samples = Samples::new(times);
     report::figure(&format!(
