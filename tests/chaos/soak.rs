@@ -86,7 +86,10 @@ fn grown(before: Holdings, after: Holdings) -> Vec<String> {
         ("descriptors", descriptors),
         ("threads", (before.threads, after.threads)),
         // Before the work there is less than ever after: what its first minute takes is not growth.
-        ("KiB of memory", (before.rss_kib + FIRST_WORK_KIB, after.rss_kib)),
+        (
+            "KiB of memory",
+            (before.rss_kib + FIRST_WORK_KIB, after.rss_kib),
+        ),
     ]
     .into_iter()
     .filter(|(_, (before, after))| after * 100 > before * (100 + TOLERANCE_PERCENT))
