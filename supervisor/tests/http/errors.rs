@@ -118,8 +118,9 @@ async fn a_full_queue_and_a_stopping_service_say_when_to_try_again() {
         .await;
     waiting.head().await;
     let mut client = service.client().await;
-    // Whatever the body says: it is refused before that is looked at.
-    client.post("/execute", "{").await;
+    client
+        .post("/execute", r#"{"job_id":"x","prompt":"a"}"#)
+        .await;
     let (head, body) = client.json().await;
     assert_eq!(
         (head.status, &body["error"]["code"]),
@@ -130,6 +131,7 @@ async fn a_full_queue_and_a_stopping_service_say_when_to_try_again() {
     client.post("/shutdown", "").await;
     assert_eq!(client.json().await.0.status, 202);
     assert!(service.draining.is_cancelled());
+    // Whatever the body says: it is refused before that is looked at.
     client.post("/execute", "{").await;
     let (head, body) = client.json().await;
     assert_eq!(
