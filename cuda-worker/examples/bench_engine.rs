@@ -8,8 +8,9 @@ use std::time::Instant;
 use clap::Parser;
 use clap::builder::RangedI64ValueParser;
 use cuda_worker::engine::{Backend, Engine, EngineOptions};
+use cuda_worker::loader::{self, Source};
 use cuda_worker::scheduler::step_engine::{Chunk, StepEngine as _};
-use cuda_worker::{loader, weights_plan};
+use cuda_worker::weights_plan;
 use orcd_shared::gguf::GgufFile;
 use orcd_shared::protocol::message::Device;
 use orcd_shared::sampling::SamplingParams;
@@ -42,6 +43,9 @@ struct Arguments {
     /// Numbers of sequences that decode together
     #[arg(long, value_delimiter = ',', default_value = "1,4", value_parser = positive())]
     batches: Vec<u32>,
+    /// Hash the file while it is loaded, not while the device starts: what does it cost there?
+    #[arg(long)]
+    hash_late: bool,
     /// Tokens before those that are timed
     #[arg(long, default_value_t = 128, value_parser = positive())]
     depth: u32,
@@ -55,13 +59,21 @@ fn main() -> Result<(), Failure> {
     let args = Arguments::parse();
     let file = GgufFile::open(&args.path)?;
     let plan = weights_plan::plan(file.header())?;
-    let backend = match args.device {
-        Device::Cpu => Backend::cpu()?,
-        Device::Cuda(ordinal) => Backend::cuda(ordinal)?,
+    let source = Source::of(&file, &plan)?;
+    let start_device = || match args.device {
+        Device::Cpu => Backend::cpu(),
+        Device::Cuda(ordinal) => Backend::cuda(ordinal),
     };
+    let begun = Instant::now();
+    let backend = if args.hash_late {
+        start_device()
+    } else {
+        source.hash_during(start_device)
+    }?;
+    let device_ms = begun.elapsed().as_secs_f64() * 1e3;
     let out = &mut std::io::stdout().lock();
     let begun = Instant::now();
-    let (weights, _) = loader::load(&backend, &file, &plan, |_| ())?;
+    let (weights, _) = loader::load(&backend, &source, |_| ())?;
     let seconds = begun.elapsed().as_secs_f64();
     let gigabytes = plan.image_bytes as f64 / 1e9;
     writeln!(
@@ -73,7 +85,7 @@ fn main() -> Result<(), Failure> {
     )?;
     writeln!(
         out,
-        "loaded {gigabytes:.3} GB in {seconds:.3} s, {:.1} GB/s",
+        "device {device_ms:.0} ms; loaded {gigabytes:.3} GB in {seconds:.3} s, {:.1} GB/s",
         gigabytes / seconds
     )?;
     for &threads in &args.threads {

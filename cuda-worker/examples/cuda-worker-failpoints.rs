@@ -6,24 +6,17 @@
 //!
 //! The file `poison` holds a seed and stays: a job with that seed is deadly whenever it is tried.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::LazyLock;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use cuda_worker::failpoints::{self, Failpoint};
 use nix::sys::signal::{Signal, raise};
 
-/// Places that a file can name, and how often each was passed since a file waits there.
-static PASSES: [(&str, AtomicU32); 6] = [
-    ("start", AtomicU32::new(0)),
-    ("load", AtomicU32::new(0)),
-    ("loaded", AtomicU32::new(0)),
-    ("command", AtomicU32::new(0)),
-    ("step", AtomicU32::new(0)),
-    ("sampled", AtomicU32::new(0)),
-];
+/// How often each place was passed since a file waits there.
+static PASSES: Mutex<BTreeMap<&'static str, u32>> = Mutex::new(BTreeMap::new());
 
 /// While a file of this name is in the directory, the action `wait` waits.
 const GATE: &str = "gate";
@@ -61,16 +54,25 @@ fn pass(point: Failpoint, directory: &Path) {
     let mut words = text.split_whitespace();
     let action = words.next().unwrap_or_default();
     let wanted = words.next().and_then(|n| n.parse().ok()).unwrap_or(1);
-    let Some((_, passes)) = PASSES.iter().find(|(of, _)| *of == name) else {
-        return;
-    };
-    if passes.fetch_add(1, Ordering::Relaxed) + 1 < wanted {
+    if count(name) < wanted {
         return;
     }
-    passes.store(0, Ordering::Relaxed);
+    passes().remove(name);
     if std::fs::remove_file(&file).is_ok() {
         act(action, directory);
     }
+}
+
+/// One more pass of a place.
+fn count(name: &'static str) -> u32 {
+    let mut passes = passes();
+    let passes = passes.entry(name).or_default();
+    *passes += 1;
+    *passes
+}
+
+fn passes() -> MutexGuard<'static, BTreeMap<&'static str, u32>> {
+    PASSES.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn submit(seed: u64, directory: &Path) {

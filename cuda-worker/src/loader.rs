@@ -6,24 +6,24 @@ mod pieces;
 mod readers;
 mod sample;
 mod soundness;
+mod source;
 
 use std::collections::VecDeque;
-use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvError, TryRecvError};
 
-use orcd_shared::gguf::{GgufError, GgufFile, Shard};
+use orcd_shared::gguf::GgufError;
 use orcd_shared::protocol::message::LoadSource;
-use orcd_shared::weights::{ContentHash, FileStamp, ModelIdentity, WeightsManifest};
+use orcd_shared::weights::{ContentHash, ModelIdentity, WeightsManifest};
 
 use crate::engine::{Backend, Weights};
 use crate::scheduler::step_engine::EngineError;
-use crate::weights_plan::{ModelPlan, PlannedTensor};
-use content::PieceHash;
+use crate::weights_plan::ModelPlan;
 use meter::Meter;
 use readers::{Crew, Filled, Said, Work};
+pub use source::Source;
 
 /// Why there are no weights.
 #[derive(Debug, thiserror::Error)]
@@ -132,28 +132,26 @@ pub struct Held {
 /// The file cannot be read, or holds another model than `expected`.
 pub fn examine(
     backend: &Backend,
-    file: &GgufFile,
-    plan: &ModelPlan,
+    source: &Source<'_>,
     (manifest, fd): (&WeightsManifest, OwnedFd),
     expected: Option<ContentHash>,
     alive: impl FnMut(),
 ) -> Result<Option<Held>, LoadError> {
-    let of_this_layout = manifest.layout_version == layout_version(backend, plan)
+    let of_this_layout = manifest.layout_version == layout_version(backend, source.plan)
         && manifest.backend == backend.name()
-        && manifest.image_bytes == plan.image_bytes;
+        && manifest.image_bytes == source.plan.image_bytes;
     if !of_this_layout {
         return Ok(None);
     }
-    let stamps = FileStamp::of_model(file)?;
-    if stamps != manifest.model.stamps {
-        let found = hash(file, plan, alive)?;
+    if source.stamps != manifest.model.stamps {
+        let found = hash(source, alive)?;
         check_expected(expected, found)?;
         if found != manifest.model.hash {
             return Ok(None);
         }
     }
     let mut manifest = manifest.clone();
-    manifest.model.stamps = stamps;
+    manifest.model.stamps.clone_from(&source.stamps);
     Ok(Some(Held { fd, manifest }))
 }
 
@@ -166,12 +164,12 @@ pub fn examine(
 /// A held image that doesn't fit is no error.
 pub fn attach_or_load(
     backend: &Backend,
-    file: &GgufFile,
-    plan: &ModelPlan,
+    source: &Source<'_>,
     held: Option<Held>,
     expected: Option<ContentHash>,
     mut progress: impl FnMut(u8),
 ) -> Result<Loaded, LoadError> {
+    let plan = source.plan;
     if let Some(Held { fd, manifest }) = held
         && expected.is_none_or(|expected| expected == manifest.model.hash)
         && let Ok(weights) = backend.attach(fd, plan.image_bytes)
@@ -184,7 +182,7 @@ pub fn attach_or_load(
             manifest,
         });
     }
-    let (weights, model) = load(backend, file, plan, &mut progress)?;
+    let (weights, model) = load(backend, source, &mut progress)?;
     check_expected(expected, model.hash)?;
     let manifest = WeightsManifest {
         model,
@@ -237,94 +235,63 @@ fn check_expected(expected: Option<ContentHash>, found: ContentHash) -> Result<(
 /// The file cannot be read, or can't be right, or there is no memory.
 pub fn load(
     backend: &Backend,
-    file: &GgufFile,
-    plan: &ModelPlan,
+    source: &Source<'_>,
     mut progress: impl FnMut(u8),
 ) -> Result<(Weights, ModelIdentity), LoadError> {
     progress(0);
-    let stamps = FileStamp::of_model(file)?;
-    let mut weights = backend.allocate(plan.image_bytes)?;
-    let work = work(file, plan)?;
-    let crew = Crew::for_pieces(&work.pieces);
+    let mut weights = backend.allocate(source.plan.image_bytes)?;
+    let work = Work::new(source);
+    let crew = Crew::for_pieces(&source.pieces);
     let mut staging = backend.staging(crew.staging_bytes())?;
-    let mut meter = Meter::new(stamps.iter().map(|stamp| stamp.bytes).sum());
-    let hashes = std::thread::scope(|scope| {
+    let mut meter = Meter::new(source.stamps.iter().map(|stamp| stamp.bytes).sum());
+    std::thread::scope(|scope| {
         let filled = readers::start(scope, crew, &work, staging.bytes());
         let filled = filled.map_err(LoadError::Thread)?;
         pass_on(filled, &work, Some(&mut weights), |bytes| {
             meter.advance(bytes).for_each(&mut progress);
         })
     })?;
-    check_matrices(file, plan, &work)?;
-    let now = FileStamp::of_model(file)?;
-    let steady = (stamps.iter().zip(&now)).all(|(before, now)| before.same_content_as(now));
-    if !steady {
+    check_matrices(&work)?;
+    if !source.is_steady()? {
         return Err(LoadError::Unsteady);
     }
     weights.seal()?;
     progress(100);
-    let hash = content_hash(&work, &hashes);
-    Ok((weights, ModelIdentity { hash, stamps }))
+    let model = ModelIdentity {
+        hash: source.content_hash(),
+        stamps: source.stamps.clone(),
+    };
+    Ok((weights, model))
 }
 
 /// The hash of the file's content, read for its sake alone. `alive` is called a hundred times meanwhile.
 ///
 /// # Errors
 /// The file cannot be read.
-pub fn hash(
-    file: &GgufFile,
-    plan: &ModelPlan,
-    mut alive: impl FnMut(),
-) -> Result<ContentHash, LoadError> {
-    let work = work(file, plan)?;
-    let bytes = work.pieces.iter().map(|piece| piece.bytes as u64).sum();
-    let mut meter = Meter::new(bytes);
-    let crew = Crew::for_pieces(&work.pieces);
+pub fn hash(source: &Source<'_>, mut alive: impl FnMut()) -> Result<ContentHash, LoadError> {
+    let work = Work::new(source);
+    let mut meter = Meter::new(source.pieces.iter().map(|piece| piece.bytes as u64).sum());
+    let crew = Crew::for_pieces(&source.pieces);
     let mut staging = vec![0; crew.staging_bytes()];
-    let hashes = std::thread::scope(|scope| {
+    std::thread::scope(|scope| {
         let filled = readers::start(scope, crew, &work, &mut staging);
         let filled = filled.map_err(LoadError::Thread)?;
         pass_on(filled, &work, None, |bytes| {
             meter.advance(bytes).for_each(|_| alive())
         })
     })?;
-    Ok(content_hash(&work, &hashes))
-}
-
-/// What there is to read.
-fn work<'a>(file: &'a GgufFile, plan: &'a ModelPlan) -> Result<Work<'a>, LoadError> {
-    let files = files(file);
-    let lengths = files.iter().map(|file| Ok(file.metadata()?.len()));
-    let lengths = lengths.collect::<io::Result<Vec<_>>>()?;
-    let pieces = pieces::pieces(plan, &lengths, |tensor| start_of(file, tensor));
-    Ok(Work::new(file, files, pieces, plan.tensors.len()))
-}
-
-/// The model's files, in their order.
-fn files(file: &GgufFile) -> Vec<&File> {
-    file.shards().iter().map(Shard::file).collect()
-}
-
-/// Which file has a tensor's data, and where.
-fn start_of(file: &GgufFile, tensor: &PlannedTensor) -> (usize, u64) {
-    let shard = tensor.info.shard as usize;
-    // The plan's tensors are the file's.
-    let start = file
-        .shards()
-        .get(shard)
-        .map(|s| s.file_range(&tensor.info).start);
-    (shard, start.unwrap_or(u64::MAX))
+    Ok(source.content_hash())
 }
 
 /// A matrix has something beside zeros.
-fn check_matrices(file: &GgufFile, plan: &ModelPlan, work: &Work<'_>) -> Result<(), LoadError> {
-    for (index, tensor) in plan.tensors.iter().enumerate() {
+fn check_matrices(work: &Work<'_>) -> Result<(), LoadError> {
+    let source = work.source;
+    for (index, tensor) in source.plan.tensors.iter().enumerate() {
         if tensor.rows > 1 && tensor.cols > 1 && work.is_zero(index) {
-            let shard = file.shards().get(tensor.info.shard as usize);
             return Err(LoadError::Zero {
-                path: shard.map_or(file.path(), Shard::path).to_owned(),
+                path: source.path(tensor.info.shard as usize),
                 tensor: tensor.info.name.clone(),
-                offset: start_of(file, tensor).1,
+                offset: source.offset(tensor),
                 bytes: tensor.info.nbytes,
             });
         }
@@ -332,18 +299,8 @@ fn check_matrices(file: &GgufFile, plan: &ModelPlan, work: &Work<'_>) -> Result<
     Ok(())
 }
 
-/// Joins the hashes of all pieces.
-fn content_hash(work: &Work<'_>, hashes: &[PieceHash]) -> ContentHash {
-    let of = |file: usize| {
-        let of_file = (work.pieces.iter().zip(hashes)).filter(|(piece, _)| piece.file == file);
-        content::of_file(&of_file.map(|(_, hash)| *hash).collect::<Vec<_>>())
-    };
-    content::of_model(&(0..work.files.len()).map(of).collect::<Vec<_>>())
-}
-
 /// Writes what was read into the image, if there is one, and lets buffers go once the device has their
-/// bytes. Waits for the device only when there is nothing to write. Returns the pieces' hashes, in
-/// order.
+/// bytes. Waits for the device only when there is nothing to write.
 ///
 /// Of several faults in the file it is always the first that is told: pieces are begun in order, and
 /// those that were begun are waited for.
@@ -352,13 +309,13 @@ fn pass_on(
     work: &Work<'_>,
     mut weights: Option<&mut Weights>,
     mut done: impl FnMut(u64),
-) -> Result<Vec<PieceHash>, LoadError> {
+) -> Result<(), LoadError> {
     let mut on_their_way = VecDeque::new();
-    let mut hashes = vec![None; work.pieces.len()];
     loop {
         let said = match filled.try_recv() {
             Ok(said) => said,
-            Err(TryRecvError::Disconnected) => break,
+            // Readers end only with the last piece, or with an error that was returned.
+            Err(TryRecvError::Disconnected) => return Ok(()),
             Err(TryRecvError::Empty) => {
                 if let Some((ticket, piece)) = on_their_way.pop_front() {
                     if let (Some(weights), Some(ticket)) = (&mut weights, ticket) {
@@ -369,7 +326,7 @@ fn pass_on(
                 }
                 match filled.recv() {
                     Ok(said) => said,
-                    Err(RecvError) => break,
+                    Err(RecvError) => return Ok(()),
                 }
             }
         };
@@ -388,13 +345,8 @@ fn pass_on(
             }
         }
         done(piece.piece.bytes as u64);
-        if let Some(hash) = hashes.get_mut(piece.number) {
-            *hash = Some(piece.hash);
-        }
         on_their_way.push_back((ticket, piece));
     }
-    // Readers end only with the last piece, or with an error that was returned.
-    Ok(hashes.into_iter().flatten().collect())
 }
 
 /// The fault of the first piece that has one.

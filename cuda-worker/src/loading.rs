@@ -13,7 +13,7 @@ use orcd_shared::protocol::message::{Device, LoadRequest, LoadSource, ToSupervis
 use crate::descriptors::DescriptorChannel;
 use crate::engine::{Backend, Engine, EngineOptions};
 use crate::failpoints::{self, Failpoint};
-use crate::loader::{self, LoadError, Loaded};
+use crate::loader::{self, LoadError, Loaded, Source};
 use crate::memory::{self, Limit, Need, Scope, Shortfall};
 use crate::scheduler::Limits;
 use crate::scheduler::step_engine::{EngineError, StepEngine as _};
@@ -86,12 +86,17 @@ pub(crate) fn load(
         .as_ref()
         .and_then(|m| Some((m, receive(channel.as_ref())?)));
 
-    let backend = backend(request.device)?;
-    let device_ms = began.elapsed().as_millis();
     let path = &request.model_path;
-    let engine_failed = |error| LoadFailure::engine(request, &backend, &error);
     let file = GgufFile::open(Path::new(path)).map_err(|e| LoadFailure::model(path, e))?;
     let plan = weights_plan::plan(file.header()).map_err(|e| LoadFailure::model(path, e))?;
+    let source = Source::of(&file, &plan).map_err(|e| LoadFailure::model(path, e))?;
+    let backend = match held {
+        // An image is taken for its file's stamps; nothing needs to be hashed.
+        Some(_) => backend(request.device),
+        None => source.hash_during(|| backend(request.device)),
+    }?;
+    let device_ms = began.elapsed().as_millis();
+    let engine_failed = |error| LoadFailure::engine(request, &backend, &error);
     let failed = |error| match error {
         LoadError::Engine(error) => LoadFailure::engine(request, &backend, &error),
         other => LoadFailure::model(path, other),
@@ -99,12 +104,12 @@ pub(crate) fn load(
     let expected = request.model_hash;
     // The supervisor takes silence for a hang.
     let mut alive = || say(ToSupervisor::LoadProgress { percent: 0 });
-    let held = held.map(|h| loader::examine(&backend, &file, &plan, h, expected, &mut alive));
+    let held = held.map(|h| loader::examine(&backend, &source, h, expected, &mut alive));
     let held = held.transpose().map_err(failed)?.flatten();
     let options = fitting(request, &backend, &plan, held.is_some())?;
 
     let mut told = None;
-    let loaded = loader::attach_or_load(&backend, &file, &plan, held, expected, |percent| {
+    let loaded = loader::attach_or_load(&backend, &source, held, expected, |percent| {
         for percent in sizing::milestones(told, percent) {
             say(ToSupervisor::LoadProgress { percent });
             told = Some(percent);

@@ -10,10 +10,10 @@ use std::os::unix::fs::FileExt as _;
 use std::time::Duration;
 
 use cuda_worker::engine::{Backend, Engine};
-use cuda_worker::loader::{self, LoadError};
+use cuda_worker::loader::{self, LoadError, Source};
 use cuda_worker::scheduler::step_engine::{BROKEN_LOGITS, Chunk, StepEngine as _};
 use cuda_worker::weights_plan::{self, ModelPlan, PlannedTensor};
-use engine_support::model::{Model, options, prompt};
+use engine_support::model::{Model, of_many_pieces, options, prompt};
 use engine_support::{FLOATS, QUANTISED};
 use orcd_shared::gguf::{GgufFile, TensorType, shard_path};
 use orcd_shared::sampling::SamplingParams;
@@ -44,7 +44,7 @@ impl Damaged {
 
     fn load(&self) -> Result<(), LoadError> {
         let backend = Backend::cpu().unwrap();
-        loader::load(&backend, &self.file, &self.plan, |_| ()).map(drop)
+        loader::load(&backend, &Source::of(&self.file, &self.plan)?, |_| ()).map(drop)
     }
 
     fn refusal(&self) -> String {
@@ -123,12 +123,8 @@ fn a_block_scale_that_is_not_finite_is_refused_in_every_type() {
 
 #[test]
 fn of_many_faults_the_first_in_the_file_is_told() {
-    // Of many pieces, so that each reader meets several faults.
-    let shape = Shape {
-        vocab_size: 60_011,
-        ..tiny().with_type(TensorType::F32)
-    };
-    let model = Damaged::new(&shape, |open, file| {
+    // Each reader meets several faults.
+    let model = Damaged::new(&of_many_pieces(TensorType::F32), |open, file| {
         let data = file.header().data_offset;
         let length = open.metadata().unwrap().len();
         let bytes = vec![0xff; usize::try_from(length - data).unwrap()];
@@ -176,7 +172,12 @@ fn of_a_split_model_the_damaged_file_is_named() {
         open.write_all_at(&bytes, at.start).unwrap();
         let file = GgufFile::open(&of(0)).unwrap();
         let plan = weights_plan::plan(file.header()).unwrap();
-        let refusal = loader::load(&Backend::cpu().unwrap(), &file, &plan, |_| ()).unwrap_err();
+        let refusal = loader::load(
+            &Backend::cpu().unwrap(),
+            &Source::of(&file, &plan).unwrap(),
+            |_| (),
+        )
+        .unwrap_err();
         let refusal = refusal.to_string();
         assert!(refusal.contains("model-00003-of-00003.gguf"), "{refusal}");
         assert!(refusal.contains(&last.name), "{refusal}");

@@ -11,10 +11,10 @@ use std::os::unix::fs::FileExt as _;
 use std::time::Duration;
 
 use cuda_worker::engine::{Backend, Weights};
-use cuda_worker::loader::{self, attach_or_load, examine};
+use cuda_worker::loader::{self, Source, attach_or_load, examine};
 use cuda_worker::scheduler::step_engine::EngineError;
 use cuda_worker::weights_plan;
-use engine_support::model::{Model, in_chunks, options, prompt};
+use engine_support::model::{Model, in_chunks, of_many_pieces, options, prompt};
 use engine_support::{FLOATS, QUANTISED, assert_same};
 use orcd_shared::gguf::{GgufFile, TensorType};
 use orcd_shared::protocol::message::LoadSource;
@@ -22,7 +22,7 @@ use orcd_shared::weights::WeightsManifest;
 
 fn load(model: &Model) -> (Backend, Weights) {
     let backend = Backend::cpu().unwrap();
-    let (weights, _) = loader::load(&backend, &model.file, &model.plan, |_| ()).unwrap();
+    let (weights, _) = loader::load(&backend, &model.source(), |_| ()).unwrap();
     (backend, weights)
 }
 
@@ -81,11 +81,7 @@ fn rows_may_be_written_in_any_pieces_and_order() {
 
 #[test]
 fn tensors_read_in_many_pieces_arrive_whole() {
-    let shape = synth_model::Shape {
-        vocab_size: 30_011,
-        ..synth_model::Shape::named("tiny-qwen2").unwrap()
-    };
-    let model = Model::of(&shape.with_type(QUANTISED[0]));
+    let model = Model::of(&of_many_pieces(QUANTISED[0]));
     let longest = model.plan.tensors.iter().map(|t| t.info.nbytes).max();
     assert!(
         longest > Some(1 << 20),
@@ -100,33 +96,31 @@ fn tensors_read_in_many_pieces_arrive_whole() {
     }
 }
 
-/// Of many pieces: several readers meet what is wrong with it, and each of them more than once.
-fn of_many_pieces() -> synth_model::Shape {
-    let shape = synth_model::Shape {
-        vocab_size: 60_011,
-        ..synth_model::Shape::named("tiny-qwen2").unwrap()
-    };
-    shape.with_type(TensorType::F32)
-}
-
 #[test]
 fn a_file_cut_short_ends_loading_and_hashing_with_the_name_of_a_tensor() {
     let (say, hear) = std::sync::mpsc::channel();
     let loading = std::thread::spawn(move || {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("model.gguf");
-        synth_model::write(&of_many_pieces(), &synth_model::Options::default(), &path).unwrap();
+        synth_model::write(
+            &of_many_pieces(TensorType::F32),
+            &synth_model::Options::default(),
+            &path,
+        )
+        .unwrap();
         let file = GgufFile::open(&path).unwrap();
         let plan = weights_plan::plan(file.header()).unwrap();
-        let hashed = |file| loader::hash(file, &plan, || ()).map(drop);
+        // Anew each time: what was hashed once is known.
+        let source = || Source::of(&file, &plan).unwrap();
         let mut moments = 0;
-        loader::hash(&file, &plan, || moments += 1).unwrap();
+        loader::hash(&source(), || moments += 1).unwrap();
         assert!(moments > 10, "the supervisor would think that it hangs");
         let open = File::options().write(true).open(&path).unwrap();
         open.set_len(file.header().data_offset + (2 << 20)).unwrap();
         for _ in 0..20 {
-            let loaded = loader::load(&Backend::cpu().unwrap(), &file, &plan, |_| ());
-            for ended in [loaded.map(drop), hashed(&file)] {
+            let loaded = loader::load(&Backend::cpu().unwrap(), &source(), |_| ()).map(drop);
+            let hashed = loader::hash(&source(), || ()).map(drop);
+            for ended in [loaded, hashed] {
                 say.send(ended.map_err(|e| e.to_string())).unwrap();
             }
         }
@@ -238,7 +232,7 @@ fn a_held_image_is_taken_only_with_the_right_manifest() {
     let model = Model::named("tiny-qwen2");
     let backend = Backend::cpu().unwrap();
     let mut told = Vec::new();
-    let loaded = attach_or_load(&backend, &model.file, &model.plan, None, None, |p| {
+    let loaded = attach_or_load(&backend, &model.source(), None, None, |p| {
         told.push(p);
     });
     let loaded = loaded.unwrap();
@@ -249,10 +243,10 @@ fn a_held_image_is_taken_only_with_the_right_manifest() {
     );
     let right = loaded.manifest.clone();
     let again = |manifest: &WeightsManifest, fd| {
-        let (file, plan) = (&model.file, &model.plan);
-        let held = examine(&backend, file, plan, (manifest, fd), None, || ()).unwrap();
+        let source = model.source();
+        let held = examine(&backend, &source, (manifest, fd), None, || ()).unwrap();
         let mut told = Vec::new();
-        let again = attach_or_load(&backend, file, plan, held, None, |p| told.push(p)).unwrap();
+        let again = attach_or_load(&backend, &source, held, None, |p| told.push(p)).unwrap();
         assert!([0, 25, 50, 75, 100].iter().all(|p| told.contains(p)));
         assert_eq!(again.manifest, right, "however it came");
         again.source
@@ -268,7 +262,8 @@ fn a_held_image_is_taken_only_with_the_right_manifest() {
     let mut moved = model.plan.clone();
     moved.tensors.swap(0, 1);
     let fd = loaded.weights.share().unwrap();
-    let held = examine(&backend, &model.file, &moved, (&right, fd), None, || ());
+    let source_of_moved = Source::of(&model.file, &moved).unwrap();
+    let held = examine(&backend, &source_of_moved, (&right, fd), None, || ());
     assert!(held.unwrap().is_none());
     assert_eq!(source(&|m| m.backend = "cuda".into()), LoadSource::File);
     assert_eq!(source(&|m| m.image_bytes += 256), LoadSource::File);
@@ -292,7 +287,7 @@ fn an_image_in_which_rows_are_not_as_its_checksum_says_is_loaded_anew() {
     let model = Model::named("tiny-qwen2");
     let backend = Backend::cpu().unwrap();
     let (file, plan) = (&model.file, &model.plan);
-    let loaded = attach_or_load(&backend, file, plan, None, None, |_| ()).unwrap();
+    let loaded = attach_or_load(&backend, &model.source(), None, None, |_| ()).unwrap();
     // As another build might have packed it: a type's rows in another order.
     for ty in [TensorType::F32, plan.tensors[0].info.ty] {
         let mut image = backend.allocate(plan.image_bytes).unwrap();
@@ -306,9 +301,16 @@ fn an_image_in_which_rows_are_not_as_its_checksum_says_is_loaded_anew() {
         }
         image.seal().unwrap();
         let fd = image.share().unwrap();
-        let held = examine(&backend, file, plan, (&loaded.manifest, fd), None, || ()).unwrap();
+        let held = examine(
+            &backend,
+            &model.source(),
+            (&loaded.manifest, fd),
+            None,
+            || (),
+        )
+        .unwrap();
         assert!(held.is_some());
-        let again = attach_or_load(&backend, file, plan, held, None, |_| ()).unwrap();
+        let again = attach_or_load(&backend, &model.source(), held, None, |_| ()).unwrap();
         assert_eq!(again.source, LoadSource::File, "{ty}");
     }
 }
@@ -318,11 +320,11 @@ fn a_file_with_other_content_than_the_service_began_with_is_refused() {
     let backend = Backend::cpu().unwrap();
     let shape = synth_model::Shape::named("tiny-qwen2").unwrap();
     let (a, b) = (Model::of(&shape), Model::seeded(&shape, 2));
-    let of = |m: &Model| attach_or_load(&backend, &m.file, &m.plan, None, None, |_| ()).unwrap();
+    let of = |m: &Model| attach_or_load(&backend, &m.source(), None, None, |_| ()).unwrap();
     let first = of(&a);
     let hash = first.manifest.model.hash;
     let expected = Some(hash);
-    let refused = attach_or_load(&backend, &b.file, &b.plan, None, expected, |_| ()).unwrap_err();
+    let refused = attach_or_load(&backend, &b.source(), None, expected, |_| ()).unwrap_err();
     let found = of(&b).manifest.model.hash;
     let named = [hash.to_string(), found.to_string()];
     let refused = refused.to_string();
@@ -330,31 +332,53 @@ fn a_file_with_other_content_than_the_service_began_with_is_refused() {
     assert!(refused.contains("was written to since"), "{refused}");
     // With an image at hand it is found out before anything is loaded: there may be no memory for two.
     let held = (&first.manifest, first.weights.share().unwrap());
-    let refused = examine(&backend, &b.file, &b.plan, held, expected, || ()).unwrap_err();
+    let refused = examine(&backend, &b.source(), held, expected, || ()).unwrap_err();
     assert!(refused.to_string().contains("was written to since"));
-    let same = attach_or_load(&backend, &a.file, &a.plan, None, expected, |_| ());
+    let same = attach_or_load(&backend, &a.source(), None, expected, |_| ());
     assert_eq!(same.unwrap().manifest.model.hash, hash);
 }
 
 /// The hash of the file's bytes does not depend on how they are read; `b3sum` prints the same.
 #[test]
 fn a_models_hash_is_the_blake3_hash_of_its_file() {
-    let large = synth_model::Shape {
-        vocab_size: 30_011,
-        ..synth_model::Shape::named("tiny-qwen2").unwrap()
-    };
     for model in [
         Model::named("tiny-qwen2"),
-        Model::of(&large.with_type(TensorType::F32)),
+        Model::of(&of_many_pieces(TensorType::F32)),
     ] {
         let expected = blake3::hash(model.file.bytes());
         let backend = Backend::cpu().unwrap();
-        let (_, identity) = loader::load(&backend, &model.file, &model.plan, |_| ()).unwrap();
+        let (_, identity) = loader::load(&backend, &model.source(), |_| ()).unwrap();
         assert_eq!(identity.hash.0, *expected.as_bytes());
         assert_eq!(identity.hash.to_string(), format!("blake3:{expected}"));
-        assert_eq!(
-            loader::hash(&model.file, &model.plan, || ()).unwrap(),
-            identity.hash
-        );
+        assert_eq!(loader::hash(&model.source(), || ()).unwrap(), identity.hash);
+        // Hashed ahead altogether, in part or not at all.
+        let source = model.source();
+        let ahead: [&dyn Fn(); 2] = [&|| (), &|| std::thread::sleep(Duration::from_millis(20))];
+        for meanwhile in ahead {
+            source.hash_during(meanwhile);
+        }
+        let (_, identity) = loader::load(&backend, &source, |_| ()).unwrap();
+        assert_eq!(identity.hash.0, *expected.as_bytes());
     }
+}
+
+/// What was hashed ahead stands for the file only while nobody writes to it.
+#[test]
+fn a_file_that_is_written_to_after_it_was_hashed_is_not_loaded() {
+    let model = Model::of(&of_many_pieces(TensorType::F32));
+    let source = model.source();
+    source.hash_during(|| std::thread::sleep(Duration::from_millis(20)));
+    let open = File::options().write(true).open(model.file.path()).unwrap();
+    let mut last = [0];
+    let at = open.metadata().unwrap().len() - 1;
+    File::open(model.file.path())
+        .unwrap()
+        .read_exact_at(&mut last, at)
+        .unwrap();
+    open.write_all_at(&[last[0] ^ 1], at).unwrap();
+    let refused = loader::load(&Backend::cpu().unwrap(), &source, |_| ()).unwrap_err();
+    assert!(
+        refused.to_string().contains("while it was read"),
+        "{refused}"
+    );
 }

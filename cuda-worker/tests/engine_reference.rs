@@ -9,8 +9,9 @@ mod engine_support;
 use std::path::{Path, PathBuf};
 
 use cuda_worker::engine::{Backend, Engine, EngineOptions};
+use cuda_worker::loader::{self, Source};
 use cuda_worker::scheduler::step_engine::{Chunk, StepEngine as _};
-use cuda_worker::{loader, weights_plan};
+use cuda_worker::weights_plan;
 use engine_support::model::{GREEDY, options, step};
 use orcd_shared::gguf::GgufFile;
 use serde_json::Value;
@@ -84,7 +85,8 @@ impl Reference {
         let file = GgufFile::open(&self.model).unwrap();
         let plan = weights_plan::plan(file.header()).unwrap();
         let backend = Backend::cpu().unwrap();
-        let (weights, _) = loader::load(&backend, &file, &plan, |_| ()).unwrap();
+        let (weights, _) =
+            loader::load(&backend, &Source::of(&file, &plan).unwrap(), |_| ()).unwrap();
         let options = EngineOptions {
             context: plan.context_length,
             float_activations,

@@ -1,23 +1,21 @@
 //! Threads that read pieces of the model's files into staging, for one thread that passes them on.
-//! While a piece is in a reader's cache, it is hashed and looked at too.
+//! While a piece is in a reader's cache, it is looked at too, and hashed if it was not before.
 //!
 //! One thread that read and copied brought 4 GB/s to an H100, whose link takes 46. Pieces come in any
 //! order: what is made of them may not depend on it.
 
-use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::{Scope, available_parallelism};
 
-use orcd_shared::gguf::{GgufError, GgufFile, Shard};
+use orcd_shared::gguf::GgufError;
 
 use super::LoadError;
-use super::content::{self, PieceHash};
 use super::pieces::{Piece, Rows};
 use super::soundness;
+use super::source::Source;
 
 /// Each brings some gigabytes per second, a third less where it hashes; with sixteen of them a GPU's
 /// link is the narrower place.
@@ -52,9 +50,7 @@ impl Crew {
 /// What all readers share.
 #[derive(Debug)]
 pub(super) struct Work<'a> {
-    pub(super) model: &'a GgufFile,
-    pub(super) files: Vec<&'a File>,
-    pub(super) pieces: Vec<Piece<'a>>,
+    pub(super) source: &'a Source<'a>,
     /// Number of the next piece to be read.
     next: AtomicUsize,
     /// By tensor: something in it differs from zero.
@@ -62,25 +58,19 @@ pub(super) struct Work<'a> {
 }
 
 impl<'a> Work<'a> {
-    /// To read `pieces`, which hold `tensors` tensors.
-    pub(super) fn new(
-        model: &'a GgufFile,
-        files: Vec<&'a File>,
-        pieces: Vec<Piece<'a>>,
-        tensors: usize,
-    ) -> Self {
+    /// To read all of `source`.
+    pub(super) fn new(source: &'a Source<'a>) -> Self {
+        let tensors = source.plan.tensors.iter();
         Self {
-            model,
-            files,
-            pieces,
+            source,
             next: AtomicUsize::new(0),
-            nonzero: (0..tensors).map(|_| AtomicBool::new(false)).collect(),
+            nonzero: tensors.map(|_| AtomicBool::new(false)).collect(),
         }
     }
 
     /// Lets readers end with the pieces that they have begun.
     pub(super) fn stop(&self) {
-        self.next.store(self.pieces.len(), Ordering::Relaxed);
+        self.next.store(self.source.pieces.len(), Ordering::Relaxed);
     }
 
     /// Whether tensor `index` has nothing but zeros, as far as it was read.
@@ -92,10 +82,7 @@ impl<'a> Work<'a> {
 
 /// A piece that was read. Dropped, it gives its buffer back to its reader.
 pub(super) struct Filled<'data, 'buffer> {
-    /// Its number among all.
-    pub(super) number: usize,
     pub(super) piece: &'data Piece<'data>,
-    pub(super) hash: PieceHash,
     lane: &'buffer mut [u8],
     reader: Sender<&'buffer mut [u8]>,
 }
@@ -141,17 +128,17 @@ pub(super) fn start<'scope, 'env>(
             // Ends with the pieces, with a fault, or when nobody takes them any more.
             while let Ok(lane) = take.recv() {
                 let number = work.next.fetch_add(1, Ordering::Relaxed);
-                let Some(piece) = work.pieces.get(number) else {
+                let Some(piece) = work.source.pieces.get(number) else {
                     return;
                 };
-                let said = read(work, piece, lane).map_err(|error| (number, error));
-                let said = said.map(|(lane, hash)| Filled {
-                    number,
-                    piece,
-                    hash,
-                    lane,
-                    reader: give.clone(),
-                });
+                let said = match read(work, number, piece, lane) {
+                    Ok(()) => Ok(Filled {
+                        piece,
+                        lane,
+                        reader: give.clone(),
+                    }),
+                    Err(error) => Err((number, error)),
+                };
                 // Its buffer is lost with a fault: who reads on would wait for one for ever.
                 let faulty = said.is_err();
                 if filled.send(said).is_err() || faulty {
@@ -169,16 +156,17 @@ pub(super) fn start<'scope, 'env>(
     Ok(output)
 }
 
-fn read<'buffer>(
+fn read(
     work: &Work<'_>,
+    number: usize,
     piece: &Piece<'_>,
-    lane: &'buffer mut [u8],
-) -> Result<(&'buffer mut [u8], PieceHash), LoadError> {
+    lane: &mut [u8],
+) -> Result<(), LoadError> {
     // No piece reaches further than a lane: the crew was made for the longest.
     let into = &mut lane[..piece.reach];
-    let file = work.files[piece.file];
+    let file = work.source.file(piece);
     (file.read_exact_at(into, piece.offset)).map_err(|error| unreadable(work, piece, error))?;
-    let hash = content::of_piece(&into[..piece.bytes], piece.offset, piece.whole);
+    work.source.note_hash(number, &into[..piece.bytes]);
     for rows in &piece.rows {
         let raw = &into[rows.at..rows.at + rows.bytes];
         match soundness::look(rows.tensor.info.ty, raw) {
@@ -190,7 +178,7 @@ fn read<'buffer>(
             Ok(false) => {}
             Err(found) => {
                 return Err(LoadError::NotFinite {
-                    path: path(work, piece),
+                    path: work.source.path(piece.file),
                     tensor: rows.tensor.info.name.clone(),
                     what: match rows.tensor.info.ty.block_len() {
                         1 => "value",
@@ -202,13 +190,13 @@ fn read<'buffer>(
             }
         }
     }
-    Ok((lane, hash))
+    Ok(())
 }
 
 fn unreadable(work: &Work<'_>, piece: &Piece<'_>, source: io::Error) -> LoadError {
     match piece.rows.first() {
         Some(rows) => GgufError::ReadTensor {
-            path: path(work, piece),
+            path: work.source.path(piece.file),
             tensor: rows.tensor.info.name.clone(),
             offset: piece.offset,
             len: piece.reach as u64,
@@ -216,16 +204,10 @@ fn unreadable(work: &Work<'_>, piece: &Piece<'_>, source: io::Error) -> LoadErro
         }
         .into(),
         None => LoadError::Unreadable {
-            path: path(work, piece),
+            path: work.source.path(piece.file),
             offset: piece.offset,
             bytes: piece.reach,
             source,
         },
     }
-}
-
-/// The file that a piece is of.
-fn path(work: &Work<'_>, piece: &Piece<'_>) -> PathBuf {
-    let shard = work.model.shards().get(piece.file);
-    shard.map_or(work.model.path(), Shard::path).to_owned()
 }

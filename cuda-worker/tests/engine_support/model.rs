@@ -1,7 +1,7 @@
 //! Model files and engines for tests.
 
 use cuda_worker::engine::{Backend, Engine, EngineOptions};
-use cuda_worker::loader;
+use cuda_worker::loader::{self, Source};
 use cuda_worker::scheduler::step_engine::{Chunk, StepEngine as _};
 use cuda_worker::weights_plan::{ModelPlan, plan};
 use orcd_shared::gguf::{GgufFile, TensorType};
@@ -51,11 +51,25 @@ impl Model {
         }
     }
 
+    /// The file as it is now.
+    pub fn source(&self) -> Source<'_> {
+        Source::of(&self.file, &self.plan).unwrap()
+    }
+
     pub fn engine(&self, options: &EngineOptions) -> Engine {
         let backend = Backend::cpu().unwrap();
-        let (weights, _) = loader::load(&backend, &self.file, &self.plan, |_| ()).unwrap();
+        let (weights, _) = loader::load(&backend, &self.source(), |_| ()).unwrap();
         backend.engine(&self.plan, weights, options).unwrap()
     }
+}
+
+/// `tiny-qwen2` with so many tokens that its embedding alone is of many pieces.
+pub fn of_many_pieces(ty: TensorType) -> Shape {
+    let shape = Shape {
+        vocab_size: 60_011,
+        ..Shape::named("tiny-qwen2").unwrap()
+    };
+    shape.with_type(ty)
 }
 
 /// Four slots of 256 tokens.

@@ -10,8 +10,9 @@ mod generate;
 use std::path::{Path, PathBuf};
 
 use cuda_worker::engine::{Backend, Engine, EngineOptions};
+use cuda_worker::loader::{self, Source};
 use cuda_worker::scheduler::step_engine::StepEngine as _;
-use cuda_worker::{loader, weights_plan};
+use cuda_worker::weights_plan;
 use generate::{Job, Plan, generate};
 use orcd_shared::gguf::GgufFile;
 use orcd_shared::sampling::SamplingParams;
@@ -35,7 +36,7 @@ fn gpu(test: &str) -> Option<Backend> {
 fn engine(backend: &Backend, path: &Path, context: u32, slots: u32) -> Engine {
     let file = GgufFile::open(path).unwrap();
     let plan = weights_plan::plan(file.header()).unwrap();
-    let (weights, _) = loader::load(backend, &file, &plan, |_| ()).unwrap();
+    let (weights, _) = loader::load(backend, &Source::of(&file, &plan).unwrap(), |_| ()).unwrap();
     let options = EngineOptions {
         slots,
         context: context.min(plan.context_length),
@@ -176,7 +177,7 @@ fn a_weights_image_survives_its_maker_and_reads_back_as_stored() {
     let path = models().join("haiku-nano-q4_k_m.gguf");
     let file = GgufFile::open(&path).unwrap();
     let plan = weights_plan::plan(file.header()).unwrap();
-    let (first, _) = loader::load(&gpu, &file, &plan, |_| ()).unwrap();
+    let (first, _) = loader::load(&gpu, &Source::of(&file, &plan).unwrap(), |_| ()).unwrap();
     let shared = first.share().unwrap();
     drop(first);
     let second = gpu.attach(shared, plan.image_bytes).unwrap();
