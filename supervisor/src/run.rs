@@ -11,7 +11,7 @@ use orcd_shared::exit::supervisor as exit;
 use orcd_shared::protocol::message::LoadRequest;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tokio::task::{AbortHandle, JoinError, JoinHandle};
+use tokio::task::{AbortHandle, JoinError, JoinHandle, spawn_blocking};
 use tokio_util::sync::CancellationToken;
 
 use crate::advice;
@@ -34,7 +34,7 @@ use crate::worker::held::HeldWeights;
 const ABORT_LIMIT: Duration = Duration::from_secs(1);
 
 /// The text side while it is built.
-type Building = JoinHandle<Result<Model, ModelError>>;
+type Building = JoinHandle<Result<Model, RunError>>;
 
 /// How a service ends that was not asked to.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -214,18 +214,14 @@ impl Service {
         self.notifier.tell(&opening, &[]).await;
         let store = self.open_store().await;
         let path = self.config.model.clone();
-        let reading = tokio::task::spawn_blocking(move || ModelHeader::read(&path));
-        let header = tokio::select! {
-            header = reading => loaded(header)?,
-            () = self.drain.cancelled() => return Ok(()),
+        let reading = self.unless_stopped(move || ModelHeader::read(&path).map_err(unfit));
+        let Some(header) = reading.await? else {
+            return Ok(());
         };
         if let Some(crashes) = self.config.crash_dir.clone() {
-            // Its file system may hang, which is to keep nobody from stopping the service.
-            let preparing = tokio::task::spawn_blocking(move || prepare(&crashes));
-            tokio::select! {
-                prepared = preparing => prepared
-                    .unwrap_or_else(|error| Err(RunError::startup(ErrorCode::Internal, error.to_string())))?,
-                () = self.drain.cancelled() => return Ok(()),
+            let preparing = self.unless_stopped(move || prepare(&crashes));
+            if preparing.await?.is_none() {
+                return Ok(());
             }
         }
         let held = HeldWeights::starting_with(store.weights());
@@ -234,10 +230,22 @@ impl Service {
         let (jobs, task) = dispatcher::start(settings, Arc::clone(&self.metrics));
         // Beside the worker's start: either takes a good part of a second.
         let template = self.config.chat_template.clone();
-        let building = tokio::task::spawn_blocking(move || header.build(template.as_deref()));
+        let building = spawn_blocking(move || header.build(template.as_deref()).map_err(unfit));
         let result = self.attend(jobs, task, building).await;
         forget_unproven(keeper, &result).await;
         result
+    }
+
+    /// What `work` gives; `None` once the service is to stop: a file system may hang, which is to keep
+    /// nobody from stopping it.
+    async fn unless_stopped<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T, RunError> + Send + 'static,
+    ) -> Result<Option<T>, RunError> {
+        tokio::select! {
+            done = spawn_blocking(work) => joined(done).map(Some),
+            () = self.drain.cancelled() => Ok(None),
+        }
     }
 
     /// What an earlier run left with systemd.
@@ -295,14 +303,14 @@ impl Service {
                     let result = result_of(outcome);
                     // What is wrong with the file's text is told whichever side was quicker.
                     let text = match &result {
-                        Err(_) if is_building => loaded(building.await).map(drop),
+                        Err(_) if is_building => joined(building.await).map(drop),
                         _ => Ok(()),
                     };
                     return failure.and(text).and(result);
                 }
                 built = &mut building, if is_building => {
                     is_building = false;
-                    match loaded(built) {
+                    match joined(built) {
                         Ok(model) => {
                             let watch = memory::learn().await;
                             tokio::spawn(memory::keep_small(watch, self.stop_serving.clone()));
@@ -405,10 +413,15 @@ fn prepare(crashes: &CrashDir) -> Result<(), RunError> {
     })
 }
 
-fn loaded<T>(loaded: Result<Result<T, ModelError>, JoinError>) -> Result<T, RunError> {
-    loaded
-        .map_err(|error| RunError::startup(ErrorCode::Internal, error.to_string()))?
-        .map_err(|error| RunError::startup(ErrorCode::ModelLoadFailed, error.to_string()))
+/// Takes it by value: that is what `map_err` gives.
+#[expect(clippy::needless_pass_by_value)]
+fn unfit(error: ModelError) -> RunError {
+    RunError::startup(ErrorCode::ModelLoadFailed, error.to_string())
+}
+
+/// What a task gave; one that panicked is our fault.
+fn joined<T>(result: Result<Result<T, RunError>, JoinError>) -> Result<T, RunError> {
+    result.unwrap_or_else(|error| Err(RunError::startup(ErrorCode::Internal, error.to_string())))
 }
 
 fn settings(config: &Config, held: HeldWeights, end_tokens: Vec<u32>) -> DispatcherSettings {

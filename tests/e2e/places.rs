@@ -34,8 +34,9 @@ fn fill(service: &WorkerHarness, clients: usize) -> Vec<Connection> {
     })
 }
 
-/// So many clients that every place is taken: a job is refused, and readiness says so. Clients are given
-/// up after a while, and the places of others free only when the service has seen them go.
+/// So many clients that every place is taken: a job is refused, and readiness says so. The service gives
+/// silent clients up after a while: where a set of them left a place, all go, and once that was seen
+/// another set comes.
 fn take_every_place(service: &WorkerHarness, clients: usize) -> Vec<Connection> {
     let mut idle = Vec::new();
     let full = wait_until(SOON, || {
