@@ -241,7 +241,7 @@ pub fn load(
     progress(0);
     let mut weights = backend.allocate(source.plan.image_bytes)?;
     let work = Work::new(source);
-    let crew = Crew::for_pieces(&source.pieces);
+    let crew = Crew::of(source);
     let mut staging = backend.staging(crew.staging_bytes())?;
     let mut meter = Meter::new(source.stamps.iter().map(|stamp| stamp.bytes).sum());
     std::thread::scope(|scope| {
@@ -271,7 +271,7 @@ pub fn load(
 pub fn hash(source: &Source<'_>, mut alive: impl FnMut()) -> Result<ContentHash, LoadError> {
     let work = Work::new(source);
     let mut meter = Meter::new(source.pieces.iter().map(|piece| piece.bytes as u64).sum());
-    let crew = Crew::for_pieces(&source.pieces);
+    let crew = Crew::of(source);
     let mut staging = vec![0; crew.staging_bytes()];
     std::thread::scope(|scope| {
         let filled = readers::start(scope, crew, &work, &mut staging);

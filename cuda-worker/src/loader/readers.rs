@@ -17,9 +17,11 @@ use super::pieces::{Piece, Rows};
 use super::soundness;
 use super::source::Source;
 
-/// Each brings some gigabytes per second, a third less where it hashes; with sixteen of them a GPU's
-/// link is the narrower place.
-const MOST_READERS: usize = 16;
+/// Each brings some gigabytes per second; with so many the way to a GPU is the narrower place, and more of
+/// them stand in the way of the thread that passes pieces on.
+const MOST_READERS: usize = 8;
+/// The same where pieces have yet to be hashed, which takes a core for 3 to 4 GB/s.
+const MOST_HASHING: usize = 16;
 /// Buffers of a reader: one is read into while another one is passed on.
 const LANES: usize = 2;
 
@@ -32,11 +34,17 @@ pub(super) struct Crew {
 
 impl Crew {
     /// As many readers as there are cores, and no more than there is work for.
-    pub(super) fn for_pieces(pieces: &[Piece<'_>]) -> Self {
+    pub(super) fn of(source: &Source<'_>) -> Self {
         let cores = available_parallelism().map_or(1, usize::from);
+        let most = if source.is_hashed() {
+            MOST_READERS
+        } else {
+            MOST_HASHING
+        };
+        let pieces = &source.pieces;
         let longest = pieces.iter().map(|piece| piece.reach).max().unwrap_or(0);
         Self {
-            readers: cores.min(MOST_READERS).min(pieces.len()).max(1),
+            readers: cores.min(most).min(pieces.len()).max(1),
             lane_bytes: longest.max(1),
         }
     }

@@ -16,8 +16,8 @@ use super::content::{self, PieceHash};
 use super::pieces::{self, PIECE_BYTES, Piece};
 use crate::weights_plan::{ModelPlan, PlannedTensor};
 
-/// More threads than this only wait for memory.
-const MOST_HASHERS: usize = 16;
+/// Together they hash some 25 GB/s. More of them are felt by the device's start.
+const MOST_HASHERS: usize = 8;
 
 /// A model's files as they are now, to be loaded as `plan` says.
 #[derive(Debug)]
@@ -51,14 +51,12 @@ impl<'a> Source<'a> {
     }
 
     /// Hashes pieces from the first on until `meanwhile` has ended: a device takes longer to start
-    /// than most files to hash, and needs one core for it. What is left is hashed while it is loaded;
+    /// than most files to hash, and leaves cores idle meanwhile. What is left is hashed while it is loaded;
     /// so is what can't be read now, and then it is told why.
     pub fn hash_during<T>(&self, meanwhile: impl FnOnce() -> T) -> T {
         let (next, over) = (AtomicUsize::new(0), AtomicBool::new(false));
         let cores = available_parallelism().map_or(1, usize::from);
-        let hashers = (cores.saturating_sub(1))
-            .clamp(1, MOST_HASHERS)
-            .min(self.pieces.len());
+        let hashers = (cores / 2).clamp(1, MOST_HASHERS).min(self.pieces.len());
         std::thread::scope(|scope| {
             for _ in 0..hashers {
                 // Without it the others do more, or loading does.
@@ -89,6 +87,11 @@ impl<'a> Source<'a> {
         if let (Some(piece), Some(hash)) = (self.pieces.get(number), self.hashes.get(number)) {
             hash.get_or_init(|| content::of_piece(bytes, piece.offset, piece.whole));
         }
+    }
+
+    /// Whether every piece is hashed.
+    pub(super) fn is_hashed(&self) -> bool {
+        self.hashes.iter().all(|hash| hash.get().is_some())
     }
 
     /// The file that a piece is of.
