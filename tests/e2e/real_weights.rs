@@ -44,6 +44,16 @@ fn coding_task() -> Job {
     job.set("max_tokens", 96)
 }
 
+/// For SmolLM2. Under its template's own system message even the reference implementation answers with songs.
+fn capital() -> Job {
+    let turns = [
+        ("system", "You are a helpful assistant."),
+        ("user", "What is the capital of France?"),
+    ];
+    let job = Job::chat("capital", &turns).set("temperature", 0);
+    job.set("max_tokens", 48)
+}
+
 /// Greedy and drawn: what a changed bit anywhere would show in.
 fn sensitive_jobs() -> Vec<Job> {
     let greedy = Job::new("greedy", "Name three rivers of Europe.").set("temperature", 0);
@@ -114,6 +124,32 @@ fn the_flow_is_complete_and_answers_make_sense() {
         assert_in_order(&coded, &["def factorial(n", "return "]);
         let multiplies = ["n * factorial(n - 1)", "n * factorial(n-1)", "*= "];
         assert!(multiplies.iter().any(|m| coded.contains(m)), "{coded:?}");
+    }
+}
+
+/// Answers that make sense are not enough: with a layer left out, the rotation's base a hundredth of itself or
+/// scores at 0.7 of their size this model still counts and codes. Every bit of the forward is specified, so its
+/// greedy words are too.
+#[test]
+fn greedy_answers_are_word_for_word_what_the_arithmetic_gives() {
+    let coder = RealModel::Coder.get();
+    if let Some(service) = coder.map(|model| start(&model)) {
+        assert_eq!(
+            service.run(&numbers()).text(),
+            "Sure, here are the numbers from one to five in English words:\n\n\
+             1. One\n2. Two\n3. Three\n4. Four\n5. Five"
+        );
+        assert_eq!(
+            service.run(&coding_task()).text(),
+            "```python\ndef factorial(n):\n    if n == 0 or n == 1:\n        return 1\n    else:\n        \
+             return n * factorial(n - 1)\n```"
+        );
+    }
+    if let Some(service) = RealModel::Smol.get().map(|model| start(&model)) {
+        assert_eq!(
+            service.run(&capital()).text(),
+            "The capital of France is Paris."
+        );
     }
 }
 
@@ -228,13 +264,7 @@ fn a_small_llama_with_the_smollm_vocabulary_answers_and_survives() {
     };
     let service = start(&model);
     complete_flow(&service);
-    // Under its template's own system message even the reference implementation answers with songs.
-    let turns = [
-        ("system", "You are a helpful assistant."),
-        ("user", "What is the capital of France?"),
-    ];
-    let job = Job::chat("capital", &turns).set("temperature", 0);
-    let answer = service.run(&job.set("max_tokens", 48));
+    let answer = service.run(&capital());
     assert!(answer.text().contains("Paris"), "{:?}", answer.text());
     let alone = one_by_one(&service);
     let together = service.run_together(&sensitive_jobs());
