@@ -6,6 +6,8 @@ use axum::Extension;
 use axum::extract::{Request, State};
 use axum::response::Response;
 use orcd_shared::error::ErrorCode;
+use tokio::sync::Semaphore;
+use tokio::task::JoinError;
 use uuid::Uuid;
 
 use super::correlation::CorrelationId;
@@ -43,14 +45,9 @@ pub(super) async fn execute(
             .as_ref()
             .map(|worker| worker.context),
     };
-    let permit = Arc::clone(&app.preparing).acquire_owned().await;
     // Megabytes of JSON and long prompts take milliseconds: too long for the threads that pass
-    // tokens on. The permit goes with the work, which is done also when the client has left.
-    let preparing = tokio::task::spawn_blocking(move || {
-        let _permit = permit;
-        task.prepare(&bytes)
-    });
-    let prepared = preparing
+    // tokens on.
+    let prepared = with_permit(&app.preparing, move || task.prepare(&bytes))
         .await
         .unwrap_or_else(|_| Err(ApiError::internal()))?;
     let deadline = deadline?;
@@ -71,6 +68,20 @@ pub(super) async fn execute(
     };
     let stream = service.jobs.submit(job).await?;
     Ok(sse::response(stream, names))
+}
+
+/// Runs `work` on a thread of its own, as soon as there is a permit. The permit goes with the work, which
+/// is done also when whoever waits for it has left.
+async fn with_permit<T: Send + 'static>(
+    permits: &Arc<Semaphore>,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, JoinError> {
+    let permit = Arc::clone(permits).acquire_owned().await;
+    let working = tokio::task::spawn_blocking(move || {
+        let _permit = permit;
+        work()
+    });
+    working.await
 }
 
 /// What a body is checked against.
@@ -162,4 +173,33 @@ fn random_seed() -> u64 {
     // A version-4 UUID has 122 random bits; folded over one another they cover the fixed ones.
     let (high, low) = Uuid::new_v4().as_u64_pair();
     (high ^ low) >> (u64::BITS - RANDOM_SEED_BITS)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    /// A client that posts and leaves would otherwise free its permit while its work goes on, and fill every
+    /// thread there is.
+    #[tokio::test]
+    async fn a_permit_goes_with_the_work_and_not_with_who_waits_for_it() {
+        let permits = Arc::new(Semaphore::new(1));
+        let (begun, begins) = tokio::sync::oneshot::channel();
+        let (finish, finished) = mpsc::channel::<()>();
+        let waiting = with_permit(&permits, move || {
+            begun.send(()).unwrap();
+            finished.recv().unwrap();
+        });
+        tokio::select! {
+            _ = waiting => panic!("it was not let finish"),
+            begun = begins => begun.unwrap(),
+        }
+        // Whoever waited is gone.
+        assert_eq!(permits.available_permits(), 0);
+        finish.send(()).unwrap();
+        let next = with_permit(&permits, || 7);
+        assert_eq!(next.await.unwrap(), 7);
+    }
 }
