@@ -11,6 +11,9 @@ const FOLDERS: [&str; 5] = ["engine", "cpu", "arith", "ops", "include"];
 /// Files in `cuda/` itself.
 const FILES: [&str; 4] = ["bridge.cc", "bridge.h", "probe.cc", "probe.h"];
 
+/// Files that say what crosses to C++.
+const BRIDGES: [&str; 2] = ["src/ffi.rs", "src/ffi/types.rs"];
+
 /// A file with kernels for one instruction set, and its flags.
 const AVX512: (&str, &[&str]) = ("isa_avx512.cc", &["-march=x86-64-v4", "-mavx512vnni"]);
 /// Flags of every other file on x86-64.
@@ -19,7 +22,9 @@ const X86_BASE: &str = "-march=x86-64-v3";
 fn main() {
     let root = PathBuf::from("../cuda");
     println!("cargo::rerun-if-changed=build.rs");
-    println!("cargo::rerun-if-changed=src/ffi.rs");
+    for bridge in BRIDGES {
+        println!("cargo::rerun-if-changed={bridge}");
+    }
     for watched in FOLDERS.iter().chain(&FILES) {
         println!("cargo::rerun-if-changed={}", root.join(watched).display());
     }
@@ -29,7 +34,10 @@ fn main() {
         .into_iter()
         .partition(|path| path.file_name().is_some_and(|name| name == AVX512.0));
 
-    let mut bridge = cxx_build::bridge("src/ffi.rs");
+    let mut bridge = cxx_build::bridges(BRIDGES);
+    // Where cxx has just put the headers that it makes, for the compilers that are started without it.
+    let headers =
+        PathBuf::from(std::env::var("OUT_DIR").unwrap_or_default()).join("cxxbridge/include");
     settings(&mut bridge, &root);
     bridge.files(&base);
     if x86 {
@@ -37,13 +45,14 @@ fn main() {
     }
     if std::env::var_os("CARGO_FEATURE_CUDA").is_some() {
         bridge.define("ORCD_WITH_CUDA", None);
-        bridge.objects(cuda::compile(&root, x86));
+        bridge.objects(cuda::compile(&root, &headers, x86));
     }
     bridge.compile("orcd_engine");
 
     if x86 {
         let mut kernels = cc::Build::new();
         settings(&mut kernels, &root);
+        kernels.include(&headers);
         AVX512.1.iter().for_each(|flag| {
             kernels.flag(flag);
         });

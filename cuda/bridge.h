@@ -1,28 +1,36 @@
-// The engine as cxx takes it over to Rust. Nothing of the C++ inside leaks: opaque types here, plain
-// shared structs in ffi.rs.
+// The engine as cxx takes it over to Rust: functions for what cxx can't bind as it stands in orcd/engine.h.
 #pragma once
 
 #include <memory>
 #include <new>
-#include <string>
 
+#include "engine/engine.h"
 #include "orcd/engine.h"
 #include "rust/cxx.h"
 
+namespace orcd::bridge {
+
+// Of the last error that left for Rust on this thread, beside its message.
+ErrorKind& error_kind_here();
+
+}  // namespace orcd::bridge
+
 namespace rust::behavior {
 
-// What crosses the border is a message; its first character is the ErrorKind. An exception that is none
-// of ours may have left anything half done, so it counts as the loss of the device.
+// An exception that is none of ours may have left anything half done, so it counts as the loss of the device.
 template <typename Try, typename Fail>
 static void trycatch(Try&& call, Fail&& fail) noexcept {
+  orcd::ErrorKind& kind = orcd::bridge::error_kind_here();
+  kind = orcd::ErrorKind::kDevice;
   try {
     call();
   } catch (const orcd::Error& e) {
-    fail(static_cast<char>('0' + static_cast<int>(e.kind)) + std::string(e.what()));
+    kind = e.kind;
+    fail(e.what());
   } catch (const std::bad_alloc&) {
-    fail(static_cast<char>('0' + static_cast<int>(orcd::ErrorKind::kDevice)) + std::string("the host has no memory left for this process"));
+    fail("the host has no memory left for this process");
   } catch (const std::exception& e) {
-    fail(static_cast<char>('0' + static_cast<int>(orcd::ErrorKind::kDevice)) + std::string(e.what()));
+    fail(e.what());
   }
 }
 
@@ -30,74 +38,28 @@ static void trycatch(Try&& call, Fail&& fail) noexcept {
 
 namespace orcd::bridge {
 
-struct Shape;
-struct Tensor;
-struct Options;
-struct StepChunk;
-struct Device;
+inline ErrorKind error_kind() { return error_kind_here(); }
 
-class StagingMemory {
- public:
-  explicit StagingMemory(std::unique_ptr<Staging> staging) : staging_(std::move(staging)) {}
-  rust::Slice<uint8_t> bytes();
+std::unique_ptr<Backend> cpu_backend();
+std::unique_ptr<Backend> cuda_backend(uint32_t ordinal);
+inline rust::Str name(const Backend& backend) { return backend.name(); }
+inline rust::String device_name(const Backend& backend) { return backend.device_name(); }
+uint64_t required_bytes(const Backend& backend, const ModelShape& shape, rust::Slice<const TensorDesc> tensors,
+                        uint64_t image_bytes, const EngineOptions& options);
+std::unique_ptr<Staging> staging(const Backend& backend, size_t bytes);
+std::unique_ptr<Weights> allocate(const Backend& backend, uint64_t image_bytes);
+// The engine reads `weights` as long as it lives.
+std::unique_ptr<Engine> engine(const Backend& backend, const ModelShape& shape, rust::Slice<const TensorDesc> tensors,
+                               const Weights& weights, const EngineOptions& options);
 
- private:
-  std::unique_ptr<Staging> staging_;
-};
+rust::Slice<uint8_t> bytes(Staging& staging);
 
-class WeightsImage {
- public:
-  explicit WeightsImage(std::unique_ptr<Weights> weights) : weights_(std::move(weights)) {}
-  uint64_t write(const Tensor& tensor, uint64_t first_row, rust::Slice<const uint8_t> raw);
-  void wait(uint64_t ticket) { weights_->wait(ticket); }
-  void read(const Tensor& tensor, uint64_t first_row, rust::Slice<uint8_t> raw) const;
-  void seal() { weights_->seal(); }
-  int32_t share() const;  // a new descriptor of the image
-  uint64_t bytes() const { return weights_->bytes(); }
-  const Weights& get() const { return *weights_; }
+uint64_t write(Weights& weights, const TensorDesc& tensor, uint64_t first_row, rust::Slice<const uint8_t> raw);
+void read(const Weights& weights, const TensorDesc& tensor, uint64_t first_row, rust::Slice<uint8_t> raw);
+int32_t share(const Weights& weights);  // a new descriptor of the image
 
- private:
-  std::unique_ptr<Weights> weights_;
-};
-
-// An engine and the weights it borrows.
-class RunningEngine {
- public:
-  RunningEngine(std::unique_ptr<WeightsImage> weights, std::unique_ptr<Engine> engine)
-      : weights_(std::move(weights)), engine_(std::move(engine)) {}
-  void open(uint32_t slot, uint32_t max_tokens) { engine_->open(slot, max_tokens); }
-  void close(uint32_t slot) { engine_->close(slot); }
-  // `tokens`: of all chunks, one after the other.
-  void step(rust::Slice<const StepChunk> chunks, rust::Slice<const uint32_t> tokens, rust::Slice<uint32_t> drawn);
-  void logits(uint32_t chunk, rust::Slice<float> to) const { engine_->logits(chunk, {to.data(), to.size()}); }
-  uint64_t memory_bytes() const { return engine_->memory_bytes(); }
-  bool resident() const { return engine_->resident(); }
-  int32_t share_weights() const { return weights_->share(); }
-
- private:
-  std::unique_ptr<WeightsImage> weights_;  // outlives engine_
-  std::unique_ptr<Engine> engine_;
-};
-
-class DeviceBackend {
- public:
-  explicit DeviceBackend(std::unique_ptr<Backend> backend) : backend_(std::move(backend)) {}
-  rust::Str name() const { return backend_->name(); }
-  uint32_t layout_version() const { return backend_->layout_version(); }
-  Device info() const;
-  uint64_t required_bytes(const Shape& shape, rust::Slice<const Tensor> tensors, uint64_t image_bytes,
-                          const Options& options) const;
-  std::unique_ptr<StagingMemory> staging(size_t bytes) const;
-  std::unique_ptr<WeightsImage> allocate(uint64_t image_bytes) const;
-  std::unique_ptr<WeightsImage> attach(int32_t fd, uint64_t image_bytes) const;  // takes the descriptor
-  std::unique_ptr<RunningEngine> engine(const Shape& shape, rust::Slice<const Tensor> tensors,
-                                        std::unique_ptr<WeightsImage> weights, const Options& options) const;
-
- private:
-  std::unique_ptr<Backend> backend_;
-};
-
-std::unique_ptr<DeviceBackend> cpu_backend();
-std::unique_ptr<DeviceBackend> cuda_backend(uint32_t ordinal);
+void run(Engine& engine, rust::Slice<const uint32_t> tokens, rust::Slice<const Run> runs, rust::Slice<const Draw> draws,
+         rust::Slice<Sampled> sampled);
+void logits(const Engine& engine, uint32_t draw, rust::Slice<float> to);
 
 }  // namespace orcd::bridge

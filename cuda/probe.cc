@@ -153,7 +153,7 @@ uint32_t draw(rust::Slice<const float> logits, rust::Slice<const uint32_t> seen,
   std::vector<uint64_t> bits(logits.size() / 64 + 1);
   for (const uint32_t token : seen) bits[token / 64] |= uint64_t{1} << (token % 64);
   cpu::SampleScratch scratch;
-  const Draw d{0, position, {temperature, top_p, top_k, min_p, repetition_penalty, seed}};
+  const PlacedDraw d{0, position, {temperature, top_p, top_k, min_p, repetition_penalty, seed}};
   return cpu::sample(logits.data(), static_cast<uint32_t>(logits.size()), bits, d, scratch);
 }
 

@@ -10,7 +10,7 @@ const FOLDERS: [&str; 3] = ["device", "gpu", "kernels"];
 const ARCHITECTURES: &str = "80,86,89,90";
 
 /// Compiles all kernels and returns their objects; tells cargo what to link with them.
-pub(crate) fn compile(root: &Path, x86: bool) -> Vec<PathBuf> {
+pub(crate) fn compile(root: &Path, headers: &Path, x86: bool) -> Vec<PathBuf> {
     for name in ["NVCC", "CUDA_HOME", "ORCD_CUDA_ARCHS"] {
         println!("cargo::rerun-if-env-changed={name}");
     }
@@ -31,6 +31,7 @@ pub(crate) fn compile(root: &Path, x86: bool) -> Vec<PathBuf> {
     .to_vec();
     flags.extend(["-I".into(), root.display().to_string()]);
     flags.extend(["-I".into(), root.join("include").display().to_string()]);
+    flags.extend(["-I".into(), headers.display().to_string()]);
     let host = if x86 {
         "-ffp-contract=off,-march=x86-64-v3"
     } else {

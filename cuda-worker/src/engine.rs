@@ -4,14 +4,18 @@
 use std::os::fd::OwnedFd;
 
 use cxx::UniquePtr;
+use orcd_shared::sampling::SamplingParams;
 
-use crate::ffi::bridge;
+pub use crate::ffi::types::shared::EngineOptions;
+pub use crate::ffi::types::shared::Sampled;
+use crate::ffi::types::shared::{Draw, ErrorKind, Run, Sampling, TensorDesc};
+use crate::ffi::{self, bridge};
 use crate::scheduler::step_engine::{Chunk, EngineError, StepEngine};
 use crate::weights_plan::{ModelPlan, PlannedTensor};
 
 /// A device that engines run on.
 pub struct Backend {
-    inner: UniquePtr<bridge::DeviceBackend>,
+    inner: UniquePtr<bridge::Backend>,
 }
 
 /// What a device says of itself.
@@ -29,31 +33,14 @@ pub struct DeviceInfo {
     pub memory_free: u64,
 }
 
-/// Sizes and switches of an engine.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct EngineOptions {
-    /// Sequences that may be open at once.
-    pub slots: u32,
-    /// Tokens per sequence.
-    pub context: u32,
-    /// Most tokens in one step, all chunks together.
-    pub max_batch_tokens: u32,
-    /// CPU threads of a step; 0 is one per core.
-    pub threads: u32,
-    /// KV positions in all; 0 is `slots * context`.
-    pub kv_limit_tokens: u64,
-    /// Debug, CPU only: quantised weights times activations that are not quantised.
-    pub float_activations: bool,
-}
-
 /// The weights image, being written or sealed.
 pub struct Weights {
-    inner: UniquePtr<bridge::WeightsImage>,
+    inner: UniquePtr<bridge::Weights>,
 }
 
 /// Host memory that the device copies from at its full speed.
 pub struct Staging {
-    inner: UniquePtr<bridge::StagingMemory>,
+    inner: UniquePtr<bridge::Staging>,
 }
 
 /// A write whose source may still be read, see [`Weights::write`].
@@ -62,72 +49,44 @@ pub struct Ticket(u64);
 
 /// Sequences in slots, moved on together.
 pub struct Engine {
-    inner: UniquePtr<bridge::RunningEngine>,
-    /// Of the current step; kept for its memory.
-    chunks: Vec<bridge::StepChunk>,
-    /// Tokens of those chunks, one after the other.
-    tokens: Vec<u32>,
+    /// Reads the weights: dropped before them.
+    inner: UniquePtr<bridge::Engine>,
+    weights: Weights,
     /// Tokens in the vocabulary.
     vocab: usize,
+    /// The last step and what came of it, kept for their memory.
+    batch: StepBatch,
+    sampled: Vec<Sampled>,
+    /// By chunk of the last step: the number of its draw.
+    draw_of: Vec<Option<usize>>,
 }
 
-/// The kind of a C++ error stands before its message, see `bridge.h`.
+/// One step: runs of tokens, each of another sequence, and the rows whose next token is to be drawn.
+#[derive(Debug, Default)]
+pub struct StepBatch {
+    /// Of all runs, one after the other: a row each.
+    tokens: Vec<u32>,
+    runs: Vec<Run>,
+    draws: Vec<Draw>,
+}
+
 fn error_of(exception: cxx::Exception) -> EngineError {
-    let what = exception.what();
-    let message = || what.get(1..).unwrap_or_default().to_owned();
-    match what.as_bytes().first() {
-        Some(b'0') => EngineError::Invalid(message()),
-        Some(b'1') => EngineError::OutOfMemory(message()),
-        Some(b'3') => EngineError::Abandoned,
-        _ => EngineError::Device(message()),
+    let message = exception.what().to_owned();
+    match bridge::error_kind() {
+        ErrorKind::Invalid => EngineError::Invalid(message),
+        ErrorKind::OutOfMemory => EngineError::OutOfMemory(message),
+        ErrorKind::Abandoned => EngineError::Abandoned,
+        _ => EngineError::Device(message),
     }
 }
 
-fn raw_tensor(tensor: &PlannedTensor) -> bridge::Tensor {
-    bridge::Tensor {
-        role: tensor.role as u32,
-        layer: tensor.layer,
-        ty: tensor.info.ty.id(),
-        rows: tensor.rows,
-        cols: tensor.cols,
-        offset: tensor.offset,
-        bytes: tensor.info.nbytes,
-    }
+fn descs(plan: &ModelPlan) -> Vec<TensorDesc> {
+    plan.tensors.iter().map(PlannedTensor::desc).collect()
 }
 
-fn raw_tensors(plan: &ModelPlan) -> Vec<bridge::Tensor> {
-    plan.tensors.iter().map(raw_tensor).collect()
-}
-
-fn raw_shape(plan: &ModelPlan) -> bridge::Shape {
-    let shape = &plan.shape;
-    bridge::Shape {
-        n_layers: shape.n_layers,
-        d_model: shape.d_model,
-        d_ff: shape.d_ff,
-        n_heads: shape.n_heads,
-        n_kv_heads: shape.n_kv_heads,
-        head_dim: shape.head_dim,
-        vocab: shape.vocab,
-        interleaved: shape.rope_interleaved,
-        rope_base: shape.rope_base,
-        rms_eps: shape.rms_eps,
-    }
-}
-
-fn raw_options(options: &EngineOptions) -> bridge::Options {
-    bridge::Options {
-        slots: options.slots,
-        context: options.context,
-        max_batch_tokens: options.max_batch_tokens,
-        threads: options.threads,
-        kv_limit_tokens: options.kv_limit_tokens,
-        float_activations: options.float_activations,
-    }
-}
-
-fn some(text: String) -> Option<String> {
-    (!text.is_empty()).then_some(text)
+/// "9.0" of 90, nothing of 0.
+fn version(tenths: u32) -> Option<String> {
+    (tenths > 0).then(|| format!("{}.{}", tenths / 10, tenths % 10))
 }
 
 impl Backend {
@@ -154,7 +113,7 @@ impl Backend {
     /// "cpu" or "cuda".
     #[must_use]
     pub fn name(&self) -> &str {
-        self.inner.name()
+        bridge::name(&self.inner)
     }
 
     /// Of the packing of weights images.
@@ -170,9 +129,9 @@ impl Backend {
     pub fn info(&self) -> Result<DeviceInfo, EngineError> {
         let info = self.inner.info().map_err(error_of)?;
         Ok(DeviceInfo {
-            name: info.name,
-            compute: some(info.compute),
-            runtime_version: some(info.runtime_version),
+            name: bridge::device_name(&self.inner).map_err(error_of)?,
+            compute: version(info.compute),
+            runtime_version: version(info.runtime_version),
             memory_total: info.memory_total,
             memory_free: info.memory_free,
         })
@@ -187,11 +146,15 @@ impl Backend {
         plan: &ModelPlan,
         options: &EngineOptions,
     ) -> Result<u64, EngineError> {
-        let (shape, tensors) = (raw_shape(plan), raw_tensors(plan));
-        let options = raw_options(options);
-        self.inner
-            .required_bytes(&shape, &tensors, plan.image_bytes, &options)
-            .map_err(error_of)
+        let tensors = descs(plan);
+        bridge::required_bytes(
+            &self.inner,
+            &plan.shape,
+            &tensors,
+            plan.image_bytes,
+            options,
+        )
+        .map_err(error_of)
     }
 
     /// Host memory to load through.
@@ -200,7 +163,7 @@ impl Backend {
     /// There is not enough memory that the device can copy from.
     pub fn staging(&self, bytes: usize) -> Result<Staging, EngineError> {
         Ok(Staging {
-            inner: self.inner.staging(bytes).map_err(error_of)?,
+            inner: bridge::staging(&self.inner, bytes).map_err(error_of)?,
         })
     }
 
@@ -210,7 +173,7 @@ impl Backend {
     /// There is not enough memory.
     pub fn allocate(&self, image_bytes: u64) -> Result<Weights, EngineError> {
         Ok(Weights {
-            inner: self.inner.allocate(image_bytes).map_err(error_of)?,
+            inner: bridge::allocate(&self.inner, image_bytes).map_err(error_of)?,
         })
     }
 
@@ -219,7 +182,7 @@ impl Backend {
     /// # Errors
     /// It isn't one, or not of this size.
     pub fn attach(&self, fd: OwnedFd, image_bytes: u64) -> Result<Weights, EngineError> {
-        let attached = self.inner.attach(fd, image_bytes);
+        let attached = ffi::attach(&self.inner, fd, image_bytes);
         Ok(Weights {
             inner: attached.map_err(error_of)?,
         })
@@ -235,17 +198,16 @@ impl Backend {
         weights: Weights,
         options: &EngineOptions,
     ) -> Result<Engine, EngineError> {
-        let (shape, tensors) = (raw_shape(plan), raw_tensors(plan));
-        let inner = self
-            .inner
-            .engine(&shape, &tensors, weights.inner, &raw_options(options))
-            .map_err(error_of)?;
+        let tensors = descs(plan);
+        let inner = bridge::engine(&self.inner, &plan.shape, &tensors, &weights.inner, options);
         Ok(Engine {
-            inner,
-            chunks: Vec::new(),
-            tokens: Vec::new(),
+            inner: inner.map_err(error_of)?,
+            weights,
             // Lossless: there are 64 bits.
             vocab: plan.shape.vocab as usize,
+            batch: StepBatch::default(),
+            sampled: Vec::new(),
+            draw_of: Vec::new(),
         })
     }
 }
@@ -253,7 +215,7 @@ impl Backend {
 impl Staging {
     /// All of it.
     pub fn bytes(&mut self) -> &mut [u8] {
-        self.inner.pin_mut().bytes()
+        bridge::bytes(self.inner.pin_mut())
     }
 }
 
@@ -269,10 +231,7 @@ impl Weights {
         first_row: u64,
         raw: &[u8],
     ) -> Result<Ticket, EngineError> {
-        let written = self
-            .inner
-            .pin_mut()
-            .write(&raw_tensor(tensor), first_row, raw);
+        let written = bridge::write(self.inner.pin_mut(), &tensor.desc(), first_row, raw);
         written.map(Ticket).map_err(error_of)
     }
 
@@ -294,9 +253,7 @@ impl Weights {
         first_row: u64,
         raw: &mut [u8],
     ) -> Result<(), EngineError> {
-        self.inner
-            .read(&raw_tensor(tensor), first_row, raw)
-            .map_err(error_of)
+        bridge::read(&self.inner, &tensor.desc(), first_row, raw).map_err(error_of)
     }
 
     /// Ends writing: from now on the image is read-only to every process.
@@ -312,26 +269,47 @@ impl Weights {
     /// # Errors
     /// No descriptor is left.
     pub fn share(&self) -> Result<OwnedFd, EngineError> {
-        self.inner.share().map_err(error_of)
+        ffi::share(&self.inner).map_err(error_of)
     }
 
     /// Size of the image.
     #[must_use]
     pub fn bytes(&self) -> u64 {
-        self.inner.bytes()
+        self.inner.image_bytes()
     }
 }
 
 impl Engine {
+    /// Processes all runs as one batch; what was drawn, in the order of the draws.
+    ///
+    /// # Errors
+    /// Of the step as a whole: none of its tokens may be used.
+    pub fn run(&mut self, batch: &StepBatch) -> Result<&[Sampled], EngineError> {
+        let StepBatch {
+            tokens,
+            runs,
+            draws,
+        } = batch;
+        self.sampled.clear();
+        self.sampled.resize(draws.len(), Sampled { token: 0 });
+        bridge::run(self.inner.pin_mut(), tokens, runs, draws, &mut self.sampled)
+            .map_err(error_of)?;
+        Ok(&self.sampled)
+    }
+
     /// Logits (vocabulary) of the last token of chunk `chunk` of the last step, before any sampling,
     /// copied from the device.
     ///
     /// # Errors
     /// That chunk drew nothing, or the device failed.
     pub fn logits(&self, chunk: usize) -> Result<Vec<f32>, EngineError> {
-        let chunk = u32::try_from(chunk).unwrap_or(u32::MAX);
+        let draw = self.draw_of.get(chunk).copied().flatten();
+        let draw = draw.and_then(|draw| u32::try_from(draw).ok());
+        let draw = draw.ok_or_else(|| {
+            EngineError::Invalid(format!("chunk {chunk} of the last step drew nothing"))
+        })?;
         let mut logits = vec![0.0; self.vocab];
-        self.inner.logits(chunk, &mut logits).map_err(error_of)?;
+        bridge::logits(&self.inner, draw, &mut logits).map_err(error_of)?;
         Ok(logits)
     }
 
@@ -346,28 +324,57 @@ impl Engine {
     /// # Errors
     /// No descriptor is left.
     pub fn share_weights(&self) -> Result<OwnedFd, EngineError> {
-        self.inner.share_weights().map_err(error_of)
+        self.weights.share()
     }
 }
 
-fn step_chunk(chunk: &Chunk<'_>) -> Result<bridge::StepChunk, EngineError> {
-    let sample = chunk
-        .sample
-        .unwrap_or(orcd_shared::sampling::SamplingParams::GREEDY);
-    let n_tokens = u32::try_from(chunk.tokens.len())
-        .map_err(|_| EngineError::Invalid(format!("{} tokens in a chunk", chunk.tokens.len())))?;
-    Ok(bridge::StepChunk {
-        slot: chunk.slot,
-        start: chunk.start,
-        n_tokens,
-        draw: chunk.sample.is_some(),
-        temperature: sample.temperature,
-        top_p: sample.top_p,
-        top_k: sample.top_k,
-        min_p: sample.min_p,
-        repetition_penalty: sample.repetition_penalty,
-        seed: sample.seed,
-    })
+impl StepBatch {
+    /// Empties it.
+    pub fn clear(&mut self) {
+        self.tokens.clear();
+        self.runs.clear();
+        self.draws.clear();
+    }
+
+    /// Adds the next tokens of the sequence in `slot`, which has `start` before them.
+    ///
+    /// # Errors
+    /// More tokens than the bridge can count.
+    pub fn add_run(&mut self, slot: u32, start: u32, tokens: &[u32]) -> Result<(), EngineError> {
+        let n_tokens = u32::try_from(tokens.len());
+        let n_tokens = n_tokens
+            .map_err(|_| EngineError::Invalid(format!("{} tokens in a run", tokens.len())))?;
+        self.tokens.extend_from_slice(tokens);
+        self.runs.push(Run {
+            slot,
+            start,
+            n_tokens,
+        });
+        Ok(())
+    }
+
+    /// Wants the token behind row `row` drawn. Rows come in order; a repetition penalty counts what the
+    /// sequence has after the step, so only its last row may have one.
+    pub fn add_draw(&mut self, row: usize, sampling: SamplingParams) {
+        self.draws.push(Draw {
+            // A row that is none is refused with the step.
+            row: u32::try_from(row).unwrap_or(u32::MAX),
+            sampling: sampling.into(),
+        });
+    }
+}
+
+impl From<SamplingParams> for Sampling {
+    fn from(params: SamplingParams) -> Self {
+        Self {
+            temperature: params.temperature,
+            top_p: params.top_p,
+            top_k: params.top_k,
+            min_p: params.min_p,
+            repetition_penalty: params.repetition_penalty,
+            seed: params.seed,
+        }
+    }
 }
 
 impl StepEngine for Engine {
@@ -383,18 +390,24 @@ impl StepEngine for Engine {
     }
 
     fn step(&mut self, chunks: &[Chunk<'_>], drawn: &mut Vec<u32>) -> Result<(), EngineError> {
-        self.chunks.clear();
-        self.tokens.clear();
+        let mut batch = std::mem::take(&mut self.batch);
+        batch.clear();
+        self.draw_of.clear();
         for chunk in chunks {
-            self.chunks.push(step_chunk(chunk)?);
-            self.tokens.extend_from_slice(chunk.tokens);
+            batch.add_run(chunk.slot, chunk.start, chunk.tokens)?;
+            self.draw_of
+                .push(chunk.sample.is_some().then_some(batch.draws.len()));
+            if let Some(sampling) = chunk.sample {
+                batch.add_draw(batch.tokens.len().wrapping_sub(1), sampling);
+            }
         }
+        let ran = self.run(&batch).map(drop);
+        self.batch = batch;
+        ran?;
+        let token = |draw: Option<usize>| draw.and_then(|draw| self.sampled.get(draw));
         drawn.clear();
-        drawn.resize(chunks.len(), 0);
-        self.inner
-            .pin_mut()
-            .step(&self.chunks, &self.tokens, drawn)
-            .map_err(error_of)
+        drawn.extend((self.draw_of.iter()).map(|draw| token(*draw).map_or(0, |s| s.token)));
+        Ok(())
     }
 
     fn resident(&self) -> bool {

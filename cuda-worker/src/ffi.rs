@@ -1,182 +1,128 @@
 //! The only unsafe code of this crate.
 
+pub(crate) mod types;
+
 use std::os::fd::{FromRawFd as _, IntoRawFd as _, OwnedFd};
 
 use cxx::{Exception, UniquePtr};
 
-impl bridge::DeviceBackend {
-    /// The sealed image behind `fd`.
-    pub(crate) fn attach(
-        &self,
-        fd: OwnedFd,
-        image_bytes: u64,
-    ) -> Result<UniquePtr<bridge::WeightsImage>, Exception> {
-        // SAFETY: the number is that of an open descriptor, and its only owner gives it away; the
-        // other side closes it, also when it throws.
-        unsafe { self.attach_number(fd.into_raw_fd(), image_bytes) }
-    }
+/// The sealed image behind `fd`.
+pub(crate) fn attach(
+    backend: &bridge::Backend,
+    fd: OwnedFd,
+    image_bytes: u64,
+) -> Result<UniquePtr<bridge::Weights>, Exception> {
+    // SAFETY: the number is that of an open descriptor, and its only owner gives it away; the
+    // other side closes it, also when it throws.
+    unsafe { backend.attach(fd.into_raw_fd(), image_bytes) }
 }
 
-impl bridge::WeightsImage {
-    /// A descriptor of the image.
-    pub(crate) fn share(&self) -> Result<OwnedFd, Exception> {
-        let new = self.share_number()?;
-        // SAFETY: `share_number` has opened it for this call and keeps nothing of it.
-        Ok(unsafe { OwnedFd::from_raw_fd(new) })
-    }
-}
-
-impl bridge::RunningEngine {
-    /// A descriptor of the weights image.
-    pub(crate) fn share_weights(&self) -> Result<OwnedFd, Exception> {
-        let new = self.share_weights_number()?;
-        // SAFETY: as for the image.
-        Ok(unsafe { OwnedFd::from_raw_fd(new) })
-    }
+/// A descriptor of the image.
+pub(crate) fn share(weights: &bridge::Weights) -> Result<OwnedFd, Exception> {
+    let new = bridge::share(weights)?;
+    // SAFETY: `share` has opened it for this call and keeps nothing of it.
+    Ok(unsafe { OwnedFd::from_raw_fd(new) })
 }
 
 fn abandoned() -> bool {
     crate::signals::step_is_abandoned()
 }
 
-/// `cuda/bridge.h`. An error's message begins with its kind as a digit; `engine.rs` takes it off.
+/// `cuda/bridge.h` and, where cxx can bind it as it stands, `cuda/include/orcd/engine.h`.
 #[allow(unreachable_pub)] // what the macro makes is pub; this module is not
 #[cxx::bridge(namespace = "orcd::bridge")]
 pub(crate) mod bridge {
-    /// Hyperparameters.
-    struct Shape {
-        n_layers: u32,
-        d_model: u32,
-        d_ff: u32,
-        n_heads: u32,
-        n_kv_heads: u32,
-        head_dim: u32,
-        vocab: u32,
-        /// Rotates pairs (2i, 2i + 1) instead of (i, i + n/2).
-        interleaved: bool,
-        rope_base: f64,
-        rms_eps: f32,
-    }
-
-    /// A tensor in the image: `TensorDesc` of `engine.h`.
-    struct Tensor {
-        role: u32,
-        layer: u32,
-        ty: u32,
-        rows: u64,
-        cols: u64,
-        offset: u64,
-        bytes: u64,
-    }
-
-    /// `EngineOptions` of `engine.h`.
-    struct Options {
-        slots: u32,
-        context: u32,
-        max_batch_tokens: u32,
-        threads: u32,
-        kv_limit_tokens: u64,
-        float_activations: bool,
-    }
-
     extern "Rust" {
         /// Asked between the layers of a step.
         fn abandoned() -> bool;
     }
 
-    /// A chunk of a step, its tokens apart from it.
-    struct StepChunk {
-        slot: u32,
-        start: u32,
-        n_tokens: u32,
-        /// Whether the fields below mean something.
-        draw: bool,
-        temperature: f32,
-        top_p: f32,
-        top_k: u32,
-        min_p: f32,
-        repetition_penalty: f32,
-        seed: u64,
-    }
+    #[namespace = "orcd"]
+    extern "C++" {
+        include!("bridge.h");
 
-    /// `DeviceInfo` of `engine.h`.
-    struct Device {
-        name: String,
-        compute: String,
-        runtime_version: String,
-        memory_total: u64,
-        memory_free: u64,
+        type ErrorKind = crate::ffi::types::shared::ErrorKind;
+        type TensorDesc = crate::ffi::types::shared::TensorDesc;
+        type ModelShape = crate::ffi::types::shared::ModelShape;
+        type EngineOptions = crate::ffi::types::shared::EngineOptions;
+        type Run = crate::ffi::types::shared::Run;
+        type Draw = crate::ffi::types::shared::Draw;
+        type Sampled = crate::ffi::types::shared::Sampled;
+        type DeviceInfo = crate::ffi::types::shared::DeviceInfo;
     }
 
     // SAFETY: every function here checks its arguments and throws, slices carry their lengths, and
-    // no object is used after it was moved into another.
+    // `engine.rs` keeps an engine's weights for as long as the engine.
     unsafe extern "C++" {
-        include!("bridge.h");
+        /// Of the last error on this thread.
+        fn error_kind() -> ErrorKind;
 
-        type DeviceBackend;
-        fn cpu_backend() -> Result<UniquePtr<DeviceBackend>>;
-        fn cuda_backend(ordinal: u32) -> Result<UniquePtr<DeviceBackend>>;
-        fn name(self: &DeviceBackend) -> &str;
-        fn layout_version(self: &DeviceBackend) -> u32;
-        fn info(self: &DeviceBackend) -> Result<Device>;
+        #[namespace = "orcd"]
+        type Backend;
+        fn cpu_backend() -> Result<UniquePtr<Backend>>;
+        fn cuda_backend(ordinal: u32) -> Result<UniquePtr<Backend>>;
+        fn name(backend: &Backend) -> &str;
+        fn device_name(backend: &Backend) -> Result<String>;
+        fn layout_version(self: &Backend) -> u32;
+        fn info(self: &Backend) -> Result<DeviceInfo>;
         fn required_bytes(
-            self: &DeviceBackend,
-            shape: &Shape,
-            tensors: &[Tensor],
+            backend: &Backend,
+            shape: &ModelShape,
+            tensors: &[TensorDesc],
             image_bytes: u64,
-            options: &Options,
+            options: &EngineOptions,
         ) -> Result<u64>;
-        fn staging(self: &DeviceBackend, bytes: usize) -> Result<UniquePtr<StagingMemory>>;
-        fn allocate(self: &DeviceBackend, image_bytes: u64) -> Result<UniquePtr<WeightsImage>>;
+        fn staging(backend: &Backend, bytes: usize) -> Result<UniquePtr<Staging>>;
+        fn allocate(backend: &Backend, image_bytes: u64) -> Result<UniquePtr<Weights>>;
         /// Takes the descriptor `fd`.
-        #[cxx_name = "attach"]
-        unsafe fn attach_number(
-            self: &DeviceBackend,
-            fd: i32,
-            image_bytes: u64,
-        ) -> Result<UniquePtr<WeightsImage>>;
+        unsafe fn attach(self: &Backend, fd: i32, image_bytes: u64) -> Result<UniquePtr<Weights>>;
         fn engine(
-            self: &DeviceBackend,
-            shape: &Shape,
-            tensors: &[Tensor],
-            weights: UniquePtr<WeightsImage>,
-            options: &Options,
-        ) -> Result<UniquePtr<RunningEngine>>;
+            backend: &Backend,
+            shape: &ModelShape,
+            tensors: &[TensorDesc],
+            weights: &Weights,
+            options: &EngineOptions,
+        ) -> Result<UniquePtr<Engine>>;
 
-        type StagingMemory;
-        fn bytes(self: Pin<&mut StagingMemory>) -> &mut [u8];
+        #[namespace = "orcd"]
+        type Staging;
+        fn bytes(staging: Pin<&mut Staging>) -> &mut [u8];
 
-        type WeightsImage;
+        #[namespace = "orcd"]
+        type Weights;
         fn write(
-            self: Pin<&mut WeightsImage>,
-            tensor: &Tensor,
+            weights: Pin<&mut Weights>,
+            tensor: &TensorDesc,
             first_row: u64,
             raw: &[u8],
         ) -> Result<u64>;
-        fn wait(self: Pin<&mut WeightsImage>, ticket: u64) -> Result<()>;
-        fn read(self: &WeightsImage, tensor: &Tensor, first_row: u64, raw: &mut [u8])
-        -> Result<()>;
-        fn seal(self: Pin<&mut WeightsImage>) -> Result<()>;
-        /// A new descriptor.
-        #[cxx_name = "share"]
-        fn share_number(self: &WeightsImage) -> Result<i32>;
-        fn bytes(self: &WeightsImage) -> u64;
-
-        type RunningEngine;
-        fn open(self: Pin<&mut RunningEngine>, slot: u32, max_tokens: u32) -> Result<()>;
-        fn close(self: Pin<&mut RunningEngine>, slot: u32) -> Result<()>;
-        fn step(
-            self: Pin<&mut RunningEngine>,
-            chunks: &[StepChunk],
-            tokens: &[u32],
-            drawn: &mut [u32],
+        fn wait(self: Pin<&mut Weights>, ticket: u64) -> Result<()>;
+        fn read(
+            weights: &Weights,
+            tensor: &TensorDesc,
+            first_row: u64,
+            raw: &mut [u8],
         ) -> Result<()>;
-        fn logits(self: &RunningEngine, chunk: u32, to: &mut [f32]) -> Result<()>;
-        fn memory_bytes(self: &RunningEngine) -> u64;
-        fn resident(self: &RunningEngine) -> bool;
+        fn seal(self: Pin<&mut Weights>) -> Result<()>;
         /// A new descriptor.
-        #[cxx_name = "share_weights"]
-        fn share_weights_number(self: &RunningEngine) -> Result<i32>;
+        fn share(weights: &Weights) -> Result<i32>;
+        #[cxx_name = "bytes"]
+        fn image_bytes(self: &Weights) -> u64;
+
+        #[namespace = "orcd"]
+        type Engine;
+        fn open(self: Pin<&mut Engine>, slot: u32, max_tokens: u32) -> Result<()>;
+        fn close(self: Pin<&mut Engine>, slot: u32) -> Result<()>;
+        fn run(
+            engine: Pin<&mut Engine>,
+            tokens: &[u32],
+            runs: &[Run],
+            draws: &[Draw],
+            sampled: &mut [Sampled],
+        ) -> Result<()>;
+        fn logits(engine: &Engine, draw: u32, to: &mut [f32]) -> Result<()>;
+        fn memory_bytes(self: &Engine) -> u64;
+        fn resident(self: &Engine) -> bool;
     }
 }
 

@@ -244,7 +244,7 @@ fn fitting(
         for options in &candidates {
             short = memory::shortfall(&needed(options)?, &limits);
             if short.is_none() {
-                return Ok(options.clone());
+                return Ok(*options);
             }
         }
         // A lost worker's memory comes back some time after its end.

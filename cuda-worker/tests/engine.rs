@@ -5,7 +5,7 @@
 
 mod engine_support;
 
-use cuda_worker::engine::EngineOptions;
+use cuda_worker::engine::{EngineOptions, StepBatch};
 use cuda_worker::scheduler::step_engine::{Chunk, EngineError, StepEngine as _};
 use engine_support::model::{GREEDY, Model, in_chunks, one_by_one, options, prompt, step};
 use engine_support::naive::Naive;
@@ -407,7 +407,7 @@ fn broken_calls_are_refused_and_change_nothing() {
     };
     let unknown = [model.plan.shape.vocab];
     let many = prompt(300, 1);
-    refuse(&[], "needs a chunk");
+    refuse(&[], "needs a run");
     refuse(
         &[Chunk {
             tokens: &[],
@@ -499,4 +499,97 @@ fn memory_is_told_before_and_after() {
     assert_eq!(engine.memory_bytes(), required);
     assert!(required > model.plan.image_bytes);
     assert!(!engine.resident());
+}
+
+/// Each row's draw depends on the tokens before it and on nothing else in the step.
+#[test]
+fn several_rows_of_one_sequence_draw_what_they_draw_one_by_one() {
+    let model = Model::named("tiny-qwen2");
+    let mut engine = model.engine(&options());
+    let tokens = prompt(40, 5);
+    let drawing = SamplingParams {
+        temperature: 1.0,
+        top_p: 0.9,
+        seed: 3,
+        ..SamplingParams::GREEDY
+    };
+    let penalised = SamplingParams {
+        repetition_penalty: 1.3,
+        ..drawing
+    };
+    let wanted = [
+        (3, SamplingParams::GREEDY),
+        (4, drawing),
+        (17, drawing),
+        (39, penalised),
+    ];
+    let expected: Vec<u32> = wanted
+        .iter()
+        .map(|&(row, sampling)| {
+            let mut batch = StepBatch::default();
+            batch.add_run(0, 0, &tokens[..=row]).unwrap();
+            batch.add_draw(row, sampling);
+            engine.open(0, 64).unwrap();
+            let token = engine.run(&batch).unwrap()[0].token;
+            engine.close(0).unwrap();
+            token
+        })
+        .collect();
+    engine.open(1, 64).unwrap();
+    engine.open(2, 64).unwrap();
+    let mut batch = StepBatch::default();
+    batch.add_run(2, 0, &tokens[..7]).unwrap();
+    batch.add_run(1, 0, &tokens).unwrap();
+    for (row, sampling) in wanted {
+        batch.add_draw(7 + row, sampling);
+    }
+    let found: Vec<u32> = (engine.run(&batch).unwrap().iter())
+        .map(|sampled| sampled.token)
+        .collect();
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn draws_that_do_not_fit_the_runs_are_refused_and_change_nothing() {
+    let model = Model::named("tiny-qwen2");
+    let mut engine = model.engine(&options());
+    let tokens = prompt(12, 5);
+    engine.open(0, 64).unwrap();
+    engine.open(1, 64).unwrap();
+    let greedy = SamplingParams::GREEDY;
+    let penalised = SamplingParams {
+        repetition_penalty: 1.3,
+        ..greedy
+    };
+    let batch = |draws: &[(usize, SamplingParams)]| {
+        let mut batch = StepBatch::default();
+        batch.add_run(0, 0, &tokens[..5]).unwrap();
+        batch.add_run(1, 0, &tokens[5..]).unwrap();
+        for &(row, sampling) in draws {
+            batch.add_draw(row, sampling);
+        }
+        batch
+    };
+    for (draws, what) in [
+        (&[(12, greedy)][..], "row 12 is to be drawn from"),
+        (&[(5, greedy), (4, greedy)], "row 4 is drawn from after"),
+        (&[(5, greedy), (5, greedy)], "row 5 is drawn from after"),
+        (&[(3, penalised)], "row 3 has a repetition penalty"),
+        (
+            &[(4, greedy), (10, penalised)],
+            "row 10 has a repetition penalty",
+        ),
+        (
+            &[0, 1, 2, 3, 4].map(|row| (row, greedy)),
+            "draws 5 tokens, at most 4",
+        ),
+    ] {
+        let found = engine.run(&batch(draws)).map(<[_]>::len);
+        assert!(
+            matches!(&found, Err(EngineError::Invalid(m)) if m.contains(what)),
+            "{what}: {found:?}"
+        );
+    }
+    let fitting = batch(&[(4, penalised), (11, penalised)]);
+    assert_eq!(engine.run(&fitting).unwrap().len(), 2);
 }

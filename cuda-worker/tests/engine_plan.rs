@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used)] // a panic is a failing test with a place
 
-use cuda_worker::weights_plan::{IMAGE_ALIGN, ModelPlan, Role, plan};
+use cuda_worker::weights_plan::{IMAGE_ALIGN, ModelPlan, Role, RopeStyle, plan};
 use orcd_shared::gguf::write::{TensorSpec, layout};
 use orcd_shared::gguf::{Array, Header, Metadata, TensorType, Value};
 
@@ -152,7 +152,7 @@ fn qwen2_is_planned_with_biases_and_rotation_of_halves() {
     let s = &plan.shape;
     assert_eq!((s.n_layers, s.d_model, s.d_ff, s.vocab), (2, 64, 96, 24));
     assert_eq!((s.n_heads, s.n_kv_heads, s.head_dim), (4, 2, 16));
-    assert!(!s.rope_interleaved);
+    assert_eq!(s.rope_style, RopeStyle::Neox);
     assert_eq!(
         (s.rope_base, s.rms_eps, plan.context_length),
         (1e6, 1e-6, 512)
@@ -207,7 +207,7 @@ fn llama_is_planned_without_biases_and_with_rotation_of_neighbours() {
         .set("llama.rope.scaling.type", Value::String("none".into()))
         .tensor("rope_freqs.weight", &[8], TensorType::F32)
         .plan();
-    assert!(plan.shape.rope_interleaved);
+    assert_eq!(plan.shape.rope_style, RopeStyle::Interleaved);
     assert!(plan.tensors.iter().any(|t| t.role == Role::RopeFreqs));
 }
 

@@ -53,12 +53,18 @@ class CpuBackend final : public Backend {
 
   uint32_t layout_version() const override { return cpu::layout_version(); }
 
+  std::string device_name() const override {
+    const std::string threads = std::to_string(std::thread::hardware_concurrency());
+    return "cpu (" + threads + " threads, " + isa_name(best_isa()) + ")";
+  }
+
   DeviceInfo info() const override {
     struct sysinfo memory {};
     sysinfo(&memory);
-    const std::string threads = std::to_string(std::thread::hardware_concurrency());
-    return {"cpu (" + threads + " threads, " + isa_name(best_isa()) + ")", "", "",
-            uint64_t{memory.totalram} * memory.mem_unit, uint64_t{memory.freeram + memory.bufferram} * memory.mem_unit};
+    DeviceInfo info{};
+    info.memory_total = uint64_t{memory.totalram} * memory.mem_unit;
+    info.memory_free = uint64_t{memory.freeram + memory.bufferram} * memory.mem_unit;
+    return info;
   }
 
   uint64_t required_bytes(const ModelShape& shape, std::span<const TensorDesc>, uint64_t image_bytes,
@@ -84,7 +90,7 @@ class CpuBackend final : public Backend {
     check_options(options);
     Model model = view_model(shape, tensors, image->image(), image->bytes());
     auto ops = std::make_unique<CpuOps>(model, options, best_isa());
-    return std::make_unique<StepEngine>(std::move(model), options, std::move(ops), image->bytes() + kv_bytes(shape, options));
+    return std::make_unique<Engine>(std::move(model), options, std::move(ops), image->bytes() + kv_bytes(shape, options));
   }
 
  private:

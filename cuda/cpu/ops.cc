@@ -35,7 +35,7 @@ void CpuOps::begin(const Rows& rows) {
   rotation_rows(rotation_, rows);
 }
 
-void CpuOps::sample(const float* logits, uint32_t vocab, std::span<const Draw> draws, uint32_t* drawn) {
+void CpuOps::sample(const float* logits, uint32_t vocab, std::span<const PlacedDraw> draws, uint32_t* drawn) {
   const auto n = static_cast<uint32_t>(draws.size());
   if (sample_scratch_.size() < n) sample_scratch_.resize(n);
   pool_.run(n, [&](uint32_t i) {

@@ -77,7 +77,7 @@ void attention(Pool&, Isa, const ModelShape&, const Rows&, const Sequences&, uin
                const float* q /* (rows, n_heads * head_dim) */, float* out /* (rows, n_heads * head_dim) */);
 void swiglu(Pool&, const float* gate /* (rows, out.cols) */, const float* up /* (rows, out.cols) */, uint32_t rows,
             const Activations& out);
-uint32_t sample(const float* logits /* (vocab) */, uint32_t vocab, std::span<const uint64_t> seen, const Draw& draw,
+uint32_t sample(const float* logits /* (vocab) */, uint32_t vocab, std::span<const uint64_t> seen, const PlacedDraw& draw,
                 SampleScratch& scratch);
 
 class CpuOps final : public Ops {
@@ -106,7 +106,7 @@ class CpuOps final : public Ops {
   void swiglu(const float* gate, const float* up, uint32_t rows, const Activations& out) override {
     cpu::swiglu(pool_, gate, up, rows, out);
   }
-  void sample(const float* logits, uint32_t vocab, std::span<const Draw> draws, uint32_t* drawn) override;
+  void sample(const float* logits, uint32_t vocab, std::span<const PlacedDraw> draws, uint32_t* drawn) override;
   void finish() override {}
   void download(const void* from, size_t bytes, void* to) override;
   bool resident() const override { return false; }

@@ -174,7 +174,7 @@ void add_noise(Candidates& c, uint64_t seed, uint32_t position) {
   }
 }
 
-uint32_t draw_filtered(const float* t, uint32_t vocab, float t_max, const Draw& draw, Candidates& c) {
+uint32_t draw_filtered(const float* t, uint32_t vocab, float t_max, const PlacedDraw& draw, Candidates& c) {
   const Sampling& s = draw.sampling;
   collect(t, vocab, s.top_k > 0 ? floor_for(t, vocab, s.top_k) : 1, c);
   if (s.top_k > 0 && s.top_k < c.id.size()) keep_prefix(c, s.top_k, [](uint32_t) -> uint64_t { return 1; });
@@ -186,7 +186,7 @@ uint32_t draw_filtered(const float* t, uint32_t vocab, float t_max, const Draw& 
 
 }  // namespace
 
-uint32_t sample(const float* logits, uint32_t vocab, std::span<const uint64_t> seen, const Draw& draw,
+uint32_t sample(const float* logits, uint32_t vocab, std::span<const uint64_t> seen, const PlacedDraw& draw,
                 SampleScratch& scratch) {
   if (!usable(logits, vocab)) return kBrokenLogits;
   const Sampling& s = draw.sampling;

@@ -43,7 +43,7 @@ uint64_t kv_limit(const EngineOptions& o) {
 
 uint32_t max_draws(const EngineOptions& o) { return std::min(o.slots, o.max_batch_tokens); }
 
-StepEngine::StepEngine(Model model, const EngineOptions& options, std::unique_ptr<Ops> ops, uint64_t other_bytes)
+Engine::Engine(Model model, const EngineOptions& options, std::unique_ptr<Ops> ops, uint64_t other_bytes)
     : model_(std::move(model)),
       options_(options),
       slots_(options.slots, options.context, kv_limit(options)),
@@ -53,7 +53,7 @@ StepEngine::StepEngine(Model model, const EngineOptions& options, std::unique_pt
   ops_->prepare(model_, scratch_);
 }
 
-void StepEngine::open(uint32_t slot, uint32_t max_tokens) {
+void Engine::open(uint32_t slot, uint32_t max_tokens) {
   slots_.open(slot, max_tokens);
   try {
     ops_->open_slot(slot);
@@ -63,54 +63,71 @@ void StepEngine::open(uint32_t slot, uint32_t max_tokens) {
   }
 }
 
-void StepEngine::close(uint32_t slot) {
+void Engine::close(uint32_t slot) {
   slots_.close(slot);
   ops_->close_slot(slot);
 }
 
-void StepEngine::check(std::span<const Chunk> chunks, std::span<const uint32_t> drawn) const {
-  if (chunks.empty()) invalid("a step needs a chunk");
-  if (drawn.size() != chunks.size()) invalid("drawn must have one place per chunk");
+void Engine::check(const StepBatch& batch, std::span<const Sampled> sampled) const {
+  if (batch.runs.empty()) invalid("a step needs a run");
+  if (sampled.size() != batch.draws.size()) invalid("there must be one place per draw");
   uint64_t rows = 0;
   std::vector<bool> seen(slots_.count());
-  for (const Chunk& c : chunks) {
-    slots_.check_append(c.slot, c.start, c.tokens.size());
-    if (seen[c.slot]) invalid("slot " + std::to_string(c.slot) + " takes part twice in a step");
-    seen[c.slot] = true;
-    for (const uint32_t token : c.tokens) {
-      if (token >= model_.shape.vocab) {
-        invalid("token " + std::to_string(token) + " is not in the vocabulary of " + std::to_string(model_.shape.vocab));
-      }
-    }
-    if (c.sample) check_sampling(*c.sample);
-    rows += c.tokens.size();
+  for (const Run& r : batch.runs) {
+    slots_.check_append(r.slot, r.start, r.n_tokens);
+    if (seen[r.slot]) invalid("slot " + std::to_string(r.slot) + " takes part twice in a step");
+    seen[r.slot] = true;
+    rows += r.n_tokens;
+  }
+  if (rows != batch.tokens.size()) {
+    invalid("the runs have " + std::to_string(rows) + " tokens, the step " + std::to_string(batch.tokens.size()));
   }
   if (rows > options_.max_batch_tokens) {
     invalid("a step of " + std::to_string(rows) + " tokens exceeds max_batch_tokens " + std::to_string(options_.max_batch_tokens));
   }
+  for (const uint32_t token : batch.tokens) {
+    if (token >= model_.shape.vocab) {
+      invalid("token " + std::to_string(token) + " is not in the vocabulary of " + std::to_string(model_.shape.vocab));
+    }
+  }
+  check_draws(batch);
 }
 
-void StepEngine::flatten(std::span<const Chunk> chunks) {
-  tokens_.clear(), row_slots_.clear(), positions_.clear();
-  pick_.clear(), draws_.clear(), draw_of_chunk_.clear();
-  for (const Chunk& c : chunks) {
-    tokens_.insert(tokens_.end(), c.tokens.begin(), c.tokens.end());
-    const auto end = c.start + static_cast<uint32_t>(c.tokens.size());
-    for (uint32_t p = c.start; p < end; ++p) {
-      row_slots_.push_back(c.slot);
-      positions_.push_back(p);
-    }
-    draw_of_chunk_.push_back(c.sample ? static_cast<uint32_t>(draws_.size()) : kNoDraw);
-    if (!c.sample) continue;
-    pick_.push_back(static_cast<uint32_t>(tokens_.size()) - 1);
-    draws_.push_back({c.slot, end, *c.sample});
+void Engine::check_draws(const StepBatch& batch) const {
+  const uint32_t most = max_draws(options_);
+  if (batch.draws.size() > most) {
+    invalid("a step draws " + std::to_string(batch.draws.size()) + " tokens, at most " + std::to_string(most) + " fit");
+  }
+  auto run = batch.runs.begin();
+  uint64_t end = run->n_tokens, next = 0;  // of the run's rows; the first row that may draw
+  for (const Draw& d : batch.draws) {
+    const auto refuse = [&d](const std::string& why) { invalid("row " + std::to_string(d.row) + why); };
+    if (d.row >= batch.tokens.size()) refuse(" is to be drawn from, there are " + std::to_string(batch.tokens.size()));
+    if (d.row < next) refuse(" is drawn from after a later one");
+    next = uint64_t{d.row} + 1;
+    while (d.row >= end) end += (++run)->n_tokens;
+    check_sampling(d.sampling);
+    // The set of tokens that a penalty covers is the sequence's after the step.
+    if (d.sampling.repetition_penalty != 1.0f && next != end) refuse(" has a repetition penalty and is not its run's last");
   }
 }
 
-void StepEngine::step(std::span<const Chunk> chunks, std::span<uint32_t> drawn, bool (*abandoned)()) {
-  check(chunks, drawn);
-  flatten(chunks);
-  const Rows rows{static_cast<uint32_t>(tokens_.size()), tokens_.data(), row_slots_.data(), positions_.data()};
+void Engine::flatten(const StepBatch& batch) {
+  row_slots_.clear(), positions_.clear(), pick_.clear(), draws_.clear();
+  for (const Run& r : batch.runs) {
+    row_slots_.insert(row_slots_.end(), r.n_tokens, r.slot);
+    for (uint32_t p = r.start; p < r.start + r.n_tokens; ++p) positions_.push_back(p);
+  }
+  for (const Draw& d : batch.draws) {
+    pick_.push_back(d.row);
+    draws_.push_back({row_slots_[d.row], positions_[d.row] + 1, d.sampling});
+  }
+}
+
+void Engine::run(const StepBatch& batch, std::span<Sampled> sampled, bool (*abandoned)()) {
+  check(batch, sampled);
+  flatten(batch);
+  const Rows rows{static_cast<uint32_t>(batch.tokens.size()), batch.tokens.data(), row_slots_.data(), positions_.data()};
   try {
     forward(model_, scratch_, *ops_, rows, pick_, abandoned);
   } catch (const Error& e) {
@@ -121,21 +138,17 @@ void StepEngine::step(std::span<const Chunk> chunks, std::span<uint32_t> drawn, 
   drawn_.resize(draws_.size());
   if (!draws_.empty()) ops_->sample(scratch_.logits, model_.shape.vocab, draws_, drawn_.data());
   ops_->finish();
-  for (size_t i = 0; i < chunks.size(); ++i) {
-    slots_.append(chunks[i].slot, static_cast<uint32_t>(chunks[i].tokens.size()));
-    if (draw_of_chunk_[i] != kNoDraw) drawn[i] = drawn_[draw_of_chunk_[i]];
-  }
+  for (const Run& r : batch.runs) slots_.append(r.slot, r.n_tokens);
+  for (size_t i = 0; i < sampled.size(); ++i) sampled[i].token = drawn_[i];
 }
 
-void StepEngine::logits(uint32_t chunk, std::span<float> to) const {
-  if (chunk >= draw_of_chunk_.size() || draw_of_chunk_[chunk] == kNoDraw) {
-    invalid("chunk " + std::to_string(chunk) + " of the last step drew nothing");
+void Engine::logits(uint32_t draw, std::span<float> to) const {
+  if (draw >= draws_.size()) {
+    invalid("the last step drew " + std::to_string(draws_.size()) + " tokens, there is no draw " + std::to_string(draw));
   }
   const size_t vocab = model_.shape.vocab;
   if (to.size() != vocab) invalid("logits() gives " + std::to_string(vocab) + " values, there is room for " + std::to_string(to.size()));
-  ops_->download(scratch_.logits + draw_of_chunk_[chunk] * vocab, vocab * sizeof(float), to.data());
+  ops_->download(scratch_.logits + draw * vocab, vocab * sizeof(float), to.data());
 }
-
-uint64_t StepEngine::memory_bytes() const { return memory_bytes_; }
 
 }  // namespace orcd

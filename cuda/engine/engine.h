@@ -22,21 +22,26 @@ uint64_t kv_limit(const EngineOptions& options);
 // Draws in a step: each slot takes part at most once.
 uint32_t max_draws(const EngineOptions& options);
 
-class StepEngine final : public Engine {
+class Engine {
  public:
   // `other_bytes`: weights and KV, for memory_bytes().
-  StepEngine(Model model, const EngineOptions& options, std::unique_ptr<Ops> ops, uint64_t other_bytes);
+  Engine(Model model, const EngineOptions& options, std::unique_ptr<Ops> ops, uint64_t other_bytes);
 
-  void open(uint32_t slot, uint32_t max_tokens) override;
-  void close(uint32_t slot) override;
-  void step(std::span<const Chunk> chunks, std::span<uint32_t> drawn, bool (*abandoned)()) override;
-  void logits(uint32_t chunk, std::span<float> to) const override;
-  uint64_t memory_bytes() const override;
-  bool resident() const override { return ops_->resident(); }
+  // Reserves KV for up to max_tokens positions of a fresh sequence; kOutOfMemory leaves all as it was.
+  void open(uint32_t slot, uint32_t max_tokens);
+  void close(uint32_t slot);
+  // Processes all runs as one batch; sampled[i] is what was drawn for draws[i]. `abandoned`, if there is one, is
+  // asked between layers; once it says yes the step throws kAbandoned.
+  void run(const StepBatch& batch, std::span<Sampled> sampled, bool (*abandoned)() = nullptr);
+  // Copies the logits of draw number `draw` of the last step from the device to `to` (vocab).
+  void logits(uint32_t draw, std::span<float> to) const;
+  uint64_t memory_bytes() const { return memory_bytes_; }  // weights + KV + scratch
+  bool resident() const { return ops_->resident(); }       // every buffer checked to be device memory; false on the CPU
 
  private:
-  void check(std::span<const Chunk> chunks, std::span<const uint32_t> drawn) const;
-  void flatten(std::span<const Chunk> chunks);
+  void check(const StepBatch& batch, std::span<const Sampled> sampled) const;
+  void check_draws(const StepBatch& batch) const;
+  void flatten(const StepBatch& batch);
 
   Model model_;
   EngineOptions options_;
@@ -46,13 +51,10 @@ class StepEngine final : public Engine {
   uint64_t memory_bytes_;
 
   // The current step, flat.
-  std::vector<uint32_t> tokens_, row_slots_, positions_;  // (rows)
-  std::vector<uint32_t> pick_;                            // (draws) row whose logits are drawn from
-  std::vector<Draw> draws_;                               // (draws)
-  std::vector<uint32_t> drawn_;                           // (draws)
-
-  static constexpr uint32_t kNoDraw = UINT32_MAX;
-  std::vector<uint32_t> draw_of_chunk_;  // (chunks) of the last step; kNoDraw without sample
+  std::vector<uint32_t> row_slots_, positions_;  // (rows)
+  std::vector<uint32_t> pick_;                   // (draws) row whose logits are drawn from
+  std::vector<PlacedDraw> draws_;                // (draws)
+  std::vector<uint32_t> drawn_;                  // (draws)
 };
 
 }  // namespace orcd

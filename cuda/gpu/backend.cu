@@ -10,6 +10,12 @@ namespace gpu {
 namespace {
 
 class CudaBackend final : public Backend {
+  cudaDeviceProp properties() const {
+    cudaDeviceProp p = {};
+    ORCD_CUDA(cudaGetDeviceProperties(&p, ordinal_));
+    return p;
+  }
+
   // What the attention kernels can't do is said before anything is loaded.
   void check_heads(const ModelShape& shape) const {
     const size_t needed = kernels::prefill_shared_bytes(shape.head_dim);
@@ -26,15 +32,15 @@ class CudaBackend final : public Backend {
   const char* name() const override { return "cuda"; }
   uint32_t layout_version() const override { return kernels::layout_version(); }
 
+  std::string device_name() const override { return properties().name; }
+
   DeviceInfo info() const override {
-    cudaDeviceProp p = {};
-    ORCD_CUDA(cudaGetDeviceProperties(&p, ordinal_));
-    int runtime = 0;
+    const cudaDeviceProp p = properties();
+    int runtime = 0;  // 13.0 is 13000
     ORCD_CUDA(cudaRuntimeGetVersion(&runtime));
     size_t free = 0, total = 0;
     ORCD_CUDA(cudaMemGetInfo(&free, &total));
-    return {p.name, std::to_string(p.major) + "." + std::to_string(p.minor),
-            std::to_string(runtime / 1000) + "." + std::to_string(runtime % 1000 / 10), total, free};
+    return {uint32_t(10 * p.major + p.minor), uint32_t(runtime / 1000 * 10 + runtime % 1000 / 10), total, free};
   }
 
   uint64_t required_bytes(const ModelShape& shape, std::span<const TensorDesc>, uint64_t image_bytes,
@@ -66,7 +72,7 @@ class CudaBackend final : public Backend {
     Model model = view_model(shape, tensors, image->image(), image->bytes());
     const KvBytes kv = kv_bytes(shape, options);
     auto ops = std::make_unique<CudaOps>(model, options, ordinal_, image->image());
-    return std::make_unique<StepEngine>(std::move(model), options, std::move(ops), image->bytes() + kv.cache + kv.tables);
+    return std::make_unique<Engine>(std::move(model), options, std::move(ops), image->bytes() + kv.cache + kv.tables);
   }
 
  private:

@@ -278,7 +278,7 @@ void CudaOps::swiglu(const float* gate, const float* up, uint32_t rows, const Ac
 // Behind the counters of attention.
 uint32_t* CudaOps::draws_arrived() const { return arrived_.data() + uint64_t{options_.slots} * shape_.n_heads; }
 
-void CudaOps::sample(const float* logits, uint32_t vocab, std::span<const Draw> draws, uint32_t* drawn) {
+void CudaOps::sample(const float* logits, uint32_t vocab, std::span<const PlacedDraw> draws, uint32_t* drawn) {
   draws_ = uint32_t(draws.size());
   drawn_to_ = drawn;
   std::fill_n(drawn_.data(), draws_, kNoToken);
@@ -287,7 +287,7 @@ void CudaOps::sample(const float* logits, uint32_t vocab, std::span<const Draw> 
     kernels::DrawBatch& batch = order_[0].draws;
     bool plain = false, filtered = false;
     for (uint32_t i = 0; i < n; ++i) {
-      const Draw& draw = draws[first + i];
+      const PlacedDraw& draw = draws[first + i];
       const Sampling& s = draw.sampling;
       // A temperature so small that its inverse is infinite leaves only the best, as 0 does.
       const bool greedy = s.temperature == 0.0f || 1.0f / s.temperature == arith::infinity();

@@ -44,7 +44,7 @@ class CudaOps final : public Ops {
   void rope_kv(uint32_t layer, const AttentionInputs& in) override;
   void attention(uint32_t layer, const float* q, float* out) override;
   void swiglu(const float* gate, const float* up, uint32_t rows, const Activations& out) override;
-  void sample(const float* logits, uint32_t vocab, std::span<const Draw> draws, uint32_t* drawn) override;
+  void sample(const float* logits, uint32_t vocab, std::span<const PlacedDraw> draws, uint32_t* drawn) override;
   void finish() override;
   void download(const void* from, size_t bytes, void* to) override;
   bool resident() const override;

@@ -62,8 +62,8 @@ struct AttentionInputs {
   const float* v_bias = nullptr;  // (n_kv_heads * head_dim) or null
 };
 
-// One token to draw.
-struct Draw {
+// A draw with its place.
+struct PlacedDraw {
   uint32_t slot;      // whose tokens the repetition penalty covers
   uint32_t position;  // absolute position of the token being drawn
   Sampling sampling;
@@ -118,7 +118,7 @@ class Ops {
                       uint32_t rows, const Activations& out) = 0;
 
   // drawn[i] = token drawn from logits[i], or kBrokenLogits; leaves the logits as they are
-  virtual void sample(const float* logits /* (draws, vocab) */, uint32_t vocab, std::span<const Draw> draws,
+  virtual void sample(const float* logits /* (draws, vocab) */, uint32_t vocab, std::span<const PlacedDraw> draws,
                       uint32_t* drawn /* host, (draws) */) = 0;
 
   // Waits for everything begun, or at least for the tokens drawn, which come last; throws kDevice if anything that

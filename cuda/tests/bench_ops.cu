@@ -258,7 +258,7 @@ void draw_ops(Bench& b) {
       {"sample, min-p", {0.8f, 1.0f, 0, 0.05f, 1}},
   };
   for (const auto& [name, sampling] : filters) {
-    std::vector<Draw> draws;
+    std::vector<PlacedDraw> draws;
     for (uint32_t r = 0; r < b.rows(); ++r) {
       draws.push_back({r, 128, sampling});
       draws[r].sampling.seed = r;

@@ -443,7 +443,7 @@ void infinite_values(Random& rng, uint32_t heads, uint32_t kv_heads, uint32_t he
 }
 
 void compare_draws(const std::string& what, Backends& b, const std::vector<float>& logits,
-                   const std::vector<Draw>& wanted) {
+                   const std::vector<PlacedDraw>& wanted) {
   std::vector<uint32_t> drawn(wanted.size(), 1), got(wanted.size(), 2);
   const auto glogits = to_device(logits);
   const uint32_t vocab = b.model.shape.vocab;
@@ -465,7 +465,7 @@ void draws(Random& rng, uint32_t vocab) {
     for (float& l : logits) l = rng.normalish() * 4.0f;
     for (uint32_t i = 0; i < 8; ++i) logits[slot[i] * size_t(vocab) + token[i]] += 6.0f;     // seen ones matter
     for (int i = 0; i < 50; ++i) logits[rng.below(4 * vocab)] = logits[rng.below(4 * vocab)];  // ties
-    std::vector<Draw> wanted;
+    std::vector<PlacedDraw> wanted;
     for (uint32_t s = 0; s < 4; ++s) {
       const float temperatures[] = {0.0f, 0.7f, 1.0f, 1.7f}, ps[] = {1.0f, 0.9f, 0.3f, 0.01f};
       const uint32_t ks[] = {0, 1, 5, 40, vocab};
@@ -519,7 +519,7 @@ void filtered_draws(Random& rng, uint32_t vocab, uint32_t n) {
   for (const Terrain& terrain : kTerrains) {
     std::vector<float> logits(n * size_t(vocab));
     for (float& l : logits) l = terrain.logit(rng);
-    std::vector<Draw> wanted;
+    std::vector<PlacedDraw> wanted;
     for (uint32_t i = 0; i < n; ++i) {
       wanted.push_back({i, rng.below(1000), samplings[i % std::size(samplings)]});
       wanted[i].sampling.seed = rng.next();
@@ -550,7 +550,7 @@ void broken_logits(Random& rng, uint32_t vocab) {
           logits[vocab + rng.below(vocab)] = value;
           std::fill_n(logits.begin() + 2 * size_t(vocab), vocab, 0.0f);
         }
-        std::vector<Draw> wanted;
+        std::vector<PlacedDraw> wanted;
         for (uint32_t i = 0; i < n; ++i) wanted.push_back({i, 7 + i, sampling});
         compare_draws("broken logits", b, logits, wanted);
         const auto glogits = to_device(logits);

@@ -2,7 +2,7 @@
 
 use orcd_shared::gguf::Metadata;
 
-use super::PlanError;
+use super::{PlanError, RopeStyle};
 
 /// `general.architecture`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,8 +56,11 @@ impl Architecture {
         matches!(self, Self::Llama)
     }
 
-    /// Which elements of a head are rotated together: (2i, 2i + 1), or (i, i + n/2).
-    pub(super) const fn rope_interleaved(self) -> bool {
-        matches!(self, Self::Llama)
+    /// Which elements of a head are rotated together.
+    pub(super) const fn rope_style(self) -> RopeStyle {
+        match self {
+            Self::Llama => RopeStyle::Interleaved,
+            Self::Qwen2 => RopeStyle::Neox,
+        }
     }
 }

@@ -83,7 +83,7 @@ pub(super) fn read(
         n_kv_heads,
         head_dim,
         vocab,
-        rope_interleaved: architecture.rope_interleaved(),
+        rope_style: architecture.rope_style(),
         rope_base: f64::from(rope_base),
         rms_eps: keys.positive("attention.layer_norm_rms_epsilon")?,
     };

@@ -9,6 +9,8 @@ mod tensors;
 
 use orcd_shared::gguf::{ALIGNMENT_KEY, Header, TensorInfo};
 
+pub use crate::ffi::types::shared::{ModelShape, RopeStyle, TensorRole as Role};
+use crate::ffi::types::shared::{TensorDesc, TensorType};
 pub use architecture::Architecture;
 pub use error::PlanError;
 use hyperparameters::Hyperparameters;
@@ -42,31 +44,6 @@ pub struct AbsentKey {
     pub taken: String,
 }
 
-/// Hyperparameters; `ModelShape` of `engine.h`.
-#[derive(Debug, Clone, PartialEq)]
-pub struct ModelShape {
-    /// Blocks.
-    pub n_layers: u32,
-    /// Width of the residual stream.
-    pub d_model: u32,
-    /// Width inside the feed-forward part.
-    pub d_ff: u32,
-    /// Query heads.
-    pub n_heads: u32,
-    /// Key and value heads.
-    pub n_kv_heads: u32,
-    /// Elements of a head.
-    pub head_dim: u32,
-    /// Tokens in the vocabulary.
-    pub vocab: u32,
-    /// Pairs (2i, 2i + 1) are rotated, instead of (i, i + n/2).
-    pub rope_interleaved: bool,
-    /// Base of the rotation frequencies.
-    pub rope_base: f64,
-    /// Epsilon of `RMSNorm`.
-    pub rms_eps: f32,
-}
-
 /// A tensor of the file and its place in the image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PlannedTensor {
@@ -84,52 +61,21 @@ pub struct PlannedTensor {
     pub offset: u64,
 }
 
-/// Roles of tensors, numbered as `TensorRole` of `engine.h`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[repr(u32)]
-pub enum Role {
-    /// (vocab, `d_model`)
-    TokenEmbedding = 0,
-    /// (`d_model`)
-    OutputNorm,
-    /// (vocab, `d_model`)
-    Output,
-    /// (`head_dim` / 2)
-    RopeFreqs,
-    /// (`d_model`)
-    AttnNorm,
-    /// (`n_heads` * `head_dim`, `d_model`)
-    AttnQ,
-    /// (`n_kv_heads` * `head_dim`, `d_model`)
-    AttnK,
-    /// (`n_kv_heads` * `head_dim`, `d_model`)
-    AttnV,
-    /// (`n_heads` * `head_dim`)
-    AttnQBias,
-    /// (`n_kv_heads` * `head_dim`)
-    AttnKBias,
-    /// (`n_kv_heads` * `head_dim`)
-    AttnVBias,
-    /// (`d_model`, `n_heads` * `head_dim`)
-    AttnOutput,
-    /// (`d_model`)
-    FfnNorm,
-    /// (`d_ff`, `d_model`)
-    FfnGate,
-    /// (`d_ff`, `d_model`)
-    FfnUp,
-    /// (`d_model`, `d_ff`)
-    FfnDown,
-    /// (`d_model`)
-    AttnOutputBias,
-    /// (`d_ff`)
-    FfnGateBias,
-    /// (`d_ff`)
-    FfnUpBias,
-    /// (`d_model`)
-    FfnDownBias,
-    /// (vocab)
-    OutputBias,
+impl PlannedTensor {
+    /// As the engine is told.
+    pub(crate) fn desc(&self) -> TensorDesc {
+        TensorDesc {
+            role: self.role,
+            layer: self.layer,
+            ty: TensorType {
+                repr: self.info.ty.id(),
+            },
+            rows: self.rows,
+            cols: self.cols,
+            offset: self.offset,
+            bytes: self.info.nbytes,
+        }
+    }
 }
 
 /// Plans the model of a file's header.

@@ -1,7 +1,7 @@
 //! The model in binary64, straight from the file's dequantised weights: no cache, no batches, nothing
 //! shared with the engine but the formats.
 
-use cuda_worker::weights_plan::{ModelPlan, Role};
+use cuda_worker::weights_plan::{ModelPlan, Role, RopeStyle};
 use orcd_shared::gguf::GgufFile;
 
 use super::dequantised;
@@ -80,7 +80,7 @@ impl<'a> Naive<'a> {
                 let exponent = -2.0 * i as f64 / n as f64;
                 let (sin, cos) =
                     (position as f64 * shape.rope_base.powf(exponent) / factor).sin_cos();
-                let (a, b) = if shape.rope_interleaved {
+                let (a, b) = if shape.rope_style == RopeStyle::Interleaved {
                     (2 * i, 2 * i + 1)
                 } else {
                     (i, i + n / 2)

@@ -9,7 +9,7 @@ mod generate;
 
 use std::path::{Path, PathBuf};
 
-use cuda_worker::engine::{Backend, Engine, EngineOptions};
+use cuda_worker::engine::{Backend, Engine, EngineOptions, StepBatch};
 use cuda_worker::loader::{self, Source};
 use cuda_worker::scheduler::step_engine::StepEngine as _;
 use cuda_worker::weights_plan;
@@ -168,6 +168,40 @@ fn reference_shape_gives_the_bits_of_the_cpu() {
     let shape = synth_model::Shape::named("qwen2.5-0.5b-instruct-q4_k_m").unwrap();
     synth_model::write(&shape, &synth_model::Options::default(), &path).unwrap();
     assert_same_bits(&gpu, &path, &jobs(vocab(&path), 20, 200, 32), 512);
+}
+
+/// Steps that draw from several rows of one sequence, of every length that kernels treat differently.
+#[test]
+fn rows_within_a_run_draw_what_the_cpu_draws() {
+    let test = "rows_within_a_run_draw_what_the_cpu_draws";
+    let Some(gpu) = gpu(test) else { return };
+    let path = models().join("haiku-nano-q4_k_m.gguf");
+    let jobs = jobs(vocab(&path), 8, 300, 1);
+    let draw = |backend: &Backend| -> Vec<Vec<u32>> {
+        let mut engine = engine(backend, &path, 512, SLOTS);
+        let mut of_job = |job: &Job| {
+            let mut batch = StepBatch::default();
+            batch.add_run(1, 0, &job.prompt).unwrap();
+            let last = job.prompt.len() - 1;
+            let without = SamplingParams {
+                repetition_penalty: 1.0,
+                ..job.sampling
+            };
+            for row in (0..last).step_by(11) {
+                batch.add_draw(row, without);
+            }
+            batch.add_draw(last, job.sampling);
+            engine.open(1, 512).unwrap();
+            let drawn = engine.run(&batch).unwrap().iter().map(|s| s.token);
+            let drawn = drawn.collect();
+            engine.close(1).unwrap();
+            drawn
+        };
+        jobs.iter().map(&mut of_job).collect()
+    };
+    let expected = draw(&Backend::cpu().unwrap());
+    assert!(expected.iter().any(|drawn| drawn.len() > 10));
+    assert_eq!(draw(&gpu), expected);
 }
 
 #[test]

@@ -1,0 +1,262 @@
+//! What crosses the bridge as values: defined here, and nowhere else. The C++ has its structs from the header
+//! that is made of this file; its enums stand in `orcd/enums.h`, and the compiler compares them with these.
+
+/// Shared with `cuda/include/orcd/engine.h`.
+#[allow(unreachable_pub, missing_docs)] // what the macro makes is pub and undocumented; this module is not
+#[cxx::bridge(namespace = "orcd")]
+pub mod shared {
+    /// What a C++ error means for its caller.
+    #[derive(Debug)]
+    #[repr(u8)]
+    enum ErrorKind {
+        /// A precondition is broken; nothing was changed.
+        #[cxx_name = "kInvalid"]
+        Invalid = 0,
+        /// Memory for this call is not there; the engine is as before.
+        #[cxx_name = "kOutOfMemory"]
+        OutOfMemory = 1,
+        /// The device or its context is lost: the process must end.
+        #[cxx_name = "kDevice"]
+        Device = 2,
+        /// The step was given up half-way, as asked.
+        #[cxx_name = "kAbandoned"]
+        Abandoned = 3,
+    }
+
+    /// Types of tensors by their numbers in the file format.
+    #[derive(Debug)]
+    #[repr(u32)]
+    enum TensorType {
+        #[cxx_name = "kF32"]
+        F32 = 0,
+        #[cxx_name = "kF16"]
+        F16 = 1,
+        #[cxx_name = "kQ4_0"]
+        Q4_0 = 2,
+        #[cxx_name = "kQ4_1"]
+        Q4_1 = 3,
+        #[cxx_name = "kQ5_0"]
+        Q5_0 = 6,
+        #[cxx_name = "kQ5_1"]
+        Q5_1 = 7,
+        #[cxx_name = "kQ8_0"]
+        Q8_0 = 8,
+        #[cxx_name = "kQ4_K"]
+        Q4K = 12,
+        #[cxx_name = "kQ5_K"]
+        Q5K = 13,
+        #[cxx_name = "kQ6_K"]
+        Q6K = 14,
+        #[cxx_name = "kBF16"]
+        BF16 = 30,
+    }
+
+    /// What a tensor is for.
+    #[derive(Debug, Hash)]
+    #[repr(u32)]
+    enum TensorRole {
+        /// (vocab, `d_model`)
+        #[cxx_name = "kTokenEmbedding"]
+        TokenEmbedding = 0,
+        /// (`d_model`)
+        #[cxx_name = "kOutputNorm"]
+        OutputNorm = 1,
+        /// (vocab, `d_model`)
+        #[cxx_name = "kOutput"]
+        Output = 2,
+        /// (`head_dim` / 2)
+        #[cxx_name = "kRopeFreqs"]
+        RopeFreqs = 3,
+        /// (`d_model`)
+        #[cxx_name = "kAttnNorm"]
+        AttnNorm = 4,
+        /// (`n_heads` * `head_dim`, `d_model`)
+        #[cxx_name = "kAttnQ"]
+        AttnQ = 5,
+        /// (`n_kv_heads` * `head_dim`, `d_model`)
+        #[cxx_name = "kAttnK"]
+        AttnK = 6,
+        /// (`n_kv_heads` * `head_dim`, `d_model`)
+        #[cxx_name = "kAttnV"]
+        AttnV = 7,
+        /// (`n_heads` * `head_dim`)
+        #[cxx_name = "kAttnQBias"]
+        AttnQBias = 8,
+        /// (`n_kv_heads` * `head_dim`)
+        #[cxx_name = "kAttnKBias"]
+        AttnKBias = 9,
+        /// (`n_kv_heads` * `head_dim`)
+        #[cxx_name = "kAttnVBias"]
+        AttnVBias = 10,
+        /// (`d_model`, `n_heads` * `head_dim`)
+        #[cxx_name = "kAttnOutput"]
+        AttnOutput = 11,
+        /// (`d_model`)
+        #[cxx_name = "kFfnNorm"]
+        FfnNorm = 12,
+        /// (`d_ff`, `d_model`)
+        #[cxx_name = "kFfnGate"]
+        FfnGate = 13,
+        /// (`d_ff`, `d_model`)
+        #[cxx_name = "kFfnUp"]
+        FfnUp = 14,
+        /// (`d_model`, `d_ff`)
+        #[cxx_name = "kFfnDown"]
+        FfnDown = 15,
+        /// (`d_model`)
+        #[cxx_name = "kAttnOutputBias"]
+        AttnOutputBias = 16,
+        /// (`d_ff`)
+        #[cxx_name = "kFfnGateBias"]
+        FfnGateBias = 17,
+        /// (`d_ff`)
+        #[cxx_name = "kFfnUpBias"]
+        FfnUpBias = 18,
+        /// (`d_model`)
+        #[cxx_name = "kFfnDownBias"]
+        FfnDownBias = 19,
+        /// (vocab)
+        #[cxx_name = "kOutputBias"]
+        OutputBias = 20,
+    }
+
+    /// Which elements of a head are rotated together.
+    #[derive(Debug)]
+    #[repr(u32)]
+    enum RopeStyle {
+        /// (i, i + n/2)
+        #[cxx_name = "kNeox"]
+        Neox = 0,
+        /// (2i, 2i + 1)
+        #[cxx_name = "kInterleaved"]
+        Interleaved = 1,
+    }
+
+    /// A tensor in the weights image. Vectors have one row.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    struct TensorDesc {
+        /// What it is.
+        role: TensorRole,
+        /// Its layer; 0 for tensors outside of layers.
+        layer: u32,
+        /// How its values are stored.
+        #[cxx_name = "type"]
+        ty: TensorType,
+        /// Outputs of a product.
+        rows: u64,
+        /// Inputs: the file's fastest dimension.
+        cols: u64,
+        /// First byte in the image, a multiple of 256.
+        offset: u64,
+        /// Size, in the file and in the image: packing is bijective.
+        bytes: u64,
+    }
+
+    /// Hyperparameters.
+    #[derive(Debug, Clone, Copy, PartialEq)]
+    struct ModelShape {
+        /// Blocks.
+        n_layers: u32,
+        /// Width of the residual stream.
+        d_model: u32,
+        /// Width inside the feed-forward part.
+        d_ff: u32,
+        /// Query heads.
+        n_heads: u32,
+        /// Key and value heads.
+        n_kv_heads: u32,
+        /// Elements of a head.
+        head_dim: u32,
+        /// Tokens in the vocabulary.
+        vocab: u32,
+        /// Which elements are rotated together.
+        rope_style: RopeStyle,
+        /// Base of the rotation frequencies.
+        rope_base: f64,
+        /// Epsilon of RMSNorm.
+        rms_eps: f32,
+    }
+
+    /// Sizes and switches of an engine.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    struct EngineOptions {
+        /// Sequences that may be open at once.
+        slots: u32,
+        /// Tokens per sequence.
+        context: u32,
+        /// Most tokens in one step.
+        max_batch_tokens: u32,
+        /// CPU threads of a step; 0 is one per core.
+        threads: u32,
+        /// KV positions in all; 0 is `slots * context`. A lower one makes opening run out of memory.
+        kv_limit_tokens: u64,
+        /// Debug, CPU only: quantised weights times activations that are not quantised.
+        float_activations: bool,
+    }
+
+    /// How a token is drawn: `SamplingParams`, whose documentation has the bounds.
+    #[derive(Debug, Clone, Copy, PartialEq)]
+    struct Sampling {
+        /// 0: greedy.
+        temperature: f32,
+        /// 1: off.
+        top_p: f32,
+        /// 0: off.
+        top_k: u32,
+        /// 0: off.
+        min_p: f32,
+        /// 1: off.
+        repetition_penalty: f32,
+        /// Key of the counter-based generator.
+        seed: u64,
+    }
+
+    /// The next tokens of one sequence in a step.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    struct Run {
+        /// The sequence.
+        slot: u32,
+        /// Its tokens that were processed before.
+        start: u32,
+        /// How many of the step's tokens; the runs' tokens lie one after the other.
+        n_tokens: u32,
+    }
+
+    /// A token to be drawn.
+    #[derive(Debug, Clone, Copy, PartialEq)]
+    struct Draw {
+        /// Behind which of the step's tokens; draws are in the order of their rows.
+        row: u32,
+        /// How. A repetition penalty counts all tokens that the sequence has after the step: only its last row
+        /// may have one.
+        sampling: Sampling,
+    }
+
+    /// What came of a [`Draw`].
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    struct Sampled {
+        /// The token, or `BROKEN_LOGITS`.
+        token: u32,
+    }
+
+    /// What a device says of itself in numbers.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    struct DeviceInfo {
+        /// CUDA compute capability, "9.0" as 90; 0 on the CPU.
+        compute: u32,
+        /// CUDA runtime version, "13.0" as 130; 0 on the CPU.
+        runtime_version: u32,
+        /// Memory in all, bytes.
+        memory_total: u64,
+        /// Memory not taken now, bytes.
+        memory_free: u64,
+    }
+
+    extern "C++" {
+        include!("orcd/enums.h");
+        type ErrorKind;
+        type TensorType;
+        type TensorRole;
+        type RopeStyle;
+    }
+}
