@@ -4,7 +4,8 @@
 
 use orcd_shared::gguf::{Header, Metadata};
 
-use super::{AbsentKey, Architecture, ModelShape, PlanError};
+use super::architectures::Architecture;
+use super::{AbsentKey, ModelShape, PlanError};
 
 /// Base of the rotation frequencies where a file names none: what the configurations of both
 /// architectures and llama.cpp take. Files made before the key existed are models of this base.
@@ -44,12 +45,12 @@ pub(super) struct Hyperparameters {
 /// Reads the keys below the architecture's prefix.
 pub(super) fn read(
     metadata: &Metadata,
-    architecture: Architecture,
+    architecture: &Architecture,
     vocab: u32,
 ) -> Result<Hyperparameters, PlanError> {
     let mut keys = Keys {
         metadata,
-        prefix: architecture.name(),
+        prefix: architecture.name,
         absent: Vec::new(),
     };
     let (d_model, n_heads) = (
@@ -83,7 +84,7 @@ pub(super) fn read(
         n_kv_heads,
         head_dim,
         vocab,
-        rope_style: architecture.rope_style(),
+        rope_style: architecture.rope_style,
         rope_base: f64::from(rope_base),
         rms_eps: keys.positive("attention.layer_norm_rms_epsilon")?,
     };

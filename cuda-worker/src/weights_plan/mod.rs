@@ -2,7 +2,7 @@
 //! image for every tensor. Pure. Whatever the engine would compute wrongly is refused here by name:
 //! nothing is guessed, no tensor is skipped. What documents give an absent key is taken and noted.
 
-mod architecture;
+mod architectures;
 mod error;
 mod hyperparameters;
 mod tensors;
@@ -11,7 +11,7 @@ use orcd_shared::gguf::{ALIGNMENT_KEY, Header, TensorInfo};
 
 pub use crate::ffi::types::shared::{ModelShape, RopeStyle, TensorRole as Role};
 use crate::ffi::types::shared::{TensorDesc, TensorType};
-pub use architecture::Architecture;
+use architectures::Architecture;
 pub use error::PlanError;
 use hyperparameters::Hyperparameters;
 

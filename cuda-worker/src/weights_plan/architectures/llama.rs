@@ -1,0 +1,16 @@
+//! Llama 2 and 3, Mistral, SmolLM2: biases where the file has them; divisors of the frequencies from Llama 3.1 on.
+
+use super::{Architecture, tensors};
+use crate::weights_plan::RopeStyle;
+
+pub(super) const LLAMA: Architecture = Architecture {
+    name: "llama",
+    rope_style: RopeStyle::Interleaved,
+    tensors: &[
+        &tensors::DENSE,
+        &tensors::ROPE_FREQS,
+        &tensors::OPTIONAL_QKV_BIASES,
+        &tensors::ATTENTION_OUTPUT_BIAS,
+        &tensors::FEED_FORWARD_BIASES,
+    ],
+};
