@@ -1,12 +1,11 @@
 //! File descriptors between supervisor and worker. They travel beside the socket, over the Unix
 //! stream that is this process's standard input: one data byte of no meaning with one descriptor.
 
-use std::io::{self, ErrorKind, IoSlice};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::io::{self, ErrorKind};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use orcd_shared::descriptors;
 
 /// Longest wait for the other side. It sends a descriptor before the message that speaks of it, so
@@ -46,14 +45,7 @@ impl DescriptorChannel {
     /// # Errors
     /// The other end is gone or does not read.
     pub fn send(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
-        let raw = [fd.as_raw_fd()];
-        let rights = [ControlMessage::ScmRights(&raw)];
-        let data = [IoSlice::new(&[0])];
-        let socket = self.stream.as_raw_fd();
-        retry(|| {
-            sendmsg::<()>(socket, &data, &rights, MsgFlags::MSG_NOSIGNAL, None)?;
-            Ok(())
-        })
+        retry(|| descriptors::send(&self.stream, &[0], &[fd]))
     }
 
     /// Receives one descriptor, close-on-exec.

@@ -11,4 +11,5 @@ pub mod gguf;
 pub mod job;
 pub mod protocol;
 pub mod sampling;
+pub mod sealed;
 pub mod weights;

@@ -3,26 +3,11 @@
 #![allow(clippy::unwrap_used)]
 
 use std::fs::File;
-use std::io::{self, ErrorKind, IoSlice, Write as _};
-use std::mem::MaybeUninit;
-use std::os::fd::{AsFd as _, BorrowedFd};
+use std::io::{self, ErrorKind, Write as _};
+use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
 
-use orcd_shared::descriptors::receive;
-use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
-
-fn send(socket: &UnixStream, fds: &[BorrowedFd<'_>]) {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(8))];
-    let mut control = SendAncillaryBuffer::new(&mut space);
-    assert!(control.push(SendAncillaryMessage::ScmRights(fds)));
-    sendmsg(
-        socket,
-        &[IoSlice::new(&[0])],
-        &mut control,
-        SendFlags::empty(),
-    )
-    .unwrap();
-}
+use orcd_shared::descriptors::{receive, send};
 
 /// A pipe, the end to send and the end that tells when nobody has the other one any more.
 fn pipe() -> (io::PipeWriter, io::PipeReader) {
@@ -38,7 +23,8 @@ fn nobody_has_it(mut reader: io::PipeReader) -> bool {
 #[test]
 fn one_descriptor_is_taken_close_on_exec() {
     let (ours, theirs) = UnixStream::pair().unwrap();
-    send(&theirs, &[File::open("/dev/null").unwrap().as_fd()]);
+    let null = File::open("/dev/null").unwrap();
+    send(&theirs, &[0], &[null.as_fd()]).unwrap();
     let fd = receive(&ours).unwrap();
     let flags = rustix::io::fcntl_getfd(&fd).unwrap();
     assert!(flags.contains(rustix::io::FdFlags::CLOEXEC));
@@ -51,7 +37,7 @@ fn descriptors_too_many_are_refused_and_closed() {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let (sent, reader) = pipe();
         let fds: Vec<_> = (0..count).map(|_| sent.as_fd()).collect();
-        send(&theirs, &fds);
+        send(&theirs, &[0], &fds).unwrap();
         drop(sent);
         let error = receive(&ours).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidData);
@@ -69,4 +55,11 @@ fn message_without_a_descriptor_and_the_end_are_told_apart() {
     drop(theirs);
     let error = receive(&ours).unwrap_err();
     assert!(error.to_string().contains("ended"), "{error}");
+}
+
+#[test]
+fn more_descriptors_than_a_message_takes_are_not_sent() {
+    let (_ours, theirs) = UnixStream::pair().unwrap();
+    let error = send(&theirs, &[0], &[theirs.as_fd(); 20]).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidInput);
 }

@@ -6,15 +6,14 @@
 //! two loads for a moment; the tag says which belong together.
 
 use std::fs::File;
-use std::io::{self, Write as _};
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
-use nix::fcntl::{FcntlArg, SealFlag, fcntl};
-use nix::sys::memfd::{MFdFlags, memfd_create};
 use orcd_shared::gguf::GgufFile;
 use orcd_shared::protocol::message::Device;
+use orcd_shared::sealed;
 use orcd_shared::weights::{FileStamp, WeightsManifest};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
@@ -151,7 +150,7 @@ impl FdStore {
             place: self.place.clone(),
             weights: weights.manifest.clone(),
         };
-        let sealed = match sealed(&record) {
+        let sealed = match seal(&record) {
             Ok(sealed) => sealed,
             Err(error) => {
                 return tracing::warn!(%error, "weights are not kept over a restart of this process");
@@ -248,35 +247,15 @@ fn tag(name: &str) -> Option<&str> {
         .or_else(|| name.strip_prefix(RECORD))
 }
 
-/// A memfd with the record in it that nobody can change any more.
-fn sealed(record: &Record) -> io::Result<File> {
-    let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
-    let mut file = File::from(memfd_create("orcd-record", flags)?);
-    file.write_all(&serde_json::to_vec(record)?)?;
-    fcntl(&file, FcntlArg::F_ADD_SEALS(FINAL | SealFlag::F_SEAL_SEAL))?;
-    Ok(file)
-}
-
-/// With these nobody can change a memfd's bytes any more.
-const FINAL: SealFlag = SealFlag::F_SEAL_WRITE
-    .union(SealFlag::F_SEAL_GROW)
-    .union(SealFlag::F_SEAL_SHRINK);
-
-/// Refuses a memfd that somebody may still change, and what is no memfd.
-fn check_final(fd: &impl AsFd, what: &str) -> io::Result<()> {
-    let seals = fcntl(fd, FcntlArg::F_GET_SEALS).map(SealFlag::from_bits_retain);
-    match seals {
-        Ok(seals) if seals.contains(FINAL) => Ok(()),
-        Ok(_) => Err(io::Error::other(format!("{what} is not sealed"))),
-        Err(error) => Err(io::Error::other(format!("{what} is no memfd: {error}"))),
-    }
+fn seal(record: &Record) -> io::Result<File> {
+    sealed::create("orcd-record", &serde_json::to_vec(record)?)
 }
 
 /// The record, if the image is one that nobody can change. One on a GPU is no memfd; only those that
 /// map it for writing could change it, and they are gone.
 fn sound(record: Record, image: &OwnedFd) -> io::Result<Record> {
     if record.weights.backend == "cpu" {
-        check_final(image, "the image")?;
+        sealed::check(image, "the image")?;
     }
     Ok(record)
 }
@@ -284,7 +263,7 @@ fn sound(record: Record, image: &OwnedFd) -> io::Result<Record> {
 /// Reads a record. Its descriptor shares its position with all others of the same memfd, so the
 /// position is not used.
 fn read(fd: OwnedFd) -> io::Result<Record> {
-    check_final(&fd, "the record")?;
+    sealed::check(&fd, "the record")?;
     let file = File::from(fd);
     let length = file.metadata()?.len();
     if length > MAX_RECORD_BYTES {

@@ -4,8 +4,8 @@
 //! is a thread that sends no tokens.
 
 use std::ffi::OsStr;
-use std::io::{self, IoSlice};
-use std::os::fd::{AsRawFd as _, BorrowedFd, RawFd};
+use std::io;
+use std::os::fd::BorrowedFd;
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+use orcd_shared::descriptors;
 use tokio::time::{Instant, sleep};
 
 use super::Message;
@@ -80,17 +80,7 @@ impl Notifier {
         let socket = UnixDatagram::unbound()?;
         socket.set_nonblocking(true)?;
         socket.connect_addr(address)?;
-        let data = [IoSlice::new(message.as_bytes())];
-        let raw: Vec<RawFd> = fds.iter().map(|fd| fd.as_raw_fd()).collect();
-        let rights = [ControlMessage::ScmRights(&raw)];
-        let rights = if raw.is_empty() {
-            &rights[..0]
-        } else {
-            &rights
-        };
-        let flags = MsgFlags::MSG_NOSIGNAL;
-        sendmsg::<()>(socket.as_raw_fd(), &data, rights, flags, None)?;
-        Ok(())
+        descriptors::send(&socket, message.as_bytes(), fds)
     }
 }
 

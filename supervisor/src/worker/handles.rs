@@ -3,15 +3,14 @@
 //! process itself was started with. The only unsafe module of this crate; therefore the C library's
 //! allocator is spoken to from here too.
 
-use std::io::{self, IoSlice};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream as StdStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
-use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use orcd_shared::descriptors;
 use orcd_shared::weights::WeightsManifest;
 use tokio::io::Interest;
@@ -117,13 +116,8 @@ impl DescriptorChannel {
     /// # Errors
     /// The worker is gone or does not read its channel.
     pub async fn send(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
-        let raw = [fd.as_raw_fd()];
         let sent = self.stream.async_io(Interest::WRITABLE, || {
-            let data = [IoSlice::new(&[0])];
-            let rights = [ControlMessage::ScmRights(&raw)];
-            let flags = MsgFlags::MSG_NOSIGNAL;
-            sendmsg::<()>(self.stream.as_raw_fd(), &data, &rights, flags, None)?;
-            Ok(())
+            descriptors::send(&self.stream, &[0], &[fd])
         });
         within_patience(sent).await
     }

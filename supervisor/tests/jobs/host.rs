@@ -2,13 +2,13 @@
 //! descriptor channel.
 
 use std::io::{Read as _, Write as _};
-use std::os::fd::AsRawFd as _;
+use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
-use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
+use orcd_shared::descriptors;
 use orcd_shared::job::JobKey;
 use orcd_shared::protocol::frame;
 use orcd_shared::protocol::message::{
@@ -111,23 +111,13 @@ impl Link {
 fn send_weights() {
     let mut image = tempfile::tempfile().unwrap();
     image.write_all(b"weights").unwrap();
-    let fds = [image.as_raw_fd()];
-    let data = [std::io::IoSlice::new(&[0])];
-    let rights = [ControlMessage::ScmRights(&fds)];
-    sendmsg::<()>(0, &data, &rights, MsgFlags::empty(), None).unwrap();
+    descriptors::send(std::io::stdin(), &[0], &[image.as_fd()]).unwrap();
 }
 
 fn receive_weights() -> String {
-    let mut byte = [0];
-    let mut data = [std::io::IoSliceMut::new(&mut byte)];
-    let mut space = nix::cmsg_space!([i32; 1]);
-    let message = recvmsg::<()>(0, &mut data, Some(&mut space), MsgFlags::empty()).unwrap();
-    match message.cmsgs().unwrap().next() {
-        Some(ControlMessageOwned::ScmRights(fds)) => {
-            std::fs::read_to_string(format!("/proc/self/fd/{}", fds[0])).unwrap()
-        }
-        other => panic!("{other:?} in place of a descriptor"),
-    }
+    let image = descriptors::receive(std::io::stdin()).unwrap();
+    // By its name: the position is shared with whoever wrote it.
+    std::fs::read_to_string(format!("/proc/self/fd/{}", image.as_raw_fd())).unwrap()
 }
 
 fn manifest() -> WeightsManifest {

@@ -1,5 +1,8 @@
+use std::io::Write as _;
 use std::os::unix::net::UnixDatagram;
 
+use nix::fcntl::{FcntlArg, SealFlag, fcntl};
+use nix::sys::memfd::{MFdFlags, memfd_create};
 use orcd_shared::weights::{ContentHash, ModelIdentity};
 
 use super::*;
@@ -37,22 +40,23 @@ fn passed(name: &str, fd: impl Into<OwnedFd>) -> Passed {
     }
 }
 
-/// A memfd with this content and these seals.
-fn memfd(content: &[u8], seals: SealFlag) -> File {
+/// A memfd that can still be written.
+fn writable(content: &[u8]) -> File {
     let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
     let mut file = File::from(memfd_create("test", flags).unwrap());
     file.write_all(content).unwrap();
+    let seals = SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SHRINK;
     fcntl(&file, FcntlArg::F_ADD_SEALS(seals)).unwrap();
     file
 }
 
 fn image() -> File {
-    memfd(b"weights", FINAL)
+    sealed::create("test", b"weights").unwrap()
 }
 
 #[test]
 fn a_record_comes_back_whole_and_nobody_can_change_it() {
-    let mut file = sealed(&record()).unwrap();
+    let mut file = seal(&record()).unwrap();
     assert!(file.write_all(b"x").is_err());
     // What systemd passes is another descriptor of the same open file, its position at the end.
     assert_eq!(read(file.into()).unwrap(), record());
@@ -60,9 +64,10 @@ fn a_record_comes_back_whole_and_nobody_can_change_it() {
 
 #[test]
 fn images_are_found_in_any_order_and_the_rest_is_named() {
-    let sealed = || sealed(&record()).unwrap();
-    let damaged = || memfd(b"{\"place\"", FINAL);
-    let huge = || memfd(&vec![b' '; MAX_RECORD_BYTES as usize + 1], FINAL);
+    let sealed = || seal(&record()).unwrap();
+    let damaged = || sealed::create("test", b"{\"place\"").unwrap();
+    let spaces = vec![b' '; MAX_RECORD_BYTES as usize + 1];
+    let huge = || sealed::create("test", &spaces).unwrap();
     let mut all = vec![
         passed("orcd-record-a", sealed()),
         passed("orcd-weights-b", image()),
@@ -111,12 +116,11 @@ fn what_somebody_may_still_change_is_not_taken() {
         file.write_all(&bytes).unwrap();
         file
     };
-    let partly = |content: &[u8]| memfd(content, FINAL - SealFlag::F_SEAL_WRITE);
     let pairs = [
-        (image(), partly(&bytes)),
+        (image(), writable(&bytes)),
         (image(), file()),
-        (partly(b"weights"), sealed(&record()).unwrap()),
-        (file(), sealed(&record()).unwrap()),
+        (writable(b"weights"), seal(&record()).unwrap()),
+        (file(), seal(&record()).unwrap()),
     ];
     for (image, record) in pairs {
         let pair = vec![
@@ -177,7 +181,7 @@ async fn other_weights_replace_the_stored_ones_and_none_remove_them() {
 #[tokio::test]
 async fn weights_of_another_model_file_are_removed_before_anything_is_loaded() {
     let (store, mut next, dir) = store();
-    let record = sealed(&record()).unwrap();
+    let record = seal(&record()).unwrap();
     let passed = vec![
         passed("orcd-weights-a", image()),
         passed("orcd-record-a", record),
