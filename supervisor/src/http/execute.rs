@@ -107,7 +107,7 @@ impl Preparation {
         let body = body::parse(bytes)?;
         let fresh = Fresh {
             job_id: Uuid::new_v4().to_string(),
-            seed: random_seed(),
+            seed: fastrand::u64(..1 << RANDOM_SEED_BITS),
         };
         let request = validate::execute(body, &limits, fresh).map_err(ApiError::invalid)?;
         let tokens = self.tokens(&request.input)?;
@@ -168,13 +168,6 @@ impl Preparation {
         }
     }
 }
-
-fn random_seed() -> u64 {
-    // A version-4 UUID has 122 random bits; folded over one another they cover the fixed ones.
-    let (high, low) = Uuid::new_v4().as_u64_pair();
-    (high ^ low) >> (u64::BITS - RANDOM_SEED_BITS)
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::mpsc;

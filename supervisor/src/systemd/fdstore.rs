@@ -156,8 +156,7 @@ impl FdStore {
                 return tracing::warn!(%error, "weights are not kept over a restart of this process");
             }
         };
-        let (random, _) = uuid::Uuid::new_v4().as_u64_pair();
-        let tag = format!("{random:016x}");
+        let tag = format!("{:016x}", fastrand::u64(..));
         for (kind, fd) in [(RECORD, sealed.as_fd()), (WEIGHTS, weights.as_fd())] {
             let message = Message::default()
                 .with("FDSTORE", 1)

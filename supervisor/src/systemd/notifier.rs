@@ -103,7 +103,7 @@ mod tests {
     async fn both_kinds_of_socket_are_reached() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("notify");
-        let name = format!("@orcd-test-{}", uuid::Uuid::new_v4());
+        let name = format!("@orcd-test-{}", fastrand::u64(..));
         for socket in [path.as_os_str(), OsStr::new(&name)] {
             let double = UnixDatagram::bind_addr(&address(socket).unwrap()).unwrap();
             let notifier = Notifier::new(Some(socket));

@@ -59,8 +59,8 @@ impl RuntimeDir {
     pub fn create(base: Option<&Path>) -> Result<Self, RuntimeDirError> {
         let base = base.map_or_else(default_base, Path::to_path_buf);
         // The random part keeps instances apart, also those of one process (tests).
-        let random = uuid::Uuid::new_v4().simple().to_string();
-        let path = base.join(format!("{PREFIX}{}-{}", std::process::id(), &random[..8]));
+        let random = fastrand::u32(..);
+        let path = base.join(format!("{PREFIX}{}-{random:08x}", std::process::id()));
         let length = socket_path(&path, u32::MAX.into())
             .as_os_str()
             .as_bytes()

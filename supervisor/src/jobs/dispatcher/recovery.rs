@@ -149,7 +149,7 @@ impl<H: WorkerHost> Dispatcher<H> {
         let cx = lifecycle::Context {
             policy: &self.settings.policy,
             now,
-            jitter: jitter(),
+            jitter: fastrand::f64(),
         };
         let (life, actions) = std::mem::take(&mut self.life).step(cx, event);
         self.life = life;
@@ -321,10 +321,4 @@ impl<H: WorkerHost> Dispatcher<H> {
         self.end_all(code, message, AtWorker::Done);
         self.outcome = Some(outcome);
     }
-}
-
-/// 0..1; good enough to keep supervisors of one host apart.
-fn jitter() -> f64 {
-    let (random, _) = uuid::Uuid::new_v4().as_u64_pair();
-    f64::from((random >> 32) as u32) / f64::from(u32::MAX)
 }
