@@ -6,7 +6,7 @@ mod process;
 
 use std::time::Duration;
 
-use prometheus_client::encoding::text;
+use prometheus_client::encoding::{prometheus_text, text};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -35,6 +35,15 @@ const LONG_S: [f64; 12] = [
 type BuildInfo = Family<[(&'static str, &'static str); 3], Gauge>;
 /// A counter with one label.
 type ByLabel = Family<[(&'static str, String); 1], Counter>;
+
+/// How a scrape is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// Prometheus text 0.0.4.
+    Prometheus,
+    /// `OpenMetrics` 1.0.0, which has units and an end beside it.
+    OpenMetrics,
+}
 
 /// All metrics of the service. Its methods cost an atomic addition or a short lock each, so that
 /// the dispatcher may call them for every token.
@@ -170,17 +179,23 @@ impl Metrics {
         self.load.observe(took.as_secs_f64());
     }
 
-    /// The text of a scrape in the `OpenMetrics` format, with the gauges as `snapshot` has them; all
-    /// 0 without one.
+    /// The text of a scrape, with the gauges as `snapshot` has them; all 0 without one.
     ///
     /// # Errors
     /// None in practice: writing into a `String` doesn't fail.
-    pub fn encode(&self, snapshot: Option<&Snapshot>) -> Result<String, std::fmt::Error> {
+    pub fn encode(
+        &self,
+        format: Format,
+        snapshot: Option<&Snapshot>,
+    ) -> Result<String, std::fmt::Error> {
         if let Some(snapshot) = snapshot {
             self.gauges.set(snapshot);
         }
         let mut out = String::new();
-        text::encode(&mut out, &self.registry)?;
+        match format {
+            Format::Prometheus => prometheus_text::encode(&mut out, &self.registry)?,
+            Format::OpenMetrics => text::encode(&mut out, &self.registry)?,
+        }
         Ok(out)
     }
 
@@ -294,7 +309,9 @@ mod tests {
         metrics.request_refused("QUEUE_FULL");
         metrics.replayed(2, 40);
         metrics.cache_usage(0.25);
-        let text = metrics.encode(Some(&snapshot())).unwrap();
+        let text = metrics
+            .encode(Format::OpenMetrics, Some(&snapshot()))
+            .unwrap();
         for line in [
             "orcd_jobs_finished_total{outcome=\"end\"} 1",
             "orcd_jobs_finished_total{outcome=\"CANCELLED\"} 1",
@@ -327,5 +344,26 @@ mod tests {
         );
         assert!(text.contains(&build), "{text}");
         assert!(text.ends_with("# EOF\n"));
+    }
+
+    #[test]
+    fn counters_have_their_samples_names_in_the_older_format() {
+        let metrics = Metrics::new();
+        metrics.tokens(3);
+        let open = metrics.encode(Format::OpenMetrics, None).unwrap();
+        let text = metrics.encode(Format::Prometheus, None).unwrap();
+        for line in [
+            "# HELP orcd_tokens_generated_total Tokens generated.",
+            "# TYPE orcd_tokens_generated_total counter",
+            "orcd_tokens_generated_total 3",
+            "# TYPE orcd_first_token_seconds histogram",
+            "# TYPE orcd_ready gauge",
+            "# TYPE process_cpu_seconds_total counter",
+        ] {
+            assert!(text.lines().any(|l| l == line), "no {line:?} in:\n{text}");
+        }
+        assert!(!text.contains("# EOF") && !text.contains("# UNIT"));
+        let samples = |text: &str| text.lines().filter(|l| !l.starts_with('#')).count();
+        assert_eq!(samples(&text), samples(&open));
     }
 }

@@ -1,14 +1,15 @@
 //! `GET /metrics`: the service's counters, as Prometheus text or as `OpenMetrics`.
 
-use std::fmt::Write as _;
 use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, header};
+use prometheus_client::encoding::prometheus_text;
 
 use super::App;
 use super::error::ApiError;
+use crate::metrics::Format;
 
 const OPEN_METRICS: &str = "application/openmetrics-text";
 
@@ -18,18 +19,16 @@ pub(super) async fn metrics(
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let snapshot = app.service.get().map(|service| service.jobs.snapshot());
+    let (format, kind) = if takes_open_metrics(&headers) {
+        let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+        (Format::OpenMetrics, kind)
+    } else {
+        (Format::Prometheus, prometheus_text::CONTENT_TYPE)
+    };
     let text = app
         .metrics
-        .encode(snapshot.as_deref())
+        .encode(format, snapshot.as_deref())
         .map_err(|_| ApiError::internal())?;
-    let (kind, text) = if takes_open_metrics(&headers) {
-        (
-            "application/openmetrics-text; version=1.0.0; charset=utf-8",
-            text,
-        )
-    } else {
-        ("text/plain; version=0.0.4; charset=utf-8", plain(&text))
-    };
     Ok(([(header::CONTENT_TYPE, kind)], text).into_response())
 }
 
@@ -42,53 +41,9 @@ fn takes_open_metrics(headers: &HeaderMap) -> bool {
         .any(|value| value.contains(OPEN_METRICS))
 }
 
-/// The same in the older format: it knows neither units nor an end, and a counter's type goes by the
-/// name of its samples.
-fn plain(open_metrics: &str) -> String {
-    let mut text = String::with_capacity(open_metrics.len());
-    let mut lines = open_metrics.lines().peekable();
-    while let Some(line) = lines.next() {
-        let words: Vec<&str> = line.splitn(4, ' ').collect();
-        // Writing into a `String` doesn't fail.
-        let _ = match words[..] {
-            ["#", "UNIT" | "EOF", ..] => Ok(()),
-            ["#", "HELP", name, help]
-                if lines
-                    .peek()
-                    .is_some_and(|next| *next == format!("# TYPE {name} counter")) =>
-            {
-                writeln!(text, "# HELP {name}_total {help}")
-            }
-            ["#", "TYPE", name, "counter"] => writeln!(text, "# TYPE {name}_total counter"),
-            _ => writeln!(text, "{line}"),
-        };
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn counters_have_their_samples_names_in_the_older_format() {
-        let metrics = crate::metrics::Metrics::new();
-        metrics.tokens(3);
-        let open = metrics.encode(None).unwrap();
-        let text = plain(&open);
-        for line in [
-            "# HELP orcd_tokens_generated_total Tokens generated.",
-            "# TYPE orcd_tokens_generated_total counter",
-            "orcd_tokens_generated_total 3",
-            "# TYPE orcd_first_token_seconds histogram",
-            "# TYPE orcd_ready gauge",
-        ] {
-            assert!(text.lines().any(|l| l == line), "no {line:?} in:\n{text}");
-        }
-        assert!(!text.contains("# EOF") && !text.contains("# UNIT"));
-        let samples = |text: &str| text.lines().filter(|l| !l.starts_with('#')).count();
-        assert_eq!(samples(&text), samples(&open));
-    }
 
     #[test]
     fn open_metrics_is_for_those_who_ask() {
