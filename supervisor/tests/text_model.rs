@@ -4,7 +4,7 @@
 use orcd_shared::gguf::{Array, Metadata, Value};
 use orcd_supervisor::text::{
     Guard, GuardedText, Message, Piece, Role, Specials, TemplateStatus, TextError, TextModel,
-    TokenText, Tokenizer,
+    TokenText, Tokenizer, end_of_generation,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -247,16 +247,18 @@ fn overlapping_names_leave_no_control_token() {
 
 #[test]
 fn several_end_tokens_are_known() {
-    let tokenizer = Tokenizer::from_metadata(&metadata(entries())).unwrap();
     assert_eq!(
-        tokenizer.end_of_generation(),
+        end_of_generation(&metadata(entries())).unwrap(),
         [IM_END],
         "by its name as well as by its key"
     );
     let other = changed("tokenizer.ggml.eos_token_id", Some(Value::U32(0)));
     let tokenizer = Tokenizer::from_metadata(&other).unwrap();
-    assert_eq!(tokenizer.end_of_generation(), [0, IM_END]);
+    assert_eq!(end_of_generation(&other).unwrap(), [0, IM_END]);
     assert_eq!((tokenizer.eos(), tokenizer.bos()), (Some(0), None));
+    let beyond = changed("tokenizer.ggml.eot_token_id", Some(Value::U32(999)));
+    let error = end_of_generation(&beyond).unwrap_err();
+    assert!(error.to_string().contains("eot_token_id"), "{error}");
 }
 
 #[test]
@@ -374,11 +376,6 @@ fn faulty_metadata_is_an_error_that_names_the_fault() {
             "tokenizer.ggml.bos_token_id",
             Some(Value::U32(u32::MAX)),
             "has 263 tokens",
-        ),
-        (
-            "tokenizer.ggml.eot_token_id",
-            Some(Value::U32(999)),
-            "eot_token_id",
         ),
         (
             "tokenizer.ggml.add_bos_token",

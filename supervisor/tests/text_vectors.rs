@@ -5,13 +5,14 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use orcd_shared::gguf::GgufFile;
-use orcd_supervisor::text::{GuardedText, Specials, Tokenizer, TokenizerKind};
+use orcd_supervisor::text::{GuardedText, Specials, Tokenizer, TokenizerKind, end_of_generation};
 
 const SEPARATOR: &str = "\n__ggml_vocab_test__\n";
 
 /// A published vocabulary with its cases.
 struct Published {
     tokenizer: Tokenizer,
+    end_tokens: Vec<u32>,
     texts: Vec<String>,
     /// Per text.
     ids: Vec<Vec<u32>>,
@@ -41,6 +42,7 @@ fn published(name: &str) -> Option<Published> {
     };
     Some(Published {
         tokenizer,
+        end_tokens: end_of_generation(&gguf.header().metadata).unwrap(),
         // Every text has the separator behind it, the last one too.
         texts: texts
             .split_inclusive(SEPARATOR)
@@ -61,6 +63,7 @@ fn check_vectors_but(name: &str, normalized: &[(&str, &str)]) {
         tokenizer,
         texts,
         ids,
+        ..
     }) = published(name)
     else {
         return;
@@ -123,14 +126,15 @@ fn phi_3_gives_the_published_ids() {
 
 #[test]
 fn qwen2_reads_its_special_tokens() {
-    let Some(Published { tokenizer, .. }) = published("qwen2") else {
+    let Some(published) = published("qwen2") else {
         return;
     };
+    let tokenizer = &published.tokenizer;
     assert_eq!(tokenizer.kind(), TokenizerKind::GgufBpe);
     assert_eq!(tokenizer.vocab_size(), 151_936);
     assert_eq!(tokenizer.bos_text(), "<|endoftext|>");
     // This file calls the tokens 151662 to 151664 by other names than the released model.
-    assert_eq!(tokenizer.end_of_generation(), [151_643, 151_645]);
+    assert_eq!(published.end_tokens, [151_643, 151_645]);
 
     let turn = "<|im_start|>user\nWrite a haiku about GPU computing<|im_end|>";
     let ids = tokenizer.encode(turn, Specials::Parse).unwrap();
@@ -180,9 +184,10 @@ fn prompts_start_with_the_begin_token_where_the_file_wants_it() {
 
 #[test]
 fn sentence_piece_text_never_spells_a_control_token() {
-    let Some(Published { tokenizer, .. }) = published("phi-3") else {
+    let Some(published) = published("phi-3") else {
         return;
     };
+    let tokenizer = &published.tokenizer;
     assert_eq!(tokenizer.kind(), TokenizerKind::GgufSpm);
     for name in ["<s>", "<unk>", "<|end|>", "<|assistant|>"] {
         let ids = tokenizer.encode(name, Specials::AsText).unwrap();
@@ -197,7 +202,7 @@ fn sentence_piece_text_never_spells_a_control_token() {
         tokenizer.encode("<|user|>Hello", Specials::Parse).unwrap(),
         [32_010, 15_043]
     );
-    assert_eq!(tokenizer.end_of_generation(), [2, 32_000, 32_007]);
+    assert_eq!(published.end_tokens, [2, 32_000, 32_007]);
 }
 
 /// Texts made to keep a tokenizer busy, of 32,768 characters, the longest prompt.

@@ -68,12 +68,11 @@ pub struct Tokenizer {
     eos: Option<(u32, Box<str>)>,
     /// Whether prompts start with `bos`.
     add_bos: bool,
-    end_of_generation: Vec<u32>,
     notes: Vec<String>,
 }
 
-/// The tokens at which generation ends, ascending, of the vocabulary that `metadata` describes: what
-/// [`Tokenizer::end_of_generation`] says, in a fraction of the time that building one takes.
+/// The tokens at which generation ends, ascending, of the vocabulary that `metadata` describes. It takes a
+/// fraction of the time that building a tokenizer does.
 ///
 /// # Errors
 /// Missing or inconsistent keys.
@@ -125,7 +124,6 @@ impl Tokenizer {
             add_bos: metadata
                 .opt_bool("tokenizer.ggml.add_bos_token")?
                 .unwrap_or(add_bos),
-            end_of_generation: end::tokens(metadata, &vocab)?,
             specials: SpecialTokens::new(&vocab)?,
             bytes: ByteTable::new(&vocab, spelling),
             notes: notes::of(metadata, &vocab, &model),
@@ -200,11 +198,6 @@ impl Tokenizer {
             bytes.remove(0);
         }
         bytes
-    }
-
-    /// The tokens at which generation ends, ascending.
-    pub fn end_of_generation(&self) -> &[u32] {
-        &self.end_of_generation
     }
 
     /// What the file leaves open or lacks and what was taken for it, a sentence each, for the log.
