@@ -3,12 +3,14 @@
 
 mod journal;
 
+use std::env::{self, VarError};
 use std::io::{self, IsTerminal as _, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::Directive;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
 
@@ -26,8 +28,8 @@ static DROPPED: AtomicU64 = AtomicU64::new(0);
 /// Starts logging. Without a `format` said, lines for people; or, where stderr is systemd's journal,
 /// entries with fields of their own.
 pub fn start(format: Option<LogFormat>) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| DEFAULT_FILTER.into());
-    let stream = std::env::var_os("JOURNAL_STREAM");
+    let (filter, fault) = filter(env::var(EnvFilter::DEFAULT_ENV));
+    let stream = env::var_os("JOURNAL_STREAM");
     let journal = match format {
         None => Journal::behind(io::stderr(), stream.as_deref()),
         Some(_) => None,
@@ -40,6 +42,28 @@ pub fn start(format: Option<LogFormat>) {
             .try_init(),
         None => start_on_stderr(format.unwrap_or(LogFormat::Text), filter),
     };
+    if let Some(fault) = fault {
+        tracing::warn!("RUST_LOG {fault}; it counts as {DEFAULT_FILTER:?}");
+    }
+}
+
+/// What to log where `RUST_LOG` is this, and why it is not followed.
+fn filter(wanted: Result<String, VarError>) -> (EnvFilter, Option<String>) {
+    let fault = match wanted {
+        Ok(wanted) => match EnvFilter::try_new(&wanted) {
+            Ok(filter) => return (filter, None),
+            Err(error) => {
+                let invalid = |directive: &&str| {
+                    !directive.is_empty() && directive.parse::<Directive>().is_err()
+                };
+                let directive = wanted.split(',').find(invalid).unwrap_or(&wanted);
+                Some(format!("has an invalid directive `{directive}`: {error}"))
+            }
+        },
+        Err(VarError::NotUnicode(_)) => Some("is not valid UTF-8".to_owned()),
+        Err(VarError::NotPresent) => None,
+    };
+    (DEFAULT_FILTER.into(), fault)
 }
 
 fn start_on_stderr(format: LogFormat, filter: EnvFilter) -> Result<(), TryInitError> {
@@ -125,5 +149,25 @@ mod tests {
         assert!(written > 0);
         reader.read_exact(&mut [0; 8192]).unwrap();
         assert!(write_at_once(&mut writer, &line));
+    }
+    #[test]
+    fn a_directive_that_cannot_be_read_is_named_and_the_default_holds() {
+        let of = |wanted: &str| {
+            let (filter, fault) = filter(Ok(wanted.into()));
+            (filter.to_string(), fault)
+        };
+        assert_eq!(of("warn"), ("warn".into(), None));
+        for (wanted, named) in [
+            ("info,orcd_supervisor=loud", "`orcd_supervisor=loud`"),
+            ("warn,,[=", "`[=`"),
+        ] {
+            let (filter, fault) = of(wanted);
+            assert_eq!(filter, DEFAULT_FILTER);
+            assert!(fault.is_some_and(|fault| fault.contains(named)), "{wanted}");
+        }
+        let (filter, fault) = filter(Err(VarError::NotPresent));
+        assert_eq!((filter.to_string().as_str(), fault), (DEFAULT_FILTER, None));
+        let (_, fault) = super::filter(Err(VarError::NotUnicode("\u{fffd}".into())));
+        assert!(fault.is_some_and(|fault| fault.contains("UTF-8")));
     }
 }

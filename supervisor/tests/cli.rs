@@ -154,6 +154,21 @@ fn a_variable_that_sets_nothing_is_warned_of_by_name_alone() {
     assert!(!stderr.contains("the-value"), "{stderr}");
 }
 
+#[test]
+fn a_log_filter_that_cannot_be_read_is_warned_of() {
+    let mut command = program();
+    command.env("RUST_LOG", "warn,orcd_supervisor=loud").args([
+        "--model",
+        "absent.gguf",
+        "--device",
+        "cpu",
+    ]);
+    let stderr = String::from_utf8(command.output().unwrap().stderr).unwrap();
+    let warnings: Vec<_> = stderr.lines().filter(|l| l.contains("WARN")).collect();
+    assert_eq!(warnings.len(), 1, "{stderr}");
+    assert!(warnings[0].contains("`orcd_supervisor=loud`"), "{stderr}");
+}
+
 #[cfg(not(feature = "cuda"))]
 #[test]
 fn a_device_that_is_not_built_in_is_no_other_device() {
