@@ -39,7 +39,7 @@ impl Gauges {
             ),
             (
                 "orcd_worker_generation",
-                "Workers spawned so far",
+                "Number of the present worker, standbys counted",
                 &self.generation,
             ),
             (
