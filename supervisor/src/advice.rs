@@ -1,4 +1,4 @@
-//! What a person who starts the service should hear of, though it is no error.
+//! What a person who starts the service should hear of, though it is not an error.
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -13,10 +13,10 @@ pub fn log(config: &Config) {
         let name = unknown.name.as_str();
         match unknown.similar.as_deref() {
             Some(similar) => tracing::warn!(
-                "{name:?} is no variable of this service and sets nothing; {similar} is one"
+                "unknown variable {name:?} sets nothing; the most similar one is {similar}"
             ),
             None => tracing::warn!(
-                "{name:?} is no variable of this service and sets nothing; --help lists those that are"
+                "unknown variable {name:?} sets nothing; --help lists those there are"
             ),
         }
     }

@@ -365,7 +365,7 @@ fn faulty_metadata_is_an_error_that_names_the_fault() {
         (
             "tokenizer.ggml.merges",
             merges("<|im_start|> h"),
-            "is no token",
+            "is not a token",
         ),
         (
             "tokenizer.ggml.eos_token_id",

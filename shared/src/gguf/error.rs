@@ -207,7 +207,7 @@ pub enum GgufError {
     },
     /// Rows that are no whole number of blocks.
     #[error(
-        "tensor `{tensor}` at offset {offset}: rows of {ne0} elements are no multiple of the \
+        "tensor `{tensor}` at offset {offset}: rows of {ne0} elements are not a multiple of the \
          {block_len} in a block of {ty}"
     )]
     RowLength {

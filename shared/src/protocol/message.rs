@@ -99,7 +99,7 @@ impl std::str::FromStr for Device {
             .filter(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
             .and_then(|n| n.parse().ok())
             .map(Self::Cuda)
-            .ok_or_else(|| format!("'{s}' is no device; give cpu or cuda:N, such as cuda:0"))
+            .ok_or_else(|| format!("invalid device `{s}`; give cpu or cuda:N, such as cuda:0"))
     }
 }
 

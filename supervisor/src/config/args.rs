@@ -217,7 +217,7 @@ fn callback_url(text: &str) -> Result<Uri, String> {
             if authority.contains('@') {
                 Err("a user and password in it would not be used; leave them out".into())
             } else if !port.ends_with(']') && port.parse::<u16>().map_or(true, |n| n == 0) {
-                Err(format!("{port} is no port; give 1 to 65535"))
+                Err(format!("invalid port {port}; give 1 to 65535"))
             } else {
                 Ok(uri)
             }

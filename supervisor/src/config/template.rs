@@ -19,7 +19,7 @@ impl TemplateArgs {
     /// The template, if one is given.
     ///
     /// # Errors
-    /// The file can't be read, is too large, or is no text.
+    /// The file can't be read, is too large, or is not UTF-8.
     pub(super) fn read(&self) -> Result<Option<String>, ConfigError> {
         let Some(path) = &self.chat_template else {
             return Ok(None);
@@ -36,7 +36,7 @@ impl TemplateArgs {
                 "it has more than {MAX_TEMPLATE_BYTES} bytes"
             )));
         }
-        let text = String::from_utf8(bytes).map_err(|e| failed(format!("it is no text: {e}")))?;
+        let text = String::from_utf8(bytes).map_err(|e| failed(format!("not valid UTF-8: {e}")))?;
         if text.trim().is_empty() {
             return Err(failed("it is empty".to_owned()));
         }
@@ -86,7 +86,7 @@ mod tests {
             (dir.path().join("absent"), "No such file"),
             (dir.path().to_owned(), "directory"),
             (file("empty", b" \n"), "it is empty"),
-            (file("binary", b"\xFF"), "it is no text"),
+            (file("binary", b"\xFF"), "not valid UTF-8"),
             (
                 file("long", &vec![b'x'; MAX_TEMPLATE_BYTES + 1]),
                 "more than 65536 bytes",

@@ -192,7 +192,7 @@ fn host(parts: &Parts) -> Result<Option<HostName>, ApiError> {
         Some(text) => match HostName::parse(text) {
             Some(host) => Ok(Some(host)),
             None => Err(invalid(
-                "the header Host is no name, with or without a port",
+                "the header Host is not a valid name, with or without a port",
             )),
         },
     }

@@ -58,13 +58,13 @@ pub async fn read(parts: &Parts, body: Body, budget: &Budget) -> Result<Bytes, A
 /// Parses a body.
 ///
 /// # Errors
-/// `INVALID_REQUEST` with line and column, or with the name of what is no UTF-8.
+/// `INVALID_REQUEST` with line and column, or with the name of what is not UTF-8.
 pub fn parse(bytes: &[u8]) -> Result<Json, ApiError> {
     // serde_json's messages name a place and an expectation, never the text.
     serde_json::from_str(encoding::utf8(bytes)?).map_err(|e| {
         ApiError::new(
             ErrorCode::InvalidRequest,
-            format!("the body is no JSON: {e}"),
+            format!("the body is not valid JSON: {e}"),
         )
     })
 }

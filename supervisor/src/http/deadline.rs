@@ -17,7 +17,7 @@ const HEADER: &str = "x-deadline";
 /// comes first.
 ///
 /// # Errors
-/// `INVALID_REQUEST` if the header is no RFC 3339 timestamp, `INFERENCE_TIMEOUT` if it is past.
+/// `INVALID_REQUEST` if the header is not an RFC 3339 timestamp, `INFERENCE_TIMEOUT` if it is past.
 pub fn of_request(headers: &HeaderMap, timeout: Duration) -> Result<Instant, ApiError> {
     let limit = match given(headers)? {
         Some(deadline) => remaining(deadline, Timestamp::now())?.min(timeout),
@@ -37,7 +37,7 @@ fn given(headers: &HeaderMap) -> Result<Option<Timestamp>, ApiError> {
         _ => Err(ApiError::invalid(vec![Detail {
             field: "X-Deadline".into(),
             constraint: "one RFC 3339 timestamp".into(),
-            message: "X-Deadline is no RFC 3339 timestamp; give one such as 2030-01-31T12:00:00Z"
+            message: "X-Deadline is not a valid RFC 3339 timestamp; give one such as 2030-01-31T12:00:00Z"
                 .into(),
         }])),
     }

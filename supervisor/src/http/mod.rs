@@ -163,7 +163,7 @@ async fn not_found(request: Request) -> ApiError {
 }
 
 async fn method_not_allowed(request: Request) -> ApiError {
-    let message = "this path has another method, see the header Allow";
+    let message = "method not allowed; the header Allow names those that are";
     let error = ApiError::invalid_with(StatusCode::METHOD_NOT_ALLOWED, message);
     let (parts, body) = request.into_parts();
     body::pass_over(&parts, body, error).await

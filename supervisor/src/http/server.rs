@@ -78,7 +78,7 @@ async fn accept(listener: &TcpListener) -> TcpStream {
 fn prepare(stream: &TcpStream) -> std::io::Result<()> {
     // Tokens are small and go out one by one.
     stream.set_nodelay(true)?;
-    // A machine that was switched off says no goodbye.
+    // A machine that was switched off closes nothing.
     setsockopt(stream, sockopt::KeepAlive, &true)?;
     setsockopt(stream, sockopt::TcpKeepIdle, &PROBE_S)?;
     setsockopt(stream, sockopt::TcpKeepInterval, &PROBE_S)?;

@@ -22,7 +22,7 @@ pub enum PassedError {
     Several(usize),
     /// A local socket, perhaps.
     #[error(
-        "the passed socket {name} is no TCP socket ({source}); give ListenStream= an address and \
+        "the passed socket {name} is not a TCP socket ({source}); give ListenStream= an address and \
          a port"
     )]
     NoTcp {
@@ -99,7 +99,7 @@ mod tests {
         let local = UnixListener::bind(dir.path().join("s")).unwrap();
         let error = the_listener(vec![passed(local)]).unwrap_err();
         assert!(
-            error.to_string().contains("http is no TCP socket"),
+            error.to_string().contains("http is not a TCP socket"),
             "{error}"
         );
     }

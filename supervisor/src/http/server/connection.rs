@@ -32,7 +32,7 @@ const HEAD_LIMIT: Duration = Duration::from_secs(10);
 /// The same where only probes are served: theirs come at once.
 const PROBE_HEAD_LIMIT: Duration = Duration::from_secs(2);
 /// Time for a client to take its last answer and close.
-const GOODBYE: Duration = Duration::from_secs(2);
+const LINGER: Duration = Duration::from_secs(2);
 
 /// Serves what comes over `stream` until either side ends the connection.
 pub(super) async fn attend(
@@ -56,14 +56,14 @@ pub(super) async fn attend(
         tracing::debug!(%error, "connection");
         if let Some(verdict) = unheard::verdict(&error, progress) {
             let bytes = unheard::answer(verdict, router).await;
-            let written = timeout(GOODBYE, peer.write(&bytes)).await;
+            let written = timeout(LINGER, peer.write(&bytes)).await;
             parts_properly = matches!(written, Ok(Ok(())));
         }
     }
     if parts_properly {
-        let goodbye = timeout(GOODBYE, peer.say_goodbye());
+        let linger = timeout(LINGER, peer.linger());
         tokio::select! {
-            _ = stop.run_until_cancelled(goodbye) => {}
+            _ = stop.run_until_cancelled(linger) => {}
             () = place.is_needed() => {}
         }
     }

@@ -144,7 +144,7 @@ impl Peer {
 
     /// Says that nothing more is coming and throws away what still arrives: a socket that is closed
     /// with unread bytes resets the connection, and the client may lose the answer to it.
-    pub(super) async fn say_goodbye(&self) {
+    pub(super) async fn linger(&self) {
         if shutdown(self.stream.as_raw_fd(), Shutdown::Write).is_err() {
             return;
         }

@@ -42,7 +42,7 @@ pub(super) fn verdict(error: &hyper::Error, progress: Progress) -> Option<ApiErr
         withheld if error.is_parse() => (
             withheld.unwrap_or(StatusCode::BAD_REQUEST),
             // hyper's words name a part of the head, never its text.
-            format!("this is no HTTP/1.1 request: {error}"),
+            format!("not a valid HTTP/1.1 request: {error}"),
         ),
         _ if error.is_timeout() => (
             StatusCode::REQUEST_TIMEOUT,

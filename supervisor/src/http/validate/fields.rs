@@ -163,7 +163,7 @@ impl Fields {
             }
             let name = shortened(&name);
             let message = format!(
-                "{}{name} is no field; there are {}",
+                "unknown field `{}{name}`; expected one of {}",
                 self.path,
                 known.join(", ")
             );

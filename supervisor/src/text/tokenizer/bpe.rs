@@ -110,7 +110,7 @@ fn split_merges(merges: &[String], longest: usize) -> Result<Merges, TokenizerEr
             return Err(error("is not two tokens"));
         }
         if left.len() + right.len() > longest {
-            return Err(error("makes a text that is no token"));
+            return Err(error("makes a text that is not a token"));
         }
         Ok((left.to_owned(), right.to_owned()))
     };

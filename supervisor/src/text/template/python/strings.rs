@@ -268,7 +268,7 @@ fn join(state: &State<'_, '_>, s: &str, args: &[Value]) -> Result<Value, Error> 
     for (at, value) in values.try_iter()?.enumerate() {
         let text = value
             .as_str()
-            .ok_or_else(|| invalid("join: an item is no string"))?;
+            .ok_or_else(|| invalid("join: an item is not a string"))?;
         charge(state, s.len() + text.len() + BYTES_PER_FUEL)?;
         if at > 0 {
             out.push_str(s);
