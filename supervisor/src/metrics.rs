@@ -169,11 +169,6 @@ impl Metrics {
         self.failover.observe(took.as_secs_f64());
     }
 
-    /// The share of the KV cache's positions that running jobs have filled, 0..1.
-    pub fn cache_usage(&self, share: f64) {
-        self.gauges.set_cache_usage(share);
-    }
-
     /// From a worker's load request until it is ready.
     pub fn load(&self, took: Duration) {
         self.load.observe(took.as_secs_f64());
@@ -284,15 +279,11 @@ mod tests {
     fn snapshot() -> Snapshot {
         Snapshot {
             state: ServiceState::Ready,
-            worker: None,
-            worker_pid: Some(4),
             generation: 2,
-            restarts: 1,
-            last_exit: None,
             running: 3,
             queued: 7,
-            stalled: false,
-            standby: None,
+            cache_usage: 0.25,
+            ..Snapshot::at_start()
         }
     }
 
@@ -308,7 +299,6 @@ mod tests {
         metrics.restart("signal");
         metrics.request_refused("QUEUE_FULL");
         metrics.replayed(2, 40);
-        metrics.cache_usage(0.25);
         let text = metrics
             .encode(Format::OpenMetrics, Some(&snapshot()))
             .unwrap();

@@ -24,7 +24,7 @@ pub enum ServiceState {
 }
 
 /// A consistent picture of the service, published by the dispatcher after every change.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Snapshot {
     /// What state the service is in.
     pub state: ServiceState,
@@ -37,11 +37,15 @@ pub struct Snapshot {
     /// Workers lost so far.
     pub restarts: u64,
     /// How the last lost worker ended: "signal 9 (SIGKILL)", "exit 12".
-    pub last_exit: Option<String>,
+    pub last_exit: Option<Arc<str>>,
     /// Jobs given to the worker.
     pub running: u32,
     /// Jobs waiting.
     pub queued: u32,
+    /// Sequences that the worker could begin at once for jobs to come.
+    pub free_places: u32,
+    /// The share of the KV cache's positions that running jobs have filled, 0..1.
+    pub cache_usage: f64,
     /// A worker that holds running jobs has made no step for longer than its deadline.
     pub stalled: bool,
     /// The worker that waits behind the present one, or is on its way there.
@@ -72,6 +76,8 @@ impl Snapshot {
             last_exit: None,
             running: 0,
             queued: 0,
+            free_places: 0,
+            cache_usage: 0.0,
             stalled: false,
             standby: None,
         }

@@ -22,8 +22,8 @@ pub struct Situation {
     pub queued_bytes: usize,
     /// Most bytes of prompts that may wait.
     pub queue_bytes: usize,
-    /// Sequences that the worker could begin at once.
-    pub free_slots: usize,
+    /// Sequences that the worker could begin at once for jobs to come.
+    pub free_places: usize,
     /// Tokens of a sequence, prompt and output; 0 before a worker was ready.
     pub context: u32,
     /// Most tokens to generate for any job.
@@ -63,10 +63,10 @@ pub fn decide(
 
 fn room_to_wait(s: &Situation, prompt_tokens: usize) -> Result<(), Refusal> {
     let bytes = s.queued_bytes + prompt_tokens * size_of::<u32>();
-    if s.queued >= s.queue_limit + s.free_slots {
+    if !has_place(s.queued, s.queue_limit, s.free_places) {
         return Err(queue_full(s.queued, s.queue_limit));
     }
-    if s.queued < s.free_slots || bytes <= s.queue_bytes {
+    if s.queued < s.free_places || bytes <= s.queue_bytes {
         return Ok(());
     }
     Err(no_room(format!(
@@ -89,15 +89,15 @@ pub fn foresee(snapshot: &Snapshot, queue_limit: usize) -> Result<(), Refusal> {
     Err(queue_full(snapshot.queued as usize, queue_limit))
 }
 
-/// Whether the queue, or a free sequence, would take another job.
+/// Whether the queue, or a free place, would take another job.
 #[must_use]
 pub fn has_room(snapshot: &Snapshot, queue_limit: usize) -> bool {
-    let parallel = match snapshot.state {
-        ServiceState::Ready => snapshot.worker.as_ref().map_or(0, |worker| worker.parallel),
-        _ => 0,
-    };
-    let free = parallel.saturating_sub(snapshot.running) as usize;
-    (snapshot.queued as usize) < queue_limit + free
+    let (queued, free_places) = (snapshot.queued as usize, snapshot.free_places as usize);
+    has_place(queued, queue_limit, free_places)
+}
+
+fn has_place(queued: usize, queue_limit: usize, free_places: usize) -> bool {
+    queued < queue_limit + free_places
 }
 
 fn queue_full(queued: usize, queue_limit: usize) -> Refusal {
@@ -173,7 +173,7 @@ mod tests {
             queue_limit: 2,
             queued_bytes: 0,
             queue_bytes: 1 << 20,
-            free_slots: 0,
+            free_places: 0,
             context: 100,
             max_tokens_out: 50,
         }
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn free_slots_count_as_room_beside_the_queue() {
+    fn free_places_count_as_room_beside_the_queue() {
         let full = Situation {
             queued: 2,
             ..situation()
@@ -211,7 +211,7 @@ mod tests {
         assert!(
             decide(
                 &Situation {
-                    free_slots: 1,
+                    free_places: 1,
                     ..full
                 },
                 10,
@@ -221,7 +221,7 @@ mod tests {
         );
         let no_queue = Situation {
             queue_limit: 0,
-            free_slots: 1,
+            free_places: 1,
             ..situation()
         };
         assert!(decide(&no_queue, 10, None).is_ok());
@@ -241,7 +241,7 @@ mod tests {
         );
         // What begins at once does not wait.
         let slots = Situation {
-            free_slots: 2,
+            free_places: 2,
             ..nearly_full
         };
         assert!(decide(&slots, 11, None).is_ok());

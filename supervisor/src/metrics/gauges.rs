@@ -1,4 +1,4 @@
-//! Metrics that are read and not counted.
+//! Metrics that are read and not counted: each is a row, with its place in the snapshot.
 
 use std::sync::atomic::AtomicU64;
 
@@ -7,108 +7,96 @@ use prometheus_client::registry::{Registry, Unit};
 
 use crate::snapshot::{ServiceState, Snapshot};
 
+/// A value as the snapshot has it.
+type Value<N> = fn(&Snapshot) -> N;
+/// Name, help and value of a gauge.
+type Row<N> = (&'static str, &'static str, Value<N>);
+
+const COUNTS: [Row<u64>; 7] = [
+    ("orcd_ready", "1 while a worker takes jobs", |s| {
+        u64::from(s.state == ServiceState::Ready)
+    }),
+    ("orcd_jobs_queued", "Jobs waiting for a worker slot", |s| {
+        s.queued.into()
+    }),
+    ("orcd_jobs_running", "Jobs given to the worker", |s| {
+        s.running.into()
+    }),
+    (
+        "orcd_worker_generation",
+        "Number of the present worker, standbys counted",
+        |s| s.generation,
+    ),
+    (
+        "orcd_standby_ready",
+        "1 while a standby could take over",
+        |s| u64::from(s.standby.is_some_and(|standby| standby.ready)),
+    ),
+    ("vllm:num_requests_waiting", "As orcd_jobs_queued", |s| {
+        s.queued.into()
+    }),
+    ("vllm:num_requests_running", "As orcd_jobs_running", |s| {
+        s.running.into()
+    }),
+];
+
+const SHARES: [Row<f64>; 2] = [
+    (
+        "orcd_kv_cache_usage_ratio",
+        "Share of KV positions that running jobs have filled",
+        |s| s.cache_usage,
+    ),
+    (
+        "vllm:kv_cache_usage_perc",
+        "As orcd_kv_cache_usage_ratio",
+        |s| s.cache_usage,
+    ),
+];
+
+const BYTES: [Row<u64>; 2] = [
+    (
+        "orcd_vram_used",
+        "Device memory taken by weights, KV cache and scratch",
+        |s| s.worker.as_ref().map_or(0, |worker| worker.memory_used),
+    ),
+    ("orcd_vram_total", "Device memory", |s| {
+        s.worker.as_ref().map_or(0, |worker| worker.memory_total)
+    }),
+];
+
 /// Values copied from the snapshot at scrape time.
 #[derive(Debug, Default)]
 pub(super) struct Gauges {
-    ready: Gauge,
-    queued: Gauge,
-    running: Gauge,
-    vram_used: Gauge,
-    vram_total: Gauge,
-    generation: Gauge,
-    vllm_waiting: Gauge,
-    vllm_running: Gauge,
-    standby: Gauge,
-    cache_usage: Gauge<f64, AtomicU64>,
-    vllm_cache_usage: Gauge<f64, AtomicU64>,
+    whole: Vec<(Gauge, Value<u64>)>,
+    shares: Vec<(Gauge<f64, AtomicU64>, Value<f64>)>,
 }
 
 impl Gauges {
-    pub(super) fn register(&self, r: &mut Registry) {
-        for (name, help, gauge) in [
-            ("orcd_ready", "1 while a worker takes jobs", &self.ready),
-            (
-                "orcd_jobs_queued",
-                "Jobs waiting for a worker slot",
-                &self.queued,
-            ),
-            (
-                "orcd_jobs_running",
-                "Jobs given to the worker",
-                &self.running,
-            ),
-            (
-                "orcd_worker_generation",
-                "Number of the present worker, standbys counted",
-                &self.generation,
-            ),
-            (
-                "orcd_standby_ready",
-                "1 while a standby could take over",
-                &self.standby,
-            ),
-            (
-                "vllm:num_requests_waiting",
-                "As orcd_jobs_queued",
-                &self.vllm_waiting,
-            ),
-            (
-                "vllm:num_requests_running",
-                "As orcd_jobs_running",
-                &self.vllm_running,
-            ),
-        ] {
+    /// Those of a scrape: all 0 until [`Self::set`].
+    pub(super) fn register(&mut self, r: &mut Registry) {
+        for (name, help, value) in COUNTS {
+            let gauge = Gauge::default();
             r.register(name, help, gauge.clone());
+            self.whole.push((gauge, value));
         }
-        for (name, help, gauge) in [
-            (
-                "orcd_kv_cache_usage_ratio",
-                "Share of KV positions that running jobs have filled",
-                &self.cache_usage,
-            ),
-            (
-                "vllm:kv_cache_usage_perc",
-                "As orcd_kv_cache_usage_ratio",
-                &self.vllm_cache_usage,
-            ),
-        ] {
+        for (name, help, value) in SHARES {
+            let gauge = Gauge::default();
             r.register(name, help, gauge.clone());
+            self.shares.push((gauge, value));
         }
-        let used = "Device memory taken by weights, KV cache and scratch";
-        r.register_with_unit("orcd_vram_used", used, Unit::Bytes, self.vram_used.clone());
-        r.register_with_unit(
-            "orcd_vram_total",
-            "Device memory",
-            Unit::Bytes,
-            self.vram_total.clone(),
-        );
-    }
-
-    pub(super) fn set_cache_usage(&self, share: f64) {
-        self.cache_usage.set(share);
-        self.vllm_cache_usage.set(share);
+        for (name, help, value) in BYTES {
+            let gauge = Gauge::default();
+            r.register_with_unit(name, help, Unit::Bytes, gauge.clone());
+            self.whole.push((gauge, value));
+        }
     }
 
     pub(super) fn set(&self, snapshot: &Snapshot) {
-        self.ready
-            .set(i64::from(snapshot.state == ServiceState::Ready));
-        let standby = snapshot.standby.is_some_and(|standby| standby.ready);
-        self.standby.set(i64::from(standby));
-        self.queued.set(snapshot.queued.into());
-        self.running.set(snapshot.running.into());
-        self.vllm_waiting.set(snapshot.queued.into());
-        self.vllm_running.set(snapshot.running.into());
-        self.generation.set(saturated(snapshot.generation));
-        let memory = snapshot
-            .worker
-            .as_ref()
-            .map(|w| (w.memory_used, w.memory_total));
-        let (used, total) = memory.unwrap_or_default();
-        self.vram_used.set(saturated(used));
-        self.vram_total.set(saturated(total));
+        for (gauge, value) in &self.whole {
+            gauge.set(i64::try_from(value(snapshot)).unwrap_or(i64::MAX));
+        }
+        for (gauge, value) in &self.shares {
+            gauge.set(value(snapshot));
+        }
     }
-}
-
-fn saturated(n: u64) -> i64 {
-    i64::try_from(n).unwrap_or(i64::MAX)
 }

@@ -141,15 +141,12 @@ mod tests {
     fn snapshot(state: ServiceState) -> Snapshot {
         Snapshot {
             state,
-            worker: None,
             worker_pid: Some(1),
             generation: 1,
-            restarts: 0,
             last_exit: Some("signal 9 (SIGKILL)".into()),
             running: 1,
             queued: 2,
-            stalled: false,
-            standby: None,
+            ..Snapshot::at_start()
         }
     }
 

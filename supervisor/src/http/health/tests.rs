@@ -35,6 +35,8 @@ fn snapshot(state: ServiceState) -> Snapshot {
         last_exit: Some("signal 9 (SIGKILL)".into()),
         running: 1,
         queued: 4,
+        free_places: 1,
+        cache_usage: 0.0,
         stalled: false,
         standby: Some(Standby {
             pid: Some(78),
@@ -128,14 +130,12 @@ fn progress_of_loading_is_shown() {
 
 #[test]
 fn there_is_room_in_the_queue_and_in_free_sequences() {
-    let with = |state, running, queued| Snapshot {
-        running,
+    let with = |free_places, queued| Snapshot {
+        free_places,
         queued,
-        ..snapshot(state)
+        ..snapshot(ServiceState::Ready)
     };
-    let ready = ServiceState::Ready;
-    assert!(has_room(&with(ready, 2, 3), 4));
-    assert!(!has_room(&with(ready, 2, 4), 4));
-    assert!(has_room(&with(ready, 1, 4), 4));
-    assert!(!has_room(&with(ServiceState::Recovering, 0, 4), 4));
+    assert!(has_room(&with(0, 3), 4));
+    assert!(!has_room(&with(0, 4), 4));
+    assert!(has_room(&with(1, 4), 4));
 }

@@ -51,7 +51,7 @@ impl<H: WorkerHost> Dispatcher<H> {
                 self.warn_of_cause(generation, format_args!("no worker: {message}"));
                 self.crew.leave(generation);
                 if generation == self.life.generation {
-                    self.worker.ended(message.clone());
+                    self.worker.last_exit = Some(message.as_str().into());
                 }
                 News::SpawnFailed(message)
             }
@@ -103,7 +103,7 @@ impl<H: WorkerHost> Dispatcher<H> {
         let how = exit.to_string();
         self.warn_of_loss(generation, format_args!("worker ended: {how}"));
         if generation == self.life.generation || self.was_lost(generation) {
-            self.worker.ended(how.clone());
+            self.worker.last_exit = Some(how.as_str().into());
         }
         let news = News::Exited(how);
         self.life_event(Event::Worker { generation, news }, now);
@@ -271,18 +271,6 @@ impl<H: WorkerHost> Dispatcher<H> {
             let took = now.saturating_duration_since(lost_at);
             self.metrics.failover(took);
         }
-    }
-
-    /// Shows how full the caches of the running sequences are.
-    pub(super) fn show_cache(&self) {
-        let Some(info) = &self.worker.info else {
-            return;
-        };
-        let capacity = f64::from(info.context) * f64::from(info.parallel);
-        let used = self.roster.running_positions();
-        #[expect(clippy::cast_precision_loss, reason = "a share, for people")]
-        let share = used as f64 / capacity.max(1.0);
-        self.metrics.cache_usage(share);
     }
 
     /// The worker is lost: its jobs wait for the next, but for those that were there too often.

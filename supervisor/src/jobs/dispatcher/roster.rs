@@ -129,6 +129,11 @@ impl Roster {
         self.running.len() + self.held.len()
     }
 
+    /// Jobs that wait for the next worker, or for their turn with it.
+    pub(super) fn held(&self) -> usize {
+        self.held.len()
+    }
+
     pub(super) fn running(&self) -> usize {
         self.running.len()
     }

@@ -42,7 +42,8 @@ pub(super) struct Dispatcher<H> {
     pub(super) turned: Option<Instant>,
     pub(super) last_key: u64,
     publisher: watch::Sender<Arc<Snapshot>>,
-    shown: View,
+    /// As of the latest tick: see [`Snapshot::cache_usage`].
+    cache_usage: f64,
 }
 
 /// Where the dispatcher's doings go, beside the workers.
@@ -59,9 +60,7 @@ pub(super) struct Worker {
     pub(super) info: Option<Arc<WorkerInfo>>,
     /// The present worker's engine stands still.
     pub(super) stalled: bool,
-    pub(super) last_exit: Option<String>,
-    /// How often `last_exit` was set.
-    pub(super) exits: u64,
+    pub(super) last_exit: Option<Arc<str>>,
     /// Workers in a row that were lost while they loaded.
     pub(super) failed_loads: u32,
     /// When the last ready worker was lost, until the failover is over: see
@@ -71,21 +70,6 @@ pub(super) struct Worker {
     pub(super) served: bool,
     /// The log says that the service is unhealthy, and not yet that it is healthy again.
     pub(super) told_unhealthy: bool,
-}
-
-/// The parts of a snapshot that are cheap to compare: nothing is published for a mere token.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct View {
-    state: ServiceState,
-    pid: Option<u32>,
-    generation: u64,
-    restarts: u64,
-    running: usize,
-    queued: usize,
-    stalled: bool,
-    standby: Option<Standby>,
-    exits: u64,
-    resident: bool,
 }
 
 /// What the worker still has of a job that ends.
@@ -112,7 +96,7 @@ impl<H: WorkerHost> Dispatcher<H> {
         outputs: Outputs,
     ) -> Self {
         let weights = settings.held.present();
-        let mut dispatcher = Self {
+        Self {
             settings,
             metrics,
             host,
@@ -129,10 +113,8 @@ impl<H: WorkerHost> Dispatcher<H> {
             readers_seen: None,
             last_key: 0,
             publisher: outputs.publisher,
-            shown: View::NOTHING,
-        };
-        dispatcher.shown = dispatcher.view();
-        dispatcher
+            cache_usage: 0.0,
+        }
     }
 
     pub(super) fn tick_interval(&self) -> Duration {
@@ -209,40 +191,45 @@ impl<H: WorkerHost> Dispatcher<H> {
         }
     }
 
-    fn publish(&mut self) {
-        let view = self.view();
-        if view == self.shown {
-            return;
-        }
-        self.shown = view;
-        let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-        self.publisher.send_replace(Arc::new(Snapshot {
-            state: view.state,
-            worker: self.worker.info.clone(),
-            worker_pid: view.pid,
-            generation: view.generation,
-            restarts: view.restarts,
-            last_exit: self.worker.last_exit.clone(),
-            running: count(view.running),
-            queued: count(view.queued),
-            stalled: view.stalled,
-            standby: view.standby,
-        }));
+    /// Shows the service as it is now, if anything is new. Only a tick looks how full the cache is:
+    /// nothing is published for a mere token.
+    fn publish(&self) {
+        let now = self.snapshot();
+        self.publisher.send_if_modified(|shown| {
+            let is_news = **shown != now;
+            if is_news {
+                *shown = Arc::new(now);
+            }
+            is_news
+        });
     }
 
-    fn view(&self) -> View {
-        View {
+    fn snapshot(&self) -> Snapshot {
+        let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        Snapshot {
             state: self.service_state(),
-            pid: self.crew.get(self.life.generation).and_then(|m| m.pid),
+            worker: self.worker.info.clone(),
+            worker_pid: self.crew.get(self.life.generation).and_then(|m| m.pid),
             generation: self.life.generation,
             restarts: self.life.restarts,
-            running: self.roster.begun(),
-            queued: self.roster.waiting(),
+            last_exit: self.worker.last_exit.clone(),
+            running: count(self.roster.begun()),
+            queued: count(self.roster.waiting()),
+            free_places: count(self.free_places()),
+            cache_usage: self.cache_usage,
             stalled: self.worker.stalled,
             standby: self.standby(),
-            exits: self.worker.exits,
-            resident: self.worker.info.as_ref().is_some_and(|i| i.resident),
         }
+    }
+
+    /// Looks how full the caches of the running sequences are.
+    pub(super) fn measure_cache(&mut self) {
+        let capacity = (self.worker.info.as_ref()).map_or(0.0, |info| {
+            f64::from(info.context) * f64::from(info.parallel)
+        });
+        #[expect(clippy::cast_precision_loss, reason = "a share, for people")]
+        let used = self.roster.running_positions() as f64;
+        self.cache_usage = used / capacity.max(1.0);
     }
 
     fn standby(&self) -> Option<Standby> {
@@ -259,30 +246,6 @@ impl<H: WorkerHost> Dispatcher<H> {
             memory_bytes: member.info.as_deref().map_or(0, own),
         })
     }
-}
-
-impl Worker {
-    /// Notes how a worker ended.
-    pub(super) fn ended(&mut self, how: String) {
-        self.last_exit = Some(how);
-        self.exits += 1;
-    }
-}
-
-impl View {
-    /// Before anything was shown.
-    const NOTHING: Self = Self {
-        state: ServiceState::Unhealthy,
-        pid: None,
-        generation: 0,
-        restarts: 0,
-        running: 0,
-        queued: 0,
-        stalled: false,
-        standby: None,
-        exits: 0,
-        resident: false,
-    };
 }
 
 fn log_end(journal: &Journal, outcome: &str) {

@@ -72,10 +72,15 @@ impl<H: WorkerHost> Dispatcher<H> {
             queue_limit: self.settings.queue,
             queued_bytes: self.roster.waiting_bytes(),
             queue_bytes: self.settings.bounds.queue_bytes,
-            free_slots: self.free_slots(),
+            free_places: self.free_places(),
             context: self.worker.info.as_ref().map_or(0, |info| info.context),
             max_tokens_out: self.settings.max_tokens_out,
         }
+    }
+
+    /// The same for jobs to come: places that held jobs will take are theirs.
+    pub(super) fn free_places(&self) -> usize {
+        self.free_slots().saturating_sub(self.roster.held())
     }
 
     /// Sequences that the worker could begin now.

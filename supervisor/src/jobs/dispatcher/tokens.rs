@@ -34,7 +34,6 @@ impl<H: WorkerHost> Dispatcher<H> {
                 if is_present {
                     let holds = running as usize + waiting as usize;
                     member.pulse.holds(holds, given, now);
-                    self.show_cache();
                 }
                 return;
             }

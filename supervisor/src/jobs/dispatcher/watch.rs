@@ -17,6 +17,7 @@ impl<H: WorkerHost> Dispatcher<H> {
         self.end_late_jobs(now);
         self.watch_readers(now);
         self.make_room(now);
+        self.measure_cache();
         if self.drain_by.is_some_and(|by| by <= now) {
             let message = "the service is stopping; send the job again, elsewhere";
             self.end_all(ErrorCode::Cancelled, message, AtWorker::Abandon);
