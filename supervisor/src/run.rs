@@ -20,7 +20,7 @@ use crate::config::Config;
 use crate::crash_dir::CrashDir;
 use crate::http::{self, App};
 use crate::jobs::dispatcher::{
-    self, Bounds, DispatcherSettings, DispatcherTask, Outcome, Policy, Timing,
+    self, Bounds, DispatcherSettings, DispatcherTask, FleetSettings, Outcome, Policy, Timing,
 };
 use crate::jobs::{JobsHandle, ServiceState, Snapshot};
 use crate::memory;
@@ -428,34 +428,36 @@ fn settings(config: &Config, held: HeldWeights, end_tokens: Vec<u32>) -> Dispatc
     DispatcherSettings {
         worker_bin: config.worker_bin.clone(),
         runtime_dir: config.runtime_dir.clone(),
-        load: LoadRequest {
-            model_path: config.model.to_string_lossy().into_owned(),
-            device: config.device,
-            context: config.context,
-            parallel: config.parallel,
-            threads: config.threads,
-            kv_limit_tokens: config.kv_limit_tokens,
-            end_tokens,
-            engines: 1,
-            weights: None,
-            model_hash: None,
+        fleet: FleetSettings {
+            load: LoadRequest {
+                model_path: config.model.to_string_lossy().into_owned(),
+                device: config.device,
+                context: config.context,
+                parallel: config.parallel,
+                threads: config.threads,
+                kv_limit_tokens: config.kv_limit_tokens,
+                end_tokens,
+                engines: 1,
+                weights: None,
+                model_hash: None,
+            },
+            held,
+            policy: Policy {
+                max_restarts: config.max_restarts,
+                standby: config.standby,
+                ..Policy::default()
+            },
+            timing: Timing {
+                hang: config.hang_timeout,
+                ..Timing::default()
+            },
         },
-        held,
         queue: config.queue,
         max_tokens_out: config.max_tokens_out,
         resume_ttl: config.resume_ttl,
         drain_timeout: config.drain_timeout,
         crash_dir: config.crash_dir.clone(),
         version: crate::config::version(),
-        policy: Policy {
-            max_restarts: config.max_restarts,
-            standby: config.standby,
-            ..Policy::default()
-        },
-        timing: Timing {
-            hang: config.hang_timeout,
-            ..Timing::default()
-        },
         bounds: Bounds::default(),
     }
 }

@@ -9,15 +9,14 @@ mod taken;
 
 use std::time::{Duration, Instant};
 
-use orcd_shared::error::ErrorCode;
 use orcd_shared::job::{Finish, JobKey, JobSpec};
 use orcd_shared::protocol::message::StepToken;
 
 use super::admission::Limit;
 use super::{JobEvent, NewJob, Numbered, StopReason};
 use crate::text::TokenText;
-use crate::worker::replay::{self, ReplayCheck};
-pub use taken::{Taken, Then};
+use crate::worker::replay::ReplayCheck;
+pub use taken::{Ending, Taken};
 
 /// The journal of one job.
 #[derive(Debug)]
@@ -71,13 +70,7 @@ impl Journal {
         self.tokens_out
     }
 
-    /// Tokens that a replay would process again.
-    #[must_use]
-    pub fn emitted(&self) -> usize {
-        self.emitted.len()
-    }
-
-    /// The tokens so far.
+    /// The tokens so far, which a replay would process again.
     #[must_use]
     pub fn tokens(&self) -> &[u32] {
         &self.emitted
@@ -106,14 +99,13 @@ impl Journal {
     pub fn submission(&mut self) -> JobSpec {
         self.submissions += 1;
         self.check = ReplayCheck::of(&self.emitted);
-        let max_tokens = self.limit.max_tokens;
-        replay::spec(
-            self.key,
-            &self.job.prompt,
-            &self.emitted,
-            max_tokens,
-            self.job.sampling,
-        )
+        JobSpec {
+            key: self.key,
+            prompt: self.job.prompt.clone(),
+            emitted: self.emitted.clone(),
+            max_tokens: self.limit.max_tokens,
+            sampling: self.job.sampling,
+        }
     }
 
     /// The `started` event, before the first submission; `None` after it.
@@ -158,16 +150,26 @@ impl Journal {
             piece.stop = rest.stop;
         }
         let event = Some(self.token_event(piece.text, token.id, now));
-        let then = match (piece.stop, token.finish) {
-            (Some(stop), _) => Then::End(StopReason::StopSequence(stop)),
-            (None, Some(finish)) => Then::End(self.stop_reason(finish)),
-            (None, None) => Then::GoOn,
-        };
-        Taken { event, then }
+        let stop = (piece.stop.map(StopReason::StopSequence))
+            .or_else(|| Some(self.stop_reason(token.finish?)));
+        Taken {
+            event,
+            ending: stop.map(Ending::Stop),
+        }
     }
 
-    /// The `end` event; the journal is closed with it.
-    pub fn end(&mut self, stop: StopReason) -> Numbered {
+    /// The last event: `end` or `error`.
+    pub fn end(&mut self, ending: Ending) -> Numbered {
+        let stop = match ending {
+            Ending::Stop(stop) => stop,
+            Ending::Error(code, message) => {
+                return self.number(JobEvent::Error {
+                    code,
+                    message,
+                    tokens_out: self.tokens_out,
+                });
+            }
+        };
         let decode_time = match (self.first_token, self.last_token) {
             (Some(first), Some(last)) => last.duration_since(first),
             _ => Duration::ZERO,
@@ -178,15 +180,6 @@ impl Journal {
             engine_time_us: self.engine_time_us,
             stop,
             replays: self.replays(),
-        })
-    }
-
-    /// The `error` event; the journal is closed with it.
-    pub fn fail(&mut self, code: ErrorCode, message: String) -> Numbered {
-        self.number(JobEvent::Error {
-            code,
-            message,
-            tokens_out: self.tokens_out,
         })
     }
 
@@ -202,7 +195,7 @@ impl Journal {
         let reason = rest.stop.map_or(StopReason::Eos, StopReason::StopSequence);
         Taken {
             event,
-            then: Then::End(reason),
+            ending: Some(Ending::Stop(reason)),
         }
     }
 

@@ -6,6 +6,7 @@ pub mod dispatcher;
 mod event;
 pub(crate) mod event_log;
 pub mod journal;
+mod table;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

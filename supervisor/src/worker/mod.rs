@@ -2,11 +2,12 @@
 //! the link to it ([`link`]), the memory that outlives it ([`handles`]) and what a new one is told
 //! about jobs of the old ([`replay`]).
 //!
-//! The dispatcher sees all of it through [`WorkerHost`] and a stream of [`WorkerEvent`]s, so that
-//! it can be tested without processes.
+//! [`fleet`] is all of it taken together, and all that the dispatcher sees. It sees processes through
+//! [`WorkerHost`] and a stream of [`WorkerEvent`]s, so that it can be tested without any.
 
 mod attendant;
 pub mod backoff;
+pub mod fleet;
 #[allow(unsafe_code)]
 pub mod handles;
 pub mod held;
@@ -59,6 +60,11 @@ pub enum Happening {
         /// Why, and what to do.
         message: String,
     },
+    /// The model file was looked at for a worker that waits to be told to load.
+    Looked(
+        /// Where the worker finds it, or why no worker is told to load.
+        Result<String, String>,
+    ),
     /// The worker takes jobs.
     Ready {
         /// Its account of itself.
@@ -68,6 +74,11 @@ pub enum Happening {
     },
     /// Any other message.
     Message(ToSupervisor),
+    /// It was found not to react, make progress or take its messages.
+    Hung {
+        /// How that was found.
+        message: String,
+    },
     /// The socket is closed or broken; the process may still run.
     LinkLost {
         /// What was seen.

@@ -1,32 +1,12 @@
-//! Going on with a job on another worker: what the worker is told, and the check that keeps two
-//! different continuations from being joined.
+//! Going on with a job on another worker: the check that keeps two different continuations from being
+//! joined.
 //!
 //! A worker that is given emitted tokens processes all but the last as prompt and draws the last
 //! one again. It must come out as it stands in the journal; if it doesn't, something that is not
 //! part of the job decided about tokens, and nothing behind it can be trusted to continue the text
 //! that the client has.
 
-use orcd_shared::job::{JobKey, JobSpec};
 use orcd_shared::protocol::message::StepToken;
-use orcd_shared::sampling::SamplingParams;
-
-/// What a worker is told of a job, the first time and after every crash.
-#[must_use]
-pub fn spec(
-    key: JobKey,
-    prompt: &[u32],
-    emitted: &[u32],
-    max_tokens: u32,
-    sampling: SamplingParams,
-) -> JobSpec {
-    JobSpec {
-        key,
-        prompt: prompt.to_vec(),
-        emitted: emitted.to_vec(),
-        max_tokens,
-        sampling,
-    }
-}
 
 /// The token that a worker has to derive again before it may go on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,6 +50,8 @@ impl ReplayCheck {
 
 #[cfg(test)]
 mod tests {
+    use orcd_shared::job::JobKey;
+
     use super::*;
 
     #[test]

@@ -319,7 +319,7 @@ async fn a_job_that_the_worker_drops_unasked_fails() {
 #[tokio::test(start_paused = true)]
 async fn a_worker_that_says_fatal_is_given_time_to_end_and_then_killed() {
     let mut service =
-        Service::ready_with(|s| s.policy.exit_grace = Duration::from_millis(20)).await;
+        Service::ready_with(|s| s.fleet.policy.exit_grace = Duration::from_millis(20)).await;
     let (_stream, spec) = service.run(job("a")).await;
     let fatal = ToSupervisor::Fatal {
         code: ErrorCode::CudaError,
@@ -355,7 +355,7 @@ const HANG: Duration = Duration::from_millis(400);
 
 #[tokio::test(start_paused = true)]
 async fn a_silent_worker_is_killed() {
-    let mut service = Service::ready_with(|s| s.timing.hang = HANG).await;
+    let mut service = Service::ready_with(|s| s.fleet.timing.hang = HANG).await;
     for _ in 0..10 {
         tokio::time::sleep(HANG / 4).await;
         service.beat(0).await;
@@ -366,7 +366,7 @@ async fn a_silent_worker_is_killed() {
 
 #[tokio::test(start_paused = true)]
 async fn an_engine_that_stands_still_is_shown_killed_and_its_job_replayed() {
-    let mut service = Service::ready_with(|s| s.timing.hang = HANG).await;
+    let mut service = Service::ready_with(|s| s.fleet.timing.hang = HANG).await;
     let (_stream, spec) = service.run(job("a")).await;
     service.tokens(spec.key, 0, "a").await;
     let mut was_shown = false;
@@ -387,7 +387,7 @@ async fn an_engine_that_stands_still_is_shown_killed_and_its_job_replayed() {
 
 #[tokio::test(start_paused = true)]
 async fn an_engine_without_jobs_may_stand_still() {
-    let mut service = Service::ready_with(|s| s.timing.hang = HANG).await;
+    let mut service = Service::ready_with(|s| s.fleet.timing.hang = HANG).await;
     let (_stream, spec) = service.run(job("a")).await;
     service.tokens(spec.key, 0, "a").await;
     service.eos(spec.key, 1).await;
@@ -406,7 +406,7 @@ async fn an_engine_without_jobs_may_stand_still() {
 
 #[tokio::test(start_paused = true)]
 async fn a_worker_that_does_not_take_its_jobs_is_killed() {
-    let mut service = Service::ready_with(|s| s.timing.hang = HANG).await;
+    let mut service = Service::ready_with(|s| s.fleet.timing.hang = HANG).await;
     let (_a, spec) = service.run(job("a")).await;
     let (_b, _) = service.run(job("b")).await;
     // It goes on with the first as if it had never heard of the second.
@@ -426,8 +426,8 @@ async fn a_worker_that_does_not_take_its_jobs_is_killed() {
 async fn an_unanswered_cancellation_is_repeated_as_a_signal_and_then_as_a_kill() {
     use super::support::Call;
     let mut service = Service::ready_with(|s| {
-        s.timing.nudge = Duration::from_millis(30);
-        s.timing.cancel_limit = Duration::from_millis(100);
+        s.fleet.timing.nudge = Duration::from_millis(30);
+        s.fleet.timing.cancel_limit = Duration::from_millis(100);
     })
     .await;
     let (_a, victim) = service.run(job("a")).await;
@@ -448,8 +448,8 @@ async fn an_unanswered_cancellation_is_repeated_as_a_signal_and_then_as_a_kill()
 #[tokio::test(start_paused = true)]
 async fn an_answered_cancellation_costs_nothing() {
     let mut service = Service::ready_with(|s| {
-        s.timing.nudge = Duration::from_millis(30);
-        s.timing.cancel_limit = Duration::from_millis(50);
+        s.fleet.timing.nudge = Duration::from_millis(30);
+        s.fleet.timing.cancel_limit = Duration::from_millis(50);
     })
     .await;
     let (_a, spec) = service.run(job("a")).await;
@@ -497,8 +497,8 @@ async fn the_job_whose_replay_kills_the_worker_is_the_only_suspect() {
 #[tokio::test]
 async fn a_standby_takes_over_with_the_first_message_it_gets() {
     let mut service = Service::start(|s| {
-        s.policy.standby = true;
-        s.policy.standby_delay = Duration::ZERO;
+        s.fleet.policy.standby = true;
+        s.fleet.policy.standby_delay = Duration::ZERO;
     });
     let (load, _) = service.connect().await;
     assert_eq!(load.engines, 2, "the first leaves room for the second");
@@ -580,7 +580,7 @@ async fn a_service_that_crashes_on_and_on_refuses_jobs() {
 
 #[tokio::test]
 async fn spent_restarts_end_the_service_and_its_streams() {
-    let mut service = Service::ready_with(|s| s.policy.max_restarts = Some(1)).await;
+    let mut service = Service::ready_with(|s| s.fleet.policy.max_restarts = Some(1)).await;
     let (mut stream, _) = service.run(job("a")).await;
     service.crash().await;
     service.bring_up().await;
@@ -601,7 +601,7 @@ async fn spent_restarts_end_the_service_and_its_streams() {
 
 #[tokio::test(start_paused = true)]
 async fn a_worker_that_comes_no_further_with_loading_is_replaced() {
-    let mut service = Service::ready_with(|s| s.timing.loading_silence = HANG).await;
+    let mut service = Service::ready_with(|s| s.fleet.timing.loading_silence = HANG).await;
     service.crash().await;
     service.connect().await;
     for percent in 0..8 {

@@ -122,7 +122,7 @@ async fn drain_lets_jobs_finish_and_then_shuts_the_worker_down() {
 async fn drain_that_takes_too_long_cancels_and_kills() {
     let mut service = Service::ready_with(|s| {
         s.drain_timeout = Duration::from_millis(30);
-        s.policy.shutdown_grace = Duration::from_millis(20);
+        s.fleet.policy.shutdown_grace = Duration::from_millis(20);
     })
     .await;
     let (mut stream, _) = service.run(job("a")).await;

@@ -181,7 +181,7 @@ impl Stage {
 
     async fn load(&mut self, generation: u64, held: Option<WeightsHandle>) -> Happening {
         assert!(matches!(self.next().await, Happening::Connected));
-        let mut request = settings().load;
+        let mut request = settings().fleet.load;
         request.weights = held.as_ref().map(|held| held.manifest.clone());
         let message = ToWorker::Load(Box::new(request));
         self.host.send(generation, message, held).unwrap();
@@ -276,7 +276,7 @@ async fn a_worker_that_reads_nothing_yet_is_not_taken_for_clogged() {
     let mut stage = Stage::set("worker");
     // Nothing is written before this task waits.
     stage.host.spawn(1);
-    let request = Box::new(settings().load);
+    let request = Box::new(settings().fleet.load);
     stage.host.send(1, ToWorker::Load(request), None).unwrap();
     let spec = orcd_shared::job::JobSpec {
         key: JobKey(1),

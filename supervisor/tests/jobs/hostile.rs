@@ -120,8 +120,8 @@ async fn play(deeds: Vec<Deed>) -> (Vec<Vec<Numbered>>, Outcome) {
     let mut service = Service::ready_with(|settings| {
         // Nobody plays a worker that stops as it is told to.
         settings.drain_timeout = Duration::from_millis(1);
-        settings.policy.shutdown_grace = Duration::from_millis(1);
-        settings.policy.abandon_after = Duration::from_millis(1);
+        settings.fleet.policy.shutdown_grace = Duration::from_millis(1);
+        settings.fleet.policy.abandon_after = Duration::from_millis(1);
     })
     .await;
     let mut streams: Vec<JobStream> = Vec::new();

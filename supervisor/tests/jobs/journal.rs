@@ -6,7 +6,7 @@ use std::time::Instant;
 use orcd_shared::job::{Finish, JobKey};
 use orcd_shared::protocol::message::StepToken;
 use orcd_supervisor::jobs::admission::Limit;
-use orcd_supervisor::jobs::journal::{Journal, Then};
+use orcd_supervisor::jobs::journal::{Ending, Journal};
 use orcd_supervisor::jobs::{JobEvent, NewJob, Numbered};
 use proptest::prelude::*;
 
@@ -78,13 +78,13 @@ impl Story {
             }
             let taken = journal.take(self.token(index), 1, Instant::now());
             events.extend(taken.event);
-            match taken.then {
-                Then::GoOn => index += 1,
-                Then::End(reason) => {
-                    events.push(journal.end(reason));
+            match taken.ending {
+                None => index += 1,
+                Some(Ending::Error(code, message)) => panic!("{code}: {message}"),
+                Some(ending) => {
+                    events.push(journal.end(ending));
                     return events;
                 }
-                Then::Fail(code, message) => panic!("{code}: {message}"),
             }
         }
     }

@@ -31,7 +31,7 @@ fn answer(path: &str) {
 async fn while_the_file_system_hangs_the_worker_waits_and_nothing_else() {
     let folder = tempfile::tempdir().unwrap();
     let path = hanging(folder.path());
-    let mut service = Service::start(|s| s.load.model_path.clone_from(&path));
+    let mut service = Service::start(|s| s.fleet.load.model_path.clone_from(&path));
     service.spawned().await;
     service.say(Happening::Spawned { pid: 1 }).await;
     service.say(Happening::Connected).await;
@@ -61,8 +61,8 @@ async fn a_file_system_that_never_answers_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let path = hanging(folder.path());
     let mut service = Service::start(|s| {
-        s.load.model_path.clone_from(&path);
-        s.timing.model_file = Duration::from_millis(50);
+        s.fleet.load.model_path.clone_from(&path);
+        s.fleet.timing.model_file = Duration::from_millis(50);
     });
     service.spawned().await;
     service.say(Happening::Spawned { pid: 1 }).await;

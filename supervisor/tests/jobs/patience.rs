@@ -15,7 +15,7 @@ const HANG: Duration = Duration::from_millis(1500);
 const ABSENCE: Duration = Duration::from_secs(1000);
 
 async fn watched() -> Service {
-    Service::ready_with(|s| s.timing.hang = HANG).await
+    Service::ready_with(|s| s.fleet.timing.hang = HANG).await
 }
 
 /// A worker whose steps take this long, in the middle of a job.

@@ -34,7 +34,7 @@ async fn weights_of_an_earlier_supervisor_go_to_the_first_worker() {
     let (manifest, image) = (manifest(), tempfile::tempfile().unwrap());
     let earlier = WeightsHandle::new(manifest, image.into());
     let held = HeldWeights::starting_with(Some(earlier.clone()));
-    let mut service = Service::start(|settings| settings.held = held.clone());
+    let mut service = Service::start(|settings| settings.fleet.held = held.clone());
     let (load, offered) = service.connect().await;
     assert_eq!(load.weights.as_ref(), Some(&earlier.manifest));
     assert!(offered.unwrap().is_same(&earlier));

@@ -13,7 +13,7 @@ use orcd_shared::protocol::message::{
 use orcd_shared::sampling::SamplingParams;
 use orcd_shared::weights::{ContentHash, ModelIdentity, WeightsManifest};
 use orcd_supervisor::jobs::dispatcher::{
-    Bounds, DispatcherSettings, DispatcherTask, Outcome, Policy, Timing, start_on,
+    Bounds, DispatcherSettings, DispatcherTask, FleetSettings, Outcome, Policy, Timing, start_on,
 };
 use orcd_supervisor::jobs::{
     JobEvent, JobStream, JobsHandle, NewJob, Numbered, ServiceState, Snapshot,
@@ -407,32 +407,34 @@ pub fn settings() -> DispatcherSettings {
     DispatcherSettings {
         worker_bin: None,
         runtime_dir: None,
-        load: LoadRequest {
-            model_path: "/models/played.gguf".into(),
-            device: Device::Cpu,
-            context: None,
-            parallel: None,
-            threads: None,
-            kv_limit_tokens: None,
-            end_tokens: vec![END],
-            engines: 1,
-            weights: None,
-            model_hash: None,
+        fleet: FleetSettings {
+            load: LoadRequest {
+                model_path: "/models/played.gguf".into(),
+                device: Device::Cpu,
+                context: None,
+                parallel: None,
+                threads: None,
+                kv_limit_tokens: None,
+                end_tokens: vec![END],
+                engines: 1,
+                weights: None,
+                model_hash: None,
+            },
+            held: HeldWeights::default(),
+            policy: Policy::default(),
+            timing: Timing {
+                tick: Duration::from_millis(5),
+                // The played worker has no heart that beats.
+                hang: Duration::from_secs(60),
+                ..Timing::default()
+            },
         },
-        held: HeldWeights::default(),
         queue: 4,
         max_tokens_out: 512,
         resume_ttl: Duration::from_secs(60),
         drain_timeout: Duration::from_secs(60),
         crash_dir: None,
         version: "test",
-        policy: Policy::default(),
-        timing: Timing {
-            tick: Duration::from_millis(5),
-            // The played worker has no heart that beats.
-            hang: Duration::from_secs(60),
-            ..Timing::default()
-        },
         bounds: Bounds::default(),
     }
 }

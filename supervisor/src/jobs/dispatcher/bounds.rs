@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use orcd_shared::error::ErrorCode;
 
-use super::state::{AtWorker, Dispatcher, Ending};
+use super::state::Dispatcher;
 use crate::worker::WorkerHost;
 
 /// How much is held for jobs and their readers; tests make it less.
@@ -41,56 +41,29 @@ impl Default for Bounds {
 }
 
 impl<H: WorkerHost> Dispatcher<H> {
-    pub(super) fn end_late_jobs(&mut self, now: Instant) {
-        for key in self.roster.late(now) {
+    /// Ends the jobs that have taken too much, and lets go of events whose time is over.
+    pub(super) fn enforce_bounds(&mut self, now: Instant) {
+        for key in self.table.late(now) {
             let message = "the job's deadline passed; allow more time or ask for fewer tokens";
-            let ending = Ending::Error(ErrorCode::InferenceTimeout, message.into());
-            self.end_job(key, ending, AtWorker::Abandon);
+            self.fail_job(key, ErrorCode::InferenceTimeout, message, now);
         }
-    }
-
-    /// Cancels the jobs whose readers do not keep up. The events of a job that goes on without
-    /// readers are kept anyway: whoever is slow there costs nothing.
-    pub(super) fn watch_readers(&mut self, now: Instant) {
-        let last = self.readers_seen.replace(now).unwrap_or(now);
-        // While this process stood still readers could not be served: that time is not theirs.
-        let step = now
-            .saturating_duration_since(last)
-            .min(2 * self.settings.timing.tick);
-        let bounds = &self.settings.bounds;
-        let mut slow = Vec::new();
-        for key in self.roster.running_keys() {
-            let Some(job) = self.roster.get_mut(key) else {
-                continue;
-            };
-            let excess = job.log.bytes() / bounds.reader_bytes.max(1);
-            if job.log.keeps() || excess == 0 {
-                job.behind = Duration::ZERO;
-                continue;
-            }
-            job.behind += step * u32::try_from(excess).unwrap_or(u32::MAX);
-            if job.behind > bounds.reader_grace {
-                slow.push(key);
-            }
-        }
-        for key in slow {
-            let message = "the client reads more slowly than tokens are made";
-            let ending = Ending::Error(ErrorCode::Cancelled, message.into());
-            self.end_job(key, ending, AtWorker::Abandon);
-        }
-    }
-
-    /// Lets go of events whose time is over, or that there is no room for.
-    pub(super) fn make_room(&mut self, now: Instant) {
         let bounds = self.settings.bounds.clone();
-        self.roster.expire(now, bounds.retained_jobs);
-        while let Some(key) = self.roster.make_room(bounds.events_bytes) {
+        let longest = 2 * self.settings.fleet.timing.tick;
+        for key in self.table.slow_readers(now, longest, &bounds) {
+            let message = "the client reads more slowly than tokens are made";
+            self.fail_job(key, ErrorCode::Cancelled, message, now);
+        }
+        self.table.expire(now, bounds.retained_jobs);
+        while let Some(key) = self.table.make_room(bounds.events_bytes) {
             let message = format!(
                 "the events of all jobs take more than {} MiB, and this job holds most of them",
                 bounds.events_bytes >> 20
             );
-            let ending = Ending::Error(ErrorCode::Cancelled, message);
-            self.end_job(key, ending, AtWorker::Abandon);
+            self.fail_job(key, ErrorCode::Cancelled, message, now);
+        }
+        if self.drain_by.is_some_and(|by| by <= now) {
+            let message = "the service is stopping; send the job again, elsewhere";
+            self.fail_all(ErrorCode::Cancelled, message, now);
         }
     }
 }

@@ -4,44 +4,46 @@ use orcd_shared::crash::{CrashBundle, CrashedJob};
 use orcd_shared::job::JobKey;
 use orcd_shared::protocol::version::PROTOCOL;
 
-use super::crew::Member;
-use super::roster::Job;
 use super::state::Dispatcher;
+use crate::jobs::table::Job;
 use crate::worker::WorkerHost;
+use crate::worker::fleet::LostWorker;
 
 impl<H: WorkerHost> Dispatcher<H> {
-    /// Notes the jobs of worker number `lost`; `suspects` are those that its loss is blamed on.
-    pub(super) fn note_crashed_jobs(&mut self, lost: u64, running: &[JobKey], suspects: &[JobKey]) {
+    /// Notes the jobs of worker number `lost`, and whether its loss is blamed on each.
+    pub(super) fn note_crashed_jobs(&mut self, lost: u64, jobs: &[(JobKey, bool)]) {
         let Some(crashes) = &self.settings.crash_dir else {
             return;
         };
-        let jobs = running.iter().filter_map(|key| {
-            let job = self.roster.get(*key)?;
-            let suspect = suspects.contains(key);
-            Some(crashed(*key, job, suspect, crashes.include_prompts))
+        let include_prompts = crashes.include_prompts;
+        let jobs = jobs.iter().filter_map(|&(key, is_suspect)| {
+            let job = self.table.in_flight(key)?;
+            Some(crashed(key, job, is_suspect, include_prompts))
         });
         let jobs: Vec<CrashedJob> = jobs.collect();
-        if let Some(member) = self.crew.get_mut(lost) {
-            member.crashed_jobs = jobs;
+        if !jobs.is_empty() {
+            self.crashed_jobs.insert(lost, jobs);
         }
     }
 
     /// Writes the bundle of a lost worker that had jobs, now that its end is known.
-    pub(super) fn write_crash_bundle(&self, generation: u64, member: &Member, exit: &str) {
-        let (Some(crashes), Some(info)) = (&self.settings.crash_dir, &member.info) else {
+    pub(super) fn write_crash_bundle(&mut self, worker: LostWorker) {
+        let generation = worker.generation;
+        let (Some(crashes), Some(info), Some(jobs)) = (
+            &self.settings.crash_dir,
+            worker.info,
+            self.crashed_jobs.remove(&generation),
+        ) else {
             return;
         };
-        if member.crashed_jobs.is_empty() {
-            return;
-        }
-        let load = &self.settings.load;
+        let load = &self.settings.fleet.load;
         let bundle = CrashBundle {
             version: self.settings.version.into(),
             protocol: PROTOCOL,
             crashed_at: jiff::Timestamp::now().to_string(),
             generation,
-            exit: exit.to_owned(),
-            hung: member.hung,
+            exit: worker.exit,
+            hung: worker.hung,
             model: load.model_path.clone(),
             model_bytes: (info.weights.iter().flat_map(|w| &w.model.stamps))
                 .map(|stamp| stamp.bytes)
@@ -50,8 +52,8 @@ impl<H: WorkerHost> Dispatcher<H> {
             context: info.context,
             parallel: info.parallel,
             end_tokens: load.end_tokens.clone(),
-            log: member.log.clone(),
-            jobs: member.crashed_jobs.clone(),
+            log: worker.log,
+            jobs,
         };
         let crashes = crashes.clone();
         // A disk may be slow; the jobs don't wait for it.

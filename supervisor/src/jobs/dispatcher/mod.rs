@@ -1,21 +1,14 @@
-//! The one task that owns all jobs, the worker's life and the published [`Snapshot`]. Everything
-//! that happens comes to it as a command, a worker's event, a reader's departure or the passing of
-//! time, one after the other. Nothing here waits: the one thing that it shares with readers, a
+//! The one task that owns the table of jobs, the fleet of workers and the published [`Snapshot`], and
+//! passes between them what happens: a command, a worker's event, a reader's departure or the passing
+//! of time, one after the other. Nothing here waits: the one thing that it shares with readers, a
 //! job's log of events, is locked for as long as it takes to add or take one.
 
-mod absence;
 mod bounds;
 mod crash;
-mod crew;
-mod look;
-mod notices;
-mod pulse;
-mod recovery;
-mod roster;
+mod publisher;
 mod state;
 mod submit;
-mod tokens;
-mod watch;
+mod workers;
 
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -24,7 +17,6 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use orcd_shared::error::ErrorCode;
-use orcd_shared::protocol::message::LoadRequest;
 use tokio::sync::{mpsc, oneshot, watch as watch_channel};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval};
@@ -32,14 +24,15 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use super::{CancelStatus, Command, Departure, JobStream, JobsHandle, NoStream, Refusal, Snapshot};
 use crate::crash_dir::CrashDir;
 use crate::metrics::Metrics;
-use crate::worker::held::HeldWeights;
+use crate::worker::fleet::Fleet;
+pub use crate::worker::fleet::{FleetSettings, Timing};
 use crate::worker::host::ProcessHost;
 pub use crate::worker::lifecycle::{Outcome, Policy};
 use crate::worker::process::worker_binary;
 use crate::worker::{EVENT_CAPACITY, EventSender, WorkerEvent, WorkerHost};
 pub use bounds::Bounds;
-use look::{Looked, Looker};
-use state::{Dispatcher, Outputs};
+use publisher::Publisher;
+use state::Dispatcher;
 
 /// Commands that may wait. Handlers wait for room, so that a flood of requests slows down its
 /// senders and not the tokens.
@@ -55,11 +48,8 @@ pub struct DispatcherSettings {
     /// Where the private directory for sockets is made; `None` is the session's runtime directory
     /// or the temporary one.
     pub runtime_dir: Option<PathBuf>,
-    /// What each worker is told. What workers before it left, and where the model lies by then, is
-    /// filled in.
-    pub load: LoadRequest,
-    /// The weights held for workers; those in it at start are offered to the first one.
-    pub held: HeldWeights,
+    /// What the workers are told, and what they may take.
+    pub fleet: FleetSettings,
     /// Most jobs that wait.
     pub queue: usize,
     /// Most tokens to generate for any job.
@@ -72,47 +62,8 @@ pub struct DispatcherSettings {
     pub crash_dir: Option<CrashDir>,
     /// This build, for crash bundles.
     pub version: &'static str,
-    /// Rules for losing workers.
-    pub policy: Policy,
-    /// Clocks of the dispatcher.
-    pub timing: Timing,
     /// What jobs and their readers may take of memory.
     pub bounds: Bounds,
-}
-
-/// Intervals and limits; tests shorten them.
-#[derive(Debug, Clone)]
-pub struct Timing {
-    /// How often deadlines and silences are looked at.
-    pub tick: Duration,
-    /// A ready worker that says nothing for this long is killed; it sends a heartbeat several times
-    /// a second from a thread of its own. So is one whose engine makes no step for this long (or
-    /// twenty of the slowest steps, if that is longer) with jobs running, and one that does not
-    /// take a job it was sent.
-    pub hang: Duration,
-    /// How long a worker that loads may say nothing or come no further: it may sit in a driver call,
-    /// or wait for a disk.
-    pub loading_silence: Duration,
-    /// How long the model file's file system may take to answer when a worker is to load; less than
-    /// `loading_silence`.
-    pub model_file: Duration,
-    /// A cancellation that is not answered for this long is repeated as a signal.
-    pub nudge: Duration,
-    /// One that is not answered for this long after that costs the worker its life.
-    pub cancel_limit: Duration,
-}
-
-impl Default for Timing {
-    fn default() -> Self {
-        Self {
-            tick: Duration::from_millis(25),
-            hang: Duration::from_millis(1500),
-            loading_silence: Duration::from_secs(60),
-            model_file: Duration::from_secs(30),
-            nudge: Duration::from_millis(50),
-            cancel_limit: Duration::from_millis(500),
-        }
-    }
 }
 
 /// The running dispatcher; resolves to how it ended. It ends after [`JobsHandle::drain`], when the
@@ -154,24 +105,17 @@ pub fn start_on<H: WorkerHost>(
     let (commands, inbox) = mpsc::channel(COMMAND_CAPACITY);
     let (sender, events) = mpsc::channel(EVENT_CAPACITY);
     let (departures, departed) = mpsc::unbounded_channel();
-    let (report, looked) = mpsc::unbounded_channel();
     let (publisher, snapshot) = watch_channel::channel(Arc::new(Snapshot::at_start()));
     let inputs = Inputs {
         commands: inbox,
         events,
         departed,
-        looked,
     };
-    let task = match host(sender) {
+    let task = match host(sender.clone()) {
         Ok(host) => {
-            let path = settings.load.model_path.clone();
-            let looker = Looker::begin(path, settings.timing.model_file, report);
-            let outputs = Outputs {
-                publisher,
-                departures,
-                looker,
-            };
-            let dispatcher = Dispatcher::new(settings, metrics, host, outputs);
+            let fleet = Fleet::new(settings.fleet.clone(), Arc::clone(&metrics), host, sender);
+            let publisher = Publisher::new(publisher);
+            let dispatcher = Dispatcher::new(settings, metrics, fleet, publisher, departures);
             tokio::spawn(run(dispatcher, inputs))
         }
         Err(message) => tokio::spawn(async move {
@@ -189,7 +133,6 @@ struct Inputs {
     commands: mpsc::Receiver<Command>,
     events: mpsc::Receiver<WorkerEvent>,
     departed: mpsc::UnboundedReceiver<Departure>,
-    looked: mpsc::UnboundedReceiver<Looked>,
 }
 
 /// An answer that waits until the snapshot shows what was done.
@@ -222,18 +165,20 @@ impl Answer {
 }
 
 async fn run<H: WorkerHost>(mut dispatcher: Dispatcher<H>, mut inputs: Inputs) -> Outcome {
-    let mut ticker = interval(dispatcher.tick_interval());
+    let mut ticker = interval(dispatcher.settings.fleet.timing.tick);
     ticker.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut batch = Vec::with_capacity(EVENT_BATCH);
     let mut abandoned = false;
-    dispatcher.begin();
+    let now = dispatcher.turn();
+    dispatcher.fleet.start(now);
     loop {
         let mut answer = Answer::Nothing;
         tokio::select! {
             1.. = inputs.events.recv_many(&mut batch, EVENT_BATCH) => {
                 let now = dispatcher.turn();
                 for event in batch.drain(..) {
-                    dispatcher.worker_event(event, now);
+                    dispatcher.fleet.handle(event, now);
+                    dispatcher.follow_fleet(now);
                 }
             }
             command = inputs.commands.recv(), if !abandoned => {
@@ -243,10 +188,9 @@ async fn run<H: WorkerHost>(mut dispatcher: Dispatcher<H>, mut inputs: Inputs) -
                 let now = dispatcher.turn();
                 answer = dispatcher.command(command, now);
             }
-            Some(departure) = inputs.departed.recv() => dispatcher.reader_left(departure),
-            Some(looked) = inputs.looked.recv() => {
+            Some(departure) = inputs.departed.recv() => {
                 let now = dispatcher.turn();
-                dispatcher.looked(looked, now);
+                dispatcher.reader_left(departure, now);
             }
             _ = ticker.tick() => {
                 let now = dispatcher.turn();
@@ -255,7 +199,7 @@ async fn run<H: WorkerHost>(mut dispatcher: Dispatcher<H>, mut inputs: Inputs) -
         }
         dispatcher.settle(Instant::now().into_std());
         answer.give();
-        if let Some(outcome) = dispatcher.outcome() {
+        if let Some(outcome) = dispatcher.outcome.take() {
             return outcome;
         }
     }

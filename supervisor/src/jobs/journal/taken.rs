@@ -11,19 +11,28 @@ use crate::worker::replay::{ReplayCheck, Verdict};
 pub struct Taken {
     /// The token event, if it is one.
     pub event: Option<Numbered>,
-    /// What comes of the job.
-    pub then: Then,
+    /// The job is at its end.
+    pub ending: Option<Ending>,
 }
 
-/// What comes of a job after a token.
+/// How a job ends.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Then {
-    /// It goes on.
-    GoOn,
-    /// It is at its end.
-    End(StopReason),
+pub enum Ending {
+    /// By itself.
+    Stop(StopReason),
     /// It can't go on.
-    Fail(ErrorCode, String),
+    Error(ErrorCode, String),
+}
+
+impl Ending {
+    /// For logs and metrics: "end", or the error's code.
+    #[must_use]
+    pub fn outcome(&self) -> &'static str {
+        match self {
+            Self::Stop(_) => "end",
+            Self::Error(code, _) => code.name(),
+        }
+    }
 }
 
 impl Taken {
@@ -32,7 +41,7 @@ impl Taken {
         match check.judge(token) {
             Verdict::Agrees if token.finish.is_none() => Self {
                 event: None,
-                then: Then::GoOn,
+                ending: None,
             },
             // The first time it was not the last: the job would have ended with it.
             Verdict::Agrees => Self::failed(format!(
@@ -41,14 +50,14 @@ impl Taken {
             )),
             Verdict::Diverges => Self {
                 event: None,
-                then: Then::Fail(
+                ending: Some(Ending::Error(
                     ErrorCode::ReplayDiverged,
                     format!(
                         "after a crash, token {} came out differently; the stream ends here \
                          rather than continue another text; send the job again",
                         token.index
                     ),
-                ),
+                )),
             },
             Verdict::Misplaced => Self::failed(format!(
                 "the worker began its replay with token {}, not with the last one sent",
@@ -61,7 +70,7 @@ impl Taken {
     pub(super) fn failed(message: String) -> Self {
         Self {
             event: None,
-            then: Then::Fail(ErrorCode::Internal, message),
+            ending: Some(Ending::Error(ErrorCode::Internal, message)),
         }
     }
 }

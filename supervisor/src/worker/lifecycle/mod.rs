@@ -4,7 +4,7 @@
 //! One worker serves at a time, the present one. Beside it there may be a standby that waits to
 //! take over, and lost workers that have yet to be reaped: their successor does not wait for that.
 //! Where a successor is chosen there is one place, [`State::succeed`]. A worker that stops making
-//! progress comes in as [`News::Hung`], whoever finds it out.
+//! progress comes in as [`Hung`](super::Happening::Hung), whoever finds it out.
 
 mod excuse;
 mod losses;
@@ -16,6 +16,8 @@ mod tests;
 use std::time::{Duration, Instant};
 
 use orcd_shared::error::ErrorCode;
+
+use super::WorkerEvent;
 
 /// What the states depend on besides events.
 #[derive(Debug, Clone)]
@@ -176,8 +178,8 @@ pub struct State {
 }
 
 /// What happens.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Event {
+#[derive(Debug, Clone, Copy)]
+pub enum Event<'a> {
     /// Begin.
     Start,
     /// A job came to its end by itself.
@@ -186,40 +188,8 @@ pub enum Event {
     Stop,
     /// Time has passed.
     Tick,
-    /// Something happened to worker number `generation`.
-    Worker {
-        /// Which.
-        generation: u64,
-        /// What.
-        news: News,
-    },
-}
-
-/// What happens to a worker.
-#[derive(Debug, Clone, PartialEq)]
-pub enum News {
-    /// The process runs.
-    Spawned,
-    /// There is no process.
-    SpawnFailed(String),
-    /// The link is up.
-    Connected,
-    /// Another protocol, a stranger, or silence.
-    HandshakeFailed(String),
-    /// Loading goes on.
-    Progress(u8),
-    /// The worker says it can't load.
-    LoadFailed(ErrorCode, String),
-    /// It takes jobs.
-    Ready,
-    /// It does not react, make progress or take its messages.
-    Hung(String),
-    /// It says that it is about to end.
-    Fatal(ErrorCode, String),
-    /// Its socket is closed.
-    LinkLost(String),
-    /// It was reaped; how it ended.
-    Exited(String),
+    /// Something happened to a worker.
+    Worker(&'a WorkerEvent),
 }
 
 /// What is to be done. Numbers are those of workers.

@@ -1,39 +1,49 @@
 //! The worker that waits behind the present one, and lost workers on their way out.
 
-use super::{Action, Actions, Context, Dying, News, Phase, State};
-use crate::worker::backoff;
+use orcd_shared::protocol::message::ToSupervisor;
+
+use super::{Action, Actions, Context, Dying, Phase, State};
+use crate::worker::{Happening, backoff};
 
 impl State {
     /// Something happened to the standby.
-    pub(super) fn standby_news(&mut self, cx: Context<'_>, news: News) -> Actions {
+    pub(super) fn standby_news(&mut self, cx: Context<'_>, what: &Happening) -> Actions {
         let generation = self.standby.generation;
-        match (&self.standby.phase, news) {
-            (Phase::Spawning, News::Spawned) => {
+        match (&self.standby.phase, what) {
+            (Phase::Spawning, Happening::Spawned { .. }) => {
                 self.standby.phase = Phase::Handshaking {
                     until: cx.now + cx.policy.handshake_limit,
                 };
                 vec![]
             }
-            (Phase::Handshaking { .. }, News::Connected) => {
+            (Phase::Handshaking { .. }, Happening::Connected) => {
                 self.standby.phase = Phase::Loading { percent: 0 };
                 vec![Action::Load(generation)]
             }
-            (&Phase::Loading { percent }, News::Progress(now)) => {
+            (
+                &Phase::Loading { percent },
+                Happening::Message(ToSupervisor::LoadProgress { percent: now }),
+            ) => {
                 self.standby.phase = Phase::Loading {
-                    percent: now.clamp(percent, 100),
+                    percent: (*now).clamp(percent, 100),
                 };
                 vec![]
             }
-            (Phase::Loading { .. }, News::Ready) => {
+            (Phase::Loading { .. }, Happening::Ready { .. }) => {
                 self.standby.phase = Phase::Ready { since: cx.now };
                 self.standby.failures = 0;
                 vec![]
             }
-            (_, News::SpawnFailed(_) | News::Exited(_)) => self.standby_gone(cx),
-            (_, News::HandshakeFailed(_) | News::Hung(_)) => self.standby_lost(cx, true),
-            (_, News::LinkLost(_) | News::LoadFailed(..) | News::Fatal(..)) => {
-                self.standby_lost(cx, false)
+            (_, Happening::SpawnFailed { .. } | Happening::Exited(_)) => self.standby_gone(cx),
+            (_, Happening::HandshakeFailed { .. } | Happening::Hung { .. }) => {
+                self.standby_lost(cx, true)
             }
+            (
+                _,
+                Happening::LinkLost { .. }
+                | Happening::Looked(Err(_))
+                | Happening::Message(ToSupervisor::LoadFailed { .. } | ToSupervisor::Fatal { .. }),
+            ) => self.standby_lost(cx, false),
             _ => vec![],
         }
     }
@@ -122,8 +132,8 @@ impl State {
     }
 
     /// Something happened to a worker that was given up.
-    pub(super) fn dying_news(&mut self, generation: u64, news: &News) {
-        if matches!(news, News::Exited(_) | News::SpawnFailed(_)) {
+    pub(super) fn dying_news(&mut self, generation: u64, what: &Happening) {
+        if matches!(what, Happening::Exited(_) | Happening::SpawnFailed { .. }) {
             self.dying.retain(|dying| dying.generation != generation);
         }
     }

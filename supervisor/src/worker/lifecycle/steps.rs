@@ -2,13 +2,15 @@
 //! because a process may always say something that no longer matters.
 
 use orcd_shared::error::ErrorCode;
+use orcd_shared::protocol::message::ToSupervisor;
 
-use super::{Action, Actions, Context, Event, News, Outcome, Phase, State};
+use super::{Action, Actions, Context, Event, Outcome, Phase, State};
+use crate::worker::Happening;
 
 impl State {
     /// The next state and what is to be done, in this order.
     #[must_use]
-    pub fn step(mut self, cx: Context<'_>, event: Event) -> (Self, Actions) {
+    pub fn step(mut self, cx: Context<'_>, event: Event<'_>) -> (Self, Actions) {
         let actions = match event {
             Event::JobFinished => {
                 self.forgive();
@@ -26,16 +28,16 @@ impl State {
                 actions.extend(self.dying_tick(cx));
                 actions
             }
-            Event::Worker { generation, news } if generation == self.generation => {
-                self.news(cx, news)
+            Event::Worker(event) if event.generation == self.generation => {
+                self.news(cx, &event.what)
             }
-            Event::Worker { generation, news }
-                if generation == self.standby.generation && self.standby.is_alive() =>
+            Event::Worker(event)
+                if event.generation == self.standby.generation && self.standby.is_alive() =>
             {
-                self.standby_news(cx, news)
+                self.standby_news(cx, &event.what)
             }
-            Event::Worker { generation, news } => {
-                self.dying_news(generation, &news);
+            Event::Worker(event) => {
+                self.dying_news(event.generation, &event.what);
                 vec![]
             }
         };
@@ -43,89 +45,97 @@ impl State {
     }
 
     /// Something happened to the present worker.
-    fn news(&mut self, cx: Context<'_>, news: News) -> Actions {
+    fn news(&mut self, cx: Context<'_>, what: &Happening) -> Actions {
         match self.phase.clone() {
-            Phase::Spawning => self.spawning(cx, news),
-            Phase::Handshaking { .. } => self.handshaking(cx, news),
-            Phase::Loading { percent } => self.loading(cx, news, percent),
-            Phase::Ready { .. } => self.ready(cx, news),
-            Phase::Ending { .. } => match news {
-                News::Exited(how) => self.gone(cx, &how),
+            Phase::Spawning => self.spawning(cx, what),
+            Phase::Handshaking { .. } => self.handshaking(cx, what),
+            Phase::Loading { percent } => self.loading(cx, what, percent),
+            Phase::Ready { .. } => self.ready(cx, what),
+            Phase::Ending { .. } => match what {
+                Happening::Exited(exit) => self.gone(cx, &exit.to_string()),
                 _ => vec![],
             },
-            Phase::Stopping { .. } => match news {
-                News::Exited(_) | News::SpawnFailed(_) => self.finish(Outcome::Stopped),
+            Phase::Stopping { .. } => match what {
+                Happening::Exited(_) | Happening::SpawnFailed { .. } => {
+                    self.finish(Outcome::Stopped)
+                }
                 _ => vec![],
             },
             Phase::Backoff { .. } | Phase::Idle | Phase::Over => {
-                self.dying_news(self.generation, &news);
+                self.dying_news(self.generation, what);
                 vec![]
             }
         }
     }
 
-    fn spawning(&mut self, cx: Context<'_>, news: News) -> Actions {
-        match news {
-            News::Spawned => {
+    fn spawning(&mut self, cx: Context<'_>, what: &Happening) -> Actions {
+        match what {
+            Happening::Spawned { .. } => {
                 self.phase = Phase::Handshaking {
                     until: cx.now + cx.policy.handshake_limit,
                 };
                 vec![]
             }
-            News::SpawnFailed(why) if !self.served => {
-                self.fail_start(ErrorCode::WorkerUnavailable, why)
+            Happening::SpawnFailed { message } if !self.served => {
+                self.fail_start(ErrorCode::WorkerUnavailable, message.clone())
             }
-            News::SpawnFailed(why) => self.gone(cx, &why),
+            Happening::SpawnFailed { message } => self.gone(cx, message),
             _ => vec![],
         }
     }
 
-    fn handshaking(&mut self, cx: Context<'_>, news: News) -> Actions {
-        match news {
-            News::Connected => {
+    fn handshaking(&mut self, cx: Context<'_>, what: &Happening) -> Actions {
+        match what {
+            Happening::Connected => {
                 self.phase = Phase::Loading { percent: 0 };
                 vec![Action::Load(self.generation)]
             }
-            News::HandshakeFailed(why) | News::Hung(why) => {
-                self.give_up(cx, ErrorCode::WorkerUnavailable, why)
+            Happening::HandshakeFailed { message } | Happening::Hung { message } => {
+                self.give_up(cx, message)
             }
-            News::LinkLost(why) => self.await_exit(cx, &why),
-            News::Exited(how) => self.gone(cx, &how),
+            Happening::LinkLost { message } => self.await_exit(cx, message),
+            Happening::Exited(exit) => self.gone(cx, &exit.to_string()),
             _ => vec![],
         }
     }
 
-    fn loading(&mut self, cx: Context<'_>, news: News, percent: u8) -> Actions {
-        match news {
-            News::Progress(now) => {
+    fn loading(&mut self, cx: Context<'_>, what: &Happening, percent: u8) -> Actions {
+        match what {
+            Happening::Message(ToSupervisor::LoadProgress { percent: now }) => {
                 self.phase = Phase::Loading {
-                    percent: now.clamp(percent, 100),
+                    percent: (*now).clamp(percent, 100),
                 };
                 vec![]
             }
-            News::Ready => {
+            Happening::Ready { .. } => {
                 self.served = true;
                 self.phase = Phase::Ready { since: cx.now };
                 vec![Action::Serve]
             }
-            News::LoadFailed(code, why) | News::Fatal(code, why) if !self.served => {
-                self.fail_start(code, why)
+            Happening::Looked(Err(why)) if !self.served => {
+                self.fail_start(ErrorCode::ModelLoadFailed, why.clone())
             }
-            News::LoadFailed(_, why) | News::Fatal(_, why) | News::LinkLost(why) => {
-                self.await_exit(cx, &why)
-            }
-            News::Hung(why) => self.give_up(cx, ErrorCode::WorkerUnavailable, why),
-            News::Exited(how) => self.gone(cx, &how),
+            Happening::Message(
+                ToSupervisor::LoadFailed { code, message } | ToSupervisor::Fatal { code, message },
+            ) if !self.served => self.fail_start(*code, message.clone()),
+            Happening::Looked(Err(message))
+            | Happening::Message(
+                ToSupervisor::LoadFailed { message, .. } | ToSupervisor::Fatal { message, .. },
+            )
+            | Happening::LinkLost { message } => self.await_exit(cx, message),
+            Happening::Hung { message } => self.give_up(cx, message),
+            Happening::Exited(exit) => self.gone(cx, &exit.to_string()),
             _ => vec![],
         }
     }
 
-    fn ready(&mut self, cx: Context<'_>, news: News) -> Actions {
+    fn ready(&mut self, cx: Context<'_>, what: &Happening) -> Actions {
         let mut actions = vec![Action::HoldJobs(self.generation)];
-        actions.extend(match news {
-            News::Fatal(_, why) | News::LinkLost(why) => self.lose(cx, &why, false),
-            News::Hung(why) => self.lose(cx, &why, true),
-            News::Exited(how) => self.gone(cx, &how),
+        actions.extend(match what {
+            Happening::Message(ToSupervisor::Fatal { message, .. })
+            | Happening::LinkLost { message } => self.lose(cx, message, false),
+            Happening::Hung { message } => self.lose(cx, message, true),
+            Happening::Exited(exit) => self.gone(cx, &exit.to_string()),
             _ => return vec![],
         });
         actions
@@ -136,8 +146,7 @@ impl State {
         let later = cx.now + cx.policy.abandon_after;
         match self.phase.clone() {
             Phase::Handshaking { until } if cx.now >= until => {
-                let why = "the worker did not connect in time".into();
-                self.give_up(cx, ErrorCode::WorkerUnavailable, why)
+                self.give_up(cx, "the worker did not connect in time")
             }
             Phase::Ready { since } if cx.now - since >= cx.policy.probation => {
                 self.forgive();
@@ -215,11 +224,11 @@ impl State {
     }
 
     /// Ends a worker that will not become ready.
-    fn give_up(&mut self, cx: Context<'_>, code: ErrorCode, why: String) -> Actions {
+    fn give_up(&mut self, cx: Context<'_>, why: &str) -> Actions {
         if self.served {
-            self.lose(cx, &why, true)
+            self.lose(cx, why, true)
         } else {
-            self.fail_start(code, why)
+            self.fail_start(ErrorCode::WorkerUnavailable, why.into())
         }
     }
 

@@ -3,33 +3,92 @@
 use std::time::{Duration, Instant};
 
 use orcd_shared::error::ErrorCode;
+use orcd_shared::protocol::message::{LoadSource, ToSupervisor, WorkerInfo};
+use orcd_shared::weights::ContentHash;
 
-use super::{Action, Context, Event, News, Outcome, Phase, Policy, Standby, State};
+use super::{Action, Context, Event, Outcome, Phase, Policy, Standby, State};
+use crate::worker::process::WorkerExit;
+use crate::worker::{Happening, WorkerEvent};
 
-/// The events, in the order of the table's columns; news are those of worker `generation`.
-fn events(generation: u64) -> [(&'static str, Event); 15] {
-    let text = || String::from("why");
-    let of = |news| Event::Worker { generation, news };
+/// The events, in the order of the table's columns; happenings are those of worker `generation`.
+fn events(generation: u64) -> [(&'static str, Event<'static>); 16] {
+    let of = |what| {
+        let event: &'static WorkerEvent = Box::leak(Box::new(WorkerEvent { generation, what }));
+        Event::Worker(event)
+    };
+    let message = || String::from("why");
     [
         ("start", Event::Start),
-        ("spawned", of(News::Spawned)),
-        ("spawn-failed", of(News::SpawnFailed(text()))),
-        ("connected", of(News::Connected)),
-        ("handshake-failed", of(News::HandshakeFailed(text()))),
-        ("progress", of(News::Progress(40))),
+        ("spawned", of(spawned())),
+        (
+            "spawn-failed",
+            of(Happening::SpawnFailed { message: message() }),
+        ),
+        ("connected", of(Happening::Connected)),
+        (
+            "handshake-failed",
+            of(Happening::HandshakeFailed { message: message() }),
+        ),
+        ("progress", of(progress(40))),
+        ("unfit-file", of(Happening::Looked(Err(message())))),
         (
             "load-failed",
-            of(News::LoadFailed(ErrorCode::InsufficientVram, text())),
+            of(Happening::Message(ToSupervisor::LoadFailed {
+                code: ErrorCode::InsufficientVram,
+                message: message(),
+            })),
         ),
-        ("ready", of(News::Ready)),
-        ("hung", of(News::Hung(text()))),
-        ("fatal", of(News::Fatal(ErrorCode::CudaError, text()))),
-        ("link-lost", of(News::LinkLost(text()))),
-        ("exited", of(News::Exited("signal 9 (SIGKILL)".into()))),
+        ("ready", of(ready())),
+        ("hung", of(Happening::Hung { message: message() })),
+        (
+            "fatal",
+            of(Happening::Message(ToSupervisor::Fatal {
+                code: ErrorCode::CudaError,
+                message: message(),
+            })),
+        ),
+        ("link-lost", of(link_lost())),
+        ("exited", of(Happening::Exited(WorkerExit::Signal(9)))),
         ("job-finished", Event::JobFinished),
         ("stop", Event::Stop),
         ("tick", Event::Tick),
     ]
+}
+
+fn spawned() -> Happening {
+    Happening::Spawned { pid: 4711 }
+}
+
+fn progress(percent: u8) -> Happening {
+    Happening::Message(ToSupervisor::LoadProgress { percent })
+}
+
+fn link_lost() -> Happening {
+    Happening::LinkLost {
+        message: "gone".into(),
+    }
+}
+
+fn ready() -> Happening {
+    let info = Box::new(WorkerInfo {
+        device_name: "played".into(),
+        compute_capability: None,
+        runtime_version: None,
+        memory_used: 1,
+        memory_total: 2,
+        resident: false,
+        context: 8,
+        parallel: 1,
+        quant_kind: "Q4_K_M".into(),
+        load_source: LoadSource::File,
+        load_ms: 3,
+        model_hash: ContentHash([6; 32]),
+        weights: None,
+    });
+    Happening::Ready {
+        info,
+        weights: None,
+    }
 }
 
 const PHASES: [&str; 9] = [
@@ -62,6 +121,7 @@ const LATER: &[Row] = &[
     ("handshaking", "stop", "stopping", "kill"),
     ("handshaking", "tick", "spawning", "kill spawn"),
     ("loading", "progress", "loading", ""),
+    ("loading", "unfit-file", "spawning", "spawn"),
     ("loading", "load-failed", "spawning", "spawn"),
     ("loading", "ready", "ready", "serve"),
     ("loading", "hung", "spawning", "kill spawn"),
@@ -116,6 +176,12 @@ const FIRST: &[Row] = &[
     ),
     (
         "loading",
+        "unfit-file",
+        "over",
+        "kill finish:MODEL_LOAD_FAILED",
+    ),
+    (
+        "loading",
         "load-failed",
         "over",
         "kill finish:INSUFFICIENT_VRAM",
@@ -143,6 +209,7 @@ const STANDBY: &[Row] = &[
     ("spawning", "handshake-failed", "backoff", "kill"),
     ("spawning", "hung", "backoff", "kill"),
     ("spawning", "link-lost", "backoff", ""),
+    ("spawning", "unfit-file", "backoff", ""),
     ("spawning", "load-failed", "backoff", ""),
     ("spawning", "fatal", "backoff", ""),
     ("handshaking", "connected", "loading", "load"),
@@ -151,6 +218,7 @@ const STANDBY: &[Row] = &[
     ("handshaking", "handshake-failed", "backoff", "kill"),
     ("handshaking", "hung", "backoff", "kill"),
     ("handshaking", "link-lost", "backoff", ""),
+    ("handshaking", "unfit-file", "backoff", ""),
     ("handshaking", "load-failed", "backoff", ""),
     ("handshaking", "fatal", "backoff", ""),
     ("handshaking", "tick", "backoff", "kill"),
@@ -161,6 +229,7 @@ const STANDBY: &[Row] = &[
     ("loading", "handshake-failed", "backoff", "kill"),
     ("loading", "hung", "backoff", "kill"),
     ("loading", "link-lost", "backoff", ""),
+    ("loading", "unfit-file", "backoff", ""),
     ("loading", "load-failed", "backoff", ""),
     ("loading", "fatal", "backoff", ""),
     ("ready", "spawn-failed", "backoff", ""),
@@ -168,6 +237,7 @@ const STANDBY: &[Row] = &[
     ("ready", "handshake-failed", "backoff", "kill"),
     ("ready", "hung", "backoff", "kill"),
     ("ready", "link-lost", "backoff", ""),
+    ("ready", "unfit-file", "backoff", ""),
     ("ready", "load-failed", "backoff", ""),
     ("ready", "fatal", "backoff", ""),
     ("backoff", "tick", "spawning", "spawn"),
@@ -409,7 +479,7 @@ fn stop_ends_the_standby_too_and_none_follows() {
     assert_eq!(service.on(Event::Stop), "shutdown kill");
     assert_eq!(service.wait(Duration::from_millis(1)), "");
     assert_eq!(
-        service.of_present(News::Exited("exit 0".into())),
+        service.of_present(Happening::Exited(WorkerExit::Code(0))),
         "finish:stopped"
     );
 }
@@ -419,16 +489,10 @@ fn next_standby_starts_behind_a_promoted_one() {
     let policy = with_a_standby();
     let mut service = Service::ready(policy);
     assert_eq!(service.wait(Duration::from_millis(1)), "spawn");
-    for news in [News::Spawned, News::Connected, News::Ready] {
-        service.on(Event::Worker {
-            generation: 2,
-            news,
-        });
+    for what in [spawned(), Happening::Connected, ready()] {
+        service.of(2, what);
     }
-    assert_eq!(
-        service.of_present(News::LinkLost("gone".into())),
-        "hold serve"
-    );
+    assert_eq!(service.of_present(link_lost()), "hold serve");
     assert_eq!(service.state.generation, 2);
     assert_eq!(service.wait(Duration::from_millis(1)), "spawn");
     assert_eq!(service.state.standby.generation, 3);
@@ -453,7 +517,7 @@ impl Service {
         service
     }
 
-    fn on(&mut self, event: Event) -> String {
+    fn on(&mut self, event: Event<'_>) -> String {
         let cx = Context {
             policy: &self.policy,
             now: self.now,
@@ -464,20 +528,23 @@ impl Service {
         names_of(&actions)
     }
 
-    fn of_present(&mut self, news: News) -> String {
-        let generation = self.state.generation;
-        self.on(Event::Worker { generation, news })
+    fn of(&mut self, generation: u64, what: Happening) -> String {
+        self.on(Event::Worker(&WorkerEvent { generation, what }))
+    }
+
+    fn of_present(&mut self, what: Happening) -> String {
+        self.of(self.state.generation, what)
     }
 
     fn become_ready(&mut self) {
-        for news in [News::Spawned, News::Connected, News::Ready] {
-            self.of_present(news);
+        for what in [spawned(), Happening::Connected, ready()] {
+            self.of_present(what);
         }
     }
 
     fn crash(&mut self) -> String {
-        self.of_present(News::Spawned);
-        self.of_present(News::Exited("exit 12".into()))
+        self.of_present(spawned());
+        self.of_present(Happening::Exited(WorkerExit::Code(12)))
     }
 
     fn wait(&mut self, time: Duration) -> String {
@@ -561,10 +628,7 @@ fn spent_restarts_end_the_service_and_a_finished_job_restores_them() {
 #[test]
 fn successor_does_not_wait_for_a_lost_worker_which_is_helped_along_and_left_behind() {
     let mut service = Service::ready(Policy::default());
-    assert_eq!(
-        service.of_present(News::LinkLost(String::new())),
-        "hold spawn"
-    );
+    assert_eq!(service.of_present(link_lost()), "hold spawn");
     assert_eq!(service.wait(Duration::from_millis(199)), "");
     assert_eq!(service.wait(Duration::from_millis(1)), "kill");
     assert_eq!(service.wait(Duration::from_secs(4)), "");
@@ -575,12 +639,9 @@ fn successor_does_not_wait_for_a_lost_worker_which_is_helped_along_and_left_behi
 #[test]
 fn reaped_worker_is_not_killed_and_its_news_are_no_crash_of_its_successor() {
     let mut service = Service::ready(Policy::default());
-    service.of_present(News::LinkLost(String::new()));
-    let exited = Event::Worker {
-        generation: 1,
-        news: News::Exited("exit 12".into()),
-    };
-    assert_eq!(service.on(exited), "");
+    service.of_present(link_lost());
+    let exited = Happening::Exited(WorkerExit::Code(12));
+    assert_eq!(service.of(1, exited), "");
     assert_eq!(service.wait(Duration::from_secs(1)), "");
     assert_eq!((service.state.restarts, service.state.generation), (1, 2));
 }
@@ -601,11 +662,11 @@ fn progress_never_falls() {
         now: Instant::now(),
     };
     service.on(Event::Start);
-    for news in [News::Spawned, News::Connected, News::Progress(50)] {
-        service.of_present(news);
+    for what in [spawned(), Happening::Connected, progress(50)] {
+        service.of_present(what);
     }
-    service.of_present(News::Progress(25));
+    service.of_present(progress(25));
     assert_eq!(service.state.phase, Phase::Loading { percent: 50 });
-    service.of_present(News::Progress(255));
+    service.of_present(progress(255));
     assert_eq!(service.state.phase, Phase::Loading { percent: 100 });
 }

@@ -2,26 +2,16 @@
 
 use std::time::Instant;
 
-use orcd_shared::error::ErrorCode;
-
-use super::state::{AtWorker, Dispatcher};
+use super::Fleet;
 use crate::worker::WorkerHost;
 use crate::worker::lifecycle::{Event, Phase};
 
-impl<H: WorkerHost> Dispatcher<H> {
+impl<H: WorkerHost> Fleet<H> {
     /// Looks at all clocks.
-    pub(super) fn tick(&mut self, now: Instant) {
+    pub fn tick(&mut self, now: Instant) {
         self.life_event(Event::Tick, now);
         self.watch_workers(now);
         self.press_cancellations(now);
-        self.end_late_jobs(now);
-        self.watch_readers(now);
-        self.make_room(now);
-        self.measure_cache();
-        if self.drain_by.is_some_and(|by| by <= now) {
-            let message = "the service is stopping; send the job again, elsewhere";
-            self.end_all(ErrorCode::Cancelled, message, AtWorker::Abandon);
-        }
     }
 
     fn watch_workers(&mut self, now: Instant) {
@@ -32,19 +22,18 @@ impl<H: WorkerHost> Dispatcher<H> {
         );
         for (generation, phase) in [present, standby] {
             if let Some(why) = self.ailment(generation, &phase, now) {
-                self.hung(generation, why);
+                self.hung(generation, why, now);
             }
         }
         let floor = self.settings.timing.hang;
         let generation = self.life.generation;
-        let stalled = matches!(self.life.phase, Phase::Ready { .. })
-            && self.roster.running() > 0
+        self.stalled = matches!(self.life.phase, Phase::Ready { .. })
+            && !self.given.is_empty()
             && self.crew.get(generation).is_some_and(|member| {
                 // Said before it is acted upon.
                 member.pulse.still_for(now) > member.pulse.patience(floor) / 2
                     || member.pulse.silent(now, floor / 2)
             });
-        self.worker.stalled = stalled;
     }
 
     /// What is wrong with a worker.
@@ -74,7 +63,7 @@ impl<H: WorkerHost> Dispatcher<H> {
         if pulse.deaf(now, patience) {
             return Some(format!("it has not taken its jobs for {ms} ms"));
         }
-        (self.roster.running() > 0 && pulse.still_for(now) > patience)
+        (!self.given.is_empty() && pulse.still_for(now) > patience)
             .then(|| format!("its engine made no step for {ms} ms"))
     }
 
@@ -85,34 +74,30 @@ impl<H: WorkerHost> Dispatcher<H> {
         if !matches!(self.life.phase, Phase::Ready { .. }) {
             return;
         }
-        let timing = &self.settings.timing;
-        let member = self.crew.get(self.life.generation);
+        let generation = self.life.generation;
         let (nudge, limit) = (
-            timing.nudge,
-            member.map_or(timing.cancel_limit, |member| {
-                member.pulse.answers_within(timing.cancel_limit)
-            }),
+            self.settings.timing.nudge,
+            self.settings.timing.cancel_limit,
         );
+        let limit =
+            (self.crew.get(generation)).map_or(limit, |member| member.pulse.answers_within(limit));
         let mut nudged = false;
         let mut expired = false;
-        for leaving in self.roster.leaving.values_mut() {
-            let age = now.saturating_duration_since(leaving.since);
-            if age >= nudge && !leaving.nudged {
-                leaving.nudged = true;
+        for pending in self.cancelled.values_mut() {
+            let age = now.saturating_duration_since(pending.since);
+            if age >= nudge && !pending.nudged {
+                pending.nudged = true;
                 nudged = true;
             }
             expired |= age >= nudge + limit;
         }
-        let generation = self.life.generation;
         if nudged {
             self.host.nudge(generation);
         }
         if expired {
             let ms = (nudge + limit).as_millis();
-            self.hung(
-                generation,
-                format!("a cancellation was not answered for {ms} ms"),
-            );
+            let why = format!("a cancellation was not answered for {ms} ms");
+            self.hung(generation, why, now);
         }
     }
 }

@@ -4,7 +4,7 @@
 
 use std::fmt::Display;
 
-use super::state::Dispatcher;
+use super::Fleet;
 use crate::worker::WorkerHost;
 use crate::worker::lifecycle::{CRASH_WINDOW, CRASHES_TO_UNHEALTHY, Phase};
 
@@ -24,7 +24,7 @@ fn notice(told_unhealthy: bool, unhealthy: bool, ready: bool) -> Option<Notice> 
     }
 }
 
-impl<H: WorkerHost> Dispatcher<H> {
+impl<H: WorkerHost> Fleet<H> {
     /// Warns of a worker's loss, unless that was done or the worker was told to end.
     pub(super) fn warn_of_loss(&mut self, generation: u64, what: impl Display) {
         let ends = matches!(self.life.phase, Phase::Stopping { .. } | Phase::Over);
@@ -52,11 +52,11 @@ impl<H: WorkerHost> Dispatcher<H> {
     }
 
     /// Tells how the service is, when that has changed.
-    pub(super) fn tell_health(&mut self) {
-        let unhealthy = self.life.unhealthy || self.worker.stalled;
+    pub fn tell_health(&mut self) {
+        let unhealthy = self.life.unhealthy || self.stalled;
         let ready = matches!(self.life.phase, Phase::Ready { .. });
         let generation = self.life.generation;
-        match notice(self.worker.told_unhealthy, unhealthy, ready) {
+        match notice(self.told_unhealthy, unhealthy, ready) {
             Some(Notice::Unhealthy) if self.life.unhealthy => tracing::error!(
                 generation,
                 "unhealthy: {CRASHES_TO_UNHEALTHY} workers were lost within {} s without a \
@@ -69,7 +69,7 @@ impl<H: WorkerHost> Dispatcher<H> {
             Some(Notice::Healthy) => tracing::info!(generation, "healthy again"),
             None => return,
         }
-        self.worker.told_unhealthy = unhealthy;
+        self.told_unhealthy = unhealthy;
     }
 }
 

@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use orcd_shared::crash::CrashedJob;
 use orcd_shared::protocol::message::WorkerInfo;
 
 use super::pulse::Pulse;
@@ -23,8 +22,6 @@ pub(super) struct Member {
     pub(super) lost: bool,
     /// A warning of its loss stands in the log.
     pub(super) warned: bool,
-    /// The jobs that it had when it was lost, for a crash bundle.
-    pub(super) crashed_jobs: Vec<CrashedJob>,
     /// The last lines that it wrote for people.
     pub(super) log: Vec<String>,
 }
@@ -47,7 +44,6 @@ impl Crew {
             hung: false,
             lost: false,
             warned: false,
-            crashed_jobs: Vec::new(),
             log: Vec::new(),
         };
         self.members.insert(generation, member);

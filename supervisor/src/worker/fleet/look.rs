@@ -5,23 +5,11 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::Semaphore;
 
 use crate::awake;
 use crate::worker::model_file::ModelFile;
-
-/// What came of a look.
-#[derive(Debug)]
-pub(super) struct Looked {
-    /// The worker that waits for it.
-    pub(super) generation: u64,
-    /// Where the worker finds the file.
-    pub(super) location: Result<String, Unfit>,
-}
-
-/// Why no worker is told to load.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Unfit(pub(super) String);
+use crate::worker::{EventSender, Happening, WorkerEvent};
 
 /// Looks at the one model file of the service.
 #[derive(Debug, Clone)]
@@ -32,23 +20,19 @@ pub(super) struct Looker {
     file: Arc<OnceLock<ModelFile>>,
     /// One look at a time: those that hang must not pile up.
     turn: Arc<Semaphore>,
-    report: mpsc::UnboundedSender<Looked>,
+    events: EventSender,
 }
 
 impl Looker {
-    /// Begins to open the file `path`. Each look has its answer in `report` within about `limit`. To
+    /// Begins to open the file `path`. Each look has its answer in `events` within about `limit`. To
     /// be called within a runtime.
-    pub(super) fn begin(
-        path: String,
-        limit: Duration,
-        report: mpsc::UnboundedSender<Looked>,
-    ) -> Self {
+    pub(super) fn begin(path: String, limit: Duration, events: EventSender) -> Self {
         let looker = Self {
             path,
             limit,
             file: Arc::default(),
             turn: Arc::new(Semaphore::new(1)),
-            report,
+            events,
         };
         // The file that the service begins with is the one that stands there now.
         tokio::spawn(looker.clone().look());
@@ -61,32 +45,30 @@ impl Looker {
         tokio::spawn(async move {
             let looked = awake::timeout(looker.limit, looker.clone().look()).await;
             let location = looked.unwrap_or_else(|_| {
-                Err(Unfit(format!(
+                Err(format!(
                     "{} did not answer for {} s; see whether its file system hangs",
                     looker.path,
                     looker.limit.as_secs_f32()
-                )))
+                ))
             });
+            let what = Happening::Looked(location);
             // Without a dispatcher nobody waits for it.
-            let _ = looker.report.send(Looked {
-                generation,
-                location,
-            });
+            let _ = looker.events.send(WorkerEvent { generation, what }).await;
         });
     }
 
-    async fn look(self) -> Result<String, Unfit> {
+    async fn look(self) -> Result<String, String> {
         let Ok(turn) = self.turn.acquire_owned().await else {
-            return Err(Unfit("the service is stopping".into()));
+            return Err("the service is stopping".into());
         };
         let looking = tokio::task::spawn_blocking(move || {
             let _turn = turn;
             let file = self.file.get_or_init(|| ModelFile::hold(self.path));
-            file.check().map_err(Unfit)?;
+            file.check()?;
             Ok(file.location())
         });
-        looking.await.unwrap_or_else(|error| {
-            Err(Unfit(format!("the model file was not looked at: {error}")))
-        })
+        looking
+            .await
+            .unwrap_or_else(|error| Err(format!("the model file was not looked at: {error}")))
     }
 }

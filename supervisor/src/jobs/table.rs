@@ -1,0 +1,341 @@
+//! All jobs and where each of them is: a value on which decisions are made. It holds no channel and
+//! reads no clock; time comes as an argument, and what is to be done beside it goes back to whoever
+//! asked. The one thing in it that others see is a job's log of events, which readers take from.
+//!
+//! Changes of state go through here, so that the lists and the jobs can't disagree.
+
+mod readers;
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use orcd_shared::job::{JobKey, JobSpec};
+use orcd_shared::protocol::message::StepToken;
+
+use super::admission::{self, Situation};
+use super::event_log::{EventLog, EventReader, LogBytes};
+use super::journal::{Ending, Journal};
+use super::{NewJob, Refusal};
+
+/// Where a job is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum JobState {
+    /// In the queue; no worker has seen it.
+    Waiting,
+    /// Given to the worker that serves.
+    Running,
+    /// It was with a worker that is lost; first in line for the next.
+    AwaitingReplay,
+    /// Ended; its events are held for readers.
+    Ended,
+}
+
+/// One job.
+#[derive(Debug)]
+pub(super) struct Job {
+    pub(super) journal: Journal,
+    log: EventLog,
+    /// Streams that are open on the log.
+    readers: usize,
+    state: JobState,
+    pub(super) submitted: Instant,
+    /// Crashes that it was running in.
+    pub(super) crashes: u32,
+    /// For how long its reader has had more to take than it may have: see
+    /// [`super::dispatcher::Bounds::reader_grace`].
+    behind: Duration,
+}
+
+/// A job on its way to the worker.
+#[derive(Debug)]
+pub(super) struct Start {
+    pub(super) job: JobSpec,
+    /// How long it waited, if this is the first time.
+    pub(super) waited: Option<Duration>,
+}
+
+/// What came of a token.
+#[derive(Debug)]
+pub(super) struct Progress {
+    /// The token became an event.
+    pub(super) shown: Option<Shown>,
+    /// The job is at its end.
+    pub(super) ending: Option<Ending>,
+}
+
+/// A token that became an event.
+#[derive(Debug)]
+pub(super) struct Shown {
+    /// How long its reader waited for it: since the token before it, or since the submission.
+    pub(super) after: Duration,
+    pub(super) is_first: bool,
+    /// The job was replayed, and goes on by now.
+    pub(super) is_replayed: bool,
+}
+
+/// All jobs.
+#[derive(Debug, Default)]
+pub(super) struct JobTable {
+    jobs: HashMap<JobKey, Job>,
+    names: HashMap<String, JobKey>,
+    last_key: u64,
+    /// Keys rise with submission, so this is also the order in which jobs came.
+    waiting: BTreeSet<JobKey>,
+    waiting_bytes: usize,
+    /// Of all jobs in flight, earliest first.
+    deadlines: BTreeSet<(Instant, JobKey)>,
+    /// In the order in which they began, too.
+    running: BTreeSet<JobKey>,
+    awaiting_replay: BTreeSet<JobKey>,
+    /// The replayed job that has yet to show a new token. Until it has, nothing else begins: should
+    /// the worker die of it, that is known.
+    replaying: Option<JobKey>,
+    /// Ended jobs that readers may come to, and until when; soonest first.
+    retained: VecDeque<(Instant, JobKey)>,
+    /// Ended jobs that nobody can come to any more, but somebody still reads.
+    unread: BTreeSet<JobKey>,
+    log_bytes: LogBytes,
+    /// When readers were looked at last.
+    readers_seen: Option<Instant>,
+}
+
+impl Job {
+    /// Bytes that it takes while it waits.
+    fn waiting_bytes(&self) -> usize {
+        size_of_val(self.journal.job().prompt.as_slice())
+    }
+}
+
+impl JobTable {
+    /// The job, if it has not ended.
+    pub(super) fn in_flight(&self, key: JobKey) -> Option<&Job> {
+        self.jobs
+            .get(&key)
+            .filter(|job| job.state != JobState::Ended)
+    }
+
+    /// The job of this name that has not ended.
+    pub(super) fn named_in_flight(&self, name: &str) -> Option<JobKey> {
+        let key = *self.names.get(name)?;
+        self.in_flight(key).map(|_| key)
+    }
+
+    pub(super) fn keys_in_flight(&self) -> Vec<JobKey> {
+        let mut keys: Vec<JobKey> = self.begun_keys().collect();
+        keys.extend(&self.waiting);
+        keys
+    }
+
+    fn begun_keys(&self) -> impl Iterator<Item = JobKey> {
+        self.awaiting_replay.union(&self.running).copied()
+    }
+
+    /// Jobs in flight whose deadline has come.
+    pub(super) fn late(&self, now: Instant) -> Vec<JobKey> {
+        let due = self.deadlines.range(..=(now, JobKey(u64::MAX)));
+        due.map(|(_, key)| *key).collect()
+    }
+
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// Bytes of the prompts that wait.
+    pub(super) fn waiting_bytes(&self) -> usize {
+        self.waiting_bytes
+    }
+
+    /// Jobs that a worker has begun, lost ones included.
+    pub(super) fn begun(&self) -> usize {
+        self.running.len() + self.awaiting_replay.len()
+    }
+
+    /// Jobs that wait for the next worker, or for their turn with it.
+    pub(super) fn awaiting_replay(&self) -> usize {
+        self.awaiting_replay.len()
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        self.waiting.is_empty() && self.begun() == 0
+    }
+
+    /// Takes or refuses a job. One that is taken waits at the end of the queue; an ended job of its
+    /// name can't be found any more.
+    ///
+    /// # Errors
+    /// The refusal, as the client gets it.
+    pub(super) fn submit(
+        &mut self,
+        job: NewJob,
+        situation: &Situation,
+        now: Instant,
+    ) -> Result<(JobKey, EventReader), Refusal> {
+        let limit = admission::decide(situation, job.prompt.len(), job.max_tokens)?;
+        self.last_key += 1;
+        let key = JobKey(self.last_key);
+        let (name, deadline) = (job.job_id.clone(), job.deadline);
+        let log = EventLog::new(job.continue_on_disconnect, self.log_bytes.clone());
+        let reader = log.reader(0);
+        let job = Job {
+            journal: Journal::new(key, job, limit),
+            log,
+            readers: 1,
+            state: JobState::Waiting,
+            submitted: now,
+            crashes: 0,
+            behind: Duration::ZERO,
+        };
+        self.waiting_bytes += job.waiting_bytes();
+        self.deadlines.insert((deadline, key));
+        self.waiting.insert(key);
+        self.jobs.insert(key, job);
+        if let Some(old) = self.names.insert(name, key) {
+            self.retained.retain(|(_, key)| *key != old);
+            self.release(old);
+        }
+        Ok((key, reader))
+    }
+
+    /// The next job for the worker, now running: first those that await their replay, one after the
+    /// other and those with the fewest crashes first, then the queue's. `started_at` is for people.
+    pub(super) fn start_next(
+        &mut self,
+        now: Instant,
+        started_at: jiff::Timestamp,
+    ) -> Option<Start> {
+        if self.replaying.is_some() {
+            return None;
+        }
+        let key = match self.next_replay() {
+            Some(key) => {
+                self.awaiting_replay.remove(&key);
+                self.replaying = Some(key);
+                key
+            }
+            None => *self.waiting.first()?,
+        };
+        let job = self.jobs.get_mut(&key)?;
+        if self.waiting.remove(&key) {
+            self.waiting_bytes -= job.waiting_bytes();
+        }
+        self.running.insert(key);
+        job.state = JobState::Running;
+        let started = job.journal.started(started_at);
+        let waited = started.map(|event| {
+            job.log.push(event);
+            now.saturating_duration_since(job.submitted)
+        });
+        Some(Start {
+            job: job.journal.submission(),
+            waited,
+        })
+    }
+
+    fn next_replay(&self) -> Option<JobKey> {
+        let crashes = |key: &JobKey| self.jobs.get(key).map_or(0, |job| job.crashes);
+        self.awaiting_replay
+            .iter()
+            .copied()
+            .min_by_key(|key| (crashes(key), *key))
+    }
+
+    /// Takes a token from the worker. The token's text moves into the log; readers copy it, each in
+    /// its own task. `None`: the job was cancelled meanwhile, and its stream has its last event.
+    pub(super) fn token(
+        &mut self,
+        token: StepToken,
+        step_us: u32,
+        now: Instant,
+    ) -> Option<Progress> {
+        let job = self.jobs.get_mut(&token.key)?;
+        if job.state != JobState::Running {
+            return None;
+        }
+        let before = job.journal.last_token();
+        let taken = job.journal.take(token, step_us, now);
+        let shown = taken.event.map(|event| {
+            job.log.push(event);
+            Shown {
+                after: now.saturating_duration_since(before.unwrap_or(job.submitted)),
+                is_first: before.is_none(),
+                is_replayed: job.journal.replays() > 0,
+            }
+        });
+        if shown.is_some() {
+            self.goes_on(token.key);
+        }
+        Some(Progress {
+            shown,
+            ending: taken.ending,
+        })
+    }
+
+    /// A job showed a new token, or is over.
+    fn goes_on(&mut self, key: JobKey) {
+        if self.replaying == Some(key) {
+            self.replaying = None;
+        }
+    }
+
+    /// The worker is lost: what it ran awaits the next. Returns these jobs in the order in which they
+    /// began, and whether each is suspect: the job whose replay was under way, otherwise all of them.
+    pub(super) fn suspend(&mut self) -> Vec<(JobKey, bool)> {
+        let replaying = self.replaying.take();
+        let lost = std::mem::take(&mut self.running);
+        self.awaiting_replay.extend(&lost);
+        let judge = |key: JobKey| {
+            let is_suspect = replaying.is_none_or(|suspect| suspect == key);
+            if let Some(job) = self.jobs.get_mut(&key) {
+                job.state = JobState::AwaitingReplay;
+                job.crashes += u32::from(is_suspect);
+            }
+            (key, is_suspect)
+        };
+        lost.into_iter().map(judge).collect()
+    }
+
+    /// Jobs that await their replay and the tokens that they have already emitted.
+    pub(super) fn replay_work(&self) -> (u64, u64) {
+        let jobs = self.awaiting_replay.iter();
+        let tokens = jobs
+            .filter_map(|key| self.jobs.get(key))
+            .map(|j| j.journal.tokens().len() as u64);
+        (self.awaiting_replay.len() as u64, tokens.sum())
+    }
+
+    /// Positions of the KV cache that running jobs have filled.
+    pub(super) fn running_positions(&self) -> usize {
+        let jobs = self.running.iter().filter_map(|key| self.jobs.get(key));
+        jobs.map(|job| job.journal.job().prompt.len() + job.journal.tokens().len())
+            .sum()
+    }
+
+    /// Ends a job in flight: its last event goes into its log. If that keeps its events, readers may
+    /// still come to it until `retain_until`.
+    pub(super) fn end(&mut self, key: JobKey, ending: Ending, retain_until: Instant) {
+        let Some(job) = self.jobs.get_mut(&key) else {
+            return;
+        };
+        match job.state {
+            JobState::Waiting => {
+                self.waiting.remove(&key);
+                self.waiting_bytes -= job.waiting_bytes();
+            }
+            JobState::Running => drop(self.running.remove(&key)),
+            JobState::AwaitingReplay => drop(self.awaiting_replay.remove(&key)),
+            JobState::Ended => return,
+        }
+        job.state = JobState::Ended;
+        let last = job.journal.end(ending);
+        job.log.finish(last);
+        let keeps = job.log.keeps();
+        self.deadlines.remove(&(job.journal.job().deadline, key));
+        job.journal.close();
+        self.goes_on(key);
+        if keeps {
+            self.retained.push_back((retain_until, key));
+        } else {
+            self.release(key);
+        }
+    }
+}

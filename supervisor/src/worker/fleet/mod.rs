@@ -1,0 +1,401 @@
+//! All workers: the one that serves, the standby behind it, and lost ones that have yet to be reaped.
+//! The fleet is given jobs and what happens to workers, and says what follows from it for jobs, as
+//! [`FleetEvent`]s. Which worker serves, where it is in its life and whether it still makes progress
+//! is nobody else's business.
+//!
+//! Nothing here waits: what takes time is done elsewhere and comes back as a [`WorkerEvent`].
+
+mod crew;
+mod life;
+mod look;
+mod notices;
+mod pulse;
+mod watch;
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use orcd_shared::error::ErrorCode;
+use orcd_shared::job::{JobKey, JobSpec};
+use orcd_shared::protocol::message::{
+    LoadRequest, MAX_PARALLEL, StepReport, ToSupervisor, ToWorker, WorkerInfo,
+};
+
+use super::held::HeldWeights;
+use super::lifecycle::{Event, Outcome, Phase, Policy, State};
+use super::{EventSender, WorkerHost};
+use crate::metrics::Metrics;
+use crate::snapshot::{ServiceState, Snapshot, Standby};
+use crew::Crew;
+use look::Looker;
+
+/// What the fleet is told at start.
+#[derive(Debug, Clone)]
+pub struct FleetSettings {
+    /// What each worker is told. What workers before it left, and where the model lies by then, is
+    /// filled in.
+    pub load: LoadRequest,
+    /// The weights held for workers; those in it at start are offered to the first one.
+    pub held: HeldWeights,
+    /// Rules for losing workers.
+    pub policy: Policy,
+    /// Limits of what workers may take.
+    pub timing: Timing,
+}
+
+/// Intervals and limits; tests shorten them.
+#[derive(Debug, Clone)]
+pub struct Timing {
+    /// How often deadlines and silences are looked at.
+    pub tick: Duration,
+    /// A ready worker that says nothing for this long is killed; it sends a heartbeat several times
+    /// a second from a thread of its own. So is one whose engine makes no step for this long (or
+    /// twenty of the slowest steps, if that is longer) with jobs running, and one that does not
+    /// take a job it was sent.
+    pub hang: Duration,
+    /// How long a worker that loads may say nothing or come no further: it may sit in a driver call,
+    /// or wait for a disk.
+    pub loading_silence: Duration,
+    /// How long the model file's file system may take to answer when a worker is to load; less than
+    /// `loading_silence`.
+    pub model_file: Duration,
+    /// A cancellation that is not answered for this long is repeated as a signal.
+    pub nudge: Duration,
+    /// One that is not answered for this long after that costs the worker its life.
+    pub cancel_limit: Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self {
+            tick: Duration::from_millis(25),
+            hang: Duration::from_millis(1500),
+            loading_silence: Duration::from_secs(60),
+            model_file: Duration::from_secs(30),
+            nudge: Duration::from_millis(50),
+            cancel_limit: Duration::from_millis(500),
+        }
+    }
+}
+
+/// What follows for jobs from what happened to workers.
+#[derive(Debug)]
+pub enum FleetEvent {
+    /// A step of the worker that serves.
+    Tokens(StepReport),
+    /// The worker that serves can't go on with a job.
+    JobFailed {
+        /// Which.
+        key: JobKey,
+        /// Why, as the client sees it.
+        code: ErrorCode,
+        /// What failed, with which value, and what to do.
+        message: String,
+    },
+    /// A worker serves: there are free places.
+    Ready,
+    /// The worker that served is lost, and with it all the jobs that it was given.
+    Lost {
+        /// Its number.
+        generation: u64,
+    },
+    /// Nothing is left of a worker that was lost.
+    Reaped(Box<LostWorker>),
+    /// There is no worker any more, and none comes.
+    Over(Outcome),
+}
+
+/// What is known of a worker that was lost.
+#[derive(Debug)]
+pub struct LostWorker {
+    /// Its number.
+    pub generation: u64,
+    /// How its process ended.
+    pub exit: String,
+    /// It was killed for not reacting.
+    pub hung: bool,
+    /// Its account of itself, if it was ever ready.
+    pub info: Option<Arc<WorkerInfo>>,
+    /// The last lines that it wrote for people.
+    pub log: Vec<String>,
+}
+
+/// A job that the worker was told to abandon.
+#[derive(Debug, Clone, Copy)]
+struct PendingCancel {
+    since: Instant,
+    /// The worker's process was signalled too.
+    nudged: bool,
+}
+
+/// All workers.
+#[derive(Debug)]
+pub struct Fleet<H> {
+    settings: FleetSettings,
+    metrics: Arc<Metrics>,
+    host: H,
+    looker: Looker,
+    life: State,
+    crew: Crew,
+    /// The serving worker's account of itself, or that of the last one that served.
+    info: Option<Arc<WorkerInfo>>,
+    /// Jobs that the serving worker was given and has not ended.
+    given: HashSet<JobKey>,
+    /// Jobs that it was told to abandon, and has not yet said that they are gone.
+    cancelled: HashMap<JobKey, PendingCancel>,
+    /// Its engine stands still.
+    stalled: bool,
+    last_exit: Option<Arc<str>>,
+    /// Workers in a row that were lost while they loaded.
+    failed_loads: u32,
+    /// The log says that the service is unhealthy, and not yet that it is healthy again.
+    told_unhealthy: bool,
+    /// What nobody has taken yet.
+    news: VecDeque<FleetEvent>,
+}
+
+impl<H: WorkerHost> Fleet<H> {
+    /// A fleet without workers. `events` leads to [`Self::handle`]. To be called within a runtime.
+    pub fn new(
+        settings: FleetSettings,
+        metrics: Arc<Metrics>,
+        host: H,
+        events: EventSender,
+    ) -> Self {
+        let path = settings.load.model_path.clone();
+        Self {
+            looker: Looker::begin(path, settings.timing.model_file, events),
+            settings,
+            metrics,
+            host,
+            life: State::default(),
+            crew: Crew::default(),
+            info: None,
+            given: HashSet::new(),
+            cancelled: HashMap::new(),
+            stalled: false,
+            last_exit: None,
+            failed_loads: 0,
+            told_unhealthy: false,
+            news: VecDeque::new(),
+        }
+    }
+
+    /// Begins with the first worker.
+    pub fn start(&mut self, now: Instant) {
+        self.life_event(Event::Start, now);
+    }
+
+    /// What follows from what has happened, in its order. To be asked after each other call, until
+    /// there is none.
+    pub fn next_event(&mut self) -> Option<FleetEvent> {
+        self.news.pop_front()
+    }
+
+    /// Sequences that the serving worker could begin now. One that was cancelled keeps its place
+    /// until the worker has said that it is gone.
+    #[must_use]
+    pub fn free_places(&self) -> usize {
+        match (&self.life.phase, &self.info) {
+            (Phase::Ready { .. }, Some(info)) => {
+                let places = info.parallel.min(MAX_PARALLEL) as usize;
+                places.saturating_sub(self.given.len() + self.cancelled.len())
+            }
+            _ => 0,
+        }
+    }
+
+    /// Gives the serving worker a job.
+    pub fn submit(&mut self, job: JobSpec, now: Instant) {
+        if let Some(member) = self.crew.get_mut(self.life.generation) {
+            if self.given.is_empty() {
+                member.pulse.moved(now);
+            }
+            member.pulse.submitted();
+        }
+        self.given.insert(job.key);
+        self.tell_worker(ToWorker::Submit(Box::new(job)), now);
+    }
+
+    /// A job is over. A worker that still has it is told.
+    pub fn cancel(&mut self, key: JobKey, now: Instant) {
+        if self.given.remove(&key) {
+            let pending = PendingCancel {
+                since: now,
+                nudged: false,
+            };
+            self.cancelled.insert(key, pending);
+            self.tell_worker(ToWorker::Cancel(key), now);
+        }
+    }
+
+    /// A job came to its end by itself, which shows that the worker is sound.
+    pub fn job_finished(&mut self, now: Instant) {
+        self.life_event(Event::JobFinished, now);
+    }
+
+    /// Ends all workers: there are no more jobs. Safe to repeat.
+    pub fn stop(&mut self, now: Instant) {
+        self.life_event(Event::Stop, now);
+    }
+
+    /// Ends at once: workers are killed when this is dropped.
+    pub fn abort(&mut self) {
+        self.finish(Outcome::Stopped);
+    }
+
+    /// Whoever hears the workers was away for `gap`: it counts for nobody.
+    pub fn excuse(&mut self, gap: Duration) {
+        self.crew.excuse(gap);
+        self.life.excuse(gap);
+        for pending in self.cancelled.values_mut() {
+            pending.since += gap;
+        }
+    }
+
+    /// The serving worker's account of itself, or that of the last one that served.
+    #[must_use]
+    pub fn info(&self) -> Option<&WorkerInfo> {
+        self.info.as_deref()
+    }
+
+    /// What the workers make of the service.
+    #[must_use]
+    pub fn state(&self) -> ServiceState {
+        match &self.life.phase {
+            Phase::Stopping { .. } => ServiceState::Draining,
+            Phase::Over => ServiceState::Unhealthy,
+            _ if self.life.unhealthy => ServiceState::Unhealthy,
+            Phase::Ready { .. } => ServiceState::Ready,
+            _ if self.life.served => ServiceState::Recovering,
+            Phase::Loading { percent } => ServiceState::Starting { percent: *percent },
+            _ => ServiceState::Starting { percent: 0 },
+        }
+    }
+
+    /// A snapshot of the workers; what it says of jobs is left at its beginning.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot {
+            state: self.state(),
+            worker: self.info.clone(),
+            worker_pid: self.crew.get(self.life.generation).and_then(|m| m.pid),
+            generation: self.life.generation,
+            restarts: self.life.restarts,
+            last_exit: self.last_exit.clone(),
+            stalled: self.stalled,
+            standby: self.standby(),
+            ..Snapshot::at_start()
+        }
+    }
+
+    fn standby(&self) -> Option<Standby> {
+        let life = &self.life.standby;
+        let member = self.crew.get(life.generation).filter(|_| life.is_alive())?;
+        // The weights are there once, whoever maps them.
+        let own = |info: &WorkerInfo| {
+            let shared = info.weights.as_ref().map_or(0, |w| w.image_bytes);
+            info.memory_used.saturating_sub(shared)
+        };
+        Some(Standby {
+            pid: member.pid,
+            ready: matches!(life.phase, Phase::Ready { .. }),
+            memory_bytes: member.info.as_deref().map_or(0, own),
+        })
+    }
+
+    /// Sends to the serving worker; one that takes no messages is lost.
+    fn tell_worker(&mut self, message: ToWorker, now: Instant) {
+        let generation = self.life.generation;
+        if let Err(error) = self.host.send(generation, message, None) {
+            self.hung(generation, error.to_string(), now);
+        }
+    }
+
+    /// A message of worker number `generation`; gives back what the lifecycle has to know.
+    fn message(
+        &mut self,
+        generation: u64,
+        message: ToSupervisor,
+        now: Instant,
+    ) -> Option<ToSupervisor> {
+        let member = self.crew.get_mut(generation)?;
+        member.pulse.heard(now);
+        let serves = generation == self.life.generation;
+        match message {
+            ToSupervisor::Heartbeat {
+                steps,
+                running,
+                waiting,
+            } => {
+                member.pulse.steps(steps, now);
+                if serves {
+                    let holds = running as usize + waiting as usize;
+                    member.pulse.holds(holds, self.given.len(), now);
+                }
+            }
+            ToSupervisor::Residency { resident } => self.residency(generation, resident),
+            ToSupervisor::LoadProgress { .. }
+            | ToSupervisor::LoadFailed { .. }
+            | ToSupervisor::Fatal { .. } => return Some(message),
+            // What a worker that was given up still says of jobs is the business of its successor.
+            _ if !serves => {}
+            ToSupervisor::Step(report) => {
+                member.pulse.steps(report.step, now);
+                let took = Duration::from_micros(report.step_us.into());
+                member.pulse.step_took(took);
+                self.tokens(report);
+            }
+            ToSupervisor::JobFailed { key, code, message } => self.job_failed(key, code, message),
+            ToSupervisor::Cancelled(key) => {
+                if self.cancelled.remove(&key).is_none() {
+                    // Nobody asked for that, and nothing more would ever come.
+                    let message = "the worker dropped the job; send it again".into();
+                    self.job_failed(key, ErrorCode::Internal, message);
+                }
+            }
+            // The host answers these itself.
+            ToSupervisor::Hello { .. } | ToSupervisor::Ready(_) => {}
+        }
+        None
+    }
+
+    fn tokens(&mut self, report: StepReport) {
+        for token in report.tokens.iter().filter(|t| t.finish.is_some()) {
+            self.given.remove(&token.key);
+        }
+        self.news.push_back(FleetEvent::Tokens(report));
+    }
+
+    fn job_failed(&mut self, key: JobKey, code: ErrorCode, message: String) {
+        if self.given.remove(&key) {
+            let failed = FleetEvent::JobFailed { key, code, message };
+            self.news.push_back(failed);
+        }
+    }
+
+    /// A worker looked where its buffers are. Nothing follows from it but what `/health` shows.
+    fn residency(&mut self, generation: u64, resident: bool) {
+        let Some(member) = self.crew.get_mut(generation) else {
+            return;
+        };
+        if let Some(info) = &mut member.info {
+            Arc::make_mut(info).resident = resident;
+        }
+        if generation == self.life.generation {
+            self.info.clone_from(&member.info);
+        }
+        if resident {
+            tracing::info!(
+                generation,
+                "the worker's buffers are all in device memory again"
+            );
+        } else {
+            tracing::error!(
+                generation,
+                "a buffer of the worker is no longer in device memory"
+            );
+        }
+    }
+}
