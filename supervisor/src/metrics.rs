@@ -11,7 +11,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
-use prometheus_client::registry::{Registry, Unit};
+use prometheus_client::registry::{Metric, Registry, Unit};
 
 use crate::config::REVISION;
 use crate::snapshot::Snapshot;
@@ -77,26 +77,72 @@ impl Metrics {
     /// Everything at zero.
     #[must_use]
     pub fn new() -> Self {
-        let mut metrics = Self {
-            registry: Registry::default(),
-            build: BuildInfo::default(),
-            jobs: ByLabel::default(),
-            refused: ByLabel::default(),
-            tokens: Counter::default(),
-            prompt_tokens: Counter::default(),
-            queue_wait: Histogram::new(FIRST_TOKEN_S),
-            first_token: Histogram::new(FIRST_TOKEN_S),
-            inter_token: Histogram::new(INTER_TOKEN_S),
-            end_to_end: Histogram::new(LONG_S),
-            restarts: ByLabel::default(),
-            replayed_jobs: Counter::default(),
-            replayed_tokens: Counter::default(),
-            failover: Histogram::new(LONG_S),
-            load: Histogram::new(LONG_S),
-            gauges: Gauges::default(),
-        };
-        metrics.register();
-        metrics
+        let mut registry = Registry::default();
+        let r = &mut registry;
+        let build = registered(
+            r,
+            "orcd_build_info",
+            "Always 1; the labels say what this is",
+        );
+        r.register_collector(Box::new(Process::starting_now()));
+        Self {
+            build,
+            jobs: registered(r, "orcd_jobs_finished", "Jobs that ended, by outcome"),
+            refused: registered(
+                r,
+                "orcd_requests_refused",
+                "Requests answered with an error, by its code",
+            ),
+            tokens: registered(r, "orcd_tokens_generated", "Tokens generated"),
+            prompt_tokens: registered(
+                r,
+                "orcd_prompt_tokens",
+                "Prompt tokens of the jobs that were started",
+            ),
+            restarts: registered(
+                r,
+                "orcd_worker_restarts",
+                "Workers lost and replaced, by cause",
+            ),
+            replayed_jobs: registered(
+                r,
+                "orcd_replayed_jobs",
+                "Running jobs handed to a new worker",
+            ),
+            replayed_tokens: registered(
+                r,
+                "orcd_replayed_tokens",
+                "Tokens sent before a crash and processed again after it",
+            ),
+            queue_wait: seconds(
+                r,
+                "orcd_queue_wait",
+                "Submission to the first worker that was given the job",
+                FIRST_TOKEN_S,
+            ),
+            first_token: seconds(
+                r,
+                "orcd_first_token",
+                "Submission to first token",
+                FIRST_TOKEN_S,
+            ),
+            inter_token: seconds(
+                r,
+                "orcd_inter_token",
+                "One token of a job to its next",
+                INTER_TOKEN_S,
+            ),
+            end_to_end: seconds(r, "orcd_job_duration", "Submission to last event", LONG_S),
+            failover: seconds(
+                r,
+                "orcd_failover",
+                "Loss of a worker to the next token, or to the next worker ready if no job was held",
+                LONG_S,
+            ),
+            load: seconds(r, "orcd_model_load", "Load request to ready worker", LONG_S),
+            gauges: Gauges::registered(r),
+            registry,
+        }
     }
 
     /// This service runs on "cpu" or "cuda". To be called once.
@@ -193,82 +239,18 @@ impl Metrics {
         }
         Ok(out)
     }
+}
 
-    fn register(&mut self) {
-        let r = &mut self.registry;
-        let build = "Always 1; the labels say what this is";
-        r.register("orcd_build_info", build, self.build.clone());
-        r.register_collector(Box::new(Process::starting_now()));
-        r.register(
-            "orcd_jobs_finished",
-            "Jobs that ended, by outcome",
-            self.jobs.clone(),
-        );
-        r.register(
-            "orcd_requests_refused",
-            "Requests answered with an error, by its code",
-            self.refused.clone(),
-        );
-        r.register(
-            "orcd_tokens_generated",
-            "Tokens generated",
-            self.tokens.clone(),
-        );
-        r.register(
-            "orcd_prompt_tokens",
-            "Prompt tokens of the jobs that were started",
-            self.prompt_tokens.clone(),
-        );
-        let worker_restarts = "Workers lost and replaced, by cause";
-        r.register(
-            "orcd_worker_restarts",
-            worker_restarts,
-            self.restarts.clone(),
-        );
-        let replayed = "Running jobs handed to a new worker";
-        r.register("orcd_replayed_jobs", replayed, self.replayed_jobs.clone());
-        let replayed = "Tokens sent before a crash and processed again after it";
-        r.register(
-            "orcd_replayed_tokens",
-            replayed,
-            self.replayed_tokens.clone(),
-        );
-        for (name, help, histogram) in [
-            (
-                "orcd_queue_wait",
-                "Submission to the first worker that was given the job",
-                &self.queue_wait,
-            ),
-            (
-                "orcd_first_token",
-                "Submission to first token",
-                &self.first_token,
-            ),
-            (
-                "orcd_inter_token",
-                "One token of a job to its next",
-                &self.inter_token,
-            ),
-            (
-                "orcd_job_duration",
-                "Submission to last event",
-                &self.end_to_end,
-            ),
-            (
-                "orcd_failover",
-                "Loss of a worker to the next token, or to the next worker ready if no job was held",
-                &self.failover,
-            ),
-            (
-                "orcd_model_load",
-                "Load request to ready worker",
-                &self.load,
-            ),
-        ] {
-            r.register_with_unit(name, help, Unit::Seconds, histogram.clone());
-        }
-        self.gauges.register(r);
-    }
+fn registered<M: Metric + Clone + Default>(r: &mut Registry, name: &str, help: &str) -> M {
+    let metric = M::default();
+    r.register(name, help, metric.clone());
+    metric
+}
+
+fn seconds(r: &mut Registry, name: &str, help: &str, bounds: [f64; 12]) -> Histogram {
+    let histogram = Histogram::new(bounds);
+    r.register_with_unit(name, help, Unit::Seconds, histogram.clone());
+    histogram
 }
 
 #[cfg(test)]
@@ -283,7 +265,7 @@ mod tests {
             running: 3,
             queued: 7,
             cache_usage: 0.25,
-            ..Snapshot::at_start()
+            ..Snapshot::default()
         }
     }
 

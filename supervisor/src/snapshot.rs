@@ -23,8 +23,15 @@ pub enum ServiceState {
     Unhealthy,
 }
 
-/// A consistent picture of the service, published by the dispatcher after every change.
-#[derive(Debug, Clone, PartialEq)]
+impl Default for ServiceState {
+    fn default() -> Self {
+        Self::Starting { percent: 0 }
+    }
+}
+
+/// A consistent picture of the service, published by the dispatcher after every change. The
+/// default is that before anything has happened.
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct Snapshot {
     /// What state the service is in.
     pub state: ServiceState,
@@ -61,25 +68,4 @@ pub struct Standby {
     pub ready: bool,
     /// Memory that it takes beside the shared weights, bytes; 0 before it is ready.
     pub memory_bytes: u64,
-}
-
-impl Snapshot {
-    /// Before anything has happened.
-    #[must_use]
-    pub fn at_start() -> Self {
-        Self {
-            state: ServiceState::Starting { percent: 0 },
-            worker: None,
-            worker_pid: None,
-            generation: 0,
-            restarts: 0,
-            last_exit: None,
-            running: 0,
-            queued: 0,
-            free_places: 0,
-            cache_usage: 0.0,
-            stalled: false,
-            standby: None,
-        }
-    }
 }

@@ -51,14 +51,9 @@ pub struct JobStream {
     /// It ends after the terminal event. It ends without one when the job's events were given up to
     /// make room for others.
     pub events: EventReader,
-    departure: Departure,
-    departures: mpsc::UnboundedSender<Departure>,
-}
-
-/// A reader of a job went away.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Departure {
     key: JobKey,
+    /// Where it is told that a reader of a job went away.
+    departures: mpsc::UnboundedSender<JobKey>,
 }
 
 impl JobStream {
@@ -66,11 +61,11 @@ impl JobStream {
     pub(crate) fn new(
         key: JobKey,
         events: EventReader,
-        departures: mpsc::UnboundedSender<Departure>,
+        departures: mpsc::UnboundedSender<JobKey>,
     ) -> Self {
         Self {
             events,
-            departure: Departure { key },
+            key,
             departures,
         }
     }
@@ -81,7 +76,7 @@ impl Drop for JobStream {
     fn drop(&mut self) {
         // Unbounded, so that dropping never waits; there is one of these per stream. A dispatcher
         // that is gone has no jobs left to cancel.
-        let _ = self.departures.send(self.departure);
+        let _ = self.departures.send(self.key);
     }
 }
 
@@ -160,29 +155,15 @@ impl JobsHandle {
     /// # Errors
     /// A [`Refusal`]; nothing of the job is kept then.
     pub async fn submit(&self, job: NewJob) -> Result<JobStream, Refusal> {
-        let (reply, answer) = oneshot::channel();
-        let command = Command::Submit {
-            job: Box::new(job),
-            reply,
-        };
-        if self.commands.send(command).await.is_err() {
-            return Err(Refusal::stopped());
-        }
-        answer.await.unwrap_or_else(|_| Err(Refusal::stopped()))
+        let job = Box::new(job);
+        let answer = self.ask(|reply| Command::Submit { job, reply }).await;
+        answer.unwrap_or_else(|| Err(Refusal::stopped()))
     }
 
     /// Ends a job with `CANCELLED`; safe to repeat.
     pub async fn cancel(&self, job_id: String) -> CancelStatus {
-        let (reply, answer) = oneshot::channel();
-        if self
-            .commands
-            .send(Command::Cancel { job_id, reply })
-            .await
-            .is_err()
-        {
-            return CancelStatus::Unknown;
-        }
-        answer.await.unwrap_or(CancelStatus::Unknown)
+        let answer = self.ask(|reply| Command::Cancel { job_id, reply }).await;
+        answer.unwrap_or(CancelStatus::Unknown)
     }
 
     /// Another stream of a job started with `continue_on_disconnect`, after the event `after`.
@@ -190,23 +171,25 @@ impl JobsHandle {
     /// # Errors
     /// [`NoStream`].
     pub async fn resume(&self, job_id: String, after: Option<u64>) -> Result<JobStream, NoStream> {
-        let (reply, answer) = oneshot::channel();
-        let command = Command::Resume {
+        let resume = |reply| Command::Resume {
             job_id,
             after,
             reply,
         };
-        if self.commands.send(command).await.is_err() {
-            return Err(NoStream::Unknown);
-        }
-        answer.await.unwrap_or(Err(NoStream::Unknown))
+        let answer = self.ask(resume).await;
+        answer.unwrap_or(Err(NoStream::Unknown))
     }
 
     /// Waits until the dispatcher has come to answer. `false`: it has ended.
     pub async fn ping(&self) -> bool {
+        self.ask(|reply| Command::Ping { reply }).await.is_some()
+    }
+
+    /// The dispatcher's answer; `None`: it has ended.
+    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Option<T> {
         let (reply, answer) = oneshot::channel();
-        let sent = self.commands.send(Command::Ping { reply }).await;
-        sent.is_ok() && answer.await.is_ok()
+        self.commands.send(command(reply)).await.ok()?;
+        answer.await.ok()
     }
 
     /// Begins draining; safe to repeat.

@@ -65,29 +65,25 @@ const BYTES: [Row<u64>; 2] = [
 ];
 
 /// Values copied from the snapshot at scrape time.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Gauges {
     whole: Vec<(Gauge, Value<u64>)>,
     shares: Vec<(Gauge<f64, AtomicU64>, Value<f64>)>,
 }
 
 impl Gauges {
-    /// Those of a scrape: all 0 until [`Self::set`].
-    pub(super) fn register(&mut self, r: &mut Registry) {
-        for (name, help, value) in COUNTS {
-            let gauge = Gauge::default();
-            r.register(name, help, gauge.clone());
-            self.whole.push((gauge, value));
-        }
-        for (name, help, value) in SHARES {
-            let gauge = Gauge::default();
-            r.register(name, help, gauge.clone());
-            self.shares.push((gauge, value));
-        }
-        for (name, help, value) in BYTES {
+    /// All of them, at 0 until [`Self::set`].
+    pub(super) fn registered(r: &mut Registry) -> Self {
+        let counts = COUNTS.map(|(name, help, value)| (super::registered(r, name, help), value));
+        let shares = SHARES.map(|(name, help, value)| (super::registered(r, name, help), value));
+        let bytes = BYTES.map(|(name, help, value)| {
             let gauge = Gauge::default();
             r.register_with_unit(name, help, Unit::Bytes, gauge.clone());
-            self.whole.push((gauge, value));
+            (gauge, value)
+        });
+        Self {
+            whole: counts.into_iter().chain(bytes).collect(),
+            shares: shares.into(),
         }
     }
 

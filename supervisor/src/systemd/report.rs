@@ -146,7 +146,7 @@ mod tests {
             last_exit: Some("signal 9 (SIGKILL)".into()),
             running: 1,
             queued: 2,
-            ..Snapshot::at_start()
+            ..Snapshot::default()
         }
     }
 

@@ -26,8 +26,14 @@ const DRAIN_LIMIT: Duration = Duration::from_secs(1);
 /// The same for what it wrote for people.
 const STDERR_LIMIT: Duration = Duration::from_millis(100);
 
-/// The handle that went out with a worker's load request, to recognise it in the answer.
-pub(super) type HandedOver = Arc<OnceLock<WeightsHandle>>;
+/// How the host reaches a worker's attendant. Clones share it.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Controls {
+    pub(super) kill: CancellationToken,
+    pub(super) nudge: Arc<Notify>,
+    /// The handle that went out with the load request, to recognise it in the answer.
+    pub(super) handed_over: Arc<OnceLock<WeightsHandle>>,
+}
 
 /// Attends to one worker.
 pub(super) struct Attendant {
@@ -35,9 +41,7 @@ pub(super) struct Attendant {
     pub(super) events: EventSender,
     pub(super) binary: PathBuf,
     pub(super) dir: Arc<RuntimeDir>,
-    pub(super) kill: CancellationToken,
-    pub(super) nudge: Arc<Notify>,
-    pub(super) handed_over: HandedOver,
+    pub(super) controls: Controls,
 }
 
 impl Attendant {
@@ -134,8 +138,8 @@ impl Attendant {
         loop {
             tokio::select! {
                 exit = &mut process.exited => return exit.unwrap_or(WorkerExit::Unknown),
-                () = self.nudge.notified() => process.nudge(),
-                () = self.kill.cancelled() => break process.kill(),
+                () = self.controls.nudge.notified() => process.nudge(),
+                () = self.controls.kill.cancelled() => break process.kill(),
             }
         }
         (&mut process.exited).await.unwrap_or(WorkerExit::Unknown)
@@ -190,6 +194,7 @@ impl Attendant {
         let manifest = info.weights.clone()?;
         if info.load_source == LoadSource::Handle
             && let Some(held) = self
+                .controls
                 .handed_over
                 .get()
                 .filter(|held| held.manifest == manifest)

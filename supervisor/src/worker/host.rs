@@ -5,11 +5,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use orcd_shared::protocol::message::ToWorker;
+use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
-use tokio::sync::{Notify, mpsc};
-use tokio_util::sync::CancellationToken;
 
-use super::attendant::{Attendant, HandedOver};
+use super::attendant::{Attendant, Controls};
 use super::handles::WeightsHandle;
 use super::link::{self, Outgoing};
 use super::runtime_dir::{RuntimeDir, RuntimeDirError};
@@ -27,9 +26,7 @@ pub struct ProcessHost {
 #[derive(Debug)]
 struct Live {
     outgoing: mpsc::Sender<Outgoing>,
-    kill: CancellationToken,
-    nudge: Arc<Notify>,
-    handed_over: HandedOver,
+    controls: Controls,
 }
 
 impl ProcessHost {
@@ -56,29 +53,17 @@ impl ProcessHost {
 impl WorkerHost for ProcessHost {
     fn spawn(&mut self, generation: u64) {
         let (outgoing, queue) = mpsc::channel(link::OUTGOING_CAPACITY);
-        let kill = CancellationToken::new();
-        let nudge = Arc::new(Notify::new());
-        let handed_over = HandedOver::default();
+        let controls = Controls::default();
         let attendant = Attendant {
             generation,
             events: self.events.clone(),
             binary: self.binary.clone(),
             dir: Arc::clone(&self.dir),
-            kill: kill.clone(),
-            nudge: Arc::clone(&nudge),
-            handed_over: Arc::clone(&handed_over),
+            controls: controls.clone(),
         };
         tokio::spawn(attendant.attend(queue));
         self.live.retain(|_, live| !live.outgoing.is_closed());
-        self.live.insert(
-            generation,
-            Live {
-                outgoing,
-                kill,
-                nudge,
-                handed_over,
-            },
-        );
+        self.live.insert(generation, Live { outgoing, controls });
     }
 
     fn send(
@@ -92,7 +77,7 @@ impl WorkerHost for ProcessHost {
         };
         if let Some(weights) = &descriptor {
             // A worker is told to load once; should it be told twice, the first handle stands.
-            let _ = live.handed_over.set(weights.clone());
+            let _ = live.controls.handed_over.set(weights.clone());
         }
         match live.outgoing.try_send(Outgoing {
             message,
@@ -106,13 +91,13 @@ impl WorkerHost for ProcessHost {
 
     fn nudge(&mut self, generation: u64) {
         if let Some(live) = self.live.get(&generation) {
-            live.nudge.notify_one();
+            live.controls.nudge.notify_one();
         }
     }
 
     fn kill(&mut self, generation: u64) {
         if let Some(live) = self.live.get(&generation) {
-            live.kill.cancel();
+            live.controls.kill.cancel();
         }
     }
 }
@@ -120,7 +105,7 @@ impl WorkerHost for ProcessHost {
 impl Drop for ProcessHost {
     fn drop(&mut self) {
         for live in self.live.values() {
-            live.kill.cancel();
+            live.controls.kill.cancel();
         }
     }
 }

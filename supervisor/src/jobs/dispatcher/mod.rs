@@ -10,18 +10,20 @@ mod state;
 mod submit;
 mod workers;
 
+use std::collections::HashMap;
+use std::future::ready;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use orcd_shared::error::ErrorCode;
+use orcd_shared::job::JobKey;
 use tokio::sync::{mpsc, oneshot, watch as watch_channel};
-use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use super::{CancelStatus, Command, Departure, JobStream, JobsHandle, NoStream, Refusal, Snapshot};
+use super::table::JobTable;
+use super::{Command, JobsHandle, Snapshot};
 use crate::crash_dir::CrashDir;
 use crate::metrics::Metrics;
 use crate::worker::fleet::Fleet;
@@ -68,22 +70,7 @@ pub struct DispatcherSettings {
 
 /// The running dispatcher; resolves to how it ended. It ends after [`JobsHandle::drain`], when the
 /// last handle is dropped, or when there can be no worker. Dropping this only forgets the outcome.
-#[derive(Debug)]
-pub struct DispatcherTask {
-    task: JoinHandle<Outcome>,
-}
-
-impl Future for DispatcherTask {
-    type Output = Outcome;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome> {
-        Pin::new(&mut self.task).poll(cx).map(|joined| {
-            joined.unwrap_or_else(|error| Outcome::WorkerLost {
-                message: format!("the dispatcher ended by a bug: {error}"),
-            })
-        })
-    }
-}
+pub type DispatcherTask = Pin<Box<dyn Future<Output = Outcome> + Send>>;
 
 /// Starts the service behind HTTP: the dispatcher and, through it, the first worker. To be called
 /// within a runtime.
@@ -105,66 +92,53 @@ pub fn start_on<H: WorkerHost>(
     let (commands, inbox) = mpsc::channel(COMMAND_CAPACITY);
     let (sender, events) = mpsc::channel(EVENT_CAPACITY);
     let (departures, departed) = mpsc::unbounded_channel();
-    let (publisher, snapshot) = watch_channel::channel(Arc::new(Snapshot::at_start()));
-    let inputs = Inputs {
-        commands: inbox,
-        events,
-        departed,
-    };
-    let task = match host(sender.clone()) {
-        Ok(host) => {
-            let fleet = Fleet::new(settings.fleet.clone(), Arc::clone(&metrics), host, sender);
-            let publisher = Publisher::new(publisher);
-            let dispatcher = Dispatcher::new(settings, metrics, fleet, publisher, departures);
-            tokio::spawn(run(dispatcher, inputs))
+    let (publisher, snapshot) = watch_channel::channel(Arc::<Snapshot>::default());
+    let handle = JobsHandle { commands, snapshot };
+    let host = match host(sender.clone()) {
+        Ok(host) => host,
+        Err(message) => {
+            let code = ErrorCode::WorkerUnavailable;
+            let outcome = Outcome::StartupFailed { code, message };
+            return (handle, Box::pin(ready(outcome)));
         }
-        Err(message) => tokio::spawn(async move {
-            Outcome::StartupFailed {
-                code: ErrorCode::WorkerUnavailable,
-                message,
-            }
-        }),
     };
-    (JobsHandle { commands, snapshot }, DispatcherTask { task })
-}
-
-/// Everything that can happen.
-struct Inputs {
-    commands: mpsc::Receiver<Command>,
-    events: mpsc::Receiver<WorkerEvent>,
-    departed: mpsc::UnboundedReceiver<Departure>,
+    let dispatcher = Dispatcher {
+        fleet: Fleet::new(settings.fleet.clone(), Arc::clone(&metrics), host, sender),
+        settings,
+        metrics,
+        table: JobTable::default(),
+        publisher: Publisher::new(publisher),
+        departures,
+        crashed_jobs: HashMap::new(),
+        lost_at: None,
+        drain_by: None,
+        outcome: None,
+        turned: None,
+    };
+    let task = tokio::spawn(run(dispatcher, inbox, events, departed));
+    let end = async {
+        task.await.unwrap_or_else(|error| Outcome::WorkerLost {
+            message: format!("the dispatcher ended by a bug: {error}"),
+        })
+    };
+    (handle, Box::pin(end))
 }
 
 /// An answer that waits until the snapshot shows what was done.
-enum Answer {
-    Submit(
-        oneshot::Sender<Result<JobStream, Refusal>>,
-        Result<JobStream, Refusal>,
-    ),
-    Cancel(oneshot::Sender<CancelStatus>, CancelStatus),
-    Resume(
-        oneshot::Sender<Result<JobStream, NoStream>>,
-        Result<JobStream, NoStream>,
-    ),
-    Ping(oneshot::Sender<()>),
-    Nothing,
+type Answer = Box<dyn FnOnce() + Send>;
+
+/// Somebody who no longer waits gets nothing; a stream that comes back is dropped, which counts as
+/// the reader's departure.
+fn answer<T: Send + 'static>(reply: oneshot::Sender<T>, answer: T) -> Option<Answer> {
+    Some(Box::new(move || drop(reply.send(answer))))
 }
 
-impl Answer {
-    /// Somebody who no longer waits gets nothing; a stream that comes back is dropped, which
-    /// counts as the reader's departure.
-    fn give(self) {
-        match self {
-            Self::Submit(reply, answer) => drop(reply.send(answer)),
-            Self::Cancel(reply, answer) => drop(reply.send(answer)),
-            Self::Resume(reply, answer) => drop(reply.send(answer)),
-            Self::Ping(reply) => drop(reply.send(())),
-            Self::Nothing => {}
-        }
-    }
-}
-
-async fn run<H: WorkerHost>(mut dispatcher: Dispatcher<H>, mut inputs: Inputs) -> Outcome {
+async fn run<H: WorkerHost>(
+    mut dispatcher: Dispatcher<H>,
+    mut commands: mpsc::Receiver<Command>,
+    mut events: mpsc::Receiver<WorkerEvent>,
+    mut departed: mpsc::UnboundedReceiver<JobKey>,
+) -> Outcome {
     let mut ticker = interval(dispatcher.settings.fleet.timing.tick);
     ticker.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut batch = Vec::with_capacity(EVENT_BATCH);
@@ -172,25 +146,25 @@ async fn run<H: WorkerHost>(mut dispatcher: Dispatcher<H>, mut inputs: Inputs) -
     let now = dispatcher.turn();
     dispatcher.fleet.start(now);
     loop {
-        let mut answer = Answer::Nothing;
+        let mut answer = None;
         tokio::select! {
-            1.. = inputs.events.recv_many(&mut batch, EVENT_BATCH) => {
+            1.. = events.recv_many(&mut batch, EVENT_BATCH) => {
                 let now = dispatcher.turn();
                 for event in batch.drain(..) {
                     dispatcher.fleet.handle(event, now);
                     dispatcher.follow_fleet(now);
                 }
             }
-            command = inputs.commands.recv(), if !abandoned => {
+            command = commands.recv(), if !abandoned => {
                 // Without handles nobody can ask for anything any more: the same as a drain.
                 abandoned = command.is_none();
                 let command = command.unwrap_or(Command::Drain);
                 let now = dispatcher.turn();
                 answer = dispatcher.command(command, now);
             }
-            Some(departure) = inputs.departed.recv() => {
+            Some(key) = departed.recv() => {
                 let now = dispatcher.turn();
-                dispatcher.reader_left(departure, now);
+                dispatcher.reader_left(key, now);
             }
             _ = ticker.tick() => {
                 let now = dispatcher.turn();
@@ -198,7 +172,9 @@ async fn run<H: WorkerHost>(mut dispatcher: Dispatcher<H>, mut inputs: Inputs) -
             }
         }
         dispatcher.settle(Instant::now().into_std());
-        answer.give();
+        if let Some(answer) = answer {
+            answer();
+        }
         if let Some(outcome) = dispatcher.outcome.take() {
             return outcome;
         }

@@ -9,9 +9,9 @@ use orcd_shared::error::ErrorCode;
 use orcd_shared::job::JobKey;
 use tokio::sync::mpsc;
 
+use super::super::ServiceState;
 use super::super::journal::{Ending, Journal};
 use super::super::table::JobTable;
-use super::super::{Departure, ServiceState};
 use super::DispatcherSettings;
 use super::publisher::{self, Publisher};
 use crate::metrics::Metrics;
@@ -31,8 +31,8 @@ pub(super) struct Dispatcher<H> {
     pub(super) metrics: Arc<Metrics>,
     pub(super) fleet: Fleet<H>,
     pub(super) table: JobTable,
-    publisher: Publisher,
-    pub(super) departures: mpsc::UnboundedSender<Departure>,
+    pub(super) publisher: Publisher,
+    pub(super) departures: mpsc::UnboundedSender<JobKey>,
     /// The jobs of lost workers that have yet to be reaped, for crash bundles.
     pub(super) crashed_jobs: HashMap<u64, Vec<CrashedJob>>,
     /// When the worker was lost, until the failover is over: see
@@ -42,32 +42,10 @@ pub(super) struct Dispatcher<H> {
     pub(super) drain_by: Option<Instant>,
     pub(super) outcome: Option<Outcome>,
     /// When the latest turn began.
-    turned: Option<Instant>,
+    pub(super) turned: Option<Instant>,
 }
 
 impl<H: WorkerHost> Dispatcher<H> {
-    pub(super) fn new(
-        settings: DispatcherSettings,
-        metrics: Arc<Metrics>,
-        fleet: Fleet<H>,
-        publisher: Publisher,
-        departures: mpsc::UnboundedSender<Departure>,
-    ) -> Self {
-        Self {
-            settings,
-            metrics,
-            fleet,
-            table: JobTable::default(),
-            publisher,
-            departures,
-            crashed_jobs: HashMap::new(),
-            lost_at: None,
-            drain_by: None,
-            outcome: None,
-            turned: None,
-        }
-    }
-
     /// The present, at the beginning of a turn. After a time in which this process itself stood still
     /// (a suspended machine, a stopped process, one that got no processor) every clock that judges
     /// somebody else is set forward by it, before anybody is judged: nobody else is to blame for what

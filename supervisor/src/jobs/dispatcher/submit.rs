@@ -3,33 +3,34 @@
 use std::time::Instant;
 
 use orcd_shared::error::ErrorCode;
+use orcd_shared::job::JobKey;
 
 use super::super::admission::Situation;
-use super::super::{CancelStatus, Command, Departure, JobStream, NewJob, NoStream, Refusal};
-use super::Answer;
+use super::super::{CancelStatus, Command, JobStream, NewJob, NoStream, Refusal};
 use super::state::Dispatcher;
+use super::{Answer, answer};
 use crate::worker::WorkerHost;
 
 impl<H: WorkerHost> Dispatcher<H> {
-    pub(super) fn command(&mut self, command: Command, now: Instant) -> Answer {
+    pub(super) fn command(&mut self, command: Command, now: Instant) -> Option<Answer> {
         match command {
-            Command::Submit { job, reply } => Answer::Submit(reply, self.submit(*job, now)),
-            Command::Cancel { job_id, reply } => Answer::Cancel(reply, self.cancel(&job_id, now)),
+            Command::Submit { job, reply } => answer(reply, self.submit(*job, now)),
+            Command::Cancel { job_id, reply } => answer(reply, self.cancel(&job_id, now)),
             Command::Resume {
                 job_id,
                 after,
                 reply,
-            } => Answer::Resume(reply, self.resume(&job_id, after)),
-            Command::Ping { reply } => Answer::Ping(reply),
+            } => answer(reply, self.resume(&job_id, after)),
+            Command::Ping { reply } => answer(reply, ()),
             Command::Drain => {
                 let by = now + self.settings.drain_timeout;
                 self.drain_by.get_or_insert(by);
-                Answer::Nothing
+                None
             }
             Command::Abort => {
                 tracing::warn!("stopped at once: jobs are cancelled, workers killed");
                 self.fleet.abort();
-                Answer::Nothing
+                None
             }
         }
     }
@@ -65,10 +66,9 @@ impl<H: WorkerHost> Dispatcher<H> {
     }
 
     /// A reader's stream was dropped.
-    pub(super) fn reader_left(&mut self, departure: Departure, now: Instant) {
-        if self.table.reader_left(departure.key) {
-            let (code, message) = (ErrorCode::Cancelled, "the client went away");
-            self.fail_job(departure.key, code, message, now);
+    pub(super) fn reader_left(&mut self, key: JobKey, now: Instant) {
+        if self.table.reader_left(key) {
+            self.fail_job(key, ErrorCode::Cancelled, "the client went away", now);
         }
     }
 }

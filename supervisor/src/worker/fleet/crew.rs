@@ -57,6 +57,11 @@ impl Crew {
         self.members.get_mut(&generation)
     }
 
+    /// Changes what is known of a worker, if it is still there.
+    pub(super) fn update(&mut self, generation: u64, change: impl FnOnce(&mut Member)) {
+        self.members.get_mut(&generation).map(change);
+    }
+
     /// The present worker is lost.
     pub(super) fn note_lost(&mut self, generation: u64) {
         if let Some(member) = self.members.get_mut(&generation) {

@@ -17,7 +17,7 @@ const LOADS_TO_BLAME_WEIGHTS: u32 = 2;
 
 impl<H: WorkerHost> Fleet<H> {
     /// Something happened to a worker.
-    pub fn handle(&mut self, event: WorkerEvent, now: Instant) {
+    pub(crate) fn handle(&mut self, event: WorkerEvent, now: Instant) {
         let WorkerEvent { generation, what } = event;
         let what = match what {
             Happening::Message(message) => match self.message(generation, message, now) {
@@ -39,9 +39,8 @@ impl<H: WorkerHost> Fleet<H> {
         match what {
             Happening::Spawned { pid } => {
                 tracing::info!(pid, generation, "worker started");
-                if let Some(member) = self.crew.get_mut(generation) {
-                    member.pid = Some(*pid);
-                }
+                self.crew
+                    .update(generation, |member| member.pid = Some(*pid));
             }
             Happening::SpawnFailed { message } => {
                 self.warn_of_cause(generation, format_args!("no worker: {message}"));
@@ -51,9 +50,8 @@ impl<H: WorkerHost> Fleet<H> {
                 }
             }
             Happening::Connected => {
-                if let Some(member) = self.crew.get_mut(generation) {
-                    member.pulse.restart(now);
-                }
+                self.crew
+                    .update(generation, |member| member.pulse.restart(now));
             }
             Happening::HandshakeFailed { message } => {
                 self.warn_of_cause(generation, format_args!("no link to the worker: {message}"));
@@ -65,15 +63,12 @@ impl<H: WorkerHost> Fleet<H> {
             Happening::Message(message) => self.note_message(generation, message, now),
             Happening::Hung { message } => {
                 self.warn_of_cause(generation, format_args!("worker is killed: {message}"));
-                if let Some(member) = self.crew.get_mut(generation) {
-                    member.hung = true;
-                }
+                self.crew.update(generation, |member| member.hung = true);
             }
             Happening::LinkLost { message } => tracing::info!(generation, "{message}"),
             Happening::LastLines(lines) => {
-                if let Some(member) = self.crew.get_mut(generation) {
-                    member.log.clone_from(lines);
-                }
+                self.crew
+                    .update(generation, |member| member.log.clone_from(lines));
             }
             Happening::Exited(exit) => {
                 self.warn_of_loss(generation, format_args!("worker ended: {exit}"));
@@ -96,21 +91,17 @@ impl<H: WorkerHost> Fleet<H> {
                 self.warn_of_cause(generation, what);
             }
             // It came further with loading.
-            _ => {
-                if let Some(member) = self.crew.get_mut(generation) {
-                    member.pulse.moved(now);
-                }
-            }
+            _ => self
+                .crew
+                .update(generation, |member| member.pulse.moved(now)),
         }
     }
 
     /// A worker that waits for the model file can be told to load, or not.
     fn looked(&mut self, generation: u64, location: &Result<String, String>, now: Instant) {
-        let Some(member) = self.crew.get_mut(generation) else {
-            return;
-        };
         // Its time to load begins now.
-        member.pulse.moved(now);
+        self.crew
+            .update(generation, |member| member.pulse.moved(now));
         match location {
             Ok(location) => self.send_load(generation, location.clone(), now),
             Err(why) => {
@@ -153,10 +144,10 @@ impl<H: WorkerHost> Fleet<H> {
         let load_ms = info.load_ms;
         tracing::info!(generation, load_ms, ?source, device = %info.device_name, "worker ready");
         self.metrics.load(Duration::from_millis(load_ms.into()));
-        if let Some(member) = self.crew.get_mut(generation) {
+        self.crew.update(generation, |member| {
             member.pulse.restart(now);
             member.info = Some(Arc::new(info.clone()));
-        }
+        });
         if weights.is_some() || generation == self.life.generation {
             self.settings.held.show(weights);
         }
@@ -229,10 +220,10 @@ impl<H: WorkerHost> Fleet<H> {
             }
             Action::Load(generation) => self.looker.look_for(generation),
             Action::Serve => {
-                if let Some(member) = self.crew.get_mut(self.life.generation) {
+                self.crew.update(self.life.generation, |member| {
                     member.pulse.restart(now);
                     self.info.clone_from(&member.info);
-                }
+                });
                 self.news.push_back(FleetEvent::Ready);
             }
             Action::HoldJobs(generation) => {

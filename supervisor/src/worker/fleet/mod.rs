@@ -81,25 +81,19 @@ impl Default for Timing {
 
 /// What follows for jobs from what happened to workers.
 #[derive(Debug)]
-pub enum FleetEvent {
+pub(crate) enum FleetEvent {
     /// A step of the worker that serves.
     Tokens(StepReport),
     /// The worker that serves can't go on with a job.
     JobFailed {
-        /// Which.
         key: JobKey,
-        /// Why, as the client sees it.
         code: ErrorCode,
-        /// What failed, with which value, and what to do.
         message: String,
     },
     /// A worker serves: there are free places.
     Ready,
     /// The worker that served is lost, and with it all the jobs that it was given.
-    Lost {
-        /// Its number.
-        generation: u64,
-    },
+    Lost { generation: u64 },
     /// Nothing is left of a worker that was lost.
     Reaped(Box<LostWorker>),
     /// There is no worker any more, and none comes.
@@ -108,17 +102,16 @@ pub enum FleetEvent {
 
 /// What is known of a worker that was lost.
 #[derive(Debug)]
-pub struct LostWorker {
-    /// Its number.
-    pub generation: u64,
+pub(crate) struct LostWorker {
+    pub(crate) generation: u64,
     /// How its process ended.
-    pub exit: String,
+    pub(crate) exit: String,
     /// It was killed for not reacting.
-    pub hung: bool,
+    pub(crate) hung: bool,
     /// Its account of itself, if it was ever ready.
-    pub info: Option<Arc<WorkerInfo>>,
+    pub(crate) info: Option<Arc<WorkerInfo>>,
     /// The last lines that it wrote for people.
-    pub log: Vec<String>,
+    pub(crate) log: Vec<String>,
 }
 
 /// A job that the worker was told to abandon.
@@ -131,7 +124,7 @@ struct PendingCancel {
 
 /// All workers.
 #[derive(Debug)]
-pub struct Fleet<H> {
+pub(crate) struct Fleet<H> {
     settings: FleetSettings,
     metrics: Arc<Metrics>,
     host: H,
@@ -157,7 +150,7 @@ pub struct Fleet<H> {
 
 impl<H: WorkerHost> Fleet<H> {
     /// A fleet without workers. `events` leads to [`Self::handle`]. To be called within a runtime.
-    pub fn new(
+    pub(crate) fn new(
         settings: FleetSettings,
         metrics: Arc<Metrics>,
         host: H,
@@ -183,20 +176,19 @@ impl<H: WorkerHost> Fleet<H> {
     }
 
     /// Begins with the first worker.
-    pub fn start(&mut self, now: Instant) {
+    pub(crate) fn start(&mut self, now: Instant) {
         self.life_event(Event::Start, now);
     }
 
     /// What follows from what has happened, in its order. To be asked after each other call, until
     /// there is none.
-    pub fn next_event(&mut self) -> Option<FleetEvent> {
+    pub(crate) fn next_event(&mut self) -> Option<FleetEvent> {
         self.news.pop_front()
     }
 
     /// Sequences that the serving worker could begin now. One that was cancelled keeps its place
     /// until the worker has said that it is gone.
-    #[must_use]
-    pub fn free_places(&self) -> usize {
+    pub(crate) fn free_places(&self) -> usize {
         match (&self.life.phase, &self.info) {
             (Phase::Ready { .. }, Some(info)) => {
                 let places = info.parallel.min(MAX_PARALLEL) as usize;
@@ -207,19 +199,19 @@ impl<H: WorkerHost> Fleet<H> {
     }
 
     /// Gives the serving worker a job.
-    pub fn submit(&mut self, job: JobSpec, now: Instant) {
-        if let Some(member) = self.crew.get_mut(self.life.generation) {
+    pub(crate) fn submit(&mut self, job: JobSpec, now: Instant) {
+        self.crew.update(self.life.generation, |member| {
             if self.given.is_empty() {
                 member.pulse.moved(now);
             }
             member.pulse.submitted();
-        }
+        });
         self.given.insert(job.key);
         self.tell_worker(ToWorker::Submit(Box::new(job)), now);
     }
 
     /// A job is over. A worker that still has it is told.
-    pub fn cancel(&mut self, key: JobKey, now: Instant) {
+    pub(crate) fn cancel(&mut self, key: JobKey, now: Instant) {
         if self.given.remove(&key) {
             let pending = PendingCancel {
                 since: now,
@@ -231,22 +223,22 @@ impl<H: WorkerHost> Fleet<H> {
     }
 
     /// A job came to its end by itself, which shows that the worker is sound.
-    pub fn job_finished(&mut self, now: Instant) {
+    pub(crate) fn job_finished(&mut self, now: Instant) {
         self.life_event(Event::JobFinished, now);
     }
 
     /// Ends all workers: there are no more jobs. Safe to repeat.
-    pub fn stop(&mut self, now: Instant) {
+    pub(crate) fn stop(&mut self, now: Instant) {
         self.life_event(Event::Stop, now);
     }
 
     /// Ends at once: workers are killed when this is dropped.
-    pub fn abort(&mut self) {
+    pub(crate) fn abort(&mut self) {
         self.finish(Outcome::Stopped);
     }
 
     /// Whoever hears the workers was away for `gap`: it counts for nobody.
-    pub fn excuse(&mut self, gap: Duration) {
+    pub(crate) fn excuse(&mut self, gap: Duration) {
         self.crew.excuse(gap);
         self.life.excuse(gap);
         for pending in self.cancelled.values_mut() {
@@ -255,14 +247,12 @@ impl<H: WorkerHost> Fleet<H> {
     }
 
     /// The serving worker's account of itself, or that of the last one that served.
-    #[must_use]
-    pub fn info(&self) -> Option<&WorkerInfo> {
+    pub(crate) fn info(&self) -> Option<&WorkerInfo> {
         self.info.as_deref()
     }
 
     /// What the workers make of the service.
-    #[must_use]
-    pub fn state(&self) -> ServiceState {
+    pub(crate) fn state(&self) -> ServiceState {
         match &self.life.phase {
             Phase::Stopping { .. } => ServiceState::Draining,
             Phase::Over => ServiceState::Unhealthy,
@@ -275,8 +265,7 @@ impl<H: WorkerHost> Fleet<H> {
     }
 
     /// A snapshot of the workers; what it says of jobs is left at its beginning.
-    #[must_use]
-    pub fn snapshot(&self) -> Snapshot {
+    pub(crate) fn snapshot(&self) -> Snapshot {
         Snapshot {
             state: self.state(),
             worker: self.info.clone(),
@@ -286,7 +275,7 @@ impl<H: WorkerHost> Fleet<H> {
             last_exit: self.last_exit.clone(),
             stalled: self.stalled,
             standby: self.standby(),
-            ..Snapshot::at_start()
+            ..Snapshot::default()
         }
     }
 
@@ -377,15 +366,14 @@ impl<H: WorkerHost> Fleet<H> {
 
     /// A worker looked where its buffers are. Nothing follows from it but what `/health` shows.
     fn residency(&mut self, generation: u64, resident: bool) {
-        let Some(member) = self.crew.get_mut(generation) else {
-            return;
-        };
-        if let Some(info) = &mut member.info {
-            Arc::make_mut(info).resident = resident;
-        }
-        if generation == self.life.generation {
-            self.info.clone_from(&member.info);
-        }
+        self.crew.update(generation, |member| {
+            if let Some(info) = &mut member.info {
+                Arc::make_mut(info).resident = resident;
+            }
+            if generation == self.life.generation {
+                self.info.clone_from(&member.info);
+            }
+        });
         if resident {
             tracing::info!(
                 generation,

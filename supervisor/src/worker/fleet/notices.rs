@@ -52,7 +52,7 @@ impl<H: WorkerHost> Fleet<H> {
     }
 
     /// Tells how the service is, when that has changed.
-    pub fn tell_health(&mut self) {
+    pub(crate) fn tell_health(&mut self) {
         let unhealthy = self.life.unhealthy || self.stalled;
         let ready = matches!(self.life.phase, Phase::Ready { .. });
         let generation = self.life.generation;

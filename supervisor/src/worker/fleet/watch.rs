@@ -8,7 +8,7 @@ use crate::worker::lifecycle::{Event, Phase};
 
 impl<H: WorkerHost> Fleet<H> {
     /// Looks at all clocks.
-    pub fn tick(&mut self, now: Instant) {
+    pub(crate) fn tick(&mut self, now: Instant) {
         self.life_event(Event::Tick, now);
         self.watch_workers(now);
         self.press_cancellations(now);
