@@ -45,6 +45,28 @@ pub enum ErrorCode {
 }
 
 impl ErrorCode {
+    /// Every code, in the order of their numbers on the wire.
+    pub const ALL: [Self; 18] = [
+        Self::InvalidRequest,
+        Self::ContextLengthExceeded,
+        Self::JobExists,
+        Self::QueueFull,
+        Self::Draining,
+        Self::WorkerUnavailable,
+        Self::InsufficientVram,
+        Self::VramOom,
+        Self::CudaError,
+        Self::ModelLoadFailed,
+        Self::Internal,
+        Self::InferenceTimeout,
+        Self::Cancelled,
+        Self::WorkerCrashed,
+        Self::ReplayDiverged,
+        Self::InsufficientMemory,
+        Self::Unauthorized,
+        Self::ForbiddenOrigin,
+    ];
+
     /// The name on the wire.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -132,13 +154,26 @@ mod tests {
 
     #[test]
     fn json_name_is_the_display_name() {
-        for code in [
-            ErrorCode::InvalidRequest,
-            ErrorCode::VramOom,
-            ErrorCode::ReplayDiverged,
-        ] {
+        for code in ErrorCode::ALL {
             let json = serde_json::to_string(&code).unwrap();
             assert_eq!(json, format!("\"{code}\""));
         }
+    }
+
+    #[test]
+    fn all_codes_are_listed_in_order() {
+        let decoded = |number: usize| {
+            let number = u8::try_from(number).unwrap();
+            let config = bincode::config::standard();
+            bincode::serde::decode_from_slice::<ErrorCode, _>(&[number], config)
+                .map(|(code, _)| code)
+        };
+        for (number, code) in ErrorCode::ALL.into_iter().enumerate() {
+            assert_eq!(decoded(number).unwrap(), code);
+        }
+        assert!(
+            decoded(ErrorCode::ALL.len()).is_err(),
+            "a code is missing in ALL"
+        );
     }
 }

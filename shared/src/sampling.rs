@@ -1,5 +1,7 @@
 //! How a token is drawn. The order of the steps and every bit of them: `docs/ARITHMETIC.md`.
 
+use std::ops::RangeInclusive;
+
 use serde::{Deserialize, Serialize};
 
 /// Smallest repetition penalty of the engine: a logit divided by it stays far from infinity. A
@@ -10,19 +12,87 @@ pub const MIN_REPETITION_PENALTY: f32 = 1e-6;
 /// this: it, too, leaves only the most likely token.
 pub const MIN_TOP_P: f32 = f32::MIN_POSITIVE;
 
+/// Bounds of one number of [`SamplingParams`]: what a request may give, and what the engine gets.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Bounds {
+    /// Lower bound of a request's value.
+    pub least: f64,
+    /// Whether a request may give `least` itself.
+    pub includes_least: bool,
+    /// Largest value of a request.
+    pub most: f64,
+    /// Value of a request that leaves it out.
+    pub default: f32,
+    /// Smallest value of the engine: a request's smaller one counts as this.
+    pub engine_least: f32,
+}
+
+/// Of [`SamplingParams::temperature`].
+pub const TEMPERATURE: Bounds = Bounds::from_zero(2.0, 1.0);
+/// Of [`SamplingParams::top_p`].
+pub const TOP_P: Bounds = Bounds::above_zero(1.0, MIN_TOP_P);
+/// Of [`SamplingParams::min_p`].
+pub const MIN_P: Bounds = Bounds::from_zero(1.0, 0.0);
+/// Of [`SamplingParams::repetition_penalty`].
+pub const REPETITION_PENALTY: Bounds = Bounds::above_zero(2.0, MIN_REPETITION_PENALTY);
+/// A request's `top_k` that leaves it out.
+pub const DEFAULT_TOP_K: u32 = 0;
+
+impl Bounds {
+    const fn from_zero(most: f64, default: f32) -> Self {
+        Self {
+            least: 0.0,
+            includes_least: true,
+            most,
+            default,
+            engine_least: 0.0,
+        }
+    }
+
+    /// Of what is off at 1, which is the default.
+    const fn above_zero(most: f64, engine_least: f32) -> Self {
+        Self {
+            least: 0.0,
+            includes_least: false,
+            most,
+            default: 1.0,
+            engine_least,
+        }
+    }
+
+    /// Whether a request may give `value`; NaN it may not.
+    #[must_use]
+    pub fn contains(&self, value: f64) -> bool {
+        (self.least..=self.most).contains(&value) && (self.includes_least || value > self.least)
+    }
+
+    /// What the engine takes.
+    #[must_use]
+    pub fn of_engine(&self) -> RangeInclusive<f32> {
+        self.engine_least..=self.most as f32
+    }
+
+    /// The bounds of a request as an error states them: `0 < top_p <= 1`.
+    #[must_use]
+    pub fn rule(&self, name: &str) -> String {
+        let below = if self.includes_least { "<=" } else { "<" };
+        format!("{} {below} {name} <= {}", self.least, self.most)
+    }
+}
+
 /// Parameters of one job's draws. A pure value: with the same value, model and tokens the same
 /// token is drawn on any device.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct SamplingParams {
-    /// 0 is greedy; at most 2.
+    /// [`TEMPERATURE`]; 0 is greedy.
     pub temperature: f32,
-    /// [`MIN_TOP_P`] ≤ p ≤ 1; 1 is off.
+    /// [`TOP_P`]; 1 is off.
     pub top_p: f32,
     /// 0 is off.
     pub top_k: u32,
-    /// 0 ≤ p ≤ 1; 0 is off.
+    /// [`MIN_P`]; 0 is off.
     pub min_p: f32,
-    /// [`MIN_REPETITION_PENALTY`] ≤ r ≤ 2; 1 is off. Applies to the set of all tokens of prompt and output.
+    /// [`REPETITION_PENALTY`]; 1 is off. Applies to the set of all tokens of prompt and output.
     pub repetition_penalty: f32,
     /// Key of the counter-based generator.
     pub seed: u64,
@@ -38,4 +108,26 @@ impl SamplingParams {
         repetition_penalty: 1.0,
         seed: 0,
     };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rule_says_what_its_bounds_contain() {
+        assert_eq!(TEMPERATURE.rule("t"), "0 <= t <= 2");
+        assert_eq!(TOP_P.rule("p"), "0 < p <= 1");
+        assert!(TEMPERATURE.contains(0.0) && !TOP_P.contains(0.0));
+        for bounds in [TEMPERATURE, TOP_P, MIN_P, REPETITION_PENALTY] {
+            assert!(bounds.contains(bounds.least.next_up()) && bounds.contains(bounds.most));
+            assert!(bounds.contains(bounds.default.into()));
+            for beyond in [bounds.least.next_down(), bounds.most.next_up(), f64::NAN] {
+                assert!(!bounds.contains(beyond), "{bounds:?} {beyond}");
+            }
+            // What a request may give is at least the smallest number, as the engine gets it.
+            assert!(bounds.of_engine().contains(&bounds.engine_least));
+            assert!(bounds.of_engine().contains(&(bounds.most as f32)));
+        }
+    }
 }

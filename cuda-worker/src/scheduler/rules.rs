@@ -2,7 +2,7 @@
 
 use orcd_shared::error::ErrorCode;
 use orcd_shared::job::{Finish, JobSpec};
-use orcd_shared::sampling::{MIN_REPETITION_PENALTY, MIN_TOP_P, SamplingParams};
+use orcd_shared::sampling::{MIN_P, REPETITION_PENALTY, SamplingParams, TEMPERATURE, TOP_P};
 
 use super::Limits;
 
@@ -83,24 +83,24 @@ pub fn check(job: &JobSpec, limits: &Limits) -> Result<(), Refusal> {
 
 /// NaN fails every range, so that it is refused too.
 fn check_sampling(s: &SamplingParams) -> Result<(), Refusal> {
-    let wrong = |name: &str, value: f32, bounds: &str| {
-        Err(Refusal::new(
-            ErrorCode::InvalidRequest,
-            format!("{name} {value} is not in {bounds}"),
-        ))
-    };
-    if !(0.0..=2.0).contains(&s.temperature) {
-        return wrong("temperature", s.temperature, "0..=2");
-    }
-    if !(MIN_TOP_P..=1.0).contains(&s.top_p) {
-        return wrong("top_p", s.top_p, "0<p<=1");
-    }
-    if !(0.0..=1.0).contains(&s.min_p) {
-        return wrong("min_p", s.min_p, "0..=1");
-    }
-    // The engine's bound too: what it refuses costs the process.
-    if !(MIN_REPETITION_PENALTY..=2.0).contains(&s.repetition_penalty) {
-        return wrong("repetition_penalty", s.repetition_penalty, "1e-6..=2");
+    // The engine's bounds: what it refuses costs the process.
+    for (name, value, bounds) in [
+        ("temperature", s.temperature, TEMPERATURE),
+        ("top_p", s.top_p, TOP_P),
+        ("min_p", s.min_p, MIN_P),
+        (
+            "repetition_penalty",
+            s.repetition_penalty,
+            REPETITION_PENALTY,
+        ),
+    ] {
+        let range = bounds.of_engine();
+        if !range.contains(&value) {
+            return Err(Refusal::new(
+                ErrorCode::InvalidRequest,
+                format!("{name} {value} is not in {range:?}"),
+            ));
+        }
     }
     Ok(())
 }

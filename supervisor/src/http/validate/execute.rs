@@ -1,6 +1,8 @@
 //! The body of `POST /execute`.
 
-use orcd_shared::sampling::{MIN_REPETITION_PENALTY, MIN_TOP_P, SamplingParams};
+use orcd_shared::sampling::{
+    DEFAULT_TOP_K, MIN_P, REPETITION_PENALTY, SamplingParams, TEMPERATURE, TOP_P,
+};
 
 use super::super::error::Detail;
 use super::super::json::Json;
@@ -76,30 +78,14 @@ pub fn execute(body: Json, limits: &Limits, fresh: Fresh) -> Result<Request, Vec
     let input = input(f);
     let max_tokens = f.integer("max_tokens", 1, limits.max_tokens_out.into());
     let top_k = f.integer("top_k", 0, limits.vocab_size.into());
-    let ratio = |p: f64| (0.0..=1.0).contains(&p);
     let sampling = SamplingParams {
-        temperature: f
-            .number("temperature", "0 <= temperature <= 2", 0.0, |t| {
-                (0.0..=2.0).contains(&t)
-            })
-            .unwrap_or(1.0),
-        top_p: f
-            .number("top_p", "0 < top_p <= 1", MIN_TOP_P, |p| {
-                p > 0.0 && ratio(p)
-            })
-            .unwrap_or(1.0),
-        top_k: top_k.and_then(|k| u32::try_from(k).ok()).unwrap_or(0),
-        min_p: f
-            .number("min_p", "0 <= min_p <= 1", 0.0, ratio)
-            .unwrap_or(0.0),
-        repetition_penalty: f
-            .number(
-                "repetition_penalty",
-                "0 < repetition_penalty <= 2",
-                MIN_REPETITION_PENALTY,
-                |r| r > 0.0 && r <= 2.0,
-            )
-            .unwrap_or(1.0),
+        temperature: f.number("temperature", &TEMPERATURE),
+        top_p: f.number("top_p", &TOP_P),
+        top_k: top_k
+            .and_then(|k| u32::try_from(k).ok())
+            .unwrap_or(DEFAULT_TOP_K),
+        min_p: f.number("min_p", &MIN_P),
+        repetition_penalty: f.number("repetition_penalty", &REPETITION_PENALTY),
         seed: f.integer("seed", 0, u64::MAX).unwrap_or(fresh.seed),
     };
     let stop = stop(f);

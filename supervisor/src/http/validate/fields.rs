@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use orcd_shared::sampling::Bounds;
+
 use super::super::error::{Detail, MAX_DETAILS};
 use super::super::json::Json;
 
@@ -107,29 +109,25 @@ impl Fields {
         }
     }
 
-    /// An optional number for which `holds`, at least `least` as the engine gets it; notes others.
-    pub(super) fn number(
-        &mut self,
-        name: &str,
-        rule: &str,
-        least: f32,
-        holds: impl Fn(f64) -> bool,
-    ) -> Option<f32> {
-        let value = match self.take(name)? {
-            Json::Unsigned(n) => n as f64,
-            Json::Float(x) => x,
-            other => return self.wrong_type(name, rule, &other, "a number"),
+    /// A number in `bounds` as the engine gets it, the default if it is left out; notes others.
+    pub(super) fn number(&mut self, name: &str, bounds: &Bounds) -> f32 {
+        let value = match self.take(name) {
+            None => return bounds.default,
+            Some(Json::Unsigned(n)) => n as f64,
+            Some(Json::Float(x)) => x,
+            Some(other) => {
+                self.wrong_type::<()>(name, &bounds.rule(name), &other, "a number");
+                return bounds.default;
+            }
         };
-        if holds(value) {
+        if bounds.contains(value) {
             // The engine computes in f32. Adding 0 turns -0 into 0.
-            return Some((value as f32 + 0.0).max(least));
+            return (value as f32 + 0.0).max(bounds.engine_least);
         }
-        self.fault(
-            name,
-            rule,
-            format!("{}{name} is {value}; give {rule}", self.path),
-        );
-        None
+        let rule = bounds.rule(name);
+        let message = format!("{}{name} is {value}; give {rule}", self.path);
+        self.fault(name, &rule, message);
+        bounds.default
     }
 
     /// An optional whole number in `min..=max`; notes others.
