@@ -7,7 +7,7 @@ CARGO ?= cargo
 CARGO_DENY_VERSION := 0.20.2
 export CARGO_TERM_COLOR ?= auto
 
-.PHONY: help requirements build build-cuda run test lint fmt deny unit chaos soak fuzz cuda-toolkit cuda-check op-tests gpu-bundle bench bench-peer real-models fetch-reference clean
+.PHONY: help requirements build build-cuda run test lint fmt deny spelling unit chaos soak fuzz cuda-toolkit cuda-check op-tests gpu-bundle bench bench-peer real-models fetch-reference clean
 
 PROGRAMS := -p worker-orcd -p cuda-worker -p synth-model
 
@@ -34,11 +34,14 @@ test: export CUDA_CHECK_DIR = target
 test: cuda-check lint unit ## everything that CI runs: CUDA compiles, format, lints, dependency policy, all tests
 	@echo "all checks done"
 
-lint: fmt deny ## format, dependency policy, clippy without a warning
+lint: fmt deny spelling ## format, dependency policy, spelling, clippy without a warning
 	$(CARGO) clippy --release --locked --workspace --all-targets -- -D warnings
 
 fmt: ## whether the code is formatted
 	$(CARGO) fmt --all --check
+
+spelling: ## whether all words are spelled right
+	@bash tools/ci/spelling
 
 # Tests of all crates, among them tests/, which drives the two real processes; cargo builds them too.
 unit: requirements ## the tests alone

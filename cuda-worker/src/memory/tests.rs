@@ -51,7 +51,7 @@ fn a_kernel_that_promises_no_more_than_it_has_is_a_limit() {
 }
 
 #[test]
-fn a_processs_own_limits_leave_what_it_has_not_taken() {
+fn limits_of_the_process_leave_what_it_has_not_taken() {
     let limits = "Limit                     Soft Limit           Hard Limit           Units     \n\
                   Max file size             unlimited            unlimited            bytes     \n\
                   Max data size             3145728              unlimited            bytes     \n\
