@@ -32,6 +32,7 @@ fn web_pages_from_elsewhere_and_foreign_names_are_refused_on_every_route() {
         ("GET", "/health"),
         ("GET", "/health/live"),
         ("GET", "/metrics"),
+        ("GET", "/openapi.json"),
         ("GET", "/nowhere"),
         ("OPTIONS", "/execute"),
     ] {
@@ -127,12 +128,16 @@ fn keys_open_the_service_and_are_shown_nowhere() {
             );
             assert_eq!(reply.header("www-authenticate"), Some("Bearer"));
         }
+        let reply = service.request("GET", "/openapi.json", &headers, b"");
+        assert_eq!(reply.refusal(), (401, "UNAUTHORIZED".into()), "{wrong:?}");
     }
     for key in [FIRST, SECOND] {
         let bearer = format!("Bearer {key}");
         let reply = service.request("POST", "/execute", &[("Authorization", &bearer)], &body);
         assert_eq!(reply.status(), 200);
         assert!(reply.text().contains("event: end"));
+        let reply = service.request("GET", "/openapi.json", &[("Authorization", &bearer)], b"");
+        assert_eq!(reply.status(), 200);
     }
     for open in ["/health", "/health/live", "/health/ready", "/metrics"] {
         assert_eq!(service.get(open).status(), 200, "{open}");

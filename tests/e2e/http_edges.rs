@@ -33,6 +33,7 @@ fn unknown_path_is_404_and_wrong_method_405_in_json() {
         ("GET", "/shutdown", 405),
         ("POST", "/health", 405),
         ("PUT", "/metrics", 405),
+        ("POST", "/openapi.json", 405),
         ("POST", "/jobs/x/events", 405),
     ] {
         let reply = service.request(method, path, &[], b"");

@@ -20,8 +20,9 @@ use orcd_shared::error::ErrorCode;
 pub use keys::Keys;
 pub use names::{HostName, Origin};
 
+use super::body;
 use super::error::ApiError;
-use super::{body, is_probe};
+use super::routes::is_probe;
 
 const ALLOW_PRIVATE_NETWORK: HeaderName =
     HeaderName::from_static("access-control-allow-private-network");
@@ -95,6 +96,11 @@ struct Admitted {
 }
 
 impl Guard {
+    /// Whether requests have to bring a key.
+    pub(super) fn asks_for_key(&self) -> bool {
+        !self.access.keys.is_empty()
+    }
+
     /// Whether a request of these `parts` may be answered; in the error's case with the origin that
     /// may read it, if there is one.
     fn judge(&self, parts: &Parts) -> Result<Admitted, (ApiError, Option<HeaderValue>)> {

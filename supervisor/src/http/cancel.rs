@@ -6,16 +6,22 @@ use axum::Json;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
+use orcd_shared::error::ErrorCode;
 use serde::Serialize;
+use utoipa::openapi::Required;
+use utoipa::openapi::path::OperationBuilder;
+use utoipa::{PartialSchema, ToSchema};
 
 use super::error::ApiError;
+use super::openapi::{self, Description, Instance};
 use super::{App, body, validate};
 use crate::jobs::CancelStatus;
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct Answer {
     job_id: String,
-    status: &'static str,
+    #[schema(inline)]
+    status: CancelStatus,
 }
 
 /// Cancels the job that the body names.
@@ -30,9 +36,27 @@ pub(super) async fn cancel(
         Some(service) => service.jobs.cancel(job_id.clone()).await,
         None => CancelStatus::Unknown,
     };
-    let status = match status {
-        CancelStatus::Cancelling => "cancelling",
-        CancelStatus::Unknown => "unknown",
-    };
     Ok((StatusCode::ACCEPTED, Json(Answer { job_id, status })).into_response())
+}
+
+/// What the OpenAPI document says of it.
+pub(super) fn describe(_: &Instance) -> Description {
+    let answer = openapi::json(Answer::schema());
+    Description {
+        operation: OperationBuilder::new()
+            .operation_id(Some("cancel"))
+            .summary(Some("End a job"))
+            .description(Some(
+                "Safe to repeat. `cancelling`: the job was in flight, and its stream has had its last event, \
+                 `error` with `CANCELLED`; the name is free again. `unknown`: no job of that name is in flight.",
+            ))
+            .request_body(Some(openapi::body(
+                "The job's name.",
+                Required::True,
+                validate::schema::cancel(),
+            )))
+            .response("202", openapi::response("What became of it.", answer)),
+        errors: &[ErrorCode::QueueFull],
+        invalid: &[413],
+    }
 }

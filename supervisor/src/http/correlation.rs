@@ -18,7 +18,8 @@ use crate::metrics::Metrics;
 
 /// The header's name.
 pub const HEADER: HeaderName = HeaderName::from_static("x-correlation-id");
-const MAX_LENGTH: usize = 64;
+/// Longest id that is taken.
+pub(super) const MAX_LENGTH: usize = 64;
 
 /// The id of the request being answered; a request extension.
 #[derive(Debug, Clone)]

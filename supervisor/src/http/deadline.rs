@@ -11,7 +11,8 @@ use regex::Regex;
 
 use super::error::{ApiError, Detail};
 
-const HEADER: &str = "x-deadline";
+/// The header's name.
+pub(super) const NAME: &str = "X-Deadline";
 
 /// When a job submitted now has to end: at the client's deadline or after `timeout`, whichever
 /// comes first.
@@ -27,7 +28,7 @@ pub fn of_request(headers: &HeaderMap, timeout: Duration) -> Result<Instant, Api
 }
 
 fn given(headers: &HeaderMap) -> Result<Option<Timestamp>, ApiError> {
-    let mut values = headers.get_all(HEADER).iter();
+    let mut values = headers.get_all(NAME).iter();
     let Some(value) = values.next() else {
         return Ok(None);
     };
@@ -35,7 +36,7 @@ fn given(headers: &HeaderMap) -> Result<Option<Timestamp>, ApiError> {
     match (parsed, values.next()) {
         (Some(deadline), None) => Ok(Some(deadline)),
         _ => Err(ApiError::invalid(vec![Detail {
-            field: "X-Deadline".into(),
+            field: NAME.into(),
             constraint: "one RFC 3339 timestamp".into(),
             message: "X-Deadline is not a valid RFC 3339 timestamp; give one such as 2030-01-31T12:00:00Z"
                 .into(),
@@ -94,7 +95,7 @@ mod tests {
 
     fn of(value: &str) -> Result<Duration, ApiError> {
         let mut headers = HeaderMap::new();
-        headers.insert(HEADER, HeaderValue::from_str(value).unwrap());
+        headers.insert(NAME, HeaderValue::from_str(value).unwrap());
         let begin = Instant::now();
         of_request(&headers, TIMEOUT).map(|deadline| deadline - begin)
     }

@@ -9,7 +9,9 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use orcd_shared::error::ErrorCode;
 use serde::Serialize;
+use utoipa::ToSchema;
 
+use super::openapi::Code;
 use crate::jobs::Refusal;
 
 /// Most faults listed in one answer.
@@ -18,7 +20,7 @@ pub(super) const MAX_DETAILS: usize = 64;
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// What is wrong with one field.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Detail {
     /// Where: `top_p`, `messages[3].role`, `X-Deadline`.
     pub field: String,
@@ -49,11 +51,10 @@ impl ApiError {
             details: Vec::new(),
             headers: Vec::new(),
         };
-        match code {
-            ErrorCode::QueueFull | ErrorCode::Draining | ErrorCode::WorkerUnavailable => {
-                error.retry_after(RETRY_AFTER)
-            }
-            _ => error,
+        if has_retry_after(code) {
+            error.retry_after(RETRY_AFTER)
+        } else {
+            error
         }
     }
 
@@ -145,18 +146,33 @@ impl ApiError {
     }
 }
 
-#[derive(Serialize)]
-struct Body<'a> {
+/// An error's body.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Error)]
+pub(super) struct Body<'a> {
+    #[schema(inline)]
     error: Inner<'a>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct Inner<'a> {
+    #[schema(value_type = Code)]
     code: ErrorCode,
+    /// What failed and what to do, for people. Never the prompt or a message.
     message: &'a str,
+    /// The same request may succeed later or elsewhere.
     retriable: bool,
+    /// As in the header `X-Correlation-Id`.
     correlation_id: &'a str,
+    /// One for each fault; empty where no field is to blame.
+    #[schema(max_items = 64)]
     details: &'a [Detail],
+}
+
+/// Whether answers with `code` say after how long to send the request again.
+pub(super) fn has_retry_after(code: ErrorCode) -> bool {
+    use ErrorCode::{Draining, QueueFull, WorkerUnavailable};
+    matches!(code, QueueFull | Draining | WorkerUnavailable)
 }
 
 impl From<Refusal> for ApiError {

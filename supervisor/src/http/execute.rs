@@ -6,12 +6,18 @@ use axum::Extension;
 use axum::extract::{Request, State};
 use axum::response::Response;
 use orcd_shared::error::ErrorCode;
+use serde_json::json;
 use tokio::sync::Semaphore;
 use tokio::task::JoinError;
+use utoipa::openapi::Required;
+use utoipa::openapi::link::LinkBuilder;
+use utoipa::openapi::path::OperationBuilder;
+use utoipa::openapi::schema::{KnownFormat, ObjectBuilder, SchemaFormat, Type};
 use uuid::Uuid;
 
 use super::correlation::CorrelationId;
 use super::error::{ApiError, Detail};
+use super::openapi::{self, Description, Instance};
 use super::sse::JobNames;
 use super::validate::{self, Fresh, Input, Limits};
 use super::{App, body, deadline, sse};
@@ -82,6 +88,57 @@ async fn with_permit<T: Send + 'static>(
         work()
     });
     working.await
+}
+
+/// What the OpenAPI document says of it.
+pub(super) fn describe(instance: &Instance) -> Description {
+    let deadline = openapi::header_parameter(
+        deadline::NAME,
+        "RFC 3339 with an offset: until when the answer is of use. Given once. A time in the past is 504.",
+        ObjectBuilder::new()
+            .schema_type(Type::String)
+            .format(Some(SchemaFormat::KnownFormat(KnownFormat::DateTime))),
+    );
+    let events = LinkBuilder::new()
+        .operation_id("jobEvents")
+        .parameter("job_id", "$request.body#/job_id")
+        .description("The same stream again, of a job with `\"on_disconnect\":\"continue\"`.")
+        .build();
+    let cancel = LinkBuilder::new()
+        .operation_id("cancel")
+        .request_body(Some(json!({"job_id": "$request.body#/job_id"})))
+        .description("Ends the job.")
+        .build();
+    Description {
+        operation: OperationBuilder::new()
+            .operation_id(Some("execute"))
+            .summary(Some("Start a job; the answer is its stream"))
+            .description(Some(
+                "The same model file, prompt tokens, parameters and seed give the same tokens on any device, \
+                 beside any other jobs, and whatever becomes of workers. All bad fields are named at once. A \
+                 prompt that fits its bounds may still be refused: its tokens have to leave room in the context \
+                 (`context_length` of `/health`), and the chat template has to take the messages.",
+            ))
+            .parameter(deadline)
+            .request_body(Some(openapi::body(
+                "What to generate, and how.",
+                Required::True,
+                validate::schema::execute(instance),
+            )))
+            .response(
+                "200",
+                sse::describe().link("Events", events).link("Cancel", cancel),
+            ),
+        errors: &[
+            ErrorCode::ContextLengthExceeded,
+            ErrorCode::JobExists,
+            ErrorCode::QueueFull,
+            ErrorCode::Draining,
+            ErrorCode::WorkerUnavailable,
+            ErrorCode::InferenceTimeout,
+        ],
+        invalid: &[413],
+    }
 }
 
 /// What a body is checked against.

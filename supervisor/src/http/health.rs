@@ -10,7 +10,12 @@ use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use orcd_shared::protocol::message::{Device, LoadSource};
 use serde::Serialize;
+use serde_json::json;
+use utoipa::openapi::path::OperationBuilder;
+use utoipa::openapi::schema::{ObjectBuilder, Schema, SchemaType, Type};
+use utoipa::{PartialSchema, ToSchema};
 
+use super::openapi::{self, Description, Instance};
 use super::{App, server};
 use crate::jobs::admission::has_room;
 use crate::jobs::{ServiceState, Snapshot};
@@ -33,24 +38,30 @@ pub(super) async fn health(State(app): State<Arc<App>>) -> Response {
 
 /// Answers `GET /health/live`: whoever can answer is alive.
 pub(super) async fn live() -> Response {
-    Json(Brief { status: "live" }).into_response()
+    Json(Life { status: Live::Live }).into_response()
 }
 
 /// Answers `GET /health/ready`.
 pub(super) async fn ready(State(app): State<Arc<App>>, request: Request) -> Response {
     if server::is_for_probes_only(&request) {
-        let status = "no connection free";
+        let status = Readiness::NoConnectionFree;
         return (StatusCode::SERVICE_UNAVAILABLE, Json(Brief { status })).into_response();
     }
     let snapshot = app.service.get().map(|service| service.jobs.snapshot());
     let condition = condition(snapshot.as_deref(), app.draining.is_cancelled());
     let has_room = snapshot.is_some_and(|snapshot| has_room(&snapshot, app.queue));
     let (status, code) = match condition {
-        Condition::Healthy | Condition::Recovering if has_room => ("ready", StatusCode::OK),
-        Condition::Healthy | Condition::Recovering => {
-            ("queue full", StatusCode::SERVICE_UNAVAILABLE)
+        Condition::Healthy | Condition::Recovering if has_room => {
+            (Readiness::Ready, StatusCode::OK)
         }
-        other => (other.status().0, StatusCode::SERVICE_UNAVAILABLE),
+        Condition::Healthy | Condition::Recovering => {
+            (Readiness::QueueFull, StatusCode::SERVICE_UNAVAILABLE)
+        }
+        Condition::Starting => (Readiness::Starting, StatusCode::SERVICE_UNAVAILABLE),
+        Condition::Draining => (Readiness::Draining, StatusCode::SERVICE_UNAVAILABLE),
+        Condition::Stalled | Condition::Unhealthy => {
+            (Readiness::Unhealthy, StatusCode::SERVICE_UNAVAILABLE)
+        }
     };
     (code, Json(Brief { status })).into_response()
 }
@@ -69,27 +80,71 @@ enum Condition {
 
 impl Condition {
     /// Its `status` and the HTTP status.
-    fn status(self) -> (&'static str, StatusCode) {
+    fn status(self) -> (Status, StatusCode) {
         match self {
-            Self::Starting => ("starting", StatusCode::SERVICE_UNAVAILABLE),
-            Self::Healthy => ("healthy", StatusCode::OK),
-            Self::Recovering => ("recovering", StatusCode::OK),
-            Self::Draining => ("draining", StatusCode::SERVICE_UNAVAILABLE),
-            Self::Stalled | Self::Unhealthy => ("unhealthy", StatusCode::SERVICE_UNAVAILABLE),
+            Self::Starting => (Status::Starting, StatusCode::SERVICE_UNAVAILABLE),
+            Self::Healthy => (Status::Healthy, StatusCode::OK),
+            Self::Recovering => (Status::Recovering, StatusCode::OK),
+            Self::Draining => (Status::Draining, StatusCode::SERVICE_UNAVAILABLE),
+            Self::Stalled | Self::Unhealthy => (Status::Unhealthy, StatusCode::SERVICE_UNAVAILABLE),
         }
     }
 
     /// Its `state`: what is behind the status.
-    fn state(self) -> &'static str {
+    fn state(self) -> StateName {
         match self {
-            Self::Starting => "loading",
-            Self::Healthy => "ready",
-            Self::Recovering => "restarting_worker",
-            Self::Draining => "draining",
-            Self::Stalled => "stalled",
-            Self::Unhealthy => "worker_lost",
+            Self::Starting => StateName::Loading,
+            Self::Healthy => StateName::Ready,
+            Self::Recovering => StateName::RestartingWorker,
+            Self::Draining => StateName::Draining,
+            Self::Stalled => StateName::Stalled,
+            Self::Unhealthy => StateName::WorkerLost,
         }
     }
+}
+
+/// How the service is.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+enum Status {
+    Starting,
+    Healthy,
+    Recovering,
+    Draining,
+    Unhealthy,
+}
+
+/// What is behind the status.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+enum StateName {
+    Loading,
+    Ready,
+    RestartingWorker,
+    Draining,
+    Stalled,
+    WorkerLost,
+}
+
+/// Whether a job sent now would find room.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+enum Readiness {
+    Ready,
+    #[serde(rename = "queue full")]
+    QueueFull,
+    #[serde(rename = "no connection free")]
+    NoConnectionFree,
+    Starting,
+    Draining,
+    Unhealthy,
+}
+
+/// The only thing that who answers at all can say of its life.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+enum Live {
+    Live,
 }
 
 fn condition(snapshot: Option<&Snapshot>, asked_to_stop: bool) -> Condition {
@@ -109,9 +164,16 @@ fn condition(snapshot: Option<&Snapshot>, asked_to_stop: bool) -> Condition {
     }
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct Brief {
-    status: &'static str,
+    #[schema(inline)]
+    status: Readiness,
+}
+
+#[derive(Serialize, ToSchema)]
+struct Life {
+    #[schema(inline)]
+    status: Live,
 }
 
 /// What health knows besides the snapshot.
@@ -121,58 +183,169 @@ struct About<'a> {
     uptime: Duration,
 }
 
-/// The body of `GET /health`. What only a worker can say is null before the first was ready.
-#[derive(Debug, Serialize)]
-struct Report<'a> {
-    status: &'static str,
-    state: &'static str,
+/// The body of `GET /health`. What only a worker can say is null (or 0) before the first was ready.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Health)]
+pub(super) struct Report<'a> {
+    #[schema(inline)]
+    status: Status,
+    #[schema(inline)]
+    state: StateName,
+    /// The name that the file gives, or the file's name without its ending.
+    #[schema(required = true)]
     model: Option<&'a str>,
-    /// Of the model file's content, as the worker read it.
+    /// `blake3:` and the hash of the model file's content, as the worker read it.
+    #[schema(required = true)]
     model_hash: Option<String>,
+    /// `cpu` or `cuda:N`.
+    #[schema(pattern = "^(cpu|cuda:[0-9]+)$")]
     device: String,
+    /// For people.
+    #[schema(required = true)]
     device_name: Option<&'a str>,
+    #[schema(pattern = "^(cpu|cuda)$")]
     backend: &'static str,
+    /// Every buffer was checked to be device memory; always false on the CPU.
     resident: bool,
+    /// Such as `Q4_K_M`.
+    #[schema(required = true)]
     quant_kind: Option<&'a str>,
+    /// Weights, KV cache and scratch of the worker.
     vram_bytes_used: u64,
+    /// Memory of the device; on the CPU of the machine.
     vram_bytes_total: u64,
+    /// `gguf-bpe` or `gguf-spm`.
+    #[schema(required = true)]
     tokenizer_kind: Option<&'static str>,
+    /// `none`, `ok`, or why it fails: messages will fail then.
+    #[schema(required = true)]
     chat_template: Option<TemplateStatus>,
+    /// Tokens in the vocabulary.
+    #[schema(required = true)]
     vocab_size: Option<u32>,
+    /// Tokens of a sequence, prompt and output.
+    #[schema(required = true)]
     context_length: Option<u32>,
+    /// Since the service was started.
     uptime_seconds: u64,
+    #[schema(inline)]
     worker: WorkerReport<'a>,
+    /// A second worker could take over now.
     standby: bool,
+    #[schema(required = true, inline)]
     standby_worker: Option<StandbyReport>,
+    #[schema(inline)]
     jobs: Jobs,
+    /// Progress of the first load; 100 once a worker was ready.
+    #[schema(maximum = 100)]
     load_percent: u8,
+    /// `file`, or `handle`: the worker mapped what an earlier one left.
+    #[schema(required = true, schema_with = load_source)]
     load_source: Option<LoadSource>,
+    /// Compute capability, such as `9.0`; null on the CPU.
+    #[schema(required = true)]
     sm: Option<&'a str>,
+    /// Such as `13.0`; null on the CPU.
+    #[schema(required = true)]
     cuda_runtime_version: Option<&'a str>,
+    /// Of the program.
     version: &'static str,
 }
 
-#[derive(Debug, Serialize)]
+/// The present worker.
+#[derive(Debug, Serialize, ToSchema)]
 struct WorkerReport<'a> {
+    #[schema(required = true)]
     pid: Option<u32>,
+    /// Its number; workers are counted from 1, standbys too.
     generation: u64,
+    /// Workers lost so far.
     restarts: u64,
+    /// How the last lost one ended, such as `exit 12` or `signal 9 (SIGKILL)`.
+    #[schema(required = true)]
     last_exit: Option<&'a str>,
 }
 
 /// The worker that waits to take over, or is on its way there.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 struct StandbyReport {
+    #[schema(required = true)]
     pid: Option<u32>,
     ready: bool,
     /// What it takes beside the shared weights.
     vram_bytes: u64,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 struct Jobs {
+    /// Given to a worker, held for its successor included.
     running: u32,
+    /// Waiting.
     queued: u32,
+}
+
+/// The schema of a [`LoadSource`], whose crate knows nothing of HTTP's documents.
+fn load_source() -> Schema {
+    ObjectBuilder::new()
+        .schema_type(SchemaType::from_iter([Type::String, Type::Null]))
+        .enum_values(Some([
+            json!(LoadSource::File),
+            json!(LoadSource::Handle),
+            json!(null),
+        ]))
+        .into()
+}
+
+/// What the OpenAPI document says of `GET /health`.
+pub(super) fn describe(_: &Instance) -> Description {
+    let report = || openapi::json(openapi::reference::<Report<'_>>());
+    Description {
+        operation: OperationBuilder::new()
+            .operation_id(Some("health"))
+            .summary(Some("The state of the service and of its worker"))
+            .description(Some(
+                "Answered from a published snapshot: nothing waits for a device or a worker. Needs no key.",
+            ))
+            .response(
+                "200",
+                openapi::response("`healthy`; or `recovering`: jobs are taken and held for the next worker.", report()),
+            )
+            .response(
+                "503",
+                openapi::response("`starting`, `draining`, or `unhealthy` (`stalled`, `worker_lost`).", report()),
+            ),
+        errors: &[],
+        invalid: &[],
+    }
+}
+
+/// What it says of `GET /health/live`.
+pub(super) fn describe_live(_: &Instance) -> Description {
+    let answer = openapi::json(Life::schema());
+    Description {
+        operation: OperationBuilder::new()
+            .operation_id(Some("live"))
+            .summary(Some("Whether the service runs"))
+            .description(Some("Always 200. Needs no key."))
+            .response("200", openapi::response("It does.", answer)),
+        errors: &[],
+        invalid: &[],
+    }
+}
+
+/// What it says of `GET /health/ready`.
+pub(super) fn describe_ready(_: &Instance) -> Description {
+    let answer = || openapi::json(Brief::schema());
+    Description {
+        operation: OperationBuilder::new()
+            .operation_id(Some("ready"))
+            .summary(Some("Whether a job sent now would find room"))
+            .description(Some("Needs no key."))
+            .response("200", openapi::response("`ready`.", answer()))
+            .response("503", openapi::response("Why not.", answer())),
+        errors: &[],
+        invalid: &[],
+    }
 }
 
 fn report<'a>(

@@ -8,8 +8,12 @@ use axum::extract::{Path, State};
 use axum::response::{IntoResponse as _, Response};
 use http::{HeaderMap, StatusCode};
 use orcd_shared::error::ErrorCode;
+use utoipa::openapi::path::{OperationBuilder, ParameterBuilder, ParameterIn};
+use utoipa::openapi::schema::{ObjectBuilder, Type};
+use utoipa::openapi::{Required, ResponseBuilder};
 
 use super::error::{ApiError, Detail};
+use super::openapi::{self, Description, Instance};
 use super::sse::{self, JobNames};
 use super::{App, validate};
 use crate::jobs::NoStream;
@@ -66,6 +70,44 @@ fn crowded(readers: usize) -> ApiError {
     let message =
         format!("the job has {readers} readers, more are not served; close one of them first");
     ApiError::new(ErrorCode::QueueFull, message)
+}
+
+/// What the OpenAPI document says of it.
+pub(super) fn describe(_: &Instance) -> Description {
+    let job_id = ParameterBuilder::new()
+        .name("job_id")
+        .parameter_in(ParameterIn::Path)
+        .required(Required::True)
+        .description(Some("The job's name."))
+        .schema(Some(validate::schema::job_id(
+            ObjectBuilder::new().schema_type(Type::String),
+        )));
+    let last = openapi::header_parameter(
+        "Last-Event-ID",
+        "The last event that the reader has; the answer begins after it. Left out or empty: all events. \
+         Given twice, or an event that the job has not had yet: 400.",
+        ObjectBuilder::new()
+            .schema_type(Type::String)
+            .pattern(Some("^[0-9]*$")),
+    );
+    let nothing = ResponseBuilder::new()
+        .description("The job has ended, and `Last-Event-ID` is its last event.");
+    Description {
+        operation: OperationBuilder::new()
+            .operation_id(Some("jobEvents"))
+            .summary(Some("The stream again, from any event on"))
+            .description(Some(
+                "Of a job that was started with `\"on_disconnect\":\"continue\"`, while it runs and for \
+                 --resume-ttl-sec after its end; of any other job 404. Events that are there come at once. Ids \
+                 and bytes are those of the first stream.",
+            ))
+            .parameter(job_id)
+            .parameter(last)
+            .response("200", sse::describe())
+            .response("204", nothing),
+        errors: &[ErrorCode::QueueFull, ErrorCode::WorkerUnavailable],
+        invalid: &[404],
+    }
 }
 
 /// The event that a reader has had last, by the header `Last-Event-ID`.

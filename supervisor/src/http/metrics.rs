@@ -6,12 +6,16 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, header};
 use prometheus_client::encoding::prometheus_text;
+use utoipa::openapi::path::OperationBuilder;
+use utoipa::openapi::schema::{ObjectBuilder, Type};
 
 use super::App;
 use super::error::ApiError;
+use super::openapi::{self, Description, Instance};
 use crate::metrics::Format;
 
 const OPEN_METRICS: &str = "application/openmetrics-text";
+const PLAIN: &str = "text/plain";
 
 /// Answers a scrape.
 pub(super) async fn metrics(
@@ -39,6 +43,24 @@ fn takes_open_metrics(headers: &HeaderMap) -> bool {
         .iter()
         .filter_map(|value| value.to_str().ok())
         .any(|value| value.contains(OPEN_METRICS))
+}
+
+/// What the OpenAPI document says of it.
+pub(super) fn describe(_: &Instance) -> Description {
+    let text = || ObjectBuilder::new().schema_type(Type::String);
+    let (open, in_open) = openapi::content(OPEN_METRICS, text());
+    let response = openapi::response("All metrics.", openapi::content(PLAIN, text()));
+    Description {
+        operation: OperationBuilder::new()
+            .operation_id(Some("metrics"))
+            .summary(Some("Counters, for Prometheus"))
+            .description(Some(format!(
+                "In Prometheus text, or in OpenMetrics 1.0.0 where `Accept` has `{OPEN_METRICS}`. Needs no key."
+            )))
+            .response("200", response.content(open, in_open)),
+        errors: &[],
+        invalid: &[],
+    }
 }
 
 #[cfg(test)]

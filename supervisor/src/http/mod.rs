@@ -14,6 +14,8 @@ mod health;
 pub mod job_events;
 pub mod json;
 mod metrics;
+mod openapi;
+mod routes;
 pub mod server;
 mod shutdown;
 pub mod sse;
@@ -25,7 +27,6 @@ use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request};
-use axum::routing::{get, post};
 use http::StatusCode;
 use orcd_shared::error::ErrorCode;
 use orcd_shared::protocol::message::Device;
@@ -52,6 +53,8 @@ pub struct App {
     max_tokens_out: u32,
     inference_timeout: Duration,
     guard: Arc<access::Guard>,
+    /// The OpenAPI document, once the model's part of it is known.
+    document: OnceLock<bytes::Bytes>,
     /// Prompts being checked and tokenised: work for the CPU, so no more of it than cores.
     preparing: Arc<Semaphore>,
     /// Memory for bodies.
@@ -88,6 +91,7 @@ impl App {
             max_tokens_out: config.max_tokens_out,
             inference_timeout: config.inference_timeout,
             guard: Arc::new(config.access.guard(&config.host, address)),
+            document: OnceLock::new(),
             preparing: Arc::new(Semaphore::new(cores)),
             bodies: body::Budget::default(),
             control_bodies: body::Budget::of_control(server::MAX_CONNECTIONS),
@@ -120,15 +124,7 @@ impl App {
 
 /// All routes.
 pub fn router(app: Arc<App>) -> Router {
-    Router::new()
-        .route("/execute", post(execute::execute))
-        .route("/cancel", post(cancel::cancel))
-        .route("/jobs/{job_id}/events", get(job_events::job_events))
-        .route("/health", get(health::health))
-        .route("/health/live", get(health::live))
-        .route("/health/ready", get(health::ready))
-        .route("/shutdown", post(shutdown::shutdown))
-        .route("/metrics", get(metrics::metrics))
+    routes::add_all(Router::new())
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         // `body` has its own limit, with its own answer.
@@ -146,17 +142,8 @@ pub fn router(app: Arc<App>) -> Router {
         .with_state(app)
 }
 
-/// Whether `path` is one that monitors ask, answered whatever the service is busy with.
-fn is_probe(path: &str) -> bool {
-    matches!(
-        path,
-        "/health" | "/health/live" | "/health/ready" | "/metrics"
-    )
-}
-
 async fn not_found(request: Request) -> ApiError {
-    let message = "no such path; there are POST /execute, POST /cancel, GET /jobs/{job_id}/events, \
-                   GET /health, GET /health/live, GET /health/ready, GET /metrics, POST /shutdown";
+    let message = format!("no such path; there are {}", routes::list());
     let error = ApiError::invalid_with(StatusCode::NOT_FOUND, message);
     let (parts, body) = request.into_parts();
     body::pass_over(&parts, body, error).await

@@ -22,7 +22,7 @@ pub(super) use unheard::respond as answer_unheard;
 use places::Places;
 
 /// Largest head of a request.
-const MAX_HEAD_BYTES: usize = 64 << 10;
+pub(super) const MAX_HEAD_BYTES: usize = 64 << 10;
 /// Pause when the process has no descriptor left for another connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// A peer that acknowledges nothing, or reads nothing, for this long is gone.

@@ -6,13 +6,19 @@ use axum::Json;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
+use orcd_shared::error::ErrorCode;
 use serde::Serialize;
+use utoipa::openapi::Required;
+use utoipa::openapi::path::OperationBuilder;
+use utoipa::{PartialSchema, ToSchema};
 
 use super::error::ApiError;
+use super::openapi::{self, Description, Instance};
 use super::{App, body, validate};
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct Answer {
+    #[schema(pattern = "^draining$")]
     status: &'static str,
 }
 
@@ -33,4 +39,26 @@ pub(super) async fn shutdown(
         service.jobs.drain().await;
     }
     Ok((StatusCode::ACCEPTED, Json(Answer { status: "draining" })).into_response())
+}
+
+/// What the OpenAPI document says of it.
+pub(super) fn describe(_: &Instance) -> Description {
+    let answer = openapi::json(Answer::schema());
+    Description {
+        operation: OperationBuilder::new()
+            .operation_id(Some("shutdown"))
+            .summary(Some("Stop the service"))
+            .description(Some(
+                "The same as SIGTERM; safe to repeat. From the answer on no job is taken; those in flight go \
+                 on for --drain-timeout-sec.",
+            ))
+            .request_body(Some(openapi::body(
+                "None, or an empty object.",
+                Required::False,
+                validate::schema::shutdown(),
+            )))
+            .response("202", openapi::response("The service is stopping.", answer)),
+        errors: &[ErrorCode::QueueFull],
+        invalid: &[413],
+    }
 }

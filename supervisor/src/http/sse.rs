@@ -9,9 +9,15 @@ use futures_util::stream;
 use http::{HeaderValue, header};
 use orcd_shared::error::ErrorCode;
 use serde::Serialize;
+use utoipa::ToSchema;
+use utoipa::openapi::ResponseBuilder;
+use utoipa::openapi::schema::{ObjectBuilder, Type};
 
 use super::frames::Frames;
+use super::openapi::{self, Code};
 use crate::jobs::{JobEvent, JobStream, Numbered, StopReason};
+
+const KIND: &str = "text/event-stream";
 
 /// What events repeat of their job.
 #[derive(Debug, Clone)]
@@ -108,46 +114,110 @@ fn frame(name: &str, id: u64, data: &Data<'_>) -> Bytes {
     frame.into()
 }
 
-fn stop_reason(stop: &StopReason) -> &'static str {
+fn stop_reason(stop: &StopReason) -> StopName {
     match stop {
-        StopReason::Eos => "EOS",
-        StopReason::MaxTokens => "MAX_TOKENS",
-        StopReason::StopSequence(_) => "STOP_SEQUENCE",
-        StopReason::ContextFull => "CONTEXT_FULL",
+        StopReason::Eos => StopName::Eos,
+        StopReason::MaxTokens => StopName::MaxTokens,
+        StopReason::StopSequence(_) => StopName::StopSequence,
+        StopReason::ContextFull => StopName::ContextFull,
     }
 }
 
 /// The JSON of an event; the variant's name stands first, as `type`.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Event)]
 #[serde(tag = "type", rename_all = "lowercase")]
-enum Data<'a> {
+pub(super) enum Data<'a> {
+    /// The first event: the job runs.
     Started {
         job_id: &'a str,
+        /// As in `/health`.
         model: &'a str,
+        /// When a worker was first given the job, in UTC.
+        #[schema(format = DateTime)]
         started_at: String,
+        /// The seed in use, up to 2^64 - 1.
+        // What a u64 gets otherwise is int64, too narrow for half of all seeds.
+        #[schema(format = "uint64")]
         seed: u64,
+        /// Tokens of the prompt, those of the chat template included.
         prompt_tokens: u32,
     },
+    /// One generated token.
     Token {
+        /// Text that became certain with it; may be empty. Joined, all are the output.
         t: &'a str,
+        /// Index among the generated tokens, from 0 without a gap.
         i: u32,
+        /// The token's id in the vocabulary.
         id: u32,
     },
+    /// The last event of a job that ended by itself.
     End {
+        /// `token` events of the job.
         tokens_out: u32,
+        /// First to last token.
         decode_time_ms: u64,
-        stop_reason: &'static str,
+        #[schema(inline)]
+        stop_reason: StopName,
+        /// Which one; only with `STOP_SEQUENCE`.
         #[serde(skip_serializing_if = "Option::is_none")]
+        #[schema(nullable = false)]
         stop_sequence: Option<&'a str>,
+        /// How often the job was given to another worker after a loss.
         replays: u32,
+        /// Time of the engine's steps that drew the tokens.
         engine_time_us: u64,
     },
+    /// The last event of a job that could not go on.
     Error {
+        #[schema(value_type = Code)]
         code: ErrorCode,
+        /// What failed and what to do, for people.
         message: &'a str,
+        /// The same request may succeed later or elsewhere.
         retriable: bool,
+        /// `token` events before it.
         tokens_out: u32,
     },
+}
+
+/// Why a job ended by itself.
+#[derive(Debug, Clone, Copy, Serialize, ToSchema)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub(super) enum StopName {
+    Eos,
+    MaxTokens,
+    StopSequence,
+    ContextFull,
+}
+
+/// What the OpenAPI document says of a stream.
+pub(super) fn describe() -> ResponseBuilder {
+    let text = || ObjectBuilder::new().schema_type(Type::String);
+    let data = text()
+        .content_media_type("application/json")
+        .content_schema(Some(openapi::reference::<Data<'_>>()));
+    // Before 3.2 OpenAPI has no word for the items of a stream: readers take this for one of them.
+    let item = ObjectBuilder::new()
+        .schema_type(Type::Object)
+        .description(Some("One event of the stream."))
+        .property("event", text().description(Some("The `type` of the data.")))
+        .property("id", text().pattern(Some("^[0-9]+$")))
+        .property("data", data)
+        .required("event")
+        .required("id")
+        .required("data");
+    openapi::response(
+        "Server-sent events, of which the schema describes one: `started`, then `token`s, then exactly one of \
+         `end` and `error`, after which the stream ends; a job that ends while it waits has only its `error`. \
+         `id` counts from 0, and `data` is one line. Lines that begin with `:` are comments, so that no stream is \
+         silent for 5 s. A stream that ends without `end` or `error` was cut: resume it with \
+         `GET /jobs/{job_id}/events`.",
+        openapi::content(KIND, item),
+    )
+    .header_ref("Cache-Control", openapi::header("Cache-Control"))
+    .header_ref("X-Accel-Buffering", openapi::header("X-Accel-Buffering"))
 }
 
 impl Data<'_> {

@@ -3,9 +3,12 @@
 
 mod execute;
 mod fields;
+pub(super) mod schema;
 
 use super::error::Detail;
 use super::json::Json;
+#[cfg(test)]
+pub(super) use execute::FIELDS;
 pub use execute::{Fresh, Input, Request, execute};
 use fields::Fields;
 
@@ -19,6 +22,8 @@ pub const MAX_STOPS: usize = 4;
 pub const MAX_STOP_BYTES: usize = 100;
 /// Longest job id.
 pub const MAX_JOB_ID_BYTES: usize = 128;
+/// What a job id may have beside letters and digits. `-` is last: so it stands in a set of a pattern.
+const JOB_ID_PUNCTUATION: &str = "._:-";
 
 /// The service's own bounds.
 #[derive(Debug, Clone, Copy)]
@@ -48,7 +53,7 @@ pub fn is_job_id(id: &str) -> bool {
     (1..=MAX_JOB_ID_BYTES).contains(&id.len())
         && id
             .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b"._:-".contains(&b))
+            .all(|b| b.is_ascii_alphanumeric() || JOB_ID_PUNCTUATION.as_bytes().contains(&b))
 }
 
 /// Checks the body of `POST /shutdown`: an object without fields.

@@ -115,7 +115,7 @@ fn no_room(what: String) -> Refusal {
 }
 
 /// Tokens of a job that says nothing of it.
-const DEFAULT_MAX_TOKENS: u32 = 2048;
+pub const DEFAULT_MAX_TOKENS: u32 = 2048;
 
 fn available(state: ServiceState) -> Result<(), Refusal> {
     let (code, message, seconds) = match state {

@@ -14,7 +14,9 @@ use std::time::{Duration, Instant};
 use orcd_shared::error::ErrorCode;
 use orcd_shared::job::JobKey;
 use orcd_shared::sampling::SamplingParams;
+use serde::Serialize;
 use tokio::sync::{mpsc, oneshot, watch};
+use utoipa::ToSchema;
 
 pub use crate::snapshot::{ServiceState, Snapshot, Standby};
 pub use event::{JobEvent, Numbered, StopReason};
@@ -111,7 +113,8 @@ pub struct Refusal {
 }
 
 /// Answer to a cancellation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
 pub enum CancelStatus {
     /// The job was in flight; its stream has its `CANCELLED` already.
     Cancelling,

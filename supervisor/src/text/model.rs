@@ -5,6 +5,7 @@ use std::sync::Arc;
 use jiff::Zoned;
 use orcd_shared::gguf::{GgufError, Metadata};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::guard::{Guard, GuardedText, Unguardable};
 use super::template::{ChatTemplate, Message, Role, TemplateError};
@@ -72,7 +73,7 @@ enum Template {
 }
 
 /// How a model's chat template is, as health reports it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum TemplateStatus {
     /// It has none.

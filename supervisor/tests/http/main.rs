@@ -7,6 +7,7 @@ mod clients_that_leave;
 mod errors;
 mod half_closed;
 mod health;
+mod openapi;
 #[path = "../jobs/support.rs"]
 #[allow(dead_code)] // made for another test binary
 mod played;

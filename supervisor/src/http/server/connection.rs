@@ -134,7 +134,7 @@ pub(in super::super) fn is_for_probes_only(request: &Request) -> bool {
 
 /// The layer that turns others away from the probes' places.
 pub(in super::super) async fn keep_places_for_probes(request: Request, next: Next) -> Response {
-    let is_probe = super::super::is_probe(request.uri().path());
+    let is_probe = super::super::routes::is_probe(request.uri().path());
     if is_for_probes_only(&request) && !is_probe {
         let message = "all connections that the service can have are taken; try again, or send it \
                        to another instance";

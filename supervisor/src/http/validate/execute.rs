@@ -11,7 +11,7 @@ use super::{Limits, MAX_MESSAGES, MAX_PROMPT_CHARS, MAX_STOP_BYTES, MAX_STOPS, j
 use crate::text::{Message, Role};
 
 /// All fields, as the error of an unknown one lists them.
-pub(super) const FIELDS: [&str; 13] = [
+pub(in crate::http) const FIELDS: [&str; 13] = [
     "job_id",
     "prompt",
     "messages",

@@ -46,6 +46,9 @@ pub enum Role {
 }
 
 impl Role {
+    /// Every one.
+    pub const ALL: [Self; 3] = [Self::System, Self::User, Self::Assistant];
+
     /// As templates know it.
     pub fn as_str(self) -> &'static str {
         match self {

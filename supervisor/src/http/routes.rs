@@ -1,0 +1,109 @@
+//! All routes, each once: the router, the OpenAPI document, the answer to an unknown path and the rules
+//! for probes are made of this list.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::routing::{MethodRouter, get, post};
+use http::Method;
+
+use super::openapi::{Description, Instance};
+use super::{App, cancel, execute, health, job_events, metrics, openapi, shutdown};
+
+/// One route.
+pub(super) struct Route {
+    /// Its method; a `GET` answers `HEAD` too.
+    pub(super) method: Method,
+    /// Its path, with parameters in braces.
+    pub(super) path: &'static str,
+    /// Monitors ask it: answered without a key, and whatever the service is busy with.
+    pub(super) is_probe: bool,
+    handler: fn() -> MethodRouter<Arc<App>>,
+    /// What the OpenAPI document says of it.
+    pub(super) describe: fn(&Instance) -> Description,
+}
+
+/// Every route there is.
+pub(super) static ROUTES: [Route; 9] = [
+    Route {
+        method: Method::POST,
+        path: "/execute",
+        is_probe: false,
+        handler: || post(execute::execute),
+        describe: execute::describe,
+    },
+    Route {
+        method: Method::GET,
+        path: "/jobs/{job_id}/events",
+        is_probe: false,
+        handler: || get(job_events::job_events),
+        describe: job_events::describe,
+    },
+    Route {
+        method: Method::POST,
+        path: "/cancel",
+        is_probe: false,
+        handler: || post(cancel::cancel),
+        describe: cancel::describe,
+    },
+    Route {
+        method: Method::GET,
+        path: "/health",
+        is_probe: true,
+        handler: || get(health::health),
+        describe: health::describe,
+    },
+    Route {
+        method: Method::GET,
+        path: "/health/live",
+        is_probe: true,
+        handler: || get(health::live),
+        describe: health::describe_live,
+    },
+    Route {
+        method: Method::GET,
+        path: "/health/ready",
+        is_probe: true,
+        handler: || get(health::ready),
+        describe: health::describe_ready,
+    },
+    Route {
+        method: Method::GET,
+        path: "/metrics",
+        is_probe: true,
+        handler: || get(metrics::metrics),
+        describe: metrics::describe,
+    },
+    Route {
+        method: Method::GET,
+        path: "/openapi.json",
+        is_probe: false,
+        handler: || get(openapi::openapi),
+        describe: openapi::describe,
+    },
+    Route {
+        method: Method::POST,
+        path: "/shutdown",
+        is_probe: false,
+        handler: || post(shutdown::shutdown),
+        describe: shutdown::describe,
+    },
+];
+
+/// A router with all of them.
+pub(super) fn add_all(router: Router<Arc<App>>) -> Router<Arc<App>> {
+    ROUTES.iter().fold(router, |router, route| {
+        router.route(route.path, (route.handler)())
+    })
+}
+
+/// Whether `path` is one that monitors ask.
+pub(super) fn is_probe(path: &str) -> bool {
+    ROUTES.iter().any(|r| r.is_probe && r.path == path)
+}
+
+/// All of them in one line.
+pub(super) fn list() -> String {
+    let names = ROUTES.iter().map(|r| format!("{} {}", r.method, r.path));
+    names.collect::<Vec<_>>().join(", ")
+}
