@@ -7,7 +7,7 @@ CARGO ?= cargo
 CARGO_DENY_VERSION := 0.20.2
 export CARGO_TERM_COLOR ?= auto
 
-.PHONY: help requirements build build-cuda run test lint fmt deny spelling unit chaos soak fuzz cuda-toolkit cuda-check op-tests gpu-bundle bench bench-peer real-models fetch-reference clean
+.PHONY: help requirements build build-cuda run test lint fmt deny spelling unit chaos soak fuzz cuda-toolkit cuda-check op-tests gpu-bundle api-check bench bench-peer real-models fetch-reference clean
 
 PROGRAMS := -p worker-orcd -p cuda-worker -p synth-model
 
@@ -31,7 +31,7 @@ run: requirements ## start the service on the small model, on the GPU if there i
 # In one place, and with the features of one selection of packages: dependencies are compiled once. The programs
 # that cuda-check leaves there are replaced by those of the tests.
 test: export CUDA_CHECK_DIR = target
-test: cuda-check lint unit ## everything that CI runs: CUDA compiles, format, lints, dependency policy, all tests
+test: cuda-check lint unit api-check ## everything that CI runs: CUDA compiles, format, lints, dependency policy, all tests
 	@echo "all checks done"
 
 lint: fmt deny spelling ## format, dependency policy, spelling, clippy without a warning
@@ -46,6 +46,11 @@ spelling: ## whether all words are spelled right
 # Tests of all crates, among them tests/, which drives the two real processes; cargo builds them too.
 unit: requirements ## the tests alone
 	$(CARGO) test --release --locked --workspace
+
+# On the programs that the tests were built with: after `unit` nothing is compiled again.
+api-check: requirements ## the running service against its OpenAPI document, by schemathesis
+	$(TEST_PROGRAMS)
+	@python3 tools/ci/api-check
 
 # One test of tests/, with the programs that it drives.
 TEST_PROGRAMS := $(CARGO) build --release --locked --workspace --bins --example cuda-worker-failpoints
