@@ -166,7 +166,10 @@ fn request(service: &WorkerHarness, command: &str) -> Result<(), String> {
         // Not `unknown`: the example has to last until it is cancelled.
         text.contains("\"cancelling\"") && text.contains("CANCELLED")
     } else {
-        !text.contains("\"error\"") && !text.is_empty()
+        // Neither as a body nor as an event.
+        !text.contains("{\"error\":{\"code\":\"")
+            && !text.contains("event: error")
+            && !text.is_empty()
     };
     if output.status.success() && as_told {
         Ok(())
