@@ -13,7 +13,7 @@ const SOON: Duration = Duration::from_secs(60);
 /// The notices of this level that say `text`.
 fn lines(log: &str, level: &str, text: &str) -> usize {
     let level = format!(" {level} ");
-    let words = [&level, "dispatcher::notices", text];
+    let words = [&level, "fleet::notices", text];
     let is_one = |line: &&str| words.iter().all(|word| line.contains(word));
     log.lines().filter(is_one).count()
 }
