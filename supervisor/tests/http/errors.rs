@@ -221,19 +221,15 @@ async fn what_controls_the_service_does_not_wait_for_large_bodies() {
     const BODY: usize = 1 << 20;
     let mut service = Fixture::ready().await;
     let (_reader, _) = service.running(r#"{"job_id":"j","prompt":"a"}"#).await;
-    // As many as there is memory for, each lacking its end.
+    // Bodies that lack their end, more and more of them until there is no memory for one that is whole.
+    // Whoever waited longest is turned away, and that may be an unfinished one, which leaves room again.
     let mut unfinished = Vec::new();
     for _ in 0..64 {
-        let mut client = service.client().await;
-        let head = "POST /execute HTTP/1.1\r\nhost: localhost\r\n";
-        client
-            .send(&format!("{head}content-length: {BODY}\r\n\r\n"))
-            .await;
-        client.send(&" ".repeat(BODY - 1)).await;
-        unfinished.push(client);
+        unfinished.push(unfinished_body(&service, BODY).await);
     }
     let refused = async {
         loop {
+            unfinished.push(unfinished_body(&service, BODY).await);
             let mut client = service.client().await;
             client.post("/execute", &" ".repeat(BODY)).await;
             if client.head().await.status == 503 {
@@ -250,6 +246,17 @@ async fn what_controls_the_service_does_not_wait_for_large_bodies() {
     let mut client = service.client().await;
     client.post("/cancel", &" ".repeat(20_000)).await;
     assert_eq!(client.json().await.0.status, 413);
+}
+
+/// A request whose body lacks its last byte.
+async fn unfinished_body(service: &Fixture, length: usize) -> Client {
+    let mut client = service.client().await;
+    let head = "POST /execute HTTP/1.1\r\nhost: localhost\r\n";
+    client
+        .send(&format!("{head}content-length: {length}\r\n\r\n"))
+        .await;
+    client.send(&" ".repeat(length - 1)).await;
+    client
 }
 
 #[tokio::test]
