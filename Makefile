@@ -39,6 +39,7 @@ lint: fmt deny spelling ## format, dependency policy, spelling, clippy without a
 
 fmt: ## whether the code is formatted
 	$(CARGO) fmt --all --check
+	@bash tools/ci/cpp-format
 
 spelling: ## whether all words are spelled right
 	@bash tools/ci/spelling

@@ -15,8 +15,9 @@ enum class Form : uint32_t { kPortable = 0, kAvx2 = 1, kAvx512 = 2, kReference =
 bool has_form(uint32_t form);
 
 // y = W · x, or y ⊕ W · x
-void product(uint32_t form, uint32_t type, uint32_t rows, uint32_t cols, rust::Slice<const uint8_t> raw /* as in the file */,
-             rust::Slice<const float> x /* (n, cols) */, bool add, uint32_t threads, rust::Slice<float> y /* (n, rows) */);
+void product(uint32_t form, uint32_t type, uint32_t rows, uint32_t cols,
+             rust::Slice<const uint8_t> raw /* as in the file */, rust::Slice<const float> x /* (n, cols) */, bool add,
+             uint32_t threads, rust::Slice<float> y /* (n, rows) */);
 
 void dequantise(uint32_t type, rust::Slice<const uint8_t> raw, rust::Slice<float> out);
 
@@ -36,9 +37,9 @@ float from_f16(uint16_t h);
 
 // Rows at positions 0 .. n - 1 of one sequence: rotates q and k in place, then attention of every row.
 void attend(uint32_t form, uint32_t n_heads, uint32_t n_kv_heads, uint32_t head_dim, bool interleaved, double rope_base,
-            rust::Slice<const float> freq_factors /* (head_dim / 2) or empty */, rust::Slice<float> q /* (n, n_heads, head_dim) */,
-            rust::Slice<float> k /* (n, n_kv_heads, head_dim) */, rust::Slice<float> v /* (n, n_kv_heads, head_dim) */,
-            rust::Slice<float> out /* (n, n_heads, head_dim) */);
+            rust::Slice<const float> freq_factors /* (head_dim / 2) or empty */,
+            rust::Slice<float> q /* (n, n_heads, head_dim) */, rust::Slice<float> k /* (n, n_kv_heads, head_dim) */,
+            rust::Slice<float> v /* (n, n_kv_heads, head_dim) */, rust::Slice<float> out /* (n, n_heads, head_dim) */);
 
 // Runs `chunks` chunks on `threads` threads, of which those from number `bad` on throw; then as many again
 // that don't. Gives how many of those ran.

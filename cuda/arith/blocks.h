@@ -10,14 +10,33 @@
 namespace orcd::arith {
 
 // Little-endian, packed, and of sizes that align to nothing: read by bytes.
-struct BlockQ4_0 { uint8_t d[2], qs[16]; };                         // w = q - 8
-struct BlockQ4_1 { uint8_t d[2], m[2], qs[16]; };
-struct BlockQ5_0 { uint8_t d[2], qh[4], qs[16]; };                  // w = q - 16
-struct BlockQ5_1 { uint8_t d[2], m[2], qh[4], qs[16]; };
-struct BlockQ8_0 { uint8_t d[2]; int8_t qs[32]; };
-struct BlockQ4_K { uint8_t d[2], dmin[2], scales[12], qs[128]; };
-struct BlockQ5_K { uint8_t d[2], dmin[2], scales[12], qh[32], qs[128]; };
-struct BlockQ6_K { uint8_t ql[128], qh[64]; int8_t scales[16]; uint8_t d[2]; };  // w = sc · (q - 32)
+struct BlockQ4_0 {
+  uint8_t d[2], qs[16];
+};                         // w = q - 8
+struct BlockQ4_1 {
+  uint8_t d[2], m[2], qs[16];
+};
+struct BlockQ5_0 {
+  uint8_t d[2], qh[4], qs[16];
+};                  // w = q - 16
+struct BlockQ5_1 {
+  uint8_t d[2], m[2], qh[4], qs[16];
+};
+struct BlockQ8_0 {
+  uint8_t d[2];
+  int8_t qs[32];
+};
+struct BlockQ4_K {
+  uint8_t d[2], dmin[2], scales[12], qs[128];
+};
+struct BlockQ5_K {
+  uint8_t d[2], dmin[2], scales[12], qh[32], qs[128];
+};
+struct BlockQ6_K {
+  uint8_t ql[128], qh[64];
+  int8_t scales[16];
+  uint8_t d[2];
+};  // w = sc · (q - 32)
 
 static_assert(sizeof(BlockQ4_0) == 18 && sizeof(BlockQ4_1) == 20 && sizeof(BlockQ5_0) == 22);
 static_assert(sizeof(BlockQ5_1) == 24 && sizeof(BlockQ8_0) == 34 && sizeof(BlockQ4_K) == 144);
@@ -26,10 +45,17 @@ static_assert(sizeof(BlockQ5_K) == 176 && sizeof(BlockQ6_K) == 210);
 // Values in a block; 1 for the float types, 0 for a type this engine does not know.
 ORCD_HD uint32_t block_values(TensorType type) {
   switch (type) {
-    case TensorType::kF32: case TensorType::kF16: case TensorType::kBF16: return 1;
-    case TensorType::kQ4_0: case TensorType::kQ4_1: case TensorType::kQ5_0: case TensorType::kQ5_1:
+    case TensorType::kF32:
+    case TensorType::kF16:
+    case TensorType::kBF16: return 1;
+    case TensorType::kQ4_0:
+    case TensorType::kQ4_1:
+    case TensorType::kQ5_0:
+    case TensorType::kQ5_1:
     case TensorType::kQ8_0: return 32;
-    case TensorType::kQ4_K: case TensorType::kQ5_K: case TensorType::kQ6_K: return 256;
+    case TensorType::kQ4_K:
+    case TensorType::kQ5_K:
+    case TensorType::kQ6_K: return 256;
   }
   return 0;
 }
@@ -37,7 +63,8 @@ ORCD_HD uint32_t block_values(TensorType type) {
 ORCD_HD uint32_t block_bytes(TensorType type) {
   switch (type) {
     case TensorType::kF32: return 4;
-    case TensorType::kF16: case TensorType::kBF16: return 2;
+    case TensorType::kF16:
+    case TensorType::kBF16: return 2;
     case TensorType::kQ4_0: return sizeof(BlockQ4_0);
     case TensorType::kQ4_1: return sizeof(BlockQ4_1);
     case TensorType::kQ5_0: return sizeof(BlockQ5_0);
@@ -53,9 +80,7 @@ ORCD_HD uint32_t block_bytes(TensorType type) {
 ORCD_HD bool is_quantised(TensorType type) { return block_values(type) > 1; }
 
 // Bytes of a row of `cols` values, a multiple of the block.
-ORCD_HD uint64_t row_bytes(TensorType type, uint64_t cols) {
-  return cols / block_values(type) * block_bytes(type);
-}
+ORCD_HD uint64_t row_bytes(TensorType type, uint64_t cols) { return cols / block_values(type) * block_bytes(type); }
 
 struct Block32 {
   int32_t w[32];
@@ -179,8 +204,7 @@ ORCD_HD void dequantise(TensorType type, const uint8_t* row, uint32_t first, uin
         out[i] = bf16_to_f32(uint16_t(p[0] | p[1] << 8));
       }
       return;
-    default:
-      break;
+    default: break;
   }
   for (uint32_t b = 0; b < n / 32; ++b) {
     const Block32 block = read_block32(type, row, first / 32 + b);

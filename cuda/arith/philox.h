@@ -10,8 +10,7 @@ struct PhiloxBlock {
   uint32_t word[4];
 };
 
-ORCD_HD PhiloxBlock philox4x32(uint32_t key0, uint32_t key1, uint32_t c0, uint32_t c1, uint32_t c2,
-                               uint32_t c3) {
+ORCD_HD PhiloxBlock philox4x32(uint32_t key0, uint32_t key1, uint32_t c0, uint32_t c1, uint32_t c2, uint32_t c3) {
   for (int round = 0; round < 10; ++round) {
     const uint64_t p0 = uint64_t(0xd2511f53u) * c0;
     const uint64_t p1 = uint64_t(0xcd9e8d57u) * c2;

@@ -59,7 +59,7 @@ class CpuBackend final : public Backend {
   }
 
   DeviceInfo info() const override {
-    struct sysinfo memory {};
+    struct sysinfo memory{};
     sysinfo(&memory);
     DeviceInfo info{};
     info.memory_total = uint64_t{memory.totalram} * memory.mem_unit;
@@ -90,7 +90,8 @@ class CpuBackend final : public Backend {
     check_options(options);
     Model model = view_model(shape, tensors, image->image(), image->bytes());
     auto ops = std::make_unique<CpuOps>(model, options, best_isa());
-    return std::make_unique<Engine>(std::move(model), options, std::move(ops), image->bytes() + kv_bytes(shape, options));
+    return std::make_unique<Engine>(std::move(model), options, std::move(ops),
+                                    image->bytes() + kv_bytes(shape, options));
   }
 
  private:
@@ -106,7 +107,8 @@ std::unique_ptr<Backend> cpu_backend() {
 #if defined(__x86_64__)
   __builtin_cpu_init();
   if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma") || !__builtin_cpu_supports("f16c")) {
-    throw Error(ErrorKind::kInvalid, "the CPU backend needs AVX2, FMA and F16C (x86-64-v3), this processor lacks one of them");
+    throw Error(ErrorKind::kInvalid,
+                "the CPU backend needs AVX2, FMA and F16C (x86-64-v3), this processor lacks one of them");
   }
 #endif
   return std::make_unique<cpu::CpuBackend>();

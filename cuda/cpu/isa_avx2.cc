@@ -16,7 +16,9 @@ struct Avx2 {
   using Ints = int32_t __attribute__((vector_size(32)));
   using Floats = float __attribute__((vector_size(32)));
 
-  static ORCD_LANES Bytes load(const uint8_t* p) { return (Bytes)_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); }
+  static ORCD_LANES Bytes load(const uint8_t* p) {
+    return (Bytes)_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+  }
   static ORCD_LANES Floats f16(const uint8_t* p) {
     return (Floats)_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
   }

@@ -7,9 +7,7 @@
 namespace orcd::cpu {
 namespace {
 
-bool by_tiles(const Product& p, bool float_activations) {
-  return arith::is_quantised(p.w.type) && !float_activations;
-}
+bool by_tiles(const Product& p, bool float_activations) { return arith::is_quantised(p.w.type) && !float_activations; }
 
 // Units of a product that threads share: 16 rows of W each, the last one perhaps fewer.
 uint32_t units(const Product& p) { return (p.w.rows + kTileRows - 1) / kTileRows; }
@@ -39,8 +37,18 @@ void units_of(const Product& p, Isa isa, bool float_activations, const Activatio
   const uint32_t tiles_end = end < tiles ? end : tiles;
   if (first < tiles_end) {
     const uint64_t tile_bytes = arith::row_bytes(w.type, w.cols) * kTileRows;
-    const TileArgs args{w.data + first * tile_bytes, tiles_end - first, w.cols, a.q, a.d, a.sum, a.half, rows,
-                        p.y + first * kTileRows,     w.rows,            p.add,    p.bias ? p.bias + first * kTileRows : nullptr};
+    const TileArgs args{w.data + first * tile_bytes,
+                        tiles_end - first,
+                        w.cols,
+                        a.q,
+                        a.d,
+                        a.sum,
+                        a.half,
+                        rows,
+                        p.y + first * kTileRows,
+                        w.rows,
+                        p.add,
+                        p.bias ? p.bias + first * kTileRows : nullptr};
     kernels(isa).tile(w.type)(args);
   }
   if (end > tiles) tail(p, a, rows);

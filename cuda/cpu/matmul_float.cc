@@ -24,7 +24,8 @@ float segment_dot(const float* w, const float* x, uint32_t n) {
 
 float dot(const float* w, const float* x, uint32_t cols) {
   float y = 0.0f;
-  for (uint32_t k = 0; k < cols; k += kSegment) y = y + segment_dot(w + k, x + k, cols - k < kSegment ? cols - k : kSegment);
+  for (uint32_t k = 0; k < cols; k += kSegment)
+    y = y + segment_dot(w + k, x + k, cols - k < kSegment ? cols - k : kSegment);
   return y;
 }
 

@@ -72,13 +72,14 @@ void matmul_float(const Product& p, const float* x /* (rows, w.cols) */, uint32_
 float reference_dot(TensorType type, const uint8_t* raw, const Activations& a, uint64_t row);
 void rotation_frequencies(Rotation& r, double base, const float* factors /* (pairs) or null */);
 void rotation_rows(Rotation& r, const Rows& rows);
-void rope_kv(Pool&, const ModelShape&, const Rotation&, const Rows&, Sequences&, uint32_t layer, const AttentionInputs&);
+void rope_kv(Pool&, const ModelShape&, const Rotation&, const Rows&, Sequences&, uint32_t layer,
+             const AttentionInputs&);
 void attention(Pool&, Isa, const ModelShape&, const Rows&, const Sequences&, uint32_t layer,
                const float* q /* (rows, n_heads * head_dim) */, float* out /* (rows, n_heads * head_dim) */);
 void swiglu(Pool&, const float* gate /* (rows, out.cols) */, const float* up /* (rows, out.cols) */, uint32_t rows,
             const Activations& out);
-uint32_t sample(const float* logits /* (vocab) */, uint32_t vocab, std::span<const uint64_t> seen, const PlacedDraw& draw,
-                SampleScratch& scratch);
+uint32_t sample(const float* logits /* (vocab) */, uint32_t vocab, std::span<const uint64_t> seen,
+                const PlacedDraw& draw, SampleScratch& scratch);
 
 class CpuOps final : public Ops {
  public:
@@ -119,7 +120,9 @@ class CpuOps final : public Ops {
   Sequences sequences_;
   Rotation rotation_;
   Rows rows_;
-  struct Free { void operator()(void* p) const; };
+  struct Free {
+    void operator()(void* p) const;
+  };
   std::vector<std::unique_ptr<void, Free>> memory_;
   std::vector<SampleScratch> sample_scratch_;  // (draws of a step)
 };

@@ -48,7 +48,8 @@ void copy_field(uint8_t* row_block, uint8_t* tile_block, uint32_t lane) {
     return kPack ? transpose_bits(in_row, in_tile) : untranspose_bits(in_tile, in_row);
   }
   for (uint32_t i = 0; i < kField.bytes; i += kField.unit) {
-    std::memcpy(kPack ? in_tile + i * kTileRows : in_row + i, kPack ? in_row + i : in_tile + i * kTileRows, kField.unit);
+    std::memcpy(kPack ? in_tile + i * kTileRows : in_row + i, kPack ? in_row + i : in_tile + i * kTileRows,
+                kField.unit);
   }
 }
 
@@ -112,7 +113,8 @@ void unpack_row(TensorType type, uint64_t rows, uint64_t cols, uint64_t row, con
 uint32_t layout_version() {
   static const uint32_t version =
       orcd::layout_version([](TensorType type, uint32_t rows, uint32_t cols, const uint8_t* raw, uint8_t* matrix) {
-        for (uint32_t i = 0; i < rows; ++i) pack_row(type, rows, cols, i, raw + i * arith::row_bytes(type, cols), matrix);
+        for (uint32_t i = 0; i < rows; ++i)
+          pack_row(type, rows, cols, i, raw + i * arith::row_bytes(type, cols), matrix);
       });
   return version;
 }

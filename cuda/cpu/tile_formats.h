@@ -22,8 +22,14 @@ struct Block {
 };
 
 // One byte's low and high nibbles.
-template <class B> ORCD_LANES B low_nibble(B x) { return x & 0x0f0f0f0fu; }
-template <class B> ORCD_LANES B high_nibble(B x) { return x >> 4 & 0x0f0f0f0fu; }
+template <class B>
+ORCD_LANES B low_nibble(B x) {
+  return x & 0x0f0f0f0fu;
+}
+template <class B>
+ORCD_LANES B high_nibble(B x) {
+  return x >> 4 & 0x0f0f0f0fu;
+}
 
 // Bit J of each byte, moved to bit TO.
 template <int J, int TO, class B>
@@ -39,7 +45,10 @@ struct Nibbles {
   static constexpr Chain kChain = kMin ? Chain::kAffine : Chain::kPlain;
   static constexpr bool kWide = false;
   static constexpr uint32_t kValues = kQuantBlock, kBytes = sizeof(Raw) * kTileRows;  // of a block of 16 rows
-  template <class V> static constexpr int offset_log2() { return kOffsetLog2; }
+  template <class V>
+  static constexpr int offset_log2() {
+    return kOffsetLog2;
+  }
 
   template <class V, int B>
   static ORCD_LANES void unpack(const uint8_t* tile, uint32_t segment, uint32_t lane0, Block<V>& out) {
@@ -72,7 +81,10 @@ struct Q8_0 {
   static constexpr Chain kChain = Chain::kPlain;
   static constexpr bool kWide = true;
   static constexpr uint32_t kValues = kQuantBlock, kBytes = sizeof(arith::BlockQ8_0) * kTileRows;
-  template <class V> static constexpr int offset_log2() { return V::kFlip8 ? 7 : -1; }
+  template <class V>
+  static constexpr int offset_log2() {
+    return V::kFlip8 ? 7 : -1;
+  }
 
   template <class V, int B>
   static ORCD_LANES void unpack(const uint8_t* tile, uint32_t segment, uint32_t lane0, Block<V>& out) {
@@ -93,7 +105,10 @@ struct KNibbles {
   static constexpr bool kWide = false;
   static constexpr uint32_t kValues = kSuperBlock;
   static constexpr uint32_t kBytes = (kFifth ? sizeof(arith::BlockQ5_K) : sizeof(arith::BlockQ4_K)) * kTileRows;
-  template <class V> static constexpr int offset_log2() { return -1; }
+  template <class V>
+  static constexpr int offset_log2() {
+    return -1;
+  }
 
   template <class V, int B>
   static ORCD_LANES void unpack(const uint8_t* tile, uint32_t segment, uint32_t lane0, Block<V>& out) {
@@ -134,7 +149,10 @@ struct Q6_K {
   static constexpr Chain kChain = Chain::kSplit;
   static constexpr bool kWide = false;
   static constexpr uint32_t kValues = kSuperBlock, kBytes = sizeof(arith::BlockQ6_K) * kTileRows;
-  template <class V> static constexpr int offset_log2() { return 5; }
+  template <class V>
+  static constexpr int offset_log2() {
+    return 5;
+  }
 
   template <class V, int B>
   static ORCD_LANES void unpack(const uint8_t* tile, uint32_t segment, uint32_t lane0, Block<V>& out) {

@@ -15,7 +15,8 @@ constexpr uint32_t kRowBlock = 64;
 
 // Adds block `b` of row `r` to the chain.
 template <class V, class F>
-ORCD_LANES typename V::Floats chain(const Block<V>& w, const TileArgs& a, uint64_t r, uint32_t b, typename V::Floats acc) {
+ORCD_LANES typename V::Floats chain(const Block<V>& w, const TileArgs& a, uint64_t r, uint32_t b,
+                                    typename V::Floats acc) {
   using Ints = typename V::Ints;
   using Floats = typename V::Floats;
   const uint64_t at = r * (a.cols / kQuantBlock) + b;
@@ -60,7 +61,7 @@ ORCD_LANES void store(const TileArgs& a, uint64_t row, uint32_t column, typename
 // Block B of a segment, times R rows.
 template <class V, class F, uint32_t R, int B>
 ORCD_LANES void block_rows(const TileArgs& a, const uint8_t* tile, uint32_t segment, uint32_t lane0, uint32_t row,
-                          typename V::Floats* acc /* (R) */) {
+                           typename V::Floats* acc /* (R) */) {
   const uint32_t b = segment * kSegmentBlocks + B;
   if (b >= a.cols / kQuantBlock) return;
   Block<V> w;
@@ -87,7 +88,8 @@ void few_rows(const TileArgs& a, const uint8_t* tile, uint32_t column, uint32_t 
 
 // One segment, unpacked, times R rows; total: (rows of the block) running sums.
 template <class V, class F, uint32_t R>
-ORCD_LANES void segment_rows(const TileArgs& a, const Block<V>* w, uint32_t n, uint32_t b0, uint32_t row, typename V::Floats* total) {
+ORCD_LANES void segment_rows(const TileArgs& a, const Block<V>* w, uint32_t n, uint32_t b0, uint32_t row,
+                             typename V::Floats* total) {
   typename V::Floats acc[R] = {};
   for (uint32_t b = 0; b < n; ++b) {
     for (uint32_t r = 0; r < R; ++r) acc[r] = chain<V, F>(w[b], a, row + r, b0 + b, acc[r]);

@@ -50,11 +50,11 @@ std::unique_ptr<MemfdWeights> MemfdWeights::attach(int fd, uint64_t bytes) {
   std::unique_ptr<MemfdWeights> w(new MemfdWeights(fd, bytes));
   const int seals = fcntl(fd, F_GET_SEALS);
   if (seals < 0 || (seals & kSeals) != kSeals) throw Error(ErrorKind::kInvalid, "the weights image is not sealed");
-  struct stat info {};
+  struct stat info{};
   if (fstat(fd, &info) != 0) failed(ErrorKind::kInvalid, "the weights image cannot be examined");
   if (bytes == 0 || static_cast<uint64_t>(info.st_size) != bytes) {
-    throw Error(ErrorKind::kInvalid, "the weights image has " + std::to_string(info.st_size) + " bytes, expected " +
-                                         std::to_string(bytes));
+    throw Error(ErrorKind::kInvalid,
+                "the weights image has " + std::to_string(info.st_size) + " bytes, expected " + std::to_string(bytes));
   }
   w->sealed_ = true;
   w->map(PROT_READ);

@@ -30,7 +30,9 @@ class Buffer {  // device memory, `count` elements, uninitialised
   size_t size() const { return count_; }
   size_t bytes() const { return count_ * sizeof(T); }
 
-  void zero() { if (count_) ORCD_CUDA(cudaMemset(data_, 0, bytes())); }
+  void zero() {
+    if (count_) ORCD_CUDA(cudaMemset(data_, 0, bytes()));
+  }
   void upload(std::span<const T> host) {  // blocking; for set-up
     ORCD_CUDA(cudaMemcpy(data_, host.data(), host.size_bytes(), cudaMemcpyHostToDevice));
   }

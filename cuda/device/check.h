@@ -13,14 +13,14 @@ namespace orcd::device {
   const bool memory = code == cudaErrorMemoryAllocation;
   if (memory) cudaGetLastError();  // not sticky: clear it, the context is sound
   throw Error(memory ? ErrorKind::kOutOfMemory : ErrorKind::kDevice,
-              std::string(call) + " failed: " + cudaGetErrorString(code) + " (" +
-                  cudaGetErrorName(code) + ") at " + file + ":" + std::to_string(line));
+              std::string(call) + " failed: " + cudaGetErrorString(code) + " (" + cudaGetErrorName(code) + ") at " +
+                  file + ":" + std::to_string(line));
 }
 
 }  // namespace orcd::device
 
-#define ORCD_CUDA(call)                                                                   \
-  do {                                                                                    \
-    const cudaError_t orcd_code = (call);                                                 \
+#define ORCD_CUDA(call)                                                                       \
+  do {                                                                                        \
+    const cudaError_t orcd_code = (call);                                                     \
     if (orcd_code != cudaSuccess) ::orcd::device::fail(orcd_code, #call, __FILE__, __LINE__); \
   } while (0)

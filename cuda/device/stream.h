@@ -61,7 +61,9 @@ class Graph {  // what `record` launched into the stream, ready to be launched a
     std::swap(exec_, other.exec_);
     return *this;
   }
-  ~Graph() { if (exec_) cudaGraphExecDestroy(exec_); }
+  ~Graph() {
+    if (exec_) cudaGraphExecDestroy(exec_);
+  }
   void launch(const Stream& stream) const { ORCD_CUDA(cudaGraphLaunch(exec_, stream)); }
   explicit operator bool() const { return exec_ != nullptr; }
 

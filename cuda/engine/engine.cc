@@ -83,7 +83,8 @@ void Engine::check(const StepBatch& batch, std::span<const Sampled> sampled) con
     invalid("the runs have " + std::to_string(rows) + " tokens, the step " + std::to_string(batch.tokens.size()));
   }
   if (rows > options_.max_batch_tokens) {
-    invalid("a step of " + std::to_string(rows) + " tokens exceeds max_batch_tokens " + std::to_string(options_.max_batch_tokens));
+    invalid("a step of " + std::to_string(rows) + " tokens exceeds max_batch_tokens " +
+            std::to_string(options_.max_batch_tokens));
   }
   for (const uint32_t token : batch.tokens) {
     if (token >= model_.shape.vocab) {
@@ -108,7 +109,8 @@ void Engine::check_draws(const StepBatch& batch) const {
     while (d.row >= end) end += (++run)->n_tokens;
     check_sampling(d.sampling);
     // The set of tokens that a penalty covers is the sequence's after the step.
-    if (d.sampling.repetition_penalty != 1.0f && next != end) refuse(" has a repetition penalty and is not its run's last");
+    if (d.sampling.repetition_penalty != 1.0f && next != end)
+      refuse(" has a repetition penalty and is not its run's last");
   }
 }
 
@@ -127,7 +129,8 @@ void Engine::flatten(const StepBatch& batch) {
 void Engine::run(const StepBatch& batch, std::span<Sampled> sampled, bool (*abandoned)()) {
   check(batch, sampled);
   flatten(batch);
-  const Rows rows{static_cast<uint32_t>(batch.tokens.size()), batch.tokens.data(), row_slots_.data(), positions_.data()};
+  const Rows rows{static_cast<uint32_t>(batch.tokens.size()), batch.tokens.data(), row_slots_.data(),
+                  positions_.data()};
   try {
     forward(model_, scratch_, *ops_, rows, pick_, abandoned);
   } catch (const Error& e) {
@@ -144,10 +147,12 @@ void Engine::run(const StepBatch& batch, std::span<Sampled> sampled, bool (*aban
 
 void Engine::logits(uint32_t draw, std::span<float> to) const {
   if (draw >= draws_.size()) {
-    invalid("the last step drew " + std::to_string(draws_.size()) + " tokens, there is no draw " + std::to_string(draw));
+    invalid("the last step drew " + std::to_string(draws_.size()) + " tokens, there is no draw " +
+            std::to_string(draw));
   }
   const size_t vocab = model_.shape.vocab;
-  if (to.size() != vocab) invalid("logits() gives " + std::to_string(vocab) + " values, there is room for " + std::to_string(to.size()));
+  if (to.size() != vocab)
+    invalid("logits() gives " + std::to_string(vocab) + " values, there is room for " + std::to_string(to.size()));
   ops_->download(scratch_.logits + draw * vocab, vocab * sizeof(float), to.data());
 }
 

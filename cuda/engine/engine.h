@@ -36,7 +36,7 @@ class Engine {
   // Copies the logits of draw number `draw` of the last step from the device to `to` (vocab).
   void logits(uint32_t draw, std::span<float> to) const;
   uint64_t memory_bytes() const { return memory_bytes_; }  // weights + KV + scratch
-  bool resident() const { return ops_->resident(); }       // every buffer checked to be device memory; false on the CPU
+  bool resident() const { return ops_->resident(); }  // every buffer checked to be device memory; false on the CPU
 
  private:
   void check(const StepBatch& batch, std::span<const Sampled> sampled) const;
@@ -52,9 +52,9 @@ class Engine {
 
   // The current step, flat.
   std::vector<uint32_t> row_slots_, positions_;  // (rows)
-  std::vector<uint32_t> pick_;                   // (draws) row whose logits are drawn from
-  std::vector<PlacedDraw> draws_;                // (draws)
-  std::vector<uint32_t> drawn_;                  // (draws)
+  std::vector<uint32_t> pick_;  // (draws) row whose logits are drawn from
+  std::vector<PlacedDraw> draws_;  // (draws)
+  std::vector<uint32_t> drawn_;  // (draws)
 };
 
 }  // namespace orcd

@@ -11,7 +11,7 @@ namespace orcd {
 
 // `pick`: the rows whose logits are wanted, into scratch.logits in that order. `abandoned`: see Engine::step;
 // what was written to the KV cache by then is written again, the same, by the step that repeats it.
-void forward(const Model& model, const Scratch& scratch, Ops& ops, const Rows& rows,
-             std::span<const uint32_t> pick, bool (*abandoned)());
+void forward(const Model& model, const Scratch& scratch, Ops& ops, const Rows& rows, std::span<const uint32_t> pick,
+             bool (*abandoned)());
 
 }  // namespace orcd

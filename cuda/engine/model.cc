@@ -15,10 +15,10 @@ constexpr uint32_t kMaxHeadDim = 256;
 [[noreturn]] void invalid(const std::string& what) { throw Error(ErrorKind::kInvalid, what); }
 
 std::string name_of(const TensorDesc& d) {
-  static const char* const names[] = {"token_embd", "output_norm", "output",   "rope_freqs", "attn_norm",   "attn_q",
-                                      "attn_k",     "attn_v",      "attn_q.b", "attn_k.b",   "attn_v.b",    "attn_output",
-                                      "ffn_norm",   "ffn_gate",    "ffn_up",   "ffn_down",   "attn_output.b",
-                                      "ffn_gate.b", "ffn_up.b",    "ffn_down.b", "output.b"};
+  static const char* const names[] = {
+      "token_embd", "output_norm", "output",        "rope_freqs", "attn_norm",   "attn_q",     "attn_k",
+      "attn_v",     "attn_q.b",    "attn_k.b",      "attn_v.b",   "attn_output", "ffn_norm",   "ffn_gate",
+      "ffn_up",     "ffn_down",    "attn_output.b", "ffn_gate.b", "ffn_up.b",    "ffn_down.b", "output.b"};
   const auto i = static_cast<uint32_t>(d.role);
   const std::string role = i < std::size(names) ? names[i] : "role " + std::to_string(i);
   return role + " of layer " + std::to_string(d.layer);
@@ -106,7 +106,8 @@ void check_tensor(const TensorDesc& d, uint64_t image_bytes) {
   constexpr uint64_t max = uint64_t{1} << 31;
   if (d.rows == 0 || d.cols == 0 || d.rows >= max || d.cols >= max) invalid(name_of(d) + " has no usable shape");
   if (d.cols % block != 0) {
-    invalid(name_of(d) + " has " + std::to_string(d.cols) + " columns, no multiple of its block of " + std::to_string(block));
+    invalid(name_of(d) + " has " + std::to_string(d.cols) + " columns, no multiple of its block of " +
+            std::to_string(block));
   }
   if (d.bytes != d.rows * arith::row_bytes(d.type, d.cols)) {
     invalid(name_of(d) + " has " + std::to_string(d.bytes) + " bytes, which does not fit its shape");

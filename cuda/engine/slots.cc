@@ -49,7 +49,8 @@ void Slots::check_append(uint32_t slot, uint32_t start, uint64_t n) const {
     invalid(slot, "holds " + std::to_string(s.length) + " tokens, the chunk starts at " + std::to_string(start));
   }
   if (n > s.reserved - s.length) {
-    invalid(slot, "would grow to " + std::to_string(s.length + n) + " tokens, " + std::to_string(s.reserved) + " are reserved");
+    invalid(slot, "would grow to " + std::to_string(s.length + n) + " tokens, " + std::to_string(s.reserved) +
+                      " are reserved");
   }
 }
 

@@ -22,7 +22,8 @@ class CudaBackend final : public Backend {
     int most = 0;
     ORCD_CUDA(cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, ordinal_));
     if (needed > size_t(most))
-      throw Error(ErrorKind::kInvalid, "head_dim " + std::to_string(shape.head_dim) + " needs " + std::to_string(needed) +
+      throw Error(ErrorKind::kInvalid, "head_dim " + std::to_string(shape.head_dim) + " needs " +
+                                           std::to_string(needed) +
                                            " bytes of shared memory a block; this device has " + std::to_string(most));
   }
 

@@ -29,7 +29,8 @@ bool fits(std::initializer_list<Tensor> weights, uint32_t rows, bool swiglu = fa
 bool fits(const Model& m, uint32_t rows) {
   for (const Layer& l : m.layers)
     // SwiGLU's products take no biases: few models have them, and those run operation by operation.
-    if (l.gate_bias || l.up_bias || !fits({l.q, l.k, l.v}, rows) || !fits({l.attn_output}, rows) || !fits({l.gate, l.up}, rows, true) || !fits({l.down}, rows))
+    if (l.gate_bias || l.up_bias || !fits({l.q, l.k, l.v}, rows) || !fits({l.attn_output}, rows) ||
+        !fits({l.gate, l.up}, rows, true) || !fits({l.down}, rows))
       return false;
   return fits({m.output}, rows);
 }
@@ -137,11 +138,11 @@ void CudaOps::prepare(const Model& m, const Scratch& s) {
   const StepInput in = carve(input_.data());
   for (rows_ = 1; rows_ <= std::min<uint32_t>({kGraphs, fused_rows_, options_.slots}); ++rows_)
     graphs_.push_back(device::Graph::capture(stream_, [&] {
-      kernels::begin_step(order_.data(), rows_, in.token, in.slot, in.position, ordered_draws_.data(), seen_.data(), seen_words_,
-                          stream_);
+      kernels::begin_step(order_.data(), rows_, in.token, in.slot, in.position, ordered_draws_.data(), seen_.data(),
+                          seen_words_, stream_);
       launch_fused(m, s, nullptr, rows_, true, true);
-      kernels::sample(s.logits, m.output.rows, {}, ordered_draws_.data(), rows_, seen_.data(), seen_words_, best_.data(),
-                      draws_arrived(), drawn_.data(), true, stream_);
+      kernels::sample(s.logits, m.output.rows, {}, ordered_draws_.data(), rows_, seen_.data(), seen_words_,
+                      best_.data(), draws_arrived(), drawn_.data(), true, stream_);
     }));
 }
 

@@ -51,7 +51,8 @@ KvBytes kv_bytes(const ModelShape& s, const EngineOptions& o) {
   const uint64_t tiled = kTiledBuffers * (tiled_values(s) + 3 * sizeof(float) * tiled_values(s) / kQuantBlock);
   const uint64_t seen = uint64_t{o.slots} * words_of(s.vocab) * 4;
   const uint64_t counters = uint64_t{o.slots} * ((s.n_heads + 1) * 4 + sizeof(unsigned long long));
-  const uint64_t input = CudaOps::input_bytes(o.max_batch_tokens, o.slots) + kernels::kDrawBatch * sizeof(kernels::DeviceDraw);
+  const uint64_t input =
+      CudaOps::input_bytes(o.max_batch_tokens, o.slots) + kernels::kDrawBatch * sizeof(kernels::DeviceDraw);
   return {uint64_t{s.n_layers} * 2 * pages_of(o) * page_values(s) * sizeof(__half),
           rope + table + draws + partial_values(s, o) * sizeof(float) + tiled + seen + counters + input};
 }
@@ -88,8 +89,10 @@ CudaOps::CudaOps(const Model& model, const EngineOptions& options, int ordinal, 
   const std::vector<arith::CosSin> table = rope_table(shape_.rope_base, factors, options.context);
   static_assert(sizeof(arith::CosSin) == sizeof(float2));
   ORCD_CUDA(cudaMemcpy(rope_.data(), table.data(), rope_.bytes(), cudaMemcpyHostToDevice));
-  heads_ = {shape_.n_heads, shape_.n_kv_heads, shape_.head_dim, shape_.rope_style, rope_.data(),
-            static_cast<float>(1.4426950408889634 / __builtin_sqrt(static_cast<double>(shape_.head_dim)))};
+  heads_ = {
+      shape_.n_heads,  shape_.n_kv_heads,
+      shape_.head_dim, shape_.rope_style,
+      rope_.data(),    static_cast<float>(1.4426950408889634 / __builtin_sqrt(static_cast<double>(shape_.head_dim)))};
   kv_.zero();  // a masked key adds 0 · v: v must be a number
   page_table_.zero();
   seen_.zero();
@@ -122,7 +125,8 @@ CudaOps::StepInput CudaOps::carve(uint8_t* base) const {
 }
 
 uint64_t CudaOps::input_bytes(uint32_t rows, uint32_t slots) {
-  return 4 * align(uint64_t{rows} * 4) + 2 * align(uint64_t{slots} * 4) + align(uint64_t{rows} * sizeof(kernels::PrefillTile));
+  return 4 * align(uint64_t{rows} * 4) + 2 * align(uint64_t{slots} * 4) +
+         align(uint64_t{rows} * sizeof(kernels::PrefillTile));
 }
 
 void* CudaOps::allocate(size_t bytes) {
@@ -230,8 +234,7 @@ void CudaOps::matmul(std::span<const Product> products, const Activations& a, ui
     const kernels::MatvecJob job = {p.w, p.bias, p.y, p.add};
     if (rows == 1 && arith::is_quantised(p.w.type) && kernels::matvec_fits(&p.w.type, 1, a.cols, false))
       kernels::matvec(&job, 1, input, false, false, stream_);
-    else
-      kernels::matmul(p, a, rows, stream_);
+    else kernels::matmul(p, a, rows, stream_);
   }
 }
 
@@ -267,8 +270,7 @@ void CudaOps::attention(uint32_t layer, const float* q, float* out) {
     if (tiles_) a.row = carve(input_.data()).single;  // otherwise they are all rows
     kernels::attention_decode(a, singles_, false, stream_);
   }
-  if (tiles_)
-    kernels::attention_prefill(heads_, kv_layer(layer), q, carve(input_.data()).tiles, tiles_, out, stream_);
+  if (tiles_) kernels::attention_prefill(heads_, kv_layer(layer), q, carve(input_.data()).tiles, tiles_, out, stream_);
 }
 
 void CudaOps::swiglu(const float* gate, const float* up, uint32_t rows, const Activations& out) {
@@ -293,15 +295,24 @@ void CudaOps::sample(const float* logits, uint32_t vocab, std::span<const Placed
       const bool greedy = s.temperature == 0.0f || 1.0f / s.temperature == arith::infinity();
       const bool filter = !greedy && ((s.top_k && s.top_k < vocab) || s.top_p < 1.0f || s.min_p > 0.0f);
       (filter ? filtered : plain) = true;
-      batch.draw[i] = {draw.slot, draw.position, first + i, filter, greedy ? 0.0f : 1.0f / s.temperature, s.top_p, s.min_p,
-                       s.repetition_penalty, s.top_k, uint32_t(s.seed), uint32_t(s.seed >> 32), 0};
+      batch.draw[i] = {draw.slot,
+                       draw.position,
+                       first + i,
+                       filter,
+                       greedy ? 0.0f : 1.0f / s.temperature,
+                       s.top_p,
+                       s.min_p,
+                       s.repetition_penalty,
+                       s.top_k,
+                       uint32_t(s.seed),
+                       uint32_t(s.seed >> 32),
+                       0};
     }
     uint32_t* to = drawn_.data() + first;
-    if (recorded_)
-      graphs_[rows_ - 1].launch(stream_);
+    if (recorded_) graphs_[rows_ - 1].launch(stream_);
     else if (plain)
-      kernels::sample(logits, vocab, batch, nullptr, n, seen_.data(), seen_words_, best_.data() + first, draws_arrived() + first, to,
-                      false, stream_);
+      kernels::sample(logits, vocab, batch, nullptr, n, seen_.data(), seen_words_, best_.data() + first,
+                      draws_arrived() + first, to, false, stream_);
     if (filtered)
       kernels::sample_filtered(logits, vocab, batch, n, seen_.data(), seen_words_, scaled_.data(), filter_.data(), to,
                                stream_);
@@ -339,10 +350,10 @@ void CudaOps::download(const void* from, size_t bytes, void* to) {
 }
 
 bool CudaOps::resident() const {
-  const void* buffers[] = {image_,           rope_.data(),    kv_.data(),     page_table_.data(), seen_.data(),
-                           partial_.data(),  arrived_.data(), best_.data(),   scaled_.data(),     filter_.data(),
-                           input_.data(),    tiled_q_.data(), tiled_d_.data(), tiled_sum_.data(), tiled_half_.data(),
-                           ordered_draws_.data()};
+  const void* buffers[] = {image_,          rope_.data(),      kv_.data(),         page_table_.data(),
+                           seen_.data(),    partial_.data(),   arrived_.data(),    best_.data(),
+                           scaled_.data(),  filter_.data(),    input_.data(),      tiled_q_.data(),
+                           tiled_d_.data(), tiled_sum_.data(), tiled_half_.data(), ordered_draws_.data()};
   for (const void* p : buffers)
     if (!device::is_device_memory(p, ordinal_)) return false;
   for (const auto& s : scratch_)

@@ -40,7 +40,8 @@ __device__ __forceinline__ void load_split(SplitData<kDim>& x, const Heads& h, c
 #pragma unroll
     for (uint32_t d = 0; d < kDim / 8; ++d) {
       x.k[i][d] = uint4{};
-      if (lane + 32 * i < n) x.k[i][d] = *reinterpret_cast<const uint4*>(k_at(h, kv, page, kv_head, lane + 32 * i, 8 * d));
+      if (lane + 32 * i < n)
+        x.k[i][d] = *reinterpret_cast<const uint4*>(k_at(h, kv, page, kv_head, lane + 32 * i, 8 * d));
     }
 #pragma unroll
   for (uint32_t i = 0; i < kDim / 32; ++i)
@@ -111,7 +112,8 @@ __device__ __forceinline__ SplitResult<kDim> split_attention(SplitData<kDim>& x,
 #pragma unroll
   for (uint32_t o = 0; o < kAttnSplit / 8; ++o) {
     if (8 * o >= n) break;
-    const float4 low = *reinterpret_cast<const float4*>(p + 8 * o), high = *reinterpret_cast<const float4*>(p + 8 * o + 4);
+    const float4 low = *reinterpret_cast<const float4*>(p + 8 * o),
+                 high = *reinterpret_cast<const float4*>(p + 8 * o + 4);
     const float w[8] = {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
 #pragma unroll
     for (uint32_t j = 0; j < 8; j += 2) {  // weights behind the last key are 0, and so are the values
@@ -307,7 +309,8 @@ template <uint32_t kDim>
 void launch(const DecodeAttention& a, uint32_t count, bool overlap, cudaStream_t stream) {
   // Enough blocks to fill the device for a long context of few sequences; those without a split leave at once,
   // yet each must have been there before the next kernel may begin.
-  const uint32_t most = (a.splits + kWarps - 1) / kWarps, filling = 2 * processor().count / (a.heads.n_heads * max(count, 1u));
+  const uint32_t most = (a.splits + kWarps - 1) / kWarps,
+                 filling = 2 * processor().count / (a.heads.n_heads * max(count, 1u));
   const dim3 blocks(min(most, max(1u, filling)), a.heads.n_heads, count);
   launch_kernel(attention_decode_kernel<kDim>, {blocks, kWarps * 32}, overlap, stream, a);
 }

@@ -32,7 +32,8 @@ __device__ void load_queries(Tiles<kDim>& s, const Heads& h, const float* q, con
 
 // Keys behind `n` are not written yet: zeros stand for them.
 template <uint32_t kDim>
-__device__ void load_split(Tiles<kDim>& s, const Heads& h, const KvLayer& kv, uint32_t page, uint32_t kv_head, uint32_t n) {
+__device__ void load_split(Tiles<kDim>& s, const Heads& h, const KvLayer& kv, uint32_t page, uint32_t kv_head,
+                           uint32_t n) {
   for (uint32_t i = threadIdx.x; i < kAttnSplit * kDim / 8; i += kThreads) {
     const uint32_t key = i % kAttnSplit, d = i / kAttnSplit * 8;
     uint4 eight = {};
@@ -57,8 +58,8 @@ __device__ __forceinline__ uint32_t seen_of_split(uint32_t position, uint32_t fi
 }
 
 template <uint32_t kDim>
-__global__ void __launch_bounds__(kThreads) attention_prefill_kernel(Heads h, KvLayer kv, const float* q,
-                                                                     const PrefillTile* tiles, float* out) {
+__global__ void __launch_bounds__(kThreads)
+    attention_prefill_kernel(Heads h, KvLayer kv, const float* q, const PrefillTile* tiles, float* out) {
   extern __shared__ __align__(16) uint8_t memory[];
   Tiles<kDim>& s = *reinterpret_cast<Tiles<kDim>*>(memory);
   constexpr uint32_t kValues = kDim / 16;  // values of the head per thread: tx, tx + 16, …

@@ -6,7 +6,8 @@
 namespace orcd::kernels {
 namespace {
 
-__global__ void mark_kernel(const uint32_t* token, const uint32_t* slot, uint32_t rows, uint32_t* seen, uint32_t words) {
+__global__ void mark_kernel(const uint32_t* token, const uint32_t* slot, uint32_t rows, uint32_t* seen,
+                            uint32_t words) {
   const uint32_t row = blockIdx.x * blockDim.x + threadIdx.x;
   if (row < rows) atomicOr(&seen[uint64_t(slot[row]) * words + token[row] / 32], 1u << token[row] % 32);
 }
@@ -21,8 +22,8 @@ __global__ void begin_kernel(const __grid_constant__ RowBatch rows, uint32_t* to
   atomicOr(&seen[uint64_t(rows.slot[row]) * words + rows.token[row] / 32], 1u << rows.token[row] % 32);
 }
 
-__global__ void begin_step_kernel(const StepOrder* order, uint32_t rows, uint32_t* token, uint32_t* slot, uint32_t* position,
-                                  DeviceDraw* draws, uint32_t* seen, uint32_t words) {
+__global__ void begin_step_kernel(const StepOrder* order, uint32_t rows, uint32_t* token, uint32_t* slot,
+                                  uint32_t* position, DeviceDraw* draws, uint32_t* seen, uint32_t words) {
   let_successor_start();
   const uint32_t row = threadIdx.x;
   if (row >= rows) return;
@@ -50,14 +51,14 @@ void mark(const uint32_t* token, const uint32_t* slot, uint32_t rows, uint32_t* 
   ORCD_CUDA(cudaGetLastError());
 }
 
-void begin_rows(const RowBatch& rows, uint32_t* token, uint32_t* slot, uint32_t* position, uint32_t* seen, uint32_t words,
-                cudaStream_t stream) {
+void begin_rows(const RowBatch& rows, uint32_t* token, uint32_t* slot, uint32_t* position, uint32_t* seen,
+                uint32_t words, cudaStream_t stream) {
   begin_kernel<<<1, kFewRows, 0, stream>>>(rows, token, slot, position, seen, words);
   ORCD_CUDA(cudaGetLastError());
 }
 
-void begin_step(const StepOrder* order, uint32_t rows, uint32_t* token, uint32_t* slot, uint32_t* position, DeviceDraw* draws,
-                uint32_t* seen, uint32_t words, cudaStream_t stream) {
+void begin_step(const StepOrder* order, uint32_t rows, uint32_t* token, uint32_t* slot, uint32_t* position,
+                DeviceDraw* draws, uint32_t* seen, uint32_t words, cudaStream_t stream) {
   begin_step_kernel<<<1, kDrawBatch, 0, stream>>>(order, rows, token, slot, position, draws, seen, words);
   ORCD_CUDA(cudaGetLastError());
 }

@@ -11,12 +11,15 @@
 namespace orcd::kernels {
 
 template <TensorType T>
-inline constexpr bool kAffine = T == TensorType::kQ4_1 || T == TensorType::kQ5_1 ||
-                                T == TensorType::kQ4_K || T == TensorType::kQ5_K;
+inline constexpr bool kAffine =
+    T == TensorType::kQ4_1 || T == TensorType::kQ5_1 || T == TensorType::kQ4_K || T == TensorType::kQ5_K;
 
 // What is taken off each stored value to get the integer weight.
 template <TensorType T>
-inline constexpr int32_t kOffset = T == TensorType::kQ4_0 ? 8 : T == TensorType::kQ5_0 ? 16 : T == TensorType::kQ6_K ? 32 : 0;
+inline constexpr int32_t kOffset = T == TensorType::kQ4_0   ? 8
+                                   : T == TensorType::kQ5_0 ? 16
+                                   : T == TensorType::kQ6_K ? 32
+                                                            : 0;
 
 template <TensorType T>
 struct WeightBlock {
@@ -90,8 +93,8 @@ __device__ __forceinline__ WeightBlock<T> unpack(const RawBlock& raw, uint32_t b
 
 // `group`: a group of `rows` rows in device or shared memory, its parts 16-byte aligned when rows = 8.
 template <TensorType T, bool kWhole>
-__device__ __forceinline__ WeightBlock<T> load_block(const uint8_t* group, uint32_t rows, uint32_t nb,
-                                                     uint32_t b, uint32_t r) {
+__device__ __forceinline__ WeightBlock<T> load_block(const uint8_t* group, uint32_t rows, uint32_t nb, uint32_t b,
+                                                     uint32_t r) {
   constexpr Layout l = layout_of(T);
   const BlockPlace at = place(l, kWhole ? kGroupRows : rows, nb, b, r);
   RawBlock raw;
@@ -165,8 +168,8 @@ __device__ __forceinline__ void load_segment(const uint8_t* group, uint32_t nb, 
 
 // Exact integer dot product with 32 activations; sum and half as in Activations.
 template <TensorType T>
-__device__ __forceinline__ int32_t dot(const WeightBlock<T>& w, const uint4& q0, const uint4& q1,
-                                       int32_t sum, int32_t half) {
+__device__ __forceinline__ int32_t dot(const WeightBlock<T>& w, const uint4& q0, const uint4& q1, int32_t sum,
+                                       int32_t half) {
   int32_t first = 0, second = 0;
   first = __dp4a(int32_t(w.w[0]), int32_t(q0.x), first);
   first = __dp4a(int32_t(w.w[1]), int32_t(q0.y), first);

@@ -39,7 +39,8 @@ __host__ __device__ inline Shared carve(uint8_t* base, const Args& a, uint32_t g
 
 // One segment of one tile against all rows: part[row][weight row].
 template <TensorType T, bool kEight, bool kWhole>
-__device__ __forceinline__ void multiply(const uint8_t* tile, uint32_t tile_rows, uint32_t seg, const Args& a, float* part) {
+__device__ __forceinline__ void multiply(const uint8_t* tile, uint32_t tile_rows, uint32_t seg, const Args& a,
+                                         float* part) {
   const uint32_t lane = threadIdx.x % 32, g = lane / 4, t = lane % 4, nb = a.cols / 32;
   const uint32_t blocks = kWhole ? kSegmentBlocks : min(kSegmentBlocks, nb - seg * kSegmentBlocks);
   const SegmentWeights<T> w = load_fragments<T, kWhole>(tile, tile_rows, nb, seg);
@@ -83,7 +84,8 @@ __device__ __forceinline__ void finish_round(const Args& a, const Round& round, 
   for (uint32_t i = threadIdx.x; i < a.rows * a.at_once * kGroupRows; i += blockDim.x) {
     const Output o = output_of(a, round, i);
     const auto total = [&](uint32_t second) {
-      const float* p = part + (second * a.at_once + o.column / kGroupRows) * of_tile + o.row * kGroupRows + o.column % kGroupRows;
+      const float* p =
+          part + (second * a.at_once + o.column / kGroupRows) * of_tile + o.row * kGroupRows + o.column % kGroupRows;
       float y = 0.0f;
 #pragma unroll 8
       for (uint32_t seg = 0; seg < segments; ++seg) y = y + p[seg * step];

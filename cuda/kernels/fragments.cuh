@@ -42,7 +42,8 @@ __device__ __forceinline__ int32_t signed_byte(uint32_t word, uint32_t i) { retu
 // `group`: eight weight rows (`rows` of them in a last group) as packed. kWhole: all eight, and every
 // segment of the matrix has four blocks. Rows and blocks that are not there come as others: nobody uses them.
 template <TensorType T, bool kWhole>
-__device__ __forceinline__ SegmentWeights<T> load_fragments(const uint8_t* group, uint32_t rows, uint32_t nb, uint32_t seg) {
+__device__ __forceinline__ SegmentWeights<T> load_fragments(const uint8_t* group, uint32_t rows, uint32_t nb,
+                                                            uint32_t seg) {
   constexpr Layout l = layout_of(T);
   const uint32_t lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
   const uint32_t in_group = kWhole ? kGroupRows : rows, first = seg * kSegmentBlocks;
@@ -99,7 +100,8 @@ __device__ __forceinline__ SegmentWeights<T> load_fragments(const uint8_t* group
       uint32_t both[kSegmentBlocks];
       four_of<kWhole>(reinterpret_cast<const uint32_t*>(group + of.head), blocks, both);
 #pragma unroll
-      for (uint32_t j = 0; j < kSegmentBlocks; ++j) w.d[j][c] = half_bits(both[j]), w.m[j][c] = half_bits(both[j] >> 16);
+      for (uint32_t j = 0; j < kSegmentBlocks; ++j)
+        w.d[j][c] = half_bits(both[j]), w.m[j][c] = half_bits(both[j] >> 16);
     } else {
       const uint16_t* halves = reinterpret_cast<const uint16_t*>(group + of.head);
       uint2 four = {};
@@ -116,16 +118,15 @@ __device__ __forceinline__ SegmentWeights<T> load_fragments(const uint8_t* group
   return w;
 }
 
-__device__ __forceinline__ void mma_k32(int32_t c[4], const uint32_t a[4], const uint32_t b[2], int32_t low, int32_t high) {
-  asm(
-      "mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%10,%10,%11,%11};"
+__device__ __forceinline__ void mma_k32(int32_t c[4], const uint32_t a[4], const uint32_t b[2], int32_t low,
+                                        int32_t high) {
+  asm("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%10,%10,%11,%11};"
       : "=r"(c[0]), "=r"(c[1]), "=r"(c[2]), "=r"(c[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]), "r"(low), "r"(high));
 }
 
 __device__ __forceinline__ void mma_k16(int32_t c[4], uint32_t a0, uint32_t a1, uint32_t b, int32_t low, int32_t high) {
-  asm(
-      "mma.sync.aligned.m16n8k16.row.col.s32.s8.s8.s32 {%0,%1,%2,%3}, {%4,%5}, {%6}, {%7,%7,%8,%8};"
+  asm("mma.sync.aligned.m16n8k16.row.col.s32.s8.s8.s32 {%0,%1,%2,%3}, {%4,%5}, {%6}, {%7,%7,%8,%8};"
       : "=r"(c[0]), "=r"(c[1]), "=r"(c[2]), "=r"(c[3])
       : "r"(a0), "r"(a1), "r"(b), "r"(low), "r"(high));
 }

@@ -16,31 +16,31 @@ namespace orcd::kernels {
 
 // Rows of a matrix as in the file ↔ the packed image (layout.h). `raw` holds rows
 // first .. first + count; `matrix` is the packed matrix' start.
-void pack(TensorType type, uint32_t rows, uint32_t cols, uint32_t first, uint32_t count,
-          const uint8_t* raw, uint8_t* matrix, cudaStream_t stream);
+void pack(TensorType type, uint32_t rows, uint32_t cols, uint32_t first, uint32_t count, const uint8_t* raw,
+          uint8_t* matrix, cudaStream_t stream);
 // All rows, by the processor and in its memory: the bytes that pack() makes.
 void pack_on_host(TensorType type, uint32_t rows, uint32_t cols, const uint8_t* raw, uint8_t* matrix);
 // Of the packed layout: another one has another version.
 uint32_t layout_version();
-void unpack(TensorType type, uint32_t rows, uint32_t cols, uint32_t first, uint32_t count,
-            const uint8_t* matrix, uint8_t* raw, cudaStream_t stream);
+void unpack(TensorType type, uint32_t rows, uint32_t cols, uint32_t first, uint32_t count, const uint8_t* matrix,
+            uint8_t* raw, cudaStream_t stream);
 
 // x[r] = table[token[r]], dequantised
-void embed(const Tensor& table, const uint32_t* token /* (rows) */, uint32_t rows,
-           float* x /* (rows, table.cols) */, bool overlap, cudaStream_t stream);
+void embed(const Tensor& table, const uint32_t* token /* (rows) */, uint32_t rows, float* x /* (rows, table.cols) */,
+           bool overlap, cudaStream_t stream);
 
 // out[r] = quantised RMSNorm of x[pick[r]]
-void rmsnorm(const float* x, const uint32_t* pick /* (rows) or null */, uint32_t rows,
-             const float* weight /* (cols) */, float eps, const Activations& out, cudaStream_t stream);
+void rmsnorm(const float* x, const uint32_t* pick /* (rows) or null */, uint32_t rows, const float* weight /* (cols) */,
+             float eps, const Activations& out, cudaStream_t stream);
 
 // The same for products on few rows; cols % 32 = 0.
-void rmsnorm_tiled(const float* x, const uint32_t* pick /* (rows) or null */, uint32_t rows, const float* weight /* (cols) */,
-                   float eps, uint32_t cols, const TiledActivations& out, bool overlap, cudaStream_t stream);
+void rmsnorm_tiled(const float* x, const uint32_t* pick /* (rows) or null */, uint32_t rows,
+                   const float* weight /* (cols) */, float eps, uint32_t cols, const TiledActivations& out,
+                   bool overlap, cudaStream_t stream);
 
 void quantise(const Activations& a, uint32_t rows, cudaStream_t stream);
 
-void swiglu(const float* gate, const float* up, uint32_t rows, const Activations& out,
-            cudaStream_t stream);
+void swiglu(const float* gate, const float* up, uint32_t rows, const Activations& out, cudaStream_t stream);
 
 // What a product reads. kGiven: quantised already. kQuantise: from x. kNorm: RMSNorm of x[pick[r]].
 enum class Input : uint32_t { kGiven, kQuantise, kNorm };
@@ -134,8 +134,8 @@ size_t prefill_shared_bytes(uint32_t head_dim);
 struct PrefillTile {
   uint32_t row, count, slot, start;  // start: position of its first row
 };
-void attention_prefill(const Heads& h, const KvLayer& kv, const float* q, const PrefillTile* tiles,
-                       uint32_t n_tiles, float* out, cudaStream_t stream);
+void attention_prefill(const Heads& h, const KvLayer& kv, const float* q, const PrefillTile* tiles, uint32_t n_tiles,
+                       float* out, cudaStream_t stream);
 
 // One draw as the device sees it.
 struct alignas(16) DeviceDraw {
@@ -174,7 +174,8 @@ void begin_rows(const RowBatch& rows /* host */, uint32_t* token /* (rows) */, u
 
 // The same for a step whose rows all draw, in order; its draws too. The order is read when the kernel runs.
 void begin_step(const StepOrder* order /* pinned host */, uint32_t rows, uint32_t* token /* (rows) */, uint32_t* slot,
-                uint32_t* position, DeviceDraw* draws /* (rows) */, uint32_t* seen, uint32_t words, cudaStream_t stream);
+                uint32_t* position, DeviceDraw* draws /* (rows) */, uint32_t* seen, uint32_t words,
+                cudaStream_t stream);
 
 // Draws without top-k, top-p or min-p. With `stored`, those are the draws. best: (n) scratch, zero; left zero, as
 // arrived. drawn: device memory or pinned host memory.

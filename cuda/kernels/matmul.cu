@@ -35,10 +35,9 @@ __device__ __forceinline__ void mma_k32(int32_t c[4], const uint32_t a[4], uint3
 }
 
 __device__ __forceinline__ void mma_k16(int32_t c[4], uint32_t a0, uint32_t a1, uint32_t b) {
-  asm volatile(
-      "mma.sync.aligned.m16n8k16.row.col.s32.s8.s8.s32 {%0,%1,%2,%3}, {%4,%5}, {%6}, {%7,%7,%7,%7};"
-      : "=r"(c[0]), "=r"(c[1]), "=r"(c[2]), "=r"(c[3])
-      : "r"(a0), "r"(a1), "r"(b), "r"(0));
+  asm volatile("mma.sync.aligned.m16n8k16.row.col.s32.s8.s8.s32 {%0,%1,%2,%3}, {%4,%5}, {%6}, {%7,%7,%7,%7};"
+               : "=r"(c[0]), "=r"(c[1]), "=r"(c[2]), "=r"(c[3])
+               : "r"(a0), "r"(a1), "r"(b), "r"(0));
 }
 
 // Subtracts the type's offset from four stored values: bytes of a signed result.
@@ -135,8 +134,7 @@ __device__ __forceinline__ void multiply(const Stage& s, uint32_t blocks, float 
       for (int i = 0; i < 4; ++i) {  // (row, column), (row, column + 1), (row + 8, ...)
         const float d = da[i / 2];
         acc[tile][i] = arith::fma32(s.dw[column + i % 2][j] * d, float(c[i]), acc[tile][i]);
-        if constexpr (kAffine<T>)
-          acc[tile][i] = arith::fma32(s.mw[column + i % 2][j] * d, sum[i / 2], acc[tile][i]);
+        if constexpr (kAffine<T>) acc[tile][i] = arith::fma32(s.mw[column + i % 2][j] * d, sum[i / 2], acc[tile][i]);
       }
     }
   }

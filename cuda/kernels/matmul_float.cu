@@ -1,10 +1,10 @@
 // Products with float weights: a warp per weight row, in the contract's 32 lanes, eight activation rows
 // at a time so that a weight is read once for them.
+#include "arith/constants.h"
+#include "arith/half.h"
 #include "device/check.h"
 #include "kernels/launch.h"
 #include "kernels/warp.cuh"
-#include "arith/constants.h"
-#include "arith/half.h"
 
 namespace orcd::kernels {
 namespace {

@@ -123,7 +123,8 @@ __device__ __forceinline__ void segment(const TileView& v, uint32_t seg, uint32_
     RawBlock raw[kSegmentBlocks];
     load_segment<T>(group, nb, seg, r, raw);
     const float4 scales = *reinterpret_cast<const float4*>(s.a.d + first);
-    const int4 sums = *reinterpret_cast<const int4*>(s.a.sum + first), halves = *reinterpret_cast<const int4*>(s.a.half + first);
+    const int4 sums = *reinterpret_cast<const int4*>(s.a.sum + first),
+               halves = *reinterpret_cast<const int4*>(s.a.half + first);
     add(unpack<T>(raw[0], first), first, scales.x, sums.x, halves.x);
     add(unpack<T>(raw[1], first + 1), first + 1, scales.y, sums.y, halves.y);
     add(unpack<T>(raw[2], first + 2), first + 2, scales.z, sums.z, halves.z);
@@ -131,8 +132,8 @@ __device__ __forceinline__ void segment(const TileView& v, uint32_t seg, uint32_
   } else if (r < v.rows) {
 #pragma unroll 1
     for (uint32_t b = first; b < first + blocks; ++b) {
-      const WeightBlock<T> w = whole ? load_block<T, true>(group, kGroupRows, nb, b, r)
-                                     : load_block<T, false>(group, v.rows, nb, b, r);
+      const WeightBlock<T> w =
+          whole ? load_block<T, true>(group, kGroupRows, nb, b, r) : load_block<T, false>(group, v.rows, nb, b, r);
       add(w, b, s.a.d[b], s.a.sum[b], s.a.half[b]);
     }
   }
@@ -254,7 +255,9 @@ Kernel choose(const ProductArgs& a) {
     any |= a.swiglu || (other != a.jobs[0].type && other != a.jobs[i].type);
     other = a.jobs[i].type;
   }
-  const auto is = [&](TensorType first, TensorType second) { return !any && a.jobs[0].type == first && other == second; };
+  const auto is = [&](TensorType first, TensorType second) {
+    return !any && a.jobs[0].type == first && other == second;
+  };
   using enum TensorType;
   const bool swiglu = a.swiglu;
   if (is(kQ4_0, kQ4_0)) return kernel_of<kQ4_0>(swiglu);
@@ -289,7 +292,8 @@ void matvec(const MatvecJob* jobs, uint32_t n_jobs, const MatvecInput& input, bo
   // So many tiles a round that each processor has one round, where the warps can take them in one go: what a
   // round costs beside the products comes once.
   const uint32_t segments = segments_of(a.cols), single_stage = a.stage_bytes;
-  const uint32_t matrices = swiglu ? 2 : 1, most = max(1u, 4 * kMaxWarps / (segments * matrices)), each = (tiles + count - 1) / count;
+  const uint32_t matrices = swiglu ? 2 : 1, most = max(1u, 4 * kMaxWarps / (segments * matrices)),
+                 each = (tiles + count - 1) / count;
   a.at_once = tiles <= 2 * count ? 1 : each <= most ? each : min(4u, most);
   while (a.at_once > 1 && a.at_once * single_stage * 2 > limit / 2) --a.at_once;
   a.stage_bytes = single_stage * a.at_once;

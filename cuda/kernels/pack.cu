@@ -160,8 +160,8 @@ void run(const Shape& s, const uint8_t* raw, const uint8_t* matrix, bool to_pack
     return;
   }
   const uint64_t blocks = uint64_t(s.count) * (s.cols / 32);
-  repack<<<uint32_t((blocks + 127) / 128), 128, 0, stream>>>(s, const_cast<uint8_t*>(raw),
-                                                             const_cast<uint8_t*>(matrix), to_packed);
+  repack<<<uint32_t((blocks + 127) / 128), 128, 0, stream>>>(s, const_cast<uint8_t*>(raw), const_cast<uint8_t*>(matrix),
+                                                             to_packed);
   ORCD_CUDA(cudaGetLastError());
 }
 
@@ -183,13 +183,13 @@ uint32_t layout_version() {
   return version;
 }
 
-void pack(TensorType type, uint32_t rows, uint32_t cols, uint32_t first, uint32_t count,
-          const uint8_t* raw, uint8_t* matrix, cudaStream_t stream) {
+void pack(TensorType type, uint32_t rows, uint32_t cols, uint32_t first, uint32_t count, const uint8_t* raw,
+          uint8_t* matrix, cudaStream_t stream) {
   run({type, rows, cols, first, count}, raw, matrix, true, stream);
 }
 
-void unpack(TensorType type, uint32_t rows, uint32_t cols, uint32_t first, uint32_t count,
-            const uint8_t* matrix, uint8_t* raw, cudaStream_t stream) {
+void unpack(TensorType type, uint32_t rows, uint32_t cols, uint32_t first, uint32_t count, const uint8_t* matrix,
+            uint8_t* raw, cudaStream_t stream) {
   const uint64_t bytes = uint64_t(count) * arith::row_bytes(type, cols);
   ORCD_CUDA(cudaMemsetAsync(raw, 0, (bytes + 3) / 4 * 4, stream));  // whole words: bits are set by words
   run({type, rows, cols, first, count}, raw, matrix, false, stream);

@@ -25,8 +25,9 @@ __global__ void rmsnorm_rows(const float* x, const uint32_t* pick, const float* 
 }
 
 // For rows of a multiple of 32 values: a warp per 128 of them.
-__global__ void __launch_bounds__(kTiledWarps * 32) rmsnorm_tiled_rows(const float* x, const uint32_t* pick, const float* weight,
-                                                                       float eps, uint32_t cols, TiledActivations out) {
+__global__ void __launch_bounds__(kTiledWarps * 32)
+    rmsnorm_tiled_rows(const float* x, const uint32_t* pick, const float* weight, float eps, uint32_t cols,
+                       TiledActivations out) {
   const uint32_t row = blockIdx.x, lane = threadIdx.x % 32;
   let_successor_start();
   wait_for_predecessor();

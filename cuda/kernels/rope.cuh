@@ -45,12 +45,14 @@ __device__ __forceinline__ uint32_t page_of(const KvLayer& kv, uint32_t slot, ui
 
 __device__ __forceinline__ __half* k_at(const Heads& h, const KvLayer& kv, uint32_t page, uint32_t kv_head,
                                         uint32_t token, uint32_t d) {
-  return kv.k + ((uint64_t(page) * h.n_kv_heads + kv_head) * (h.head_dim / 8) + d / 8) * (kAttnSplit * 8) + token * 8 + d % 8;
+  return kv.k + ((uint64_t(page) * h.n_kv_heads + kv_head) * (h.head_dim / 8) + d / 8) * (kAttnSplit * 8) + token * 8 +
+         d % 8;
 }
 
 __device__ __forceinline__ __half* v_at(const Heads& h, const KvLayer& kv, uint32_t page, uint32_t kv_head,
                                         uint32_t token, uint32_t d) {
-  return kv.v + ((uint64_t(page) * h.n_kv_heads + kv_head) * (kAttnSplit / 8) + token / 8) * (h.head_dim * 8) + d * 8 + token % 8;
+  return kv.v + ((uint64_t(page) * h.n_kv_heads + kv_head) * (kAttnSplit / 8) + token / 8) * (h.head_dim * 8) + d * 8 +
+         token % 8;
 }
 
 }  // namespace orcd::kernels

@@ -8,7 +8,8 @@
 namespace orcd::kernels {
 namespace {
 
-__global__ void rope_kv_kernel(Heads h, KvLayer kv, AttentionInputs in, const uint32_t* slot, const uint32_t* position) {
+__global__ void rope_kv_kernel(Heads h, KvLayer kv, AttentionInputs in, const uint32_t* slot,
+                               const uint32_t* position) {
   extern __shared__ float head[];  // (head_dim) before rotation
   let_successor_start();
   wait_for_predecessor();
@@ -36,7 +37,8 @@ __global__ void rope_kv_kernel(Heads h, KvLayer kv, AttentionInputs in, const ui
 void rope_kv(const Heads& h, const KvLayer& kv, const AttentionInputs& in, const uint32_t* slot,
              const uint32_t* position, uint32_t rows, bool overlap, cudaStream_t stream) {
   const dim3 grid(h.n_heads + h.n_kv_heads, rows);
-  launch_kernel(rope_kv_kernel, {grid, h.head_dim, uint32_t(h.head_dim * sizeof(float))}, overlap, stream, h, kv, in, slot, position);
+  launch_kernel(rope_kv_kernel, {grid, h.head_dim, uint32_t(h.head_dim * sizeof(float))}, overlap, stream, h, kv, in,
+                slot, position);
 }
 
 }  // namespace orcd::kernels

@@ -9,11 +9,10 @@ namespace orcd::kernels {
 namespace {
 
 // A thread takes four neighbouring tokens at a time: one Philox block serves them.
-__global__ void __launch_bounds__(kDrawThreads) sample_kernel(const float* logits, uint32_t vocab,
-                                                              const __grid_constant__ DrawBatch draws,
-                                                              const DeviceDraw* stored, const uint32_t* seen_all,
-                                                              uint32_t words, unsigned long long* best,
-                                                              uint32_t* arrived, uint32_t* drawn) {
+__global__ void __launch_bounds__(kDrawThreads)
+    sample_kernel(const float* logits, uint32_t vocab, const __grid_constant__ DrawBatch draws,
+                  const DeviceDraw* stored, const uint32_t* seen_all, uint32_t words, unsigned long long* best,
+                  uint32_t* arrived, uint32_t* drawn) {
   wait_for_predecessor();
   const DeviceDraw d = stored ? stored[blockIdx.y] : draws.draw[blockIdx.y];
   if (d.filtered) return;
@@ -24,8 +23,7 @@ __global__ void __launch_bounds__(kDrawThreads) sample_kernel(const float* logit
   const uint32_t step = gridDim.x * kDrawThreads * 4;
   for (uint32_t base = (blockIdx.x * kDrawThreads + threadIdx.x) * 4; base < vocab; base += step) {
     arith::PhiloxBlock random = {};
-    if (d.inverse_temperature != 0.0f)
-      random = arith::philox4x32(d.seed_low, d.seed_high, base / 4, d.position, 0, 0);
+    if (d.inverse_temperature != 0.0f) random = arith::philox4x32(d.seed_low, d.seed_high, base / 4, d.position, 0, 0);
 #pragma unroll
     for (uint32_t i = 0; i < 4; ++i) {
       if (base + i >= vocab) break;
@@ -43,8 +41,8 @@ __global__ void __launch_bounds__(kDrawThreads) sample_kernel(const float* logit
 }  // namespace
 
 void sample(const float* logits, uint32_t vocab, const DrawBatch& draws, const DeviceDraw* stored, uint32_t n,
-            const uint32_t* seen, uint32_t words, unsigned long long* best, uint32_t* arrived, uint32_t* drawn, bool overlap,
-            cudaStream_t stream) {
+            const uint32_t* seen, uint32_t words, unsigned long long* best, uint32_t* arrived, uint32_t* drawn,
+            bool overlap, cudaStream_t stream) {
   const dim3 blocks(blocks_per_draw(vocab, n), n);
   launch_kernel(sample_kernel, {blocks, kDrawThreads}, overlap, stream, logits, vocab, draws, stored, seen, words, best,
                 arrived, drawn);

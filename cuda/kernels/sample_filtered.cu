@@ -30,10 +30,9 @@ __device__ __forceinline__ float top_of(const FilterState& s) {
 __device__ __forceinline__ bool is_broken(const Tokens& tokens) { return tokens.top != tokens.top; }
 
 // Logits over temperature, ended by NaNs to a whole group of four; and the largest.
-__global__ void __launch_bounds__(kDrawThreads) scale_kernel(const float* logits, uint32_t vocab,
-                                                             const __grid_constant__ DrawBatch draws,
-                                                             const uint32_t* seen_all, uint32_t words,
-                                                             float* scaled_all, FilterState* state) {
+__global__ void __launch_bounds__(kDrawThreads)
+    scale_kernel(const float* logits, uint32_t vocab, const __grid_constant__ DrawBatch draws, const uint32_t* seen_all,
+                 uint32_t words, float* scaled_all, FilterState* state) {
   const DeviceDraw d = draws.draw[blockIdx.y];
   if (!d.filtered) return;
   const float* row = logits + uint64_t(d.row) * vocab;
@@ -64,8 +63,8 @@ __global__ void __launch_bounds__(kDrawThreads) scale_kernel(const float* logits
 }
 
 // Counts and weighs tokens by bins: in shared memory, then what isn't zero in the draw's own.
-__global__ void __launch_bounds__(kBinThreads) bin_kernel(uint32_t vocab, const __grid_constant__ DrawBatch draws,
-                                                          const float* scaled_all, FilterState* state) {
+__global__ void __launch_bounds__(kBinThreads)
+    bin_kernel(uint32_t vocab, const __grid_constant__ DrawBatch draws, const float* scaled_all, FilterState* state) {
   // Weights in halves of 16 bits: shared memory adds 32 bits in one go, but not 64.
   __shared__ uint32_t count[kFilterBins], low[kFilterBins], high[kFilterBins];
   const DeviceDraw& d = draws.draw[blockIdx.y];
@@ -145,8 +144,8 @@ __device__ unsigned long long floor_of(const DeviceDraw& d, const Tokens& tokens
                         [&](float t) { return mass(t, tokens.top); });
 }
 
-__global__ void __launch_bounds__(kCutThreads) cut_kernel(uint32_t vocab, const __grid_constant__ DrawBatch draws,
-                                                          const float* scaled_all, FilterState* state) {
+__global__ void __launch_bounds__(kCutThreads)
+    cut_kernel(uint32_t vocab, const __grid_constant__ DrawBatch draws, const float* scaled_all, FilterState* state) {
   const DeviceDraw& d = draws.draw[blockIdx.x];
   if (!d.filtered) return;
   FilterState& s = state[blockIdx.x];
@@ -162,9 +161,9 @@ __global__ void __launch_bounds__(kCutThreads) cut_kernel(uint32_t vocab, const 
 }
 
 // Draws from what the filters leave. A thread takes four neighbouring tokens at a time: one Philox block serves them.
-__global__ void __launch_bounds__(kDrawThreads) draw_kernel(uint32_t vocab, const __grid_constant__ DrawBatch draws,
-                                                            const float* scaled_all, FilterState* state,
-                                                            uint32_t* drawn) {
+__global__ void __launch_bounds__(kDrawThreads)
+    draw_kernel(uint32_t vocab, const __grid_constant__ DrawBatch draws, const float* scaled_all, FilterState* state,
+                uint32_t* drawn) {
   const DeviceDraw& d = draws.draw[blockIdx.y];
   if (!d.filtered) return;
   FilterState& s = state[blockIdx.y];

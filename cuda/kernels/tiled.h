@@ -30,7 +30,8 @@ ORCD_HD uint32_t tiled_segments(uint32_t cols) { return (cols + kSegment - 1) / 
 // Place in q of the four values from `k`, a multiple of 4.
 ORCD_HD uint32_t tiled_word(const TiledActivations& a, uint32_t row, uint32_t k) {
   const uint32_t block = k / 32 % kSegmentBlocks, lane = row % 8 * 4 + k % 16 / 4;
-  return (k / kSegment * a.groups + row / 8) * kTiledSegment + block / 2 * 512 + lane * 16 + block % 2 * 8 + k % 32 / 16 * 4;
+  return (k / kSegment * a.groups + row / 8) * kTiledSegment + block / 2 * 512 + lane * 16 + block % 2 * 8 +
+         k % 32 / 16 * 4;
 }
 
 // Place in d, sum and half.

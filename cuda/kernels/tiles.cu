@@ -19,7 +19,14 @@ void add_jobs(ProductArgs& a, const MatvecJob* jobs) {
   a.rounds = 0;
   for (uint32_t i = 0; i < a.n_jobs; ++i) {
     const Tensor& w = jobs[i].w;
-    a.jobs[i] = {w.data, jobs[i].bias, jobs[i].y, w.rows, jobs[i].add, w.type, a.swiglu ? 0 : a.rounds, tile_bytes(w.type, w.cols)};
+    a.jobs[i] = {w.data,
+                 jobs[i].bias,
+                 jobs[i].y,
+                 w.rows,
+                 jobs[i].add,
+                 w.type,
+                 a.swiglu ? 0 : a.rounds,
+                 tile_bytes(w.type, w.cols)};
     const uint32_t rounds = (tiles_of(w.rows) + a.at_once - 1) / a.at_once;
     a.rounds = a.swiglu ? rounds : a.rounds + rounds;
   }

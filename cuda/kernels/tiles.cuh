@@ -32,7 +32,9 @@ struct ProductArgs {
   uint32_t stage_bytes;
 };
 
-__host__ __device__ inline uint32_t segments_of(uint32_t cols) { return (cols / 32 + kSegmentBlocks - 1) / kSegmentBlocks; }
+__host__ __device__ inline uint32_t segments_of(uint32_t cols) {
+  return (cols / 32 + kSegmentBlocks - 1) / kSegmentBlocks;
+}
 
 __host__ __device__ inline uint32_t tiles_of(uint32_t n) { return (n + kGroupRows - 1) / kGroupRows; }
 
@@ -100,12 +102,14 @@ __device__ __forceinline__ void fetch(const ProductArgs& a, const Ring& ring, ui
   const Job& first = a.jobs[r.job];
   const uint32_t bytes = staged_bytes(first, r), more = a.swiglu ? staged_bytes(a.jobs[1], r) : 0;
   uint64_t* barrier = ring.full + stage;
-  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(barrier)), "r"(bytes + more)
+  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(barrier)),
+               "r"(bytes + more)
                : "memory");
   uint8_t* to = ring.stages + stage * a.stage_bytes;
   bulk_copy(first.data + uint64_t(r.tile) * first.tile_bytes, to, bytes, barrier);
   if (a.swiglu)
-    bulk_copy(a.jobs[1].data + uint64_t(r.tile) * a.jobs[1].tile_bytes, to + a.at_once * first.tile_bytes, more, barrier);
+    bulk_copy(a.jobs[1].data + uint64_t(r.tile) * a.jobs[1].tile_bytes, to + a.at_once * first.tile_bytes, more,
+              barrier);
 #endif
 }
 
@@ -124,11 +128,10 @@ __device__ __forceinline__ void wait_full(const Ring& ring, uint32_t stage, uint
 #if __CUDA_ARCH__ >= 900
   uint32_t done = 0;
   while (!done)
-    asm volatile(
-        "{ .reg .pred p; mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2; selp.u32 %0, 1, 0, p; }"
-        : "=r"(done)
-        : "r"(shared_address(ring.full + stage)), "r"(parity)
-        : "memory");
+    asm volatile("{ .reg .pred p; mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2; selp.u32 %0, 1, 0, p; }"
+                 : "=r"(done)
+                 : "r"(shared_address(ring.full + stage)), "r"(parity)
+                 : "memory");
 #endif
 }
 
@@ -141,16 +144,19 @@ struct TileView {
   TensorType type;
 };
 
-__device__ __forceinline__ TileView view_tile(const ProductArgs& a, const Ring& ring, const Round& round, uint32_t stage,
-                                              bool second, uint32_t tile) {
+__device__ __forceinline__ TileView view_tile(const ProductArgs& a, const Ring& ring, const Round& round,
+                                              uint32_t stage, bool second, uint32_t tile) {
   const Job& job = a.jobs[second ? 1 : round.job];
   const uint32_t group = round.tile + tile;
   const uint32_t before = second ? a.at_once * a.jobs[0].tile_bytes : 0;
-  return {job.data + uint64_t(group) * job.tile_bytes, ring.stages + stage * a.stage_bytes + before + tile * job.tile_bytes,
+  return {job.data + uint64_t(group) * job.tile_bytes,
+          ring.stages + stage * a.stage_bytes + before + tile * job.tile_bytes,
           min(kGroupRows, job.n - group * kGroupRows), job.type};
 }
 
-inline uint32_t tile_bytes(TensorType type, uint32_t cols) { return uint32_t(kGroupRows * arith::row_bytes(type, cols)); }
+inline uint32_t tile_bytes(TensorType type, uint32_t cols) {
+  return uint32_t(kGroupRows * arith::row_bytes(type, cols));
+}
 
 // Everything but what depends on the jobs' memory: a tile at a time, one stage.
 ProductArgs smallest_product(const TensorType* types, uint32_t n_jobs, uint32_t cols, bool swiglu);

@@ -94,8 +94,6 @@ __device__ __forceinline__ void store_block(const TiledActivations& a, uint32_t 
   }
 }
 
-__device__ __forceinline__ float silu_times(float gate, float up) {
-  return (gate * arith::sigmoid(gate)) * up;
-}
+__device__ __forceinline__ float silu_times(float gate, float up) { return (gate * arith::sigmoid(gate)) * up; }
 
 }  // namespace orcd::kernels

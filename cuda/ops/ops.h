@@ -97,8 +97,7 @@ class Ops {
 
   // out[r] = quantised RMSNorm of x[pick[r]] (x[r] without pick), r < rows
   virtual void rmsnorm(const float* x /* (*, out.cols) */, const uint32_t* pick /* host, (rows) or null */,
-                       uint32_t rows, const float* weight /* (out.cols) */, float eps,
-                       const Activations& out) = 0;
+                       uint32_t rows, const float* weight /* (out.cols) */, float eps, const Activations& out) = 0;
 
   // Fills q, d, sum and half from x.
   virtual void quantise(const Activations& a, uint32_t rows) = 0;
@@ -114,8 +113,8 @@ class Ops {
                          float* out /* (rows, n_heads * head_dim) */) = 0;
 
   // out.x = gate · sigmoid(gate) · up, quantised
-  virtual void swiglu(const float* gate /* (rows, out.cols) */, const float* up /* (rows, out.cols) */,
-                      uint32_t rows, const Activations& out) = 0;
+  virtual void swiglu(const float* gate /* (rows, out.cols) */, const float* up /* (rows, out.cols) */, uint32_t rows,
+                      const Activations& out) = 0;
 
   // drawn[i] = token drawn from logits[i], or kBrokenLogits; leaves the logits as they are
   virtual void sample(const float* logits /* (draws, vocab) */, uint32_t vocab, std::span<const PlacedDraw> draws,

@@ -63,7 +63,8 @@ int run(uint64_t stride) {
     }
     ++checks;
     failures += bad != 0;
-    std::printf("%s: %llu inputs, %llu differ\n", names[function], static_cast<unsigned long long>(seen), static_cast<unsigned long long>(bad));
+    std::printf("%s: %llu inputs, %llu differ\n", names[function], static_cast<unsigned long long>(seen),
+                static_cast<unsigned long long>(bad));
   }
   return report("arith_exhaustive");
 }

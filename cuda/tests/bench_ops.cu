@@ -138,7 +138,8 @@ class Bench {
   }
 
   // Prints a line. `launch(i)` is launch number i; together they go over `distinct` pieces of `bytes` each.
-  void line(const char* name, uint64_t bytes, uint64_t distinct, double operations, const std::function<void(uint32_t)>& launch) {
+  void line(const char* name, uint64_t bytes, uint64_t distinct, double operations,
+            const std::function<void(uint32_t)>& launch) {
     const uint32_t n = uint32_t(std::clamp<uint64_t>(distinct, kLeastLaunches, kMostLaunches));
     const device::Stream& stream = ops_->stream();
     for (uint32_t i = 0; i < std::min(n, 4u); ++i) launch(i);  // lazily loaded code is there before the capture
@@ -156,7 +157,8 @@ class Bench {
   }
 
   // One matrix or several that read the same activations.
-  void products(const char* name, std::vector<std::pair<TensorType, uint32_t>> matrices, const Activations& a, bool add) {
+  void products(const char* name, std::vector<std::pair<TensorType, uint32_t>> matrices, const Activations& a,
+                bool add) {
     uint64_t weights = 0, outputs = 0;
     for (const auto& [type, n] : matrices) weights += n * arith::row_bytes(type, a.cols), outputs += n;
     const uint64_t copies = std::clamp<uint64_t>(kRotated / weights, 2, kMostLaunches);
@@ -213,7 +215,8 @@ void row_ops(Bench& b) {
   const uint64_t quantised = kWidth + kWidth / 32 * 12;
   b.line("rmsnorm, quantised", rows * (kWidth * 8 + quantised), 64, 0,
          [&](uint32_t) { b.ops().rmsnorm(b.narrow().x, nullptr, b.rows(), weight, 1e-6f, b.narrow()); });
-  b.line("quantise 896", rows * (kWidth * 4 + quantised), 64, 0, [&](uint32_t) { b.ops().quantise(b.narrow(), b.rows()); });
+  b.line("quantise 896", rows * (kWidth * 4 + quantised), 64, 0,
+         [&](uint32_t) { b.ops().quantise(b.narrow(), b.rows()); });
   b.line("swiglu, quantised", rows * (kFfn * 12 + kFfn + kFfn / 32 * 12), 64, 0,
          [&](uint32_t) { b.ops().swiglu(gate, up, b.rows(), b.wide()); });
 }
@@ -228,7 +231,8 @@ void attention_ops(Bench& b, double keys, uint64_t cached) {
   AttentionInputs in = {};
   in.q = q, in.k = k, in.v = v;
   in.q_bias = b.floats(kWidth), in.k_bias = b.floats(kKvWidth), in.v_bias = b.floats(kKvWidth);
-  b.line("rope, append to KV", rows * (kWidth * 8 + kKvWidth * 12), kLayers, 0, [&](uint32_t i) { b.ops().rope_kv(i % kLayers, in); });
+  b.line("rope, append to KV", rows * (kWidth * 8 + kKvWidth * 12), kLayers, 0,
+         [&](uint32_t i) { b.ops().rope_kv(i % kLayers, in); });
   b.line("attention", cached * kKvWidth * 4 + rows * kWidth * 8, kLayers, rows * keys * kWidth * 4.0,
          [&](uint32_t i) { b.ops().attention(i % kLayers, q, out); });
 }

@@ -16,16 +16,11 @@ struct GoldenLayout {
 
 // Of the packed samples, in the order of kAllTypes.
 inline constexpr GoldenLayout kGoldenLayouts[] = {
-    {TensorType::kF32, 0x5f0478a7e239d0e9},
-    {TensorType::kF16, 0xc2ada5028b38cb67},
-    {TensorType::kQ4_0, 0x3b148e1fd88474bd},
-    {TensorType::kQ4_1, 0x8e44a27b84ddf074},
-    {TensorType::kQ5_0, 0xb33e242c130f393a},
-    {TensorType::kQ5_1, 0xaeb948005b721e81},
-    {TensorType::kQ8_0, 0x277cd093f0aed6fe},
-    {TensorType::kQ4_K, 0x43e077a7e35f8fe6},
-    {TensorType::kQ5_K, 0x5bb03e23138afa7c},
-    {TensorType::kQ6_K, 0x4218974d0afefbd9},
+    {TensorType::kF32, 0x5f0478a7e239d0e9},  {TensorType::kF16, 0xc2ada5028b38cb67},
+    {TensorType::kQ4_0, 0x3b148e1fd88474bd}, {TensorType::kQ4_1, 0x8e44a27b84ddf074},
+    {TensorType::kQ5_0, 0xb33e242c130f393a}, {TensorType::kQ5_1, 0xaeb948005b721e81},
+    {TensorType::kQ8_0, 0x277cd093f0aed6fe}, {TensorType::kQ4_K, 0x43e077a7e35f8fe6},
+    {TensorType::kQ5_K, 0x5bb03e23138afa7c}, {TensorType::kQ6_K, 0x4218974d0afefbd9},
     {TensorType::kBF16, 0x325ecfbb3eed0706},
 };
 inline constexpr uint32_t kGoldenVersion = 0x24b32895;

@@ -57,7 +57,8 @@ std::vector<uint8_t> random_rows(Random& rng, TensorType type, uint32_t rows, ui
   for (size_t at = 0; at < raw.size(); at += size) {
     const size_t d = type == TensorType::kQ6_K ? at + 208 : at;
     put(d, 0.01f * rng.uniform());
-    const bool second = type == TensorType::kQ4_1 || type == TensorType::kQ5_1 || type == TensorType::kQ4_K || type == TensorType::kQ5_K;
+    const bool second = type == TensorType::kQ4_1 || type == TensorType::kQ5_1 || type == TensorType::kQ4_K ||
+                        type == TensorType::kQ5_K;
     if (second) put(at + 2, 0.01f * rng.uniform());
   }
   return raw;
@@ -95,7 +96,8 @@ struct Backends {
   std::unique_ptr<cpu::CpuOps> cpu;
   std::unique_ptr<gpu::CudaOps> gpu;
 
-  explicit Backends(ModelShape shape = {1, 64, 64, 2, 1, 32, 1000, RopeStyle::kNeox, 10000.0, 1e-6f}, uint32_t slots = 4) {
+  explicit Backends(ModelShape shape = {1, 64, 64, 2, 1, 32, 1000, RopeStyle::kNeox, 10000.0, 1e-6f},
+                    uint32_t slots = 4) {
     model = {};
     model.shape = shape;
     options = {};
@@ -134,8 +136,14 @@ struct Inputs {
     Numbers(size_t values, size_t blocks) : q(values), d(blocks), sum(blocks), half(blocks) {}
   };
   bool quantisable() const { return cols % 32 == 0; }
-  Activations on_cpu() { return quantisable() ? Activations{cols, x.data(), q.data(), d.data(), sum.data(), half.data()} : Activations{cols, x.data()}; }
-  Activations on_gpu() { return quantisable() ? Activations{cols, gx.data(), gq.data(), gd.data(), gsum.data(), ghalf.data()} : Activations{cols, gx.data()}; }
+  Activations on_cpu() {
+    return quantisable() ? Activations{cols, x.data(), q.data(), d.data(), sum.data(), half.data()}
+                         : Activations{cols, x.data()};
+  }
+  Activations on_gpu() {
+    return quantisable() ? Activations{cols, gx.data(), gq.data(), gd.data(), gsum.data(), ghalf.data()}
+                         : Activations{cols, gx.data()};
+  }
   void compare(const std::string& what) {
     equal(what + " x", x.data(), to_host(gx.data(), x.size()).data(), x.size());
     if (!quantisable()) return;
@@ -176,7 +184,8 @@ void rows_ops(Random& rng) {
 void products(Random& rng, TensorType type, bool quick) {
   Backends b;
   const bool k_quant = arith::block_values(type) == 256, is_float = !arith::is_quantised(type);
-  std::vector<uint32_t> widths = k_quant ? std::vector<uint32_t>{256, 512, 768, 4864} : std::vector<uint32_t>{32, 160, 896, 1024};
+  std::vector<uint32_t> widths =
+      k_quant ? std::vector<uint32_t>{256, 512, 768, 4864} : std::vector<uint32_t>{32, 160, 896, 1024};
   if (is_float) widths = {8, 100, 896};
   std::vector<uint32_t> heights = {1, 7, 8, 33, 64, 200}, counts = {1, 2, 8, 9, 16, 17, 33, 64, 65, 77};
   if (quick) heights = {33}, counts = {1, 3, 20, 70};
@@ -201,7 +210,8 @@ void products(Random& rng, TensorType type, bool quick) {
         b.cpu->matmul(on_cpu, in.on_cpu(), rows);
         b.gpu->matmul(on_gpu, in.on_gpu(), rows);
         b.gpu->finish();
-        equal("matmul " + name(type) + " n=" + std::to_string(n) + " k=" + std::to_string(k) + " rows=" + std::to_string(rows),
+        equal("matmul " + name(type) + " n=" + std::to_string(n) + " k=" + std::to_string(k) +
+                  " rows=" + std::to_string(rows),
               y.data(), to_host(gy.data(), y.size()).data(), y.size());
       }
     }
@@ -215,8 +225,12 @@ struct Tiled {
   device::Buffer<int32_t> sum, half;
 
   Tiled(uint32_t rows, uint32_t cols)
-      : rows(rows), cols(cols), q(poisoned<int8_t>(values())), d(poisoned<float>(values() / 32)),
-        sum(poisoned<int32_t>(values() / 32)), half(poisoned<int32_t>(values() / 32)) {}
+      : rows(rows),
+        cols(cols),
+        q(poisoned<int8_t>(values())),
+        d(poisoned<float>(values() / 32)),
+        sum(poisoned<int32_t>(values() / 32)),
+        half(poisoned<int32_t>(values() / 32)) {}
   size_t values() const { return size_t(kernels::tiled_segments(cols)) * kSegment * ((rows + 7) / 8 * 8); }
   kernels::TiledActivations view() const { return {(rows + 7) / 8, q.data(), d.data(), sum.data(), half.data()}; }
 
@@ -226,7 +240,8 @@ struct Tiled {
     const auto hsum = to_host(sum.data(), sum.size()), hhalf = to_host(half.data(), half.size());
     Inputs::Numbers got(expected.q.size(), expected.d.size());
     for (uint32_t r = 0; r < rows; ++r) {
-      for (uint32_t k = 0; k < cols; ++k) got.q[size_t(r) * cols + k] = hq[kernels::tiled_word(view(), r, k / 4 * 4) + k % 4];
+      for (uint32_t k = 0; k < cols; ++k)
+        got.q[size_t(r) * cols + k] = hq[kernels::tiled_word(view(), r, k / 4 * 4) + k % 4];
       for (uint32_t b = 0; b < cols / 32; ++b) {
         const size_t from = kernels::tiled_block(view(), r, b), to = size_t(r) * (cols / 32) + b;
         got.d[to] = hd[from], got.sum[to] = hsum[from], got.half[to] = hhalf[from];
@@ -266,7 +281,8 @@ void fused_products(Random& rng, TensorType type) {
       b.cpu->rmsnorm(in.x.data(), pick.data(), rows, weight.data(), 1e-6f, normed.on_cpu());
       const Tiled tiled(rows, k), hidden_tiled(rows, hidden);
       if (rows > 1) {
-        kernels::rmsnorm_tiled(in.gx.data(), gpick.data(), rows, gweight.data(), 1e-6f, k, tiled.view(), false, nullptr);
+        kernels::rmsnorm_tiled(in.gx.data(), gpick.data(), rows, gweight.data(), 1e-6f, k, tiled.view(), false,
+                               nullptr);
         tiled.compare("tiled rmsnorm" + at, normed);
       }
 
@@ -328,7 +344,8 @@ void few_rows_products(Random& rng, TensorType type, bool quick) {
         b.cpu->matmul(product, normed.on_cpu(), rows);
         const kernels::MatvecJob job = {w.on_gpu(), nullptr, gy.data()};
         kernels::few_rows(&job, 1, tiled.view(), rows, nullptr, false, nullptr);
-        equal("few rows " + name(type) + " n=" + std::to_string(n) + " k=" + std::to_string(k) + " rows=" + std::to_string(rows),
+        equal("few rows " + name(type) + " n=" + std::to_string(n) + " k=" + std::to_string(k) +
+                  " rows=" + std::to_string(rows),
               y.data(), to_host(gy.data(), y.size()).data(), y.size());
       }
     }
@@ -374,15 +391,19 @@ void attention(Random& rng, uint32_t heads, uint32_t kv_heads, uint32_t head_dim
     };
     std::vector<float> q = random(rows.count * qw, 2), k = random(rows.count * kvw, 2), v = random(rows.count * kvw, 1);
     std::vector<float> qb = random(qw, 5), kb = random(kvw, 5), vb = random(kvw, 1), out(rows.count * qw);
-    auto gq = to_device(q), gk = to_device(k), gv = to_device(v), gqb = to_device(qb), gkb = to_device(kb), gvb = to_device(vb);
+    auto gq = to_device(q), gk = to_device(k), gv = to_device(v), gqb = to_device(qb), gkb = to_device(kb),
+         gvb = to_device(vb);
     auto gout = poisoned<float>(out.size());
     b.cpu->begin(rows), b.gpu->begin(rows);
-    b.cpu->rope_kv(0, {q.data(), k.data(), v.data(), biases ? qb.data() : nullptr, biases ? kb.data() : nullptr, biases ? vb.data() : nullptr});
-    b.gpu->rope_kv(0, {gq.data(), gk.data(), gv.data(), biases ? gqb.data() : nullptr, biases ? gkb.data() : nullptr, biases ? gvb.data() : nullptr});
+    b.cpu->rope_kv(0, {q.data(), k.data(), v.data(), biases ? qb.data() : nullptr, biases ? kb.data() : nullptr,
+                       biases ? vb.data() : nullptr});
+    b.gpu->rope_kv(0, {gq.data(), gk.data(), gv.data(), biases ? gqb.data() : nullptr, biases ? gkb.data() : nullptr,
+                       biases ? gvb.data() : nullptr});
     b.cpu->attention(0, q.data(), out.data());
     b.gpu->attention(0, gq.data(), gout.data());
     b.gpu->finish();
-    const std::string at = " heads=" + std::to_string(heads) + "/" + std::to_string(kv_heads) + " dim=" + std::to_string(head_dim) + " step=" + std::to_string(step);
+    const std::string at = " heads=" + std::to_string(heads) + "/" + std::to_string(kv_heads) +
+                           " dim=" + std::to_string(head_dim) + " step=" + std::to_string(step);
     equal("rotated q" + at, q.data(), to_host(gq.data(), q.size()).data(), q.size());
     equal("rotated k" + at, k.data(), to_host(gk.data(), k.size()).data(), k.size());
     equal("attention" + at, out.data(), to_host(gout.data(), out.size()).data(), out.size());
@@ -434,8 +455,8 @@ void infinite_values(Random& rng, uint32_t heads, uint32_t kv_heads, uint32_t he
       for (size_t i = 0; i < found.size(); ++i) {
         if (same(found[i], (*other)[i])) continue;
         ++failures;
-        std::printf("DIFFERENT infinite values, chunks of %u, row %zu: %.9g, %s is %.9g\n", chunk, i / qw, found[i], name,
-                    (*other)[i]);
+        std::printf("DIFFERENT infinite values, chunks of %u, row %zu: %.9g, %s is %.9g\n", chunk, i / qw, found[i],
+                    name, (*other)[i]);
         break;
       }
     }
@@ -469,7 +490,8 @@ void draws(Random& rng, uint32_t vocab) {
     for (uint32_t s = 0; s < 4; ++s) {
       const float temperatures[] = {0.0f, 0.7f, 1.0f, 1.7f}, ps[] = {1.0f, 0.9f, 0.3f, 0.01f};
       const uint32_t ks[] = {0, 1, 5, 40, vocab};
-      Sampling p = {temperatures[rng.below(4)], ps[rng.below(4)], ks[rng.below(5)], rng.below(3) ? 0.0f : 0.1f, rng.below(2) ? 1.0f : 1.3f, rng.next()};
+      Sampling p = {temperatures[rng.below(4)], ps[rng.below(4)],           ks[rng.below(5)],
+                    rng.below(3) ? 0.0f : 0.1f, rng.below(2) ? 1.0f : 1.3f, rng.next()};
       wanted.push_back({s, 2 + rng.below(1000), p});
     }
     compare_draws("drawn in round " + std::to_string(round), b, logits, wanted);
@@ -569,10 +591,12 @@ void broken_logits(Random& rng, uint32_t vocab) {
 int run(bool quick) {
   Random rng(20261123);
   rows_ops(rng);
-  for (const TensorType t : kTypes) products(rng, t, quick), fused_products(rng, t), few_rows_products(rng, t, quick), embeddings(rng, t);
+  for (const TensorType t : kTypes)
+    products(rng, t, quick), fused_products(rng, t), few_rows_products(rng, t, quick), embeddings(rng, t);
   attention(rng, 14, 2, 64, RopeStyle::kNeox, true);
   attention(rng, 4, 4, 32, RopeStyle::kInterleaved, false);
-  if (!quick) attention(rng, 8, 1, 128, RopeStyle::kNeox, true), attention(rng, 6, 3, 96, RopeStyle::kInterleaved, true);
+  if (!quick)
+    attention(rng, 8, 1, 128, RopeStyle::kNeox, true), attention(rng, 6, 3, 96, RopeStyle::kInterleaved, true);
   layouts_on_device();
   infinite_values(rng, 14, 2, 64);
   infinite_values(rng, 4, 4, 32);

@@ -40,7 +40,8 @@ bool equal(const std::string& what, const T* expected, const T* got, size_t n) {
     if (std::memcmp(&expected[i], &got[i], sizeof(T)) == 0) continue;
     ++failures;
     if (failures <= 20)
-      std::printf("DIFFERENT %s at %zu of %zu: expected %.9g, got %.9g\n", what.c_str(), i, n, double(expected[i]), double(got[i]));
+      std::printf("DIFFERENT %s at %zu of %zu: expected %.9g, got %.9g\n", what.c_str(), i, n, double(expected[i]),
+                  double(got[i]));
     return false;
   }
   return true;
