@@ -115,7 +115,11 @@ void attend(uint32_t form, uint32_t n_heads, uint32_t n_kv_heads, uint32_t head_
   const auto n = static_cast<uint32_t>(q.size() / (n_heads * head_dim));
   const RopeStyle style = interleaved ? RopeStyle::kInterleaved : RopeStyle::kNeox;
   const ModelShape shape{1, n_heads * head_dim, 1, n_heads, n_kv_heads, head_dim, 1, style, rope_base, 0.0f};
-  cpu::Sequences sequences(shape, 1, n);
+  EngineOptions one{};
+  one.slots = 1;
+  one.context = n;
+  SequenceStore sequences(one);
+  cpu::KvCache kv(shape, SequenceStore::total_pages(one));
   cpu::Rotation rotation;
   rotation.pairs = head_dim / 2;
   rotation.style = style;
@@ -123,13 +127,15 @@ void attend(uint32_t form, uint32_t n_heads, uint32_t n_kv_heads, uint32_t head_
   std::vector<uint32_t> zeros(n), positions(n);
   for (uint32_t p = 0; p < n; ++p) positions[p] = p;
   const Rows rows{n, zeros.data(), zeros.data(), positions.data()};
+  sequences.open(0, n);
+  sequences.append(0, zeros);
   cpu::rotation_rows(rotation, rows);
   cpu::Pool pool(2);
   const auto isa = static_cast<cpu::Isa>(form);
   AttentionInputs in;
   in.q = q.data(), in.k = k.data(), in.v = v.data();
-  cpu::rope_kv(pool, shape, rotation, rows, sequences, 0, in);
-  cpu::attention(pool, isa, shape, rows, sequences, 0, q.data(), out.data());
+  cpu::rope_kv(pool, shape, rotation, rows, sequences, kv, 0, in);
+  cpu::attention(pool, isa, shape, rows, sequences, kv, 0, q.data(), out.data());
 }
 
 uint32_t throwing_chunks(uint32_t threads, uint32_t chunks, uint32_t bad) {
@@ -150,11 +156,9 @@ uint32_t throwing_chunks(uint32_t threads, uint32_t chunks, uint32_t bad) {
 
 uint32_t draw(rust::Slice<const float> logits, rust::Slice<const uint32_t> seen, uint32_t position, float temperature,
               float top_p, uint32_t top_k, float min_p, float repetition_penalty, uint64_t seed) {
-  std::vector<uint64_t> bits(logits.size() / 64 + 1);
-  for (const uint32_t token : seen) bits[token / 64] |= uint64_t{1} << (token % 64);
   cpu::SampleScratch scratch;
   const PlacedDraw d{0, position, {temperature, top_p, top_k, min_p, repetition_penalty, seed}};
-  return cpu::sample(logits.data(), static_cast<uint32_t>(logits.size()), bits, d, scratch);
+  return cpu::sample(logits.data(), static_cast<uint32_t>(logits.size()), {seen.data(), seen.size()}, d, scratch);
 }
 
 }  // namespace orcd::probe

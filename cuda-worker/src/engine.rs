@@ -297,6 +297,17 @@ impl Engine {
         Ok(&self.sampled)
     }
 
+    /// Opens `to` with the tokens of `from`, for `max_tokens` positions in all. They share the memory of what they
+    /// have in common.
+    ///
+    /// # Errors
+    /// `OutOfMemory` leaves everything as it was; `Invalid` if `from` is not open, `to` is, or `from` is longer than
+    /// `max_tokens`.
+    pub fn fork(&mut self, from: u32, to: u32, max_tokens: u32) -> Result<(), EngineError> {
+        let inner = self.inner.pin_mut();
+        inner.fork(from, to, max_tokens).map_err(error_of)
+    }
+
     /// Logits (vocabulary) of the last token of chunk `chunk` of the last step, before any sampling,
     /// copied from the device.
     ///

@@ -112,6 +112,7 @@ pub(crate) mod bridge {
         #[namespace = "orcd"]
         type Engine;
         fn open(self: Pin<&mut Engine>, slot: u32, max_tokens: u32) -> Result<()>;
+        fn fork(self: Pin<&mut Engine>, from: u32, to: u32, max_tokens: u32) -> Result<()>;
         fn close(self: Pin<&mut Engine>, slot: u32) -> Result<()>;
         fn run(
             engine: Pin<&mut Engine>,

@@ -4,6 +4,8 @@
 #![allow(clippy::print_stdout)] // measured errors are worth seeing
 
 mod engine_support;
+#[path = "engine_support/forks.rs"]
+mod forks;
 
 use cuda_worker::engine::{EngineOptions, StepBatch};
 use cuda_worker::scheduler::step_engine::{Chunk, EngineError, StepEngine as _};
@@ -592,4 +594,58 @@ fn draws_that_do_not_fit_the_runs_are_refused_and_change_nothing() {
     }
     let fitting = batch(&[(4, penalised), (11, penalised)]);
     assert_eq!(engine.run(&fitting).unwrap().len(), 2);
+}
+
+#[test]
+fn sequences_that_share_a_beginning_draw_what_they_draw_alone() {
+    let model = Model::named("tiny-llama");
+    for length in forks::LENGTHS {
+        let prompt = prompt(length, 9);
+        let mut engine = model.engine(&options());
+        let alone = forks::alone(&mut engine, &prompt);
+        for round in 0..2 {
+            let forked = forks::forked(&mut engine, &prompt);
+            forks::assert_begins(&alone, &forked, &format!("{length} tokens, round {round}"));
+        }
+        // And what was shared is free again.
+        assert_eq!(forks::alone(&mut engine, &prompt), alone);
+    }
+}
+
+#[test]
+fn a_sequence_that_can_not_be_forked_is_left_as_it_was() {
+    let model = Model::named("tiny-qwen2");
+    let mut engine = model.engine(&EngineOptions {
+        kv_limit_tokens: 300,
+        ..options()
+    });
+    let tokens = prompt(100, 10);
+    engine.open(0, 150).unwrap();
+    step(&mut engine, 0, 0, &tokens[..70]);
+    engine.open(1, 50).unwrap();
+    for (from, to, most, what) in [
+        (2, 3, 80, "slot 2 is not open"),
+        (4, 3, 80, "slot 4 does not exist"),
+        (0, 1, 80, "slot 1 is open already"),
+        (0, 9, 80, "slot 9 does not exist"),
+        (0, 3, 69, "holds 70 tokens, 69 are to be reserved"),
+        (0, 3, 257, "the context is 256"),
+    ] {
+        let found = engine.fork(from, to, most);
+        assert!(
+            matches!(&found, Err(EngineError::Invalid(m)) if m.contains(what)),
+            "{what}: {found:?}"
+        );
+    }
+    let refused = engine.fork(0, 3, 101);
+    assert!(
+        matches!(&refused, Err(EngineError::OutOfMemory(m)) if m.contains("100 of 300")),
+        "{refused:?}"
+    );
+    engine.fork(0, 3, 100).unwrap();
+    let whole = in_chunks(&mut model.engine(&options()), 0, &tokens, 100);
+    for slot in [0, 3] {
+        let found = step(&mut engine, slot, 70, &tokens[70..]);
+        assert_same(&found, &whole, format!("slot {slot}"));
+    }
 }

@@ -12,13 +12,13 @@ namespace orcd::arith {
 // Little-endian, packed, and of sizes that align to nothing: read by bytes.
 struct BlockQ4_0 {
   uint8_t d[2], qs[16];
-};                         // w = q - 8
+};  // w = q - 8
 struct BlockQ4_1 {
   uint8_t d[2], m[2], qs[16];
 };
 struct BlockQ5_0 {
   uint8_t d[2], qh[4], qs[16];
-};                  // w = q - 16
+};  // w = q - 16
 struct BlockQ5_1 {
   uint8_t d[2], m[2], qh[4], qs[16];
 };
@@ -85,7 +85,7 @@ ORCD_HD uint64_t row_bytes(TensorType type, uint64_t cols) { return cols / block
 struct Block32 {
   int32_t w[32];
   float d;
-  float m;      // 0 unless affine
+  float m;  // 0 unless affine
   bool affine;
 };
 

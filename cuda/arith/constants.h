@@ -5,8 +5,8 @@
 
 namespace orcd {
 
-inline constexpr uint32_t kQuantBlock = 32;   // values in one int8 activation block
-inline constexpr uint32_t kSegment = 128;     // values in one accumulation chain of a matrix row
+inline constexpr uint32_t kQuantBlock = 32;  // values in one int8 activation block
+inline constexpr uint32_t kSegment = 128;    // values in one accumulation chain of a matrix row
 inline constexpr uint32_t kSegmentBlocks = kSegment / kQuantBlock;
 inline constexpr uint32_t kNormLanes = 128;   // partial sums of the squares of a row
 inline constexpr uint32_t kDotLanes = 32;     // partial sums of a segment with float weights

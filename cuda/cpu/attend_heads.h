@@ -6,8 +6,8 @@
 #include "arith/exp2.h"
 #include "arith/half.h"
 #include "cpu/kernels.h"
+#include "cpu/kv_cache.h"
 #include "cpu/lanes.h"
-#include "cpu/sequences.h"
 
 namespace orcd::cpu {
 namespace {
@@ -24,12 +24,12 @@ struct State {
 // t[h][j] of all the keys of a split; those behind the last key come out as rubbish. Two vectors of keys
 // at once, so that enough chains run beside each other.
 template <class V, uint32_t H>
-ORCD_LANES void scores(const HeadsArgs& a, uint32_t first, uint32_t n, float (*t)[kAttnSplit]) {
+ORCD_LANES void scores(const HeadsArgs& a, const uint16_t* page, uint32_t n, float (*t)[kAttnSplit]) {
   using Floats = typename V::Floats;
   constexpr uint32_t L = V::kLanes, at_once = 2 * L > kKeyBlock ? 2 * L : kKeyBlock, parts = at_once / L;
   static_assert(kAttnSplit % at_once == 0);
   for (uint32_t j = 0; j < n; j += at_once) {
-    const uint16_t* keys = a.keys + uint64_t{first + j} * a.head_dim;
+    const uint16_t* keys = page + uint64_t{j} * a.head_dim;
     Floats s[H][parts] = {};
     for (uint32_t d = 0; d < a.head_dim; ++d) {
       Floats k[parts];
@@ -73,14 +73,14 @@ ORCD_LANES void sums(const float (*p)[kAttnSplit], uint32_t n, float* l /* (H) *
 
 // out[h][d ..] = Σ_j p[h][j] · v[j][d ..], ascending, for `parts` vectors of values.
 template <class V, uint32_t H, uint32_t parts>
-ORCD_LANES void weighted_part(const HeadsArgs& a, uint32_t first, uint32_t n, const float (*p)[kAttnSplit], uint32_t d,
-                              float (*out)[kMaxHeadDim]) {
+ORCD_LANES void weighted_part(const HeadsArgs& a, const uint16_t* values, uint32_t n, const float (*p)[kAttnSplit],
+                              uint32_t d, float (*out)[kMaxHeadDim]) {
   using Floats = typename V::Floats;
   Floats o[H][parts] = {};
   for (uint32_t j = 0; j < n; ++j) {
-    const uint16_t* values = a.values + uint64_t{first + j} * a.head_dim + d;
+    const uint16_t* value = values + uint64_t{j} * a.head_dim + d;
     Floats v[parts];
-    for (uint32_t i = 0; i < parts; ++i) v[i] = V::f16(reinterpret_cast<const uint8_t*>(values + i * V::kLanes));
+    for (uint32_t i = 0; i < parts; ++i) v[i] = V::f16(reinterpret_cast<const uint8_t*>(value + i * V::kLanes));
     for (uint32_t h = 0; h < H; ++h) {
       const Floats pj = Floats{} + p[h][j];
       for (uint32_t i = 0; i < parts; ++i) o[h][i] = V::fma(pj, v[i], o[h][i]);
@@ -90,17 +90,17 @@ ORCD_LANES void weighted_part(const HeadsArgs& a, uint32_t first, uint32_t n, co
 }
 
 template <class V, uint32_t H>
-ORCD_LANES void weighted_values(const HeadsArgs& a, uint32_t first, uint32_t n, const float (*p)[kAttnSplit],
+ORCD_LANES void weighted_values(const HeadsArgs& a, const uint16_t* values, uint32_t n, const float (*p)[kAttnSplit],
                                 float (*out)[kMaxHeadDim]) {
   constexpr uint32_t L = V::kLanes;
   uint32_t d = 0;
-  for (; d + 2 * L <= a.head_dim; d += 2 * L) weighted_part<V, H, 2>(a, first, n, p, d, out);
-  for (; d + L <= a.head_dim; d += L) weighted_part<V, H, 1>(a, first, n, p, d, out);
+  for (; d + 2 * L <= a.head_dim; d += 2 * L) weighted_part<V, H, 2>(a, values, n, p, d, out);
+  for (; d + L <= a.head_dim; d += L) weighted_part<V, H, 1>(a, values, n, p, d, out);
   for (; d < a.head_dim; ++d) {
     for (uint32_t h = 0; h < H; ++h) {
       float o = 0.0f;
       for (uint32_t j = 0; j < n; ++j) {
-        o = arith::fma32(p[h][j], arith::f16_to_f32(a.values[uint64_t{first + j} * a.head_dim + d]), o);
+        o = arith::fma32(p[h][j], arith::f16_to_f32(values[uint64_t{j} * a.head_dim + d]), o);
       }
       out[h][d] = o;
     }
@@ -125,10 +125,11 @@ void attend(const HeadsArgs& a) {
     const uint32_t count = a.n - first < kAttnSplit ? a.n - first : kAttnSplit;
     State<H>& s = first == 0 ? all : next;
     float t[H][kAttnSplit] = {};
-    scores<V, H>(a, first, count, t);
+    const uint16_t* keys = a.cache + a.pages[first / kAttnSplit] * a.page_stride;
+    scores<V, H>(a, keys, count, t);
     for (uint32_t h = 0; h < H; ++h) s.max[h] = weights(t[h], count);
     sums<H>(t, count, s.sum);
-    weighted_values<V, H>(a, first, count, t, s.out);
+    weighted_values<V, H>(a, keys + uint64_t{kAttnSplit} * a.head_dim, count, t, s.out);
     if (first != 0) combine(all, next, a.head_dim);
   }
   for (uint32_t h = 0; h < H; ++h) {

@@ -4,8 +4,8 @@
 
 namespace orcd::cpu {
 
-void attention(Pool& pool, Isa isa, const ModelShape& s, const Rows& rows, const Sequences& sequences, uint32_t layer,
-               const float* q, float* out) {
+void attention(Pool& pool, Isa isa, const ModelShape& s, const Rows& rows, const SequenceStore& sequences,
+               const KvCache& kv, uint32_t layer, const float* q, float* out) {
   const HeadsKernel attend = kernels(isa).heads;
   const uint32_t hd = s.head_dim, per_kv = s.n_heads / s.n_kv_heads;
   const uint32_t groups = (per_kv + kMaxHeads - 1) / kMaxHeads;  // of each KV head
@@ -14,7 +14,7 @@ void attention(Pool& pool, Isa isa, const ModelShape& s, const Rows& rows, const
     const uint32_t row = task / (s.n_kv_heads * groups), kv_head = task / groups % s.n_kv_heads;
     const uint32_t first = task % groups * kMaxHeads;
     const uint64_t at = (uint64_t{row} * s.n_heads + kv_head * per_kv + first) * hd;
-    attend({sequences.keys(rows.slot[row], layer, kv_head), sequences.values(rows.slot[row], layer, kv_head),
+    attend({kv.keys(0, layer, kv_head), kv.page_stride(), sequences.pages(rows.slot[row]).data(),
             rows.position[row] + 1, q + at, std::min(kMaxHeads, per_kv - first), hd, scale, out + at});
   };
   uint64_t positions = 0;

@@ -4,9 +4,9 @@
 #include <string>
 #include <thread>
 
-#include "cpu/ops.h"
+#include "cpu/executor.h"
+#include "cpu/kv_cache.h"
 #include "cpu/pack.h"
-#include "cpu/sequences.h"
 #include "cpu/weights.h"
 #include "engine/engine.h"
 #include "engine/model.h"
@@ -89,14 +89,14 @@ class CpuBackend final : public Backend {
     if (!image->sealed()) throw Error(ErrorKind::kInvalid, "the weights image is not sealed");
     check_options(options);
     Model model = view_model(shape, tensors, image->image(), image->bytes());
-    auto ops = std::make_unique<CpuOps>(model, options, best_isa());
-    return std::make_unique<Engine>(std::move(model), options, std::move(ops),
+    auto executor = std::make_unique<CpuExecutor>(model, options, best_isa());
+    return std::make_unique<Engine>(std::move(model), options, std::move(executor),
                                     image->bytes() + kv_bytes(shape, options));
   }
 
  private:
   static uint64_t kv_bytes(const ModelShape& shape, const EngineOptions& options) {
-    return kv_limit(options) * Sequences::bytes_per_token(shape);
+    return KvCache::bytes(shape, SequenceStore::total_pages(options));
   }
 };
 

@@ -13,15 +13,15 @@ struct TileArgs {
   const uint8_t* tiles;  // (n_tiles) packed tiles of 16 rows, see pack.h
   uint32_t n_tiles;
   uint32_t cols;
-  const int8_t* q;       // (rows, cols)
-  const float* d;        // (rows, cols / 32)
-  const int32_t* sum;    // (rows, cols / 32)
-  const int32_t* half;   // (rows, cols / 32)
+  const int8_t* q;      // (rows, cols)
+  const float* d;       // (rows, cols / 32)
+  const int32_t* sum;   // (rows, cols / 32)
+  const int32_t* half;  // (rows, cols / 32)
   uint32_t rows;
-  float* y;              // (rows, y_stride), at the column of the first tile
+  float* y;  // (rows, y_stride), at the column of the first tile
   uint32_t y_stride;
-  bool add;              // y ⊕ result
-  const float* bias;     // (16 · n_tiles), at the column of the first tile, or null: result ⊕ bias first
+  bool add;           // y ⊕ result
+  const float* bias;  // (16 · n_tiles), at the column of the first tile, or null: result ⊕ bias first
 };
 
 using TileKernel = void (*)(const TileArgs&);
@@ -30,14 +30,15 @@ inline constexpr uint32_t kMaxHeads = 4;  // query heads of one KV head that att
 
 // Up to kMaxHeads query heads of one KV head, over keys 0 .. n - 1.
 struct HeadsArgs {
-  const uint16_t* keys;    // (n / 32 rounded up, 2, head_dim, 16) binary16; the last may hold anything
-  const uint16_t* values;  // (n, head_dim) binary16
+  const uint16_t* cache;  // (pages, page_stride) binary16; in a page keys (4, head_dim, 16), then values (64, head_dim)
+  uint64_t page_stride;
+  const uint32_t* pages;  // (n / 64 rounded up) of the sequence; behind key n - 1 the last may hold anything
   uint32_t n;
-  const float* q;          // (heads, head_dim)
+  const float* q;  // (heads, head_dim)
   uint32_t heads;
   uint32_t head_dim;
   float scale;
-  float* out;              // (heads, head_dim)
+  float* out;  // (heads, head_dim)
 };
 
 using HeadsKernel = void (*)(const HeadsArgs&);

@@ -1,15 +1,14 @@
-// The CPU backend's operations. Each is a plain function in the file of its name; CpuOps hands them what
-// they need and owns what outlives a call.
+// The CPU backend's operations, each a plain function in the file of its name.
 #pragma once
 
 #include <cstdint>
-#include <memory>
 #include <span>
 #include <vector>
 
 #include "cpu/kernels.h"
+#include "cpu/kv_cache.h"
 #include "cpu/pool.h"
-#include "cpu/sequences.h"
+#include "engine/executor.h"
 #include "engine/model.h"
 #include "ops/ops.h"
 
@@ -41,10 +40,10 @@ void share(Pool& pool, uint32_t n, double nanoseconds, const F& f) {
 
 // Cosines and sines of a step's rows.
 struct Rotation {
-  uint32_t pairs = 0;            // head_dim / 2
+  uint32_t pairs = 0;  // head_dim / 2
   RopeStyle style = RopeStyle::kNeox;
-  std::vector<double> frequency; // (pairs) radians per position
-  std::vector<float> cos, sin;   // (rows, pairs)
+  std::vector<double> frequency;  // (pairs) radians per position
+  std::vector<float> cos, sin;    // (rows, pairs)
 };
 
 // Tokens in the running for a draw, ascending by id.
@@ -56,7 +55,8 @@ struct Candidates {
 };
 
 struct SampleScratch {
-  std::vector<float> t;  // (vocab)
+  std::vector<float> t;        // (vocab)
+  std::vector<uint64_t> seen;  // a bit per token
   Candidates candidates;
 };
 
@@ -72,59 +72,14 @@ void matmul_float(const Product& p, const float* x /* (rows, w.cols) */, uint32_
 float reference_dot(TensorType type, const uint8_t* raw, const Activations& a, uint64_t row);
 void rotation_frequencies(Rotation& r, double base, const float* factors /* (pairs) or null */);
 void rotation_rows(Rotation& r, const Rows& rows);
-void rope_kv(Pool&, const ModelShape&, const Rotation&, const Rows&, Sequences&, uint32_t layer,
-             const AttentionInputs&);
-void attention(Pool&, Isa, const ModelShape&, const Rows&, const Sequences&, uint32_t layer,
+void rope_kv(Pool&, const ModelShape&, const Rotation&, const Rows&, const SequenceStore&, const KvCache&,
+             uint32_t layer, const AttentionInputs&);
+void attention(Pool&, Isa, const ModelShape&, const Rows&, const SequenceStore&, const KvCache&, uint32_t layer,
                const float* q /* (rows, n_heads * head_dim) */, float* out /* (rows, n_heads * head_dim) */);
 void swiglu(Pool&, const float* gate /* (rows, out.cols) */, const float* up /* (rows, out.cols) */, uint32_t rows,
             const Activations& out);
-uint32_t sample(const float* logits /* (vocab) */, uint32_t vocab, std::span<const uint64_t> seen,
+// `before`: all tokens of the sequence before the one that is drawn.
+uint32_t sample(const float* logits /* (vocab) */, uint32_t vocab, std::span<const uint32_t> before,
                 const PlacedDraw& draw, SampleScratch& scratch);
-
-class CpuOps final : public Ops {
- public:
-  CpuOps(const Model& model, const EngineOptions& options, Isa isa);
-
-  void* allocate(size_t bytes) override;
-  void open_slot(uint32_t slot) override { sequences_.open(slot); }
-  void close_slot(uint32_t slot) override { sequences_.close(slot); }
-  void begin(const Rows& rows) override;
-  void embed(const Tensor& table, float* x) override { cpu::embed(pool_, table, rows_, x); }
-  void rmsnorm(const float* x, const uint32_t* pick, uint32_t rows, const float* weight, float eps,
-               const Activations& out) override {
-    cpu::rmsnorm(pool_, x, pick, rows, weight, eps, out);
-  }
-  void quantise(const Activations& a, uint32_t rows) override { cpu::quantise(pool_, a, rows); }
-  void matmul(std::span<const Product> products, const Activations& a, uint32_t rows) override {
-    cpu::matmul(pool_, isa_, float_activations_, products, a, rows);
-  }
-  void rope_kv(uint32_t layer, const AttentionInputs& in) override {
-    cpu::rope_kv(pool_, shape_, rotation_, rows_, sequences_, layer, in);
-  }
-  void attention(uint32_t layer, const float* q, float* out) override {
-    cpu::attention(pool_, isa_, shape_, rows_, sequences_, layer, q, out);
-  }
-  void swiglu(const float* gate, const float* up, uint32_t rows, const Activations& out) override {
-    cpu::swiglu(pool_, gate, up, rows, out);
-  }
-  void sample(const float* logits, uint32_t vocab, std::span<const PlacedDraw> draws, uint32_t* drawn) override;
-  void finish() override {}
-  void download(const void* from, size_t bytes, void* to) override;
-  bool resident() const override { return false; }
-
- private:
-  ModelShape shape_;
-  Isa isa_;
-  bool float_activations_;
-  Pool pool_;
-  Sequences sequences_;
-  Rotation rotation_;
-  Rows rows_;
-  struct Free {
-    void operator()(void* p) const;
-  };
-  std::vector<std::unique_ptr<void, Free>> memory_;
-  std::vector<SampleScratch> sample_scratch_;  // (draws of a step)
-};
 
 }  // namespace orcd::cpu

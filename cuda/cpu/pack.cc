@@ -20,7 +20,7 @@ struct Field {
 void transpose_bits(const uint8_t* from, uint8_t* to) {
   const uint32_t bits = arith::u32_at(from);
   for (uint32_t e = 0; e < 4; ++e) {
-    uint32_t x = bits >> e & 0x11111111u;         // bit 4·j → j, by halving the gaps
+    uint32_t x = bits >> e & 0x11111111u;  // bit 4·j → j, by halving the gaps
     x = (x | x >> 3) & 0x03030303u;
     x = (x | x >> 6) & 0x000f000fu;
     to[e] = static_cast<uint8_t>(x | x >> 12);
@@ -30,7 +30,7 @@ void transpose_bits(const uint8_t* from, uint8_t* to) {
 void untranspose_bits(const uint8_t* from, uint8_t* to) {
   uint32_t bits = 0;
   for (uint32_t e = 0; e < 4; ++e) {
-    uint32_t x = from[e];                         // bit j → 4·j
+    uint32_t x = from[e];  // bit j → 4·j
     x = (x | x << 12) & 0x000f000fu;
     x = (x | x << 6) & 0x03030303u;
     x = (x | x << 3) & 0x11111111u;

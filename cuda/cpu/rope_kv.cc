@@ -44,8 +44,8 @@ void rotation_rows(Rotation& r, const Rows& rows) {
   }
 }
 
-void rope_kv(Pool& pool, const ModelShape& s, const Rotation& rotation, const Rows& rows, Sequences& sequences,
-             uint32_t layer, const AttentionInputs& in) {
+void rope_kv(Pool& pool, const ModelShape& s, const Rotation& rotation, const Rows& rows,
+             const SequenceStore& sequences, const KvCache& kv, uint32_t layer, const AttentionInputs& in) {
   const uint32_t hd = s.head_dim, q_width = s.n_heads * hd, kv_width = s.n_kv_heads * hd;
   const auto one_row = [&](uint32_t r) {
     float* q = in.q + uint64_t{r} * q_width;
@@ -58,10 +58,11 @@ void rope_kv(Pool& pool, const ModelShape& s, const Rotation& rotation, const Ro
     const float* sin = rotation.sin.data() + uint64_t{r} * rotation.pairs;
     for (uint32_t h = 0; h < s.n_heads; ++h) rotate(q + h * hd, cos, sin, rotation.pairs, rotation.style);
     for (uint32_t h = 0; h < s.n_kv_heads; ++h) rotate(k + h * hd, cos, sin, rotation.pairs, rotation.style);
-    const uint64_t p = rows.position[r];
+    const uint32_t page = sequences.pages(rows.slot[r])[rows.position[r] / kPageTokens];
+    const uint64_t p = rows.position[r] % kPageTokens;
     for (uint32_t h = 0; h < s.n_kv_heads; ++h) {
-      uint16_t* keys = sequences.keys(rows.slot[r], layer, h) + p / kKeyBlock * kKeyBlock * hd + p % kKeyBlock;
-      uint16_t* values = sequences.values(rows.slot[r], layer, h) + p * hd;
+      uint16_t* keys = kv.keys(page, layer, h) + p / kKeyBlock * kKeyBlock * hd + p % kKeyBlock;
+      uint16_t* values = kv.values(page, layer, h) + p * hd;
       for (uint32_t d = 0; d < hd; ++d) keys[d * kKeyBlock] = arith::f32_to_f16(k[h * hd + d]);
       for (uint32_t d = 0; d < hd; ++d) values[d] = arith::f32_to_f16(v[h * hd + d]);
     }

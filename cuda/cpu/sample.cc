@@ -19,13 +19,16 @@ uint32_t key_of(float t) {
 
 constexpr uint32_t kTopShift = 21, kTopDigits = 1 << 11;  // the first 11 bits of a key
 
-void penalise(float* t, std::span<const uint64_t> seen, float penalty) {
+// Each token of `before` once, however often it is there.
+void penalise(float* t, uint32_t vocab, std::span<const uint32_t> before, float penalty, std::vector<uint64_t>& seen) {
   if (penalty == 1.0f) return;
-  for (size_t word = 0; word < seen.size(); ++word) {
-    for (uint64_t bits = seen[word]; bits != 0; bits &= bits - 1) {
-      float& l = t[word * 64 + static_cast<uint32_t>(__builtin_ctzll(bits))];
-      l = l > 0 ? l / penalty : l * penalty;
-    }
+  seen.assign((vocab + 63) / 64, 0);
+  for (const uint32_t token : before) {
+    const uint64_t bit = uint64_t{1} << (token % 64);
+    if (seen[token / 64] & bit) continue;
+    seen[token / 64] |= bit;
+    float& l = t[token];
+    l = l > 0 ? l / penalty : l * penalty;
   }
 }
 
@@ -186,7 +189,7 @@ uint32_t draw_filtered(const float* t, uint32_t vocab, float t_max, const Placed
 
 }  // namespace
 
-uint32_t sample(const float* logits, uint32_t vocab, std::span<const uint64_t> seen, const PlacedDraw& draw,
+uint32_t sample(const float* logits, uint32_t vocab, std::span<const uint32_t> before, const PlacedDraw& draw,
                 SampleScratch& scratch) {
   if (!usable(logits, vocab)) return kBrokenLogits;
   const Sampling& s = draw.sampling;
@@ -195,7 +198,7 @@ uint32_t sample(const float* logits, uint32_t vocab, std::span<const uint64_t> s
   if (greedy && s.repetition_penalty == 1.0f) return largest(logits, vocab);
   scratch.t.assign(logits, logits + vocab);
   float* t = scratch.t.data();
-  penalise(t, seen, s.repetition_penalty);
+  penalise(t, vocab, before, s.repetition_penalty, scratch.seen);
   if (greedy) return largest(t, vocab);
   for (uint32_t i = 0; i < vocab; ++i) t[i] = t[i] * factor;
   const float t_max = t[largest(t, vocab)];

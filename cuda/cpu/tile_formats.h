@@ -16,9 +16,9 @@ enum class Chain { kPlain, kAffine, kSplit };
 
 template <class V>
 struct Block {
-  typename V::Bytes w[8];          // group g: values 4g .. 4g + 3 of each row
-  typename V::Floats d, m;         // m: kAffine only
-  typename V::Floats sc0, sc1;     // kSplit only: scales of the halves
+  typename V::Bytes w[8];       // group g: values 4g .. 4g + 3 of each row
+  typename V::Floats d, m;      // m: kAffine only
+  typename V::Floats sc0, sc1;  // kSplit only: scales of the halves
 };
 
 // One byte's low and high nibbles.

@@ -19,8 +19,8 @@ class Vmm {
   Vmm& operator=(Vmm&& other) noexcept;
   ~Vmm();
 
-  void make_read_only();   // a stray write faults from now on
-  int export_fd() const;   // a new descriptor, owned by the caller
+  void make_read_only();  // a stray write faults from now on
+  int export_fd() const;  // a new descriptor, owned by the caller
   uint8_t* data() const { return reinterpret_cast<uint8_t*>(address_); }
   uint64_t mapped_bytes() const { return mapped_; }
 

@@ -5,8 +5,6 @@
 #include <string>
 #include <utility>
 
-#include "engine/forward.h"
-
 namespace orcd {
 namespace {
 
@@ -36,45 +34,46 @@ void check_options(const EngineOptions& o) {
   if (o.threads > 1024) invalid("threads is " + std::to_string(o.threads) + ", must be 0 to 1024");
 }
 
-uint64_t kv_limit(const EngineOptions& o) {
-  const uint64_t all = uint64_t{o.slots} * o.context;
-  return o.kv_limit_tokens == 0 ? all : std::min(all, o.kv_limit_tokens);
-}
-
 uint32_t max_draws(const EngineOptions& o) { return std::min(o.slots, o.max_batch_tokens); }
 
-Engine::Engine(Model model, const EngineOptions& options, std::unique_ptr<Ops> ops, uint64_t other_bytes)
-    : model_(std::move(model)),
-      options_(options),
-      slots_(options.slots, options.context, kv_limit(options)),
-      ops_(std::move(ops)),
-      scratch_(allocate_scratch(model_.shape, options.max_batch_tokens, max_draws(options), *ops_)),
-      memory_bytes_(other_bytes + scratch_bytes(model_.shape, options.max_batch_tokens, max_draws(options))) {
-  ops_->prepare(model_, scratch_);
+Engine::Engine(Model model, const EngineOptions& options, std::unique_ptr<Executor> executor, uint64_t other_bytes)
+    : model_(std::move(model)), options_(options), sequences_(options), executor_(std::move(executor)) {
+  const uint32_t rows = options.max_batch_tokens, draws = max_draws(options);
+  const uint64_t bytes = scratch_bytes(model_.shape, rows, draws);
+  scratch_ = carve_scratch(model_.shape, rows, draws, executor_->allocate(bytes));
+  memory_bytes_ = other_bytes + bytes;
+  executor_->prepare(model_, scratch_);
 }
 
 void Engine::open(uint32_t slot, uint32_t max_tokens) {
-  slots_.open(slot, max_tokens);
+  sequences_.open(slot, max_tokens);
   try {
-    ops_->open_slot(slot);
+    executor_->open(slot);
   } catch (...) {
-    slots_.close(slot);
+    sequences_.close(slot);
     throw;
   }
 }
 
-void Engine::close(uint32_t slot) {
-  slots_.close(slot);
-  ops_->close_slot(slot);
+void Engine::fork(uint32_t from, uint32_t to, uint32_t max_tokens) {
+  const std::vector<SequenceStore::Copy> copies = sequences_.fork(from, to, max_tokens);
+  try {
+    executor_->fork(from, to, copies);
+  } catch (...) {
+    sequences_.close(to);
+    throw;
+  }
 }
+
+void Engine::close(uint32_t slot) { executor_->close(slot, sequences_.close(slot)); }
 
 void Engine::check(const StepBatch& batch, std::span<const Sampled> sampled) const {
   if (batch.runs.empty()) invalid("a step needs a run");
   if (sampled.size() != batch.draws.size()) invalid("there must be one place per draw");
   uint64_t rows = 0;
-  std::vector<bool> seen(slots_.count());
+  std::vector<bool> seen(sequences_.slots());
   for (const Run& r : batch.runs) {
-    slots_.check_append(r.slot, r.start, r.n_tokens);
+    sequences_.check_append(r.slot, r.start, r.n_tokens);
     if (seen[r.slot]) invalid("slot " + std::to_string(r.slot) + " takes part twice in a step");
     seen[r.slot] = true;
     rows += r.n_tokens;
@@ -132,17 +131,16 @@ void Engine::run(const StepBatch& batch, std::span<Sampled> sampled, bool (*aban
   const Rows rows{static_cast<uint32_t>(batch.tokens.size()), batch.tokens.data(), row_slots_.data(),
                   positions_.data()};
   try {
-    forward(model_, scratch_, *ops_, rows, pick_, abandoned);
-  } catch (const Error& e) {
-    // What was begun still reads the host's buffers, which the next step fills again.
-    if (e.kind == ErrorKind::kAbandoned) ops_->finish();
+    size_t first = 0;
+    for (const Run& r : batch.runs) {
+      sequences_.append(r.slot, batch.tokens.subspan(first, r.n_tokens));
+      first += r.n_tokens;
+    }
+    executor_->run(model_, scratch_, {rows, pick_, draws_, sequences_, abandoned}, sampled);
+  } catch (...) {
+    for (const Run& r : batch.runs) sequences_.truncate(r.slot, r.start);
     throw;
   }
-  drawn_.resize(draws_.size());
-  if (!draws_.empty()) ops_->sample(scratch_.logits, model_.shape.vocab, draws_, drawn_.data());
-  ops_->finish();
-  for (const Run& r : batch.runs) slots_.append(r.slot, r.n_tokens);
-  for (size_t i = 0; i < sampled.size(); ++i) sampled[i].token = drawn_[i];
 }
 
 void Engine::logits(uint32_t draw, std::span<float> to) const {
@@ -153,7 +151,7 @@ void Engine::logits(uint32_t draw, std::span<float> to) const {
   const size_t vocab = model_.shape.vocab;
   if (to.size() != vocab)
     invalid("logits() gives " + std::to_string(vocab) + " values, there is room for " + std::to_string(to.size()));
-  ops_->download(scratch_.logits + draw * vocab, vocab * sizeof(float), to.data());
+  executor_->download(scratch_.logits + draw * vocab, vocab * sizeof(float), to.data());
 }
 
 }  // namespace orcd

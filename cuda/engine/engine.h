@@ -1,14 +1,14 @@
-// The engine proper: checks each call, keeps the sequences' lengths, and runs steps on a backend's Ops.
+// The engine proper: checks each call, keeps the sequences, and has a backend's executor compute the steps.
 #pragma once
 
 #include <cstdint>
 #include <memory>
 #include <vector>
 
+#include "engine/executor.h"
 #include "engine/model.h"
 #include "engine/scratch.h"
-#include "engine/slots.h"
-#include "ops/ops.h"
+#include "engine/sequences.h"
 #include "orcd/engine.h"
 
 namespace orcd {
@@ -16,19 +16,19 @@ namespace orcd {
 // Throws kInvalid, with the value, for options out of bounds.
 void check_options(const EngineOptions& options);
 
-// KV positions that may be reserved at once.
-uint64_t kv_limit(const EngineOptions& options);
-
 // Draws in a step: each slot takes part at most once.
 uint32_t max_draws(const EngineOptions& options);
 
 class Engine {
  public:
   // `other_bytes`: weights and KV, for memory_bytes().
-  Engine(Model model, const EngineOptions& options, std::unique_ptr<Ops> ops, uint64_t other_bytes);
+  Engine(Model model, const EngineOptions& options, std::unique_ptr<Executor> executor, uint64_t other_bytes);
 
   // Reserves KV for up to max_tokens positions of a fresh sequence; kOutOfMemory leaves all as it was.
   void open(uint32_t slot, uint32_t max_tokens);
+  // A second sequence with the tokens of `from`, for as many as max_tokens in all; memory of whole pages is shared.
+  // kOutOfMemory leaves all as it was.
+  void fork(uint32_t from, uint32_t to, uint32_t max_tokens);
   void close(uint32_t slot);
   // Processes all runs as one batch; sampled[i] is what was drawn for draws[i]. `abandoned`, if there is one, is
   // asked between layers; once it says yes the step throws kAbandoned.
@@ -36,7 +36,7 @@ class Engine {
   // Copies the logits of draw number `draw` of the last step from the device to `to` (vocab).
   void logits(uint32_t draw, std::span<float> to) const;
   uint64_t memory_bytes() const { return memory_bytes_; }  // weights + KV + scratch
-  bool resident() const { return ops_->resident(); }  // every buffer checked to be device memory; false on the CPU
+  bool resident() const { return executor_->resident(); }
 
  private:
   void check(const StepBatch& batch, std::span<const Sampled> sampled) const;
@@ -45,16 +45,15 @@ class Engine {
 
   Model model_;
   EngineOptions options_;
-  Slots slots_;
-  std::unique_ptr<Ops> ops_;
-  Scratch scratch_;
-  uint64_t memory_bytes_;
+  SequenceStore sequences_;
+  std::unique_ptr<Executor> executor_;
+  Scratch scratch_{};
+  uint64_t memory_bytes_ = 0;
 
   // The current step, flat.
   std::vector<uint32_t> row_slots_, positions_;  // (rows)
-  std::vector<uint32_t> pick_;  // (draws) row whose logits are drawn from
-  std::vector<PlacedDraw> draws_;  // (draws)
-  std::vector<uint32_t> drawn_;  // (draws)
+  std::vector<uint32_t> pick_;                   // (draws) row whose logits are drawn from
+  std::vector<PlacedDraw> draws_;                // (draws)
 };
 
 }  // namespace orcd

@@ -26,15 +26,13 @@ void feed_forward_block(const Layer& l, const Model& m, const Scratch& s, Ops& o
 
 }  // namespace
 
-void forward(const Model& m, const Scratch& s, Ops& ops, const Rows& rows, std::span<const uint32_t> pick,
+void forward(const Model& m, const Scratch& s, Ops& ops, uint32_t rows, std::span<const uint32_t> pick,
              bool (*abandoned)()) {
-  ops.begin(rows);
-  if (ops.forward_fused(m, s, pick)) return;
   ops.embed(m.token_embedding, s.x);
   for (uint32_t i = 0; i < m.shape.n_layers; ++i) {
     if (abandoned && abandoned()) throw Error(ErrorKind::kAbandoned, "the step was given up as asked");
-    attention_block(i, m, s, ops, rows.count);
-    feed_forward_block(m.layers[i], m, s, ops, rows.count);
+    attention_block(i, m, s, ops, rows);
+    feed_forward_block(m.layers[i], m, s, ops, rows);
   }
   if (pick.empty()) return;
   const auto picked = static_cast<uint32_t>(pick.size());

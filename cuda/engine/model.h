@@ -16,11 +16,11 @@ struct Layer {
   const float* q_bias;     // (n_heads * head_dim) or null, likewise k and v
   const float* k_bias;
   const float* v_bias;
-  Tensor attn_output;      // (d_model, n_heads * head_dim)
+  Tensor attn_output;             // (d_model, n_heads * head_dim)
   const float* attn_output_bias;  // (d_model) or null
-  const float* ffn_norm;   // (d_model)
-  Tensor gate, up;         // (d_ff, d_model)
-  const float* gate_bias;  // (d_ff) or null, likewise up
+  const float* ffn_norm;          // (d_model)
+  Tensor gate, up;                // (d_ff, d_model)
+  const float* gate_bias;         // (d_ff) or null, likewise up
   const float* up_bias;
   Tensor down;             // (d_model, d_ff)
   const float* down_bias;  // (d_model) or null

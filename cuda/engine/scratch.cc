@@ -66,8 +66,8 @@ uint64_t scratch_bytes(const ModelShape& shape, uint32_t rows, uint32_t draws) {
   return sizes.used();
 }
 
-Scratch allocate_scratch(const ModelShape& shape, uint32_t rows, uint32_t draws, Ops& ops) {
-  Carver carver(static_cast<uint8_t*>(ops.allocate(scratch_bytes(shape, rows, draws))));
+Scratch carve_scratch(const ModelShape& shape, uint32_t rows, uint32_t draws, void* memory) {
+  Carver carver(static_cast<uint8_t*>(memory));
   return carve(shape, rows, draws, carver);
 }
 

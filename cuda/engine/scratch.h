@@ -9,21 +9,22 @@
 namespace orcd {
 
 struct Scratch {
-  float* x;             // (rows, d_model) the residual stream
-  Activations normed;   // (rows, d_model) input of the attention and feed-forward products
-  float* q;             // (rows, n_heads * head_dim)
-  float* k;             // (rows, n_kv_heads * head_dim)
-  float* v;             // (rows, n_kv_heads * head_dim)
-  Activations attended; // (rows, n_heads * head_dim)
-  float* gate;          // (rows, d_ff)
-  float* up;            // (rows, d_ff)
-  Activations ffn;      // (rows, d_ff)
-  float* logits;        // (draws, vocab)
+  float* x;              // (rows, d_model) the residual stream
+  Activations normed;    // (rows, d_model) input of the attention and feed-forward products
+  float* q;              // (rows, n_heads * head_dim)
+  float* k;              // (rows, n_kv_heads * head_dim)
+  float* v;              // (rows, n_kv_heads * head_dim)
+  Activations attended;  // (rows, n_heads * head_dim)
+  float* gate;           // (rows, d_ff)
+  float* up;             // (rows, d_ff)
+  Activations ffn;       // (rows, d_ff)
+  float* logits;         // (draws, vocab)
 };
 
-// Bytes that allocate_scratch takes for steps of up to `rows` rows and `draws` draws.
+// Bytes of it for steps of up to `rows` rows and `draws` draws.
 uint64_t scratch_bytes(const ModelShape& shape, uint32_t rows, uint32_t draws);
 
-Scratch allocate_scratch(const ModelShape& shape, uint32_t rows, uint32_t draws, Ops& ops);
+// The same pieces of `memory`, which is as large.
+Scratch carve_scratch(const ModelShape& shape, uint32_t rows, uint32_t draws, void* memory);
 
 }  // namespace orcd

@@ -2,7 +2,7 @@
 #include <string>
 
 #include "engine/engine.h"
-#include "gpu/ops.h"
+#include "gpu/executor.h"
 #include "gpu/weights.h"
 
 namespace orcd {
@@ -72,8 +72,9 @@ class CudaBackend final : public Backend {
     check_options(options);
     Model model = view_model(shape, tensors, image->image(), image->bytes());
     const KvBytes kv = kv_bytes(shape, options);
-    auto ops = std::make_unique<CudaOps>(model, options, ordinal_, image->image());
-    return std::make_unique<Engine>(std::move(model), options, std::move(ops), image->bytes() + kv.cache + kv.tables);
+    auto executor = std::make_unique<CudaExecutor>(model, options, ordinal_, image->image());
+    return std::make_unique<Engine>(std::move(model), options, std::move(executor),
+                                    image->bytes() + kv.cache + kv.tables);
   }
 
  private:

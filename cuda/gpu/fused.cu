@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <initializer_list>
 
-#include "gpu/ops.h"
+#include "gpu/executor.h"
 
 namespace orcd::gpu {
 namespace {
@@ -86,7 +86,7 @@ MatvecInput floats(float* x, uint32_t cols) {
 
 }  // namespace
 
-TiledActivations CudaOps::tiled(uint32_t buffer, uint32_t rows) const {
+TiledActivations CudaExecutor::tiled(uint32_t buffer, uint32_t rows) const {
   const uint64_t values = tiled_values(shape_), blocks = values / kQuantBlock;
   const uint64_t place = buffer * blocks;
   return {(rows + 7) / 8, tiled_q_.data() + buffer * values, tiled_d_.data() + place, tiled_sum_.data() + place,
@@ -95,7 +95,7 @@ TiledActivations CudaOps::tiled(uint32_t buffer, uint32_t rows) const {
 
 // Rows that are all their sequences' only ones attend with the keys of this step in hand; others find them
 // in the cache.
-void CudaOps::attend_fused(uint32_t layer, const Scratch& s, bool decoding) {
+void CudaExecutor::attend_fused(uint32_t layer, const Scratch& s, bool decoding) {
   const StepInput step = carve(input_.data());
   Activations out = {s.attended.cols, s.attended.x};
   if (rows_ == 1) out = s.attended;
@@ -115,8 +115,8 @@ void CudaOps::attend_fused(uint32_t layer, const Scratch& s, bool decoding) {
   kernels::attention_decode(a, rows_ - singles_, true, stream_);
 }
 
-void CudaOps::launch_fused(const Model& m, const Scratch& s, const uint32_t* pick, uint32_t picked, bool decoding,
-                           bool recorded) {
+void CudaExecutor::launch_fused(const Model& m, const Scratch& s, const uint32_t* pick, uint32_t picked, bool decoding,
+                                bool recorded) {
   const Products step = {m, s, tiled(0, rows_), tiled(1, rows_), stream_};
   kernels::embed(m.token_embedding, carve(input_.data()).token, rows_, s.x, recorded, stream_);
   for (uint32_t i = 0; i < m.shape.n_layers; ++i) {
@@ -132,7 +132,7 @@ void CudaOps::launch_fused(const Model& m, const Scratch& s, const uint32_t* pic
   last.normed({{m.output, m.output_bias, s.logits}}, m.output_norm, pick, picked);
 }
 
-void CudaOps::prepare(const Model& m, const Scratch& s) {
+void CudaExecutor::prepare(const Model& m, const Scratch& s) {
   const uint32_t most = std::min(kernels::kFewRows, options_.max_batch_tokens);
   while (fused_rows_ < most && fits(m, fused_rows_ + 1)) ++fused_rows_;
   const StepInput in = carve(input_.data());
@@ -146,7 +146,9 @@ void CudaOps::prepare(const Model& m, const Scratch& s) {
     }));
 }
 
-bool CudaOps::forward_fused(const Model& m, const Scratch& s, std::span<const uint32_t> pick) {
+// Whether there is such a form for this step; nothing is done if not. If every row is drawn from, the logits may come
+// as late as with sample().
+bool CudaExecutor::run_fused(const Model& m, const Scratch& s, std::span<const uint32_t> pick) {
   if (rows_ > fused_rows_) return false;  // and their rows were sent: there are no more graphs than fused rows
   const auto picked = static_cast<uint32_t>(pick.size());
   bool decoding = tiles_ == 0 && picked == rows_;  // then every row draws, in order

@@ -56,8 +56,8 @@ class VmmWeights final : public Weights {
   device::Stream copies_, packing_;
   Lane lanes_[kLanes];
   uint32_t turn_ = 0;
-  uint64_t written_ = 0;            // number of the last write
-  device::Event read_[kTickets];    // of write n at n % kTickets, for `wait`
+  uint64_t written_ = 0;          // number of the last write
+  device::Event read_[kTickets];  // of write n at n % kTickets, for `wait`
 };
 
 }  // namespace orcd::gpu

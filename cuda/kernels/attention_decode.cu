@@ -18,8 +18,8 @@ static_assert(kDecodeShallow == kWarps * kAttnSplit);  // these splits meet in s
 // A split's keys and values on their way: lane holds keys lane, lane + 32 and values lane, lane + 32, …
 template <uint32_t kDim>
 struct SplitData {
-  uint4 k[2][kDim / 8];                 // (key, 8 values)
-  uint4 v[kDim / 32][kAttnSplit / 8];   // (value, 8 keys)
+  uint4 k[2][kDim / 8];                // (key, 8 values)
+  uint4 v[kDim / 32][kAttnSplit / 8];  // (value, 8 keys)
 };
 
 // Keeps the first `keep` of eight binary16 values, zeros for the rest: what lies there may be no number.

@@ -87,9 +87,9 @@ void matmul_float(const Product& product, const Activations& a, uint32_t rows, c
 
 // KV cache of one layer: pages of 64 positions.
 struct KvLayer {
-  __half* k;                // (page, kv_head, head_dim / 8, 64, 8)
-  __half* v;                // (page, kv_head, 64 / 8, head_dim, 8)
-  const uint32_t* pages;    // (slot, pages_per_slot)
+  __half* k;              // (page, kv_head, head_dim / 8, 64, 8)
+  __half* v;              // (page, kv_head, 64 / 8, head_dim, 8)
+  const uint32_t* pages;  // (slot, pages_per_slot)
   uint32_t pages_per_slot;
 };
 

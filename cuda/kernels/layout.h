@@ -46,7 +46,7 @@ ORCD_HD constexpr Layout layout_of(TensorType type) {
 
 // Where the parts of block b of row r lie in a group of `rows` rows. A group is far below 4 GiB.
 struct BlockPlace {
-  uint32_t low;   // second half of Q8_0: rows * 16 further
+  uint32_t low;  // second half of Q8_0: rows * 16 further
   uint32_t high, head, tail;
 };
 

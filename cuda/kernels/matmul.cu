@@ -15,7 +15,7 @@ namespace {
 constexpr uint32_t kTileRows = 64;     // activation rows
 constexpr uint32_t kTileWeights = 64;  // weight rows
 constexpr uint32_t kThreads = 256;
-constexpr uint32_t kStride = 144;      // bytes of a shared row: 36 words keep fragment loads off each other's banks
+constexpr uint32_t kStride = 144;  // bytes of a shared row: 36 words keep fragment loads off each other's banks
 
 struct Stage {
   int8_t a[kTileRows][kStride];     // (row, k) activations of the segment
@@ -24,7 +24,7 @@ struct Stage {
   float sum[kTileRows][4];          // float(a) of the contract
   float dw[kTileWeights][4];
   float mw[kTileWeights][4];
-  int32_t sc[kTileWeights][4];      // Q6_K: both scales of the block, 16 bits each
+  int32_t sc[kTileWeights][4];  // Q6_K: both scales of the block, 16 bits each
 };
 
 __device__ __forceinline__ void mma_k32(int32_t c[4], const uint32_t a[4], uint32_t b0, uint32_t b1) {

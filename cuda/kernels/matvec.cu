@@ -28,8 +28,8 @@ struct SharedActivations {
 struct Shared {
   Ring ring;
   SharedActivations a;
-  float* part;          // (2, tiles of a round, segments, 8)
-  uint32_t buffer;      // floats of one of both
+  float* part;      // (2, tiles of a round, segments, 8)
+  uint32_t buffer;  // floats of one of both
   uint32_t bytes;
 };
 

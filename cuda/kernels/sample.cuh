@@ -40,8 +40,8 @@ inline constexpr unsigned long long kBrokenRank = ~0ull;
 
 // Looks at logits as they come along.
 struct LogitsSeen {
-  uint32_t all = 0;      // bits of all of them
-  bool broken = false;   // one is infinite or NaN
+  uint32_t all = 0;     // bits of all of them
+  bool broken = false;  // one is infinite or NaN
 
   __device__ __forceinline__ void see(float logit) {
     constexpr uint32_t kExponent = 0x7f800000u;

@@ -16,7 +16,7 @@ static_assert(kListed == 4 * kCutThreads && kFilterBins == 4 * kCutThreads, "fou
 struct Tokens {
   const float4* t;  // (quads); NaN is no token
   uint32_t quads;
-  float top;        // the largest
+  float top;  // the largest
 };
 
 // Number of a token's bin, growing with its distance from the top: 256 bins for each doubling, from 2^-6, where

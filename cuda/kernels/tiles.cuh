@@ -26,9 +26,9 @@ struct Job {
 struct ProductArgs {
   Job jobs[3];
   uint32_t n_jobs, cols, swiglu;
-  uint32_t at_once;      // tiles a round takes: neighbours in one job
-  uint32_t rounds;       // of the whole grid
-  uint32_t stages;       // rounds in shared memory
+  uint32_t at_once;  // tiles a round takes: neighbours in one job
+  uint32_t rounds;   // of the whole grid
+  uint32_t stages;   // rounds in shared memory
   uint32_t stage_bytes;
 };
 

@@ -1,5 +1,5 @@
-// Every operation of a forward pass, with its shapes: the one seam between backends. docs/ARITHMETIC.md
-// says what each computes, to the bit. Pointers are to the backend's own memory unless marked "host".
+// Every operation of a forward pass, with its shapes. docs/ARITHMETIC.md says what each computes, to the bit. Pointers
+// are to the backend's own memory unless marked "host".
 //
 // A step is a flat list of rows: one row is one token of one sequence. All results of a row depend on
 // that row and its sequence alone.
@@ -13,9 +13,6 @@
 #include "orcd/engine.h"
 
 namespace orcd {
-
-struct Model;    // engine/model.h
-struct Scratch;  // engine/scratch.h
 
 // A tensor of the weights image, in the backend's own packing. Vectors have rows = 1.
 struct Tensor {
@@ -62,35 +59,10 @@ struct AttentionInputs {
   const float* v_bias = nullptr;  // (n_kv_heads * head_dim) or null
 };
 
-// A draw with its place.
-struct PlacedDraw {
-  uint32_t slot;      // whose tokens the repetition penalty covers
-  uint32_t position;  // absolute position of the token being drawn
-  Sampling sampling;
-};
-
+// On the rows of one step, which its backend knows from before.
 class Ops {
  public:
   virtual ~Ops() = default;
-
-  // Zeroed memory, 64-byte aligned, owned by this object until it dies.
-  virtual void* allocate(size_t bytes) = 0;
-
-  // Called once, when the model's and all other memory is there: what would make a first step slow.
-  virtual void prepare(const Model&, const Scratch&) {}
-
-  // State of a sequence: its KV cache and the set of its tokens. Closing forgets both.
-  virtual void open_slot(uint32_t slot) = 0;
-  virtual void close_slot(uint32_t slot) = 0;
-
-  // Starts a step: takes note of the rows' tokens, slots and positions for all operations up to finish(). On an
-  // engine that was prepared, forward_fused() comes next.
-  virtual void begin(const Rows& rows) = 0;
-
-  // Runs the whole step behind begin() in a form of the backend's own, the logits of the picked rows going
-  // to scratch.logits, by the end of sample() if every row is picked; false, and nothing done, when it has none for
-  // this step.
-  virtual bool forward_fused(const Model&, const Scratch&, std::span<const uint32_t> /* pick, host */) { return false; }
 
   // x[r] = table[token of row r]
   virtual void embed(const Tensor& table, float* x /* (rows, table.cols) */) = 0;
@@ -115,19 +87,6 @@ class Ops {
   // out.x = gate · sigmoid(gate) · up, quantised
   virtual void swiglu(const float* gate /* (rows, out.cols) */, const float* up /* (rows, out.cols) */, uint32_t rows,
                       const Activations& out) = 0;
-
-  // drawn[i] = token drawn from logits[i], or kBrokenLogits; leaves the logits as they are
-  virtual void sample(const float* logits /* (draws, vocab) */, uint32_t vocab, std::span<const PlacedDraw> draws,
-                      uint32_t* drawn /* host, (draws) */) = 0;
-
-  // Waits for everything begun, or at least for the tokens drawn, which come last; throws kDevice if anything that
-  // came before them failed. Results may be read from then on.
-  virtual void finish() = 0;
-
-  // Copies from the backend's memory to the host.
-  virtual void download(const void* from, size_t bytes, void* to /* host */) = 0;
-
-  virtual bool resident() const = 0;
 };
 
 }  // namespace orcd

@@ -13,7 +13,7 @@
 
 #include "arith/blocks.h"
 #include "arith/philox.h"
-#include "gpu/ops.h"
+#include "gpu/executor.h"
 #include "tests/testing.h"
 
 namespace orcd::testing {
@@ -21,8 +21,8 @@ namespace {
 
 constexpr uint32_t kVocab = 151936, kWidth = 896, kFfn = 4864, kHeads = 14, kKvHeads = 2, kHeadDim = 64;
 constexpr uint32_t kKvWidth = kKvHeads * kHeadDim;
-constexpr uint32_t kLayers = 1024;                    // only so many KV caches: more than the L2 cache together
-constexpr uint64_t kRotated = uint64_t{192} << 20;    // bytes that one graph goes over: several times the L2 cache
+constexpr uint32_t kLayers = 1024;                  // only so many KV caches: more than the L2 cache together
+constexpr uint64_t kRotated = uint64_t{192} << 20;  // bytes that one graph goes over: several times the L2 cache
 constexpr uint32_t kMostLaunches = 1024, kLeastLaunches = 16;
 
 int replays = 15;
@@ -115,20 +115,25 @@ class Bench {
     options.slots = prompt ? 1 : rows;
     options.context = std::max(depth + 1, rows);
     options.max_batch_tokens = rows;
-    ops_ = std::make_unique<gpu::CudaOps>(model_, options, 0, nullptr);
-    for (uint32_t s = 0; s < options.slots; ++s) ops_->open_slot(s);
+    ops_ = std::make_unique<gpu::CudaExecutor>(model_, options, 0, nullptr);
     for (uint32_t r = 0; r < rows; ++r) {
       token_.push_back(r * 7919 % kVocab);
       slot_.push_back(prompt ? 0 : r);
       position_.push_back(prompt ? r : depth);
     }
-    ops_->begin({rows, token_.data(), slot_.data(), position_.data()});
+    SequenceStore sequences(options);
+    for (uint32_t s = 0; s < options.slots; ++s) {
+      sequences.open(s, options.context);
+      ops_->open(s);
+      sequences.append(s, std::vector<uint32_t>(prompt ? rows : depth + 1));
+    }
+    ops_->begin({rows, token_.data(), slot_.data(), position_.data()}, sequences);
     ops_->finish();
     narrow_ = activations(kWidth);
     wide_ = activations(kFfn);
   }
 
-  gpu::CudaOps& ops() { return *ops_; }
+  gpu::CudaExecutor& ops() { return *ops_; }
   uint32_t rows() const { return rows_; }
   const Activations& narrow() const { return narrow_; }
   const Activations& wide() const { return wide_; }
@@ -197,7 +202,7 @@ class Bench {
   uint32_t rows_, depth_;
   double read_;
   Model model_ = {};
-  std::unique_ptr<gpu::CudaOps> ops_;
+  std::unique_ptr<gpu::CudaExecutor> ops_;
   std::vector<uint32_t> token_, slot_, position_;
   std::vector<device::Buffer<uint8_t>> memory_;
   Activations narrow_, wide_;
@@ -253,7 +258,6 @@ void draw_ops(Bench& b) {
   float* logits = b.floats(copies * values);
   fill_logits<<<1024, 256>>>(logits, copies * values);
   ORCD_CUDA(cudaDeviceSynchronize());
-  std::vector<uint32_t> drawn(b.rows());
   const std::pair<const char*, Sampling> filters[] = {
       {"sample", {0.8f, 1.0f, 0, 0, 1}},
       {"sample, top-k, top-p, min-p", {0.8f, 0.95f, 40, 0.05f, 1}},
@@ -268,7 +272,7 @@ void draw_ops(Bench& b) {
       draws[r].sampling.seed = r;
     }
     b.line(name, values * 4, copies, 0,
-           [&](uint32_t i) { b.ops().sample(logits + (i % copies) * values, kVocab, draws, drawn.data()); });
+           [&](uint32_t i) { b.ops().sample(logits + (i % copies) * values, kVocab, draws); });
   }
 }
 

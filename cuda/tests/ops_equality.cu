@@ -4,10 +4,10 @@
 #include <cstdlib>
 
 #include "arith/blocks.h"
-#include "cpu/ops.h"
+#include "cpu/executor.h"
 #include "cpu/weights.h"
 #include "engine/model.h"
-#include "gpu/ops.h"
+#include "gpu/executor.h"
 #include "gpu/weights.h"
 #include "tests/layouts.h"
 #include "tests/testing.h"
@@ -93,8 +93,9 @@ struct Both {
 struct Backends {
   Model model;
   EngineOptions options;
-  std::unique_ptr<cpu::CpuOps> cpu;
-  std::unique_ptr<gpu::CudaOps> gpu;
+  std::unique_ptr<cpu::CpuExecutor> cpu;
+  std::unique_ptr<gpu::CudaExecutor> gpu;
+  std::unique_ptr<SequenceStore> sequences;
 
   explicit Backends(ModelShape shape = {1, 64, 64, 2, 1, 32, 1000, RopeStyle::kNeox, 10000.0, 1e-6f},
                     uint32_t slots = 4) {
@@ -104,8 +105,23 @@ struct Backends {
     options.slots = slots;
     options.context = 1024;
     options.max_batch_tokens = 512;
-    cpu = std::make_unique<cpu::CpuOps>(model, options, cpu::best_isa());
-    gpu = std::make_unique<gpu::CudaOps>(model, options, 0, nullptr);
+    cpu = std::make_unique<cpu::CpuExecutor>(model, options, cpu::best_isa());
+    gpu = std::make_unique<gpu::CudaExecutor>(model, options, 0, nullptr);
+    sequences = std::make_unique<SequenceStore>(options);
+  }
+
+  void open(uint32_t slot) {
+    sequences->open(slot, options.context);
+    cpu->open(slot), gpu->open(slot);
+  }
+  void close(uint32_t slot) {
+    const auto released = sequences->close(slot);
+    cpu->close(slot, released), gpu->close(slot, released);
+  }
+  // The sequences go on by these rows.
+  void begin(const Rows& rows) {
+    for (uint32_t r = 0; r < rows.count; ++r) sequences->append(rows.slot[r], {rows.token + r, 1});
+    cpu->begin(rows, *sequences), gpu->begin(rows, *sequences);
   }
 };
 
@@ -357,8 +373,8 @@ void embeddings(Random& rng, TensorType type) {
   Both table(rng, type, vocab, cols, TensorRole::kTokenEmbedding);
   const std::vector<uint32_t> token = {0, 100, 7, 8, 99, 3}, slot(6, 0), position = {0, 1, 2, 3, 4, 5};
   const Rows rows = {6, token.data(), slot.data(), position.data()};
-  b.cpu->open_slot(0), b.gpu->open_slot(0);
-  b.cpu->begin(rows), b.gpu->begin(rows);
+  b.open(0);
+  b.begin(rows);
   std::vector<float> x(6 * cols);
   auto gx = poisoned<float>(x.size());
   b.cpu->embed(table.on_cpu(), x.data());
@@ -372,7 +388,7 @@ void attention(Random& rng, uint32_t heads, uint32_t kv_heads, uint32_t head_dim
   Backends b({1, 64, 64, heads, kv_heads, head_dim, 1000, style, 10000.0, 1e-6f});
   const uint32_t qw = heads * head_dim, kvw = kv_heads * head_dim;
   uint32_t length[4] = {};
-  for (uint32_t s = 0; s < 4; ++s) b.cpu->open_slot(s), b.gpu->open_slot(s);
+  for (uint32_t s = 0; s < 4; ++s) b.open(s);
   for (int step = 0; step < 14; ++step) {
     std::vector<uint32_t> token, slot, position;
     for (uint32_t s = 0; s < 4; ++s) {
@@ -394,7 +410,7 @@ void attention(Random& rng, uint32_t heads, uint32_t kv_heads, uint32_t head_dim
     auto gq = to_device(q), gk = to_device(k), gv = to_device(v), gqb = to_device(qb), gkb = to_device(kb),
          gvb = to_device(vb);
     auto gout = poisoned<float>(out.size());
-    b.cpu->begin(rows), b.gpu->begin(rows);
+    b.begin(rows);
     b.cpu->rope_kv(0, {q.data(), k.data(), v.data(), biases ? qb.data() : nullptr, biases ? kb.data() : nullptr,
                        biases ? vb.data() : nullptr});
     b.gpu->rope_kv(0, {gq.data(), gk.data(), gv.data(), biases ? gqb.data() : nullptr, biases ? gkb.data() : nullptr,
@@ -427,7 +443,7 @@ void infinite_values(Random& rng, uint32_t heads, uint32_t kv_heads, uint32_t he
     }
   for (const uint32_t chunk : {200u, 64u, 37u, 1u}) {
     Backends b({1, 64, 64, heads, kv_heads, head_dim, 1000, RopeStyle::kNeox, 10000.0, 1e-6f}, 1);
-    b.cpu->open_slot(0), b.gpu->open_slot(0);
+    b.open(0);
     std::vector<float> expected(rows * qw), found(rows * qw);
     for (uint32_t first = 0; first < rows; first += chunk) {
       const uint32_t n = std::min(chunk, rows - first);
@@ -440,7 +456,7 @@ void infinite_values(Random& rng, uint32_t heads, uint32_t kv_heads, uint32_t he
       std::vector<float> cq = part(q, qw), ck = part(k, kvw), cv = part(v, kvw);
       const auto gq = to_device(cq), gk = to_device(ck), gv = to_device(cv);
       const auto gout = poisoned<float>(n * qw);
-      b.cpu->begin(step), b.gpu->begin(step);
+      b.begin(step);
       b.cpu->rope_kv(0, {cq.data(), ck.data(), cv.data()});
       b.gpu->rope_kv(0, {gq.data(), gk.data(), gv.data()});
       b.cpu->attention(0, cq.data(), &expected[first * qw]);
@@ -465,13 +481,18 @@ void infinite_values(Random& rng, uint32_t heads, uint32_t kv_heads, uint32_t he
 
 void compare_draws(const std::string& what, Backends& b, const std::vector<float>& logits,
                    const std::vector<PlacedDraw>& wanted) {
-  std::vector<uint32_t> drawn(wanted.size(), 1), got(wanted.size(), 2);
+  std::vector<Sampled> drawn(wanted.size(), Sampled{1}), got(wanted.size(), Sampled{2});
   const auto glogits = to_device(logits);
   const uint32_t vocab = b.model.shape.vocab;
-  b.cpu->sample(logits.data(), vocab, wanted, drawn.data());
-  b.gpu->sample(glogits.data(), vocab, wanted, got.data());
-  b.gpu->finish();
-  equal(what + ", vocab " + std::to_string(vocab), drawn.data(), got.data(), drawn.size());
+  b.cpu->sample(logits.data(), vocab, wanted, drawn);
+  b.gpu->sample(glogits.data(), vocab, wanted);
+  b.gpu->finish(got);
+  const auto ids = [](const std::vector<Sampled>& sampled) {
+    std::vector<uint32_t> tokens;
+    for (const Sampled& s : sampled) tokens.push_back(s.token);
+    return tokens;
+  };
+  equal(what + ", vocab " + std::to_string(vocab), ids(drawn).data(), ids(got).data(), drawn.size());
 }
 
 void draws(Random& rng, uint32_t vocab) {
@@ -479,12 +500,12 @@ void draws(Random& rng, uint32_t vocab) {
   for (int round = 0; round < 40; ++round) {
     std::vector<uint32_t> token(8), slot(8), position(8);
     for (uint32_t i = 0; i < 8; ++i) token[i] = rng.below(vocab), slot[i] = i / 2, position[i] = i % 2;
-    for (uint32_t s = 0; s < 4; ++s) b.cpu->open_slot(s), b.gpu->open_slot(s);
+    for (uint32_t s = 0; s < 4; ++s) b.open(s);
     const Rows rows = {8, token.data(), slot.data(), position.data()};
-    b.cpu->begin(rows), b.gpu->begin(rows);
+    b.begin(rows);
     std::vector<float> logits(4 * size_t(vocab));
     for (float& l : logits) l = rng.normalish() * 4.0f;
-    for (uint32_t i = 0; i < 8; ++i) logits[slot[i] * size_t(vocab) + token[i]] += 6.0f;     // seen ones matter
+    for (uint32_t i = 0; i < 8; ++i) logits[slot[i] * size_t(vocab) + token[i]] += 6.0f;       // seen ones matter
     for (int i = 0; i < 50; ++i) logits[rng.below(4 * vocab)] = logits[rng.below(4 * vocab)];  // ties
     std::vector<PlacedDraw> wanted;
     for (uint32_t s = 0; s < 4; ++s) {
@@ -495,6 +516,7 @@ void draws(Random& rng, uint32_t vocab) {
       wanted.push_back({s, 2 + rng.below(1000), p});
     }
     compare_draws("drawn in round " + std::to_string(round), b, logits, wanted);
+    for (uint32_t s = 0; s < 4; ++s) b.close(s);
   }
 }
 
@@ -526,11 +548,11 @@ const Terrain kTerrains[] = {
 // Every filter and none, all in one step, with more draws than one batch of kernels takes where `n` is large.
 void filtered_draws(Random& rng, uint32_t vocab, uint32_t n) {
   Backends b({1, 64, 64, 2, 1, 32, vocab, RopeStyle::kNeox, 10000.0, 1e-6f}, n);
-  for (uint32_t s = 0; s < n; ++s) b.cpu->open_slot(s), b.gpu->open_slot(s);
+  for (uint32_t s = 0; s < n; ++s) b.open(s);
   std::vector<uint32_t> token(n), slot(n), position(n);
   for (uint32_t i = 0; i < n; ++i) token[i] = rng.below(vocab), slot[i] = i;
   const Rows rows = {n, token.data(), slot.data(), position.data()};
-  b.cpu->begin(rows), b.gpu->begin(rows);
+  b.begin(rows);
   const Sampling samplings[] = {
       // temperature, top-p, top-k, min-p, penalty, seed
       {1.0f, 0.95f, 40, 0.05f, 1},   {1.0f, 1.0f, 0, 0, 1},         {1.0f, 1.0f, 1, 0, 1},
@@ -558,10 +580,10 @@ void filtered_draws(Random& rng, uint32_t vocab, uint32_t n) {
 void broken_logits(Random& rng, uint32_t vocab) {
   constexpr uint32_t n = 4;
   Backends b({1, 64, 64, 2, 1, 32, vocab, RopeStyle::kNeox, 10000.0, 1e-6f}, n);
-  for (uint32_t s = 0; s < n; ++s) b.cpu->open_slot(s), b.gpu->open_slot(s);
+  for (uint32_t s = 0; s < n; ++s) b.open(s);
   const std::vector<uint32_t> token(n, 0), slot = {0, 1, 2, 3}, position(n, 0);
   const Rows rows = {n, token.data(), slot.data(), position.data()};
-  b.cpu->begin(rows), b.gpu->begin(rows);
+  b.begin(rows);
   const Sampling samplings[] = {{0, 1, 0, 0, 1}, {1, 1, 0, 0, 1}, {1, 0.9f, 40, 0, 1}, {1, 1, 0, 0.1f, 1.3f}};
   for (const Sampling& sampling : samplings)
     for (const float value : {arith::float_of(0x7fc00000u), arith::infinity(), -arith::infinity()})
@@ -576,11 +598,11 @@ void broken_logits(Random& rng, uint32_t vocab) {
         for (uint32_t i = 0; i < n; ++i) wanted.push_back({i, 7 + i, sampling});
         compare_draws("broken logits", b, logits, wanted);
         const auto glogits = to_device(logits);
-        std::vector<uint32_t> got(n);
-        b.gpu->sample(glogits.data(), vocab, wanted, got.data());
-        b.gpu->finish();
+        std::vector<Sampled> got(n);
+        b.gpu->sample(glogits.data(), vocab, wanted);
+        b.gpu->finish(got);
         for (uint32_t i = 0; i < n; ++i) {
-          const uint32_t is = got[i] == kBrokenLogits, should = broken && (i == 1 || i == 2);
+          const uint32_t is = got[i].token == kBrokenLogits, should = broken && (i == 1 || i == 2);
           equal("broken logits of row " + std::to_string(i), &should, &is, 1);
         }
       }

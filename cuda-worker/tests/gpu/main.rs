@@ -5,6 +5,8 @@
 #![allow(clippy::unwrap_used)] // a panic is a failing test with a place
 #![allow(clippy::print_stdout)] // SKIPPED and why
 
+#[path = "../engine_support/forks.rs"]
+mod forks;
 mod generate;
 
 use std::path::{Path, PathBuf};
@@ -202,6 +204,30 @@ fn rows_within_a_run_draw_what_the_cpu_draws() {
     let expected = draw(&Backend::cpu().unwrap());
     assert!(expected.iter().any(|drawn| drawn.len() > 10));
     assert_eq!(draw(&gpu), expected);
+}
+
+#[test]
+fn sequences_that_share_a_beginning_draw_what_the_cpu_draws() {
+    let test = "sequences_that_share_a_beginning_draw_what_the_cpu_draws";
+    let Some(gpu) = gpu(test) else { return };
+    let path = models().join("haiku-nano-q4_k_m.gguf");
+    let mut on_cpu = engine(&Backend::cpu().unwrap(), &path, 512, 1);
+    let mut on_gpu = engine(&gpu, &path, 512, 4);
+    for (length, job) in forks::LENGTHS.into_iter().zip(jobs(vocab(&path), 6, 2, 1)) {
+        let prompt: Vec<u32> = (0..length as u32)
+            .map(|i| (i * 7919 + job.prompt[0]) % vocab(&path))
+            .collect();
+        let expected = forks::alone(&mut on_cpu, &prompt);
+        for round in 0..2 {
+            let forked = forks::forked(&mut on_gpu, &prompt);
+            forks::assert_begins(
+                &expected,
+                &forked,
+                &format!("{length} tokens, round {round}"),
+            );
+        }
+        assert_eq!(forks::alone(&mut on_gpu, &prompt), expected);
+    }
 }
 
 #[test]

@@ -56,7 +56,7 @@ class Weights {
   virtual void seal() = 0;
   // Reads rows back in the file's layout (tests: re-packing loses nothing).
   virtual void read(const TensorDesc& desc, uint64_t first_row, std::span<uint8_t> raw) const = 0;
-  virtual int fd() const = 0;         // shareable handle; owned by this object
+  virtual int fd() const = 0;  // shareable handle; owned by this object
   virtual uint64_t bytes() const = 0;
 };
 
@@ -64,9 +64,9 @@ class Engine;  // engine/engine.h
 
 struct Backend {  // one per kind of device; names what can be built for it
   virtual ~Backend() = default;
-  virtual const char* name() const = 0;          // "cpu" or "cuda", part of the image's identity
-  virtual uint32_t layout_version() const = 0;   // of the packing in the image; follows from what it does
-  virtual std::string device_name() const = 0;   // "NVIDIA H100 80GB HBM3", "cpu (2 threads, avx512-vnni)"
+  virtual const char* name() const = 0;         // "cpu" or "cuda", part of the image's identity
+  virtual uint32_t layout_version() const = 0;  // of the packing in the image; follows from what it does
+  virtual std::string device_name() const = 0;  // "NVIDIA H100 80GB HBM3", "cpu (2 threads, avx512-vnni)"
   virtual DeviceInfo info() const = 0;
   // Bytes that weights, KV and scratch will need, for the check before loading.
   virtual uint64_t required_bytes(const ModelShape&, std::span<const TensorDesc>, uint64_t image_bytes,

@@ -39,16 +39,16 @@ enum class TensorRole : uint32_t {
   kAttnQBias,           // (n_heads * head_dim); optional, likewise K and V
   kAttnKBias,
   kAttnVBias,
-  kAttnOutput,          // (d_model, n_heads * head_dim)
-  kFfnNorm,             // (d_model)
-  kFfnGate,             // (d_ff, d_model)
-  kFfnUp,               // (d_ff, d_model)
-  kFfnDown,             // (d_model, d_ff)
-  kAttnOutputBias,      // (d_model); this and all below optional
-  kFfnGateBias,         // (d_ff)
-  kFfnUpBias,           // (d_ff)
-  kFfnDownBias,         // (d_model)
-  kOutputBias,          // (vocab), outside of layers
+  kAttnOutput,      // (d_model, n_heads * head_dim)
+  kFfnNorm,         // (d_model)
+  kFfnGate,         // (d_ff, d_model)
+  kFfnUp,           // (d_ff, d_model)
+  kFfnDown,         // (d_model, d_ff)
+  kAttnOutputBias,  // (d_model); this and all below optional
+  kFfnGateBias,     // (d_ff)
+  kFfnUpBias,       // (d_ff)
+  kFfnDownBias,     // (d_model)
+  kOutputBias,      // (vocab), outside of layers
 };
 
 enum class RopeStyle : uint32_t { kNeox = 0, kInterleaved = 1 };

@@ -1,11 +1,11 @@
-#include "gpu/ops.h"
+#include "gpu/executor.h"
 
 #include <algorithm>
 #include <cstring>
 #include <string>
 
 #include "device/vmm.h"
-#include "engine/engine.h"
+#include "engine/forward.h"
 #include "gpu/rope_table.h"
 #include "kernels/overlap.h"
 
@@ -33,8 +33,6 @@ uint64_t drawn_at_once(const EngineOptions& o) { return std::min(o.slots, kernel
 // Words of a set of tokens.
 uint32_t words_of(uint32_t vocab) { return (vocab + 31) / 32; }
 
-uint64_t pages_of(const EngineOptions& o) { return kv_limit(o) / kAttnSplit + o.slots; }
-
 }  // namespace
 
 uint64_t tiled_values(const ModelShape& s) {
@@ -42,7 +40,7 @@ uint64_t tiled_values(const ModelShape& s) {
   return uint64_t{kernels::tiled_segments(widest)} * kSegment * kernels::kFewRows;
 }
 
-// Everything that CudaOps takes beside the scratch.
+// Everything that CudaExecutor takes beside the scratch.
 KvBytes kv_bytes(const ModelShape& s, const EngineOptions& o) {
   const uint64_t rope = uint64_t{o.context} * (s.head_dim / 2) * sizeof(float2);
   const uint64_t table = uint64_t{o.slots} * splits_of(o.context) * 4;
@@ -52,25 +50,26 @@ KvBytes kv_bytes(const ModelShape& s, const EngineOptions& o) {
   const uint64_t seen = uint64_t{o.slots} * words_of(s.vocab) * 4;
   const uint64_t counters = uint64_t{o.slots} * ((s.n_heads + 1) * 4 + sizeof(unsigned long long));
   const uint64_t input =
-      CudaOps::input_bytes(o.max_batch_tokens, o.slots) + kernels::kDrawBatch * sizeof(kernels::DeviceDraw);
-  return {uint64_t{s.n_layers} * 2 * pages_of(o) * page_values(s) * sizeof(__half),
+      CudaExecutor::input_bytes(o.max_batch_tokens, o.slots) + kernels::kDrawBatch * sizeof(kernels::DeviceDraw);
+  return {uint64_t{s.n_layers} * 2 * SequenceStore::total_pages(o) * page_values(s) * sizeof(__half),
           rope + table + draws + partial_values(s, o) * sizeof(float) + tiled + seen + counters + input};
 }
 
-CudaOps::CudaOps(const Model& model, const EngineOptions& options, int ordinal, const uint8_t* image)
+CudaExecutor::CudaExecutor(const Model& model, const EngineOptions& options, int ordinal, const uint8_t* image)
     : shape_(model.shape),
       options_(options),
       ordinal_(ordinal),
       image_(image),
-      pages_(options.slots, options.context, kv_limit(options)),
+      pages_(SequenceStore::total_pages(options)),
+      pages_per_slot_(splits_of(options.context)),
       rope_(uint64_t{options.context} * (model.shape.head_dim / 2)),
-      kv_(uint64_t{model.shape.n_layers} * 2 * pages_.total() * page_values(model.shape)),
+      kv_(uint64_t{model.shape.n_layers} * 2 * pages_ * page_values(model.shape)),
       tiled_q_(kTiledBuffers * tiled_values(model.shape)),
       tiled_d_(kTiledBuffers * tiled_values(model.shape) / kQuantBlock),
       tiled_sum_(tiled_d_.size()),
       tiled_half_(tiled_d_.size()),
-      page_table_(uint64_t{options.slots} * pages_.per_slot()),
-      page_rows_(uint64_t{options.slots} * pages_.per_slot()),
+      page_table_(uint64_t{options.slots} * pages_per_slot_),
+      page_rows_(uint64_t{options.slots} * pages_per_slot_),
       seen_(uint64_t{options.slots} * words_of(model.shape.vocab)),
       partial_(partial_values(model.shape, options)),
       arrived_(uint64_t{options.slots} * (model.shape.n_heads + 1)),
@@ -82,7 +81,8 @@ CudaOps::CudaOps(const Model& model, const EngineOptions& options, int ordinal, 
       ordered_draws_(kernels::kDrawBatch),
       input_(input_bytes(options.max_batch_tokens, options.slots)),
       input_host_(input_bytes(options.max_batch_tokens, options.slots)),
-      seen_words_(words_of(model.shape.vocab)) {
+      seen_words_(words_of(model.shape.vocab)),
+      sent_pages_(options.slots) {
   const uint32_t pairs = shape_.head_dim / 2;
   std::vector<float> factors(pairs, 1.0f);
   if (model.rope_freqs) download(model.rope_freqs, pairs * sizeof(float), factors.data());
@@ -103,9 +103,11 @@ CudaOps::CudaOps(const Model& model, const EngineOptions& options, int ordinal, 
   kernels::can_overlap();  // asked here, for it loads a kernel: not while a graph is recorded
 }
 
-CudaOps::~CudaOps() { cudaStreamSynchronize(stream_); }  // an error was told before, or there is nobody to tell
+CudaExecutor::~CudaExecutor() {
+  cudaStreamSynchronize(stream_);
+}  // an error was told before, or there is nobody to tell
 
-CudaOps::StepInput CudaOps::carve(uint8_t* base) const {
+CudaExecutor::StepInput CudaExecutor::carve(uint8_t* base) const {
   uint64_t at = 0;
   const auto take = [&](uint64_t bytes) {
     uint8_t* p = base + at;
@@ -124,26 +126,40 @@ CudaOps::StepInput CudaOps::carve(uint8_t* base) const {
   return s;
 }
 
-uint64_t CudaOps::input_bytes(uint32_t rows, uint32_t slots) {
+uint64_t CudaExecutor::input_bytes(uint32_t rows, uint32_t slots) {
   return 4 * align(uint64_t{rows} * 4) + 2 * align(uint64_t{slots} * 4) +
          align(uint64_t{rows} * sizeof(kernels::PrefillTile));
 }
 
-void* CudaOps::allocate(size_t bytes) {
+void* CudaExecutor::allocate(size_t bytes) {
   scratch_.emplace_back(bytes);
   // In the stream of the kernels that use it: it doesn't wait for others.
   ORCD_CUDA(cudaMemsetAsync(scratch_.back().data(), 0, bytes, stream_));
   return scratch_.back().data();
 }
 
-void CudaOps::open_slot(uint32_t slot) {
+void CudaExecutor::open(uint32_t slot) {
   ORCD_CUDA(cudaMemsetAsync(seen_.data() + uint64_t{slot} * seen_words_, 0, seen_words_ * 4, stream_));
 }
 
-void CudaOps::close_slot(uint32_t slot) { pages_.release(slot); }
+void CudaExecutor::fork(uint32_t from, uint32_t to, std::span<const SequenceStore::Copy> copies) {
+  const auto copy = [this](void* target, const void* source, size_t bytes) {
+    ORCD_CUDA(cudaMemcpyAsync(target, source, bytes, cudaMemcpyDeviceToDevice, stream_));
+  };
+  copy(seen_.data() + uint64_t{to} * seen_words_, seen_.data() + uint64_t{from} * seen_words_, seen_words_ * 4);
+  const uint64_t values = page_values(shape_);
+  for (const SequenceStore::Copy& page : copies) {
+    for (uint64_t part = 0; part < uint64_t{shape_.n_layers} * 2; ++part) {
+      __half* base = kv_.data() + part * pages_ * values;
+      copy(base + page.to * values, base + page.from * values, values * sizeof(__half));
+    }
+  }
+}
+
+void CudaExecutor::close(uint32_t slot, std::span<const uint32_t>) { sent_pages_[slot] = 0; }
 
 // Rows alone in their run go to the decode kernel, longer runs are cut into tiles.
-void CudaOps::find_runs(const Rows& rows) {
+void CudaExecutor::find_runs(const Rows& rows) {
   const StepInput in = carve(input_host_.data());
   singles_ = tiles_ = deepest_grouped_ = 0;
   uint32_t grouped = 0;
@@ -164,7 +180,7 @@ void CudaOps::find_runs(const Rows& rows) {
 
 // Few rows stay on the host: a recorded step fetches them by itself, others have them sent (begin_batch). More
 // are copied with all else that a step needs.
-void CudaOps::send_rows(const Rows& rows) {
+void CudaExecutor::send_rows(const Rows& rows) {
   const StepInput host = carve(input_host_.data()), device = carve(input_.data());
   if (tiles_ == 0 && rows_ <= kernels::kFewRows) {
     kernels::RowBatch& batch = order_[0].rows;
@@ -184,31 +200,47 @@ void CudaOps::send_rows(const Rows& rows) {
 }
 
 // Whether a recorded step may fetch the rows: then they have not been sent.
-bool CudaOps::held_back() const { return tiles_ == 0 && rows_ <= graphs_.size(); }
+bool CudaExecutor::held_back() const { return tiles_ == 0 && rows_ <= graphs_.size(); }
 
 // Few rows go as a kernel's argument, which spares a copy before the first kernel.
-void CudaOps::begin_batch() {
+void CudaExecutor::begin_batch() {
   const StepInput device = carve(input_.data());
   kernels::begin_rows(order_[0].rows, device.token, device.slot, device.position, seen_.data(), seen_words_, stream_);
 }
 
-void CudaOps::begin(const Rows& rows) {
+// Which pages a sequence has, where the device does not know it yet.
+void CudaExecutor::send_pages(uint32_t slot, std::span<const uint32_t> pages) {
+  if (sent_pages_[slot] == pages.size()) return;
+  const uint64_t at = uint64_t{slot} * pages_per_slot_;
+  std::memcpy(page_rows_.data() + at, pages.data(), pages.size_bytes());
+  ORCD_CUDA(cudaMemcpyAsync(page_table_.data() + at, page_rows_.data() + at, pages.size_bytes(), cudaMemcpyHostToDevice,
+                            stream_));
+  sent_pages_[slot] = static_cast<uint32_t>(pages.size());
+}
+
+void CudaExecutor::begin(const Rows& rows, const SequenceStore& sequences) {
   rows_ = rows.count;
   draws_ = 0;
   recorded_ = false;
   find_runs(rows);
-  for (uint32_t r = 0; r < rows_; ++r) {
-    const uint32_t slot = rows.slot[r];
-    if (!pages_.cover(slot, rows.position[r])) continue;
-    const uint64_t at = uint64_t{slot} * pages_.per_slot();
-    std::memcpy(page_rows_.data() + at, pages_.row(slot), pages_.held(slot) * 4);
-    ORCD_CUDA(cudaMemcpyAsync(page_table_.data() + at, page_rows_.data() + at, pages_.held(slot) * 4,
-                              cudaMemcpyHostToDevice, stream_));
-  }
+  for (uint32_t r = 0; r < rows_; ++r) send_pages(rows.slot[r], sequences.pages(rows.slot[r]));
   send_rows(rows);
 }
 
-const uint32_t* CudaOps::upload_pick(std::span<const uint32_t> pick) {
+void CudaExecutor::run(const Model& m, const Scratch& s, const Step& step, std::span<Sampled> sampled) {
+  begin(step.rows, step.sequences);
+  try {
+    if (!run_fused(m, s, step.pick)) forward(m, s, *this, rows_, step.pick, step.abandoned);
+  } catch (const Error& e) {
+    // What was begun still reads the host's buffers, which the next step fills again.
+    if (e.kind == ErrorKind::kAbandoned) finish();
+    throw;
+  }
+  if (!step.draws.empty()) sample(s.logits, m.shape.vocab, step.draws);
+  finish(sampled);
+}
+
+const uint32_t* CudaExecutor::upload_pick(std::span<const uint32_t> pick) {
   uint32_t* host = carve(input_host_.data()).pick;
   uint32_t* device = carve(input_.data()).pick;
   std::memcpy(host, pick.data(), pick.size_bytes());
@@ -216,18 +248,18 @@ const uint32_t* CudaOps::upload_pick(std::span<const uint32_t> pick) {
   return device;
 }
 
-void CudaOps::embed(const Tensor& table, float* x) {
+void CudaExecutor::embed(const Tensor& table, float* x) {
   kernels::embed(table, carve(input_.data()).token, rows_, x, false, stream_);
 }
 
-void CudaOps::rmsnorm(const float* x, const uint32_t* pick, uint32_t rows, const float* weight, float eps,
-                      const Activations& out) {
+void CudaExecutor::rmsnorm(const float* x, const uint32_t* pick, uint32_t rows, const float* weight, float eps,
+                           const Activations& out) {
   kernels::rmsnorm(x, pick ? upload_pick({pick, rows}) : nullptr, rows, weight, eps, out, stream_);
 }
 
-void CudaOps::quantise(const Activations& a, uint32_t rows) { kernels::quantise(a, rows, stream_); }
+void CudaExecutor::quantise(const Activations& a, uint32_t rows) { kernels::quantise(a, rows, stream_); }
 
-void CudaOps::matmul(std::span<const Product> products, const Activations& a, uint32_t rows) {
+void CudaExecutor::matmul(std::span<const Product> products, const Activations& a, uint32_t rows) {
   kernels::MatvecInput input;
   input.a = a;
   for (const Product& p : products) {
@@ -238,18 +270,18 @@ void CudaOps::matmul(std::span<const Product> products, const Activations& a, ui
   }
 }
 
-kernels::KvLayer CudaOps::kv_layer(uint32_t layer) const {
-  const uint64_t values = uint64_t{pages_.total()} * page_values(shape_);
+kernels::KvLayer CudaExecutor::kv_layer(uint32_t layer) const {
+  const uint64_t values = uint64_t{pages_} * page_values(shape_);
   __half* base = kv_.data() + uint64_t{layer} * 2 * values;
-  return {base, base + values, page_table_.data(), pages_.per_slot()};
+  return {base, base + values, page_table_.data(), pages_per_slot_};
 }
 
-void CudaOps::rope_kv(uint32_t layer, const AttentionInputs& in) {
+void CudaExecutor::rope_kv(uint32_t layer, const AttentionInputs& in) {
   const StepInput step = carve(input_.data());
   kernels::rope_kv(heads_, kv_layer(layer), in, step.slot, step.position, rows_, false, stream_);
 }
 
-kernels::DecodeAttention CudaOps::decode_attention(uint32_t layer, const float* q, const Activations& out) const {
+kernels::DecodeAttention CudaExecutor::decode_attention(uint32_t layer, const float* q, const Activations& out) const {
   const StepInput step = carve(input_.data());
   kernels::DecodeAttention a = {};
   a.heads = heads_;
@@ -264,7 +296,7 @@ kernels::DecodeAttention CudaOps::decode_attention(uint32_t layer, const float* 
   return a;
 }
 
-void CudaOps::attention(uint32_t layer, const float* q, float* out) {
+void CudaExecutor::attention(uint32_t layer, const float* q, float* out) {
   if (singles_) {
     kernels::DecodeAttention a = decode_attention(layer, q, {shape_.n_heads * shape_.head_dim, out});
     if (tiles_) a.row = carve(input_.data()).single;  // otherwise they are all rows
@@ -273,16 +305,15 @@ void CudaOps::attention(uint32_t layer, const float* q, float* out) {
   if (tiles_) kernels::attention_prefill(heads_, kv_layer(layer), q, carve(input_.data()).tiles, tiles_, out, stream_);
 }
 
-void CudaOps::swiglu(const float* gate, const float* up, uint32_t rows, const Activations& out) {
+void CudaExecutor::swiglu(const float* gate, const float* up, uint32_t rows, const Activations& out) {
   kernels::swiglu(gate, up, rows, out, stream_);
 }
 
 // Behind the counters of attention.
-uint32_t* CudaOps::draws_arrived() const { return arrived_.data() + uint64_t{options_.slots} * shape_.n_heads; }
+uint32_t* CudaExecutor::draws_arrived() const { return arrived_.data() + uint64_t{options_.slots} * shape_.n_heads; }
 
-void CudaOps::sample(const float* logits, uint32_t vocab, std::span<const PlacedDraw> draws, uint32_t* drawn) {
+void CudaExecutor::sample(const float* logits, uint32_t vocab, std::span<const PlacedDraw> draws) {
   draws_ = uint32_t(draws.size());
-  drawn_to_ = drawn;
   std::fill_n(drawn_.data(), draws_, kNoToken);
   for (uint32_t first = 0; first < draws_; first += kernels::kDrawBatch) {
     const uint32_t n = std::min(draws_ - first, kernels::kDrawBatch);
@@ -321,8 +352,8 @@ void CudaOps::sample(const float* logits, uint32_t vocab, std::span<const Placed
 
 // Waits for the tokens alone, which is shorter than for the stream. A kernel that fails takes all later ones
 // with it: a token that came says that all before it went well.
-void CudaOps::await_tokens() {
-  constexpr uint32_t kTurns = 1 << 14;            // some tens of microseconds
+void CudaExecutor::await_tokens() {
+  constexpr uint32_t kTurns = 1 << 14;             // some tens of microseconds
   const volatile uint32_t* drawn = drawn_.data();  // the device writes there
   for (uint32_t i = 0, turn = 0; i < draws_;) {
     if (drawn[i] != kNoToken) {
@@ -336,20 +367,19 @@ void CudaOps::await_tokens() {
   }
 }
 
-// Any error of the step's kernels comes out here, before a token leaves.
-void CudaOps::finish() {
+void CudaExecutor::finish(std::span<Sampled> sampled) {
   if (!draws_) return stream_.wait();
   await_tokens();
-  std::memcpy(drawn_to_, drawn_.data(), draws_ * 4);
+  for (size_t i = 0; i < sampled.size(); ++i) sampled[i].token = drawn_[i];
   draws_ = 0;
 }
 
-void CudaOps::download(const void* from, size_t bytes, void* to) {
+void CudaExecutor::download(const void* from, size_t bytes, void* to) const {
   ORCD_CUDA(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, stream_));
   stream_.wait();
 }
 
-bool CudaOps::resident() const {
+bool CudaExecutor::resident() const {
   const void* buffers[] = {image_,          rope_.data(),      kv_.data(),         page_table_.data(),
                            seen_.data(),    partial_.data(),   arrived_.data(),    best_.data(),
                            scaled_.data(),  filter_.data(),    input_.data(),      tiled_q_.data(),

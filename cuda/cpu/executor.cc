@@ -1,0 +1,63 @@
+#include "cpu/executor.h"
+
+#include <cstdlib>
+#include <cstring>
+#include <string>
+
+#include "engine/forward.h"
+
+namespace orcd::cpu {
+
+void CpuExecutor::Free::operator()(void* p) const { std::free(p); }
+
+CpuExecutor::CpuExecutor(const Model& model, const EngineOptions& options, Isa isa)
+    : shape_(model.shape),
+      isa_(isa),
+      float_activations_(options.float_activations),
+      pool_(options.threads),
+      kv_(model.shape, SequenceStore::total_pages(options)) {
+  rotation_.pairs = shape_.head_dim / 2;
+  rotation_.style = shape_.rope_style;
+  rotation_frequencies(rotation_, shape_.rope_base, model.rope_freqs);
+}
+
+void* CpuExecutor::allocate(size_t bytes) {
+  constexpr size_t align = 64;
+  const size_t whole = (bytes + align - 1) / align * align;
+  memory_.emplace_back(std::aligned_alloc(align, whole));
+  void* p = memory_.back().get();
+  if (!p) throw Error(ErrorKind::kOutOfMemory, "scratch memory of " + std::to_string(bytes) + " bytes");
+  std::memset(p, 0, whole);
+  return p;
+}
+
+void CpuExecutor::fork(uint32_t, uint32_t, std::span<const SequenceStore::Copy> copies) {
+  for (const SequenceStore::Copy& pages : copies) kv_.copy(pages);
+}
+
+void CpuExecutor::begin(const Rows& rows, const SequenceStore& sequences) {
+  rows_ = rows;
+  sequences_ = &sequences;
+  rotation_rows(rotation_, rows);
+}
+
+void CpuExecutor::run(const Model& model, const Scratch& scratch, const Step& step, std::span<Sampled> sampled) {
+  begin(step.rows, step.sequences);
+  forward(model, scratch, *this, step.rows.count, step.pick, step.abandoned);
+  sample(scratch.logits, model.shape.vocab, step.draws, sampled);
+}
+
+void CpuExecutor::sample(const float* logits, uint32_t vocab, std::span<const PlacedDraw> draws,
+                         std::span<Sampled> sampled) {
+  const auto n = static_cast<uint32_t>(draws.size());
+  if (sample_scratch_.size() < n) sample_scratch_.resize(n);
+  pool_.run(n, [&](uint32_t i) {
+    const std::span<const uint32_t> tokens = sequences_->tokens(draws[i].slot);
+    const std::span<const uint32_t> before = tokens.first(std::min<size_t>(draws[i].position, tokens.size()));
+    sampled[i].token = cpu::sample(logits + uint64_t{i} * vocab, vocab, before, draws[i], sample_scratch_[i]);
+  });
+}
+
+void CpuExecutor::download(const void* from, size_t bytes, void* to) const { std::memcpy(to, from, bytes); }
+
+}  // namespace orcd::cpu

@@ -1,0 +1,63 @@
+// Steps on the processor: the forward pass as it is written, operation by operation.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "cpu/ops.h"
+
+namespace orcd::cpu {
+
+class CpuExecutor final : public Executor, public Ops {
+ public:
+  CpuExecutor(const Model& model, const EngineOptions& options, Isa isa);
+
+  void* allocate(size_t bytes) override;
+  void open(uint32_t) override {}
+  void fork(uint32_t from, uint32_t to, std::span<const SequenceStore::Copy> copies) override;
+  void close(uint32_t, std::span<const uint32_t> released) override { kv_.release(released); }
+  void run(const Model& model, const Scratch& scratch, const Step& step, std::span<Sampled> sampled) override;
+  void download(const void* from, size_t bytes, void* to) const override;
+  bool resident() const override { return false; }
+
+  // The rows that operations are about from now on.
+  void begin(const Rows& rows, const SequenceStore& sequences);
+  void embed(const Tensor& table, float* x) override { cpu::embed(pool_, table, rows_, x); }
+  void rmsnorm(const float* x, const uint32_t* pick, uint32_t rows, const float* weight, float eps,
+               const Activations& out) override {
+    cpu::rmsnorm(pool_, x, pick, rows, weight, eps, out);
+  }
+  void quantise(const Activations& a, uint32_t rows) override { cpu::quantise(pool_, a, rows); }
+  void matmul(std::span<const Product> products, const Activations& a, uint32_t rows) override {
+    cpu::matmul(pool_, isa_, float_activations_, products, a, rows);
+  }
+  void rope_kv(uint32_t layer, const AttentionInputs& in) override {
+    cpu::rope_kv(pool_, shape_, rotation_, rows_, *sequences_, kv_, layer, in);
+  }
+  void attention(uint32_t layer, const float* q, float* out) override {
+    cpu::attention(pool_, isa_, shape_, rows_, *sequences_, kv_, layer, q, out);
+  }
+  void swiglu(const float* gate, const float* up, uint32_t rows, const Activations& out) override {
+    cpu::swiglu(pool_, gate, up, rows, out);
+  }
+  void sample(const float* logits /* (draws, vocab) */, uint32_t vocab, std::span<const PlacedDraw> draws,
+              std::span<Sampled> sampled /* (draws) */);
+
+ private:
+  struct Free {
+    void operator()(void* p) const;
+  };
+
+  ModelShape shape_;
+  Isa isa_;
+  bool float_activations_;
+  Pool pool_;
+  KvCache kv_;
+  Rotation rotation_;
+  Rows rows_;
+  const SequenceStore* sequences_ = nullptr;  // of the present step
+  std::vector<std::unique_ptr<void, Free>> memory_;
+  std::vector<SampleScratch> sample_scratch_;  // (draws of a step)
+};
+
+}  // namespace orcd::cpu

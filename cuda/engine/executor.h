@@ -1,0 +1,59 @@
+// What computes a step, one form per kind of device. How it does that (threads, graphs, fused kernels, waiting) shows
+// in nothing but its speed.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "engine/scratch.h"
+#include "engine/sequences.h"
+#include "ops/ops.h"
+#include "orcd/engine.h"
+
+namespace orcd {
+
+// A draw with its place.
+struct PlacedDraw {
+  uint32_t slot;      // whose tokens before `position` the repetition penalty covers
+  uint32_t position;  // absolute position of the token being drawn
+  Sampling sampling;
+};
+
+// A step as its rows, checked.
+struct Step {
+  Rows rows;
+  std::span<const uint32_t> pick;     // (draws) the rows whose logits are drawn from, ascending
+  std::span<const PlacedDraw> draws;  // (draws)
+  const SequenceStore& sequences;     // with the step's tokens
+  bool (*abandoned)() = nullptr;      // asked between layers; once it says yes the step throws kAbandoned
+};
+
+class Executor {
+ public:
+  virtual ~Executor() = default;
+
+  // Zeroed memory, 64-byte aligned, owned by this object until it dies.
+  virtual void* allocate(size_t bytes) = 0;
+
+  // Called once, when the model's and all other memory is there: what would make a first step slow.
+  virtual void prepare(const Model&, const Scratch&) {}
+
+  // What the sequences of the store have beside their pages, which it has opened, forked or closed before.
+  virtual void open(uint32_t slot) = 0;
+  virtual void fork(uint32_t from, uint32_t to, std::span<const SequenceStore::Copy> copies) = 0;
+  virtual void close(uint32_t slot, std::span<const uint32_t> released /* pages */) = 0;
+
+  // Runs the forward pass over the rows and draws: the logits of the picked rows are in scratch.logits afterwards.
+  // Throws whatever failed in it before anything of `sampled` may be used; what was written to the KV cache by then is
+  // written again, the same, by the step that repeats it.
+  virtual void run(const Model&, const Scratch&, const Step&, std::span<Sampled> sampled /* (draws) */) = 0;
+
+  // Copies from the backend's memory to the host.
+  virtual void download(const void* from, size_t bytes, void* to /* host */) const = 0;
+
+  // Whether every buffer is found to be device memory; false on the CPU.
+  virtual bool resident() const = 0;
+};
+
+}  // namespace orcd

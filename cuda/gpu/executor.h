@@ -1,0 +1,128 @@
+// Steps on a GPU: operation by operation, each a kernel launch on one stream, or, for few rows, as a chain of fused
+// kernels (fused.cu).
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "arith/blocks.h"
+#include "device/buffer.h"
+#include "device/stream.h"
+#include "engine/executor.h"
+#include "engine/model.h"
+#include "kernels/launch.h"
+
+namespace orcd::gpu {
+
+// Device memory beside weights and scratch.
+struct KvBytes {
+  uint64_t cache, tables;
+};
+KvBytes kv_bytes(const ModelShape& shape, const EngineOptions& options);
+
+// Values that kFewRows rows of the widest product take, tiled.
+uint64_t tiled_values(const ModelShape& shape);
+
+class CudaExecutor final : public Executor, public Ops {
+ public:
+  CudaExecutor(const Model& model, const EngineOptions& options, int ordinal, const uint8_t* image);
+  ~CudaExecutor() override;  // waits: finish() may return before the last kernel has ended
+
+  void* allocate(size_t bytes) override;
+  void prepare(const Model& model, const Scratch& scratch) override;
+  void open(uint32_t slot) override;
+  void fork(uint32_t from, uint32_t to, std::span<const SequenceStore::Copy> copies) override;
+  void close(uint32_t slot, std::span<const uint32_t> released) override;
+  void run(const Model& model, const Scratch& scratch, const Step& step, std::span<Sampled> sampled) override;
+  void download(const void* from, size_t bytes, void* to) const override;
+  bool resident() const override;
+
+  // The rows that operations are about from now on.
+  void begin(const Rows& rows, const SequenceStore& sequences);
+  void embed(const Tensor& table, float* x) override;
+  void rmsnorm(const float* x, const uint32_t* pick, uint32_t rows, const float* weight, float eps,
+               const Activations& out) override;
+  void quantise(const Activations& a, uint32_t rows) override;
+  void matmul(std::span<const Product> products, const Activations& a, uint32_t rows) override;
+  void rope_kv(uint32_t layer, const AttentionInputs& in) override;
+  void attention(uint32_t layer, const float* q, float* out) override;
+  void swiglu(const float* gate, const float* up, uint32_t rows, const Activations& out) override;
+  // Has tokens drawn, which finish() brings.
+  void sample(const float* logits /* (draws, vocab) */, uint32_t vocab, std::span<const PlacedDraw> draws);
+  // Waits for everything begun, or at least for the tokens drawn, which come last; throws kDevice if anything that
+  // came before them failed.
+  void finish(std::span<Sampled> sampled = {} /* (draws) */);
+
+  static uint64_t input_bytes(uint32_t max_rows, uint32_t slots);
+  const device::Stream& stream() const { return stream_; }  // for benchmarks: what everything is put into
+
+ private:
+  // What a step needs on the device, filled on the host and copied in one piece.
+  struct StepInput {
+    uint32_t* token;              // (max_rows)
+    uint32_t* slot;               // (max_rows)
+    uint32_t* position;           // (max_rows)
+    uint32_t* single;             // (slots) rows that are a run of their own
+    uint32_t* grouped;            // (max_rows) the others
+    uint32_t* pick;               // (slots)
+    kernels::PrefillTile* tiles;  // (max_rows)
+  };
+  StepInput carve(uint8_t* base) const;
+
+  void find_runs(const Rows& rows);
+  kernels::TiledActivations tiled(uint32_t buffer, uint32_t rows) const;
+  void send_rows(const Rows& rows);
+  void send_pages(uint32_t slot, std::span<const uint32_t> pages);
+  bool run_fused(const Model& model, const Scratch& scratch, std::span<const uint32_t> pick);
+  bool held_back() const;
+  void begin_batch();
+  uint32_t* draws_arrived() const;
+  void await_tokens();
+  const uint32_t* upload_pick(std::span<const uint32_t> pick);
+  void attend_fused(uint32_t layer, const Scratch& scratch, bool decoding);
+  void launch_fused(const Model& model, const Scratch& scratch, const uint32_t* pick, uint32_t picked, bool decoding,
+                    bool recorded = false);
+  kernels::KvLayer kv_layer(uint32_t layer) const;
+  kernels::DecodeAttention decode_attention(uint32_t layer, const float* q, const Activations& out) const;
+
+  ModelShape shape_;
+  EngineOptions options_;
+  int ordinal_;
+  const uint8_t* image_;
+  device::Stream stream_;
+  uint32_t pages_, pages_per_slot_;
+  kernels::Heads heads_;
+
+  device::Buffer<float2> rope_;     // (context, head_dim / 2)
+  device::Buffer<__half> kv_;       // (layer, 2, page, kv_head, 64 * head_dim)
+  device::Buffer<int8_t> tiled_q_;  // (2, ...) inputs of products on few rows
+  device::Buffer<float> tiled_d_;
+  device::Buffer<int32_t> tiled_sum_;
+  device::Buffer<int32_t> tiled_half_;
+  device::Buffer<uint32_t> page_table_;                // (slot, pages_per_slot)
+  device::Pinned<uint32_t> page_rows_;                 // the same on the host: what is copied must stay put
+  device::Buffer<uint32_t> seen_;                      // (slot, seen_words_): set of each sequence's tokens
+  device::Buffer<float> partial_;                      // attention splits
+  device::Buffer<uint32_t> arrived_;                   // counters, zero between launches
+  device::Buffer<unsigned long long> best_;            // (slots) ranks, zero between launches
+  device::Buffer<float> scaled_;                       // (drawn at once, scaled_width(vocab)) filtered draws
+  device::Buffer<kernels::FilterState> filter_;        // (drawn at once)
+  device::Pinned<uint32_t> drawn_;                     // (slots) written by the device
+  device::Pinned<kernels::StepOrder> order_;           // of a step of few rows
+  device::Buffer<kernels::DeviceDraw> ordered_draws_;  // where a recorded one finds its draws
+  device::Buffer<uint8_t> input_;
+  device::Pinned<uint8_t> input_host_;
+  std::vector<device::Buffer<uint8_t>> scratch_;
+
+  uint32_t seen_words_;
+  uint32_t rows_ = 0, singles_ = 0, tiles_ = 0, draws_ = 0;
+  uint32_t deepest_grouped_ = 0;      // position of the last row that is not alone in its run
+  std::vector<uint32_t> sent_pages_;  // (slots) pages of each sequence that the device knows
+
+  static constexpr uint32_t kGraphs = 32;
+  uint32_t fused_rows_ = 0;            // steps of up to so many rows can be fused
+  std::vector<device::Graph> graphs_;  // whole steps of decoding, by number of rows - 1
+  bool recorded_ = false;              // the present step is one of those, and waits for its draws
+};
+
+}  // namespace orcd::gpu
