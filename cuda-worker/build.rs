@@ -7,7 +7,7 @@ mod cuda;
 use std::path::{Path, PathBuf};
 
 /// Folders under `cuda/` with sources or headers of what is compiled here.
-const FOLDERS: [&str; 5] = ["engine", "cpu", "arith", "ops", "include"];
+const FOLDERS: [&str; 6] = ["engine", "cpu", "arith", "formats", "ops", "include"];
 /// Files in `cuda/` itself.
 const FILES: [&str; 4] = ["bridge.cc", "bridge.h", "probe.cc", "probe.h"];
 

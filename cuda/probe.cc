@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-#include "arith/blocks.h"
+#include "formats/formats.h"
 #include "arith/by_127.h"
 #include "arith/exp2.h"
 #include "arith/gumbel.h"
@@ -12,6 +12,7 @@
 #include "cpu/ops.h"
 #include "cpu/pack.h"
 #include "cuda-worker/src/ffi.rs.h"
+#include "engine/layout_version.h"
 
 namespace orcd::probe {
 namespace {
@@ -48,7 +49,7 @@ bool has_form(uint32_t form) {
 void product(uint32_t form, uint32_t type_id, uint32_t rows, uint32_t cols, rust::Slice<const uint8_t> raw,
              rust::Slice<const float> x, bool add, uint32_t threads, rust::Slice<float> y) {
   const auto type = static_cast<TensorType>(type_id);
-  const uint64_t row_bytes = arith::row_bytes(type, cols);
+  const uint64_t row_bytes = formats::row_bytes(type, cols);
   const auto n = static_cast<uint32_t>(x.size() / cols);
   std::vector<float> copy(x.begin(), x.end());
   Quantised in(n, cols);
@@ -72,7 +73,7 @@ void product(uint32_t form, uint32_t type_id, uint32_t rows, uint32_t cols, rust
 }
 
 void dequantise(uint32_t type, rust::Slice<const uint8_t> raw, rust::Slice<float> out) {
-  arith::dequantise(static_cast<TensorType>(type), raw.data(), 0, static_cast<uint32_t>(out.size()), out.data());
+  formats::dequantize(static_cast<TensorType>(type), raw.data(), 0, static_cast<uint32_t>(out.size()), out.data());
 }
 
 void quantise(rust::Slice<const float> x, rust::Slice<int8_t> q, rust::Slice<float> d, rust::Slice<int32_t> sum) {
@@ -153,6 +154,8 @@ uint32_t throwing_chunks(uint32_t threads, uint32_t chunks, uint32_t bad) {
   if (!thrown.empty()) throw Error(ErrorKind::kOutOfMemory, thrown + ", and " + std::to_string(ran) + " ran behind it");
   return ran;
 }
+
+uint64_t golden_hash(uint32_t type) { return golden_hashes(static_cast<TensorType>(type)).tile; }
 
 uint32_t draw(rust::Slice<const float> logits, rust::Slice<const uint32_t> seen, uint32_t position, float temperature,
               float top_p, uint32_t top_k, float min_p, float repetition_penalty, uint64_t seed) {

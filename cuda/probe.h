@@ -45,6 +45,9 @@ void attend(uint32_t form, uint32_t n_heads, uint32_t n_kv_heads, uint32_t head_
 // that don't. Gives how many of those ran.
 uint32_t throwing_chunks(uint32_t threads, uint32_t chunks, uint32_t bad);
 
+// What the packed sample of a type hashes to in the processor's image (layout_version.h).
+uint64_t golden_hash(uint32_t type);
+
 uint32_t draw(rust::Slice<const float> logits, rust::Slice<const uint32_t> seen, uint32_t position, float temperature,
               float top_p, uint32_t top_k, float min_p, float repetition_penalty, uint64_t seed);
 

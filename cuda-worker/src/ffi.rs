@@ -169,6 +169,7 @@ pub(crate) mod probe {
             v: &mut [f32],
             out: &mut [f32],
         );
+        fn golden_hash(ty: u32) -> u64;
         fn throwing_chunks(threads: u32, chunks: u32, bad: u32) -> Result<u32>;
         #[allow(clippy::too_many_arguments)]
         fn draw(

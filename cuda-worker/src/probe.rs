@@ -221,6 +221,12 @@ pub fn attend(form: Form, heads: &Heads, q: &mut [f32], k: &mut [f32], v: &mut [
     out
 }
 
+/// What the packed sample of a type hashes to: committed beside its layout.
+#[must_use]
+pub fn golden_hash(ty: TensorType) -> u64 {
+    ffi::golden_hash(ty.id())
+}
+
 /// The token drawn at `position`, with `seen` the tokens before it.
 ///
 /// # Panics

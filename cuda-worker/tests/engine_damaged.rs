@@ -93,14 +93,16 @@ fn a_norm_that_is_not_finite_is_refused_by_name_value_and_place() {
 #[test]
 fn a_block_scale_that_is_not_finite_is_refused_in_every_type() {
     for ty in QUANTISED {
-        let mut places = vec![if ty == TensorType::Q6K { 208 } else { 0 }];
-        if matches!(ty.name(), "Q4_1" | "Q5_1" | "Q4_K" | "Q5_K") {
-            places.push(2);
-        }
-        for at in places {
+        for &at in ty.scales() {
             let model = Damaged::new(&tiny().with_type(ty), |open, file| {
                 let block = ty.block_bytes() * 3;
-                put(open, file, "blk.0.ffn_up.weight", block + at, &[0, 0x7c]);
+                put(
+                    open,
+                    file,
+                    "blk.0.ffn_up.weight",
+                    block + at as u64,
+                    &[0, 0x7c],
+                );
             });
             let refusal = model.refusal();
             assert!(

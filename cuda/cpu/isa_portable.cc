@@ -19,7 +19,7 @@ struct Portable {
   }
   static ORCD_LANES Floats f16(const uint8_t* p) {
     Floats v;
-    for (uint32_t l = 0; l < kLanes; ++l) v[l] = arith::f16_at(p + 2 * l);
+    for (uint32_t l = 0; l < kLanes; ++l) v[l] = formats::f16_at(p + 2 * l);
     return v;
   }
   static ORCD_LANES Ints u8(const uint8_t* p) {

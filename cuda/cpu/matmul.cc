@@ -1,13 +1,15 @@
 #include <vector>
 
-#include "arith/blocks.h"
 #include "cpu/ops.h"
 #include "cpu/pack.h"
+#include "formats/formats.h"
 
 namespace orcd::cpu {
 namespace {
 
-bool by_tiles(const Product& p, bool float_activations) { return arith::is_quantised(p.w.type) && !float_activations; }
+bool by_tiles(const Product& p, bool float_activations) {
+  return formats::is_quantized(p.w.type) && !float_activations;
+}
 
 // Units of a product that threads share: 16 rows of W each, the last one perhaps fewer.
 uint32_t units(const Product& p) { return (p.w.rows + kTileRows - 1) / kTileRows; }
@@ -15,7 +17,7 @@ uint32_t units(const Product& p) { return (p.w.rows + kTileRows - 1) / kTileRows
 // The rows behind the last whole tile.
 void tail(const Product& p, const Activations& a, uint32_t rows) {
   const Tensor& w = p.w;
-  const uint64_t row_bytes = arith::row_bytes(w.type, w.cols);
+  const uint64_t row_bytes = formats::row_bytes(w.type, w.cols);
   for (uint64_t n = w.rows / kTileRows * kTileRows; n < w.rows; ++n) {
     for (uint64_t r = 0; r < rows; ++r) {
       float product = reference_dot(w.type, w.data + n * row_bytes, a, r);
@@ -36,7 +38,7 @@ void units_of(const Product& p, Isa isa, bool float_activations, const Activatio
   const uint32_t tiles = w.rows / kTileRows;
   const uint32_t tiles_end = end < tiles ? end : tiles;
   if (first < tiles_end) {
-    const uint64_t tile_bytes = arith::row_bytes(w.type, w.cols) * kTileRows;
+    const uint64_t tile_bytes = formats::row_bytes(w.type, w.cols) * kTileRows;
     const TileArgs args{w.data + first * tile_bytes,
                         tiles_end - first,
                         w.cols,

@@ -1,9 +1,9 @@
 #include <vector>
 
-#include "arith/blocks.h"
 #include "arith/constants.h"
 #include "cpu/ops.h"
 #include "cpu/pack.h"
+#include "formats/formats.h"
 
 namespace orcd::cpu {
 namespace {
@@ -33,11 +33,11 @@ float dot(const float* w, const float* x, uint32_t cols) {
 
 void matmul_float(const Product& p, const float* x, uint32_t rows, uint32_t first, uint32_t end) {
   const Tensor& w = p.w;
-  std::vector<uint8_t> raw(arith::row_bytes(w.type, w.cols));
+  std::vector<uint8_t> raw(formats::row_bytes(w.type, w.cols));
   std::vector<float> weights(w.cols);
   for (uint32_t n = first; n < end; ++n) {
     unpack_row(w.type, w.rows, w.cols, n, w.data, raw.data());
-    arith::dequantise(w.type, raw.data(), 0, w.cols, weights.data());
+    formats::dequantize(w.type, raw.data(), 0, w.cols, weights.data());
     for (uint64_t r = 0; r < rows; ++r) {
       float product = dot(weights.data(), x + r * w.cols, w.cols);
       if (p.bias) product = product + p.bias[n];

@@ -1,24 +1,19 @@
 #include "cpu/pack.h"
 
 #include <cstring>
+#include <iterator>
+#include <utility>
 
-#include "arith/blocks.h"
 #include "engine/layout_version.h"
+#include "formats/formats.h"
 
 namespace orcd::cpu {
 namespace {
 
-// A run of a block's bytes that is interleaved in pieces of `unit` bytes: piece i of the 16 rows lies
-// together, and starts 16 times as far in as it does in one block.
-struct Field {
-  uint32_t offset, bytes, unit;
-  bool transpose_bits = false;
-};
-
 // Bit 4·j + e of the fifth bits belongs to value e of the group j of four. In the tile it is bit j of
 // byte e, from where a kernel can shift it into place for 16 rows at once.
 void transpose_bits(const uint8_t* from, uint8_t* to) {
-  const uint32_t bits = arith::u32_at(from);
+  const uint32_t bits = formats::u32_at(from);
   for (uint32_t e = 0; e < 4; ++e) {
     uint32_t x = bits >> e & 0x11111111u;  // bit 4·j → j, by halving the gaps
     x = (x | x >> 3) & 0x03030303u;
@@ -40,7 +35,7 @@ void untranspose_bits(const uint8_t* from, uint8_t* to) {
 }
 
 // Copies the pieces of a field of one block, from row to tile or back.
-template <bool kPack, Field kField>
+template <bool kPack, formats::Field kField>
 void copy_field(uint8_t* row_block, uint8_t* tile_block, uint32_t lane) {
   uint8_t* in_row = row_block + kField.offset;
   uint8_t* in_tile = tile_block + kField.offset * kTileRows + lane * kField.unit;
@@ -54,43 +49,31 @@ void copy_field(uint8_t* row_block, uint8_t* tile_block, uint32_t lane) {
 }
 
 // All blocks of a row. The fields are known to the compiler, which makes of each block a run of moves.
-template <bool kPack, Field... kFields>
-void copy_blocks(uint64_t blocks, uint32_t lane, uint8_t* row, uint8_t* tile) {
-  constexpr uint32_t kBlock = (kFields.bytes + ...);
-  for (uint64_t b = 0; b < blocks; ++b) {
-    (copy_field<kPack, kFields>(row + b * kBlock, tile + b * kBlock * kTileRows, lane), ...);
+template <bool kPack, TensorType T, size_t... i>
+void copy_blocks(uint64_t cols, uint32_t lane, uint8_t* row, uint8_t* tile, std::index_sequence<i...>) {
+  using F = formats::Format<T>;
+  constexpr uint32_t kBlock = sizeof(typename F::Block);
+  static_assert((F::kFields[i].bytes + ...) == kBlock);
+  for (uint64_t b = 0; b < cols / F::kValues; ++b) {
+    (copy_field<kPack, F::kFields[i]>(row + b * kBlock, tile + b * kBlock * kTileRows, lane), ...);
   }
 }
 
 template <bool kPack>
 void copy_row(TensorType type, uint64_t cols, uint32_t lane, uint8_t* row, uint8_t* tile) {
-  const uint64_t n = cols / arith::block_values(type);
-  switch (type) {
-    case TensorType::kQ4_0: return copy_blocks<kPack, Field{0, 2, 2}, Field{2, 16, 4}>(n, lane, row, tile);
-    case TensorType::kQ4_1: return copy_blocks<kPack, Field{0, 4, 2}, Field{4, 16, 4}>(n, lane, row, tile);
-    case TensorType::kQ5_0:
-      return copy_blocks<kPack, Field{0, 2, 2}, Field{2, 4, 4, true}, Field{6, 16, 4}>(n, lane, row, tile);
-    case TensorType::kQ5_1:
-      return copy_blocks<kPack, Field{0, 4, 2}, Field{4, 4, 4, true}, Field{8, 16, 4}>(n, lane, row, tile);
-    case TensorType::kQ8_0: return copy_blocks<kPack, Field{0, 2, 2}, Field{2, 32, 4}>(n, lane, row, tile);
-    case TensorType::kQ4_K:
-      return copy_blocks<kPack, Field{0, 4, 2}, Field{4, 12, 1}, Field{16, 128, 4}>(n, lane, row, tile);
-    case TensorType::kQ5_K:
-      return copy_blocks<kPack, Field{0, 4, 2}, Field{4, 12, 1}, Field{16, 160, 4}>(n, lane, row, tile);
-    case TensorType::kQ6_K:
-      return copy_blocks<kPack, Field{0, 192, 4}, Field{192, 16, 1}, Field{208, 2, 2}>(n, lane, row, tile);
-    default: return;  // floats lie as in the file
-  }
+  formats::with_format(type, [&]<TensorType T>() {
+    copy_blocks<kPack, T>(cols, lane, row, tile, std::make_index_sequence<std::size(formats::Format<T>::kFields)>());
+  });
 }
 
 bool is_tiled(TensorType type, uint64_t rows, uint64_t row) {
-  return arith::is_quantised(type) && row < rows / kTileRows * kTileRows;
+  return formats::is_quantized(type) && row < rows / kTileRows * kTileRows;
 }
 
 }  // namespace
 
 void pack_row(TensorType type, uint64_t rows, uint64_t cols, uint64_t row, const uint8_t* raw, uint8_t* matrix) {
-  const uint64_t row_bytes = arith::row_bytes(type, cols);
+  const uint64_t row_bytes = formats::row_bytes(type, cols);
   if (!is_tiled(type, rows, row)) {
     std::memcpy(matrix + row * row_bytes, raw, row_bytes);
     return;
@@ -101,7 +84,7 @@ void pack_row(TensorType type, uint64_t rows, uint64_t cols, uint64_t row, const
 }
 
 void unpack_row(TensorType type, uint64_t rows, uint64_t cols, uint64_t row, const uint8_t* matrix, uint8_t* raw) {
-  const uint64_t row_bytes = arith::row_bytes(type, cols);
+  const uint64_t row_bytes = formats::row_bytes(type, cols);
   if (!is_tiled(type, rows, row)) {
     std::memcpy(raw, matrix + row * row_bytes, row_bytes);
     return;
@@ -114,7 +97,7 @@ uint32_t layout_version() {
   static const uint32_t version =
       orcd::layout_version([](TensorType type, uint32_t rows, uint32_t cols, const uint8_t* raw, uint8_t* matrix) {
         for (uint32_t i = 0; i < rows; ++i)
-          pack_row(type, rows, cols, i, raw + i * arith::row_bytes(type, cols), matrix);
+          pack_row(type, rows, cols, i, raw + i * formats::row_bytes(type, cols), matrix);
       });
   return version;
 }

@@ -1,6 +1,6 @@
-#include "arith/blocks.h"
 #include "arith/constants.h"
 #include "cpu/ops.h"
+#include "formats/formats.h"
 
 namespace orcd::cpu {
 
@@ -8,7 +8,7 @@ float reference_dot(TensorType type, const uint8_t* raw, const Activations& a, u
   const uint32_t blocks = a.cols / kQuantBlock;
   float y = 0.0f, acc = 0.0f;
   for (uint32_t b = 0; b < blocks; ++b) {
-    const arith::Block32 w = arith::read_block32(type, raw, b);
+    const formats::Block32 w = formats::read_block32(type, raw, b);
     const uint64_t at = row * blocks + b;
     int32_t i = 0;
     for (uint32_t k = 0; k < kQuantBlock; ++k) i += w.w[k] * a.q[at * kQuantBlock + k];

@@ -2,15 +2,19 @@
 // lanes (lanes.h).
 #pragma once
 
+#include <bit>
 #include <cstdint>
 
-#include "arith/blocks.h"
 #include "arith/constants.h"
 #include "cpu/lanes.h"
 #include "cpu/pack.h"
+#include "formats/formats.h"
 
 namespace orcd::cpu {
 namespace {
+
+template <TensorType T>
+inline constexpr uint32_t kBlockBytes = sizeof(typename formats::Format<T>::Block);
 
 enum class Chain { kPlain, kAffine, kSplit };
 
@@ -39,15 +43,23 @@ ORCD_LANES B bit_to(B x) {
   else return x << (TO - J) & mask;
 }
 
+template <TensorType T>
+inline constexpr bool kHasFifthBits = formats::Format<T>::kPlanes.high == 4;
+
+// What is taken off each stored value, as a power of two; -1: nothing.
+template <TensorType T>
+inline constexpr int kOffsetLog2 = std::bit_width(static_cast<uint32_t>(formats::Format<T>::kOffset)) - 1;
+
 // Q4_0, Q4_1, Q5_0, Q5_1.
-template <class Raw, bool kMin, bool kFifth, int kOffsetLog2>
+template <TensorType T>
 struct Nibbles {
+  static constexpr bool kMin = formats::is_affine(formats::Format<T>::kScales), kFifth = kHasFifthBits<T>;
   static constexpr Chain kChain = kMin ? Chain::kAffine : Chain::kPlain;
   static constexpr bool kWide = false;
-  static constexpr uint32_t kValues = kQuantBlock, kBytes = sizeof(Raw) * kTileRows;  // of a block of 16 rows
+  static constexpr uint32_t kValues = kQuantBlock, kBytes = kBlockBytes<T> * kTileRows;  // of a block of 16 rows
   template <class V>
   static constexpr int offset_log2() {
-    return kOffsetLog2;
+    return kOffsetLog2<T>;
   }
 
   template <class V, int B>
@@ -77,10 +89,12 @@ struct Nibbles {
   }
 };
 
-struct Q8_0 {
+// Q8_0.
+template <TensorType T>
+struct Bytes {
   static constexpr Chain kChain = Chain::kPlain;
   static constexpr bool kWide = true;
-  static constexpr uint32_t kValues = kQuantBlock, kBytes = sizeof(arith::BlockQ8_0) * kTileRows;
+  static constexpr uint32_t kValues = kQuantBlock, kBytes = kBlockBytes<T> * kTileRows;
   template <class V>
   static constexpr int offset_log2() {
     return V::kFlip8 ? 7 : -1;
@@ -99,12 +113,13 @@ struct Q8_0 {
 };
 
 // Q4_K and Q5_K: two segments per super-block, sub-block j = 4 · (segment % 2) + B.
-template <bool kFifth>
-struct KNibbles {
+template <TensorType T>
+struct SuperNibbles {
+  static constexpr bool kFifth = kHasFifthBits<T>;
   static constexpr Chain kChain = Chain::kAffine;
   static constexpr bool kWide = false;
   static constexpr uint32_t kValues = kSuperBlock;
-  static constexpr uint32_t kBytes = (kFifth ? sizeof(arith::BlockQ5_K) : sizeof(arith::BlockQ4_K)) * kTileRows;
+  static constexpr uint32_t kBytes = kBlockBytes<T> * kTileRows;
   template <class V>
   static constexpr int offset_log2() {
     return -1;
@@ -127,7 +142,7 @@ struct KNibbles {
     }
   }
 
-  // s = d·sc and m = -(dmin·mn); the bytes are laid out as k_scale_min() has it.
+  // s = d·sc and m = -(dmin·mn); the bytes are laid out as read_super_scales() has it.
   template <class V, int B>
   static ORCD_LANES void scales(const uint8_t* block, uint32_t half, uint32_t lane0, Block<V>& out) {
     const uint8_t* s = block + 4 * kTileRows + lane0;
@@ -144,14 +159,15 @@ struct KNibbles {
   }
 };
 
-// A segment is a half of the super-block; its four blocks differ in where their bits lie.
-struct Q6_K {
+// Q6_K. A segment is a half of the super-block; its four blocks differ in where their bits lie.
+template <TensorType T>
+struct SplitNibbles {
   static constexpr Chain kChain = Chain::kSplit;
   static constexpr bool kWide = false;
-  static constexpr uint32_t kValues = kSuperBlock, kBytes = sizeof(arith::BlockQ6_K) * kTileRows;
+  static constexpr uint32_t kValues = kSuperBlock, kBytes = kBlockBytes<T> * kTileRows;
   template <class V>
   static constexpr int offset_log2() {
-    return 5;
+    return kOffsetLog2<T>;
   }
 
   template <class V, int B>
@@ -176,12 +192,17 @@ struct Q6_K {
   }
 };
 
-using Q4_0 = Nibbles<arith::BlockQ4_0, false, false, 3>;
-using Q4_1 = Nibbles<arith::BlockQ4_1, true, false, -1>;
-using Q5_0 = Nibbles<arith::BlockQ5_0, false, true, 4>;
-using Q5_1 = Nibbles<arith::BlockQ5_1, true, true, -1>;
-using Q4_K = KNibbles<false>;
-using Q5_K = KNibbles<true>;
+// How a format is unpacked follows from what its blocks have.
+template <TensorType T>
+constexpr auto unpack_of() {
+  using F = formats::Format<T>;
+  if constexpr (F::kScales == formats::Scales::kSuper) return SuperNibbles<T>{};
+  else if constexpr (F::kScales == formats::Scales::kSplit) return SplitNibbles<T>{};
+  else if constexpr (F::kPlanes.low == 32) return Bytes<T>{};
+  else return Nibbles<T>{};
+}
+template <TensorType T>
+using Unpack = decltype(unpack_of<T>());
 
 }  // namespace
 }  // namespace orcd::cpu

@@ -140,17 +140,9 @@ void tile_product(const TileArgs& a) {
 
 template <class V>
 TileKernel tile_kernel(TensorType type) {
-  switch (type) {
-    case TensorType::kQ4_0: return tile_product<V, Q4_0>;
-    case TensorType::kQ4_1: return tile_product<V, Q4_1>;
-    case TensorType::kQ5_0: return tile_product<V, Q5_0>;
-    case TensorType::kQ5_1: return tile_product<V, Q5_1>;
-    case TensorType::kQ8_0: return tile_product<V, Q8_0>;
-    case TensorType::kQ4_K: return tile_product<V, Q4_K>;
-    case TensorType::kQ5_K: return tile_product<V, Q5_K>;
-    case TensorType::kQ6_K: return tile_product<V, Q6_K>;
-    default: return nullptr;
-  }
+  TileKernel kernel = nullptr;
+  formats::with_format(type, [&]<TensorType T>() { kernel = tile_product<V, Unpack<T>>; });
+  return kernel;
 }
 
 }  // namespace

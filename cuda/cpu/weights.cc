@@ -10,9 +10,9 @@
 #include <cstring>
 #include <string>
 
-#include "arith/blocks.h"
 #include "cpu/pack.h"
 #include "engine/model.h"
+#include "formats/formats.h"
 
 namespace orcd::cpu {
 namespace {
@@ -94,7 +94,7 @@ void MemfdWeights::reserve(uint64_t at, uint64_t n) {
 
 uint64_t MemfdWeights::write(const TensorDesc& d, uint64_t first_row, std::span<const uint8_t> raw) {
   if (sealed_) throw Error(ErrorKind::kInvalid, "the weights image is sealed");
-  const uint64_t n = rows_in(d, first_row, raw.size(), bytes_), row = arith::row_bytes(d.type, d.cols);
+  const uint64_t n = rows_in(d, first_row, raw.size(), bytes_), row = formats::row_bytes(d.type, d.cols);
   // Rows don't touch each other's bytes, so threads may share them in any way.
   const uint64_t at_once = std::max<uint64_t>(1, kPackBytes / row);
   packers_->run(static_cast<uint32_t>((n + at_once - 1) / at_once), [&](uint32_t part) {
@@ -120,7 +120,7 @@ void MemfdWeights::seal() {
 }
 
 void MemfdWeights::read(const TensorDesc& d, uint64_t first_row, std::span<uint8_t> raw) const {
-  const uint64_t n = rows_in(d, first_row, raw.size(), bytes_), row = arith::row_bytes(d.type, d.cols);
+  const uint64_t n = rows_in(d, first_row, raw.size(), bytes_), row = formats::row_bytes(d.type, d.cols);
   for (uint64_t i = 0; i < n; ++i) {
     unpack_row(d.type, d.rows, d.cols, first_row + i, image_ + d.offset, raw.data() + i * row);
   }

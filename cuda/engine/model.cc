@@ -3,8 +3,8 @@
 #include <cmath>
 #include <string>
 
-#include "arith/blocks.h"
 #include "arith/constants.h"
+#include "formats/formats.h"
 
 namespace orcd {
 namespace {
@@ -101,7 +101,7 @@ void check_shape(const ModelShape& s) {
 }
 
 void check_tensor(const TensorDesc& d, uint64_t image_bytes) {
-  const uint32_t block = arith::block_values(d.type);
+  const uint32_t block = formats::block_values(d.type);
   if (block == 0) invalid(name_of(d) + " has unknown type " + std::to_string(static_cast<uint32_t>(d.type)));
   constexpr uint64_t max = uint64_t{1} << 31;
   if (d.rows == 0 || d.cols == 0 || d.rows >= max || d.cols >= max) invalid(name_of(d) + " has no usable shape");
@@ -109,7 +109,7 @@ void check_tensor(const TensorDesc& d, uint64_t image_bytes) {
     invalid(name_of(d) + " has " + std::to_string(d.cols) + " columns, no multiple of its block of " +
             std::to_string(block));
   }
-  if (d.bytes != d.rows * arith::row_bytes(d.type, d.cols)) {
+  if (d.bytes != d.rows * formats::row_bytes(d.type, d.cols)) {
     invalid(name_of(d) + " has " + std::to_string(d.bytes) + " bytes, which does not fit its shape");
   }
   if (d.offset % kTensorAlign != 0 || d.offset > image_bytes || d.bytes > image_bytes - d.offset) {
@@ -120,7 +120,7 @@ void check_tensor(const TensorDesc& d, uint64_t image_bytes) {
 
 uint64_t rows_in(const TensorDesc& d, uint64_t first_row, size_t raw_bytes, uint64_t image_bytes) {
   check_tensor(d, image_bytes);
-  const uint64_t row = arith::row_bytes(d.type, d.cols), n = raw_bytes / row;
+  const uint64_t row = formats::row_bytes(d.type, d.cols), n = raw_bytes / row;
   if (raw_bytes % row != 0 || first_row > d.rows || n > d.rows - first_row) {
     throw Error(ErrorKind::kInvalid, std::to_string(raw_bytes) + " bytes from row " + std::to_string(first_row) +
                                          " are no whole rows of a tensor of " + std::to_string(d.rows) + " rows of " +

@@ -264,7 +264,7 @@ void CudaExecutor::matmul(std::span<const Product> products, const Activations& 
   input.a = a;
   for (const Product& p : products) {
     const kernels::MatvecJob job = {p.w, p.bias, p.y, p.add};
-    if (rows == 1 && arith::is_quantised(p.w.type) && kernels::matvec_fits(&p.w.type, 1, a.cols, false))
+    if (rows == 1 && formats::is_quantized(p.w.type) && kernels::matvec_fits(&p.w.type, 1, a.cols, false))
       kernels::matvec(&job, 1, input, false, false, stream_);
     else kernels::matmul(p, a, rows, stream_);
   }

@@ -5,11 +5,11 @@
 #include <cstdint>
 #include <vector>
 
-#include "arith/blocks.h"
 #include "device/buffer.h"
 #include "device/stream.h"
 #include "engine/executor.h"
 #include "engine/model.h"
+#include "formats/formats.h"
 #include "kernels/launch.h"
 
 namespace orcd::gpu {

@@ -19,7 +19,7 @@ bool fits(std::initializer_list<Tensor> weights, uint32_t rows, bool swiglu = fa
   TensorType types[3];
   uint32_t n = 0;
   for (const Tensor& w : weights) {
-    if (!arith::is_quantised(w.type)) return false;
+    if (!formats::is_quantized(w.type)) return false;
     types[n++] = w.type;
   }
   return rows == 1 ? kernels::matvec_fits(types, n, weights.begin()->cols, swiglu)

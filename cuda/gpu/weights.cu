@@ -5,8 +5,8 @@
 #include <algorithm>
 #include <string>
 
-#include "arith/blocks.h"
 #include "engine/model.h"
+#include "formats/formats.h"
 #include "kernels/launch.h"
 
 namespace orcd::gpu {
@@ -47,7 +47,7 @@ VmmWeights::Lane& VmmWeights::next_lane(size_t bytes) {
 uint64_t VmmWeights::write(const TensorDesc& d, uint64_t first_row, std::span<const uint8_t> raw) {
   if (sealed_) throw Error(ErrorKind::kInvalid, "the weights image is sealed");
   uint64_t left = rows_in(d, first_row, raw.size(), bytes_);
-  const uint64_t row = arith::row_bytes(d.type, d.cols), at_once = std::max<uint64_t>(1, kLaneBytes / row);
+  const uint64_t row = formats::row_bytes(d.type, d.cols), at_once = std::max<uint64_t>(1, kLaneBytes / row);
   const uint8_t* from = raw.data();
   while (left > 0) {
     const uint64_t n = std::min(left, at_once);

@@ -11,15 +11,16 @@
 namespace orcd::kernels {
 
 template <TensorType T>
-inline constexpr bool kAffine =
-    T == TensorType::kQ4_1 || T == TensorType::kQ5_1 || T == TensorType::kQ4_K || T == TensorType::kQ5_K;
-
+inline constexpr formats::Planes kPlanes = formats::Format<T>::kPlanes;
+template <TensorType T>
+inline constexpr bool kAffine = formats::is_affine(formats::Format<T>::kScales);
+template <TensorType T>
+inline constexpr bool kSuper = formats::Format<T>::kScales == formats::Scales::kSuper;
+template <TensorType T>
+inline constexpr bool kSplit = formats::Format<T>::kScales == formats::Scales::kSplit;
 // What is taken off each stored value to get the integer weight.
 template <TensorType T>
-inline constexpr int32_t kOffset = T == TensorType::kQ4_0   ? 8
-                                   : T == TensorType::kQ5_0 ? 16
-                                   : T == TensorType::kQ6_K ? 32
-                                                            : 0;
+inline constexpr int32_t kOffset = formats::Format<T>::kOffset;
 
 template <TensorType T>
 struct WeightBlock {
@@ -41,7 +42,7 @@ struct RawBlock {
 
 template <TensorType T>
 __device__ __forceinline__ WeightBlock<T> unpack(const RawBlock& raw, uint32_t b) {
-  constexpr Layout l = layout_of(T);
+  constexpr formats::Planes l = kPlanes<T>;
   WeightBlock<T> out;
   const uint32_t words[4] = {raw.low.x, raw.low.y, raw.low.z, raw.low.w};
   if constexpr (l.low == 32) {
@@ -71,7 +72,7 @@ __device__ __forceinline__ WeightBlock<T> unpack(const RawBlock& raw, uint32_t b
 
   out.m = 0.0f;
   out.sc0 = out.sc1 = 1;
-  if constexpr (T == TensorType::kQ4_K || T == TensorType::kQ5_K) {
+  if constexpr (kSuper<T>) {
     const uint4& head = raw.head;
     const uint32_t shift = b % 4 * 8;
     const uint32_t first = head.y >> shift & 255u, second = head.z >> shift & 255u, third = head.w >> shift & 255u;
@@ -80,7 +81,7 @@ __device__ __forceinline__ WeightBlock<T> unpack(const RawBlock& raw, uint32_t b
     const uint32_t mn = early ? second & 63u : third >> 4 | second >> 6 << 4;
     out.d = half_bits(head.x) * float(sc);
     out.m = -(half_bits(head.x >> 16) * float(mn));
-  } else if constexpr (T == TensorType::kQ6_K) {
+  } else if constexpr (kSplit<T>) {
     out.sc0 = int8_t(raw.scale);
     out.sc1 = int8_t(raw.scale >> 8);
     out.d = half_bits(raw.scale >> 16);
@@ -95,7 +96,7 @@ __device__ __forceinline__ WeightBlock<T> unpack(const RawBlock& raw, uint32_t b
 template <TensorType T, bool kWhole>
 __device__ __forceinline__ WeightBlock<T> load_block(const uint8_t* group, uint32_t rows, uint32_t nb, uint32_t b,
                                                      uint32_t r) {
-  constexpr Layout l = layout_of(T);
+  constexpr formats::Planes l = kPlanes<T>;
   const BlockPlace at = place(l, kWhole ? kGroupRows : rows, nb, b, r);
   RawBlock raw;
   const auto load16 = [&](uint32_t offset) {
@@ -116,8 +117,8 @@ __device__ __forceinline__ WeightBlock<T> load_block(const uint8_t* group, uint3
   if constexpr (l.low == 32) raw.second = load16(at.low + (kWhole ? kGroupRows : rows) * 16);
   if constexpr (l.high > 0) raw.high[0] = load4(at.high);
   if constexpr (l.high == 8) raw.high[1] = load4(at.high + 4);
-  if constexpr (T == TensorType::kQ4_K || T == TensorType::kQ5_K) raw.head = load16(at.head);
-  else if constexpr (T == TensorType::kQ6_K) raw.scale = load2(at.head + b % 8 * 2) | load2(at.tail) << 16;
+  if constexpr (kSuper<T>) raw.head = load16(at.head);
+  else if constexpr (kSplit<T>) raw.scale = load2(at.head + b % 8 * 2) | load2(at.tail) << 16;
   else raw.scale = load2(at.head) | (kAffine<T> ? load2(at.head + 2) << 16 : 0);
   return unpack<T>(raw, b);
 }
@@ -127,7 +128,7 @@ template <TensorType T>
 __device__ __forceinline__ void load_segment(const uint8_t* group, uint32_t nb, uint32_t segment, uint32_t r,
                                              RawBlock (&raw)[kSegmentBlocks]) {
   static_assert(kSegmentBlocks == 4);
-  constexpr Layout l = layout_of(T);
+  constexpr formats::Planes l = kPlanes<T>;
   const BlockPlace at = place(l, kGroupRows, nb, segment * kSegmentBlocks, r);
   const auto load16 = [&](uint32_t offset) { return *reinterpret_cast<const uint4*>(group + offset); };
   const auto load8 = [&](uint32_t offset) { return *reinterpret_cast<const uint2*>(group + offset); };
@@ -147,11 +148,11 @@ __device__ __forceinline__ void load_segment(const uint8_t* group, uint32_t nb, 
       raw[j].high[0] = high.x, raw[j].high[1] = high.y;
     }
   }
-  if constexpr (T == TensorType::kQ4_K || T == TensorType::kQ5_K) {
+  if constexpr (kSuper<T>) {
     const uint4 head = load16(at.head);
 #pragma unroll
     for (uint32_t j = 0; j < 4; ++j) raw[j].head = head;
-  } else if constexpr (T == TensorType::kQ6_K) {
+  } else if constexpr (kSplit<T>) {
     const uint2 scales = load8(at.head + segment % 2 * 8);
     const uint32_t d = uint32_t(*reinterpret_cast<const uint16_t*>(group + at.tail)) << 16;
     raw[0].scale = (scales.x & 0xffffu) | d, raw[1].scale = scales.x >> 16 | d;
@@ -179,24 +180,8 @@ __device__ __forceinline__ int32_t dot(const WeightBlock<T>& w, const uint4& q0,
   second = __dp4a(int32_t(w.w[5]), int32_t(q1.y), second);
   second = __dp4a(int32_t(w.w[6]), int32_t(q1.z), second);
   second = __dp4a(int32_t(w.w[7]), int32_t(q1.w), second);
-  if constexpr (T == TensorType::kQ6_K)
-    return w.sc0 * (first - kOffset<T> * half) + w.sc1 * (second - kOffset<T> * (sum - half));
+  if constexpr (kSplit<T>) return w.sc0 * (first - kOffset<T> * half) + w.sc1 * (second - kOffset<T> * (sum - half));
   return first + second - kOffset<T> * sum;
-}
-
-// f.template operator()<T>() for the quantised type given at run time.
-template <class F>
-__device__ __forceinline__ void with_type(TensorType type, F&& f) {
-  switch (type) {
-    case TensorType::kQ4_0: f.template operator()<TensorType::kQ4_0>(); break;
-    case TensorType::kQ4_1: f.template operator()<TensorType::kQ4_1>(); break;
-    case TensorType::kQ5_0: f.template operator()<TensorType::kQ5_0>(); break;
-    case TensorType::kQ5_1: f.template operator()<TensorType::kQ5_1>(); break;
-    case TensorType::kQ8_0: f.template operator()<TensorType::kQ8_0>(); break;
-    case TensorType::kQ4_K: f.template operator()<TensorType::kQ4_K>(); break;
-    case TensorType::kQ5_K: f.template operator()<TensorType::kQ5_K>(); break;
-    default: f.template operator()<TensorType::kQ6_K>(); break;
-  }
 }
 
 }  // namespace orcd::kernels

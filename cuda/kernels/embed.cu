@@ -1,5 +1,5 @@
 // Embedding lookup: a thread block per row, a thread per block of 32 values (per value for floats).
-#include "arith/blocks.h"
+#include "formats/formats.h"
 #include "kernels/block.cuh"
 #include "kernels/launch.h"
 #include "kernels/overlap.h"
@@ -13,14 +13,14 @@ constexpr uint32_t kThreads = 128;
 template <TensorType T>
 __device__ void embed_block(const Tensor& table, uint32_t token, uint32_t b, float* x) {
   const uint32_t nb = table.cols / 32;
-  const uint8_t* group = table.data + uint64_t(token / kGroupRows) * kGroupRows * arith::row_bytes(T, table.cols);
+  const uint8_t* group = table.data + uint64_t(token / kGroupRows) * kGroupRows * formats::row_bytes(T, table.cols);
   const uint32_t in_group = min(kGroupRows, table.rows - token / kGroupRows * kGroupRows);
   const WeightBlock<T> w = load_block<T, false>(group, in_group, nb, b, token % kGroupRows);
 #pragma unroll
   for (uint32_t i = 0; i < 32; ++i) {
     const uint32_t byte = w.w[i / 4] >> (8 * (i % 4)) & 255u;
-    int32_t q = T == TensorType::kQ8_0 ? int32_t(int8_t(byte)) : int32_t(byte) - kOffset<T>;
-    if (T == TensorType::kQ6_K) q *= i < 16 ? w.sc0 : w.sc1;
+    int32_t q = kPlanes<T>.low == 32 ? int32_t(int8_t(byte)) : int32_t(byte) - kOffset<T>;
+    if (kSplit<T>) q *= i < 16 ? w.sc0 : w.sc1;
     const float product = w.d * float(q);
     x[b * 32 + i] = kAffine<T> ? product + w.m : product;
   }
@@ -33,7 +33,7 @@ __global__ void embed_kernel(Tensor table, const uint32_t* token, float* x) {
   let_successor_start();
   const uint32_t id = token[blockIdx.x];
   float* to = x + uint64_t(blockIdx.x) * table.cols;
-  if (!arith::is_quantised(table.type)) {
+  if (!formats::is_quantized(table.type)) {
     const uint64_t row = uint64_t(id) * table.cols;
     for (uint32_t k = threadIdx.x; k < table.cols; k += kThreads) {
       if (table.type == TensorType::kF32) {
@@ -46,7 +46,7 @@ __global__ void embed_kernel(Tensor table, const uint32_t* token, float* x) {
     return;
   }
   for (uint32_t b = threadIdx.x; b < table.cols / 32; b += kThreads)
-    with_type(table.type, [&]<TensorType T>() { embed_block<T>(table, id, b, to); });
+    formats::with_format(table.type, [&]<TensorType T>() { embed_block<T>(table, id, b, to); });
 }
 
 }  // namespace

@@ -138,7 +138,7 @@ __global__ void __launch_bounds__(kMaxWarps * 32, 2) few_rows_kernel(const __gri
         if (v.rows == kGroupRows && whole_segments) multiply<T, kEight, true>(group, kGroupRows, seg, a, to);
         else multiply<T, kEight, false>(group, v.rows, seg, a, to);
       };
-      if constexpr (kType == kAnyType) with_type(v.type, run);
+      if constexpr (kType == kAnyType) formats::with_format(v.type, run);
       else run.template operator()<TensorType(kType)>();
     }
     __syncthreads();

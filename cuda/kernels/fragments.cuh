@@ -44,7 +44,7 @@ __device__ __forceinline__ int32_t signed_byte(uint32_t word, uint32_t i) { retu
 template <TensorType T, bool kWhole>
 __device__ __forceinline__ SegmentWeights<T> load_fragments(const uint8_t* group, uint32_t rows, uint32_t nb,
                                                             uint32_t seg) {
-  constexpr Layout l = layout_of(T);
+  constexpr formats::Planes l = kPlanes<T>;
   const uint32_t lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
   const uint32_t in_group = kWhole ? kGroupRows : rows, first = seg * kSegmentBlocks;
   const uint32_t blocks = kWhole ? kSegmentBlocks : min(kSegmentBlocks, nb - first);
@@ -79,7 +79,7 @@ __device__ __forceinline__ SegmentWeights<T> load_fragments(const uint8_t* group
 #pragma unroll
   for (uint32_t c = 0; c < 2; ++c) {
     const BlockPlace of = place(l, in_group, nb, first, min(2 * t + c, in_group - 1));
-    if constexpr (T == TensorType::kQ4_K || T == TensorType::kQ5_K) {
+    if constexpr (kSuper<T>) {
       // d | dmin, then 12 bytes of scales: those of blocks 0 .. 3 lie plain, of 4 .. 7 in pieces.
       const uint4 head = *reinterpret_cast<const uint4*>(group + of.head);
       const bool early = first % 8 == 0;
@@ -91,7 +91,7 @@ __device__ __forceinline__ SegmentWeights<T> load_fragments(const uint8_t* group
         w.d[j][c] = d * small_byte(sc, j);
         w.m[j][c] = less * small_byte(mn, j);
       }
-    } else if constexpr (T == TensorType::kQ6_K) {
+    } else if constexpr (kSplit<T>) {
       w.scales[c] = *reinterpret_cast<const uint2*>(group + of.head + first % 8 * 2);
       const float d = half_bits(*reinterpret_cast<const uint16_t*>(group + of.tail));
 #pragma unroll
@@ -155,7 +155,7 @@ __device__ __forceinline__ void multiply_segment(const SegmentWeights<T>& w, con
     const uint32_t numbers = (at * 8 + g) * kSegmentBlocks;
     four_of<true>(x.d + numbers, blocks, d[i]);
     if constexpr (kAffine<T> || kOffset<T> != 0) four_of<true>(x.sum + numbers, blocks, sum[i]);
-    if constexpr (T == TensorType::kQ6_K) four_of<true>(x.half + numbers, blocks, half[i]);
+    if constexpr (kSplit<T>) four_of<true>(x.half + numbers, blocks, half[i]);
   }
 #pragma unroll
   for (uint32_t i = 0; i < 4; ++i) acc[i] = 0.0f;
@@ -164,7 +164,7 @@ __device__ __forceinline__ void multiply_segment(const SegmentWeights<T>& w, con
     if (j >= blocks) break;
     constexpr uint32_t last = kSets - 1;
     float dots[4];
-    if constexpr (T == TensorType::kQ6_K) {
+    if constexpr (kSplit<T>) {
       int32_t c0[4], c1[4];
       mma_k16(c0, a[j][0], a[j][1], w.values[j][0], -kOffset<T> * half[0][j], -kOffset<T> * half[last][j]);
       mma_k16(c1, a[j][2], a[j][3], w.values[j][1], -kOffset<T> * (sum[0][j] - half[0][j]),

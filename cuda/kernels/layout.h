@@ -18,31 +18,12 @@
 
 #include <cstdint>
 
-#include "arith/blocks.h"
 #include "arith/constants.h"
+#include "formats/formats.h"
 
 namespace orcd::kernels {
 
 inline constexpr uint32_t kGroupRows = 8;
-
-struct Layout {
-  uint32_t low, high, head, tail;  // bytes: low, high per block; head, tail per block or super-block
-  bool super;                      // head and tail are per super-block
-};
-
-ORCD_HD constexpr Layout layout_of(TensorType type) {
-  switch (type) {
-    case TensorType::kQ4_0: return {16, 0, 2, 0, false};
-    case TensorType::kQ4_1: return {16, 0, 4, 0, false};
-    case TensorType::kQ5_0: return {16, 4, 2, 0, false};
-    case TensorType::kQ5_1: return {16, 4, 4, 0, false};
-    case TensorType::kQ8_0: return {32, 0, 2, 0, false};
-    case TensorType::kQ4_K: return {16, 0, 16, 0, true};
-    case TensorType::kQ5_K: return {16, 4, 16, 0, true};
-    case TensorType::kQ6_K: return {16, 8, 16, 2, true};
-    default: return {0, 0, 0, 0, false};
-  }
-}
 
 // Where the parts of block b of row r lie in a group of `rows` rows. A group is far below 4 GiB.
 struct BlockPlace {
@@ -50,7 +31,7 @@ struct BlockPlace {
   uint32_t high, head, tail;
 };
 
-ORCD_HD BlockPlace place(const Layout& l, uint32_t rows, uint32_t nb, uint32_t b, uint32_t r) {
+ORCD_HD BlockPlace place(const formats::Planes& l, uint32_t rows, uint32_t nb, uint32_t b, uint32_t r) {
   const uint32_t segment = b / kSegmentBlocks, j = b % kSegmentBlocks;
   const uint32_t left = nb - segment * kSegmentBlocks;
   const uint32_t in_segment = left < kSegmentBlocks ? left : kSegmentBlocks;

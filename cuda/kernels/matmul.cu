@@ -66,7 +66,7 @@ __device__ __forceinline__ InFlight<T> load_segment(const Tensor& weights, const
   const uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   const uint32_t wj = lane / 8, wb = seg * kSegmentBlocks + wj, n = weight0 + warp * 8 + lane % 8;
   if (n < weights.rows && wb < nb) {
-    const uint8_t* group = weights.data + uint64_t(n / kGroupRows) * kGroupRows * arith::row_bytes(T, act.cols);
+    const uint8_t* group = weights.data + uint64_t(n / kGroupRows) * kGroupRows * formats::row_bytes(T, act.cols);
     const uint32_t in_group = min(kGroupRows, weights.rows - n / kGroupRows * kGroupRows);
     f.w = in_group == kGroupRows ? load_block<T, true>(group, kGroupRows, nb, wb, n % kGroupRows)
                                  : load_block<T, false>(group, in_group, nb, wb, n % kGroupRows);
@@ -91,7 +91,7 @@ __device__ __forceinline__ void store_segment(Stage& s, const InFlight<T>& f) {
   for (int word = 0; word < 8; ++word) to[word] = signed_bytes<T>(f.w.w[word]);
   s.dw[n][wj] = f.w.d;
   s.mw[n][wj] = f.w.m;
-  if constexpr (T == TensorType::kQ6_K) s.sc[n][wj] = (f.w.sc0 & 0xffff) | f.w.sc1 << 16;
+  if constexpr (kSplit<T>) s.sc[n][wj] = (f.w.sc0 & 0xffff) | f.w.sc1 << 16;
   *reinterpret_cast<uint4*>(&s.a[i][j * 32]) = f.a[0];
   *reinterpret_cast<uint4*>(&s.a[i][j * 32 + 16]) = f.a[1];
   s.da[i][j] = f.da;
@@ -118,7 +118,7 @@ __device__ __forceinline__ void multiply(const Stage& s, uint32_t blocks, float 
       const uint32_t b0 = at(w + k), b1 = at(w + k + 16);
       const uint32_t column = weight + tile * 8 + t * 2;
       int32_t c[4];
-      if constexpr (T == TensorType::kQ6_K) {
+      if constexpr (kSplit<T>) {
         int32_t first[4], second[4];
         mma_k16(first, a[0], a[1], b0);
         mma_k16(second, a[2], a[3], b1);
@@ -191,17 +191,8 @@ void launch(const Product& p, const Activations& a, uint32_t rows, cudaStream_t 
 }  // namespace
 
 void matmul(const Product& p, const Activations& a, uint32_t rows, cudaStream_t stream) {
-  switch (p.w.type) {
-    case TensorType::kQ4_0: return launch<TensorType::kQ4_0>(p, a, rows, stream);
-    case TensorType::kQ4_1: return launch<TensorType::kQ4_1>(p, a, rows, stream);
-    case TensorType::kQ5_0: return launch<TensorType::kQ5_0>(p, a, rows, stream);
-    case TensorType::kQ5_1: return launch<TensorType::kQ5_1>(p, a, rows, stream);
-    case TensorType::kQ8_0: return launch<TensorType::kQ8_0>(p, a, rows, stream);
-    case TensorType::kQ4_K: return launch<TensorType::kQ4_K>(p, a, rows, stream);
-    case TensorType::kQ5_K: return launch<TensorType::kQ5_K>(p, a, rows, stream);
-    case TensorType::kQ6_K: return launch<TensorType::kQ6_K>(p, a, rows, stream);
-    default: return matmul_float(p, a, rows, stream);
-  }
+  if (!formats::is_quantized(p.w.type)) return matmul_float(p, a, rows, stream);
+  formats::with_format(p.w.type, [&]<TensorType T>() { launch<T>(p, a, rows, stream); });
 }
 
 }  // namespace orcd::kernels

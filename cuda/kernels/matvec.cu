@@ -208,7 +208,7 @@ __global__ void __launch_bounds__(kMaxWarps * 32, 1 /* registers rather than blo
       float* to = part + (tile * segments + seg) * kGroupRows;
       if (!kSwiglu || second || tile < round.tiles) {
         if constexpr (kType == kAnyType) {
-          with_type(v.type, [&]<TensorType T>() { segment<T>(v, seg, nb, s, to); });
+          formats::with_format(v.type, [&]<TensorType T>() { segment<T>(v, seg, nb, s, to); });
         } else {
           if (kType == kOther || v.type == TensorType(kType)) segment<TensorType(kType)>(v, seg, nb, s, to);
           else segment<TensorType(kOther)>(v, seg, nb, s, to);

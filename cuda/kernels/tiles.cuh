@@ -155,7 +155,7 @@ __device__ __forceinline__ TileView view_tile(const ProductArgs& a, const Ring& 
 }
 
 inline uint32_t tile_bytes(TensorType type, uint32_t cols) {
-  return uint32_t(kGroupRows * arith::row_bytes(type, cols));
+  return uint32_t(kGroupRows * formats::row_bytes(type, cols));
 }
 
 // Everything but what depends on the jobs' memory: a tile at a time, one stage.

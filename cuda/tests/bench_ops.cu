@@ -11,8 +11,8 @@
 #include <functional>
 #include <vector>
 
-#include "arith/blocks.h"
 #include "arith/philox.h"
+#include "formats/formats.h"
 #include "gpu/executor.h"
 #include "tests/testing.h"
 
@@ -165,7 +165,7 @@ class Bench {
   void products(const char* name, std::vector<std::pair<TensorType, uint32_t>> matrices, const Activations& a,
                 bool add) {
     uint64_t weights = 0, outputs = 0;
-    for (const auto& [type, n] : matrices) weights += n * arith::row_bytes(type, a.cols), outputs += n;
+    for (const auto& [type, n] : matrices) weights += n * formats::row_bytes(type, a.cols), outputs += n;
     const uint64_t copies = std::clamp<uint64_t>(kRotated / weights, 2, kMostLaunches);
     const device::Buffer<uint8_t> memory = filled(copies * (weights + 256 * matrices.size()));
     std::vector<float*> y;
@@ -177,7 +177,7 @@ class Bench {
       for (size_t m = 0; m < matrices.size(); ++m) {
         const auto& [type, n] = matrices[m];
         list.push_back({{type, n, a.cols, at}, y[m], add});
-        at += (n * arith::row_bytes(type, a.cols) + 255) / 256 * 256;
+        at += (n * formats::row_bytes(type, a.cols) + 255) / 256 * 256;
       }
       ops_->matmul(list, a, rows_);
     });
@@ -210,12 +210,12 @@ class Bench {
 
 void row_ops(Bench& b) {
   const uint64_t rows = b.rows();
-  const uint64_t table_bytes = kVocab * arith::row_bytes(TensorType::kQ5_0, kWidth);
+  const uint64_t table_bytes = kVocab * formats::row_bytes(TensorType::kQ5_0, kWidth);
   const device::Buffer<uint8_t> table = filled(table_bytes);
   const float* weight = b.floats(kWidth);
   const float* gate = b.floats(rows * kFfn);
   const float* up = b.floats(rows * kFfn);
-  b.line("embed", rows * (arith::row_bytes(TensorType::kQ5_0, kWidth) + kWidth * 4), 64, 0,
+  b.line("embed", rows * (formats::row_bytes(TensorType::kQ5_0, kWidth) + kWidth * 4), 64, 0,
          [&](uint32_t) { b.ops().embed({TensorType::kQ5_0, kVocab, kWidth, table.data()}, b.narrow().x); });
   const uint64_t quantised = kWidth + kWidth / 32 * 12;
   b.line("rmsnorm, quantised", rows * (kWidth * 8 + quantised), 64, 0,

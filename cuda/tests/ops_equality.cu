@@ -3,10 +3,10 @@
 #include <cmath>
 #include <cstdlib>
 
-#include "arith/blocks.h"
 #include "cpu/executor.h"
 #include "cpu/weights.h"
 #include "engine/model.h"
+#include "formats/formats.h"
 #include "gpu/executor.h"
 #include "gpu/weights.h"
 #include "tests/layouts.h"
@@ -14,10 +14,6 @@
 
 namespace orcd::testing {
 namespace {
-
-const TensorType kTypes[] = {TensorType::kQ4_0, TensorType::kQ4_1, TensorType::kQ5_0, TensorType::kQ5_1,
-                             TensorType::kQ8_0, TensorType::kQ4_K, TensorType::kQ5_K, TensorType::kQ6_K,
-                             TensorType::kF16,  TensorType::kBF16, TensorType::kF32};
 
 std::string name(TensorType t) {
   switch (t) {
@@ -38,13 +34,13 @@ std::string name(TensorType t) {
 
 // Rows of a type as in a file: random bits with sound scales.
 std::vector<uint8_t> random_rows(Random& rng, TensorType type, uint32_t rows, uint32_t cols) {
-  std::vector<uint8_t> raw(rows * arith::row_bytes(type, cols));
+  std::vector<uint8_t> raw(rows * formats::row_bytes(type, cols));
   for (uint8_t& b : raw) b = uint8_t(rng.next());
   const auto put = [&](size_t at, float v) {
     const uint16_t h = arith::f32_to_f16(v);
     std::memcpy(&raw[at], &h, 2);
   };
-  if (!arith::is_quantised(type)) {
+  if (!formats::is_quantized(type)) {
     for (size_t i = 0; i < size_t(rows) * cols; ++i) {
       const float v = rng.normalish();
       if (type == TensorType::kF32) std::memcpy(&raw[4 * i], &v, 4);
@@ -53,7 +49,7 @@ std::vector<uint8_t> random_rows(Random& rng, TensorType type, uint32_t rows, ui
     }
     return raw;
   }
-  const uint32_t size = arith::block_bytes(type);
+  const uint32_t size = formats::block_bytes(type);
   for (size_t at = 0; at < raw.size(); at += size) {
     const size_t d = type == TensorType::kQ6_K ? at + 208 : at;
     put(d, 0.01f * rng.uniform());
@@ -76,7 +72,7 @@ struct Both {
     cpu = cpu::MemfdWeights::allocate(raw.size());
     gpu = gpu::VmmWeights::allocate(0, raw.size());
     // In two uneven pieces, as a loader may.
-    const uint64_t row = arith::row_bytes(type, cols), cut = rows > 3 ? 3 : rows;
+    const uint64_t row = formats::row_bytes(type, cols), cut = rows > 3 ? 3 : rows;
     for (Weights* w : {static_cast<Weights*>(cpu.get()), static_cast<Weights*>(gpu.get())}) {
       w->write(desc, 0, std::span(raw).first(cut * row));
       w->write(desc, cut, std::span(raw).subspan(cut * row));
@@ -199,7 +195,7 @@ void rows_ops(Random& rng) {
 
 void products(Random& rng, TensorType type, bool quick) {
   Backends b;
-  const bool k_quant = arith::block_values(type) == 256, is_float = !arith::is_quantised(type);
+  const bool k_quant = formats::block_values(type) == 256, is_float = !formats::is_quantized(type);
   std::vector<uint32_t> widths =
       k_quant ? std::vector<uint32_t>{256, 512, 768, 4864} : std::vector<uint32_t>{32, 160, 896, 1024};
   if (is_float) widths = {8, 100, 896};
@@ -273,9 +269,9 @@ struct Tiled {
 // Three products of one input, two with a bias, one of them added to what is there, and SwiGLU, of rows that `pick`
 // names, normalised.
 void fused_products(Random& rng, TensorType type) {
-  if (!arith::is_quantised(type)) return;
+  if (!formats::is_quantized(type)) return;
   Backends b;
-  const bool k_quant = arith::block_values(type) == 256;
+  const bool k_quant = formats::block_values(type) == 256;
   const TensorType other = k_quant ? TensorType::kQ6_K : TensorType::kQ8_0;
   const uint32_t heights[] = {40, 13, 8}, hidden = 96;
   for (const uint32_t k : {k_quant ? 256u : 160u, k_quant ? 768u : 896u}) {
@@ -338,9 +334,9 @@ void fused_products(Random& rng, TensorType type) {
 
 // One product of every height and number of rows.
 void few_rows_products(Random& rng, TensorType type, bool quick) {
-  if (!arith::is_quantised(type)) return;
+  if (!formats::is_quantized(type)) return;
   Backends b;
-  const bool k_quant = arith::block_values(type) == 256;
+  const bool k_quant = formats::block_values(type) == 256;
   std::vector<uint32_t> widths = k_quant ? std::vector<uint32_t>{256, 768, 4864} : std::vector<uint32_t>{32, 160, 896};
   std::vector<uint32_t> heights = {1, 7, 8, 33, 2304}, counts = {2, 3, 8, 9, 16, 17, 24, 33, 64};
   if (quick) heights = {33}, counts = {3, 20};
@@ -613,7 +609,7 @@ void broken_logits(Random& rng, uint32_t vocab) {
 int run(bool quick) {
   Random rng(20261123);
   rows_ops(rng);
-  for (const TensorType t : kTypes)
+  for (const TensorType t : formats::kAllTypes)
     products(rng, t, quick), fused_products(rng, t), few_rows_products(rng, t, quick), embeddings(rng, t);
   attention(rng, 14, 2, 64, RopeStyle::kNeox, true);
   attention(rng, 4, 4, 32, RopeStyle::kInterleaved, false);

@@ -105,15 +105,6 @@ fn name(negative: bool, payload: bool) -> &'static str {
 mod tests {
     use super::*;
 
-    /// Where the numbers of a block are.
-    fn places(ty: TensorType) -> &'static [usize] {
-        match ty {
-            TensorType::Q4_1 | TensorType::Q5_1 | TensorType::Q4K | TensorType::Q5K => &[0, 2],
-            TensorType::Q6K => &[208],
-            _ => &[0],
-        }
-    }
-
     /// The bytes of a number of the type's floats.
     fn number(ty: TensorType, value: f32) -> Vec<u8> {
         match ty {
@@ -132,7 +123,7 @@ mod tests {
             let quant = if ty.block_len() > 1 { 0xff } else { 0 };
             let mut sound = vec![quant; BLOCKS * size];
             let places =
-                || (0..BLOCKS).flat_map(|n| places(ty).iter().map(move |at| n * size + at));
+                || (0..BLOCKS).flat_map(|n| ty.scales().iter().map(move |at| n * size + at));
             for at in places() {
                 let zero = number(ty, 0.0);
                 sound[at..at + zero.len()].copy_from_slice(&zero);

@@ -2,7 +2,7 @@
 //! give it, and that is noted for the log. One without such a value is an error: a guess that is wrong
 //! for the model would run, and talk nonsense.
 
-use orcd_shared::gguf::{Header, Metadata};
+use orcd_shared::gguf::{FILE_TYPES, Header, Metadata};
 
 use super::architectures::Architecture;
 use super::{AbsentKey, ModelShape, PlanError};
@@ -205,23 +205,9 @@ impl Keys<'_> {
 
 /// Name of the mixture of types. Without `general.file_type`, the type that most bytes have.
 pub(super) fn quant_kind(header: &Header) -> Result<String, PlanError> {
-    let name = match header.metadata.opt_u32("general.file_type")? {
-        Some(0) => "F32",
-        Some(1) => "F16",
-        Some(2) => "Q4_0",
-        Some(3) => "Q4_1",
-        Some(7) => "Q8_0",
-        Some(8) => "Q5_0",
-        Some(9) => "Q5_1",
-        Some(14) => "Q4_K_S",
-        Some(15) => "Q4_K_M",
-        Some(16) => "Q5_K_S",
-        Some(17) => "Q5_K_M",
-        Some(18) => "Q6_K",
-        Some(32) => "BF16",
-        _ => return Ok(most_bytes(header)),
-    };
-    Ok(name.to_owned())
+    let number = header.metadata.opt_u32("general.file_type")?;
+    let known = FILE_TYPES.iter().find(|mix| Some(mix.0) == number);
+    Ok(known.map_or_else(|| most_bytes(header), |mix| mix.1.to_owned()))
 }
 
 fn most_bytes(header: &Header) -> String {

@@ -27,7 +27,7 @@ pub use shard::Shard;
 pub use split::{
     MAX_SHARDS, SPLIT_COUNT_KEY, SPLIT_NO_KEY, SPLIT_TENSORS_KEY, shard_path, shards_by_name,
 };
-pub use tensor::{TensorInfo, TensorType};
+pub use tensor::{FILE_TYPES, TensorInfo, TensorType};
 pub use value::{Array, Value};
 
 /// The first four bytes of every GGUF file.

@@ -55,6 +55,21 @@ impl TensorType {
         }
     }
 
+    /// Bytes of a block at which its scales are: binary16, which must be finite. Of a float type its one number.
+    pub const fn scales(self) -> &'static [usize] {
+        match self {
+            TensorType::Q4_1 | TensorType::Q5_1 | TensorType::Q4K | TensorType::Q5K => &[0, 2],
+            TensorType::Q6K => &[208],
+            _ => &[0],
+        }
+    }
+
+    /// llama.cpp's number for a file that has most of its matrices in this type, the usual mix of it.
+    pub fn file_type(self) -> Option<u32> {
+        let mut mixes = FILE_TYPES.iter().rev();
+        mixes.find(|mix| mix.2 == self).map(|mix| mix.0)
+    }
+
     /// ggml's number of the type.
     pub const fn id(self) -> u32 {
         self.row().0
@@ -87,6 +102,24 @@ impl TensorType {
             .find(|t| t.name().eq_ignore_ascii_case(name))
     }
 }
+
+/// Mixes of types by llama.cpp's number (`general.file_type`) and name, with the type that most matrices have; of
+/// several mixes of a type the usual one comes last.
+pub const FILE_TYPES: [(u32, &str, TensorType); 13] = [
+    (0, "F32", TensorType::F32),
+    (1, "F16", TensorType::F16),
+    (2, "Q4_0", TensorType::Q4_0),
+    (3, "Q4_1", TensorType::Q4_1),
+    (7, "Q8_0", TensorType::Q8_0),
+    (8, "Q5_0", TensorType::Q5_0),
+    (9, "Q5_1", TensorType::Q5_1),
+    (14, "Q4_K_S", TensorType::Q4K),
+    (15, "Q4_K_M", TensorType::Q4K),
+    (16, "Q5_K_S", TensorType::Q5K),
+    (17, "Q5_K_M", TensorType::Q5K),
+    (18, "Q6_K", TensorType::Q6K),
+    (32, "BF16", TensorType::BF16),
+];
 
 impl fmt::Display for TensorType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -58,17 +58,11 @@ fn hyperparameters(shape: &Shape) -> [(&'static str, Value); 8] {
 
 /// llama.cpp's number for a file's mix of types.
 fn file_type(mix: Mix) -> u32 {
-    match mix {
-        Mix::Reference | Mix::Q4KM | Mix::KQuants | Mix::One(TensorType::Q4K) => 15,
-        Mix::One(TensorType::F32) => 0,
-        Mix::One(TensorType::F16) => 1,
-        Mix::One(TensorType::Q4_0) => 2,
-        Mix::One(TensorType::Q4_1) => 3,
-        Mix::Legacy | Mix::One(TensorType::Q8_0) => 7,
-        Mix::One(TensorType::Q5_0) => 8,
-        Mix::One(TensorType::Q5_1) => 9,
-        Mix::One(TensorType::Q5K) => 17,
-        Mix::One(TensorType::Q6K) => 18,
-        Mix::One(TensorType::BF16) => 32,
-    }
+    let most = match mix {
+        Mix::Reference | Mix::Q4KM | Mix::KQuants => TensorType::Q4K,
+        Mix::Legacy => TensorType::Q8_0,
+        Mix::One(ty) => ty,
+    };
+    // A type without a mix of its own counts as the first of all, floats.
+    most.file_type().unwrap_or(0)
 }

@@ -1,0 +1,32 @@
+#pragma once
+
+#include "formats/format.h"
+
+namespace orcd::formats {
+
+template <>
+struct Format<TensorType::kQ4_1> {
+  struct Block {
+    uint8_t d[2], m[2], qs[16];
+  };
+  static constexpr uint32_t kValues = 32;
+  static constexpr Scales kScales = Scales::kAffine;
+  static constexpr int32_t kOffset = 0;
+
+  // Values 32·b .. 32·b + 31 of a row.
+  ORCD_HD void read(const Block* row, uint32_t b, Block32* out) {
+    read_nibbles(row[b].qs, 0, kOffset, out);
+    out->d = f16_at(row[b].d);
+    out->m = f16_at(row[b].m);
+  }
+
+  static constexpr Field kFields[] = {{0, 4, 2}, {4, 16, 4}};
+  static constexpr Planes kPlanes = {16, 0, 4, 0, false};
+  static constexpr Parts kParts = {0, 0};
+  ORCD_HD Bits low(uint32_t, uint32_t v) { return {4 + v % 16, v / 16 * 4}; }
+  ORCD_HD Bits high(uint32_t, uint32_t) { return {}; }
+
+  static constexpr uint64_t kTileHash = 0xe24d29229e307b50, kPlanesHash = 0x8e44a27b84ddf074;
+};
+
+}  // namespace orcd::formats

@@ -1,0 +1,37 @@
+#pragma once
+
+#include "formats/format.h"
+
+namespace orcd::formats {
+
+template <>
+struct Format<TensorType::kQ4_K> {
+  struct Block {
+    uint8_t d[2], dmin[2], scales[12], qs[128];
+  };
+  static constexpr uint32_t kValues = 256;
+  static constexpr Scales kScales = Scales::kSuper;
+  static constexpr int32_t kOffset = 0;
+
+  // Values 32·b .. 32·b + 31 of a row.
+  ORCD_HD void read(const Block* row, uint32_t b, Block32* out) {
+    const Block& x = row[b / 8];
+    const uint32_t j = b % 8;
+    const uint8_t* qs = x.qs + j / 2 * 32;
+    for (uint32_t i = 0; i < 32; ++i) out->w[i] = int32_t(j % 2 ? qs[i] >> 4 : qs[i] & 15u);
+    uint32_t sc, mn;
+    read_super_scales(x.scales, j, &sc, &mn);
+    out->d = f16_at(x.d) * float(sc);
+    out->m = -(f16_at(x.dmin) * float(mn));
+  }
+
+  static constexpr Field kFields[] = {{0, 4, 2}, {4, 12, 1}, {16, 128, 4}};
+  static constexpr Planes kPlanes = {16, 0, 16, 0, true};
+  static constexpr Parts kParts = {0, 0};
+  ORCD_HD Bits low(uint32_t b, uint32_t v) { return {16 + b % 8 / 2 * 32 + v, b % 2 * 4}; }
+  ORCD_HD Bits high(uint32_t, uint32_t) { return {}; }
+
+  static constexpr uint64_t kTileHash = 0x8e60db09690a7898, kPlanesHash = 0x43e077a7e35f8fe6;
+};
+
+}  // namespace orcd::formats

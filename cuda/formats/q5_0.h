@@ -1,0 +1,31 @@
+#pragma once
+
+#include "formats/format.h"
+
+namespace orcd::formats {
+
+template <>
+struct Format<TensorType::kQ5_0> {
+  struct Block {
+    uint8_t d[2], qh[4], qs[16];
+  };
+  static constexpr uint32_t kValues = 32;
+  static constexpr Scales kScales = Scales::kPlain;
+  static constexpr int32_t kOffset = 16;  // w = q - 16
+
+  // Values 32·b .. 32·b + 31 of a row.
+  ORCD_HD void read(const Block* row, uint32_t b, Block32* out) {
+    read_nibbles(row[b].qs, u32_at(row[b].qh), kOffset, out);
+    out->d = f16_at(row[b].d);
+  }
+
+  static constexpr Field kFields[] = {{0, 2, 2}, {2, 4, 4, true}, {6, 16, 4}};
+  static constexpr Planes kPlanes = {16, 4, 2, 0, false};
+  static constexpr Parts kParts = {0, 0};
+  ORCD_HD Bits low(uint32_t, uint32_t v) { return {6 + v % 16, v / 16 * 4}; }
+  ORCD_HD Bits high(uint32_t, uint32_t v) { return {2 + v / 8, v % 8}; }
+
+  static constexpr uint64_t kTileHash = 0x514d70572ba78358, kPlanesHash = 0xb33e242c130f393a;
+};
+
+}  // namespace orcd::formats

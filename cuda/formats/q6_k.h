@@ -1,0 +1,44 @@
+#pragma once
+
+#include "formats/format.h"
+
+namespace orcd::formats {
+
+template <>
+struct Format<TensorType::kQ6_K> {
+  struct Block {
+    uint8_t ql[128], qh[64];
+    int8_t scales[16];
+    uint8_t d[2];
+  };
+  static constexpr uint32_t kValues = 256;
+  static constexpr Scales kScales = Scales::kSplit;
+  static constexpr int32_t kOffset = 32;  // w = sc · (q - 32)
+
+  // Values 32·b .. 32·b + 31 of a row.
+  ORCD_HD void read(const Block* row, uint32_t b, Block32* out) {
+    const Block& x = row[b / 8];
+    const uint32_t half = b % 8 / 4, c = b % 4;
+    const uint8_t* ql = x.ql + 64 * half + 32 * (c & 1);
+    const uint8_t* qh = x.qh + 32 * half;
+    for (uint32_t i = 0; i < 32; ++i) {
+      const uint32_t low = c & 2 ? ql[i] >> 4 : ql[i] & 15u;
+      const int32_t q = int32_t(low | (qh[i] >> (2 * c) & 3u) << 4) - kOffset;
+      out->w[i] = q * x.scales[8 * half + 2 * c + i / 16];
+    }
+    out->d = f16_at(x.d);
+  }
+
+  static constexpr Field kFields[] = {{0, 192, 4}, {192, 16, 1}, {208, 2, 2}};
+  static constexpr Planes kPlanes = {16, 8, 16, 2, true};
+  static constexpr Parts kParts = {192, 208};
+  ORCD_HD Bits low(uint32_t b, uint32_t v) {
+    const uint32_t half = b % 8 / 4, c = b % 4;
+    return {64 * half + 32 * (c & 1) + v, c & 2 ? 4u : 0u};
+  }
+  ORCD_HD Bits high(uint32_t b, uint32_t v) { return {128 + b % 8 / 4 * 32 + v, b % 4 * 2}; }
+
+  static constexpr uint64_t kTileHash = 0x1625b8dfa616ec55, kPlanesHash = 0x4218974d0afefbd9;
+};
+
+}  // namespace orcd::formats
