@@ -4,7 +4,6 @@
 #include <string>
 #include <vector>
 
-#include "formats/formats.h"
 #include "arith/by_127.h"
 #include "arith/exp2.h"
 #include "arith/gumbel.h"
@@ -13,13 +12,14 @@
 #include "cpu/pack.h"
 #include "cuda-worker/src/ffi.rs.h"
 #include "engine/layout_version.h"
+#include "formats/formats.h"
 
 namespace orcd::probe {
 namespace {
 
 // Activations and the memory behind them.
-struct Quantised {
-  explicit Quantised(uint32_t rows, uint32_t cols)
+struct Quantized {
+  explicit Quantized(uint32_t rows, uint32_t cols)
       : q(uint64_t{rows} * cols), d(q.size() / 32), sum(q.size() / 32), half(q.size() / 32) {
     a.cols = cols;
     if (cols % 32 != 0) return;
@@ -52,10 +52,10 @@ void product(uint32_t form, uint32_t type_id, uint32_t rows, uint32_t cols, rust
   const uint64_t row_bytes = formats::row_bytes(type, cols);
   const auto n = static_cast<uint32_t>(x.size() / cols);
   std::vector<float> copy(x.begin(), x.end());
-  Quantised in(n, cols);
+  Quantized in(n, cols);
   in.a.x = copy.data();
   cpu::Pool pool(threads);
-  cpu::quantise(pool, in.a, n);
+  cpu::quantize(pool, in.a, n);
   if (form == uint32_t(Form::kReference)) {
     for (uint64_t r = 0; r < n; ++r) {
       for (uint64_t i = 0; i < rows; ++i) {
@@ -72,15 +72,15 @@ void product(uint32_t form, uint32_t type_id, uint32_t rows, uint32_t cols, rust
   cpu::matmul(pool, floats ? cpu::Isa::kPortable : static_cast<cpu::Isa>(form), floats, p, in.a, n);
 }
 
-void dequantise(uint32_t type, rust::Slice<const uint8_t> raw, rust::Slice<float> out) {
+void dequantize(uint32_t type, rust::Slice<const uint8_t> raw, rust::Slice<float> out) {
   formats::dequantize(static_cast<TensorType>(type), raw.data(), 0, static_cast<uint32_t>(out.size()), out.data());
 }
 
-void quantise(rust::Slice<const float> x, rust::Slice<int8_t> q, rust::Slice<float> d, rust::Slice<int32_t> sum) {
+void quantize(rust::Slice<const float> x, rust::Slice<int8_t> q, rust::Slice<float> d, rust::Slice<int32_t> sum) {
   std::vector<float> copy(x.begin(), x.end());
   std::vector<int32_t> half(sum.size());
   Activations a{static_cast<uint32_t>(x.size()), copy.data(), q.data(), d.data(), sum.data(), half.data()};
-  cpu::quantise_row(a, 0);
+  cpu::quantize_row(a, 0);
 }
 
 void rmsnorm(rust::Slice<const float> x, rust::Slice<const float> weight, float eps, rust::Slice<float> out) {

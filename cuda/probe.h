@@ -19,10 +19,10 @@ void product(uint32_t form, uint32_t type, uint32_t rows, uint32_t cols,
              rust::Slice<const uint8_t> raw /* as in the file */, rust::Slice<const float> x /* (n, cols) */, bool add,
              uint32_t threads, rust::Slice<float> y /* (n, rows) */);
 
-void dequantise(uint32_t type, rust::Slice<const uint8_t> raw, rust::Slice<float> out);
+void dequantize(uint32_t type, rust::Slice<const uint8_t> raw, rust::Slice<float> out);
 
 // cols a multiple of 32; d and sum have a value per block of 32
-void quantise(rust::Slice<const float> x, rust::Slice<int8_t> q, rust::Slice<float> d, rust::Slice<int32_t> sum);
+void quantize(rust::Slice<const float> x, rust::Slice<int8_t> q, rust::Slice<float> d, rust::Slice<int32_t> sum);
 
 void rmsnorm(rust::Slice<const float> x, rust::Slice<const float> weight, float eps, rust::Slice<float> out);
 

@@ -148,8 +148,8 @@ pub(crate) mod probe {
             threads: u32,
             y: &mut [f32],
         );
-        fn dequantise(ty: u32, raw: &[u8], out: &mut [f32]);
-        fn quantise(x: &[f32], q: &mut [i8], d: &mut [f32], sum: &mut [i32]);
+        fn dequantize(ty: u32, raw: &[u8], out: &mut [f32]);
+        fn quantize(x: &[f32], q: &mut [i8], d: &mut [f32], sum: &mut [i32]);
         fn rmsnorm(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]);
         fn swiglu(gate: &[f32], up: &[f32], out: &mut [f32]);
         fn function(name: &str, x: &[f32], y: &mut [f32]) -> Result<()>;

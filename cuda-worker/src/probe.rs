@@ -17,12 +17,12 @@ pub enum Form {
     Avx512 = 2,
     /// Row by row, written as plainly as the contract.
     Reference = 3,
-    /// Activations that are not quantised.
+    /// Activations that are not quantized.
     FloatActivations = 4,
 }
 
 impl Form {
-    /// Those of [`Form`] that compute with quantised activations, as far as this machine can.
+    /// Those of [`Form`] that compute with quantized activations, as far as this machine can.
     #[must_use]
     pub fn exact() -> Vec<Self> {
         let all = [Self::Reference, Self::Portable, Self::Avx2, Self::Avx512];
@@ -87,10 +87,10 @@ pub fn product(form: Form, w: &Matrix, x: &[f32], add: bool, threads: u32, y: &m
 /// # Panics
 /// If its bytes are not whole.
 #[must_use]
-pub fn dequantise(w: &Matrix) -> Vec<f32> {
+pub fn dequantize(w: &Matrix) -> Vec<f32> {
     w.assert_whole();
     let mut out = vec![f32::NAN; (w.rows * w.cols) as usize];
-    ffi::dequantise(w.ty.id(), &w.raw, &mut out);
+    ffi::dequantize(w.ty.id(), &w.raw, &mut out);
     out
 }
 
@@ -99,11 +99,11 @@ pub fn dequantise(w: &Matrix) -> Vec<f32> {
 /// # Panics
 /// If its length is no multiple of 32.
 #[must_use]
-pub fn quantise(x: &[f32]) -> (Vec<i8>, Vec<f32>, Vec<i32>) {
+pub fn quantize(x: &[f32]) -> (Vec<i8>, Vec<f32>, Vec<i32>) {
     assert_eq!(x.len() % 32, 0, "whole blocks");
     let blocks = x.len() / 32;
     let mut out = (vec![77; x.len()], vec![f32::NAN; blocks], vec![77; blocks]);
-    ffi::quantise(x, &mut out.0, &mut out.1, &mut out.2);
+    ffi::quantize(x, &mut out.0, &mut out.1, &mut out.2);
     out
 }
 

@@ -19,7 +19,7 @@ fn defaults(device: Device) -> (u32, u32) {
 /// memory if their number is left to this worker. `trained` is the model's own context.
 ///
 /// # Errors
-/// A request that this model can't honour.
+/// A request that this model can't honor.
 pub fn candidates(request: &LoadRequest, trained: u32) -> Result<Vec<EngineOptions>, String> {
     let context = request.context.unwrap_or(trained);
     if context == 0 || context > trained {

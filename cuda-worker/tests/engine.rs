@@ -11,7 +11,7 @@ use cuda_worker::engine::{EngineOptions, StepBatch};
 use cuda_worker::scheduler::step_engine::{Chunk, EngineError, StepEngine as _};
 use engine_support::model::{GREEDY, Model, in_chunks, one_by_one, options, prompt, step};
 use engine_support::naive::Naive;
-use engine_support::{FLOATS, QUANTISED, assert_same};
+use engine_support::{FLOATS, QUANTIZED, assert_same};
 use orcd_shared::sampling::SamplingParams;
 
 const SHAPES: [&str; 4] = ["tiny-qwen2", "tiny-llama", "tiny-tied", "tiny-biased"];
@@ -98,7 +98,7 @@ fn a_qwen2_with_every_bias_gives_the_models_logits() {
 
 #[test]
 fn every_weight_type_gives_the_models_logits() {
-    for ty in QUANTISED.into_iter().chain(FLOATS) {
+    for ty in QUANTIZED.into_iter().chain(FLOATS) {
         for name in ["tiny-qwen2", "tiny-llama", "tiny-biased"] {
             let model = Model::with_type(name, ty);
             let tokens = prompt(5, 2);
@@ -152,7 +152,7 @@ fn cutting_the_prompt_changes_no_bit() {
 
 #[test]
 fn every_type_gives_the_same_bits_however_it_is_cut() {
-    for ty in QUANTISED.into_iter().chain(FLOATS) {
+    for ty in QUANTIZED.into_iter().chain(FLOATS) {
         let model = Model::with_type("tiny-qwen2", ty);
         let mut engine = model.engine(&options());
         let tokens = prompt(70, 5);
@@ -168,7 +168,7 @@ fn every_type_gives_the_same_bits_however_it_is_cut() {
 }
 
 #[test]
-fn neighbours_in_the_batch_change_no_bit() {
+fn neighbors_in_the_batch_change_no_bit() {
     let model = Model::named("tiny-qwen2");
     let mut engine = model.engine(&options());
     let prompts: Vec<Vec<u32>> = [90, 1, 33, 64]
@@ -515,7 +515,7 @@ fn several_rows_of_one_sequence_draw_what_they_draw_one_by_one() {
         seed: 3,
         ..SamplingParams::GREEDY
     };
-    let penalised = SamplingParams {
+    let penalized = SamplingParams {
         repetition_penalty: 1.3,
         ..drawing
     };
@@ -523,7 +523,7 @@ fn several_rows_of_one_sequence_draw_what_they_draw_one_by_one() {
         (3, SamplingParams::GREEDY),
         (4, drawing),
         (17, drawing),
-        (39, penalised),
+        (39, penalized),
     ];
     let expected: Vec<u32> = wanted
         .iter()
@@ -559,7 +559,7 @@ fn draws_that_do_not_fit_the_runs_are_refused_and_change_nothing() {
     engine.open(0, 64).unwrap();
     engine.open(1, 64).unwrap();
     let greedy = SamplingParams::GREEDY;
-    let penalised = SamplingParams {
+    let penalized = SamplingParams {
         repetition_penalty: 1.3,
         ..greedy
     };
@@ -576,9 +576,9 @@ fn draws_that_do_not_fit_the_runs_are_refused_and_change_nothing() {
         (&[(12, greedy)][..], "row 12 is to be drawn from"),
         (&[(5, greedy), (4, greedy)], "row 4 is drawn from after"),
         (&[(5, greedy), (5, greedy)], "row 5 is drawn from after"),
-        (&[(3, penalised)], "row 3 has a repetition penalty"),
+        (&[(3, penalized)], "row 3 has a repetition penalty"),
         (
-            &[(4, greedy), (10, penalised)],
+            &[(4, greedy), (10, penalized)],
             "row 10 has a repetition penalty",
         ),
         (
@@ -592,7 +592,7 @@ fn draws_that_do_not_fit_the_runs_are_refused_and_change_nothing() {
             "{what}: {found:?}"
         );
     }
-    let fitting = batch(&[(4, penalised), (11, penalised)]);
+    let fitting = batch(&[(4, penalized), (11, penalized)]);
     assert_eq!(engine.run(&fitting).unwrap().len(), 2);
 }
 

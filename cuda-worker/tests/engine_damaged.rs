@@ -14,7 +14,7 @@ use cuda_worker::loader::{self, LoadError, Source};
 use cuda_worker::scheduler::step_engine::{BROKEN_LOGITS, Chunk, StepEngine as _};
 use cuda_worker::weights_plan::{self, ModelPlan, PlannedTensor};
 use engine_support::model::{Model, of_many_pieces, options, prompt};
-use engine_support::{FLOATS, QUANTISED};
+use engine_support::{FLOATS, QUANTIZED};
 use orcd_shared::gguf::{GgufFile, TensorType, shard_path};
 use orcd_shared::sampling::SamplingParams;
 use synth_model::{Options, Shape, write};
@@ -92,7 +92,7 @@ fn a_norm_that_is_not_finite_is_refused_by_name_value_and_place() {
 
 #[test]
 fn a_block_scale_that_is_not_finite_is_refused_in_every_type() {
-    for ty in QUANTISED {
+    for ty in QUANTIZED {
         for &at in ty.scales() {
             let model = Damaged::new(&tiny().with_type(ty), |open, file| {
                 let block = ty.block_bytes() * 3;
@@ -188,7 +188,7 @@ fn of_a_split_model_the_damaged_file_is_named() {
 
 #[test]
 fn a_matrix_of_zeros_is_refused_and_vectors_and_blocks_of_zeros_are_not() {
-    for ty in QUANTISED.into_iter().chain(FLOATS) {
+    for ty in QUANTIZED.into_iter().chain(FLOATS) {
         let model = Damaged::new(&tiny().with_type(ty), |open, file| {
             fill(open, file, "blk.1.attn_v.weight", 0);
         });
@@ -251,7 +251,7 @@ fn activations_that_are_not_finite_end_as_broken_logits_and_not_as_token_0() {
         min_p: 0.05,
         ..drawing
     };
-    // Beside floats, activations of NaN stay NaN. Quantised they become zeros: of the last norm the
+    // Beside floats, activations of NaN stay NaN. Quantized they become zeros: of the last norm the
     // logits, of another one what its layer would have added, and that can't be told from a model's will.
     for (ty, norms) in [
         (TensorType::Q4_0, &["output_norm.weight"][..]),

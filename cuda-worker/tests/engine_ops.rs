@@ -7,8 +7,8 @@
 mod engine_support;
 
 use cuda_worker::probe::{self, Form, Heads, Matrix};
-use engine_support::{FLOATS, QUANTISED, Rng, assert_same, dequantised, dot, float_dot};
-use engine_support::{product, quantised, random_matrix, tree};
+use engine_support::{FLOATS, QUANTIZED, Rng, assert_same, dequantized, dot, float_dot};
+use engine_support::{product, quantized, random_matrix, tree};
 use orcd_shared::gguf::TensorType;
 
 /// Poison for outputs that must all be written.
@@ -40,7 +40,7 @@ fn every_form_of_the_product_equals_the_contract_for_every_type_and_shape() {
     let forms = Form::exact();
     println!("forms on this machine: {forms:?}");
     assert!(forms.len() >= 2);
-    for ty in QUANTISED {
+    for ty in QUANTIZED {
         for (rows, cols, n) in shapes(ty) {
             let w = random_matrix(&mut rng, ty, rows, cols);
             let x = rng.floats(cols as usize * n);
@@ -73,21 +73,21 @@ fn float_weights_follow_the_contract() {
 }
 
 #[test]
-fn float_activations_multiply_the_dequantised_weights() {
+fn float_activations_multiply_the_dequantized_weights() {
     let mut rng = Rng(3);
-    for ty in QUANTISED {
+    for ty in QUANTIZED {
         let w = random_matrix(&mut rng, ty, 35, 512);
         let x = rng.floats(512 * 2);
-        let expected = product(&w, &x, |row, x| float_dot(&dequantised(ty, row), x));
+        let expected = product(&w, &x, |row, x| float_dot(&dequantized(ty, row), x));
         let mut y = poisoned(expected.len());
         probe::product(Form::FloatActivations, &w, &x, false, 2, &mut y);
         assert_same(&y, &expected, format!("{ty}"));
         let all: Vec<f32> = w
             .raw
             .chunks(w.raw.len() / 35)
-            .flat_map(|r| dequantised(ty, r))
+            .flat_map(|r| dequantized(ty, r))
             .collect();
-        assert_same(&probe::dequantise(&w), &all, format!("{ty}"));
+        assert_same(&probe::dequantize(&w), &all, format!("{ty}"));
     }
 }
 
@@ -117,7 +117,7 @@ fn the_residual_is_added_to_the_whole_product() {
 
 #[test]
 fn extreme_weights_and_activations_do_not_overflow_any_form() {
-    for ty in QUANTISED {
+    for ty in QUANTIZED {
         for fill in [0x00u8, 0x7f, 0x80, 0xff] {
             let size = ty.block_bytes() as usize;
             let mut w = Matrix {
@@ -155,7 +155,7 @@ fn extreme_weights_and_activations_do_not_overflow_any_form() {
 }
 
 #[test]
-fn activations_are_quantised_by_the_contract() {
+fn activations_are_quantized_by_the_contract() {
     let mut rng = Rng(5);
     let mut x = rng.floats(32 * 200);
     x[0..32].fill(0.0);
@@ -164,12 +164,12 @@ fn activations_are_quantised_by_the_contract() {
     x[100] = f32::NAN;
     x[130] = f32::INFINITY;
     x[170] = f32::MAX;
-    // Ties: with amax 127 the scale is 1, and halves go to the even neighbour.
+    // Ties: with amax 127 the scale is 1, and halves go to the even neighbor.
     (192..224).for_each(|i| x[i] = i as f32 - 207.5);
     x[192] = 127.0;
-    let (q, d, sum) = probe::quantise(&x);
+    let (q, d, sum) = probe::quantize(&x);
     for (b, x) in x.chunks(32).enumerate() {
-        let (expected, scale, total) = quantised(x);
+        let (expected, scale, total) = quantized(x);
         let q: Vec<i32> = q[32 * b..32 * b + 32]
             .iter()
             .map(|q| i32::from(*q))

@@ -200,7 +200,7 @@ fn the_fastest_dimension_is_the_columns() {
 }
 
 #[test]
-fn llama_is_planned_without_biases_and_with_rotation_of_neighbours() {
+fn llama_is_planned_without_biases_and_with_rotation_of_neighbors() {
     let plan = Draft::llama()
         .set("llama.rope.dimension_count", Value::U32(16))
         .set("llama.vocab_size", Value::U32(24))

@@ -154,7 +154,7 @@ fn float_activations_give_the_reference_logits() {
 }
 
 #[test]
-fn quantised_activations_stay_close_to_the_reference() {
+fn quantized_activations_stay_close_to_the_reference() {
     let Some(reference) = Reference::open() else {
         return;
     };

@@ -49,9 +49,9 @@ fn naive(logits: &[f32], seen: &[u32], position: u32, s: &SamplingParams) -> u32
         return BROKEN_LOGITS;
     }
     let mut t = logits.to_vec();
-    let mut penalised = vec![false; t.len()];
+    let mut penalized = vec![false; t.len()];
     for &token in seen {
-        if !std::mem::replace(&mut penalised[token as usize], true) {
+        if !std::mem::replace(&mut penalized[token as usize], true) {
             let l = &mut t[token as usize];
             *l = if *l > 0.0 {
                 *l / s.repetition_penalty
@@ -176,11 +176,11 @@ fn nothing_is_drawn_from_logits_of_which_one_is_not_finite_or_all_are_zero() {
         min_p: 0.1,
         ..FREE
     };
-    let penalised = SamplingParams {
+    let penalized = SamplingParams {
         repetition_penalty: 1.3,
         ..SamplingParams::GREEDY
     };
-    for s in [SamplingParams::GREEDY, FREE, filtered, penalised] {
+    for s in [SamplingParams::GREEDY, FREE, filtered, penalized] {
         let draw = |l: &[f32]| probe::draw(l, &[1], 0, &s);
         for n in [1, 2, 31, 32, 33, 500] {
             assert_eq!(draw(&vec![0.0; n.max(2)]), BROKEN_LOGITS, "{n} {s:?}");

@@ -1,4 +1,4 @@
-// Division by 127, the largest quantised magnitude, without a division.
+// Division by 127, the largest quantized magnitude, without a division.
 #pragma once
 
 #include "arith/hd.h"

@@ -27,7 +27,7 @@ class CpuExecutor final : public Executor, public Ops {
                const Activations& out) override {
     cpu::rmsnorm(pool_, x, pick, rows, weight, eps, out);
   }
-  void quantise(const Activations& a, uint32_t rows) override { cpu::quantise(pool_, a, rows); }
+  void quantize(const Activations& a, uint32_t rows) override { cpu::quantize(pool_, a, rows); }
   void matmul(std::span<const Product> products, const Activations& a, uint32_t rows) override {
     cpu::matmul(pool_, isa_, float_activations_, products, a, rows);
   }

@@ -2,7 +2,7 @@
 // called only where the processor has them.
 #if defined(__AVX512VNNI__)
 
-// GCC's own header passes an uninitialised vector where the mask keeps nothing of it.
+// GCC's own header passes an uninitialized vector where the mask keeps nothing of it.
 #pragma GCC diagnostic ignored "-Wuninitialized"
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 

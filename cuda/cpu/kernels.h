@@ -44,7 +44,7 @@ struct HeadsArgs {
 using HeadsKernel = void (*)(const HeadsArgs&);
 
 struct Kernels {
-  TileKernel (*tile)(TensorType);  // for a quantised type
+  TileKernel (*tile)(TensorType);  // for a quantized type
   HeadsKernel heads;
 };
 

@@ -63,8 +63,8 @@ struct SampleScratch {
 void embed(Pool&, const Tensor& table, const Rows& rows, float* x /* (rows, table.cols) */);
 void rmsnorm(Pool&, const float* x /* (*, out.cols) */, const uint32_t* pick /* (rows) or null */, uint32_t rows,
              const float* weight /* (out.cols) */, float eps, const Activations& out);
-void quantise(Pool&, const Activations& a, uint32_t rows);
-void quantise_row(const Activations& a, uint32_t row);
+void quantize(Pool&, const Activations& a, uint32_t rows);
+void quantize_row(const Activations& a, uint32_t row);
 void matmul(Pool&, Isa, bool float_activations, std::span<const Product> products, const Activations& a, uint32_t rows);
 // Products of rows `first` .. `end` of a weight matrix, with float activations.
 void matmul_float(const Product& p, const float* x /* (rows, w.cols) */, uint32_t rows, uint32_t first, uint32_t end);

@@ -1,4 +1,4 @@
-// How quantised matrices lie in the image: 16 rows form a tile, and within a tile each block of the 16
+// How quantized matrices lie in the image: 16 rows form a tile, and within a tile each block of the 16
 // rows is interleaved, so that one vector load takes the same values of 16 rows into 16 lanes. A
 // permutation of the file's bits, nothing added or lost. Rows behind the last whole tile, and matrices
 // of floats, lie as in the file.

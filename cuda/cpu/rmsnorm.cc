@@ -29,7 +29,7 @@ void rmsnorm(Pool& pool, const float* x, const uint32_t* pick, uint32_t rows, co
     for (uint32_t r = first; r < end; ++r) {
       const uint64_t from = pick ? pick[r] : r;
       rmsnorm_row(x + from * out.cols, weight, out.cols, eps, out.x + uint64_t{r} * out.cols);
-      quantise_row(out, r);
+      quantize_row(out, r);
     }
   });
 }

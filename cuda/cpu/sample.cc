@@ -20,7 +20,7 @@ uint32_t key_of(float t) {
 constexpr uint32_t kTopShift = 21, kTopDigits = 1 << 11;  // the first 11 bits of a key
 
 // Each token of `before` once, however often it is there.
-void penalise(float* t, uint32_t vocab, std::span<const uint32_t> before, float penalty, std::vector<uint64_t>& seen) {
+void penalize(float* t, uint32_t vocab, std::span<const uint32_t> before, float penalty, std::vector<uint64_t>& seen) {
   if (penalty == 1.0f) return;
   seen.assign((vocab + 63) / 64, 0);
   for (const uint32_t token : before) {
@@ -64,7 +64,7 @@ uint32_t largest(const float* t, uint32_t n) {
 // A key that at least `k` of the values reach, and not many more: the lower end of a histogram bucket.
 // At least 1, so that no NaN reaches it.
 uint32_t floor_for(const float* t, uint32_t vocab, uint32_t k) {
-  constexpr uint32_t kBanks = 4;  // neighbours often fall into one bucket, and would wait for each other
+  constexpr uint32_t kBanks = 4;  // neighbors often fall into one bucket, and would wait for each other
   std::vector<uint32_t> count(kBanks * kTopDigits);
   for (uint32_t i = 0; i < vocab; ++i) ++count[i % kBanks * kTopDigits + (key_of(t[i]) >> kTopShift)];
   uint64_t reached = 0;
@@ -155,7 +155,7 @@ void keep_min_p(Candidates& c, float p, float t_max) {
   retain(c, [&](size_t i) { return fixed(c.weight[i]) >= least; });
 }
 
-// t ⊕ noise for all tokens; four neighbours share a block of random words.
+// t ⊕ noise for all tokens; four neighbors share a block of random words.
 void add_noise(float* t, uint32_t vocab, uint64_t seed, uint32_t position) {
   const auto key0 = static_cast<uint32_t>(seed), key1 = static_cast<uint32_t>(seed >> 32);
   const uint32_t whole = vocab / 4;
@@ -198,7 +198,7 @@ uint32_t sample(const float* logits, uint32_t vocab, std::span<const uint32_t> b
   if (greedy && s.repetition_penalty == 1.0f) return largest(logits, vocab);
   scratch.t.assign(logits, logits + vocab);
   float* t = scratch.t.data();
-  penalise(t, vocab, before, s.repetition_penalty, scratch.seen);
+  penalize(t, vocab, before, s.repetition_penalty, scratch.seen);
   if (greedy) return largest(t, vocab);
   for (uint32_t i = 0; i < vocab; ++i) t[i] = t[i] * factor;
   const float t_max = t[largest(t, vocab)];

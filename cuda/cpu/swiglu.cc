@@ -12,7 +12,7 @@ void swiglu(Pool& pool, const float* gate, const float* up, uint32_t rows, const
       const float* u = up + at;
       float* h = out.x + at;
       for (uint32_t k = 0; k < out.cols; ++k) h[k] = g[k] * arith::sigmoid(g[k]) * u[k];
-      quantise_row(out, r);
+      quantize_row(out, r);
     }
   });
 }

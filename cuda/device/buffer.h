@@ -11,7 +11,7 @@
 namespace orcd::device {
 
 template <class T>
-class Buffer {  // device memory, `count` elements, uninitialised
+class Buffer {  // device memory, `count` elements, uninitialized
  public:
   Buffer() = default;
   explicit Buffer(size_t count) : count_(count) {

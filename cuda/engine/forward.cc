@@ -10,7 +10,7 @@ void attention_block(uint32_t index, const Model& m, const Scratch& s, Ops& ops,
   ops.matmul(qkv, s.normed, rows);
   ops.rope_kv(index, {s.q, s.k, s.v, l.q_bias, l.k_bias, l.v_bias});
   ops.attention(index, s.q, s.attended.x);
-  ops.quantise(s.attended, rows);
+  ops.quantize(s.attended, rows);
   const Product output[] = {{l.attn_output, s.x, true, l.attn_output_bias}};
   ops.matmul(output, s.attended, rows);
 }

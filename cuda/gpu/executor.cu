@@ -257,7 +257,7 @@ void CudaExecutor::rmsnorm(const float* x, const uint32_t* pick, uint32_t rows, 
   kernels::rmsnorm(x, pick ? upload_pick({pick, rows}) : nullptr, rows, weight, eps, out, stream_);
 }
 
-void CudaExecutor::quantise(const Activations& a, uint32_t rows) { kernels::quantise(a, rows, stream_); }
+void CudaExecutor::quantize(const Activations& a, uint32_t rows) { kernels::quantize(a, rows, stream_); }
 
 void CudaExecutor::matmul(std::span<const Product> products, const Activations& a, uint32_t rows) {
   kernels::MatvecInput input;

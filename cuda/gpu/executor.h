@@ -42,7 +42,7 @@ class CudaExecutor final : public Executor, public Ops {
   void embed(const Tensor& table, float* x) override;
   void rmsnorm(const float* x, const uint32_t* pick, uint32_t rows, const float* weight, float eps,
                const Activations& out) override;
-  void quantise(const Activations& a, uint32_t rows) override;
+  void quantize(const Activations& a, uint32_t rows) override;
   void matmul(std::span<const Product> products, const Activations& a, uint32_t rows) override;
   void rope_kv(uint32_t layer, const AttentionInputs& in) override;
   void attention(uint32_t layer, const float* q, float* out) override;

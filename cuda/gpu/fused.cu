@@ -35,7 +35,7 @@ bool fits(const Model& m, uint32_t rows) {
   return fits({m.output}, rows);
 }
 
-// The products of a step, all in one stream: one row by matvec, which normalises and quantises for itself,
+// The products of a step, all in one stream: one row by matvec, which normalizes and quantizes for itself,
 // several by few_rows, whose inputs come tiled.
 struct Products {
   const Model& m;
@@ -78,7 +78,7 @@ MatvecInput given(const Activations& a) {
 
 MatvecInput floats(float* x, uint32_t cols) {
   MatvecInput in;
-  in.kind = Input::kQuantise;
+  in.kind = Input::kQuantize;
   in.a.cols = cols;
   in.a.x = x;
   return in;

@@ -300,9 +300,9 @@ __global__ void __launch_bounds__(kWarps * 32) attention_decode_kernel(const __g
   const float y = __fdiv_rn(O, L);
   a.out.x[(uint64_t(row) * h.n_heads + head) * kDim + d] = y;
   if (!a.out.q && !a.tiled.q) return;
-  const QuantisedLane quantised = quantise_block(y);
-  if (a.out.q) store_block(a.out, row, (head * kDim + d) / 32, quantised);
-  else store_block(a.tiled, row, (head * kDim + d) / 32, quantised);
+  const QuantizedLane quantized = quantize_block(y);
+  if (a.out.q) store_block(a.out, row, (head * kDim + d) / 32, quantized);
+  else store_block(a.tiled, row, (head * kDim + d) / 32, quantized);
 }
 
 template <uint32_t kDim>

@@ -10,7 +10,7 @@ namespace orcd::kernels {
 namespace {
 
 constexpr uint32_t kMaxWarps = 14;
-constexpr uint32_t kPad = 8;  // floats between the parts of two tiles: keeps reads of neighbours off one bank
+constexpr uint32_t kPad = 8;  // floats between the parts of two tiles: keeps reads of neighbors off one bank
 
 struct Args : ProductArgs {
   uint32_t rows;
@@ -76,7 +76,7 @@ __device__ __forceinline__ float residual_of(const Args& a, const Round& round) 
   return job.add && o.inside ? job.y[uint64_t(o.row) * job.n + o.n] : 0.0f;
 }
 
-// The results of a round. With a.out they leave quantised: then a round is 32 columns wide, a warp has a
+// The results of a round. With a.out they leave quantized: then a round is 32 columns wide, a warp has a
 // row's block.
 __device__ __forceinline__ void finish_round(const Args& a, const Round& round, const float* part, float residual) {
   const Job& job = a.jobs[round.job];
@@ -92,7 +92,7 @@ __device__ __forceinline__ void finish_round(const Args& a, const Round& round, 
       return y;
     };
     if (a.out.q) {
-      store_block(a.out, o.row, o.n / 32, quantise_block(silu_times(total(0), total(1))));
+      store_block(a.out, o.row, o.n / 32, quantize_block(silu_times(total(0), total(1))));
       continue;
     }
     if (!o.inside) continue;
@@ -178,7 +178,7 @@ Kernel choose(const Args& a) {
   }
 }
 
-// Tiles a round may take: with SwiGLU the width of a block of the quantised result, else as many as give
+// Tiles a round may take: with SwiGLU the width of a block of the quantized result, else as many as give
 // each warp a segment.
 uint32_t most_tiles(uint32_t cols, bool swiglu) {
   if (swiglu) return kQuantBlock / kGroupRows;

@@ -25,11 +25,11 @@ uint32_t layout_version();
 void unpack(TensorType type, uint32_t rows, uint32_t cols, uint32_t first, uint32_t count, const uint8_t* matrix,
             uint8_t* raw, cudaStream_t stream);
 
-// x[r] = table[token[r]], dequantised
+// x[r] = table[token[r]], dequantized
 void embed(const Tensor& table, const uint32_t* token /* (rows) */, uint32_t rows, float* x /* (rows, table.cols) */,
            bool overlap, cudaStream_t stream);
 
-// out[r] = quantised RMSNorm of x[pick[r]]
+// out[r] = quantized RMSNorm of x[pick[r]]
 void rmsnorm(const float* x, const uint32_t* pick /* (rows) or null */, uint32_t rows, const float* weight /* (cols) */,
              float eps, const Activations& out, cudaStream_t stream);
 
@@ -38,16 +38,16 @@ void rmsnorm_tiled(const float* x, const uint32_t* pick /* (rows) or null */, ui
                    const float* weight /* (cols) */, float eps, uint32_t cols, const TiledActivations& out,
                    bool overlap, cudaStream_t stream);
 
-void quantise(const Activations& a, uint32_t rows, cudaStream_t stream);
+void quantize(const Activations& a, uint32_t rows, cudaStream_t stream);
 
 void swiglu(const float* gate, const float* up, uint32_t rows, const Activations& out, cudaStream_t stream);
 
-// What a product reads. kGiven: quantised already. kQuantise: from x. kNorm: RMSNorm of x[pick[r]].
-enum class Input : uint32_t { kGiven, kQuantise, kNorm };
+// What a product reads. kGiven: quantized already. kQuantize: from x. kNorm: RMSNorm of x[pick[r]].
+enum class Input : uint32_t { kGiven, kQuantize, kNorm };
 
 struct MatvecInput {
   Input kind = Input::kGiven;
-  Activations a;                   // kGiven: q, d, sum, half; kQuantise: x
+  Activations a;                   // kGiven: q, d, sum, half; kQuantize: x
   const float* x = nullptr;        // kNorm: (*, cols)
   const uint32_t* pick = nullptr;  // kNorm: (rows) or null
   const float* weight = nullptr;   // kNorm: (cols)
@@ -55,7 +55,7 @@ struct MatvecInput {
 };
 
 struct MatvecJob {
-  Tensor w;                     // (n, cols), quantised
+  Tensor w;                     // (n, cols), quantized
   const float* bias = nullptr;  // (n) or null
   float* y = nullptr;           // (rows, n)
   bool add = false;             // y ⊕ W·x
@@ -79,7 +79,7 @@ void few_rows(const MatvecJob* jobs /* host */, uint32_t n_jobs, const TiledActi
 // Whether few_rows can take it: few enough rows, and all of it fits a block's shared memory.
 bool few_rows_fits(const Tensor* weights /* host */, uint32_t n_jobs, uint32_t rows, bool swiglu);
 
-// Any number of rows, on int8 matrix units. Quantised weights.
+// Any number of rows, on int8 matrix units. Quantized weights.
 void matmul(const Product& product, const Activations& a, uint32_t rows, cudaStream_t stream);
 
 // Float weights, any number of rows.

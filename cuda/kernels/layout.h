@@ -1,4 +1,4 @@
-// How quantised matrices lie in the GPU's weights image: the file's bits, re-ordered so that a warp's
+// How quantized matrices lie in the GPU's weights image: the file's bits, re-ordered so that a warp's
 // loads are whole lines. Same size as in the file, group by group.
 //
 // Rows come in groups of 8 (the last one may have fewer); a group is contiguous. With R rows in it and

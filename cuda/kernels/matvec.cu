@@ -49,10 +49,10 @@ __host__ __device__ inline Shared carve(uint8_t* base, const ProductArgs& a) {
   return s;
 }
 
-// Quantises pieces of 128 values, spread over the warps. `value(k, own)` gives four values of the input;
+// Quantizes pieces of 128 values, spread over the warps. `value(k, own)` gives four values of the input;
 // `own`: of the warp's first piece.
 template <uint32_t kAhead, class Value>
-__device__ __forceinline__ void quantise_all(const Args& a, const Shared& s, Value value) {
+__device__ __forceinline__ void quantize_all(const Args& a, const Shared& s, Value value) {
   const uint32_t warp = threadIdx.x / 32, lane = threadIdx.x % 32, warps = blockDim.x / 32;
   for (uint32_t piece = warp; piece * 128 < a.cols; piece += kAhead * warps) {
     float4 v[kAhead];  // all loads before the first use
@@ -65,7 +65,7 @@ __device__ __forceinline__ void quantise_all(const Args& a, const Shared& s, Val
     for (uint32_t i = 0; i < kAhead; ++i) {
       const uint32_t k = (piece + i * warps) * 128 + lane * 4;
       // The eight lanes of a block are inside together; the others take part in the exchange only.
-      const FourQuantised four = quantise_four(v[i]);
+      const FourQuantized four = quantize_four(v[i]);
       if (k >= a.cols) continue;
       *reinterpret_cast<uint32_t*>(s.a.q + k) = four.q;
       if (lane % 8) continue;
@@ -94,14 +94,14 @@ __device__ __forceinline__ void prepare_input(const Args& a, const Shared& s, co
       reinterpret_cast<uint4*>(s.a.q)[i] = q;
       if (block) s.a.d[i] = d, s.a.sum[i] = sum, s.a.half[i] = half;
     }
-  } else if (a.input.kind == Input::kQuantise) {
-    quantise_all<2>(a, s, [&](uint32_t k, bool) { return load4(a.input.a.x + k); });
+  } else if (a.input.kind == Input::kQuantize) {
+    quantize_all<2>(a, s, [&](uint32_t k, bool) { return load4(a.input.a.x + k); });
   } else if (warp * 128 < a.cols) {
     const float* x = a.input.x + uint64_t(a.input.pick ? a.input.pick[0] : 0) * a.cols;
     const uint32_t own_k = warp * 128 + threadIdx.x % 32 * 4;
     const float4 first = own_k < a.cols ? load4(x + own_k) : float4{};
-    const float inverse = inverse_rms4(x, a.cols, a.input.eps);  // by each warp that quantises
-    quantise_all<1>(a, s, [&](uint32_t k, bool own) {
+    const float inverse = inverse_rms4(x, a.cols, a.input.eps);  // by each warp that quantizes
+    quantize_all<1>(a, s, [&](uint32_t k, bool own) {
       return own ? normed4(first, inverse, first_weight) : normed4(load4(x + k), inverse, load4(a.input.weight + k));
     });
   }
@@ -180,7 +180,7 @@ __global__ void __launch_bounds__(kMaxWarps * 32, 1 /* registers rather than blo
   extern __shared__ __align__(128) uint8_t memory[];
   const Shared s = carve(memory, a);
   const uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32, nb = a.cols / 32;
-  // Eight lanes take a segment; neighbours in a warp take what is `warps` segments apart, so that all warps
+  // Eight lanes take a segment; neighbors in a warp take what is `warps` segments apart, so that all warps
   // have work.
   const uint32_t segments = segments_of(a.cols), own = lane / kGroupRows * warps + warp;
   const uint32_t own_tile = own / segments, own_seg = own % segments;
@@ -302,7 +302,7 @@ void matvec(const MatvecJob* jobs, uint32_t n_jobs, const MatvecInput& input, bo
   a.stages = min((a.rounds + grid - 1) / grid, kMaxStages);
   while (a.stages > 1 && carve(nullptr, a).bytes > limit) --a.stages;
 
-  // For the round's segments, and for quantising as many pieces as a row has segments.
+  // For the round's segments, and for quantizing as many pieces as a row has segments.
   const auto spread = [](uint32_t tasks) {
     const uint32_t goes = (tasks + kMaxWarps - 1) / kMaxWarps;
     return (tasks + goes - 1) / goes;

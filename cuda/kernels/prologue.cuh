@@ -1,4 +1,4 @@
-// RMSNorm and activation quantisation by warps that take 128 values at a time.
+// RMSNorm and activation quantization by warps that take 128 values at a time.
 #pragma once
 
 #include "kernels/launch.h"
@@ -8,14 +8,14 @@ namespace orcd::kernels {
 
 __device__ __forceinline__ float4 load4(const float* p) { return *reinterpret_cast<const float4*>(p); }
 
-struct FourQuantised {
+struct FourQuantized {
   uint32_t q;         // this lane's four values
   float d;            // of the lane's block
   int32_t sum, half;  // of the lane's block
 };
 
 // Four blocks at once: eight lanes hold a block, lane i of them values 4i .. 4i + 3.
-__device__ __forceinline__ FourQuantised quantise_four(const float4& v) {
+__device__ __forceinline__ FourQuantized quantize_four(const float4& v) {
   const auto magnitude = [](float x) { return arith::bits_of(x) & 0x7fffffffu; };
   uint32_t top = max(max(magnitude(v.x), magnitude(v.y)), max(magnitude(v.z), magnitude(v.w)));
 #pragma unroll

@@ -1,4 +1,4 @@
-// RMSNorm and activation quantisation of whole rows, and SwiGLU: a block of threads per row.
+// RMSNorm and activation quantization of whole rows, and SwiGLU: a block of threads per row.
 #include "device/check.h"
 #include "kernels/launch.h"
 #include "kernels/overlap.h"
@@ -20,7 +20,7 @@ __global__ void rmsnorm_rows(const float* x, const uint32_t* pick, const float* 
     const bool inside = k < out.cols;
     const float y = inside ? (from[k] * inverse) * weight[k] : 0.0f;
     if (out.x && inside) out.x[uint64_t(row) * out.cols + k] = y;
-    if (out.q) store_block(out, row, base / 32, quantise_block(y));
+    if (out.q) store_block(out, row, base / 32, quantize_block(y));
   }
 }
 
@@ -36,7 +36,7 @@ __global__ void __launch_bounds__(kTiledWarps * 32)
   for (uint32_t base = threadIdx.x / 32 * 128; base < cols; base += blockDim.x * 4) {
     const uint32_t k = base + 4 * lane;
     const bool inside = k < cols;  // the eight lanes of a block are inside together
-    const FourQuantised four = quantise_four(inside ? normed4(load4(from + k), inverse, load4(weight + k)) : float4{});
+    const FourQuantized four = quantize_four(inside ? normed4(load4(from + k), inverse, load4(weight + k)) : float4{});
     if (!inside) continue;
     *reinterpret_cast<uint32_t*>(out.q + tiled_word(out, row, k)) = four.q;
     if (lane % 8) continue;
@@ -47,10 +47,10 @@ __global__ void __launch_bounds__(kTiledWarps * 32)
   }
 }
 
-__global__ void quantise_rows(Activations a) {
+__global__ void quantize_rows(Activations a) {
   const uint32_t row = blockIdx.x, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   for (uint32_t block = warp; block < a.cols / 32; block += kThreads / 32)
-    store_block(a, row, block, quantise_block(a.x[uint64_t(row) * a.cols + block * 32 + lane]));
+    store_block(a, row, block, quantize_block(a.x[uint64_t(row) * a.cols + block * 32 + lane]));
 }
 
 __global__ void swiglu_rows(const float* gate, const float* up, Activations out) {
@@ -60,7 +60,7 @@ __global__ void swiglu_rows(const float* gate, const float* up, Activations out)
     const bool inside = base + lane < out.cols;
     const float y = inside ? silu_times(gate[at], up[at]) : 0.0f;
     if (out.x && inside) out.x[at] = y;
-    if (out.q) store_block(out, row, base / 32, quantise_block(y));
+    if (out.q) store_block(out, row, base / 32, quantize_block(y));
   }
 }
 
@@ -78,9 +78,9 @@ void rmsnorm_tiled(const float* x, const uint32_t* pick, uint32_t rows, const fl
   launch_kernel(rmsnorm_tiled_rows, {rows, warps * 32}, overlap, stream, x, pick, weight, eps, cols, out);
 }
 
-void quantise(const Activations& a, uint32_t rows, cudaStream_t stream) {
+void quantize(const Activations& a, uint32_t rows, cudaStream_t stream) {
   if (!a.q) return;  // only float weights read it
-  quantise_rows<<<rows, kThreads, 0, stream>>>(a);
+  quantize_rows<<<rows, kThreads, 0, stream>>>(a);
   ORCD_CUDA(cudaGetLastError());
 }
 

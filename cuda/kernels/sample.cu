@@ -8,7 +8,7 @@
 namespace orcd::kernels {
 namespace {
 
-// A thread takes four neighbouring tokens at a time: one Philox block serves them.
+// A thread takes four neighboring tokens at a time: one Philox block serves them.
 __global__ void __launch_bounds__(kDrawThreads)
     sample_kernel(const float* logits, uint32_t vocab, const __grid_constant__ DrawBatch draws,
                   const DeviceDraw* stored, const uint32_t* seen_all, uint32_t words, unsigned long long* best,

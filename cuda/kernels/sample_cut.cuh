@@ -105,7 +105,7 @@ __device__ inline Reached reach(const unsigned long long (&weight)[4], unsigned 
   return reached;
 }
 
-// The tokens of neighbouring bins, in order.
+// The tokens of neighboring bins, in order.
 struct List {
   unsigned long long* rank;      // (kListed) shared memory, descending
   uint32_t first = 1, last = 0;  // bins; none yet

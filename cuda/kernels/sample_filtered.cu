@@ -160,7 +160,7 @@ __global__ void __launch_bounds__(kCutThreads)
   s.nonzero = 0;
 }
 
-// Draws from what the filters leave. A thread takes four neighbouring tokens at a time: one Philox block serves them.
+// Draws from what the filters leave. A thread takes four neighboring tokens at a time: one Philox block serves them.
 __global__ void __launch_bounds__(kDrawThreads)
     draw_kernel(uint32_t vocab, const __grid_constant__ DrawBatch draws, const float* scaled_all, FilterState* state,
                 uint32_t* drawn) {

@@ -1,4 +1,4 @@
-// Quantised activations in the order in which int8 matrix units take them, for products on few rows.
+// Quantized activations in the order in which int8 matrix units take them, for products on few rows.
 // Rows come in groups of eight. Of a segment of 128 values a group's rows lie together:
 //
 //   q     (segment, group, 2, lane, 16 B)  lane 4g + t: row g, of two blocks values 4t .. 4t + 3 and 16 + 4t ..

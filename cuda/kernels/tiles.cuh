@@ -26,7 +26,7 @@ struct Job {
 struct ProductArgs {
   Job jobs[3];
   uint32_t n_jobs, cols, swiglu;
-  uint32_t at_once;  // tiles a round takes: neighbours in one job
+  uint32_t at_once;  // tiles a round takes: neighbors in one job
   uint32_t rounds;   // of the whole grid
   uint32_t stages;   // rounds in shared memory
   uint32_t stage_bytes;
@@ -57,7 +57,7 @@ struct Ring {
   uint64_t* full;   // (stages) barriers: the stage's bytes have arrived
 };
 
-// The tiles of a round: neighbours of one job. Rounds are numbered through all jobs.
+// The tiles of a round: neighbors of one job. Rounds are numbered through all jobs.
 struct Round {
   uint32_t job, tile, tiles;  // tile: within the job
 };

@@ -1,4 +1,4 @@
-// What several kernels do with a warp: reductions in the contract's order, quantising a block, and
+// What several kernels do with a warp: reductions in the contract's order, quantizing a block, and
 // waiting for the kernel before (programmatic dependent launch).
 #pragma once
 
@@ -51,17 +51,17 @@ __device__ __forceinline__ float inverse_rms(const float* x /* (cols) */, uint32
   return __fdiv_rn(1.0f, __fsqrt_rn(__fdiv_rn(sum, float(cols)) + eps));
 }
 
-struct QuantisedLane {
+struct QuantizedLane {
   int32_t q;          // this lane's value
   float d;            // all lanes
   int32_t sum, half;  // all lanes: of 32 values, of the first 16
 };
 
-// Quantises a block of 32 values, one per lane.
-__device__ __forceinline__ QuantisedLane quantise_block(float x) {
+// Quantizes a block of 32 values, one per lane.
+__device__ __forceinline__ QuantizedLane quantize_block(float x) {
   // Magnitudes order like their bits, infinities and NaNs above all numbers.
   const uint32_t top = __reduce_max_sync(kFull, arith::bits_of(x) & 0x7fffffffu);
-  QuantisedLane r;
+  QuantizedLane r;
   const bool flat = top < arith::bits_of(0x1p-100f) || top >= arith::bits_of(arith::infinity());
   r.d = flat ? 0.0f : arith::by_127(arith::float_of(top));
   r.q = flat ? 0 : __float2int_rn(x * __frcp_rn(r.d));
@@ -70,9 +70,9 @@ __device__ __forceinline__ QuantisedLane quantise_block(float x) {
   return r;
 }
 
-// Stores a quantised block: lane's value, and lane 0 the block's numbers.
+// Stores a quantized block: lane's value, and lane 0 the block's numbers.
 __device__ __forceinline__ void store_block(const Activations& a, uint32_t row, uint32_t block,
-                                            const QuantisedLane& v) {
+                                            const QuantizedLane& v) {
   const uint32_t lane = threadIdx.x % 32;
   const uint32_t at = row * (a.cols / 32) + block;
   a.q[uint64_t(row) * a.cols + block * 32 + lane] = int8_t(v.q);
@@ -84,7 +84,7 @@ __device__ __forceinline__ void store_block(const Activations& a, uint32_t row, 
 }
 
 __device__ __forceinline__ void store_block(const TiledActivations& a, uint32_t row, uint32_t block,
-                                            const QuantisedLane& v) {
+                                            const QuantizedLane& v) {
   const uint32_t lane = threadIdx.x % 32, at = tiled_block(a, row, block);
   a.q[tiled_word(a, row, block * 32 + lane / 4 * 4) + lane % 4] = int8_t(v.q);
   if (lane == 0) {

@@ -67,12 +67,12 @@ class Ops {
   // x[r] = table[token of row r]
   virtual void embed(const Tensor& table, float* x /* (rows, table.cols) */) = 0;
 
-  // out[r] = quantised RMSNorm of x[pick[r]] (x[r] without pick), r < rows
+  // out[r] = quantized RMSNorm of x[pick[r]] (x[r] without pick), r < rows
   virtual void rmsnorm(const float* x /* (*, out.cols) */, const uint32_t* pick /* host, (rows) or null */,
                        uint32_t rows, const float* weight /* (out.cols) */, float eps, const Activations& out) = 0;
 
   // Fills q, d, sum and half from x.
-  virtual void quantise(const Activations& a, uint32_t rows) = 0;
+  virtual void quantize(const Activations& a, uint32_t rows) = 0;
 
   // All products read the same activations.
   virtual void matmul(std::span<const Product> products, const Activations& a, uint32_t rows) = 0;
@@ -84,7 +84,7 @@ class Ops {
   virtual void attention(uint32_t layer, const float* q /* (rows, n_heads * head_dim) */,
                          float* out /* (rows, n_heads * head_dim) */) = 0;
 
-  // out.x = gate · sigmoid(gate) · up, quantised
+  // out.x = gate · sigmoid(gate) · up, quantized
   virtual void swiglu(const float* gate /* (rows, out.cols) */, const float* up /* (rows, out.cols) */, uint32_t rows,
                       const Activations& out) = 0;
 };

@@ -194,7 +194,7 @@ class Bench {
     a.d = floats(n / 32);
     a.sum = reinterpret_cast<int32_t*>(floats(n / 32));
     a.half = reinterpret_cast<int32_t*>(floats(n / 32));
-    ops_->quantise(a, rows_);
+    ops_->quantize(a, rows_);
     ops_->finish();
     return a;
   }
@@ -217,12 +217,12 @@ void row_ops(Bench& b) {
   const float* up = b.floats(rows * kFfn);
   b.line("embed", rows * (formats::row_bytes(TensorType::kQ5_0, kWidth) + kWidth * 4), 64, 0,
          [&](uint32_t) { b.ops().embed({TensorType::kQ5_0, kVocab, kWidth, table.data()}, b.narrow().x); });
-  const uint64_t quantised = kWidth + kWidth / 32 * 12;
-  b.line("rmsnorm, quantised", rows * (kWidth * 8 + quantised), 64, 0,
+  const uint64_t quantized = kWidth + kWidth / 32 * 12;
+  b.line("rmsnorm, quantized", rows * (kWidth * 8 + quantized), 64, 0,
          [&](uint32_t) { b.ops().rmsnorm(b.narrow().x, nullptr, b.rows(), weight, 1e-6f, b.narrow()); });
-  b.line("quantise 896", rows * (kWidth * 4 + quantised), 64, 0,
-         [&](uint32_t) { b.ops().quantise(b.narrow(), b.rows()); });
-  b.line("swiglu, quantised", rows * (kFfn * 12 + kFfn + kFfn / 32 * 12), 64, 0,
+  b.line("quantize 896", rows * (kWidth * 4 + quantized), 64, 0,
+         [&](uint32_t) { b.ops().quantize(b.narrow(), b.rows()); });
+  b.line("swiglu, quantized", rows * (kFfn * 12 + kFfn + kFfn / 32 * 12), 64, 0,
          [&](uint32_t) { b.ops().swiglu(gate, up, b.rows(), b.wide()); });
 }
 

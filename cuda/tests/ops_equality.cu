@@ -121,7 +121,7 @@ struct Backends {
   }
 };
 
-// Activations in both memories, quantised by each backend itself.
+// Activations in both memories, quantized by each backend itself.
 struct Inputs {
   uint32_t rows, cols;
   std::vector<float> x;
@@ -147,18 +147,18 @@ struct Inputs {
     std::vector<int32_t> sum, half;
     Numbers(size_t values, size_t blocks) : q(values), d(blocks), sum(blocks), half(blocks) {}
   };
-  bool quantisable() const { return cols % 32 == 0; }
+  bool quantizable() const { return cols % 32 == 0; }
   Activations on_cpu() {
-    return quantisable() ? Activations{cols, x.data(), q.data(), d.data(), sum.data(), half.data()}
+    return quantizable() ? Activations{cols, x.data(), q.data(), d.data(), sum.data(), half.data()}
                          : Activations{cols, x.data()};
   }
   Activations on_gpu() {
-    return quantisable() ? Activations{cols, gx.data(), gq.data(), gd.data(), gsum.data(), ghalf.data()}
+    return quantizable() ? Activations{cols, gx.data(), gq.data(), gd.data(), gsum.data(), ghalf.data()}
                          : Activations{cols, gx.data()};
   }
   void compare(const std::string& what) {
     equal(what + " x", x.data(), to_host(gx.data(), x.size()).data(), x.size());
-    if (!quantisable()) return;
+    if (!quantizable()) return;
     equal(what + " q", q.data(), to_host(gq.data(), q.size()).data(), q.size());
     equal(what + " d", d.data(), to_host(gd.data(), d.size()).data(), d.size());
     equal(what + " sum", sum.data(), to_host(gsum.data(), sum.size()).data(), sum.size());
@@ -185,11 +185,11 @@ void rows_ops(Random& rng) {
       b.gpu->swiglu(in.gx.data(), up.gx.data(), rows, out.on_gpu());
       b.gpu->finish();
       out.compare("swiglu" + at);
-      if (!in.quantisable()) continue;
-      b.cpu->quantise(in.on_cpu(), rows);
-      b.gpu->quantise(in.on_gpu(), rows);
+      if (!in.quantizable()) continue;
+      b.cpu->quantize(in.on_cpu(), rows);
+      b.gpu->quantize(in.on_gpu(), rows);
       b.gpu->finish();
-      in.compare("quantise" + at);
+      in.compare("quantize" + at);
     }
 }
 
@@ -206,9 +206,9 @@ void products(Random& rng, TensorType type, bool quick) {
       Both w(rng, type, n, k);
       for (const uint32_t rows : counts) {
         Inputs in(rng, rows, k);
-        if (in.quantisable()) {
-          b.cpu->quantise(in.on_cpu(), rows);
-          b.gpu->quantise(in.on_gpu(), rows);
+        if (in.quantizable()) {
+          b.cpu->quantize(in.on_cpu(), rows);
+          b.gpu->quantize(in.on_gpu(), rows);
         }
         std::vector<float> y(size_t(rows) * n);
         for (float& v : y) v = rng.normalish();
@@ -267,7 +267,7 @@ struct Tiled {
 };
 
 // Three products of one input, two with a bias, one of them added to what is there, and SwiGLU, of rows that `pick`
-// names, normalised.
+// names, normalized.
 void fused_products(Random& rng, TensorType type) {
   if (!formats::is_quantized(type)) return;
   Backends b;
@@ -321,7 +321,7 @@ void fused_products(Random& rng, TensorType type) {
       const kernels::MatvecJob both[] = {{gate.on_gpu(), nullptr, out.gx.data()}, {up.on_gpu(), nullptr, nullptr}};
       if (rows == 1) {
         kernels::matvec(both, 2, input, true, false, nullptr);
-        kernels::quantise(out.on_gpu(), rows, nullptr);
+        kernels::quantize(out.on_gpu(), rows, nullptr);
         out.compare("swiglu product" + at);
       } else {
         const kernels::TiledActivations to = hidden_tiled.view();
@@ -516,7 +516,7 @@ void draws(Random& rng, uint32_t vocab) {
   }
 }
 
-// Logits on which the cuts of top-k and top-p are hard to find: ties, more close neighbours than a block can
+// Logits on which the cuts of top-k and top-p are hard to find: ties, more close neighbors than a block can
 // sort, distances of all sizes; and logits that nothing is drawn from.
 struct Terrain {
   const char* name;

@@ -190,7 +190,7 @@ pub mod shared {
         threads: u32,
         /// KV positions in all; 0 is `slots * context`. A lower one makes opening run out of memory.
         kv_limit_tokens: u64,
-        /// Debug, CPU only: quantised weights times activations that are not quantised.
+        /// Debug, CPU only: quantized weights times activations that are not quantized.
         float_activations: bool,
     }
 

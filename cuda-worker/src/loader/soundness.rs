@@ -1,5 +1,5 @@
 //! What weights can't be, looked for while a piece is in the processor's cache. A value that is not
-//! finite, or a block's scale, makes NaN of all that it touches, or zero where that is quantised; and
+//! finite, or a block's scale, makes NaN of all that it touches, or zero where that is quantized; and
 //! a matrix of zeros is a download that was given its room but not its content.
 //!
 //! Single zeros and zero blocks are usual; biases are often zero throughout.
@@ -20,7 +20,7 @@ const F16: u16 = 0x7c00;
 const BF16: u16 = 0x7f80;
 const F32: u32 = 0x7f80_0000;
 
-/// Looks at whole rows of a type, of quantised ones at the blocks' scales. Says whether anything there
+/// Looks at whole rows of a type, of quantized ones at the blocks' scales. Says whether anything there
 /// differs from zero.
 ///
 /// # Errors

@@ -17,7 +17,7 @@ pub struct Chunk<'a> {
 }
 
 /// Drawn from logits that are broken: one of them is infinite or NaN, or all are zero, which is what
-/// quantisation makes of activations that are not finite. `kBrokenLogits` of `engine.h`.
+/// quantization makes of activations that are not finite. `kBrokenLogits` of `engine.h`.
 pub const BROKEN_LOGITS: u32 = u32::MAX - 1;
 
 /// What an engine call can fail with.

@@ -17,7 +17,7 @@ pub enum PlanError {
         /// What it runs.
         known: String,
     },
-    /// A key whose value the engine cannot honour.
+    /// A key whose value the engine cannot honor.
     #[error("{key} is {found}, {reason}")]
     Key {
         /// The key.

@@ -10,7 +10,7 @@ use half::{bf16, f16};
 use orcd_shared::gguf::TensorType;
 
 /// Types with blocks.
-pub const QUANTISED: [TensorType; 8] = [
+pub const QUANTIZED: [TensorType; 8] = [
     TensorType::Q4_0,
     TensorType::Q4_1,
     TensorType::Q5_0,
@@ -115,7 +115,7 @@ fn half_at(raw: &[u8], at: usize) -> f32 {
     f16::from_le_bytes([raw[at], raw[at + 1]]).to_f32()
 }
 
-/// A row of a quantised matrix in blocks of 32.
+/// A row of a quantized matrix in blocks of 32.
 pub fn blocks(ty: TensorType, row: &[u8]) -> Vec<Block> {
     row.chunks_exact(ty.block_bytes() as usize)
         .flat_map(|raw| file_block(ty, raw))
@@ -204,7 +204,7 @@ fn q6_block(raw: &[u8], j: usize) -> Block {
 }
 
 /// Weights of a row.
-pub fn dequantised(ty: TensorType, row: &[u8]) -> Vec<f32> {
+pub fn dequantized(ty: TensorType, row: &[u8]) -> Vec<f32> {
     match ty {
         TensorType::F32 => row
             .chunks_exact(4)
@@ -228,7 +228,7 @@ pub fn dequantised(ty: TensorType, row: &[u8]) -> Vec<f32> {
 }
 
 /// A block of 32 activations: values, scale, sum.
-pub fn quantised(x: &[f32]) -> ([i32; 32], f32, i32) {
+pub fn quantized(x: &[f32]) -> ([i32; 32], f32, i32) {
     let amax = x.iter().fold(0f32, |m, v| m.max(v.abs()));
     if x.iter().any(|v| !v.is_finite()) || amax < 2f32.powi(-100) {
         return ([0; 32], 0.0, 0);
@@ -251,13 +251,13 @@ pub fn tree(mut s: Vec<f32>) -> f32 {
 /// A row of weights times a row of activations.
 pub fn dot(ty: TensorType, row: &[u8], x: &[f32]) -> f32 {
     if ty.block_len() == 1 {
-        return float_dot(&dequantised(ty, row), x);
+        return float_dot(&dequantized(ty, row), x);
     }
     let mut y = 0f32;
     for (segment, x) in blocks(ty, row).chunks(4).zip(x.chunks(128)) {
         let mut acc = 0f32;
         for (block, x) in segment.iter().zip(x.chunks(32)) {
-            let (q, da, a) = quantised(x);
+            let (q, da, a) = quantized(x);
             let i: i32 = block.w.iter().zip(q).map(|(w, q)| w * q).sum();
             acc = (block.d * da).mul_add(i as f32, acc);
             if let Some(m) = block.m {

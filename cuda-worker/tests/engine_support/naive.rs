@@ -1,10 +1,10 @@
-//! The model in binary64, straight from the file's dequantised weights: no cache, no batches, nothing
+//! The model in binary64, straight from the file's dequantized weights: no cache, no batches, nothing
 //! shared with the engine but the formats.
 
 use cuda_worker::weights_plan::{ModelPlan, Role, RopeStyle};
 use orcd_shared::gguf::GgufFile;
 
-use super::dequantised;
+use super::dequantized;
 
 /// A matrix (rows, cols).
 struct Matrix {
@@ -49,7 +49,7 @@ impl<'a> Naive<'a> {
         let raw = synth_model::tensor_data(self.file, &t.info).unwrap();
         let rows = raw.chunks(raw.len() / t.rows as usize);
         let w = rows
-            .flat_map(|row| dequantised(t.info.ty, row))
+            .flat_map(|row| dequantized(t.info.ty, row))
             .map(f64::from)
             .collect();
         Some(Matrix {

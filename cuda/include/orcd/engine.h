@@ -32,7 +32,7 @@ struct StepBatch {
 };
 
 // What is drawn from a row of logits that is broken: one of them is infinite or NaN, or all are zero, which
-// is what quantisation makes of activations that are not finite. No vocabulary is as large.
+// is what quantization makes of activations that are not finite. No vocabulary is as large.
 inline constexpr uint32_t kBrokenLogits = 0xfffffffe;
 
 // Host memory that the device copies from at its full speed.

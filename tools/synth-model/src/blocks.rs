@@ -17,7 +17,7 @@ const Q6_SCALE: std::ops::RangeInclusive<u8> = 16..=127;
 /// Makes rows of one type.
 pub(crate) struct Blocks {
     ty: TensorType,
-    /// Mean scale of a block, or half the range of an unquantised value.
+    /// Mean scale of a block, or half the range of an unquantized value.
     scale: f32,
 }
 
@@ -30,10 +30,10 @@ impl Blocks {
             TensorType::Q4_0 => rms((-8..8).map(f64::from)),
             TensorType::Q5_0 => rms((-16..16).map(f64::from)),
             TensorType::Q8_0 => rms((-127..128).map(f64::from)),
-            TensorType::Q4_1 => rms(centred(16)),
-            TensorType::Q5_1 => rms(centred(32)),
-            TensorType::Q4K => rms(centred(16)) * rms(K_SCALE.map(f64::from)),
-            TensorType::Q5K => rms(centred(32)) * rms(K_SCALE.map(f64::from)),
+            TensorType::Q4_1 => rms(centered(16)),
+            TensorType::Q5_1 => rms(centered(32)),
+            TensorType::Q4K => rms(centered(16)) * rms(K_SCALE.map(f64::from)),
+            TensorType::Q5K => rms(centered(32)) * rms(K_SCALE.map(f64::from)),
             TensorType::Q6K => rms((-32..32).map(f64::from)) * rms(Q6_SCALE.map(f64::from)),
         };
         Blocks {
@@ -73,7 +73,7 @@ impl Blocks {
     }
 }
 
-/// d, then 32 signed bytes. A quantiser never makes -128, so that magnitudes fit 7 bits.
+/// d, then 32 signed bytes. A quantizer never makes -128, so that magnitudes fit 7 bits.
 fn q8_0(rng: &mut Rng, scale: f32, out: &mut [u8]) {
     rng.fill(out);
     for byte in &mut out[2..] {
@@ -82,21 +82,21 @@ fn q8_0(rng: &mut Rng, scale: f32, out: &mut [u8]) {
     put_f16(&mut out[..2], varied(rng, scale));
 }
 
-/// d, m, then the quants: value = d * q + m. `centre` is the mean of q.
-fn affine(rng: &mut Rng, scale: f32, centre: f32, out: &mut [u8]) {
+/// d, m, then the quants: value = d * q + m. `center` is the mean of q.
+fn affine(rng: &mut Rng, scale: f32, center: f32, out: &mut [u8]) {
     rng.fill(out);
     let d = varied(rng, scale);
     put_f16(&mut out[..2], d);
-    put_f16(&mut out[2..4], -d * centre * (1.0 + 0.1 * rng.signed()));
+    put_f16(&mut out[2..4], -d * center * (1.0 + 0.1 * rng.signed()));
 }
 
 /// d, dmin, 12 bytes with eight 6-bit scales and mins, then the quants:
-/// value = d * scale * q - dmin * min. `centre` is the mean of q.
-fn k_affine(rng: &mut Rng, scale: f32, centre: f32, out: &mut [u8]) {
+/// value = d * scale * q - dmin * min. `center` is the mean of q.
+fn k_affine(rng: &mut Rng, scale: f32, center: f32, out: &mut [u8]) {
     rng.fill(out);
     let d = varied(rng, scale);
     put_f16(&mut out[..2], d);
-    put_f16(&mut out[2..4], d * centre);
+    put_f16(&mut out[2..4], d * center);
     let mut scales = [0u8; 8];
     let mut mins = [0u8; 8];
     for (s, m) in scales.iter_mut().zip(&mut mins) {
@@ -156,7 +156,7 @@ fn put_f16(out: &mut [u8], x: f32) {
 }
 
 /// 0 to `n` - 1, less their mean.
-fn centred(n: i32) -> impl Iterator<Item = f64> {
+fn centered(n: i32) -> impl Iterator<Item = f64> {
     (0..n).map(move |q| f64::from(q) - f64::from(n - 1) / 2.0)
 }
 

@@ -1,6 +1,6 @@
 //! Writes GGUF files of a named [`Shape`] with random weights that behave: activations stay near
 //! one through every layer, attention is neither flat nor one-hot, logits have a standard deviation
-//! of about 2.5. The weights are made directly in the block formats, so no quantiser is needed.
+//! of about 2.5. The weights are made directly in the block formats, so no quantizer is needed.
 //!
 //! The bytes are a function of shape, vocabulary, template and seed alone: the same on any machine
 //! and with any number of threads.

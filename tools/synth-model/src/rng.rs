@@ -7,7 +7,7 @@ const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
 /// the same numbers.
 pub(crate) struct Rng(u64);
 
-/// SplitMix64's finaliser: a bijection that mixes all bits.
+/// SplitMix64's finalizer: a bijection that mixes all bits.
 fn mix(mut z: u64) -> u64 {
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

@@ -20,11 +20,11 @@ fn bit(bytes: &[u8], i: usize) -> i32 {
     i32::from(bytes[i / 8] >> (i % 8) & 1)
 }
 
-/// The values of a block of 32 with `five` bits or four, less `centre`.
-fn small_quants(qs: &[u8], qh: Option<&[u8]>, centre: i32) -> Vec<f32> {
+/// The values of a block of 32 with `five` bits or four, less `center`.
+fn small_quants(qs: &[u8], qh: Option<&[u8]>, center: i32) -> Vec<f32> {
     let quant = |i: usize| {
         let high = qh.map_or(0, |qh| bit(qh, i) << 4);
-        (nibble(qs, i % 16, i >= 16) | high) - centre
+        (nibble(qs, i % 16, i >= 16) | high) - center
     };
     (0..32).map(|i| quant(i) as f32).collect()
 }

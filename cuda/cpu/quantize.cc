@@ -18,7 +18,7 @@ uint32_t max_magnitude(const float* x /* (32) */) {
   return m;
 }
 
-float quantise_block(const float* x /* (32) */, int8_t* q /* (32) */, int32_t* sum, int32_t* half) {
+float quantize_block(const float* x /* (32) */, int8_t* q /* (32) */, int32_t* sum, int32_t* half) {
   const uint32_t magnitude = max_magnitude(x);
   const bool usable = magnitude >= kSmallest && magnitude < kInfinity;
   if (!usable) {
@@ -44,18 +44,18 @@ float quantise_block(const float* x /* (32) */, int8_t* q /* (32) */, int32_t* s
 
 }  // namespace
 
-void quantise_row(const Activations& a, uint32_t row) {
+void quantize_row(const Activations& a, uint32_t row) {
   if (!a.q) return;
   const uint32_t blocks = a.cols / kQuantBlock;
   for (uint32_t b = 0; b < blocks; ++b) {
     const uint64_t at = uint64_t{row} * blocks + b;
-    a.d[at] = quantise_block(a.x + at * kQuantBlock, a.q + at * kQuantBlock, a.sum + at, a.half + at);
+    a.d[at] = quantize_block(a.x + at * kQuantBlock, a.q + at * kQuantBlock, a.sum + at, a.half + at);
   }
 }
 
-void quantise(Pool& pool, const Activations& a, uint32_t rows) {
+void quantize(Pool& pool, const Activations& a, uint32_t rows) {
   share(pool, rows, a.cols * 0.3, [&](uint32_t first, uint32_t end) {
-    for (uint32_t r = first; r < end; ++r) quantise_row(a, r);
+    for (uint32_t r = first; r < end; ++r) quantize_row(a, r);
   });
 }
 
