@@ -58,8 +58,8 @@ uint64_t write(Weights& weights, const TensorDesc& tensor, uint64_t first_row, r
 void read(const Weights& weights, const TensorDesc& tensor, uint64_t first_row, rust::Slice<uint8_t> raw);
 int32_t share(const Weights& weights);  // a new descriptor of the image
 
-void run(Engine& engine, rust::Slice<const uint32_t> tokens, rust::Slice<const Run> runs, rust::Slice<const Draw> draws,
-         rust::Slice<Sampled> sampled);
+void run(Engine& engine, rust::Slice<const uint32_t> tokens, rust::Slice<const Run> runs,
+         rust::Slice<const SampleRow> samples, rust::Slice<Sampled> sampled);
 void logits(const Engine& engine, uint32_t draw, rust::Slice<float> to);
 
 }  // namespace orcd::bridge

@@ -20,14 +20,14 @@ namespace {
 // Activations and the memory behind them.
 struct Quantized {
   explicit Quantized(uint32_t rows, uint32_t cols)
-      : q(uint64_t{rows} * cols), d(q.size() / 32), sum(q.size() / 32), half(q.size() / 32) {
+      : q(uint64_t{rows} * cols), d(q.size() / 32), sum(q.size() / 32), sum_lo16(q.size() / 32) {
     a.cols = cols;
     if (cols % 32 != 0) return;
-    a.q = q.data(), a.d = d.data(), a.sum = sum.data(), a.half = half.data();
+    a.q = q.data(), a.d = d.data(), a.sum = sum.data(), a.sum_lo16 = sum_lo16.data();
   }
   std::vector<int8_t> q;
   std::vector<float> d;
-  std::vector<int32_t> sum, half;
+  std::vector<int32_t> sum, sum_lo16;
   Activations a;
 };
 
@@ -67,7 +67,7 @@ void product(uint32_t form, uint32_t type_id, uint32_t rows, uint32_t cols, rust
   }
   std::vector<uint8_t> packed(rows * row_bytes);
   for (uint64_t i = 0; i < rows; ++i) cpu::pack_row(type, rows, cols, i, raw.data() + i * row_bytes, packed.data());
-  const Product p[] = {{{type, rows, cols, packed.data()}, y.data(), add}};
+  const MatmulArgs p[] = {{{type, rows, cols, packed.data()}, y.data(), add}};
   const bool floats = form == uint32_t(Form::kFloatActivations);
   cpu::matmul(pool, floats ? cpu::Isa::kPortable : static_cast<cpu::Isa>(form), floats, p, in.a, n);
 }
@@ -78,8 +78,8 @@ void dequantize(uint32_t type, rust::Slice<const uint8_t> raw, rust::Slice<float
 
 void quantize(rust::Slice<const float> x, rust::Slice<int8_t> q, rust::Slice<float> d, rust::Slice<int32_t> sum) {
   std::vector<float> copy(x.begin(), x.end());
-  std::vector<int32_t> half(sum.size());
-  Activations a{static_cast<uint32_t>(x.size()), copy.data(), q.data(), d.data(), sum.data(), half.data()};
+  std::vector<int32_t> sum_lo16(sum.size());
+  Activations a{static_cast<uint32_t>(x.size()), copy.data(), q.data(), d.data(), sum.data(), sum_lo16.data()};
   cpu::quantize_row(a, 0);
 }
 
@@ -160,7 +160,7 @@ uint64_t golden_hash(uint32_t type) { return golden_hashes(static_cast<TensorTyp
 uint32_t draw(rust::Slice<const float> logits, rust::Slice<const uint32_t> seen, uint32_t position, float temperature,
               float top_p, uint32_t top_k, float min_p, float repetition_penalty, uint64_t seed) {
   cpu::SampleScratch scratch;
-  const PlacedDraw d{0, position, {temperature, top_p, top_k, min_p, repetition_penalty, seed}};
+  const PlacedSample d{0, position, {temperature, top_p, top_k, min_p, repetition_penalty, seed}};
   return cpu::sample(logits.data(), static_cast<uint32_t>(logits.size()), {seen.data(), seen.size()}, d, scratch);
 }
 

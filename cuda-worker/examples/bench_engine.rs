@@ -143,9 +143,9 @@ fn median(mut seconds: Vec<f64>) -> f64 {
     seconds[seconds.len() / 2]
 }
 
-/// Processes a prompt in slot 0, in steps of at most `most` tokens; the last one draws.
+/// Processes a prompt in slot 0, in steps of at most `most` tokens; the last one samples.
 fn feed(engine: &mut Engine, slot: u32, prompt: &[u32], most: u32) -> Result<u32, Failure> {
-    let (mut drawn, mut start) = (Vec::new(), 0);
+    let (mut sampled, mut start) = (Vec::new(), 0);
     for tokens in prompt.chunks(most as usize) {
         let last = start as usize + tokens.len() == prompt.len();
         let sample = if last { SAMPLE } else { None };
@@ -156,11 +156,11 @@ fn feed(engine: &mut Engine, slot: u32, prompt: &[u32], most: u32) -> Result<u32
                 tokens,
                 sample,
             }],
-            &mut drawn,
+            &mut sampled,
         )?;
         start += tokens.len() as u32;
     }
-    Ok(drawn[0])
+    Ok(sampled[0])
 }
 
 /// Seconds for one prompt and its first token.
@@ -184,7 +184,7 @@ fn decode(engine: &mut Engine, batch: u32, depth: u32) -> Result<f64, Failure> {
         engine.open(slot, depth + STEPS)?;
         tokens.push(feed(engine, slot, &prompt_of(depth), 512)?);
     }
-    let (mut drawn, mut seconds) = (Vec::new(), Vec::new());
+    let (mut sampled, mut seconds) = (Vec::new(), Vec::new());
     for i in 0..STEPS {
         let last: Vec<[u32; 1]> = tokens.iter().map(|t| [*t]).collect();
         let chunks: Vec<Chunk<'_>> = (0..batch)
@@ -197,9 +197,9 @@ fn decode(engine: &mut Engine, batch: u32, depth: u32) -> Result<f64, Failure> {
             })
             .collect();
         let begun = Instant::now();
-        engine.step(&chunks, &mut drawn)?;
+        engine.step(&chunks, &mut sampled)?;
         seconds.push(begun.elapsed().as_secs_f64());
-        tokens.clone_from(&drawn);
+        tokens.clone_from(&sampled);
     }
     for slot in 0..batch {
         engine.close(slot)?;

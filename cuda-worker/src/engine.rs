@@ -8,7 +8,7 @@ use orcd_shared::sampling::SamplingParams;
 
 pub use crate::ffi::types::shared::EngineOptions;
 pub use crate::ffi::types::shared::Sampled;
-use crate::ffi::types::shared::{Draw, ErrorKind, Run, Sampling, TensorDesc};
+use crate::ffi::types::shared::{ErrorKind, Run, SampleRow, Sampling, TensorDesc};
 use crate::ffi::{self, bridge};
 use crate::scheduler::step_engine::{Chunk, EngineError, StepEngine};
 use crate::weights_plan::{ModelPlan, PlannedTensor};
@@ -58,16 +58,16 @@ pub struct Engine {
     batch: StepBatch,
     sampled: Vec<Sampled>,
     /// By chunk of the last step: the number of its draw.
-    draw_of: Vec<Option<usize>>,
+    sample_of: Vec<Option<usize>>,
 }
 
-/// One step: runs of tokens, each of another sequence, and the rows whose next token is to be drawn.
+/// One step: runs of tokens, each of another sequence, and the rows whose next token is to be sampled.
 #[derive(Debug, Default)]
 pub struct StepBatch {
     /// Of all runs, one after the other: a row each.
     tokens: Vec<u32>,
     runs: Vec<Run>,
-    draws: Vec<Draw>,
+    samples: Vec<SampleRow>,
 }
 
 fn error_of(exception: cxx::Exception) -> EngineError {
@@ -207,7 +207,7 @@ impl Backend {
             vocab: plan.shape.vocab as usize,
             batch: StepBatch::default(),
             sampled: Vec::new(),
-            draw_of: Vec::new(),
+            sample_of: Vec::new(),
         })
     }
 }
@@ -280,7 +280,7 @@ impl Weights {
 }
 
 impl Engine {
-    /// Processes all runs as one batch; what was drawn, in the order of the draws.
+    /// Processes all runs as one batch; what was sampled, in the order of the samples.
     ///
     /// # Errors
     /// Of the step as a whole: none of its tokens may be used.
@@ -288,12 +288,18 @@ impl Engine {
         let StepBatch {
             tokens,
             runs,
-            draws,
+            samples,
         } = batch;
         self.sampled.clear();
-        self.sampled.resize(draws.len(), Sampled { token: 0 });
-        bridge::run(self.inner.pin_mut(), tokens, runs, draws, &mut self.sampled)
-            .map_err(error_of)?;
+        self.sampled.resize(samples.len(), Sampled { token: 0 });
+        bridge::run(
+            self.inner.pin_mut(),
+            tokens,
+            runs,
+            samples,
+            &mut self.sampled,
+        )
+        .map_err(error_of)?;
         Ok(&self.sampled)
     }
 
@@ -314,7 +320,7 @@ impl Engine {
     /// # Errors
     /// That chunk drew nothing, or the device failed.
     pub fn logits(&self, chunk: usize) -> Result<Vec<f32>, EngineError> {
-        let draw = self.draw_of.get(chunk).copied().flatten();
+        let draw = self.sample_of.get(chunk).copied().flatten();
         let draw = draw.and_then(|draw| u32::try_from(draw).ok());
         let draw = draw.ok_or_else(|| {
             EngineError::Invalid(format!("chunk {chunk} of the last step drew nothing"))
@@ -344,7 +350,7 @@ impl StepBatch {
     pub fn clear(&mut self) {
         self.tokens.clear();
         self.runs.clear();
-        self.draws.clear();
+        self.samples.clear();
     }
 
     /// Adds the next tokens of the sequence in `slot`, which has `start` before them.
@@ -364,10 +370,10 @@ impl StepBatch {
         Ok(())
     }
 
-    /// Wants the token behind row `row` drawn. Rows come in order; a repetition penalty counts what the
+    /// Wants the token behind row `row` sampled. Rows come in order; a repetition penalty counts what the
     /// sequence has after the step, so only its last row may have one.
-    pub fn add_draw(&mut self, row: usize, sampling: SamplingParams) {
-        self.draws.push(Draw {
+    pub fn add_sample(&mut self, row: usize, sampling: SamplingParams) {
+        self.samples.push(SampleRow {
             // A row that is none is refused with the step.
             row: u32::try_from(row).unwrap_or(u32::MAX),
             sampling: sampling.into(),
@@ -400,24 +406,24 @@ impl StepEngine for Engine {
         self.inner.pin_mut().close(slot).map_err(error_of)
     }
 
-    fn step(&mut self, chunks: &[Chunk<'_>], drawn: &mut Vec<u32>) -> Result<(), EngineError> {
+    fn step(&mut self, chunks: &[Chunk<'_>], sampled: &mut Vec<u32>) -> Result<(), EngineError> {
         let mut batch = std::mem::take(&mut self.batch);
         batch.clear();
-        self.draw_of.clear();
+        self.sample_of.clear();
         for chunk in chunks {
             batch.add_run(chunk.slot, chunk.start, chunk.tokens)?;
-            self.draw_of
-                .push(chunk.sample.is_some().then_some(batch.draws.len()));
+            self.sample_of
+                .push(chunk.sample.is_some().then_some(batch.samples.len()));
             if let Some(sampling) = chunk.sample {
-                batch.add_draw(batch.tokens.len().wrapping_sub(1), sampling);
+                batch.add_sample(batch.tokens.len().wrapping_sub(1), sampling);
             }
         }
         let ran = self.run(&batch).map(drop);
         self.batch = batch;
         ran?;
         let token = |draw: Option<usize>| draw.and_then(|draw| self.sampled.get(draw));
-        drawn.clear();
-        drawn.extend((self.draw_of.iter()).map(|draw| token(*draw).map_or(0, |s| s.token)));
+        sampled.clear();
+        sampled.extend((self.sample_of.iter()).map(|draw| token(*draw).map_or(0, |s| s.token)));
         Ok(())
     }
 

@@ -26,7 +26,7 @@ pub enum Command {
 
 /// What the loop keeps an eye on beside its commands.
 #[derive(Debug)]
-pub struct Watched<'a> {
+pub struct LoopContext<'a> {
     /// What the heartbeat tells.
     pub status: &'a Status,
     /// When a step is given up half-way.
@@ -47,14 +47,14 @@ pub fn serve<E: StepEngine>(
     engine: &mut E,
     mut scheduler: Scheduler,
     commands: &Receiver<Command>,
-    watched: Watched<'_>,
+    context: LoopContext<'_>,
     mut say: impl FnMut(ToSupervisor),
 ) -> Result<(), Fatal> {
-    let Watched {
+    let LoopContext {
         status,
         abandon,
         mut residency,
-    } = watched;
+    } = context;
     let mut out = Vec::new();
     loop {
         let first = if scheduler.idle() {

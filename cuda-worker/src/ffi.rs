@@ -46,7 +46,7 @@ pub(crate) mod bridge {
         type ModelShape = crate::ffi::types::shared::ModelShape;
         type EngineOptions = crate::ffi::types::shared::EngineOptions;
         type Run = crate::ffi::types::shared::Run;
-        type Draw = crate::ffi::types::shared::Draw;
+        type SampleRow = crate::ffi::types::shared::SampleRow;
         type Sampled = crate::ffi::types::shared::Sampled;
         type DeviceInfo = crate::ffi::types::shared::DeviceInfo;
     }
@@ -118,7 +118,7 @@ pub(crate) mod bridge {
             engine: Pin<&mut Engine>,
             tokens: &[u32],
             runs: &[Run],
-            draws: &[Draw],
+            samples: &[SampleRow],
             sampled: &mut [Sampled],
         ) -> Result<()>;
         fn logits(engine: &Engine, draw: u32, to: &mut [f32]) -> Result<()>;

@@ -14,12 +14,12 @@ pub mod abandon;
 pub mod args;
 pub mod descriptors;
 pub mod engine;
+pub mod engine_main;
 pub mod engine_thread;
+mod exit_now;
 pub mod failpoints;
 #[allow(unsafe_code)]
 mod ffi;
-mod leave;
-pub mod lifetime;
 pub mod link;
 pub mod loader;
 mod loading;

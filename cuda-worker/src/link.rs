@@ -30,7 +30,7 @@ pub enum LinkError {
 /// Nobody listens there.
 pub fn connect(path: &Path) -> io::Result<Arc<Stream>> {
     let stream = Stream::connect(path.to_fs_name::<GenericFilePath>()?)?;
-    Ok(Arc::new(closed_first(stream)))
+    Ok(Arc::new(dup_to_high_fd(stream)))
 }
 
 /// A descriptor above all that this process opens otherwise, below the limit most systems set.
@@ -40,7 +40,7 @@ const HIGHEST: i32 = 1023;
 /// its descriptors from the lowest to the highest and releases what they stand for in the opposite
 /// order. Releasing a CUDA context takes 20 to 30 ms on an H100; of this socket's end the
 /// supervisor shall hear before.
-fn closed_first(stream: Stream) -> Stream {
+fn dup_to_high_fd(stream: Stream) -> Stream {
     let Stream::UdSocket(socket) = &stream;
     let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(soft, _)| soft);
     let highest = i32::try_from(limit).map_or(HIGHEST, |limit| HIGHEST.min(limit - 1));

@@ -1,8 +1,8 @@
 //! Weights from the file, or from the image that an earlier worker left.
 
+mod chunks;
 mod content;
 mod meter;
-mod pieces;
 mod readers;
 mod sample;
 mod soundness;
@@ -22,7 +22,7 @@ use crate::engine::{Backend, Weights};
 use crate::scheduler::step_engine::EngineError;
 use crate::weights_plan::ModelPlan;
 use meter::Meter;
-use readers::{Crew, Filled, Said, Work};
+use readers::{Filled, ReaderPool, Said, Work};
 pub use source::Source;
 
 /// Why there are no weights.
@@ -83,7 +83,7 @@ pub enum LoadError {
     },
     /// Another model than the one that the service began with.
     #[error(
-        "the file was written to since the service began: it held {expected} and holds {found} now; \
+        "the file was written to since the service began: it retained {expected} and holds {found} now; \
          restart the service to load it as it is now"
     )]
     Changed {
@@ -117,7 +117,7 @@ pub struct Loaded {
 /// An image that an earlier worker left, and that may be taken: it is of the file's content, and of
 /// this backend's layout.
 #[derive(Debug)]
-pub struct Held {
+pub struct RetainedWeights {
     fd: OwnedFd,
     /// With the file's stamps as they are now.
     manifest: WeightsManifest,
@@ -136,7 +136,7 @@ pub fn examine(
     (manifest, fd): (&WeightsManifest, OwnedFd),
     expected: Option<ContentHash>,
     alive: impl FnMut(),
-) -> Result<Option<Held>, LoadError> {
+) -> Result<Option<RetainedWeights>, LoadError> {
     let of_this_layout = manifest.layout_version == layout_version(backend, source.plan)
         && manifest.backend == backend.name()
         && manifest.image_bytes == source.plan.image_bytes;
@@ -152,25 +152,25 @@ pub fn examine(
     }
     let mut manifest = manifest.clone();
     manifest.model.stamps.clone_from(&source.stamps);
-    Ok(Some(Held { fd, manifest }))
+    Ok(Some(RetainedWeights { fd, manifest }))
 }
 
-/// Takes the image that is held, if it is what its manifest says; otherwise reads the file.
+/// Takes the image that is retained, if it is what its manifest says; otherwise reads the file.
 /// `expected`: what the service began with. `progress` is called with rising percentages, 0 and 100
 /// among them.
 ///
 /// # Errors
 /// The file cannot be read, or holds another model, or one that can't be right, or there is no memory.
-/// A held image that doesn't fit is no error.
+/// A retained image that doesn't fit is no error.
 pub fn attach_or_load(
     backend: &Backend,
     source: &Source<'_>,
-    held: Option<Held>,
+    retained: Option<RetainedWeights>,
     expected: Option<ContentHash>,
     mut progress: impl FnMut(u8),
 ) -> Result<Loaded, LoadError> {
     let plan = source.plan;
-    if let Some(Held { fd, manifest }) = held
+    if let Some(RetainedWeights { fd, manifest }) = retained
         && expected.is_none_or(|expected| expected == manifest.model.hash)
         && let Ok(weights) = backend.attach(fd, plan.image_bytes)
         && sample::checksum(&weights, plan) == Ok(manifest.sample_checksum)
@@ -241,11 +241,11 @@ pub fn load(
     progress(0);
     let mut weights = backend.allocate(source.plan.image_bytes)?;
     let work = Work::new(source);
-    let crew = Crew::of(source);
-    let mut staging = backend.staging(crew.staging_bytes())?;
+    let pool = ReaderPool::of(source);
+    let mut staging = backend.staging(pool.staging_bytes())?;
     let mut meter = Meter::new(source.stamps.iter().map(|stamp| stamp.bytes).sum());
     std::thread::scope(|scope| {
-        let filled = readers::start(scope, crew, &work, staging.bytes());
+        let filled = readers::start(scope, pool, &work, staging.bytes());
         let filled = filled.map_err(LoadError::Thread)?;
         pass_on(filled, &work, Some(&mut weights), |bytes| {
             meter.advance(bytes).for_each(&mut progress);
@@ -270,11 +270,11 @@ pub fn load(
 /// The file cannot be read.
 pub fn hash(source: &Source<'_>, mut alive: impl FnMut()) -> Result<ContentHash, LoadError> {
     let work = Work::new(source);
-    let mut meter = Meter::new(source.pieces.iter().map(|piece| piece.bytes as u64).sum());
-    let crew = Crew::of(source);
-    let mut staging = vec![0; crew.staging_bytes()];
+    let mut meter = Meter::new(source.chunks.iter().map(|chunk| chunk.bytes as u64).sum());
+    let pool = ReaderPool::of(source);
+    let mut staging = vec![0; pool.staging_bytes()];
     std::thread::scope(|scope| {
-        let filled = readers::start(scope, crew, &work, &mut staging);
+        let filled = readers::start(scope, pool, &work, &mut staging);
         let filled = filled.map_err(LoadError::Thread)?;
         pass_on(filled, &work, None, |bytes| {
             meter.advance(bytes).for_each(|_| alive())
@@ -302,7 +302,7 @@ fn check_matrices(work: &Work<'_>) -> Result<(), LoadError> {
 /// Writes what was read into the image, if there is one, and lets buffers go once the device has their
 /// bytes. Waits for the device only when there is nothing to write.
 ///
-/// Of several faults in the file it is always the first that is told: pieces are begun in order, and
+/// Of several faults in the file it is always the first that is told: chunks are begun in order, and
 /// those that were begun are waited for.
 fn pass_on(
     filled: Receiver<Said<'_, '_>>,
@@ -314,14 +314,14 @@ fn pass_on(
     loop {
         let said = match filled.try_recv() {
             Ok(said) => said,
-            // Readers end only with the last piece, or with an error that was returned.
+            // Readers end only with the last chunk, or with an error that was returned.
             Err(TryRecvError::Disconnected) => return Ok(()),
             Err(TryRecvError::Empty) => {
-                if let Some((ticket, piece)) = on_their_way.pop_front() {
+                if let Some((ticket, chunk)) = on_their_way.pop_front() {
                     if let (Some(weights), Some(ticket)) = (&mut weights, ticket) {
                         weights.wait(ticket)?;
                     }
-                    drop(piece);
+                    drop(chunk);
                     continue;
                 }
                 match filled.recv() {
@@ -330,8 +330,8 @@ fn pass_on(
                 }
             }
         };
-        let piece = match said {
-            Ok(piece) => piece,
+        let chunk = match said {
+            Ok(chunk) => chunk,
             Err(first) => {
                 work.stop();
                 drop(on_their_way);
@@ -340,16 +340,16 @@ fn pass_on(
         };
         let mut ticket = None;
         if let Some(weights) = &mut weights {
-            for rows in &piece.piece.rows {
-                ticket = Some(weights.write(rows.tensor, rows.first_row, piece.bytes(rows))?);
+            for rows in &chunk.chunk.rows {
+                ticket = Some(weights.write(rows.tensor, rows.first_row, chunk.bytes(rows))?);
             }
         }
-        done(piece.piece.bytes as u64);
-        on_their_way.push_back((ticket, piece));
+        done(chunk.chunk.bytes as u64);
+        on_their_way.push_back((ticket, chunk));
     }
 }
 
-/// The fault of the first piece that has one.
+/// The fault of the first chunk that has one.
 fn first_fault(filled: Receiver<Said<'_, '_>>, first: (usize, LoadError)) -> LoadError {
     let others = filled
         .iter()

@@ -81,7 +81,7 @@ pub(crate) fn load(
     let began = Instant::now();
     failpoints::pass(Failpoint::Load);
     let channel = DescriptorChannel::on_stdin();
-    let held = request
+    let retained = request
         .weights
         .as_ref()
         .and_then(|m| Some((m, receive(channel.as_ref())?)));
@@ -90,7 +90,7 @@ pub(crate) fn load(
     let file = GgufFile::open(Path::new(path)).map_err(|e| LoadFailure::model(path, e))?;
     let plan = weights_plan::plan(file.header()).map_err(|e| LoadFailure::model(path, e))?;
     let source = Source::of(&file, &plan).map_err(|e| LoadFailure::model(path, e))?;
-    let backend = match held {
+    let backend = match retained {
         // An image is taken for its file's stamps; nothing needs to be hashed.
         Some(_) => backend(request.device),
         None => source.hash_during(|| backend(request.device)),
@@ -104,12 +104,12 @@ pub(crate) fn load(
     let expected = request.model_hash;
     // The supervisor takes silence for a hang.
     let mut alive = || say(ToSupervisor::LoadProgress { percent: 0 });
-    let held = held.map(|h| loader::examine(&backend, &source, h, expected, &mut alive));
-    let held = held.transpose().map_err(failed)?.flatten();
-    let options = fitting(request, &backend, &plan, held.is_some())?;
+    let retained = retained.map(|h| loader::examine(&backend, &source, h, expected, &mut alive));
+    let retained = retained.transpose().map_err(failed)?.flatten();
+    let options = fitting(request, &backend, &plan, retained.is_some())?;
 
     let mut told = None;
-    let loaded = loader::attach_or_load(&backend, &source, held, expected, |percent| {
+    let loaded = loader::attach_or_load(&backend, &source, retained, expected, |percent| {
         for percent in sizing::milestones(told, percent) {
             say(ToSupervisor::LoadProgress { percent });
             told = Some(percent);
@@ -146,7 +146,7 @@ pub(crate) fn load(
         if source == LoadSource::File {
             "file"
         } else {
-            "image held by the supervisor"
+            "image retained by the supervisor"
         },
     ));
     say(ToSupervisor::Ready(Box::new(WorkerInfo {
@@ -191,7 +191,7 @@ fn receive(channel: Option<&DescriptorChannel>) -> Option<OwnedFd> {
         Ok(fd) => Some(fd),
         Err(error) => {
             log::line(format_args!(
-                "held weights were announced but did not come: {error}"
+                "retained weights were announced but did not come: {error}"
             ));
             None
         }

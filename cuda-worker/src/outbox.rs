@@ -13,7 +13,7 @@ use orcd_shared::exit;
 use orcd_shared::protocol::frame;
 use orcd_shared::protocol::message::{HEARTBEAT_MS, ToSupervisor};
 
-use crate::leave::leave;
+use crate::exit_now::exit_now;
 use crate::log;
 
 /// Pause between heartbeats: half of what is promised, so that a late wake-up keeps the promise.
@@ -91,7 +91,7 @@ impl Outbox {
         if let Err(error) = self.lock().write(message) {
             // The reader learns the same from the socket; whoever is first ends the process.
             log::line(format_args!("the supervisor can't be written to: {error}"));
-            leave(exit::worker::OK);
+            exit_now(exit::worker::OK);
         }
     }
 

@@ -13,10 +13,10 @@ use orcd_shared::protocol::message::{LoadRequest, ToSupervisor, ToWorker};
 use orcd_shared::protocol::version::{BUILD, PROTOCOL};
 
 use crate::abandon::Abandon;
+use crate::engine_main;
 use crate::engine_thread::Command;
+use crate::exit_now::exit_now;
 use crate::failpoints::{self, Failpoint};
-use crate::leave::leave;
-use crate::lifetime;
 use crate::link::{self, FrameReader, LinkError};
 use crate::log;
 use crate::oom;
@@ -93,7 +93,7 @@ fn start(socket: &Path, supervisor_pid: u32) -> Result<u8, Stop> {
         return Ok(exit::worker::OK);
     };
     let (commands, inbox) = mpsc::channel();
-    lifetime::spawn(request, inbox, outbox, status, abandon.clone())
+    engine_main::spawn(request, inbox, outbox, status, abandon.clone())
         .map_err(|e| internal("engine thread", e))?;
     read(reader, &commands, &abandon)
 }
@@ -165,5 +165,5 @@ fn read<R: Read>(mut reader: FrameReader<R>, commands: &Sender<Command>, abandon
         // Nobody takes it only while the engine thread is ending the process.
         let _ = commands.send(command);
     };
-    leave(code)
+    exit_now(code)
 }

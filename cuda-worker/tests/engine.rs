@@ -192,18 +192,18 @@ fn neighbors_in_the_batch_change_no_bit() {
         tokens: &prompts[i][from..to],
         sample: GREEDY,
     };
-    let mut drawn = Vec::new();
+    let mut sampled = Vec::new();
     let begin: Vec<_> = order
         .iter()
         .filter(|i| first[**i] > 0)
         .map(|i| chunk(*i, 0, first[*i]))
         .collect();
-    engine.step(&begin, &mut drawn).unwrap();
+    engine.step(&begin, &mut sampled).unwrap();
     let rest: Vec<_> = order
         .iter()
         .map(|i| chunk(*i, first[*i], prompts[*i].len()))
         .collect();
-    engine.step(&rest, &mut drawn).unwrap();
+    engine.step(&rest, &mut sampled).unwrap();
     for (place, &i) in order.iter().enumerate() {
         assert_same(
             &engine.logits(place).unwrap(),
@@ -232,16 +232,16 @@ fn a_slot_used_again_remembers_nothing() {
     };
     let draw = |engine: &mut cuda_worker::engine::Engine, slot| {
         engine.open(slot, 41).unwrap();
-        let mut drawn = Vec::new();
+        let mut sampled = Vec::new();
         let chunk = Chunk {
             slot,
             start: 0,
             tokens: &short,
             sample: Some(penalty),
         };
-        engine.step(&[chunk], &mut drawn).unwrap();
+        engine.step(&[chunk], &mut sampled).unwrap();
         engine.close(slot).unwrap();
-        drawn[0]
+        sampled[0]
     };
     let (used, unused) = (draw(&mut engine, 1), draw(&mut engine, 2));
     assert_eq!(used, unused);
@@ -264,7 +264,7 @@ fn drawn_tokens_follow_from_the_logits_and_the_seed_alone() {
         });
         engine.open(slot, 100).unwrap();
         let sample = Some(SamplingParams { seed, ..sampling });
-        let mut drawn = Vec::new();
+        let mut sampled = Vec::new();
         let mut out: Vec<u32> = Vec::new();
         engine
             .step(
@@ -274,12 +274,12 @@ fn drawn_tokens_follow_from_the_logits_and_the_seed_alone() {
                     tokens: &tokens,
                     sample,
                 }],
-                &mut drawn,
+                &mut sampled,
             )
             .unwrap();
         for p in 50..80 {
-            out.push(drawn[0]);
-            let last = [drawn[0]];
+            out.push(sampled[0]);
+            let last = [sampled[0]];
             engine
                 .step(
                     &[Chunk {
@@ -288,7 +288,7 @@ fn drawn_tokens_follow_from_the_logits_and_the_seed_alone() {
                         tokens: &last,
                         sample,
                     }],
-                    &mut drawn,
+                    &mut sampled,
                 )
                 .unwrap();
         }
@@ -313,7 +313,7 @@ fn going_on_behind_emitted_tokens_gives_the_same_tokens() {
     });
     let generate = |engine: &mut cuda_worker::engine::Engine, prompt: &[u32], n: usize| {
         engine.open(0, 100).unwrap();
-        let mut drawn = Vec::new();
+        let mut sampled = Vec::new();
         let mut all = prompt.to_vec();
         engine
             .step(
@@ -323,12 +323,12 @@ fn going_on_behind_emitted_tokens_gives_the_same_tokens() {
                     tokens: prompt,
                     sample,
                 }],
-                &mut drawn,
+                &mut sampled,
             )
             .unwrap();
         while all.len() < prompt.len() + n {
-            all.push(drawn[0]);
-            let last = [drawn[0]];
+            all.push(sampled[0]);
+            let last = [sampled[0]];
             let start = all.len() as u32 - 1;
             engine
                 .step(
@@ -338,7 +338,7 @@ fn going_on_behind_emitted_tokens_gives_the_same_tokens() {
                         tokens: &last,
                         sample,
                     }],
-                    &mut drawn,
+                    &mut sampled,
                 )
                 .unwrap();
         }
@@ -385,9 +385,9 @@ fn broken_calls_are_refused_and_change_nothing() {
     let tokens = prompt(20, 11);
     engine.open(0, 20).unwrap();
     step(&mut engine, 0, 0, &tokens[..10]);
-    let mut drawn = Vec::new();
+    let mut sampled = Vec::new();
     let mut refuse = |chunks: &[Chunk<'_>], what: &str| {
-        let found = engine.step(chunks, &mut drawn);
+        let found = engine.step(chunks, &mut sampled);
         assert!(
             matches!(&found, Err(EngineError::Invalid(m)) if m.contains(what)),
             "{what}: {found:?}"
@@ -530,7 +530,7 @@ fn several_rows_of_one_sequence_draw_what_they_draw_one_by_one() {
         .map(|&(row, sampling)| {
             let mut batch = StepBatch::default();
             batch.add_run(0, 0, &tokens[..=row]).unwrap();
-            batch.add_draw(row, sampling);
+            batch.add_sample(row, sampling);
             engine.open(0, 64).unwrap();
             let token = engine.run(&batch).unwrap()[0].token;
             engine.close(0).unwrap();
@@ -543,7 +543,7 @@ fn several_rows_of_one_sequence_draw_what_they_draw_one_by_one() {
     batch.add_run(2, 0, &tokens[..7]).unwrap();
     batch.add_run(1, 0, &tokens).unwrap();
     for (row, sampling) in wanted {
-        batch.add_draw(7 + row, sampling);
+        batch.add_sample(7 + row, sampling);
     }
     let found: Vec<u32> = (engine.run(&batch).unwrap().iter())
         .map(|sampled| sampled.token)
@@ -563,19 +563,19 @@ fn draws_that_do_not_fit_the_runs_are_refused_and_change_nothing() {
         repetition_penalty: 1.3,
         ..greedy
     };
-    let batch = |draws: &[(usize, SamplingParams)]| {
+    let batch = |samples: &[(usize, SamplingParams)]| {
         let mut batch = StepBatch::default();
         batch.add_run(0, 0, &tokens[..5]).unwrap();
         batch.add_run(1, 0, &tokens[5..]).unwrap();
-        for &(row, sampling) in draws {
-            batch.add_draw(row, sampling);
+        for &(row, sampling) in samples {
+            batch.add_sample(row, sampling);
         }
         batch
     };
-    for (draws, what) in [
-        (&[(12, greedy)][..], "row 12 is to be drawn from"),
-        (&[(5, greedy), (4, greedy)], "row 4 is drawn from after"),
-        (&[(5, greedy), (5, greedy)], "row 5 is drawn from after"),
+    for (samples, what) in [
+        (&[(12, greedy)][..], "row 12 is to be sampled from"),
+        (&[(5, greedy), (4, greedy)], "row 4 is sampled from after"),
+        (&[(5, greedy), (5, greedy)], "row 5 is sampled from after"),
         (&[(3, penalized)], "row 3 has a repetition penalty"),
         (
             &[(4, greedy), (10, penalized)],
@@ -583,10 +583,10 @@ fn draws_that_do_not_fit_the_runs_are_refused_and_change_nothing() {
         ),
         (
             &[0, 1, 2, 3, 4].map(|row| (row, greedy)),
-            "draws 5 tokens, at most 4",
+            "samples 5 tokens, at most 4",
         ),
     ] {
-        let found = engine.run(&batch(draws)).map(<[_]>::len);
+        let found = engine.run(&batch(samples)).map(<[_]>::len);
         assert!(
             matches!(&found, Err(EngineError::Invalid(m)) if m.contains(what)),
             "{what}: {found:?}"

@@ -13,7 +13,7 @@ use cuda_worker::engine::{Backend, Engine};
 use cuda_worker::loader::{self, LoadError, Source};
 use cuda_worker::scheduler::step_engine::{BROKEN_LOGITS, Chunk, StepEngine as _};
 use cuda_worker::weights_plan::{self, ModelPlan, PlannedTensor};
-use engine_support::model::{Model, of_many_pieces, options, prompt};
+use engine_support::model::{Model, of_many_chunks, options, prompt};
 use engine_support::{FLOATS, QUANTIZED};
 use orcd_shared::gguf::{GgufFile, TensorType, shard_path};
 use orcd_shared::sampling::SamplingParams;
@@ -126,7 +126,7 @@ fn a_block_scale_that_is_not_finite_is_refused_in_every_type() {
 #[test]
 fn of_many_faults_the_first_in_the_file_is_told() {
     // Each reader meets several faults.
-    let model = Damaged::new(&of_many_pieces(TensorType::F32), |open, file| {
+    let model = Damaged::new(&of_many_chunks(TensorType::F32), |open, file| {
         let data = file.header().data_offset;
         let length = open.metadata().unwrap().len();
         let bytes = vec![0xff; usize::try_from(length - data).unwrap()];
@@ -225,16 +225,16 @@ fn engine_with(model: &Model, change: impl Fn(&PlannedTensor, &mut Vec<u8>)) -> 
 fn draw(engine: &mut Engine, sample: SamplingParams) -> u32 {
     let tokens = prompt(5, 1);
     engine.open(0, 16).unwrap();
-    let mut drawn = Vec::new();
+    let mut sampled = Vec::new();
     let chunk = Chunk {
         slot: 0,
         start: 0,
         tokens: &tokens,
         sample: Some(sample),
     };
-    engine.step(&[chunk], &mut drawn).unwrap();
+    engine.step(&[chunk], &mut sampled).unwrap();
     engine.close(0).unwrap();
-    drawn[0]
+    sampled[0]
 }
 
 #[test]

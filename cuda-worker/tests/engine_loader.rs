@@ -14,7 +14,7 @@ use cuda_worker::engine::{Backend, Weights};
 use cuda_worker::loader::{self, Source, attach_or_load, examine};
 use cuda_worker::scheduler::step_engine::EngineError;
 use cuda_worker::weights_plan;
-use engine_support::model::{Model, in_chunks, of_many_pieces, options, prompt};
+use engine_support::model::{Model, in_chunks, of_many_chunks, options, prompt};
 use engine_support::{FLOATS, QUANTIZED, assert_same};
 use orcd_shared::gguf::{GgufFile, TensorType};
 use orcd_shared::protocol::message::LoadSource;
@@ -51,24 +51,24 @@ fn packing_loses_nothing_of_any_type() {
 }
 
 #[test]
-fn rows_may_be_written_in_any_pieces_and_order() {
+fn rows_may_be_written_in_any_chunks_and_order() {
     let model = Model::named("tiny-qwen2");
     let (backend, whole) = load(&model);
-    let mut pieces = backend.allocate(model.plan.image_bytes).unwrap();
+    let mut chunks = backend.allocate(model.plan.image_bytes).unwrap();
     for tensor in &model.plan.tensors {
         let raw = synth_model::tensor_data(&model.file, &tensor.info).unwrap();
         let row_bytes = raw.len() / tensor.rows as usize;
-        for (i, piece) in raw
+        for (i, chunk) in raw
             .chunks(row_bytes * 7)
             .enumerate()
             .collect::<Vec<_>>()
             .iter()
             .rev()
         {
-            pieces.write(tensor, 7 * *i as u64, piece).unwrap();
+            chunks.write(tensor, 7 * *i as u64, chunk).unwrap();
         }
     }
-    pieces.seal().unwrap();
+    chunks.seal().unwrap();
     let bytes = |weights: &Weights| {
         let mut all = vec![0; weights.bytes() as usize];
         File::from(weights.share().unwrap())
@@ -76,16 +76,16 @@ fn rows_may_be_written_in_any_pieces_and_order() {
             .unwrap();
         all
     };
-    assert!(bytes(&whole) == bytes(&pieces));
+    assert!(bytes(&whole) == bytes(&chunks));
 }
 
 #[test]
-fn tensors_read_in_many_pieces_arrive_whole() {
-    let model = Model::of(&of_many_pieces(QUANTIZED[0]));
+fn tensors_read_in_many_chunks_arrive_whole() {
+    let model = Model::of(&of_many_chunks(QUANTIZED[0]));
     let longest = model.plan.tensors.iter().map(|t| t.info.nbytes).max();
     assert!(
         longest > Some(1 << 20),
-        "every tensor is one piece: {longest:?}"
+        "every tensor is one chunk: {longest:?}"
     );
     let (_, weights) = load(&model);
     for tensor in &model.plan.tensors {
@@ -103,7 +103,7 @@ fn a_file_cut_short_ends_loading_and_hashing_with_the_name_of_a_tensor() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("model.gguf");
         synth_model::write(
-            &of_many_pieces(TensorType::F32),
+            &of_many_chunks(TensorType::F32),
             &synth_model::Options::default(),
             &path,
         )
@@ -244,9 +244,9 @@ fn a_held_image_is_taken_only_with_the_right_manifest() {
     let right = loaded.manifest.clone();
     let again = |manifest: &WeightsManifest, fd| {
         let source = model.source();
-        let held = examine(&backend, &source, (manifest, fd), None, || ()).unwrap();
+        let retained = examine(&backend, &source, (manifest, fd), None, || ()).unwrap();
         let mut told = Vec::new();
-        let again = attach_or_load(&backend, &source, held, None, |p| told.push(p)).unwrap();
+        let again = attach_or_load(&backend, &source, retained, None, |p| told.push(p)).unwrap();
         assert!([0, 25, 50, 75, 100].iter().all(|p| told.contains(p)));
         assert_eq!(again.manifest, right, "however it came");
         again.source
@@ -263,8 +263,8 @@ fn a_held_image_is_taken_only_with_the_right_manifest() {
     moved.tensors.swap(0, 1);
     let fd = loaded.weights.share().unwrap();
     let source_of_moved = Source::of(&model.file, &moved).unwrap();
-    let held = examine(&backend, &source_of_moved, (&right, fd), None, || ());
-    assert!(held.unwrap().is_none());
+    let retained = examine(&backend, &source_of_moved, (&right, fd), None, || ());
+    assert!(retained.unwrap().is_none());
     assert_eq!(source(&|m| m.backend = "cuda".into()), LoadSource::File);
     assert_eq!(source(&|m| m.image_bytes += 256), LoadSource::File);
     // A file that was touched is hashed again, and is the same; one of other content is not.
@@ -301,7 +301,7 @@ fn an_image_in_which_rows_are_not_as_its_checksum_says_is_loaded_anew() {
         }
         image.seal().unwrap();
         let fd = image.share().unwrap();
-        let held = examine(
+        let retained = examine(
             &backend,
             &model.source(),
             (&loaded.manifest, fd),
@@ -309,8 +309,8 @@ fn an_image_in_which_rows_are_not_as_its_checksum_says_is_loaded_anew() {
             || (),
         )
         .unwrap();
-        assert!(held.is_some());
-        let again = attach_or_load(&backend, &model.source(), held, None, |_| ()).unwrap();
+        assert!(retained.is_some());
+        let again = attach_or_load(&backend, &model.source(), retained, None, |_| ()).unwrap();
         assert_eq!(again.source, LoadSource::File, "{ty}");
     }
 }
@@ -331,8 +331,8 @@ fn a_file_with_other_content_than_the_service_began_with_is_refused() {
     assert!(named.iter().all(|hash| refused.contains(hash)), "{refused}");
     assert!(refused.contains("was written to since"), "{refused}");
     // With an image at hand it is found out before anything is loaded: there may be no memory for two.
-    let held = (&first.manifest, first.weights.share().unwrap());
-    let refused = examine(&backend, &b.source(), held, expected, || ()).unwrap_err();
+    let retained = (&first.manifest, first.weights.share().unwrap());
+    let refused = examine(&backend, &b.source(), retained, expected, || ()).unwrap_err();
     assert!(refused.to_string().contains("was written to since"));
     let same = attach_or_load(&backend, &a.source(), None, expected, |_| ());
     assert_eq!(same.unwrap().manifest.model.hash, hash);
@@ -343,7 +343,7 @@ fn a_file_with_other_content_than_the_service_began_with_is_refused() {
 fn a_models_hash_is_the_blake3_hash_of_its_file() {
     for model in [
         Model::named("tiny-qwen2"),
-        Model::of(&of_many_pieces(TensorType::F32)),
+        Model::of(&of_many_chunks(TensorType::F32)),
     ] {
         let expected = blake3::hash(model.file.bytes());
         let backend = Backend::cpu().unwrap();
@@ -365,7 +365,7 @@ fn a_models_hash_is_the_blake3_hash_of_its_file() {
 /// What was hashed ahead stands for the file only while nobody writes to it.
 #[test]
 fn a_file_that_is_written_to_after_it_was_hashed_is_not_loaded() {
-    let model = Model::of(&of_many_pieces(TensorType::F32));
+    let model = Model::of(&of_many_chunks(TensorType::F32));
     let source = model.source();
     source.hash_during(|| std::thread::sleep(Duration::from_millis(20)));
     let open = File::options().write(true).open(model.file.path()).unwrap();

@@ -183,7 +183,7 @@ fn greedy_continuations_begin_like_the_reference() {
         engine
             .open(0, (prompt.ids.len() + prompt.greedy.len()) as u32)
             .unwrap();
-        let mut drawn = Vec::new();
+        let mut sampled = Vec::new();
         let mut out: Vec<u32> = Vec::new();
         let mut tokens = prompt.ids.clone();
         let mut start = 0;
@@ -194,10 +194,10 @@ fn greedy_continuations_begin_like_the_reference() {
                 tokens: &tokens,
                 sample: GREEDY,
             };
-            engine.step(&[chunk], &mut drawn).unwrap();
+            engine.step(&[chunk], &mut sampled).unwrap();
             start += tokens.len() as u32;
-            tokens.clone_from(&drawn);
-            out.push(drawn[0]);
+            tokens.clone_from(&sampled);
+            out.push(sampled[0]);
         }
         engine.close(0).unwrap();
         let common = out

@@ -43,7 +43,7 @@ fn exp2(x: f32) -> f32 {
     probe::function("exp2", &[x])[0]
 }
 
-/// The token drawn, by the contract.
+/// The token sampled, by the contract.
 fn naive(logits: &[f32], seen: &[u32], position: u32, s: &SamplingParams) -> u32 {
     if logits.iter().any(|l| !l.is_finite()) || logits.iter().all(|l| *l == 0.0) {
         return BROKEN_LOGITS;
@@ -214,29 +214,29 @@ fn the_penalty_counts_a_token_once_and_pushes_both_signs_down() {
 fn filters_keep_what_they_say() {
     // p = 1/2, 1/4, 1/8, 1/8
     let l: Vec<f32> = [8.0f32, 4.0, 2.0, 2.0].iter().map(|p| p.ln()).collect();
-    let drawn = |s: &SamplingParams| -> Vec<u32> {
+    let sampled = |s: &SamplingParams| -> Vec<u32> {
         let mut all: Vec<u32> = (0..400).map(|p| probe::draw(&l, &[], p, s)).collect();
         all.sort_unstable();
         all.dedup();
         all
     };
-    assert_eq!(drawn(&FREE), [0, 1, 2, 3]);
-    assert_eq!(drawn(&SamplingParams { top_k: 2, ..FREE }), [0, 1]);
-    assert_eq!(drawn(&SamplingParams { top_k: 3, ..FREE }), [0, 1, 2]);
+    assert_eq!(sampled(&FREE), [0, 1, 2, 3]);
+    assert_eq!(sampled(&SamplingParams { top_k: 2, ..FREE }), [0, 1]);
+    assert_eq!(sampled(&SamplingParams { top_k: 3, ..FREE }), [0, 1, 2]);
     assert_eq!(
-        drawn(&SamplingParams {
+        sampled(&SamplingParams {
             top_p: 0.49,
             ..FREE
         }),
         [0]
     );
-    assert_eq!(drawn(&SamplingParams { top_p: 0.7, ..FREE }), [0, 1]);
-    assert_eq!(drawn(&SamplingParams { top_p: 0.8, ..FREE }), [0, 1, 2]);
-    assert_eq!(drawn(&SamplingParams { min_p: 0.3, ..FREE }), [0, 1]);
-    assert_eq!(drawn(&SamplingParams { min_p: 1.0, ..FREE }), [0]);
+    assert_eq!(sampled(&SamplingParams { top_p: 0.7, ..FREE }), [0, 1]);
+    assert_eq!(sampled(&SamplingParams { top_p: 0.8, ..FREE }), [0, 1, 2]);
+    assert_eq!(sampled(&SamplingParams { min_p: 0.3, ..FREE }), [0, 1]);
+    assert_eq!(sampled(&SamplingParams { min_p: 1.0, ..FREE }), [0]);
     // top-p counts what top-k has left: 2/3 and 1/3.
     assert_eq!(
-        drawn(&SamplingParams {
+        sampled(&SamplingParams {
             top_k: 2,
             top_p: 0.6,
             ..FREE
@@ -276,7 +276,7 @@ fn noise_is_philox_through_the_gumbel_quantile() {
     println!("largest error: {worst:.2} of the tolerance");
 }
 
-/// Chi-square of 40 000 draws against the probabilities, with 15 degrees of freedom: 44 is passed by
+/// Chi-square of 40 000 samples against the probabilities, with 15 degrees of freedom: 44 is passed by
 /// chance once in ten thousand times; the seeds are fixed, so never or always.
 fn chi_square(draw: impl Fn(u32) -> u32, probabilities: &[f64]) -> f64 {
     const DRAWS: u32 = 40_000;

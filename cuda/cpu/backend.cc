@@ -71,7 +71,8 @@ class CpuBackend final : public Backend {
                           const EngineOptions& options) const override {
     check_shape(shape);
     check_options(options);
-    return image_bytes + kv_bytes(shape, options) + scratch_bytes(shape, options.max_batch_tokens, max_draws(options));
+    return image_bytes + kv_bytes(shape, options) +
+           scratch_bytes(shape, options.max_batch_tokens, max_samples(options));
   }
 
   std::unique_ptr<Staging> staging(size_t bytes) const override { return std::make_unique<HostStaging>(bytes); }

@@ -43,18 +43,18 @@ void CpuExecutor::begin(const Rows& rows, const SequenceStore& sequences) {
 
 void CpuExecutor::run(const Model& model, const Scratch& scratch, const Step& step, std::span<Sampled> sampled) {
   begin(step.rows, step.sequences);
-  forward(model, scratch, *this, step.rows.count, step.pick, step.abandoned);
-  sample(scratch.logits, model.shape.vocab, step.draws, sampled);
+  forward(model, scratch, *this, step.rows.count, step.logit_rows, step.abandoned);
+  sample(scratch.logits, model.shape.vocab, step.samples, sampled);
 }
 
-void CpuExecutor::sample(const float* logits, uint32_t vocab, std::span<const PlacedDraw> draws,
+void CpuExecutor::sample(const float* logits, uint32_t vocab, std::span<const PlacedSample> samples,
                          std::span<Sampled> sampled) {
-  const auto n = static_cast<uint32_t>(draws.size());
+  const auto n = static_cast<uint32_t>(samples.size());
   if (sample_scratch_.size() < n) sample_scratch_.resize(n);
   pool_.run(n, [&](uint32_t i) {
-    const std::span<const uint32_t> tokens = sequences_->tokens(draws[i].slot);
-    const std::span<const uint32_t> before = tokens.first(std::min<size_t>(draws[i].position, tokens.size()));
-    sampled[i].token = cpu::sample(logits + uint64_t{i} * vocab, vocab, before, draws[i], sample_scratch_[i]);
+    const std::span<const uint32_t> tokens = sequences_->tokens(samples[i].slot);
+    const std::span<const uint32_t> before = tokens.first(std::min<size_t>(samples[i].position, tokens.size()));
+    sampled[i].token = cpu::sample(logits + uint64_t{i} * vocab, vocab, before, samples[i], sample_scratch_[i]);
   });
 }
 

@@ -23,12 +23,12 @@ class CpuExecutor final : public Executor, public Ops {
   // The rows that operations are about from now on.
   void begin(const Rows& rows, const SequenceStore& sequences);
   void embed(const Tensor& table, float* x) override { cpu::embed(pool_, table, rows_, x); }
-  void rmsnorm(const float* x, const uint32_t* pick, uint32_t rows, const float* weight, float eps,
+  void rmsnorm(const float* x, const uint32_t* gather, uint32_t rows, const float* weight, float eps,
                const Activations& out) override {
-    cpu::rmsnorm(pool_, x, pick, rows, weight, eps, out);
+    cpu::rmsnorm(pool_, x, gather, rows, weight, eps, out);
   }
   void quantize(const Activations& a, uint32_t rows) override { cpu::quantize(pool_, a, rows); }
-  void matmul(std::span<const Product> products, const Activations& a, uint32_t rows) override {
+  void matmul(std::span<const MatmulArgs> products, const Activations& a, uint32_t rows) override {
     cpu::matmul(pool_, isa_, float_activations_, products, a, rows);
   }
   void rope_kv(uint32_t layer, const AttentionInputs& in) override {
@@ -40,8 +40,8 @@ class CpuExecutor final : public Executor, public Ops {
   void swiglu(const float* gate, const float* up, uint32_t rows, const Activations& out) override {
     cpu::swiglu(pool_, gate, up, rows, out);
   }
-  void sample(const float* logits /* (draws, vocab) */, uint32_t vocab, std::span<const PlacedDraw> draws,
-              std::span<Sampled> sampled /* (draws) */);
+  void sample(const float* logits /* (samples, vocab) */, uint32_t vocab, std::span<const PlacedSample> samples,
+              std::span<Sampled> sampled /* (samples) */);
 
  private:
   struct Free {
@@ -57,7 +57,7 @@ class CpuExecutor final : public Executor, public Ops {
   Rows rows_;
   const SequenceStore* sequences_ = nullptr;  // of the present step
   std::vector<std::unique_ptr<void, Free>> memory_;
-  std::vector<SampleScratch> sample_scratch_;  // (draws of a step)
+  std::vector<SampleScratch> sample_scratch_;  // (samples of a step)
 };
 
 }  // namespace orcd::cpu

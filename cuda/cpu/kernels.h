@@ -13,10 +13,10 @@ struct TileArgs {
   const uint8_t* tiles;  // (n_tiles) packed tiles of 16 rows, see pack.h
   uint32_t n_tiles;
   uint32_t cols;
-  const int8_t* q;      // (rows, cols)
-  const float* d;       // (rows, cols / 32)
-  const int32_t* sum;   // (rows, cols / 32)
-  const int32_t* half;  // (rows, cols / 32)
+  const int8_t* q;          // (rows, cols)
+  const float* d;           // (rows, cols / 32)
+  const int32_t* sum;       // (rows, cols / 32)
+  const int32_t* sum_lo16;  // (rows, cols / 32)
   uint32_t rows;
   float* y;  // (rows, y_stride), at the column of the first tile
   uint32_t y_stride;

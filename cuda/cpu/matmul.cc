@@ -7,15 +7,15 @@
 namespace orcd::cpu {
 namespace {
 
-bool by_tiles(const Product& p, bool float_activations) {
+bool by_tiles(const MatmulArgs& p, bool float_activations) {
   return formats::is_quantized(p.w.type) && !float_activations;
 }
 
 // Units of a product that threads share: 16 rows of W each, the last one perhaps fewer.
-uint32_t units(const Product& p) { return (p.w.rows + kTileRows - 1) / kTileRows; }
+uint32_t units(const MatmulArgs& p) { return (p.w.rows + kTileRows - 1) / kTileRows; }
 
 // The rows behind the last whole tile.
-void tail(const Product& p, const Activations& a, uint32_t rows) {
+void tail(const MatmulArgs& p, const Activations& a, uint32_t rows) {
   const Tensor& w = p.w;
   const uint64_t row_bytes = formats::row_bytes(w.type, w.cols);
   for (uint64_t n = w.rows / kTileRows * kTileRows; n < w.rows; ++n) {
@@ -28,7 +28,7 @@ void tail(const Product& p, const Activations& a, uint32_t rows) {
   }
 }
 
-void units_of(const Product& p, Isa isa, bool float_activations, const Activations& a, uint32_t rows, uint32_t first,
+void units_of(const MatmulArgs& p, Isa isa, bool float_activations, const Activations& a, uint32_t rows, uint32_t first,
               uint32_t end) {
   const Tensor& w = p.w;
   if (!by_tiles(p, float_activations)) {
@@ -45,7 +45,7 @@ void units_of(const Product& p, Isa isa, bool float_activations, const Activatio
                         a.q,
                         a.d,
                         a.sum,
-                        a.half,
+                        a.sum_lo16,
                         rows,
                         p.y + first * kTileRows,
                         w.rows,
@@ -58,15 +58,15 @@ void units_of(const Product& p, Isa isa, bool float_activations, const Activatio
 
 }  // namespace
 
-void matmul(Pool& pool, Isa isa, bool float_activations, std::span<const Product> products, const Activations& a,
+void matmul(Pool& pool, Isa isa, bool float_activations, std::span<const MatmulArgs> products, const Activations& a,
             uint32_t rows) {
   uint32_t total = 0;
-  for (const Product& p : products) total += units(p);
+  for (const MatmulArgs& p : products) total += units(p);
   // About 10 bytes of weights per nanosecond, and four times as many values of work for each further row.
   const double nanoseconds = kTileRows * a.cols * (0.07 + 0.007 * rows);
   share(pool, total, nanoseconds, [&](uint32_t first, uint32_t end) {
     uint32_t before = 0;
-    for (const Product& p : products) {
+    for (const MatmulArgs& p : products) {
       const uint32_t n = units(p);
       const uint32_t from = first > before ? first - before : 0;
       const uint32_t to = end > before ? (end - before < n ? end - before : n) : 0;

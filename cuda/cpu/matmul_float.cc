@@ -31,7 +31,7 @@ float dot(const float* w, const float* x, uint32_t cols) {
 
 }  // namespace
 
-void matmul_float(const Product& p, const float* x, uint32_t rows, uint32_t first, uint32_t end) {
+void matmul_float(const MatmulArgs& p, const float* x, uint32_t rows, uint32_t first, uint32_t end) {
   const Tensor& w = p.w;
   std::vector<uint8_t> raw(formats::row_bytes(w.type, w.cols));
   std::vector<float> weights(w.cols);

@@ -61,13 +61,15 @@ struct SampleScratch {
 };
 
 void embed(Pool&, const Tensor& table, const Rows& rows, float* x /* (rows, table.cols) */);
-void rmsnorm(Pool&, const float* x /* (*, out.cols) */, const uint32_t* pick /* (rows) or null */, uint32_t rows,
+void rmsnorm(Pool&, const float* x /* (*, out.cols) */, const uint32_t* gather /* (rows) or null */, uint32_t rows,
              const float* weight /* (out.cols) */, float eps, const Activations& out);
 void quantize(Pool&, const Activations& a, uint32_t rows);
 void quantize_row(const Activations& a, uint32_t row);
-void matmul(Pool&, Isa, bool float_activations, std::span<const Product> products, const Activations& a, uint32_t rows);
+void matmul(Pool&, Isa, bool float_activations, std::span<const MatmulArgs> products, const Activations& a,
+            uint32_t rows);
 // Products of rows `first` .. `end` of a weight matrix, with float activations.
-void matmul_float(const Product& p, const float* x /* (rows, w.cols) */, uint32_t rows, uint32_t first, uint32_t end);
+void matmul_float(const MatmulArgs& p, const float* x /* (rows, w.cols) */, uint32_t rows, uint32_t first,
+                  uint32_t end);
 // One row of W, as in the file, times one row of activations: the contract's chain, written plainly.
 float reference_dot(TensorType type, const uint8_t* raw, const Activations& a, uint64_t row);
 void rotation_frequencies(Rotation& r, double base, const float* factors /* (pairs) or null */);
@@ -78,8 +80,8 @@ void attention(Pool&, Isa, const ModelShape&, const Rows&, const SequenceStore&,
                const float* q /* (rows, n_heads * head_dim) */, float* out /* (rows, n_heads * head_dim) */);
 void swiglu(Pool&, const float* gate /* (rows, out.cols) */, const float* up /* (rows, out.cols) */, uint32_t rows,
             const Activations& out);
-// `before`: all tokens of the sequence before the one that is drawn.
+// `before`: all tokens of the sequence before the one that is sampled.
 uint32_t sample(const float* logits /* (vocab) */, uint32_t vocab, std::span<const uint32_t> before,
-                const PlacedDraw& draw, SampleScratch& scratch);
+                const PlacedSample& draw, SampleScratch& scratch);
 
 }  // namespace orcd::cpu

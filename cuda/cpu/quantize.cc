@@ -18,12 +18,12 @@ uint32_t max_magnitude(const float* x /* (32) */) {
   return m;
 }
 
-float quantize_block(const float* x /* (32) */, int8_t* q /* (32) */, int32_t* sum, int32_t* half) {
+float quantize_block(const float* x /* (32) */, int8_t* q /* (32) */, int32_t* sum, int32_t* sum_lo16) {
   const uint32_t magnitude = max_magnitude(x);
   const bool usable = magnitude >= kSmallest && magnitude < kInfinity;
   if (!usable) {
     __builtin_memset(q, 0, kQuantBlock);
-    *sum = *half = 0;
+    *sum = *sum_lo16 = 0;
     return 0.0f;
   }
   const float d = arith::float_of(magnitude) / 127.0f;
@@ -37,7 +37,7 @@ float quantize_block(const float* x /* (32) */, int8_t* q /* (32) */, int32_t* s
   for (uint32_t i = 0; i < kQuantBlock / 2; ++i) low += rounded[i];
   for (uint32_t i = kQuantBlock / 2; i < kQuantBlock; ++i) high += rounded[i];
   for (uint32_t i = 0; i < kQuantBlock; ++i) q[i] = static_cast<int8_t>(rounded[i]);
-  *half = low;
+  *sum_lo16 = low;
   *sum = low + high;
   return d;
 }
@@ -49,7 +49,7 @@ void quantize_row(const Activations& a, uint32_t row) {
   const uint32_t blocks = a.cols / kQuantBlock;
   for (uint32_t b = 0; b < blocks; ++b) {
     const uint64_t at = uint64_t{row} * blocks + b;
-    a.d[at] = quantize_block(a.x + at * kQuantBlock, a.q + at * kQuantBlock, a.sum + at, a.half + at);
+    a.d[at] = quantize_block(a.x + at * kQuantBlock, a.q + at * kQuantBlock, a.sum + at, a.sum_lo16 + at);
   }
 }
 

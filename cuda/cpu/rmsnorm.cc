@@ -23,11 +23,11 @@ void rmsnorm_row(const float* x /* (cols) */, const float* weight /* (cols) */, 
 
 }  // namespace
 
-void rmsnorm(Pool& pool, const float* x, const uint32_t* pick, uint32_t rows, const float* weight, float eps,
+void rmsnorm(Pool& pool, const float* x, const uint32_t* gather, uint32_t rows, const float* weight, float eps,
              const Activations& out) {
   share(pool, rows, out.cols * 0.5, [&](uint32_t first, uint32_t end) {
     for (uint32_t r = first; r < end; ++r) {
-      const uint64_t from = pick ? pick[r] : r;
+      const uint64_t from = gather ? gather[r] : r;
       rmsnorm_row(x + from * out.cols, weight, out.cols, eps, out.x + uint64_t{r} * out.cols);
       quantize_row(out, r);
     }

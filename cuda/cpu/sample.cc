@@ -32,7 +32,7 @@ void penalize(float* t, uint32_t vocab, std::span<const uint32_t> before, float 
   }
 }
 
-// Whether tokens can be drawn from these logits: all finite, and not all zero.
+// Whether tokens can be sampled from these logits: all finite, and not all zero.
 bool usable(const float* logits, uint32_t n) {
   constexpr uint32_t kExponent = 0x7f800000, kLowest = 0x00800000;
   uint32_t all = 0, carried = 0;  // an exponent of all ones carries into the sign
@@ -177,7 +177,7 @@ void add_noise(Candidates& c, uint64_t seed, uint32_t position) {
   }
 }
 
-uint32_t draw_filtered(const float* t, uint32_t vocab, float t_max, const PlacedDraw& draw, Candidates& c) {
+uint32_t draw_filtered(const float* t, uint32_t vocab, float t_max, const PlacedSample& draw, Candidates& c) {
   const Sampling& s = draw.sampling;
   collect(t, vocab, s.top_k > 0 ? floor_for(t, vocab, s.top_k) : 1, c);
   if (s.top_k > 0 && s.top_k < c.id.size()) keep_prefix(c, s.top_k, [](uint32_t) -> uint64_t { return 1; });
@@ -189,7 +189,7 @@ uint32_t draw_filtered(const float* t, uint32_t vocab, float t_max, const Placed
 
 }  // namespace
 
-uint32_t sample(const float* logits, uint32_t vocab, std::span<const uint32_t> before, const PlacedDraw& draw,
+uint32_t sample(const float* logits, uint32_t vocab, std::span<const uint32_t> before, const PlacedSample& draw,
                 SampleScratch& scratch) {
   if (!usable(logits, vocab)) return kBrokenLogits;
   const Sampling& s = draw.sampling;

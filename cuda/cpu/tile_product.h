@@ -26,7 +26,7 @@ ORCD_LANES typename V::Floats chain(const Block<V>& w, const TileArgs& a, uint64
     return F::kWide ? V::dot8(s, bytes, four) : V::dot(s, bytes, four);
   };
   if constexpr (F::kChain == Chain::kSplit) {
-    const int32_t first = a.half[at];
+    const int32_t first = a.sum_lo16[at];
     Ints i0 = Ints{} - (first << 5), i1 = Ints{} - ((a.sum[at] - first) << 5);
     for (int g = 0; g < 4; ++g) i0 = dot(i0, w.w[g], x + 4 * g);
     for (int g = 4; g < 8; ++g) i1 = dot(i1, w.w[g], x + 4 * g);
@@ -71,7 +71,7 @@ ORCD_LANES void block_rows(const TileArgs& a, const uint8_t* tile, uint32_t segm
 
 // R rows from `row` on, R small: each block goes from the tile through registers.
 template <class V, class F, uint32_t R>
-void few_rows(const TileArgs& a, const uint8_t* tile, uint32_t column, uint32_t lane0, uint32_t row) {
+void gemm_small_m(const TileArgs& a, const uint8_t* tile, uint32_t column, uint32_t lane0, uint32_t row) {
   using Floats = typename V::Floats;
   const uint32_t segments = (a.cols + kSegment - 1) / kSegment;
   Floats total[R] = {};
@@ -127,10 +127,10 @@ void tile_product(const TileArgs& a) {
       for (uint32_t row = 0; row < a.rows; row += kRowBlock) {
         const uint32_t count = a.rows - row < kRowBlock ? a.rows - row : kRowBlock;
         switch (count) {
-          case 1: few_rows<V, F, 1>(a, tile, column, lane0, row); break;
-          case 2: few_rows<V, F, 2>(a, tile, column, lane0, row); break;
-          case 3: few_rows<V, F, 3>(a, tile, column, lane0, row); break;
-          case 4: few_rows<V, F, 4>(a, tile, column, lane0, row); break;
+          case 1: gemm_small_m<V, F, 1>(a, tile, column, lane0, row); break;
+          case 2: gemm_small_m<V, F, 2>(a, tile, column, lane0, row); break;
+          case 3: gemm_small_m<V, F, 3>(a, tile, column, lane0, row); break;
+          case 4: gemm_small_m<V, F, 4>(a, tile, column, lane0, row); break;
           default: many_rows<V, F>(a, tile, column, lane0, row, count);
         }
       }

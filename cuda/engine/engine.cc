@@ -34,13 +34,13 @@ void check_options(const EngineOptions& o) {
   if (o.threads > 1024) invalid("threads is " + std::to_string(o.threads) + ", must be 0 to 1024");
 }
 
-uint32_t max_draws(const EngineOptions& o) { return std::min(o.slots, o.max_batch_tokens); }
+uint32_t max_samples(const EngineOptions& o) { return std::min(o.slots, o.max_batch_tokens); }
 
 Engine::Engine(Model model, const EngineOptions& options, std::unique_ptr<Executor> executor, uint64_t other_bytes)
     : model_(std::move(model)), options_(options), sequences_(options), executor_(std::move(executor)) {
-  const uint32_t rows = options.max_batch_tokens, draws = max_draws(options);
-  const uint64_t bytes = scratch_bytes(model_.shape, rows, draws);
-  scratch_ = carve_scratch(model_.shape, rows, draws, executor_->allocate(bytes));
+  const uint32_t rows = options.max_batch_tokens, samples = max_samples(options);
+  const uint64_t bytes = scratch_bytes(model_.shape, rows, samples);
+  scratch_ = carve_scratch(model_.shape, rows, samples, executor_->allocate(bytes));
   memory_bytes_ = other_bytes + bytes;
   executor_->prepare(model_, scratch_);
 }
@@ -69,7 +69,7 @@ void Engine::close(uint32_t slot) { executor_->close(slot, sequences_.close(slot
 
 void Engine::check(const StepBatch& batch, std::span<const Sampled> sampled) const {
   if (batch.runs.empty()) invalid("a step needs a run");
-  if (sampled.size() != batch.draws.size()) invalid("there must be one place per draw");
+  if (sampled.size() != batch.samples.size()) invalid("there must be one place per draw");
   uint64_t rows = 0;
   std::vector<bool> seen(sequences_.slots());
   for (const Run& r : batch.runs) {
@@ -90,20 +90,22 @@ void Engine::check(const StepBatch& batch, std::span<const Sampled> sampled) con
       invalid("token " + std::to_string(token) + " is not in the vocabulary of " + std::to_string(model_.shape.vocab));
     }
   }
-  check_draws(batch);
+  check_samples(batch);
 }
 
-void Engine::check_draws(const StepBatch& batch) const {
-  const uint32_t most = max_draws(options_);
-  if (batch.draws.size() > most) {
-    invalid("a step draws " + std::to_string(batch.draws.size()) + " tokens, at most " + std::to_string(most) + " fit");
+void Engine::check_samples(const StepBatch& batch) const {
+  const uint32_t most = max_samples(options_);
+  if (batch.samples.size() > most) {
+    invalid("a step samples " + std::to_string(batch.samples.size()) + " tokens, at most " + std::to_string(most) +
+            " fit");
   }
   auto run = batch.runs.begin();
   uint64_t end = run->n_tokens, next = 0;  // of the run's rows; the first row that may draw
-  for (const Draw& d : batch.draws) {
+  for (const SampleRow& d : batch.samples) {
     const auto refuse = [&d](const std::string& why) { invalid("row " + std::to_string(d.row) + why); };
-    if (d.row >= batch.tokens.size()) refuse(" is to be drawn from, there are " + std::to_string(batch.tokens.size()));
-    if (d.row < next) refuse(" is drawn from after a later one");
+    if (d.row >= batch.tokens.size())
+      refuse(" is to be sampled from, there are " + std::to_string(batch.tokens.size()));
+    if (d.row < next) refuse(" is sampled from after a later one");
     next = uint64_t{d.row} + 1;
     while (d.row >= end) end += (++run)->n_tokens;
     check_sampling(d.sampling);
@@ -114,14 +116,14 @@ void Engine::check_draws(const StepBatch& batch) const {
 }
 
 void Engine::flatten(const StepBatch& batch) {
-  row_slots_.clear(), positions_.clear(), pick_.clear(), draws_.clear();
+  row_slots_.clear(), positions_.clear(), logit_rows_.clear(), samples_.clear();
   for (const Run& r : batch.runs) {
     row_slots_.insert(row_slots_.end(), r.n_tokens, r.slot);
     for (uint32_t p = r.start; p < r.start + r.n_tokens; ++p) positions_.push_back(p);
   }
-  for (const Draw& d : batch.draws) {
-    pick_.push_back(d.row);
-    draws_.push_back({row_slots_[d.row], positions_[d.row] + 1, d.sampling});
+  for (const SampleRow& d : batch.samples) {
+    logit_rows_.push_back(d.row);
+    samples_.push_back({row_slots_[d.row], positions_[d.row] + 1, d.sampling});
   }
 }
 
@@ -136,7 +138,7 @@ void Engine::run(const StepBatch& batch, std::span<Sampled> sampled, bool (*aban
       sequences_.append(r.slot, batch.tokens.subspan(first, r.n_tokens));
       first += r.n_tokens;
     }
-    executor_->run(model_, scratch_, {rows, pick_, draws_, sequences_, abandoned}, sampled);
+    executor_->run(model_, scratch_, {rows, logit_rows_, samples_, sequences_, abandoned}, sampled);
   } catch (...) {
     for (const Run& r : batch.runs) sequences_.truncate(r.slot, r.start);
     throw;
@@ -144,8 +146,8 @@ void Engine::run(const StepBatch& batch, std::span<Sampled> sampled, bool (*aban
 }
 
 void Engine::logits(uint32_t draw, std::span<float> to) const {
-  if (draw >= draws_.size()) {
-    invalid("the last step drew " + std::to_string(draws_.size()) + " tokens, there is no draw " +
+  if (draw >= samples_.size()) {
+    invalid("the last step drew " + std::to_string(samples_.size()) + " tokens, there is no draw " +
             std::to_string(draw));
   }
   const size_t vocab = model_.shape.vocab;

@@ -17,7 +17,7 @@ namespace orcd {
 void check_options(const EngineOptions& options);
 
 // Draws in a step: each slot takes part at most once.
-uint32_t max_draws(const EngineOptions& options);
+uint32_t max_samples(const EngineOptions& options);
 
 class Engine {
  public:
@@ -30,7 +30,7 @@ class Engine {
   // kOutOfMemory leaves all as it was.
   void fork(uint32_t from, uint32_t to, uint32_t max_tokens);
   void close(uint32_t slot);
-  // Processes all runs as one batch; sampled[i] is what was drawn for draws[i]. `abandoned`, if there is one, is
+  // Processes all runs as one batch; sampled[i] is what was drawn for samples[i]. `abandoned`, if there is one, is
   // asked between layers; once it says yes the step throws kAbandoned.
   void run(const StepBatch& batch, std::span<Sampled> sampled, bool (*abandoned)() = nullptr);
   // Copies the logits of draw number `draw` of the last step from the device to `to` (vocab).
@@ -40,7 +40,7 @@ class Engine {
 
  private:
   void check(const StepBatch& batch, std::span<const Sampled> sampled) const;
-  void check_draws(const StepBatch& batch) const;
+  void check_samples(const StepBatch& batch) const;
   void flatten(const StepBatch& batch);
 
   Model model_;
@@ -52,8 +52,8 @@ class Engine {
 
   // The current step, flat.
   std::vector<uint32_t> row_slots_, positions_;  // (rows)
-  std::vector<uint32_t> pick_;                   // (draws) row whose logits are drawn from
-  std::vector<PlacedDraw> draws_;                // (draws)
+  std::vector<uint32_t> logit_rows_;             // (samples) row whose logits are sampled from
+  std::vector<PlacedSample> samples_;            // (samples)
 };
 
 }  // namespace orcd

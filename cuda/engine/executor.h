@@ -14,19 +14,19 @@
 namespace orcd {
 
 // A draw with its place.
-struct PlacedDraw {
+struct PlacedSample {
   uint32_t slot;      // whose tokens before `position` the repetition penalty covers
-  uint32_t position;  // absolute position of the token being drawn
+  uint32_t position;  // absolute position of the token being sampled
   Sampling sampling;
 };
 
 // A step as its rows, checked.
 struct Step {
   Rows rows;
-  std::span<const uint32_t> pick;     // (draws) the rows whose logits are drawn from, ascending
-  std::span<const PlacedDraw> draws;  // (draws)
-  const SequenceStore& sequences;     // with the step's tokens
-  bool (*abandoned)() = nullptr;      // asked between layers; once it says yes the step throws kAbandoned
+  std::span<const uint32_t> logit_rows;   // (samples) the rows whose logits are sampled from, ascending
+  std::span<const PlacedSample> samples;  // (samples)
+  const SequenceStore& sequences;         // with the step's tokens
+  bool (*abandoned)() = nullptr;          // asked between layers; once it says yes the step throws kAbandoned
 };
 
 class Executor {
@@ -44,10 +44,10 @@ class Executor {
   virtual void fork(uint32_t from, uint32_t to, std::span<const SequenceStore::Copy> copies) = 0;
   virtual void close(uint32_t slot, std::span<const uint32_t> released /* pages */) = 0;
 
-  // Runs the forward pass over the rows and draws: the logits of the picked rows are in scratch.logits afterwards.
+  // Runs the forward pass over the rows and draws: the logits of those rows are in scratch.logits afterwards.
   // Throws whatever failed in it before anything of `sampled` may be used; what was written to the KV cache by then is
   // written again, the same, by the step that repeats it.
-  virtual void run(const Model&, const Scratch&, const Step&, std::span<Sampled> sampled /* (draws) */) = 0;
+  virtual void run(const Model&, const Scratch&, const Step&, std::span<Sampled> sampled /* (samples) */) = 0;
 
   // Copies from the backend's memory to the host.
   virtual void download(const void* from, size_t bytes, void* to /* host */) const = 0;

@@ -6,27 +6,27 @@ namespace {
 void attention_block(uint32_t index, const Model& m, const Scratch& s, Ops& ops, uint32_t rows) {
   const Layer& l = m.layers[index];
   ops.rmsnorm(s.x, nullptr, rows, l.attn_norm, m.shape.rms_eps, s.normed);
-  const Product qkv[] = {{l.q, s.q}, {l.k, s.k}, {l.v, s.v}};
+  const MatmulArgs qkv[] = {{l.q, s.q}, {l.k, s.k}, {l.v, s.v}};
   ops.matmul(qkv, s.normed, rows);
   ops.rope_kv(index, {s.q, s.k, s.v, l.q_bias, l.k_bias, l.v_bias});
   ops.attention(index, s.q, s.attended.x);
   ops.quantize(s.attended, rows);
-  const Product output[] = {{l.attn_output, s.x, true, l.attn_output_bias}};
+  const MatmulArgs output[] = {{l.attn_output, s.x, true, l.attn_output_bias}};
   ops.matmul(output, s.attended, rows);
 }
 
 void feed_forward_block(const Layer& l, const Model& m, const Scratch& s, Ops& ops, uint32_t rows) {
   ops.rmsnorm(s.x, nullptr, rows, l.ffn_norm, m.shape.rms_eps, s.normed);
-  const Product gate_up[] = {{l.gate, s.gate, false, l.gate_bias}, {l.up, s.up, false, l.up_bias}};
+  const MatmulArgs gate_up[] = {{l.gate, s.gate, false, l.gate_bias}, {l.up, s.up, false, l.up_bias}};
   ops.matmul(gate_up, s.normed, rows);
   ops.swiglu(s.gate, s.up, rows, s.ffn);
-  const Product down[] = {{l.down, s.x, true, l.down_bias}};
+  const MatmulArgs down[] = {{l.down, s.x, true, l.down_bias}};
   ops.matmul(down, s.ffn, rows);
 }
 
 }  // namespace
 
-void forward(const Model& m, const Scratch& s, Ops& ops, uint32_t rows, std::span<const uint32_t> pick,
+void forward(const Model& m, const Scratch& s, Ops& ops, uint32_t rows, std::span<const uint32_t> logit_rows,
              bool (*abandoned)()) {
   ops.embed(m.token_embedding, s.x);
   for (uint32_t i = 0; i < m.shape.n_layers; ++i) {
@@ -34,11 +34,11 @@ void forward(const Model& m, const Scratch& s, Ops& ops, uint32_t rows, std::spa
     attention_block(i, m, s, ops, rows);
     feed_forward_block(m.layers[i], m, s, ops, rows);
   }
-  if (pick.empty()) return;
-  const auto picked = static_cast<uint32_t>(pick.size());
-  ops.rmsnorm(s.x, pick.data(), picked, m.output_norm, m.shape.rms_eps, s.normed);
-  const Product logits[] = {{m.output, s.logits, false, m.output_bias}};
-  ops.matmul(logits, s.normed, picked);
+  if (logit_rows.empty()) return;
+  const auto n_logits = static_cast<uint32_t>(logit_rows.size());
+  ops.rmsnorm(s.x, logit_rows.data(), n_logits, m.output_norm, m.shape.rms_eps, s.normed);
+  const MatmulArgs logits[] = {{m.output, s.logits, false, m.output_bias}};
+  ops.matmul(logits, s.normed, n_logits);
 }
 
 }  // namespace orcd

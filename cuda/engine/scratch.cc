@@ -30,7 +30,7 @@ class Carver {
     a.q = take<int8_t>(rows * cols);
     a.d = take<float>(blocks);
     a.sum = take<int32_t>(blocks);
-    a.half = take<int32_t>(blocks);
+    a.sum_lo16 = take<int32_t>(blocks);
     return a;
   }
 
@@ -41,12 +41,12 @@ class Carver {
   uint64_t used_ = 0;
 };
 
-Scratch carve(const ModelShape& s, uint64_t rows, uint64_t draws, Carver& c) {
+Scratch carve(const ModelShape& s, uint64_t rows, uint64_t samples, Carver& c) {
   const uint64_t q_width = uint64_t{s.n_heads} * s.head_dim, kv_width = uint64_t{s.n_kv_heads} * s.head_dim;
   Scratch t{};
   t.x = c.take<float>(rows * s.d_model);
   // The final norm has a row per draw.
-  t.normed = c.activations(std::max(rows, draws), s.d_model);
+  t.normed = c.activations(std::max(rows, samples), s.d_model);
   t.q = c.take<float>(rows * q_width);
   t.k = c.take<float>(rows * kv_width);
   t.v = c.take<float>(rows * kv_width);
@@ -54,21 +54,21 @@ Scratch carve(const ModelShape& s, uint64_t rows, uint64_t draws, Carver& c) {
   t.gate = c.take<float>(rows * s.d_ff);
   t.up = c.take<float>(rows * s.d_ff);
   t.ffn = c.activations(rows, s.d_ff);
-  t.logits = c.take<float>(draws * s.vocab);
+  t.logits = c.take<float>(samples * s.vocab);
   return t;
 }
 
 }  // namespace
 
-uint64_t scratch_bytes(const ModelShape& shape, uint32_t rows, uint32_t draws) {
+uint64_t scratch_bytes(const ModelShape& shape, uint32_t rows, uint32_t samples) {
   Carver sizes(nullptr);
-  carve(shape, rows, draws, sizes);
+  carve(shape, rows, samples, sizes);
   return sizes.used();
 }
 
-Scratch carve_scratch(const ModelShape& shape, uint32_t rows, uint32_t draws, void* memory) {
+Scratch carve_scratch(const ModelShape& shape, uint32_t rows, uint32_t samples, void* memory) {
   Carver carver(static_cast<uint8_t*>(memory));
-  return carve(shape, rows, draws, carver);
+  return carve(shape, rows, samples, carver);
 }
 
 }  // namespace orcd

@@ -18,13 +18,13 @@ struct Scratch {
   float* gate;           // (rows, d_ff)
   float* up;             // (rows, d_ff)
   Activations ffn;       // (rows, d_ff)
-  float* logits;         // (draws, vocab)
+  float* logits;         // (samples, vocab)
 };
 
-// Bytes of it for steps of up to `rows` rows and `draws` draws.
-uint64_t scratch_bytes(const ModelShape& shape, uint32_t rows, uint32_t draws);
+// Bytes of it for steps of up to `rows` rows and `samples` samples.
+uint64_t scratch_bytes(const ModelShape& shape, uint32_t rows, uint32_t samples);
 
 // The same pieces of `memory`, which is as large.
-Scratch carve_scratch(const ModelShape& shape, uint32_t rows, uint32_t draws, void* memory);
+Scratch carve_scratch(const ModelShape& shape, uint32_t rows, uint32_t samples, void* memory);
 
 }  // namespace orcd

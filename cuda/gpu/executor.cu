@@ -7,7 +7,7 @@
 #include "device/vmm.h"
 #include "engine/forward.h"
 #include "gpu/rope_table.h"
-#include "kernels/overlap.h"
+#include "kernels/pdl.h"
 
 namespace orcd::gpu {
 namespace {
@@ -28,7 +28,7 @@ uint64_t partial_values(const ModelShape& s, const EngineOptions& o) {
 constexpr uint64_t kTiledBuffers = 2;
 
 // Draws that one batch of kernels takes: batches run one after the other, in the same scratch.
-uint64_t drawn_at_once(const EngineOptions& o) { return std::min(o.slots, kernels::kDrawBatch); }
+uint64_t samples_at_once(const EngineOptions& o) { return std::min(o.slots, kernels::kSampleBatch); }
 
 // Words of a set of tokens.
 uint32_t words_of(uint32_t vocab) { return (vocab + 31) / 32; }
@@ -37,7 +37,7 @@ uint32_t words_of(uint32_t vocab) { return (vocab + 31) / 32; }
 
 uint64_t tiled_values(const ModelShape& s) {
   const uint32_t widest = std::max({s.d_model, s.d_ff, s.n_heads * s.head_dim});
-  return uint64_t{kernels::tiled_segments(widest)} * kSegment * kernels::kFewRows;
+  return uint64_t{kernels::tiled_segments(widest)} * kSegment * kernels::kSmallM;
 }
 
 // Everything that CudaExecutor takes beside the scratch.
@@ -45,14 +45,14 @@ KvBytes kv_bytes(const ModelShape& s, const EngineOptions& o) {
   const uint64_t rope = uint64_t{o.context} * (s.head_dim / 2) * sizeof(float2);
   const uint64_t table = uint64_t{o.slots} * splits_of(o.context) * 4;
   const uint64_t draw = kernels::scaled_width(s.vocab) * sizeof(float) + sizeof(kernels::FilterState);
-  const uint64_t draws = drawn_at_once(o) * draw;
+  const uint64_t samples = samples_at_once(o) * draw;
   const uint64_t tiled = kTiledBuffers * (tiled_values(s) + 3 * sizeof(float) * tiled_values(s) / kQuantBlock);
   const uint64_t seen = uint64_t{o.slots} * words_of(s.vocab) * 4;
   const uint64_t counters = uint64_t{o.slots} * ((s.n_heads + 1) * 4 + sizeof(unsigned long long));
   const uint64_t input =
-      CudaExecutor::input_bytes(o.max_batch_tokens, o.slots) + kernels::kDrawBatch * sizeof(kernels::DeviceDraw);
+      CudaExecutor::input_bytes(o.max_batch_tokens, o.slots) + kernels::kSampleBatch * sizeof(kernels::SampleArgs);
   return {uint64_t{s.n_layers} * 2 * SequenceStore::total_pages(o) * page_values(s) * sizeof(__half),
-          rope + table + draws + partial_values(s, o) * sizeof(float) + tiled + seen + counters + input};
+          rope + table + samples + partial_values(s, o) * sizeof(float) + tiled + seen + counters + input};
 }
 
 CudaExecutor::CudaExecutor(const Model& model, const EngineOptions& options, int ordinal, const uint8_t* image)
@@ -74,11 +74,11 @@ CudaExecutor::CudaExecutor(const Model& model, const EngineOptions& options, int
       partial_(partial_values(model.shape, options)),
       arrived_(uint64_t{options.slots} * (model.shape.n_heads + 1)),
       best_(options.slots),
-      scaled_(drawn_at_once(options) * kernels::scaled_width(model.shape.vocab)),
-      filter_(drawn_at_once(options)),
-      drawn_(options.slots),
-      order_(1),
-      ordered_draws_(kernels::kDrawBatch),
+      scaled_(samples_at_once(options) * kernels::scaled_width(model.shape.vocab)),
+      filter_(samples_at_once(options)),
+      sampled_(options.slots),
+      step_args_(1),
+      step_samples_(kernels::kSampleBatch),
       input_(input_bytes(options.max_batch_tokens, options.slots)),
       input_host_(input_bytes(options.max_batch_tokens, options.slots)),
       seen_words_(words_of(model.shape.vocab)),
@@ -100,7 +100,7 @@ CudaExecutor::CudaExecutor(const Model& model, const EngineOptions& options, int
   best_.zero();
   filter_.zero();
   ORCD_CUDA(cudaDeviceSynchronize());
-  kernels::can_overlap();  // asked here, for it loads a kernel: not while a graph is recorded
+  kernels::has_pdl();  // asked here, for it loads a kernel: not while a graph is recorded
 }
 
 CudaExecutor::~CudaExecutor() {
@@ -119,9 +119,9 @@ CudaExecutor::StepInput CudaExecutor::carve(uint8_t* base) const {
   s.token = reinterpret_cast<uint32_t*>(take(rows * 4));
   s.slot = reinterpret_cast<uint32_t*>(take(rows * 4));
   s.position = reinterpret_cast<uint32_t*>(take(rows * 4));
-  s.single = reinterpret_cast<uint32_t*>(take(slots * 4));
-  s.grouped = reinterpret_cast<uint32_t*>(take(rows * 4));
-  s.pick = reinterpret_cast<uint32_t*>(take(slots * 4));
+  s.decode_rows = reinterpret_cast<uint32_t*>(take(slots * 4));
+  s.prefill_rows = reinterpret_cast<uint32_t*>(take(rows * 4));
+  s.logit_rows = reinterpret_cast<uint32_t*>(take(slots * 4));
   s.tiles = reinterpret_cast<kernels::PrefillTile*>(take(rows * sizeof(kernels::PrefillTile)));
   return s;
 }
@@ -161,18 +161,18 @@ void CudaExecutor::close(uint32_t slot, std::span<const uint32_t>) { sent_pages_
 // Rows alone in their run go to the decode kernel, longer runs are cut into tiles.
 void CudaExecutor::find_runs(const Rows& rows) {
   const StepInput in = carve(input_host_.data());
-  singles_ = tiles_ = deepest_grouped_ = 0;
-  uint32_t grouped = 0;
+  n_decode_rows_ = tiles_ = deepest_prefill_ = 0;
+  uint32_t prefill_rows = 0;
   for (uint32_t r = 0; r < rows.count;) {
     uint32_t n = 1;
     while (r + n < rows.count && rows.slot[r + n] == rows.slot[r]) ++n;
     if (n == 1) {
-      in.single[singles_++] = r;
+      in.decode_rows[n_decode_rows_++] = r;
     } else {
-      for (uint32_t i = 0; i < n; ++i) in.grouped[grouped++] = r + i;
+      for (uint32_t i = 0; i < n; ++i) in.prefill_rows[prefill_rows++] = r + i;
       for (uint32_t i = 0; i < n; i += kPrefillTile)
         in.tiles[tiles_++] = {r + i, std::min(kPrefillTile, n - i), rows.slot[r], rows.position[r] + i};
-      deepest_grouped_ = std::max(deepest_grouped_, rows.position[r] + n - 1);
+      deepest_prefill_ = std::max(deepest_prefill_, rows.position[r] + n - 1);
     }
     r += n;
   }
@@ -182,13 +182,13 @@ void CudaExecutor::find_runs(const Rows& rows) {
 // are copied with all else that a step needs.
 void CudaExecutor::send_rows(const Rows& rows) {
   const StepInput host = carve(input_host_.data()), device = carve(input_.data());
-  if (tiles_ == 0 && rows_ <= kernels::kFewRows) {
-    kernels::RowBatch& batch = order_[0].rows;
+  if (tiles_ == 0 && rows_ <= kernels::kSmallM) {
+    kernels::RowBatch& batch = step_args_[0].rows;
     batch.count = rows_;
     std::memcpy(batch.token, rows.token, rows_ * 4);
     std::memcpy(batch.slot, rows.slot, rows_ * 4);
     std::memcpy(batch.position, rows.position, rows_ * 4);
-    if (!held_back()) begin_batch();
+    if (!is_deferred()) begin_batch();
     return;
   }
   std::memcpy(host.token, rows.token, rows_ * 4);
@@ -200,12 +200,13 @@ void CudaExecutor::send_rows(const Rows& rows) {
 }
 
 // Whether a recorded step may fetch the rows: then they have not been sent.
-bool CudaExecutor::held_back() const { return tiles_ == 0 && rows_ <= graphs_.size(); }
+bool CudaExecutor::is_deferred() const { return tiles_ == 0 && rows_ <= graphs_.size(); }
 
 // Few rows go as a kernel's argument, which spares a copy before the first kernel.
 void CudaExecutor::begin_batch() {
   const StepInput device = carve(input_.data());
-  kernels::begin_rows(order_[0].rows, device.token, device.slot, device.position, seen_.data(), seen_words_, stream_);
+  kernels::begin_rows(step_args_[0].rows, device.token, device.slot, device.position, seen_.data(), seen_words_,
+                      stream_);
 }
 
 // Which pages a sequence has, where the device does not know it yet.
@@ -220,7 +221,7 @@ void CudaExecutor::send_pages(uint32_t slot, std::span<const uint32_t> pages) {
 
 void CudaExecutor::begin(const Rows& rows, const SequenceStore& sequences) {
   rows_ = rows.count;
-  draws_ = 0;
+  samples_ = 0;
   recorded_ = false;
   find_runs(rows);
   for (uint32_t r = 0; r < rows_; ++r) send_pages(rows.slot[r], sequences.pages(rows.slot[r]));
@@ -230,21 +231,21 @@ void CudaExecutor::begin(const Rows& rows, const SequenceStore& sequences) {
 void CudaExecutor::run(const Model& m, const Scratch& s, const Step& step, std::span<Sampled> sampled) {
   begin(step.rows, step.sequences);
   try {
-    if (!run_fused(m, s, step.pick)) forward(m, s, *this, rows_, step.pick, step.abandoned);
+    if (!run_fused(m, s, step.logit_rows)) forward(m, s, *this, rows_, step.logit_rows, step.abandoned);
   } catch (const Error& e) {
     // What was begun still reads the host's buffers, which the next step fills again.
     if (e.kind == ErrorKind::kAbandoned) finish();
     throw;
   }
-  if (!step.draws.empty()) sample(s.logits, m.shape.vocab, step.draws);
+  if (!step.samples.empty()) sample(s.logits, m.shape.vocab, step.samples);
   finish(sampled);
 }
 
-const uint32_t* CudaExecutor::upload_pick(std::span<const uint32_t> pick) {
-  uint32_t* host = carve(input_host_.data()).pick;
-  uint32_t* device = carve(input_.data()).pick;
-  std::memcpy(host, pick.data(), pick.size_bytes());
-  ORCD_CUDA(cudaMemcpyAsync(device, host, pick.size_bytes(), cudaMemcpyHostToDevice, stream_));
+const uint32_t* CudaExecutor::upload_logit_rows(std::span<const uint32_t> logit_rows) {
+  uint32_t* host = carve(input_host_.data()).logit_rows;
+  uint32_t* device = carve(input_.data()).logit_rows;
+  std::memcpy(host, logit_rows.data(), logit_rows.size_bytes());
+  ORCD_CUDA(cudaMemcpyAsync(device, host, logit_rows.size_bytes(), cudaMemcpyHostToDevice, stream_));
   return device;
 }
 
@@ -252,20 +253,20 @@ void CudaExecutor::embed(const Tensor& table, float* x) {
   kernels::embed(table, carve(input_.data()).token, rows_, x, false, stream_);
 }
 
-void CudaExecutor::rmsnorm(const float* x, const uint32_t* pick, uint32_t rows, const float* weight, float eps,
+void CudaExecutor::rmsnorm(const float* x, const uint32_t* logit_rows, uint32_t rows, const float* weight, float eps,
                            const Activations& out) {
-  kernels::rmsnorm(x, pick ? upload_pick({pick, rows}) : nullptr, rows, weight, eps, out, stream_);
+  kernels::rmsnorm(x, logit_rows ? upload_logit_rows({logit_rows, rows}) : nullptr, rows, weight, eps, out, stream_);
 }
 
 void CudaExecutor::quantize(const Activations& a, uint32_t rows) { kernels::quantize(a, rows, stream_); }
 
-void CudaExecutor::matmul(std::span<const Product> products, const Activations& a, uint32_t rows) {
-  kernels::MatvecInput input;
+void CudaExecutor::matmul(std::span<const MatmulArgs> products, const Activations& a, uint32_t rows) {
+  kernels::GemvInput input;
   input.a = a;
-  for (const Product& p : products) {
-    const kernels::MatvecJob job = {p.w, p.bias, p.y, p.add};
-    if (rows == 1 && formats::is_quantized(p.w.type) && kernels::matvec_fits(&p.w.type, 1, a.cols, false))
-      kernels::matvec(&job, 1, input, false, false, stream_);
+  for (const MatmulArgs& p : products) {
+    const kernels::MatmulJob job = {p.w, p.bias, p.y, p.add};
+    if (rows == 1 && formats::is_quantized(p.w.type) && kernels::gemv_fits(&p.w.type, 1, a.cols, false))
+      kernels::gemv(&job, 1, input, false, false, stream_);
     else kernels::matmul(p, a, rows, stream_);
   }
 }
@@ -297,10 +298,10 @@ kernels::DecodeAttention CudaExecutor::decode_attention(uint32_t layer, const fl
 }
 
 void CudaExecutor::attention(uint32_t layer, const float* q, float* out) {
-  if (singles_) {
+  if (n_decode_rows_) {
     kernels::DecodeAttention a = decode_attention(layer, q, {shape_.n_heads * shape_.head_dim, out});
-    if (tiles_) a.row = carve(input_.data()).single;  // otherwise they are all rows
-    kernels::attention_decode(a, singles_, false, stream_);
+    if (tiles_) a.row = carve(input_.data()).decode_rows;  // otherwise they are all rows
+    kernels::attention_decode(a, n_decode_rows_, false, stream_);
   }
   if (tiles_) kernels::attention_prefill(heads_, kv_layer(layer), q, carve(input_.data()).tiles, tiles_, out, stream_);
 }
@@ -310,17 +311,17 @@ void CudaExecutor::swiglu(const float* gate, const float* up, uint32_t rows, con
 }
 
 // Behind the counters of attention.
-uint32_t* CudaExecutor::draws_arrived() const { return arrived_.data() + uint64_t{options_.slots} * shape_.n_heads; }
+uint32_t* CudaExecutor::samples_arrived() const { return arrived_.data() + uint64_t{options_.slots} * shape_.n_heads; }
 
-void CudaExecutor::sample(const float* logits, uint32_t vocab, std::span<const PlacedDraw> draws) {
-  draws_ = uint32_t(draws.size());
-  std::fill_n(drawn_.data(), draws_, kNoToken);
-  for (uint32_t first = 0; first < draws_; first += kernels::kDrawBatch) {
-    const uint32_t n = std::min(draws_ - first, kernels::kDrawBatch);
-    kernels::DrawBatch& batch = order_[0].draws;
+void CudaExecutor::sample(const float* logits, uint32_t vocab, std::span<const PlacedSample> samples) {
+  samples_ = uint32_t(samples.size());
+  std::fill_n(sampled_.data(), samples_, kNoToken);
+  for (uint32_t first = 0; first < samples_; first += kernels::kSampleBatch) {
+    const uint32_t n = std::min(samples_ - first, kernels::kSampleBatch);
+    kernels::SampleBatch& batch = step_args_[0].samples;
     bool plain = false, filtered = false;
     for (uint32_t i = 0; i < n; ++i) {
-      const PlacedDraw& draw = draws[first + i];
+      const PlacedSample& draw = samples[first + i];
       const Sampling& s = draw.sampling;
       // A temperature so small that its inverse is infinite leaves only the best, as 0 does.
       const bool greedy = s.temperature == 0.0f || 1.0f / s.temperature == arith::infinity();
@@ -339,11 +340,11 @@ void CudaExecutor::sample(const float* logits, uint32_t vocab, std::span<const P
                        uint32_t(s.seed >> 32),
                        0};
     }
-    uint32_t* to = drawn_.data() + first;
+    uint32_t* to = sampled_.data() + first;
     if (recorded_) graphs_[rows_ - 1].launch(stream_);
     else if (plain)
       kernels::sample(logits, vocab, batch, nullptr, n, seen_.data(), seen_words_, best_.data() + first,
-                      draws_arrived() + first, to, false, stream_);
+                      samples_arrived() + first, to, false, stream_);
     if (filtered)
       kernels::sample_filtered(logits, vocab, batch, n, seen_.data(), seen_words_, scaled_.data(), filter_.data(), to,
                                stream_);
@@ -353,25 +354,25 @@ void CudaExecutor::sample(const float* logits, uint32_t vocab, std::span<const P
 // Waits for the tokens alone, which is shorter than for the stream. A kernel that fails takes all later ones
 // with it: a token that came says that all before it went well.
 void CudaExecutor::await_tokens() {
-  constexpr uint32_t kTurns = 1 << 14;             // some tens of microseconds
-  const volatile uint32_t* drawn = drawn_.data();  // the device writes there
-  for (uint32_t i = 0, turn = 0; i < draws_;) {
-    if (drawn[i] != kNoToken) {
+  constexpr uint32_t kTurns = 1 << 14;                 // some tens of microseconds
+  const volatile uint32_t* sampled = sampled_.data();  // the device writes there
+  for (uint32_t i = 0, turn = 0; i < samples_;) {
+    if (sampled[i] != kNoToken) {
       ++i;
     } else if (++turn % kTurns == 0) {
       const cudaError_t code = cudaStreamQuery(stream_);
       if (code == cudaErrorNotReady) continue;
       if (code != cudaSuccess) device::fail(code, "a step's kernels", __FILE__, __LINE__);
-      if (drawn[i] == kNoToken) throw Error(ErrorKind::kDevice, "a step ended without its token");
+      if (sampled[i] == kNoToken) throw Error(ErrorKind::kDevice, "a step ended without its token");
     }
   }
 }
 
 void CudaExecutor::finish(std::span<Sampled> sampled) {
-  if (!draws_) return stream_.wait();
+  if (!samples_) return stream_.wait();
   await_tokens();
-  for (size_t i = 0; i < sampled.size(); ++i) sampled[i].token = drawn_[i];
-  draws_ = 0;
+  for (size_t i = 0; i < sampled.size(); ++i) sampled[i].token = sampled_[i];
+  samples_ = 0;
 }
 
 void CudaExecutor::download(const void* from, size_t bytes, void* to) const {
@@ -383,7 +384,7 @@ bool CudaExecutor::resident() const {
   const void* buffers[] = {image_,          rope_.data(),      kv_.data(),         page_table_.data(),
                            seen_.data(),    partial_.data(),   arrived_.data(),    best_.data(),
                            scaled_.data(),  filter_.data(),    input_.data(),      tiled_q_.data(),
-                           tiled_d_.data(), tiled_sum_.data(), tiled_half_.data(), ordered_draws_.data()};
+                           tiled_d_.data(), tiled_sum_.data(), tiled_half_.data(), step_samples_.data()};
   for (const void* p : buffers)
     if (!device::is_device_memory(p, ordinal_)) return false;
   for (const auto& s : scratch_)

@@ -20,7 +20,7 @@ struct KvBytes {
 };
 KvBytes kv_bytes(const ModelShape& shape, const EngineOptions& options);
 
-// Values that kFewRows rows of the widest product take, tiled.
+// Values that kSmallM rows of the widest product take, tiled.
 uint64_t tiled_values(const ModelShape& shape);
 
 class CudaExecutor final : public Executor, public Ops {
@@ -40,18 +40,18 @@ class CudaExecutor final : public Executor, public Ops {
   // The rows that operations are about from now on.
   void begin(const Rows& rows, const SequenceStore& sequences);
   void embed(const Tensor& table, float* x) override;
-  void rmsnorm(const float* x, const uint32_t* pick, uint32_t rows, const float* weight, float eps,
+  void rmsnorm(const float* x, const uint32_t* logit_rows, uint32_t rows, const float* weight, float eps,
                const Activations& out) override;
   void quantize(const Activations& a, uint32_t rows) override;
-  void matmul(std::span<const Product> products, const Activations& a, uint32_t rows) override;
+  void matmul(std::span<const MatmulArgs> products, const Activations& a, uint32_t rows) override;
   void rope_kv(uint32_t layer, const AttentionInputs& in) override;
   void attention(uint32_t layer, const float* q, float* out) override;
   void swiglu(const float* gate, const float* up, uint32_t rows, const Activations& out) override;
-  // Has tokens drawn, which finish() brings.
-  void sample(const float* logits /* (draws, vocab) */, uint32_t vocab, std::span<const PlacedDraw> draws);
-  // Waits for everything begun, or at least for the tokens drawn, which come last; throws kDevice if anything that
+  // Has tokens sampled, which finish() brings.
+  void sample(const float* logits /* (samples, vocab) */, uint32_t vocab, std::span<const PlacedSample> samples);
+  // Waits for everything begun, or at least for the tokens sampled, which come last; throws kDevice if anything that
   // came before them failed.
-  void finish(std::span<Sampled> sampled = {} /* (draws) */);
+  void finish(std::span<Sampled> sampled = {} /* (samples) */);
 
   static uint64_t input_bytes(uint32_t max_rows, uint32_t slots);
   const device::Stream& stream() const { return stream_; }  // for benchmarks: what everything is put into
@@ -62,9 +62,9 @@ class CudaExecutor final : public Executor, public Ops {
     uint32_t* token;              // (max_rows)
     uint32_t* slot;               // (max_rows)
     uint32_t* position;           // (max_rows)
-    uint32_t* single;             // (slots) rows that are a run of their own
-    uint32_t* grouped;            // (max_rows) the others
-    uint32_t* pick;               // (slots)
+    uint32_t* decode_rows;        // (slots) rows that are a run of their own
+    uint32_t* prefill_rows;       // (max_rows) the others
+    uint32_t* logit_rows;         // (slots)
     kernels::PrefillTile* tiles;  // (max_rows)
   };
   StepInput carve(uint8_t* base) const;
@@ -73,15 +73,15 @@ class CudaExecutor final : public Executor, public Ops {
   kernels::TiledActivations tiled(uint32_t buffer, uint32_t rows) const;
   void send_rows(const Rows& rows);
   void send_pages(uint32_t slot, std::span<const uint32_t> pages);
-  bool run_fused(const Model& model, const Scratch& scratch, std::span<const uint32_t> pick);
-  bool held_back() const;
+  bool run_fused(const Model& model, const Scratch& scratch, std::span<const uint32_t> logit_rows);
+  bool is_deferred() const;
   void begin_batch();
-  uint32_t* draws_arrived() const;
+  uint32_t* samples_arrived() const;
   void await_tokens();
-  const uint32_t* upload_pick(std::span<const uint32_t> pick);
+  const uint32_t* upload_logit_rows(std::span<const uint32_t> logit_rows);
   void attend_fused(uint32_t layer, const Scratch& scratch, bool decoding);
-  void launch_fused(const Model& model, const Scratch& scratch, const uint32_t* pick, uint32_t picked, bool decoding,
-                    bool recorded = false);
+  void launch_fused(const Model& model, const Scratch& scratch, const uint32_t* logit_rows, uint32_t n_logits,
+                    bool decoding, bool recorded = false);
   kernels::KvLayer kv_layer(uint32_t layer) const;
   kernels::DecodeAttention decode_attention(uint32_t layer, const float* q, const Activations& out) const;
 
@@ -99,30 +99,30 @@ class CudaExecutor final : public Executor, public Ops {
   device::Buffer<float> tiled_d_;
   device::Buffer<int32_t> tiled_sum_;
   device::Buffer<int32_t> tiled_half_;
-  device::Buffer<uint32_t> page_table_;                // (slot, pages_per_slot)
-  device::Pinned<uint32_t> page_rows_;                 // the same on the host: what is copied must stay put
-  device::Buffer<uint32_t> seen_;                      // (slot, seen_words_): set of each sequence's tokens
-  device::Buffer<float> partial_;                      // attention splits
-  device::Buffer<uint32_t> arrived_;                   // counters, zero between launches
-  device::Buffer<unsigned long long> best_;            // (slots) ranks, zero between launches
-  device::Buffer<float> scaled_;                       // (drawn at once, scaled_width(vocab)) filtered draws
-  device::Buffer<kernels::FilterState> filter_;        // (drawn at once)
-  device::Pinned<uint32_t> drawn_;                     // (slots) written by the device
-  device::Pinned<kernels::StepOrder> order_;           // of a step of few rows
-  device::Buffer<kernels::DeviceDraw> ordered_draws_;  // where a recorded one finds its draws
+  device::Buffer<uint32_t> page_table_;               // (slot, pages_per_slot)
+  device::Pinned<uint32_t> page_rows_;                // the same on the host: what is copied must stay put
+  device::Buffer<uint32_t> seen_;                     // (slot, seen_words_): set of each sequence's tokens
+  device::Buffer<float> partial_;                     // attention splits
+  device::Buffer<uint32_t> arrived_;                  // counters, zero between launches
+  device::Buffer<unsigned long long> best_;           // (slots) ranks, zero between launches
+  device::Buffer<float> scaled_;                      // (samples at once, scaled_width(vocab)) filtered ones
+  device::Buffer<kernels::FilterState> filter_;       // (samples at once)
+  device::Pinned<uint32_t> sampled_;                  // (slots) written by the device
+  device::Pinned<kernels::StepArgs> step_args_;       // of a step of few rows
+  device::Buffer<kernels::SampleArgs> step_samples_;  // where a recorded one finds its samples
   device::Buffer<uint8_t> input_;
   device::Pinned<uint8_t> input_host_;
   std::vector<device::Buffer<uint8_t>> scratch_;
 
   uint32_t seen_words_;
-  uint32_t rows_ = 0, singles_ = 0, tiles_ = 0, draws_ = 0;
-  uint32_t deepest_grouped_ = 0;      // position of the last row that is not alone in its run
+  uint32_t rows_ = 0, n_decode_rows_ = 0, tiles_ = 0, samples_ = 0;
+  uint32_t deepest_prefill_ = 0;      // position of the last row that is not alone in its run
   std::vector<uint32_t> sent_pages_;  // (slots) pages of each sequence that the device knows
 
   static constexpr uint32_t kGraphs = 32;
   uint32_t fused_rows_ = 0;            // steps of up to so many rows can be fused
   std::vector<device::Graph> graphs_;  // whole steps of decoding, by number of rows - 1
-  bool recorded_ = false;              // the present step is one of those, and waits for its draws
+  bool recorded_ = false;              // the present step is one of those, and waits for its samples
 };
 
 }  // namespace orcd::gpu

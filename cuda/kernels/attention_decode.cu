@@ -5,7 +5,7 @@
 #include "arith/exp2.h"
 #include "device/check.h"
 #include "kernels/launch.h"
-#include "kernels/overlap.h"
+#include "kernels/pdl.h"
 #include "kernels/rope.cuh"
 #include "kernels/warp.cuh"
 
@@ -206,7 +206,7 @@ __global__ void __launch_bounds__(kWarps * 32) attention_decode_kernel(const __g
   __shared__ float local[kWarps][kDim + 2];
   __shared__ bool last;
 
-  let_successor_start();
+  pdl_launch_dependents();
   const Heads& h = a.heads;
   const uint32_t head = blockIdx.y, count_index = blockIdx.z;
   const uint32_t row = a.row ? a.row[count_index] : count_index;
@@ -239,7 +239,7 @@ __global__ void __launch_bounds__(kWarps * 32) attention_decode_kernel(const __g
   const float* v_row = a.v + (uint64_t(row) * h.n_kv_heads + kv_head) * kDim;
   // Arguments and addresses that are fetched before the wait cost nothing.
   asm volatile("" : "+l"(q_row), "+l"(k_row), "+l"(v_row), "+l"(k_to), "+l"(v_to));
-  wait_for_predecessor();
+  pdl_wait();
   if (!a.rotate && split < splits)
     load_split(data, h, a.kv, kv_head, page_of(a.kv, slot, split * kAttnSplit), keys_in(split));
 
@@ -306,23 +306,23 @@ __global__ void __launch_bounds__(kWarps * 32) attention_decode_kernel(const __g
 }
 
 template <uint32_t kDim>
-void launch(const DecodeAttention& a, uint32_t count, bool overlap, cudaStream_t stream) {
+void launch(const DecodeAttention& a, uint32_t count, bool pdl, cudaStream_t stream) {
   // Enough blocks to fill the device for a long context of few sequences; those without a split leave at once,
   // yet each must have been there before the next kernel may begin.
   const uint32_t most = (a.splits + kWarps - 1) / kWarps,
                  filling = 2 * processor().count / (a.heads.n_heads * max(count, 1u));
   const dim3 blocks(min(most, max(1u, filling)), a.heads.n_heads, count);
-  launch_kernel(attention_decode_kernel<kDim>, {blocks, kWarps * 32}, overlap, stream, a);
+  launch_kernel(attention_decode_kernel<kDim>, {blocks, kWarps * 32}, pdl, stream, a);
 }
 
 }  // namespace
 
-void attention_decode(const DecodeAttention& a, uint32_t count, bool overlap, cudaStream_t stream) {
+void attention_decode(const DecodeAttention& a, uint32_t count, bool pdl, cudaStream_t stream) {
   switch (a.heads.head_dim) {
-    case 32: return launch<32>(a, count, overlap, stream);
-    case 64: return launch<64>(a, count, overlap, stream);
-    case 96: return launch<96>(a, count, overlap, stream);
-    case 128: return launch<128>(a, count, overlap, stream);
+    case 32: return launch<32>(a, count, pdl, stream);
+    case 64: return launch<64>(a, count, pdl, stream);
+    case 96: return launch<96>(a, count, pdl, stream);
+    case 128: return launch<128>(a, count, pdl, stream);
     default: no_such_head(a.heads.head_dim);
   }
 }

@@ -22,24 +22,24 @@ __global__ void begin_kernel(const __grid_constant__ RowBatch rows, uint32_t* to
   atomicOr(&seen[uint64_t(rows.slot[row]) * words + rows.token[row] / 32], 1u << rows.token[row] % 32);
 }
 
-__global__ void begin_step_kernel(const StepOrder* order, uint32_t rows, uint32_t* token, uint32_t* slot,
-                                  uint32_t* position, DeviceDraw* draws, uint32_t* seen, uint32_t words) {
-  let_successor_start();
+__global__ void begin_step_kernel(const StepArgs* order, uint32_t rows, uint32_t* token, uint32_t* slot,
+                                  uint32_t* position, SampleArgs* samples, uint32_t* seen, uint32_t words) {
+  pdl_launch_dependents();
   const uint32_t row = threadIdx.x;
   if (row >= rows) return;
   // All loads before the first use: each goes to the host's memory and back.
   const uint32_t id = __ldcv(order->rows.token + row), of = __ldcv(order->rows.slot + row);
   const uint32_t at = __ldcv(order->rows.position + row);
-  constexpr uint32_t kParts = sizeof(DeviceDraw) / sizeof(uint4);
-  static_assert(sizeof(DeviceDraw) % sizeof(uint4) == 0);
+  constexpr uint32_t kParts = sizeof(SampleArgs) / sizeof(uint4);
+  static_assert(sizeof(SampleArgs) % sizeof(uint4) == 0);
   uint4 part[kParts];
 #pragma unroll
-  for (uint32_t i = 0; i < kParts; ++i) part[i] = __ldcv(reinterpret_cast<const uint4*>(order->draws.draw + row) + i);
+  for (uint32_t i = 0; i < kParts; ++i) part[i] = __ldcv(reinterpret_cast<const uint4*>(order->samples.draw + row) + i);
   token[row] = id;
   slot[row] = of;
   position[row] = at;
 #pragma unroll
-  for (uint32_t i = 0; i < kParts; ++i) reinterpret_cast<uint4*>(draws + row)[i] = part[i];
+  for (uint32_t i = 0; i < kParts; ++i) reinterpret_cast<uint4*>(samples + row)[i] = part[i];
   atomicOr(&seen[uint64_t(of) * words + id / 32], 1u << id % 32);
 }
 
@@ -53,13 +53,13 @@ void mark(const uint32_t* token, const uint32_t* slot, uint32_t rows, uint32_t* 
 
 void begin_rows(const RowBatch& rows, uint32_t* token, uint32_t* slot, uint32_t* position, uint32_t* seen,
                 uint32_t words, cudaStream_t stream) {
-  begin_kernel<<<1, kFewRows, 0, stream>>>(rows, token, slot, position, seen, words);
+  begin_kernel<<<1, kSmallM, 0, stream>>>(rows, token, slot, position, seen, words);
   ORCD_CUDA(cudaGetLastError());
 }
 
-void begin_step(const StepOrder* order, uint32_t rows, uint32_t* token, uint32_t* slot, uint32_t* position,
-                DeviceDraw* draws, uint32_t* seen, uint32_t words, cudaStream_t stream) {
-  begin_step_kernel<<<1, kDrawBatch, 0, stream>>>(order, rows, token, slot, position, draws, seen, words);
+void begin_step(const StepArgs* order, uint32_t rows, uint32_t* token, uint32_t* slot, uint32_t* position,
+                SampleArgs* samples, uint32_t* seen, uint32_t words, cudaStream_t stream) {
+  begin_step_kernel<<<1, kSampleBatch, 0, stream>>>(order, rows, token, slot, position, samples, seen, words);
   ORCD_CUDA(cudaGetLastError());
 }
 

@@ -167,10 +167,10 @@ __device__ __forceinline__ void load_segment(const uint8_t* group, uint32_t nb, 
   }
 }
 
-// Exact integer dot product with 32 activations; sum and half as in Activations.
+// Exact integer dot product with 32 activations; sum and sum_lo16 as in Activations.
 template <TensorType T>
 __device__ __forceinline__ int32_t dot(const WeightBlock<T>& w, const uint4& q0, const uint4& q1, int32_t sum,
-                                       int32_t half) {
+                                       int32_t sum_lo16) {
   int32_t first = 0, second = 0;
   first = __dp4a(int32_t(w.w[0]), int32_t(q0.x), first);
   first = __dp4a(int32_t(w.w[1]), int32_t(q0.y), first);
@@ -180,7 +180,8 @@ __device__ __forceinline__ int32_t dot(const WeightBlock<T>& w, const uint4& q0,
   second = __dp4a(int32_t(w.w[5]), int32_t(q1.y), second);
   second = __dp4a(int32_t(w.w[6]), int32_t(q1.z), second);
   second = __dp4a(int32_t(w.w[7]), int32_t(q1.w), second);
-  if constexpr (kSplit<T>) return w.sc0 * (first - kOffset<T> * half) + w.sc1 * (second - kOffset<T> * (sum - half));
+  if constexpr (kSplit<T>)
+    return w.sc0 * (first - kOffset<T> * sum_lo16) + w.sc1 * (second - kOffset<T> * (sum - sum_lo16));
   return first + second - kOffset<T> * sum;
 }
 

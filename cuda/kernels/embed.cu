@@ -2,7 +2,7 @@
 #include "formats/formats.h"
 #include "kernels/block.cuh"
 #include "kernels/launch.h"
-#include "kernels/overlap.h"
+#include "kernels/pdl.h"
 #include "kernels/warp.cuh"
 
 namespace orcd::kernels {
@@ -29,8 +29,8 @@ __device__ void embed_block(const Tensor& table, uint32_t token, uint32_t b, flo
 __global__ void embed_kernel(Tensor table, const uint32_t* token, float* x) {
   // In this order, other than elsewhere: attention looks at positions before it waits, so no later kernel may
   // begin until the step's rows are there.
-  wait_for_predecessor();
-  let_successor_start();
+  pdl_wait();
+  pdl_launch_dependents();
   const uint32_t id = token[blockIdx.x];
   float* to = x + uint64_t(blockIdx.x) * table.cols;
   if (!formats::is_quantized(table.type)) {
@@ -51,8 +51,8 @@ __global__ void embed_kernel(Tensor table, const uint32_t* token, float* x) {
 
 }  // namespace
 
-void embed(const Tensor& table, const uint32_t* token, uint32_t rows, float* x, bool overlap, cudaStream_t stream) {
-  launch_kernel(embed_kernel, {rows, kThreads}, overlap, stream, table, token, x);
+void embed(const Tensor& table, const uint32_t* token, uint32_t rows, float* x, bool pdl, cudaStream_t stream) {
+  launch_kernel(embed_kernel, {rows, kThreads}, pdl, stream, table, token, x);
 }
 
 }  // namespace orcd::kernels

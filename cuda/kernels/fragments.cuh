@@ -144,7 +144,7 @@ __device__ __forceinline__ void multiply_segment(const SegmentWeights<T>& w, con
   const uint32_t lane = threadIdx.x % 32, g = lane / 4;
   uint32_t a[kSegmentBlocks][4] = {};
   float d[2][kSegmentBlocks];
-  int32_t sum[2][kSegmentBlocks], half[2][kSegmentBlocks];
+  int32_t sum[2][kSegmentBlocks], sum_lo16[2][kSegmentBlocks];
 #pragma unroll
   for (uint32_t i = 0; i < kSets; ++i) {
     const uint32_t at = seg * x.groups + min(group + i, x.groups - 1);
@@ -155,7 +155,7 @@ __device__ __forceinline__ void multiply_segment(const SegmentWeights<T>& w, con
     const uint32_t numbers = (at * 8 + g) * kSegmentBlocks;
     four_of<true>(x.d + numbers, blocks, d[i]);
     if constexpr (kAffine<T> || kOffset<T> != 0) four_of<true>(x.sum + numbers, blocks, sum[i]);
-    if constexpr (kSplit<T>) four_of<true>(x.half + numbers, blocks, half[i]);
+    if constexpr (kSplit<T>) four_of<true>(x.sum_lo16 + numbers, blocks, sum_lo16[i]);
   }
 #pragma unroll
   for (uint32_t i = 0; i < 4; ++i) acc[i] = 0.0f;
@@ -166,9 +166,9 @@ __device__ __forceinline__ void multiply_segment(const SegmentWeights<T>& w, con
     float dots[4];
     if constexpr (kSplit<T>) {
       int32_t c0[4], c1[4];
-      mma_k16(c0, a[j][0], a[j][1], w.values[j][0], -kOffset<T> * half[0][j], -kOffset<T> * half[last][j]);
-      mma_k16(c1, a[j][2], a[j][3], w.values[j][1], -kOffset<T> * (sum[0][j] - half[0][j]),
-              -kOffset<T> * (sum[last][j] - half[last][j]));
+      mma_k16(c0, a[j][0], a[j][1], w.values[j][0], -kOffset<T> * sum_lo16[0][j], -kOffset<T> * sum_lo16[last][j]);
+      mma_k16(c1, a[j][2], a[j][3], w.values[j][1], -kOffset<T> * (sum[0][j] - sum_lo16[0][j]),
+              -kOffset<T> * (sum[last][j] - sum_lo16[last][j]));
 #pragma unroll
       for (uint32_t i = 0; i < 2 * kSets; ++i) {
         const uint32_t scales = j < 2 ? w.scales[i % 2].x : w.scales[i % 2].y;

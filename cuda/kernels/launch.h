@@ -27,34 +27,34 @@ void unpack(TensorType type, uint32_t rows, uint32_t cols, uint32_t first, uint3
 
 // x[r] = table[token[r]], dequantized
 void embed(const Tensor& table, const uint32_t* token /* (rows) */, uint32_t rows, float* x /* (rows, table.cols) */,
-           bool overlap, cudaStream_t stream);
+           bool pdl, cudaStream_t stream);
 
-// out[r] = quantized RMSNorm of x[pick[r]]
-void rmsnorm(const float* x, const uint32_t* pick /* (rows) or null */, uint32_t rows, const float* weight /* (cols) */,
-             float eps, const Activations& out, cudaStream_t stream);
+// out[r] = quantized RMSNorm of x[gather[r]]
+void rmsnorm(const float* x, const uint32_t* gather /* (rows) or null */, uint32_t rows,
+             const float* weight /* (cols) */, float eps, const Activations& out, cudaStream_t stream);
 
 // The same for products on few rows; cols % 32 = 0.
-void rmsnorm_tiled(const float* x, const uint32_t* pick /* (rows) or null */, uint32_t rows,
-                   const float* weight /* (cols) */, float eps, uint32_t cols, const TiledActivations& out,
-                   bool overlap, cudaStream_t stream);
+void rmsnorm_tiled(const float* x, const uint32_t* gather /* (rows) or null */, uint32_t rows,
+                   const float* weight /* (cols) */, float eps, uint32_t cols, const TiledActivations& out, bool pdl,
+                   cudaStream_t stream);
 
 void quantize(const Activations& a, uint32_t rows, cudaStream_t stream);
 
 void swiglu(const float* gate, const float* up, uint32_t rows, const Activations& out, cudaStream_t stream);
 
-// What a product reads. kGiven: quantized already. kQuantize: from x. kNorm: RMSNorm of x[pick[r]].
+// What a product reads. kGiven: quantized already. kQuantize: from x. kNorm: RMSNorm of x[gather[r]].
 enum class Input : uint32_t { kGiven, kQuantize, kNorm };
 
-struct MatvecInput {
+struct GemvInput {
   Input kind = Input::kGiven;
-  Activations a;                   // kGiven: q, d, sum, half; kQuantize: x
-  const float* x = nullptr;        // kNorm: (*, cols)
-  const uint32_t* pick = nullptr;  // kNorm: (rows) or null
-  const float* weight = nullptr;   // kNorm: (cols)
+  Activations a;                     // kGiven: q, d, sum, sum_lo16; kQuantize: x
+  const float* x = nullptr;          // kNorm: (*, cols)
+  const uint32_t* gather = nullptr;  // kNorm: (rows) or null
+  const float* weight = nullptr;     // kNorm: (cols)
   float eps = 0;
 };
 
-struct MatvecJob {
+struct MatmulJob {
   Tensor w;                     // (n, cols), quantized
   const float* bias = nullptr;  // (n) or null
   float* y = nullptr;           // (rows, n)
@@ -62,28 +62,28 @@ struct MatvecJob {
 };
 
 // Up to three products on one row, all with the same cols. With `swiglu`, jobs are gate and up, and
-// jobs[0].y gets gate · sigmoid(gate) · up. With `overlap` the kernel may begin before its predecessor in
-// the stream has ended: it fetches weights, then waits for it.
-void matvec(const MatvecJob* jobs /* host */, uint32_t n_jobs, const MatvecInput& input, bool swiglu, bool overlap,
-            cudaStream_t stream);
+// jobs[0].y gets gate · sigmoid(gate) · up. With `pdl` (programmatic dependent launch) the kernel may begin
+// before its predecessor in the stream has ended: it fetches weights, then waits for it.
+void gemv(const MatmulJob* jobs /* host */, uint32_t n_jobs, const GemvInput& input, bool swiglu, bool pdl,
+          cudaStream_t stream);
 
-// Whether matvec can take it: all of it fits a block's shared memory.
-bool matvec_fits(const TensorType* types /* host */, uint32_t n_jobs, uint32_t cols, bool swiglu);
+// Whether gemv can take it: all of it fits a block's shared memory.
+bool gemv_fits(const TensorType* types /* host */, uint32_t n_jobs, uint32_t cols, bool swiglu);
 
-inline constexpr uint32_t kFewRows = 64;
+inline constexpr uint32_t kSmallM = 64;
 
-// The same on up to kFewRows rows. With `swiglu` the result goes to *swiglu, and the jobs' y are not written.
-void few_rows(const MatvecJob* jobs /* host */, uint32_t n_jobs, const TiledActivations& input, uint32_t rows,
-              const TiledActivations* swiglu /* host, or null */, bool overlap, cudaStream_t stream);
+// The same on up to kSmallM rows. With `swiglu` the result goes to *swiglu, and the jobs' y are not written.
+void gemm_small_m(const MatmulJob* jobs /* host */, uint32_t n_jobs, const TiledActivations& input, uint32_t rows,
+                  const TiledActivations* swiglu /* host, or null */, bool pdl, cudaStream_t stream);
 
-// Whether few_rows can take it: few enough rows, and all of it fits a block's shared memory.
-bool few_rows_fits(const Tensor* weights /* host */, uint32_t n_jobs, uint32_t rows, bool swiglu);
+// Whether gemm_small_m can take it: few enough rows, and all of it fits a block's shared memory.
+bool gemm_small_m_fits(const Tensor* weights /* host */, uint32_t n_jobs, uint32_t rows, bool swiglu);
 
 // Any number of rows, on int8 matrix units. Quantized weights.
-void matmul(const Product& product, const Activations& a, uint32_t rows, cudaStream_t stream);
+void matmul(const MatmulArgs& product, const Activations& a, uint32_t rows, cudaStream_t stream);
 
 // Float weights, any number of rows.
-void matmul_float(const Product& product, const Activations& a, uint32_t rows, cudaStream_t stream);
+void matmul_float(const MatmulArgs& product, const Activations& a, uint32_t rows, cudaStream_t stream);
 
 // KV cache of one layer: pages of 64 positions.
 struct KvLayer {
@@ -102,7 +102,7 @@ struct Heads {
 
 // Adds biases, rotates q and k in place, appends k and v.
 void rope_kv(const Heads& h, const KvLayer& kv, const AttentionInputs& in, const uint32_t* slot,
-             const uint32_t* position, uint32_t rows, bool overlap, cudaStream_t stream);
+             const uint32_t* position, uint32_t rows, bool pdl, cudaStream_t stream);
 
 // Attention of rows that are each a sequence's last token. With `rotate`, q, k and v are as the
 // products left them (biases added): the kernel rotates q and k and appends k and v itself.
@@ -124,7 +124,7 @@ struct DecodeAttention {
 };
 // Rows whose position is below this need no partial and arrived: any number of them may attend at once.
 inline constexpr uint32_t kDecodeShallow = 4 * kAttnSplit;
-void attention_decode(const DecodeAttention& a, uint32_t count, bool overlap, cudaStream_t stream);
+void attention_decode(const DecodeAttention& a, uint32_t count, bool pdl, cudaStream_t stream);
 
 // Shared memory that a block of attention_prefill takes, bytes. Throws kInvalid for widths of a head that the
 // attention kernels don't have.
@@ -138,30 +138,30 @@ void attention_prefill(const Heads& h, const KvLayer& kv, const float* q, const 
                        float* out, cudaStream_t stream);
 
 // One draw as the device sees it.
-struct alignas(16) DeviceDraw {
+struct alignas(16) SampleArgs {
   uint32_t slot, position, row, filtered;  // row: of logits
   float inverse_temperature;               // 0: greedy
   float top_p, min_p, penalty;
   uint32_t top_k, seed_low, seed_high, pad;
 };
 
-inline constexpr uint32_t kDrawBatch = 64;
+inline constexpr uint32_t kSampleBatch = 64;
 
 // Draws as a kernel's argument: no copy before it.
-struct DrawBatch {
-  DeviceDraw draw[kDrawBatch];
+struct SampleBatch {
+  SampleArgs draw[kSampleBatch];
 };
 
 // Rows of a step, likewise.
 struct RowBatch {
   uint32_t count;
-  uint32_t token[kFewRows], slot[kFewRows], position[kFewRows];
+  uint32_t token[kSmallM], slot[kSmallM], position[kSmallM];
 };
 
 // Everything that a recorded step takes from the host.
-struct StepOrder {
+struct StepArgs {
   RowBatch rows;
-  DrawBatch draws;
+  SampleBatch samples;
 };
 
 // Sets the bits of the rows' tokens in their slots' sets.
@@ -172,16 +172,16 @@ void mark(const uint32_t* token, const uint32_t* slot, uint32_t rows, uint32_t* 
 void begin_rows(const RowBatch& rows /* host */, uint32_t* token /* (rows) */, uint32_t* slot, uint32_t* position,
                 uint32_t* seen, uint32_t words, cudaStream_t stream);
 
-// The same for a step whose rows all draw, in order; its draws too. The order is read when the kernel runs.
-void begin_step(const StepOrder* order /* pinned host */, uint32_t rows, uint32_t* token /* (rows) */, uint32_t* slot,
-                uint32_t* position, DeviceDraw* draws /* (rows) */, uint32_t* seen, uint32_t words,
+// The same for a step whose rows all draw, in order; its samples too. The order is read when the kernel runs.
+void begin_step(const StepArgs* order /* pinned host */, uint32_t rows, uint32_t* token /* (rows) */, uint32_t* slot,
+                uint32_t* position, SampleArgs* samples /* (rows) */, uint32_t* seen, uint32_t words,
                 cudaStream_t stream);
 
-// Draws without top-k, top-p or min-p. With `stored`, those are the draws. best: (n) scratch, zero; left zero, as
-// arrived. drawn: device memory or pinned host memory.
-void sample(const float* logits /* (*, vocab) */, uint32_t vocab, const DrawBatch& draws /* host */,
-            const DeviceDraw* stored /* (n) or null */, uint32_t n, const uint32_t* seen, uint32_t words,
-            unsigned long long* best, uint32_t* arrived, uint32_t* drawn, bool overlap, cudaStream_t stream);
+// Draws without top-k, top-p or min-p. With `stored`, those are the samples. best: (n) scratch, zero; left zero, as
+// arrived. sampled: device memory or pinned host memory.
+void sample(const float* logits /* (*, vocab) */, uint32_t vocab, const SampleBatch& samples /* host */,
+            const SampleArgs* stored /* (n) or null */, uint32_t n, const uint32_t* seen, uint32_t words,
+            unsigned long long* best, uint32_t* arrived, uint32_t* sampled, bool pdl, cudaStream_t stream);
 
 inline constexpr uint32_t kFilterBins = 4096;
 
@@ -201,9 +201,9 @@ struct FilterState {
 ORCD_HD uint64_t scaled_width(uint32_t vocab) { return (uint64_t{vocab} + 3) / 4 * 4; }
 
 // Draws marked `filtered`; the others are left alone.
-void sample_filtered(const float* logits /* (*, vocab) */, uint32_t vocab, const DrawBatch& draws /* host */,
+void sample_filtered(const float* logits /* (*, vocab) */, uint32_t vocab, const SampleBatch& samples /* host */,
                      uint32_t n, const uint32_t* seen, uint32_t words,
                      float* scaled /* (n, scaled_width(vocab)) scratch */, FilterState* state /* (n) */,
-                     uint32_t* drawn, cudaStream_t stream);
+                     uint32_t* sampled, cudaStream_t stream);
 
 }  // namespace orcd::kernels

@@ -145,7 +145,7 @@ __device__ __forceinline__ void multiply(const Stage& s, uint32_t blocks, float 
 }
 
 template <TensorType T>
-__global__ void __launch_bounds__(kThreads) matmul_kernel(Product p, Activations act, uint32_t rows) {
+__global__ void __launch_bounds__(kThreads) matmul_kernel(MatmulArgs p, Activations act, uint32_t rows) {
   extern __shared__ __align__(16) uint8_t memory[];
   Stage* stages = reinterpret_cast<Stage*>(memory);  // two: one is read while the other is filled
   const uint32_t row0 = blockIdx.y * kTileRows, weight0 = blockIdx.x * kTileWeights;
@@ -176,7 +176,7 @@ __global__ void __launch_bounds__(kThreads) matmul_kernel(Product p, Activations
 }
 
 template <TensorType T>
-void launch(const Product& p, const Activations& a, uint32_t rows, cudaStream_t stream) {
+void launch(const MatmulArgs& p, const Activations& a, uint32_t rows, cudaStream_t stream) {
   constexpr int bytes = 2 * sizeof(Stage);
   static const bool ready = [] {
     ORCD_CUDA(cudaFuncSetAttribute(matmul_kernel<T>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
@@ -190,7 +190,7 @@ void launch(const Product& p, const Activations& a, uint32_t rows, cudaStream_t 
 
 }  // namespace
 
-void matmul(const Product& p, const Activations& a, uint32_t rows, cudaStream_t stream) {
+void matmul(const MatmulArgs& p, const Activations& a, uint32_t rows, cudaStream_t stream) {
   if (!formats::is_quantized(p.w.type)) return matmul_float(p, a, rows, stream);
   formats::with_format(p.w.type, [&]<TensorType T>() { launch<T>(p, a, rows, stream); });
 }

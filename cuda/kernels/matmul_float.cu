@@ -18,7 +18,7 @@ __device__ __forceinline__ float weight_at(const Tensor& w, uint64_t i) {
   return w.type == TensorType::kF16 ? arith::f16_to_f32(bits) : arith::bf16_to_f32(bits);
 }
 
-__global__ void matmul_float_kernel(Product p, Activations act, uint32_t rows) {
+__global__ void matmul_float_kernel(MatmulArgs p, Activations act, uint32_t rows) {
   const uint32_t n = blockIdx.x * (kThreads / 32) + threadIdx.x / 32, lane = threadIdx.x % 32;
   const uint32_t row0 = blockIdx.y * kRowsAtOnce;
   if (n >= p.w.rows) return;
@@ -46,7 +46,7 @@ __global__ void matmul_float_kernel(Product p, Activations act, uint32_t rows) {
 
 }  // namespace
 
-void matmul_float(const Product& p, const Activations& a, uint32_t rows, cudaStream_t stream) {
+void matmul_float(const MatmulArgs& p, const Activations& a, uint32_t rows, cudaStream_t stream) {
   const dim3 grid((p.w.rows + kThreads / 32 - 1) / (kThreads / 32), (rows + kRowsAtOnce - 1) / kRowsAtOnce);
   matmul_float_kernel<<<grid, kThreads, 0, stream>>>(p, a, rows);
   ORCD_CUDA(cudaGetLastError());

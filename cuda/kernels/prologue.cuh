@@ -9,9 +9,9 @@ namespace orcd::kernels {
 __device__ __forceinline__ float4 load4(const float* p) { return *reinterpret_cast<const float4*>(p); }
 
 struct FourQuantized {
-  uint32_t q;         // this lane's four values
-  float d;            // of the lane's block
-  int32_t sum, half;  // of the lane's block
+  uint32_t q;             // this lane's four values
+  float d;                // of the lane's block
+  int32_t sum, sum_lo16;  // of the lane's block
 };
 
 // Four blocks at once: eight lanes hold a block, lane i of them values 4i .. 4i + 3.

@@ -1,7 +1,7 @@
 // RMSNorm and activation quantization of whole rows, and SwiGLU: a block of threads per row.
 #include "device/check.h"
 #include "kernels/launch.h"
-#include "kernels/overlap.h"
+#include "kernels/pdl.h"
 #include "kernels/prologue.cuh"
 #include "kernels/warp.cuh"
 
@@ -11,9 +11,9 @@ namespace {
 constexpr uint32_t kThreads = 256;
 constexpr uint32_t kTiledWarps = 8;
 
-__global__ void rmsnorm_rows(const float* x, const uint32_t* pick, const float* weight, float eps, Activations out) {
+__global__ void rmsnorm_rows(const float* x, const uint32_t* gather, const float* weight, float eps, Activations out) {
   const uint32_t row = blockIdx.x, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-  const float* from = x + uint64_t(pick ? pick[row] : row) * out.cols;
+  const float* from = x + uint64_t(gather ? gather[row] : row) * out.cols;
   const float inverse = inverse_rms(from, out.cols, eps);  // by every warp: no exchange needed
   for (uint32_t base = warp * 32; base < out.cols; base += kThreads) {
     const uint32_t k = base + lane;
@@ -26,12 +26,12 @@ __global__ void rmsnorm_rows(const float* x, const uint32_t* pick, const float* 
 
 // For rows of a multiple of 32 values: a warp per 128 of them.
 __global__ void __launch_bounds__(kTiledWarps * 32)
-    rmsnorm_tiled_rows(const float* x, const uint32_t* pick, const float* weight, float eps, uint32_t cols,
+    rmsnorm_tiled_rows(const float* x, const uint32_t* gather, const float* weight, float eps, uint32_t cols,
                        TiledActivations out) {
   const uint32_t row = blockIdx.x, lane = threadIdx.x % 32;
-  let_successor_start();
-  wait_for_predecessor();
-  const float* from = x + uint64_t(pick ? pick[row] : row) * cols;
+  pdl_launch_dependents();
+  pdl_wait();
+  const float* from = x + uint64_t(gather ? gather[row] : row) * cols;
   const float inverse = inverse_rms4(from, cols, eps);  // by every warp: no exchange needed
   for (uint32_t base = threadIdx.x / 32 * 128; base < cols; base += blockDim.x * 4) {
     const uint32_t k = base + 4 * lane;
@@ -43,7 +43,7 @@ __global__ void __launch_bounds__(kTiledWarps * 32)
     const uint32_t at = tiled_block(out, row, k / 32);
     out.d[at] = four.d;
     out.sum[at] = four.sum;
-    out.half[at] = four.half;
+    out.sum_lo16[at] = four.sum_lo16;
   }
 }
 
@@ -66,16 +66,16 @@ __global__ void swiglu_rows(const float* gate, const float* up, Activations out)
 
 }  // namespace
 
-void rmsnorm(const float* x, const uint32_t* pick, uint32_t rows, const float* weight, float eps,
+void rmsnorm(const float* x, const uint32_t* gather, uint32_t rows, const float* weight, float eps,
              const Activations& out, cudaStream_t stream) {
-  rmsnorm_rows<<<rows, kThreads, 0, stream>>>(x, pick, weight, eps, out);
+  rmsnorm_rows<<<rows, kThreads, 0, stream>>>(x, gather, weight, eps, out);
   ORCD_CUDA(cudaGetLastError());
 }
 
-void rmsnorm_tiled(const float* x, const uint32_t* pick, uint32_t rows, const float* weight, float eps, uint32_t cols,
-                   const TiledActivations& out, bool overlap, cudaStream_t stream) {
+void rmsnorm_tiled(const float* x, const uint32_t* gather, uint32_t rows, const float* weight, float eps, uint32_t cols,
+                   const TiledActivations& out, bool pdl, cudaStream_t stream) {
   const uint32_t warps = min((cols + 127) / 128, kTiledWarps);
-  launch_kernel(rmsnorm_tiled_rows, {rows, warps * 32}, overlap, stream, x, pick, weight, eps, cols, out);
+  launch_kernel(rmsnorm_tiled_rows, {rows, warps * 32}, pdl, stream, x, gather, weight, eps, cols, out);
 }
 
 void quantize(const Activations& a, uint32_t rows, cudaStream_t stream) {

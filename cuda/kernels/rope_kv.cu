@@ -1,7 +1,7 @@
 // Biases, rotation and append to the KV cache, for rows whose products lie in q, k, v: a block per row
 // and head, a thread per value.
 #include "kernels/launch.h"
-#include "kernels/overlap.h"
+#include "kernels/pdl.h"
 #include "kernels/rope.cuh"
 #include "kernels/warp.cuh"
 
@@ -11,8 +11,8 @@ namespace {
 __global__ void rope_kv_kernel(Heads h, KvLayer kv, AttentionInputs in, const uint32_t* slot,
                                const uint32_t* position) {
   extern __shared__ float head[];  // (head_dim) before rotation
-  let_successor_start();
-  wait_for_predecessor();
+  pdl_launch_dependents();
+  pdl_wait();
   const uint32_t row = blockIdx.y, d = threadIdx.x, p = position[row];
   const bool is_q = blockIdx.x < h.n_heads;
   const uint32_t index = is_q ? blockIdx.x : blockIdx.x - h.n_heads;
@@ -35,10 +35,10 @@ __global__ void rope_kv_kernel(Heads h, KvLayer kv, AttentionInputs in, const ui
 }  // namespace
 
 void rope_kv(const Heads& h, const KvLayer& kv, const AttentionInputs& in, const uint32_t* slot,
-             const uint32_t* position, uint32_t rows, bool overlap, cudaStream_t stream) {
+             const uint32_t* position, uint32_t rows, bool pdl, cudaStream_t stream) {
   const dim3 grid(h.n_heads + h.n_kv_heads, rows);
-  launch_kernel(rope_kv_kernel, {grid, h.head_dim, uint32_t(h.head_dim * sizeof(float))}, overlap, stream, h, kv, in,
-                slot, position);
+  launch_kernel(rope_kv_kernel, {grid, h.head_dim, uint32_t(h.head_dim * sizeof(float))}, pdl, stream, h, kv, in, slot,
+                position);
 }
 
 }  // namespace orcd::kernels

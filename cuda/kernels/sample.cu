@@ -2,26 +2,26 @@
 // largest wins. Many blocks, one 64-bit maximum.
 #include "arith/gumbel.h"
 #include "arith/philox.h"
-#include "kernels/overlap.h"
+#include "kernels/pdl.h"
 #include "kernels/sample.cuh"
 
 namespace orcd::kernels {
 namespace {
 
 // A thread takes four neighboring tokens at a time: one Philox block serves them.
-__global__ void __launch_bounds__(kDrawThreads)
-    sample_kernel(const float* logits, uint32_t vocab, const __grid_constant__ DrawBatch draws,
-                  const DeviceDraw* stored, const uint32_t* seen_all, uint32_t words, unsigned long long* best,
-                  uint32_t* arrived, uint32_t* drawn) {
-  wait_for_predecessor();
-  const DeviceDraw d = stored ? stored[blockIdx.y] : draws.draw[blockIdx.y];
+__global__ void __launch_bounds__(kSampleThreads)
+    sample_kernel(const float* logits, uint32_t vocab, const __grid_constant__ SampleBatch samples,
+                  const SampleArgs* stored, const uint32_t* seen_all, uint32_t words, unsigned long long* best,
+                  uint32_t* arrived, uint32_t* sampled) {
+  pdl_wait();
+  const SampleArgs d = stored ? stored[blockIdx.y] : samples.draw[blockIdx.y];
   if (d.filtered) return;
   const float* row = logits + uint64_t(d.row) * vocab;
   const uint32_t* seen = seen_all + uint64_t(d.slot) * words;
   unsigned long long mine = 0;
   LogitsSeen seen_logits;
-  const uint32_t step = gridDim.x * kDrawThreads * 4;
-  for (uint32_t base = (blockIdx.x * kDrawThreads + threadIdx.x) * 4; base < vocab; base += step) {
+  const uint32_t step = gridDim.x * kSampleThreads * 4;
+  for (uint32_t base = (blockIdx.x * kSampleThreads + threadIdx.x) * 4; base < vocab; base += step) {
     arith::PhiloxBlock random = {};
     if (d.inverse_temperature != 0.0f) random = arith::philox4x32(d.seed_low, d.seed_high, base / 4, d.position, 0, 0);
 #pragma unroll
@@ -31,21 +31,21 @@ __global__ void __launch_bounds__(kDrawThreads)
       seen_logits.see(logit);
       float score = scaled(d, seen, base + i, logit);
       if (d.inverse_temperature != 0.0f) score = score + arith::gumbel(random.word[i]);
-      mine = max(mine, ranked(score, base + i));
+      mine = max(mine, pack_score_id(score, base + i));
     }
   }
   if (seen_logits.broken) mine = kBrokenRank;
-  settle(mine, seen_logits.nonzero(), &best[blockIdx.y], &arrived[blockIdx.y], &drawn[blockIdx.y]);
+  block_argmax(mine, seen_logits.nonzero(), &best[blockIdx.y], &arrived[blockIdx.y], &sampled[blockIdx.y]);
 }
 
 }  // namespace
 
-void sample(const float* logits, uint32_t vocab, const DrawBatch& draws, const DeviceDraw* stored, uint32_t n,
-            const uint32_t* seen, uint32_t words, unsigned long long* best, uint32_t* arrived, uint32_t* drawn,
-            bool overlap, cudaStream_t stream) {
+void sample(const float* logits, uint32_t vocab, const SampleBatch& samples, const SampleArgs* stored, uint32_t n,
+            const uint32_t* seen, uint32_t words, unsigned long long* best, uint32_t* arrived, uint32_t* sampled,
+            bool pdl, cudaStream_t stream) {
   const dim3 blocks(blocks_per_draw(vocab, n), n);
-  launch_kernel(sample_kernel, {blocks, kDrawThreads}, overlap, stream, logits, vocab, draws, stored, seen, words, best,
-                arrived, drawn);
+  launch_kernel(sample_kernel, {blocks, kSampleThreads}, pdl, stream, logits, vocab, samples, stored, seen, words, best,
+                arrived, sampled);
 }
 
 }  // namespace orcd::kernels

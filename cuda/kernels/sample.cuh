@@ -10,11 +10,11 @@
 
 namespace orcd::kernels {
 
-inline constexpr uint32_t kDrawThreads = 256;
+inline constexpr uint32_t kSampleThreads = 256;
 
-// Blocks for one of n draws: so many that a thread takes four tokens, fewer where many draws fill the device.
+// Blocks for one of n samples: so many that a thread takes four tokens, fewer where many samples fill the device.
 inline uint32_t blocks_per_draw(uint32_t vocab, uint32_t n) {
-  const uint32_t all = (vocab + 4 * kDrawThreads - 1) / (4 * kDrawThreads);
+  const uint32_t all = (vocab + 4 * kSampleThreads - 1) / (4 * kSampleThreads);
   return min(all, max(32u, 1024u / n));
 }
 
@@ -31,7 +31,7 @@ __device__ __forceinline__ float unordered(uint32_t o) {
 }
 
 // Larger is better: score first, then the lower id.
-__device__ __forceinline__ unsigned long long ranked(float score, uint32_t id) {
+__device__ __forceinline__ unsigned long long pack_score_id(float score, uint32_t id) {
   return static_cast<unsigned long long>(ordered(score)) << 32 | (0xffffffffu - id);
 }
 
@@ -53,7 +53,7 @@ struct LogitsSeen {
 };
 
 // Logit after repetition penalty and temperature.
-__device__ __forceinline__ float scaled(const DeviceDraw& d, const uint32_t* seen, uint32_t id, float logit) {
+__device__ __forceinline__ float scaled(const SampleArgs& d, const uint32_t* seen, uint32_t id, float logit) {
   if (d.penalty != 1.0f && (seen[id / 32] >> (id % 32) & 1u))
     logit = logit > 0.0f ? __fdiv_rn(logit, d.penalty) : logit * d.penalty;
   return d.inverse_temperature != 0.0f ? logit * d.inverse_temperature : logit;
@@ -74,8 +74,8 @@ __device__ inline unsigned long long block_max(unsigned long long best) {
 
 // Adds the best of this block to that of the draw's others; the last block to come writes the token, and leaves
 // `best` and `arrived` zero. Logits of which no block has seen one that differs from zero are broken.
-__device__ inline void settle(unsigned long long mine, bool nonzero, unsigned long long* best, uint32_t* arrived,
-                              uint32_t* drawn) {
+__device__ inline void block_argmax(unsigned long long mine, bool nonzero, unsigned long long* best, uint32_t* arrived,
+                                    uint32_t* sampled) {
   constexpr uint32_t kNonzeroShift = 16;  // blocks that came are counted below it: 2^24 tokens take 2^14 of them
   nonzero = __syncthreads_or(nonzero);
   mine = block_max(mine);
@@ -86,7 +86,7 @@ __device__ inline void settle(unsigned long long mine, bool nonzero, unsigned lo
   if ((came & 0xffffu) < gridDim.x) return;
   __threadfence();
   const unsigned long long all = atomicExch(best, 0ull);
-  *drawn = all && all != kBrokenRank && came >> kNonzeroShift ? 0xffffffffu - uint32_t(all) : kBrokenLogits;
+  *sampled = all && all != kBrokenRank && came >> kNonzeroShift ? 0xffffffffu - uint32_t(all) : kBrokenLogits;
   *arrived = 0;
 }
 

@@ -139,7 +139,7 @@ __device__ inline void list_bins(const Tokens& tokens, uint32_t first, uint32_t 
     const uint32_t bin = bin_of(t, tokens.top);
     if (bin < first || bin > last) return;
     const uint32_t at = atomicAdd(&count, 1);
-    if (at < kListed) list.rank[at] = ranked(t, id);
+    if (at < kListed) list.rank[at] = pack_score_id(t, id);
   });
   __syncthreads();
   list.first = first, list.last = last, list.count = count;
@@ -167,15 +167,15 @@ __device__ inline void add_to_digits(unsigned long long* sum /* (256) */, bool c
 // As last_of_prefix, for a bin with too many tokens to list: byte by byte of the rank, each a walk over all
 // tokens. `left`: what remains of the target in this bin.
 template <class Weigh>
-__device__ unsigned long long last_of_crowd(const Tokens& tokens, uint32_t bin, unsigned long long left,
-                                            const Weigh& weigh) {
+__device__ unsigned long long last_of_overflow_bin(const Tokens& tokens, uint32_t bin, unsigned long long left,
+                                                   const Weigh& weigh) {
   __shared__ unsigned long long sum[256];
   unsigned long long prefix = 0;
   for (int shift = 56; shift >= 0; shift -= 8) {
     if (threadIdx.x < 256) sum[threadIdx.x] = 0;
     __syncthreads();
     each_token(tokens, [&](float t, uint32_t id) {
-      const unsigned long long rank = ranked(t, id);
+      const unsigned long long rank = pack_score_id(t, id);
       const bool matches = shift == 56 || rank >> (shift + 8) == prefix;
       const bool counted = matches && bin_of(t, tokens.top) == bin;
       add_to_digits(sum, counted, rank >> shift & 255u, counted ? weigh(t) : 0);
@@ -197,7 +197,7 @@ template <class Weigh>
 __device__ unsigned long long last_of_prefix(const Tokens& tokens, List& list, const Reached& at,
                                              unsigned long long target, const Weigh& weigh) {
   if (!list.has(at.item)) list_bins(tokens, at.item, at.item, list);
-  if (list.count > kListed) return last_of_crowd(tokens, at.item, target - at.before, weigh);
+  if (list.count > kListed) return last_of_overflow_bin(tokens, at.item, target - at.before, weigh);
   unsigned long long weight[4];
 #pragma unroll
   for (uint32_t i = 0; i < 4; ++i) {
@@ -219,7 +219,7 @@ __device__ inline unsigned long long mass_left(const Tokens& tokens, const List&
     for (uint32_t i = threadIdx.x; i < list.count; i += kCutThreads)
       add(unordered(uint32_t(list.rank[i] >> 32)), list.rank[i]);
   } else {
-    each_token(tokens, [&](float t, uint32_t id) { add(t, ranked(t, id)); });
+    each_token(tokens, [&](float t, uint32_t id) { add(t, pack_score_id(t, id)); });
   }
   return block_sums(own).all;
 }

@@ -1,6 +1,6 @@
 // Drawing tokens with top-k, top-p or min-p. Many blocks put the logits over temperature into memory and find the
 // largest; many count and weigh tokens by their distance from it; one block per draw finds from that where top-k and
-// top-p cut (sample_cut.cuh); many draw from what's left. Each kernel leaves draws alone that aren't `filtered`.
+// top-p cut (sample_cut.cuh); many draw from what's left. Each kernel leaves samples alone that aren't `filtered`.
 #include "arith/gumbel.h"
 #include "arith/philox.h"
 #include "device/check.h"
@@ -14,8 +14,8 @@ constexpr uint32_t kBinThreads = 512;
 constexpr uint32_t kMostBinned = 16384;  // tokens of a block that counts: one's mass halves add up in 32 bits
 constexpr unsigned long long kLeastRank = 1ull << 32;  // of a number; NaN is below it
 
-__device__ __forceinline__ bool uses_top_k(const DeviceDraw& d, uint32_t vocab) { return d.top_k && d.top_k < vocab; }
-__device__ __forceinline__ bool uses_top_p(const DeviceDraw& d) { return d.top_p < 1.0f; }
+__device__ __forceinline__ bool uses_top_k(const SampleArgs& d, uint32_t vocab) { return d.top_k && d.top_k < vocab; }
+__device__ __forceinline__ bool uses_top_p(const SampleArgs& d) { return d.top_p < 1.0f; }
 
 __device__ __forceinline__ Tokens tokens_of(const float* scaled_all, uint32_t vocab, uint32_t draw, float top) {
   const uint64_t width = scaled_width(vocab);
@@ -30,18 +30,18 @@ __device__ __forceinline__ float top_of(const FilterState& s) {
 __device__ __forceinline__ bool is_broken(const Tokens& tokens) { return tokens.top != tokens.top; }
 
 // Logits over temperature, ended by NaNs to a whole group of four; and the largest.
-__global__ void __launch_bounds__(kDrawThreads)
-    scale_kernel(const float* logits, uint32_t vocab, const __grid_constant__ DrawBatch draws, const uint32_t* seen_all,
-                 uint32_t words, float* scaled_all, FilterState* state) {
-  const DeviceDraw d = draws.draw[blockIdx.y];
+__global__ void __launch_bounds__(kSampleThreads)
+    scale_kernel(const float* logits, uint32_t vocab, const __grid_constant__ SampleBatch samples,
+                 const uint32_t* seen_all, uint32_t words, float* scaled_all, FilterState* state) {
+  const SampleArgs d = samples.draw[blockIdx.y];
   if (!d.filtered) return;
   const float* row = logits + uint64_t(d.row) * vocab;
   const uint32_t* seen = seen_all + uint64_t(d.slot) * words;
   float* to = scaled_all + blockIdx.y * scaled_width(vocab);
   unsigned long long best = 0;
   LogitsSeen seen_logits;
-  const uint32_t step = gridDim.x * kDrawThreads * 4;
-  for (uint32_t base = (blockIdx.x * kDrawThreads + threadIdx.x) * 4; base < vocab; base += step) {
+  const uint32_t step = gridDim.x * kSampleThreads * 4;
+  for (uint32_t base = (blockIdx.x * kSampleThreads + threadIdx.x) * 4; base < vocab; base += step) {
     float t[4];
 #pragma unroll
     for (uint32_t i = 0; i < 4; ++i) {
@@ -50,7 +50,7 @@ __global__ void __launch_bounds__(kDrawThreads)
       const float logit = row[base + i];
       seen_logits.see(logit);
       t[i] = scaled(d, seen, base + i, logit);
-      best = max(best, ranked(t[i], base + i));
+      best = max(best, pack_score_id(t[i], base + i));
     }
     *reinterpret_cast<float4*>(to + base) = make_float4(t[0], t[1], t[2], t[3]);
   }
@@ -63,11 +63,11 @@ __global__ void __launch_bounds__(kDrawThreads)
 }
 
 // Counts and weighs tokens by bins: in shared memory, then what isn't zero in the draw's own.
-__global__ void __launch_bounds__(kBinThreads)
-    bin_kernel(uint32_t vocab, const __grid_constant__ DrawBatch draws, const float* scaled_all, FilterState* state) {
+__global__ void __launch_bounds__(kBinThreads) bin_kernel(uint32_t vocab, const __grid_constant__ SampleBatch samples,
+                                                          const float* scaled_all, FilterState* state) {
   // Weights in halves of 16 bits: shared memory adds 32 bits in one go, but not 64.
   __shared__ uint32_t count[kFilterBins], low[kFilterBins], high[kFilterBins];
-  const DeviceDraw& d = draws.draw[blockIdx.y];
+  const SampleArgs& d = samples.draw[blockIdx.y];
   const bool weighs = uses_top_p(d);
   if (!d.filtered || !(weighs || uses_top_k(d, vocab))) return;
   FilterState& s = state[blockIdx.y];
@@ -109,7 +109,7 @@ __device__ __forceinline__ void take_bins(T* bins, unsigned long long (&own)[4])
 }
 
 // The least rank that top-k and top-p leave.
-__device__ unsigned long long floor_of(const DeviceDraw& d, const Tokens& tokens, uint32_t vocab, FilterState& s) {
+__device__ unsigned long long floor_of(const SampleArgs& d, const Tokens& tokens, uint32_t vocab, FilterState& s) {
   __shared__ unsigned long long rank[kListed];
   List list = {rank};
   unsigned long long floor = kLeastRank;
@@ -144,9 +144,9 @@ __device__ unsigned long long floor_of(const DeviceDraw& d, const Tokens& tokens
                         [&](float t) { return mass(t, tokens.top); });
 }
 
-__global__ void __launch_bounds__(kCutThreads)
-    cut_kernel(uint32_t vocab, const __grid_constant__ DrawBatch draws, const float* scaled_all, FilterState* state) {
-  const DeviceDraw& d = draws.draw[blockIdx.x];
+__global__ void __launch_bounds__(kCutThreads) cut_kernel(uint32_t vocab, const __grid_constant__ SampleBatch samples,
+                                                          const float* scaled_all, FilterState* state) {
+  const SampleArgs& d = samples.draw[blockIdx.x];
   if (!d.filtered) return;
   FilterState& s = state[blockIdx.x];
   const Tokens tokens = tokens_of(scaled_all, vocab, blockIdx.x, top_of(s));
@@ -161,10 +161,10 @@ __global__ void __launch_bounds__(kCutThreads)
 }
 
 // Draws from what the filters leave. A thread takes four neighboring tokens at a time: one Philox block serves them.
-__global__ void __launch_bounds__(kDrawThreads)
-    draw_kernel(uint32_t vocab, const __grid_constant__ DrawBatch draws, const float* scaled_all, FilterState* state,
-                uint32_t* drawn) {
-  const DeviceDraw& d = draws.draw[blockIdx.y];
+__global__ void __launch_bounds__(kSampleThreads)
+    draw_kernel(uint32_t vocab, const __grid_constant__ SampleBatch samples, const float* scaled_all,
+                FilterState* state, uint32_t* sampled) {
+  const SampleArgs& d = samples.draw[blockIdx.y];
   if (!d.filtered) return;
   FilterState& s = state[blockIdx.y];
   const Tokens tokens = tokens_of(scaled_all, vocab, blockIdx.y, s.top);
@@ -173,37 +173,37 @@ __global__ void __launch_bounds__(kDrawThreads)
   unsigned long long mine = 0;
   // Broken logits leave nobody with a rank.
   const uint32_t quads = is_broken(tokens) ? 0 : tokens.quads;
-  for (uint32_t at = blockIdx.x * kDrawThreads + threadIdx.x; at < quads; at += gridDim.x * kDrawThreads) {
+  for (uint32_t at = blockIdx.x * kSampleThreads + threadIdx.x; at < quads; at += gridDim.x * kSampleThreads) {
     const float4 v = tokens.t[at];
     const float t[4] = {v.x, v.y, v.z, v.w};
     bool left[4];
 #pragma unroll
     for (uint32_t i = 0; i < 4; ++i)
-      left[i] = ranked(t[i], 4 * at + i) >= floor && (!least || mass(t[i], tokens.top) >= least);
+      left[i] = pack_score_id(t[i], 4 * at + i) >= floor && (!least || mass(t[i], tokens.top) >= least);
     if (!(left[0] || left[1] || left[2] || left[3])) continue;
     const arith::PhiloxBlock random = arith::philox4x32(d.seed_low, d.seed_high, at, d.position, 0, 0);
 #pragma unroll
     for (uint32_t i = 0; i < 4; ++i)
-      if (left[i]) mine = max(mine, ranked(t[i] + arith::gumbel(random.word[i]), 4 * at + i));
+      if (left[i]) mine = max(mine, pack_score_id(t[i] + arith::gumbel(random.word[i]), 4 * at + i));
   }
-  settle(mine, true, &s.best, &s.arrived, &drawn[blockIdx.y]);
+  block_argmax(mine, true, &s.best, &s.arrived, &sampled[blockIdx.y]);
 }
 
 }  // namespace
 
-void sample_filtered(const float* logits, uint32_t vocab, const DrawBatch& draws, uint32_t n, const uint32_t* seen,
-                     uint32_t words, float* scaled, FilterState* state, uint32_t* drawn, cudaStream_t stream) {
+void sample_filtered(const float* logits, uint32_t vocab, const SampleBatch& samples, uint32_t n, const uint32_t* seen,
+                     uint32_t words, float* scaled, FilterState* state, uint32_t* sampled, cudaStream_t stream) {
   const dim3 drawing(blocks_per_draw(vocab, n), n);
-  scale_kernel<<<drawing, kDrawThreads, 0, stream>>>(logits, vocab, draws, seen, words, scaled, state);
+  scale_kernel<<<drawing, kSampleThreads, 0, stream>>>(logits, vocab, samples, seen, words, scaled, state);
   ORCD_CUDA(cudaGetLastError());
   const uint32_t all = (vocab + 4 * kBinThreads - 1) / (4 * kBinThreads);
   const uint32_t least = (vocab + kMostBinned - 1) / kMostBinned;
   const dim3 binning(min(all, max(least, 256u / n)), n);
-  bin_kernel<<<binning, kBinThreads, 0, stream>>>(vocab, draws, scaled, state);
+  bin_kernel<<<binning, kBinThreads, 0, stream>>>(vocab, samples, scaled, state);
   ORCD_CUDA(cudaGetLastError());
-  cut_kernel<<<n, kCutThreads, 0, stream>>>(vocab, draws, scaled, state);
+  cut_kernel<<<n, kCutThreads, 0, stream>>>(vocab, samples, scaled, state);
   ORCD_CUDA(cudaGetLastError());
-  draw_kernel<<<drawing, kDrawThreads, 0, stream>>>(vocab, draws, scaled, state, drawn);
+  draw_kernel<<<drawing, kSampleThreads, 0, stream>>>(vocab, samples, scaled, state, sampled);
   ORCD_CUDA(cudaGetLastError());
 }
 

@@ -15,11 +15,11 @@
 namespace orcd::kernels {
 
 struct TiledActivations {
-  uint32_t groups = 0;      // of eight rows
-  int8_t* q = nullptr;      // null: none
-  float* d = nullptr;       // scale of each block
-  int32_t* sum = nullptr;   // Σ q of each block
-  int32_t* half = nullptr;  // Σ q of its first 16 values
+  uint32_t groups = 0;          // of eight rows
+  int8_t* q = nullptr;          // null: none
+  float* d = nullptr;           // scale of each block
+  int32_t* sum = nullptr;       // Σ q of each block
+  int32_t* sum_lo16 = nullptr;  // Σ q of its first 16 values
 };
 
 // Bytes of a segment of a group in q.
@@ -34,7 +34,7 @@ ORCD_HD uint32_t tiled_word(const TiledActivations& a, uint32_t row, uint32_t k)
          k % 32 / 16 * 4;
 }
 
-// Place in d, sum and half.
+// Place in d, sum and sum_lo16.
 ORCD_HD uint32_t tiled_block(const TiledActivations& a, uint32_t row, uint32_t block) {
   return ((block / kSegmentBlocks * a.groups + row / 8) * 8 + row % 8) * kSegmentBlocks + block % kSegmentBlocks;
 }

@@ -15,7 +15,7 @@ ProductArgs smallest_product(const TensorType* types, uint32_t n_jobs, uint32_t 
   return a;
 }
 
-void add_jobs(ProductArgs& a, const MatvecJob* jobs) {
+void add_jobs(ProductArgs& a, const MatmulJob* jobs) {
   a.rounds = 0;
   for (uint32_t i = 0; i < a.n_jobs; ++i) {
     const Tensor& w = jobs[i].w;

@@ -162,6 +162,6 @@ inline uint32_t tile_bytes(TensorType type, uint32_t cols) {
 ProductArgs smallest_product(const TensorType* types, uint32_t n_jobs, uint32_t cols, bool swiglu);
 
 // Adds the jobs and numbers their rounds of a.at_once tiles.
-void add_jobs(ProductArgs& a, const MatvecJob* jobs);
+void add_jobs(ProductArgs& a, const MatmulJob* jobs);
 
 }  // namespace orcd::kernels

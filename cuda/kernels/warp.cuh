@@ -15,14 +15,14 @@ namespace orcd::kernels {
 inline constexpr uint32_t kFull = 0xffffffffu;
 
 // Everything the stream's earlier kernels wrote is visible behind this. Without overlap it costs nothing.
-__device__ __forceinline__ void wait_for_predecessor() {
+__device__ __forceinline__ void pdl_wait() {
 #if __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.wait;" ::: "memory");
 #endif
 }
 
 // The next kernel may be launched: its blocks take what room this one's leave.
-__device__ __forceinline__ void let_successor_start() {
+__device__ __forceinline__ void pdl_launch_dependents() {
 #if __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
 #endif
@@ -52,9 +52,9 @@ __device__ __forceinline__ float inverse_rms(const float* x /* (cols) */, uint32
 }
 
 struct QuantizedLane {
-  int32_t q;          // this lane's value
-  float d;            // all lanes
-  int32_t sum, half;  // all lanes: of 32 values, of the first 16
+  int32_t q;              // this lane's value
+  float d;                // all lanes
+  int32_t sum, sum_lo16;  // all lanes: of 32 values, of the first 16
 };
 
 // Quantizes a block of 32 values, one per lane.
@@ -65,7 +65,7 @@ __device__ __forceinline__ QuantizedLane quantize_block(float x) {
   const bool flat = top < arith::bits_of(0x1p-100f) || top >= arith::bits_of(arith::infinity());
   r.d = flat ? 0.0f : arith::by_127(arith::float_of(top));
   r.q = flat ? 0 : __float2int_rn(x * __frcp_rn(r.d));
-  r.half = __reduce_add_sync(kFull, threadIdx.x % 32 < 16 ? r.q : 0);
+  r.sum_lo16 = __reduce_add_sync(kFull, threadIdx.x % 32 < 16 ? r.q : 0);
   r.sum = __reduce_add_sync(kFull, r.q);
   return r;
 }
@@ -79,7 +79,7 @@ __device__ __forceinline__ void store_block(const Activations& a, uint32_t row, 
   if (lane == 0) {
     a.d[at] = v.d;
     a.sum[at] = v.sum;
-    a.half[at] = v.half;
+    a.sum_lo16[at] = v.sum_lo16;
   }
 }
 
@@ -90,7 +90,7 @@ __device__ __forceinline__ void store_block(const TiledActivations& a, uint32_t 
   if (lane == 0) {
     a.d[at] = v.d;
     a.sum[at] = v.sum;
-    a.half[at] = v.half;
+    a.sum_lo16[at] = v.sum_lo16;
   }
 }
 

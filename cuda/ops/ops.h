@@ -35,15 +35,15 @@ struct Rows {
 // A matrix that products read: as floats, and as int8 blocks beside them where cols % 32 = 0.
 struct Activations {
   uint32_t cols = 0;
-  float* x = nullptr;       // (rows, cols)
-  int8_t* q = nullptr;      // (rows, cols); null: floats only
-  float* d = nullptr;       // (rows, cols / 32) scale of each block
-  int32_t* sum = nullptr;   // (rows, cols / 32) a = Σ q of each block
-  int32_t* half = nullptr;  // (rows, cols / 32) Σ q of its first 16 values
+  float* x = nullptr;           // (rows, cols)
+  int8_t* q = nullptr;          // (rows, cols); null: floats only
+  float* d = nullptr;           // (rows, cols / 32) scale of each block
+  int32_t* sum = nullptr;       // (rows, cols / 32) a = Σ q of each block
+  int32_t* sum_lo16 = nullptr;  // (rows, cols / 32) Σ q of its first 16 values
 };
 
 // y = W · x for one weight matrix.
-struct Product {
+struct MatmulArgs {
   Tensor w;                     // (n, k)
   float* y = nullptr;           // (rows, n)
   bool add = false;             // y ⊕ W·x instead of W·x: the residual
@@ -67,15 +67,15 @@ class Ops {
   // x[r] = table[token of row r]
   virtual void embed(const Tensor& table, float* x /* (rows, table.cols) */) = 0;
 
-  // out[r] = quantized RMSNorm of x[pick[r]] (x[r] without pick), r < rows
-  virtual void rmsnorm(const float* x /* (*, out.cols) */, const uint32_t* pick /* host, (rows) or null */,
+  // out[r] = quantized RMSNorm of x[gather[r]] (x[r] without gather), r < rows
+  virtual void rmsnorm(const float* x /* (*, out.cols) */, const uint32_t* gather /* host, (rows) or null */,
                        uint32_t rows, const float* weight /* (out.cols) */, float eps, const Activations& out) = 0;
 
-  // Fills q, d, sum and half from x.
+  // Fills q, d, sum and sum_lo16 from x.
   virtual void quantize(const Activations& a, uint32_t rows) = 0;
 
   // All products read the same activations.
-  virtual void matmul(std::span<const Product> products, const Activations& a, uint32_t rows) = 0;
+  virtual void matmul(std::span<const MatmulArgs> products, const Activations& a, uint32_t rows) = 0;
 
   // Adds biases, rotates q and k in place, appends k and v of every row to its sequence's cache.
   virtual void rope_kv(uint32_t layer, const AttentionInputs& in) = 0;

@@ -173,7 +173,7 @@ class Bench {
     const uint64_t in = rows_ * (a.cols + a.cols / 32 * 12), out = rows_ * outputs * (add ? 8 : 4);
     line(name, weights + in + out, copies, 2.0 * rows_ * outputs * a.cols, [&](uint32_t i) {
       const uint8_t* at = memory.data() + (i % copies) * (weights + 256 * matrices.size()) / 256 * 256;
-      std::vector<Product> list;
+      std::vector<MatmulArgs> list;
       for (size_t m = 0; m < matrices.size(); ++m) {
         const auto& [type, n] = matrices[m];
         list.push_back({{type, n, a.cols, at}, y[m], add});
@@ -193,7 +193,7 @@ class Bench {
     a.q = reinterpret_cast<int8_t*>(floats(n / 4));
     a.d = floats(n / 32);
     a.sum = reinterpret_cast<int32_t*>(floats(n / 32));
-    a.half = reinterpret_cast<int32_t*>(floats(n / 32));
+    a.sum_lo16 = reinterpret_cast<int32_t*>(floats(n / 32));
     ops_->quantize(a, rows_);
     ops_->finish();
     return a;
@@ -266,13 +266,13 @@ void draw_ops(Bench& b) {
       {"sample, min-p", {0.8f, 1.0f, 0, 0.05f, 1}},
   };
   for (const auto& [name, sampling] : filters) {
-    std::vector<PlacedDraw> draws;
+    std::vector<PlacedSample> samples;
     for (uint32_t r = 0; r < b.rows(); ++r) {
-      draws.push_back({r, 128, sampling});
-      draws[r].sampling.seed = r;
+      samples.push_back({r, 128, sampling});
+      samples[r].sampling.seed = r;
     }
     b.line(name, values * 4, copies, 0,
-           [&](uint32_t i) { b.ops().sample(logits + (i % copies) * values, kVocab, draws); });
+           [&](uint32_t i) { b.ops().sample(logits + (i % copies) * values, kVocab, samples); });
   }
 }
 

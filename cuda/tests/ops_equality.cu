@@ -127,7 +127,7 @@ struct Inputs {
   std::vector<float> x;
   std::vector<int8_t> q;
   std::vector<float> d;
-  std::vector<int32_t> sum, half;
+  std::vector<int32_t> sum, sum_lo16;
   device::Buffer<float> gx, gd;
   device::Buffer<int8_t> gq;
   device::Buffer<int32_t> gsum, ghalf;
@@ -136,7 +136,7 @@ struct Inputs {
     for (float& v : x) v = rng.normalish() * (rng.below(40) == 0 ? 30.0f : 1.0f);
     if (rng.below(3) == 0) std::fill_n(x.begin(), std::min<size_t>(32, x.size()), 0.0f);
     const size_t blocks = size_t(rows) * (cols / 32);
-    q.resize(x.size()), d.resize(blocks), sum.resize(blocks), half.resize(blocks);
+    q.resize(x.size()), d.resize(blocks), sum.resize(blocks), sum_lo16.resize(blocks);
     gx = to_device(x);
     gq = poisoned<int8_t>(x.size()), gd = poisoned<float>(blocks);
     gsum = poisoned<int32_t>(blocks), ghalf = poisoned<int32_t>(blocks);
@@ -144,12 +144,12 @@ struct Inputs {
   struct Numbers {
     std::vector<int8_t> q;
     std::vector<float> d;
-    std::vector<int32_t> sum, half;
-    Numbers(size_t values, size_t blocks) : q(values), d(blocks), sum(blocks), half(blocks) {}
+    std::vector<int32_t> sum, sum_lo16;
+    Numbers(size_t values, size_t blocks) : q(values), d(blocks), sum(blocks), sum_lo16(blocks) {}
   };
   bool quantizable() const { return cols % 32 == 0; }
   Activations on_cpu() {
-    return quantizable() ? Activations{cols, x.data(), q.data(), d.data(), sum.data(), half.data()}
+    return quantizable() ? Activations{cols, x.data(), q.data(), d.data(), sum.data(), sum_lo16.data()}
                          : Activations{cols, x.data()};
   }
   Activations on_gpu() {
@@ -162,7 +162,7 @@ struct Inputs {
     equal(what + " q", q.data(), to_host(gq.data(), q.size()).data(), q.size());
     equal(what + " d", d.data(), to_host(gd.data(), d.size()).data(), d.size());
     equal(what + " sum", sum.data(), to_host(gsum.data(), sum.size()).data(), sum.size());
-    equal(what + " half", half.data(), to_host(ghalf.data(), half.size()).data(), half.size());
+    equal(what + " sum_lo16", sum_lo16.data(), to_host(ghalf.data(), sum_lo16.size()).data(), sum_lo16.size());
   }
 };
 
@@ -175,10 +175,10 @@ void rows_ops(Random& rng) {
       std::vector<float> weight(cols);
       for (float& w : weight) w = rng.normalish();
       const auto gw = to_device(weight);
-      std::vector<uint32_t> pick(rows);
-      for (uint32_t& p : pick) p = rng.below(rows);
-      b.cpu->rmsnorm(in.x.data(), pick.data(), rows, weight.data(), 1e-6f, out.on_cpu());
-      b.gpu->rmsnorm(in.gx.data(), pick.data(), rows, gw.data(), 1e-6f, out.on_gpu());
+      std::vector<uint32_t> gather(rows);
+      for (uint32_t& p : gather) p = rng.below(rows);
+      b.cpu->rmsnorm(in.x.data(), gather.data(), rows, weight.data(), 1e-6f, out.on_cpu());
+      b.gpu->rmsnorm(in.gx.data(), gather.data(), rows, gw.data(), 1e-6f, out.on_gpu());
       b.gpu->finish();
       out.compare("rmsnorm" + at);
       b.cpu->swiglu(in.x.data(), up.x.data(), rows, out.on_cpu());
@@ -217,8 +217,8 @@ void products(Random& rng, TensorType type, bool quick) {
         for (float& v : bias) v = rng.normalish();
         const auto gbias = to_device(bias);
         auto gy = add ? to_device(y) : poisoned<float>(y.size());
-        const Product on_cpu[] = {{w.on_cpu(), y.data(), add, biased ? bias.data() : nullptr}};
-        const Product on_gpu[] = {{w.on_gpu(), gy.data(), add, biased ? gbias.data() : nullptr}};
+        const MatmulArgs on_cpu[] = {{w.on_cpu(), y.data(), add, biased ? bias.data() : nullptr}};
+        const MatmulArgs on_gpu[] = {{w.on_gpu(), gy.data(), add, biased ? gbias.data() : nullptr}};
         b.cpu->matmul(on_cpu, in.on_cpu(), rows);
         b.gpu->matmul(on_gpu, in.on_gpu(), rows);
         b.gpu->finish();
@@ -234,7 +234,7 @@ struct Tiled {
   uint32_t rows, cols;
   device::Buffer<int8_t> q;
   device::Buffer<float> d;
-  device::Buffer<int32_t> sum, half;
+  device::Buffer<int32_t> sum, sum_lo16;
 
   Tiled(uint32_t rows, uint32_t cols)
       : rows(rows),
@@ -242,31 +242,31 @@ struct Tiled {
         q(poisoned<int8_t>(values())),
         d(poisoned<float>(values() / 32)),
         sum(poisoned<int32_t>(values() / 32)),
-        half(poisoned<int32_t>(values() / 32)) {}
+        sum_lo16(poisoned<int32_t>(values() / 32)) {}
   size_t values() const { return size_t(kernels::tiled_segments(cols)) * kSegment * ((rows + 7) / 8 * 8); }
-  kernels::TiledActivations view() const { return {(rows + 7) / 8, q.data(), d.data(), sum.data(), half.data()}; }
+  kernels::TiledActivations view() const { return {(rows + 7) / 8, q.data(), d.data(), sum.data(), sum_lo16.data()}; }
 
   void compare(const std::string& what, const Inputs& expected) const {
     const auto hq = to_host(q.data(), q.size());
     const auto hd = to_host(d.data(), d.size());
-    const auto hsum = to_host(sum.data(), sum.size()), hhalf = to_host(half.data(), half.size());
+    const auto hsum = to_host(sum.data(), sum.size()), hhalf = to_host(sum_lo16.data(), sum_lo16.size());
     Inputs::Numbers got(expected.q.size(), expected.d.size());
     for (uint32_t r = 0; r < rows; ++r) {
       for (uint32_t k = 0; k < cols; ++k)
         got.q[size_t(r) * cols + k] = hq[kernels::tiled_word(view(), r, k / 4 * 4) + k % 4];
       for (uint32_t b = 0; b < cols / 32; ++b) {
         const size_t from = kernels::tiled_block(view(), r, b), to = size_t(r) * (cols / 32) + b;
-        got.d[to] = hd[from], got.sum[to] = hsum[from], got.half[to] = hhalf[from];
+        got.d[to] = hd[from], got.sum[to] = hsum[from], got.sum_lo16[to] = hhalf[from];
       }
     }
     equal(what + " q", expected.q.data(), got.q.data(), got.q.size());
     equal(what + " d", expected.d.data(), got.d.data(), got.d.size());
     equal(what + " sum", expected.sum.data(), got.sum.data(), got.sum.size());
-    equal(what + " half", expected.half.data(), got.half.data(), got.half.size());
+    equal(what + " sum_lo16", expected.sum_lo16.data(), got.sum_lo16.data(), got.sum_lo16.size());
   }
 };
 
-// Three products of one input, two with a bias, one of them added to what is there, and SwiGLU, of rows that `pick`
+// Three products of one input, two with a bias, one of them added to what is there, and SwiGLU, of rows that `gather`
 // names, normalized.
 void fused_products(Random& rng, TensorType type) {
   if (!formats::is_quantized(type)) return;
@@ -281,51 +281,51 @@ void fused_products(Random& rng, TensorType type) {
       const std::string at = " " + name(type) + " k=" + std::to_string(k) + " rows=" + std::to_string(rows);
       Inputs in(rng, 70, k), normed(rng, rows, k), out(rng, rows, hidden);
       std::vector<float> weight(k), bias(std::max(heights[0], heights[1]));
-      std::vector<uint32_t> pick(rows);
+      std::vector<uint32_t> gather(rows);
       for (float& w : weight) w = rng.normalish();
       for (float& v : bias) v = rng.normalish();
-      for (uint32_t& p : pick) p = rng.below(70);
+      for (uint32_t& p : gather) p = rng.below(70);
       const auto gweight = to_device(weight), gbias = to_device(bias);
-      const auto gpick = to_device(pick);
-      kernels::MatvecInput input;
+      const auto ggather = to_device(gather);
+      kernels::GemvInput input;
       input.kind = kernels::Input::kNorm;
-      input.x = in.gx.data(), input.pick = gpick.data(), input.weight = gweight.data(), input.eps = 1e-6f;
-      b.cpu->rmsnorm(in.x.data(), pick.data(), rows, weight.data(), 1e-6f, normed.on_cpu());
+      input.x = in.gx.data(), input.gather = ggather.data(), input.weight = gweight.data(), input.eps = 1e-6f;
+      b.cpu->rmsnorm(in.x.data(), gather.data(), rows, weight.data(), 1e-6f, normed.on_cpu());
       const Tiled tiled(rows, k), hidden_tiled(rows, hidden);
       if (rows > 1) {
-        kernels::rmsnorm_tiled(in.gx.data(), gpick.data(), rows, gweight.data(), 1e-6f, k, tiled.view(), false,
+        kernels::rmsnorm_tiled(in.gx.data(), ggather.data(), rows, gweight.data(), 1e-6f, k, tiled.view(), false,
                                nullptr);
         tiled.compare("tiled rmsnorm" + at, normed);
       }
 
       std::vector<float> y[3];
       device::Buffer<float> gy[3];
-      std::vector<kernels::MatvecJob> jobs;
+      std::vector<kernels::MatmulJob> jobs;
       for (int i = 0; i < 3; ++i) {
         y[i].resize(size_t(rows) * heights[i]);
         for (float& v : y[i]) v = rng.normalish();
         gy[i] = i == 1 ? to_device(y[i]) : poisoned<float>(y[i].size());
-        const Product product[] = {{weights[i].on_cpu(), y[i].data(), i == 1, i < 2 ? bias.data() : nullptr}};
+        const MatmulArgs product[] = {{weights[i].on_cpu(), y[i].data(), i == 1, i < 2 ? bias.data() : nullptr}};
         b.cpu->matmul(product, normed.on_cpu(), rows);
         jobs.push_back({weights[i].on_gpu(), i < 2 ? gbias.data() : nullptr, gy[i].data(), i == 1});
       }
-      if (rows == 1) kernels::matvec(jobs.data(), 3, input, false, false, nullptr);
-      else kernels::few_rows(jobs.data(), 3, tiled.view(), rows, nullptr, false, nullptr);
+      if (rows == 1) kernels::gemv(jobs.data(), 3, input, false, false, nullptr);
+      else kernels::gemm_small_m(jobs.data(), 3, tiled.view(), rows, nullptr, false, nullptr);
       for (int i = 0; i < 3; ++i)
         equal("product " + std::to_string(i) + at, y[i].data(), to_host(gy[i].data(), y[i].size()).data(), y[i].size());
 
       std::vector<float> g(size_t(rows) * hidden), u(g.size());
-      const Product products[] = {{gate.on_cpu(), g.data(), false}, {up.on_cpu(), u.data(), false}};
+      const MatmulArgs products[] = {{gate.on_cpu(), g.data(), false}, {up.on_cpu(), u.data(), false}};
       b.cpu->matmul(products, normed.on_cpu(), rows);
       b.cpu->swiglu(g.data(), u.data(), rows, out.on_cpu());
-      const kernels::MatvecJob both[] = {{gate.on_gpu(), nullptr, out.gx.data()}, {up.on_gpu(), nullptr, nullptr}};
+      const kernels::MatmulJob both[] = {{gate.on_gpu(), nullptr, out.gx.data()}, {up.on_gpu(), nullptr, nullptr}};
       if (rows == 1) {
-        kernels::matvec(both, 2, input, true, false, nullptr);
+        kernels::gemv(both, 2, input, true, false, nullptr);
         kernels::quantize(out.on_gpu(), rows, nullptr);
         out.compare("swiglu product" + at);
       } else {
         const kernels::TiledActivations to = hidden_tiled.view();
-        kernels::few_rows(both, 2, tiled.view(), rows, &to, false, nullptr);
+        kernels::gemm_small_m(both, 2, tiled.view(), rows, &to, false, nullptr);
         hidden_tiled.compare("swiglu product" + at, out);
       }
     }
@@ -333,7 +333,7 @@ void fused_products(Random& rng, TensorType type) {
 }
 
 // One product of every height and number of rows.
-void few_rows_products(Random& rng, TensorType type, bool quick) {
+void gemm_small_m_products(Random& rng, TensorType type, bool quick) {
   if (!formats::is_quantized(type)) return;
   Backends b;
   const bool k_quant = formats::block_values(type) == 256;
@@ -352,10 +352,10 @@ void few_rows_products(Random& rng, TensorType type, bool quick) {
         kernels::rmsnorm_tiled(in.gx.data(), nullptr, rows, gones.data(), 1e-6f, k, tiled.view(), false, nullptr);
         std::vector<float> y(size_t(rows) * n);
         const auto gy = poisoned<float>(y.size());
-        const Product product[] = {{w.on_cpu(), y.data(), false}};
+        const MatmulArgs product[] = {{w.on_cpu(), y.data(), false}};
         b.cpu->matmul(product, normed.on_cpu(), rows);
-        const kernels::MatvecJob job = {w.on_gpu(), nullptr, gy.data()};
-        kernels::few_rows(&job, 1, tiled.view(), rows, nullptr, false, nullptr);
+        const kernels::MatmulJob job = {w.on_gpu(), nullptr, gy.data()};
+        kernels::gemm_small_m(&job, 1, tiled.view(), rows, nullptr, false, nullptr);
         equal("few rows " + name(type) + " n=" + std::to_string(n) + " k=" + std::to_string(k) +
                   " rows=" + std::to_string(rows),
               y.data(), to_host(gy.data(), y.size()).data(), y.size());
@@ -475,12 +475,12 @@ void infinite_values(Random& rng, uint32_t heads, uint32_t kv_heads, uint32_t he
   }
 }
 
-void compare_draws(const std::string& what, Backends& b, const std::vector<float>& logits,
-                   const std::vector<PlacedDraw>& wanted) {
-  std::vector<Sampled> drawn(wanted.size(), Sampled{1}), got(wanted.size(), Sampled{2});
+void compare_samples(const std::string& what, Backends& b, const std::vector<float>& logits,
+                     const std::vector<PlacedSample>& wanted) {
+  std::vector<Sampled> sampled(wanted.size(), Sampled{1}), got(wanted.size(), Sampled{2});
   const auto glogits = to_device(logits);
   const uint32_t vocab = b.model.shape.vocab;
-  b.cpu->sample(logits.data(), vocab, wanted, drawn);
+  b.cpu->sample(logits.data(), vocab, wanted, sampled);
   b.gpu->sample(glogits.data(), vocab, wanted);
   b.gpu->finish(got);
   const auto ids = [](const std::vector<Sampled>& sampled) {
@@ -488,10 +488,10 @@ void compare_draws(const std::string& what, Backends& b, const std::vector<float
     for (const Sampled& s : sampled) tokens.push_back(s.token);
     return tokens;
   };
-  equal(what + ", vocab " + std::to_string(vocab), ids(drawn).data(), ids(got).data(), drawn.size());
+  equal(what + ", vocab " + std::to_string(vocab), ids(sampled).data(), ids(got).data(), sampled.size());
 }
 
-void draws(Random& rng, uint32_t vocab) {
+void samples(Random& rng, uint32_t vocab) {
   Backends b({1, 64, 64, 2, 1, 32, vocab, RopeStyle::kNeox, 10000.0, 1e-6f});
   for (int round = 0; round < 40; ++round) {
     std::vector<uint32_t> token(8), slot(8), position(8);
@@ -503,7 +503,7 @@ void draws(Random& rng, uint32_t vocab) {
     for (float& l : logits) l = rng.normalish() * 4.0f;
     for (uint32_t i = 0; i < 8; ++i) logits[slot[i] * size_t(vocab) + token[i]] += 6.0f;       // seen ones matter
     for (int i = 0; i < 50; ++i) logits[rng.below(4 * vocab)] = logits[rng.below(4 * vocab)];  // ties
-    std::vector<PlacedDraw> wanted;
+    std::vector<PlacedSample> wanted;
     for (uint32_t s = 0; s < 4; ++s) {
       const float temperatures[] = {0.0f, 0.7f, 1.0f, 1.7f}, ps[] = {1.0f, 0.9f, 0.3f, 0.01f};
       const uint32_t ks[] = {0, 1, 5, 40, vocab};
@@ -511,13 +511,13 @@ void draws(Random& rng, uint32_t vocab) {
                     rng.below(3) ? 0.0f : 0.1f, rng.below(2) ? 1.0f : 1.3f, rng.next()};
       wanted.push_back({s, 2 + rng.below(1000), p});
     }
-    compare_draws("drawn in round " + std::to_string(round), b, logits, wanted);
+    compare_samples("sampled in round " + std::to_string(round), b, logits, wanted);
     for (uint32_t s = 0; s < 4; ++s) b.close(s);
   }
 }
 
 // Logits on which the cuts of top-k and top-p are hard to find: ties, more close neighbors than a block can
-// sort, distances of all sizes; and logits that nothing is drawn from.
+// sort, distances of all sizes; and logits that nothing is sampled from.
 struct Terrain {
   const char* name;
   float (*logit)(Random&);
@@ -541,8 +541,8 @@ const Terrain kTerrains[] = {
     {"any bits", [](Random& rng) { return arith::float_of(uint32_t(rng.next())); }},
 };
 
-// Every filter and none, all in one step, with more draws than one batch of kernels takes where `n` is large.
-void filtered_draws(Random& rng, uint32_t vocab, uint32_t n) {
+// Every filter and none, all in one step, with more samples than one batch of kernels takes where `n` is large.
+void filtered_samples(Random& rng, uint32_t vocab, uint32_t n) {
   Backends b({1, 64, 64, 2, 1, 32, vocab, RopeStyle::kNeox, 10000.0, 1e-6f}, n);
   for (uint32_t s = 0; s < n; ++s) b.open(s);
   std::vector<uint32_t> token(n), slot(n), position(n);
@@ -559,15 +559,15 @@ void filtered_draws(Random& rng, uint32_t vocab, uint32_t n) {
   for (const Terrain& terrain : kTerrains) {
     std::vector<float> logits(n * size_t(vocab));
     for (float& l : logits) l = terrain.logit(rng);
-    std::vector<PlacedDraw> wanted;
+    std::vector<PlacedSample> wanted;
     for (uint32_t i = 0; i < n; ++i) {
       wanted.push_back({i, rng.below(1000), samplings[i % std::size(samplings)]});
       wanted[i].sampling.seed = rng.next();
     }
-    compare_draws(std::to_string(n) + " drawn, " + terrain.name, b, logits, wanted);
+    compare_samples(std::to_string(n) + " sampled, " + terrain.name, b, logits, wanted);
     std::reverse(wanted.begin(), wanted.end());  // each slot and scratch with another filter
     for (uint32_t i = 0; i < n; ++i) wanted[i].slot = i;
-    compare_draws(std::to_string(n) + " drawn, reversed, " + terrain.name, b, logits, wanted);
+    compare_samples(std::to_string(n) + " sampled, reversed, " + terrain.name, b, logits, wanted);
   }
 }
 
@@ -590,9 +590,9 @@ void broken_logits(Random& rng, uint32_t vocab) {
           logits[vocab + rng.below(vocab)] = value;
           std::fill_n(logits.begin() + 2 * size_t(vocab), vocab, 0.0f);
         }
-        std::vector<PlacedDraw> wanted;
+        std::vector<PlacedSample> wanted;
         for (uint32_t i = 0; i < n; ++i) wanted.push_back({i, 7 + i, sampling});
-        compare_draws("broken logits", b, logits, wanted);
+        compare_samples("broken logits", b, logits, wanted);
         const auto glogits = to_device(logits);
         std::vector<Sampled> got(n);
         b.gpu->sample(glogits.data(), vocab, wanted);
@@ -610,7 +610,7 @@ int run(bool quick) {
   Random rng(20261123);
   rows_ops(rng);
   for (const TensorType t : formats::kAllTypes)
-    products(rng, t, quick), fused_products(rng, t), few_rows_products(rng, t, quick), embeddings(rng, t);
+    products(rng, t, quick), fused_products(rng, t), gemm_small_m_products(rng, t, quick), embeddings(rng, t);
   attention(rng, 14, 2, 64, RopeStyle::kNeox, true);
   attention(rng, 4, 4, 32, RopeStyle::kInterleaved, false);
   if (!quick)
@@ -621,11 +621,11 @@ int run(bool quick) {
   if (!quick) infinite_values(rng, 8, 1, 128), infinite_values(rng, 6, 3, 96);
   for (const uint32_t vocab : {2u, 33u, 5000u}) broken_logits(rng, vocab);
   if (!quick) broken_logits(rng, 151936);
-  draws(rng, 1003);
-  draws(rng, quick ? 5000 : 151936);
-  for (const uint32_t vocab : {2u, 7u, 33u, 1003u, 4098u}) filtered_draws(rng, vocab, 12);
-  filtered_draws(rng, 1001, 150);
-  filtered_draws(rng, quick ? 9001 : 151936, 12);
+  samples(rng, 1003);
+  samples(rng, quick ? 5000 : 151936);
+  for (const uint32_t vocab : {2u, 7u, 33u, 1003u, 4098u}) filtered_samples(rng, vocab, 12);
+  filtered_samples(rng, 1001, 150);
+  filtered_samples(rng, quick ? 9001 : 151936, 12);
   return report("ops_equality");
 }
 

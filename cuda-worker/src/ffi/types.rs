@@ -194,7 +194,7 @@ pub mod shared {
         float_activations: bool,
     }
 
-    /// How a token is drawn: `SamplingParams`, whose documentation has the bounds.
+    /// How a token is sampled: `SamplingParams`, whose documentation has the bounds.
     #[derive(Debug, Clone, Copy, PartialEq)]
     struct Sampling {
         /// 0: greedy.
@@ -222,17 +222,17 @@ pub mod shared {
         n_tokens: u32,
     }
 
-    /// A token to be drawn.
+    /// A token to be sampled.
     #[derive(Debug, Clone, Copy, PartialEq)]
-    struct Draw {
-        /// Behind which of the step's tokens; draws are in the order of their rows.
+    struct SampleRow {
+        /// Behind which of the step's tokens; samples are in the order of their rows.
         row: u32,
         /// How. A repetition penalty counts all tokens that the sequence has after the step: only its last row
         /// may have one.
         sampling: Sampling,
     }
 
-    /// What came of a [`Draw`].
+    /// What came of a [`SampleRow`].
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
     struct Sampled {
         /// The token, or `BROKEN_LOGITS`.

@@ -1,7 +1,7 @@
-//! Threads that read pieces of the model's files into staging, for one thread that passes them on.
-//! While a piece is in a reader's cache, it is looked at too, and hashed if it was not before.
+//! Threads that read chunks of the model's files into staging, for one thread that passes them on.
+//! While a chunk is in a reader's cache, it is looked at too, and hashed if it was not before.
 //!
-//! One thread that read and copied brought 4 GB/s to an H100, whose link takes 46. Pieces come in any
+//! One thread that read and copied brought 4 GB/s to an H100, whose link takes 46. Chunks come in any
 //! order: what is made of them may not depend on it.
 
 use std::io;
@@ -13,26 +13,26 @@ use std::thread::{Scope, available_parallelism};
 use orcd_shared::gguf::GgufError;
 
 use super::LoadError;
-use super::pieces::{Piece, Rows};
+use super::chunks::{LoadChunk, Rows};
 use super::soundness;
 use super::source::Source;
 
 /// Each brings some gigabytes per second; with so many the way to a GPU is the narrower place, and more of
-/// them stand in the way of the thread that passes pieces on.
+/// them stand in the way of the thread that passes chunks on.
 const MOST_READERS: usize = 8;
-/// The same where pieces have yet to be hashed, which takes a core for 3 to 4 GB/s.
+/// The same where chunks have yet to be hashed, which takes a core for 3 to 4 GB/s.
 const MOST_HASHING: usize = 16;
 /// Buffers of a reader: one is read into while another one is passed on.
-const LANES: usize = 2;
+const BUFFERS: usize = 2;
 
 /// How many threads read, and into how much memory.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Crew {
+pub(super) struct ReaderPool {
     readers: usize,
-    lane_bytes: usize,
+    buffer_bytes: usize,
 }
 
-impl Crew {
+impl ReaderPool {
     /// As many readers as there are cores, and no more than there is work for.
     pub(super) fn of(source: &Source<'_>) -> Self {
         let cores = available_parallelism().map_or(1, usize::from);
@@ -41,17 +41,17 @@ impl Crew {
         } else {
             MOST_HASHING
         };
-        let pieces = &source.pieces;
-        let longest = pieces.iter().map(|piece| piece.reach).max().unwrap_or(0);
+        let chunks = &source.chunks;
+        let longest = chunks.iter().map(|chunk| chunk.reach).max().unwrap_or(0);
         Self {
-            readers: cores.min(most).min(pieces.len()).max(1),
-            lane_bytes: longest.max(1),
+            readers: cores.min(most).min(chunks.len()).max(1),
+            buffer_bytes: longest.max(1),
         }
     }
 
     /// Size of the staging that [`start`] takes.
     pub(super) fn staging_bytes(&self) -> usize {
-        self.lane_bytes.saturating_mul(self.readers * LANES)
+        self.buffer_bytes.saturating_mul(self.readers * BUFFERS)
     }
 }
 
@@ -59,7 +59,7 @@ impl Crew {
 #[derive(Debug)]
 pub(super) struct Work<'a> {
     pub(super) source: &'a Source<'a>,
-    /// Number of the next piece to be read.
+    /// Number of the next chunk to be read.
     next: AtomicUsize,
     /// By tensor: something in it differs from zero.
     nonzero: Vec<AtomicBool>,
@@ -76,9 +76,9 @@ impl<'a> Work<'a> {
         }
     }
 
-    /// Lets readers end with the pieces that they have begun.
+    /// Lets readers end with the chunks that they have begun.
     pub(super) fn stop(&self) {
-        self.next.store(self.source.pieces.len(), Ordering::Relaxed);
+        self.next.store(self.source.chunks.len(), Ordering::Relaxed);
     }
 
     /// Whether tensor `index` has nothing but zeros, as far as it was read.
@@ -88,61 +88,61 @@ impl<'a> Work<'a> {
     }
 }
 
-/// A piece that was read. Dropped, it gives its buffer back to its reader.
+/// A chunk that was read. Dropped, it gives its buffer back to its reader.
 pub(super) struct Filled<'data, 'buffer> {
-    pub(super) piece: &'data Piece<'data>,
-    lane: &'buffer mut [u8],
+    pub(super) chunk: &'data LoadChunk<'data>,
+    buffer: &'buffer mut [u8],
     reader: Sender<&'buffer mut [u8]>,
 }
 
 impl Filled<'_, '_> {
-    /// What the file has of rows that begin in this piece.
+    /// What the file has of rows that begin in this chunk.
     pub(super) fn bytes(&self, rows: &Rows<'_>) -> &[u8] {
-        &self.lane[rows.at..rows.at + rows.bytes]
+        &self.buffer[rows.at..rows.at + rows.bytes]
     }
 }
 
 impl Drop for Filled<'_, '_> {
     fn drop(&mut self) {
         // A reader that has ended needs no buffer.
-        let _ = self.reader.send(std::mem::take(&mut self.lane));
+        let _ = self.reader.send(std::mem::take(&mut self.buffer));
     }
 }
 
-/// What a reader says: a piece, or the number of one with what is wrong with it.
+/// What a reader says: a chunk, or the number of one with what is wrong with it.
 pub(super) type Said<'data, 'buffer> = Result<Filled<'data, 'buffer>, (usize, LoadError)>;
 
 /// Starts the readers; what they have read, or why they could not, comes out of the receiver, which
-/// ends with the last piece. Dropping it ends the readers.
+/// ends with the last chunk. Dropping it ends the readers.
 ///
 /// # Errors
 /// Not one thread could be started.
 pub(super) fn start<'scope, 'env>(
     scope: &'scope Scope<'scope, 'env>,
-    crew: Crew,
+    pool: ReaderPool,
     work: &'env Work<'env>,
     staging: &'env mut [u8],
 ) -> io::Result<Receiver<Said<'env, 'env>>> {
     let (filled, output) = mpsc::channel();
-    let mut lanes = staging.chunks_exact_mut(crew.lane_bytes);
-    for number in 0..crew.readers {
+    let mut buffers = staging.chunks_exact_mut(pool.buffer_bytes);
+    for number in 0..pool.readers {
         let (give, take) = mpsc::channel();
-        for lane in lanes.by_ref().take(LANES) {
+        for buffer in buffers.by_ref().take(BUFFERS) {
             // The receiver is right here.
-            let _ = give.send(lane);
+            let _ = give.send(buffer);
         }
         let filled = filled.clone();
         let reader = move || {
-            // Ends with the pieces, with a fault, or when nobody takes them any more.
-            while let Ok(lane) = take.recv() {
+            // Ends with the chunks, with a fault, or when nobody takes them any more.
+            while let Ok(buffer) = take.recv() {
                 let number = work.next.fetch_add(1, Ordering::Relaxed);
-                let Some(piece) = work.source.pieces.get(number) else {
+                let Some(chunk) = work.source.chunks.get(number) else {
                     return;
                 };
-                let said = match read(work, number, piece, lane) {
+                let said = match read(work, number, chunk, buffer) {
                     Ok(()) => Ok(Filled {
-                        piece,
-                        lane,
+                        chunk,
+                        buffer,
                         reader: give.clone(),
                     }),
                     Err(error) => Err((number, error)),
@@ -167,15 +167,15 @@ pub(super) fn start<'scope, 'env>(
 fn read(
     work: &Work<'_>,
     number: usize,
-    piece: &Piece<'_>,
-    lane: &mut [u8],
+    chunk: &LoadChunk<'_>,
+    buffer: &mut [u8],
 ) -> Result<(), LoadError> {
-    // No piece reaches further than a lane: the crew was made for the longest.
-    let into = &mut lane[..piece.reach];
-    let file = work.source.file(piece);
-    (file.read_exact_at(into, piece.offset)).map_err(|error| unreadable(work, piece, error))?;
-    work.source.note_hash(number, &into[..piece.bytes]);
-    for rows in &piece.rows {
+    // No chunk reaches further than a buffer: the pool was made for the longest.
+    let into = &mut buffer[..chunk.reach];
+    let file = work.source.file(chunk);
+    (file.read_exact_at(into, chunk.offset)).map_err(|error| unreadable(work, chunk, error))?;
+    work.source.note_hash(number, &into[..chunk.bytes]);
+    for rows in &chunk.rows {
         let raw = &into[rows.at..rows.at + rows.bytes];
         match soundness::look(rows.tensor.info.ty, raw) {
             Ok(true) => {
@@ -186,14 +186,14 @@ fn read(
             Ok(false) => {}
             Err(found) => {
                 return Err(LoadError::NotFinite {
-                    path: work.source.path(piece.file),
+                    path: work.source.path(chunk.file),
                     tensor: rows.tensor.info.name.clone(),
                     what: match rows.tensor.info.ty.block_len() {
                         1 => "value",
                         _ => "block scale",
                     },
                     value: found.value,
-                    offset: piece.offset + (rows.at + found.at) as u64,
+                    offset: chunk.offset + (rows.at + found.at) as u64,
                 });
             }
         }
@@ -201,20 +201,20 @@ fn read(
     Ok(())
 }
 
-fn unreadable(work: &Work<'_>, piece: &Piece<'_>, source: io::Error) -> LoadError {
-    match piece.rows.first() {
+fn unreadable(work: &Work<'_>, chunk: &LoadChunk<'_>, source: io::Error) -> LoadError {
+    match chunk.rows.first() {
         Some(rows) => GgufError::ReadTensor {
-            path: work.source.path(piece.file),
+            path: work.source.path(chunk.file),
             tensor: rows.tensor.info.name.clone(),
-            offset: piece.offset,
-            len: piece.reach as u64,
+            offset: chunk.offset,
+            len: chunk.reach as u64,
             source,
         }
         .into(),
         None => LoadError::Unreadable {
-            path: work.source.path(piece.file),
-            offset: piece.offset,
-            bytes: piece.reach,
+            path: work.source.path(chunk.file),
+            offset: chunk.offset,
+            bytes: chunk.reach,
             source,
         },
     }

@@ -1,4 +1,4 @@
-//! What weights can't be, looked for while a piece is in the processor's cache. A value that is not
+//! What weights can't be, looked for while a chunk is in the processor's cache. A value that is not
 //! finite, or a block's scale, makes NaN of all that it touches, or zero where that is quantized; and
 //! a matrix of zeros is a download that was given its room but not its content.
 //!

@@ -1,4 +1,4 @@
-//! What is to be read: the model's files in pieces, and the pieces' hashes as far as they are known.
+//! What is to be read: the model's files in chunks, and the chunks' hashes as far as they are known.
 
 use std::fs::File;
 use std::io;
@@ -12,8 +12,8 @@ use orcd_shared::gguf::{GgufFile, Shard};
 use orcd_shared::weights::{ContentHash, FileStamp};
 
 use super::LoadError;
-use super::content::{self, PieceHash};
-use super::pieces::{self, PIECE_BYTES, Piece};
+use super::chunks::{self, CHUNK_BYTES, LoadChunk};
+use super::content::{self, ChunkHash};
 use crate::weights_plan::{ModelPlan, PlannedTensor};
 
 /// Together they hash some 14 GB/s. With twice as many the device's start takes longer by what loading gains.
@@ -24,11 +24,11 @@ const MOST_HASHERS: usize = 4;
 pub struct Source<'a> {
     pub(super) model: &'a GgufFile,
     pub(super) plan: &'a ModelPlan,
-    pub(super) pieces: Vec<Piece<'a>>,
+    pub(super) chunks: Vec<LoadChunk<'a>>,
     /// Of the files, in their order, before anything of them was read.
     pub(super) stamps: Vec<FileStamp>,
-    /// By piece; set by whoever had it in a cache first.
-    hashes: Vec<OnceLock<PieceHash>>,
+    /// By chunk; set by whoever had it in a cache first.
+    hashes: Vec<OnceLock<ChunkHash>>,
 }
 
 impl<'a> Source<'a> {
@@ -39,24 +39,24 @@ impl<'a> Source<'a> {
     pub fn of(model: &'a GgufFile, plan: &'a ModelPlan) -> Result<Self, LoadError> {
         let stamps = FileStamp::of_model(model)?;
         let lengths: Vec<_> = stamps.iter().map(|stamp| stamp.bytes).collect();
-        let pieces = pieces::pieces(plan, &lengths, |tensor| start_of(model, tensor));
-        let hashes = pieces.iter().map(|_| OnceLock::new()).collect();
+        let chunks = chunks::chunks(plan, &lengths, |tensor| start_of(model, tensor));
+        let hashes = chunks.iter().map(|_| OnceLock::new()).collect();
         Ok(Self {
             model,
             plan,
-            pieces,
+            chunks,
             stamps,
             hashes,
         })
     }
 
-    /// Hashes pieces from the first on until `meanwhile` has ended: a device takes longer to start
+    /// Hashes chunks from the first on until `meanwhile` has ended: a device takes longer to start
     /// than most files to hash, and leaves cores idle meanwhile. What is left is hashed while it is loaded;
     /// so is what can't be read now, and then it is told why.
     pub fn hash_during<T>(&self, meanwhile: impl FnOnce() -> T) -> T {
         let (next, over) = (AtomicUsize::new(0), AtomicBool::new(false));
         let cores = available_parallelism().map_or(1, usize::from);
-        let hashers = (cores / 2).clamp(1, MOST_HASHERS).min(self.pieces.len());
+        let hashers = (cores / 2).clamp(1, MOST_HASHERS).min(self.chunks.len());
         std::thread::scope(|scope| {
             for _ in 0..hashers {
                 // Without it the others do more, or loading does.
@@ -69,35 +69,35 @@ impl<'a> Source<'a> {
     }
 
     fn hash_ahead(&self, next: &AtomicUsize, over: &AtomicBool) {
-        let mut buffer = vec![0; PIECE_BYTES as usize];
+        let mut buffer = vec![0; CHUNK_BYTES as usize];
         while !over.load(Ordering::Relaxed) {
             let number = next.fetch_add(1, Ordering::Relaxed);
-            let Some(piece) = self.pieces.get(number) else {
+            let Some(chunk) = self.chunks.get(number) else {
                 return;
             };
-            let bytes = &mut buffer[..piece.bytes];
-            if self.file(piece).read_exact_at(bytes, piece.offset).is_ok() {
+            let bytes = &mut buffer[..chunk.bytes];
+            if self.file(chunk).read_exact_at(bytes, chunk.offset).is_ok() {
                 self.note_hash(number, bytes);
             }
         }
     }
 
-    /// Hashes piece `number`, whose bytes these are, unless that was done before.
+    /// Hashes chunk `number`, whose bytes these are, unless that was done before.
     pub(super) fn note_hash(&self, number: usize, bytes: &[u8]) {
-        if let (Some(piece), Some(hash)) = (self.pieces.get(number), self.hashes.get(number)) {
-            hash.get_or_init(|| content::of_piece(bytes, piece.offset, piece.whole));
+        if let (Some(chunk), Some(hash)) = (self.chunks.get(number), self.hashes.get(number)) {
+            hash.get_or_init(|| content::of_chunk(bytes, chunk.offset, chunk.whole));
         }
     }
 
-    /// Whether every piece is hashed.
+    /// Whether every chunk is hashed.
     pub(super) fn is_hashed(&self) -> bool {
         self.hashes.iter().all(|hash| hash.get().is_some())
     }
 
-    /// The file that a piece is of.
-    pub(super) fn file(&self, piece: &Piece<'_>) -> &File {
-        // Pieces were cut from these files.
-        self.model.shards()[piece.file].file()
+    /// The file that a chunk is of.
+    pub(super) fn file(&self, chunk: &LoadChunk<'_>) -> &File {
+        // Chunks were cut from these files.
+        self.model.shards()[chunk.file].file()
     }
 
     /// Where file number `file` lies.
@@ -111,10 +111,10 @@ impl<'a> Source<'a> {
         start_of(self.model, tensor).1
     }
 
-    /// The hash of all content, once every piece was read.
+    /// The hash of all content, once every chunk was read.
     pub(super) fn content_hash(&self) -> ContentHash {
         let of = |file: usize| {
-            let of_file = (self.pieces.iter().zip(&self.hashes)).filter(|(p, _)| p.file == file);
+            let of_file = (self.chunks.iter().zip(&self.hashes)).filter(|(p, _)| p.file == file);
             content::of_file(
                 &of_file
                     .filter_map(|(_, hash)| hash.get().copied())

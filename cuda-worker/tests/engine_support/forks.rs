@@ -11,7 +11,7 @@ const TOKENS: u32 = 70;
 
 /// How the sequences of a family draw: the first is the one that the others go on from.
 pub(crate) fn samplings() -> [SamplingParams; 3] {
-    let drawn = |seed| SamplingParams {
+    let sampled = |seed| SamplingParams {
         temperature: 1.0,
         seed,
         ..SamplingParams::GREEDY
@@ -19,16 +19,16 @@ pub(crate) fn samplings() -> [SamplingParams; 3] {
     let penalized = SamplingParams {
         repetition_penalty: 1.3,
         top_p: 0.9,
-        ..drawn(8)
+        ..sampled(8)
     };
-    [SamplingParams::GREEDY, drawn(7), penalized]
+    [SamplingParams::GREEDY, sampled(7), penalized]
 }
 
-/// Appends `tokens` behind the first `start` and draws the next.
+/// Appends `tokens` behind the first `start` and samples the next.
 fn draw(engine: &mut Engine, slot: u32, start: u32, tokens: &[u32], how: SamplingParams) -> u32 {
     let mut batch = StepBatch::default();
     batch.add_run(slot, start, tokens).unwrap();
-    batch.add_draw(tokens.len() - 1, how);
+    batch.add_sample(tokens.len() - 1, how);
     engine.run(&batch).unwrap()[0].token
 }
 

@@ -63,8 +63,8 @@ impl Model {
     }
 }
 
-/// `tiny-qwen2` with so many tokens that its embedding alone is of many pieces.
-pub fn of_many_pieces(ty: TensorType) -> Shape {
+/// `tiny-qwen2` with so many tokens that its embedding alone is of many chunks.
+pub fn of_many_chunks(ty: TensorType) -> Shape {
     let shape = Shape {
         vocab_size: 60_011,
         ..Shape::named("tiny-qwen2").unwrap()
@@ -95,7 +95,7 @@ pub const GREEDY: Option<SamplingParams> = Some(SamplingParams::GREEDY);
 
 /// One chunk of one slot; the logits behind it.
 pub fn step(engine: &mut Engine, slot: u32, start: u32, tokens: &[u32]) -> Vec<f32> {
-    let mut drawn = Vec::new();
+    let mut sampled = Vec::new();
     engine
         .step(
             &[Chunk {
@@ -104,7 +104,7 @@ pub fn step(engine: &mut Engine, slot: u32, start: u32, tokens: &[u32]) -> Vec<f
                 tokens,
                 sample: GREEDY,
             }],
-            &mut drawn,
+            &mut sampled,
         )
         .unwrap();
     engine.logits(0).unwrap()

@@ -19,7 +19,7 @@ pub(crate) struct Plan {
     pub(crate) chunk: usize,
 }
 
-/// A drawn token and a hash of all the logits it was drawn from.
+/// A sampled token and a hash of all the logits it was sampled from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Drawn {
     pub(crate) id: u32,
@@ -38,7 +38,7 @@ pub(crate) fn generate(engine: &mut Engine, jobs: &[Job], plan: Plan) -> Vec<Vec
     let mut results = vec![Vec::new(); jobs.len()];
     let mut waiting = (0..jobs.len()).collect::<std::collections::VecDeque<_>>();
     let mut running: Vec<Running> = Vec::new();
-    let mut drawn = Vec::new();
+    let mut sampled = Vec::new();
     loop {
         while running.len() < plan.at_once {
             let Some(job) = waiting.pop_front() else {
@@ -78,7 +78,7 @@ pub(crate) fn generate(engine: &mut Engine, jobs: &[Job], plan: Plan) -> Vec<Vec
                 sample: (end == r.tokens.len()).then_some(jobs[r.job].sampling),
             })
             .collect();
-        engine.step(&chunks, &mut drawn).unwrap();
+        engine.step(&chunks, &mut sampled).unwrap();
         drop(chunks);
         for (i, (r, end)) in running.iter_mut().zip(ends).enumerate() {
             r.done = end;
@@ -91,10 +91,10 @@ pub(crate) fn generate(engine: &mut Engine, jobs: &[Job], plan: Plan) -> Vec<Vec
                 .flat_map(|l| l.to_bits().to_le_bytes())
                 .collect();
             results[r.job].push(Drawn {
-                id: drawn[i],
+                id: sampled[i],
                 logits: xxhash_rust::xxh3::xxh3_64(&bytes),
             });
-            r.tokens.push(drawn[i]);
+            r.tokens.push(sampled[i]);
         }
         let finished = |r: &Running| results[r.job].len() as u32 == jobs[r.job].tokens;
         for r in running.iter().filter(|r| finished(r)) {

@@ -57,7 +57,7 @@ fn vocab(path: &Path) -> u32 {
         .vocab
 }
 
-/// Jobs of many prompt lengths, greedy and drawn, with every filter somewhere.
+/// Jobs of many prompt lengths, greedy and sampled, with every filter somewhere.
 fn jobs(vocab: u32, count: u32, longest: u32, tokens: u32) -> Vec<Job> {
     (0..count)
         .map(|i| {
@@ -65,7 +65,7 @@ fn jobs(vocab: u32, count: u32, longest: u32, tokens: u32) -> Vec<Job> {
             let prompt = (0..length)
                 .map(|k| (k * 7919 + i * 40_503 + 17) % vocab)
                 .collect();
-            let drawn = SamplingParams {
+            let sampled = SamplingParams {
                 temperature: 0.8,
                 top_p: if i % 4 == 3 { 0.9 } else { 1.0 },
                 top_k: if i % 8 == 5 { 40 } else { 0 },
@@ -76,7 +76,7 @@ fn jobs(vocab: u32, count: u32, longest: u32, tokens: u32) -> Vec<Job> {
             let sampling = if i % 2 == 0 {
                 SamplingParams::GREEDY
             } else {
-                drawn
+                sampled
             };
             Job {
                 prompt,
@@ -190,19 +190,19 @@ fn rows_within_a_run_draw_what_the_cpu_draws() {
                 ..job.sampling
             };
             for row in (0..last).step_by(11) {
-                batch.add_draw(row, without);
+                batch.add_sample(row, without);
             }
-            batch.add_draw(last, job.sampling);
+            batch.add_sample(last, job.sampling);
             engine.open(1, 512).unwrap();
-            let drawn = engine.run(&batch).unwrap().iter().map(|s| s.token);
-            let drawn = drawn.collect();
+            let sampled = engine.run(&batch).unwrap().iter().map(|s| s.token);
+            let sampled = sampled.collect();
             engine.close(1).unwrap();
-            drawn
+            sampled
         };
         jobs.iter().map(&mut of_job).collect()
     };
     let expected = draw(&Backend::cpu().unwrap());
-    assert!(expected.iter().any(|drawn| drawn.len() > 10));
+    assert!(expected.iter().any(|sampled| sampled.len() > 10));
     assert_eq!(draw(&gpu), expected);
 }
 

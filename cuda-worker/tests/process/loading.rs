@@ -98,12 +98,12 @@ fn second_process_attaches_to_the_weights_of_the_first_after_its_death() {
     let jobs = [job(1, 20, 15), job(2, 3, 15)];
     let (mut first, info) = Worker::ready(request.clone());
     let manifest = info.weights.expect("the image can't be shared");
-    let held = first.descriptors.receive().unwrap();
+    let retained = first.descriptors.receive().unwrap();
     let said = first.run(&jobs);
     drop(first);
 
     let mut second = Worker::greeted();
-    second.descriptors.send(held.as_fd()).unwrap();
+    second.descriptors.send(retained.as_fd()).unwrap();
     let request = LoadRequest {
         weights: Some(manifest.clone()),
         ..request
@@ -124,7 +124,7 @@ fn second_process_attaches_to_the_weights_of_the_first_after_its_death() {
 fn image_of_other_content_or_a_missing_descriptor_is_loaded_from_the_file() {
     let (first, info) = Worker::ready(load(&model::tiny()));
     let mut manifest = info.weights.unwrap();
-    let held = first.descriptors.receive().unwrap();
+    let retained = first.descriptors.receive().unwrap();
 
     let mut second = Worker::greeted();
     let request = LoadRequest {
@@ -138,7 +138,7 @@ fn image_of_other_content_or_a_missing_descriptor_is_loaded_from_the_file() {
     manifest.model.stamps[0].modified_ns += 1;
     manifest.model.hash.0[0] ^= 1;
     let mut third = Worker::greeted();
-    third.descriptors.send(held.as_fd()).unwrap();
+    third.descriptors.send(retained.as_fd()).unwrap();
     let request = LoadRequest {
         weights: Some(manifest.clone()),
         ..load(&model::tiny())
@@ -170,11 +170,11 @@ fn file_of_which_the_end_is_missing_is_a_load_error_that_names_the_tensor() {
 fn image_of_a_file_that_was_touched_is_taken_and_sent_with_its_new_stamp() {
     let (first, info) = Worker::ready(load(&model::tiny()));
     let right = info.weights.unwrap();
-    let held = first.descriptors.receive().unwrap();
+    let retained = first.descriptors.receive().unwrap();
     let mut manifest = right.clone();
     manifest.model.stamps[0].modified_ns -= 1;
     let mut second = Worker::greeted();
-    second.descriptors.send(held.as_fd()).unwrap();
+    second.descriptors.send(retained.as_fd()).unwrap();
     let request = LoadRequest {
         weights: Some(manifest),
         model_hash: Some(right.model.hash),

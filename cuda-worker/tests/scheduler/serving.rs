@@ -5,7 +5,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use cuda_worker::abandon::Abandon;
-use cuda_worker::engine_thread::{self, Command, Watched};
+use cuda_worker::engine_thread::{self, Command, LoopContext};
 use cuda_worker::outbox::Status;
 use cuda_worker::residency::Residency;
 use cuda_worker::scheduler::step_engine::{Chunk, EngineError, StepEngine};
@@ -95,12 +95,12 @@ impl Served {
             };
             let scheduler = Scheduler::new(limits, Vec::new());
             let (status, abandon) = (Status::default(), Abandon::default());
-            let watched = Watched {
+            let context = LoopContext {
                 status: &status,
                 abandon: &abandon,
                 residency: Residency::new(true, interval, Instant::now()),
             };
-            engine_thread::serve(&mut engine, scheduler, &inbox, watched, |m| {
+            engine_thread::serve(&mut engine, scheduler, &inbox, context, |m| {
                 say.send(m).unwrap();
             })
         });

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use cuda_worker::abandon::Abandon;
-use cuda_worker::engine_thread::{self, Command, Watched};
+use cuda_worker::engine_thread::{self, Command, LoopContext};
 use cuda_worker::outbox::Status;
 use cuda_worker::residency::Residency;
 use cuda_worker::scheduler::step_engine::{Chunk, EngineError, StepEngine};
@@ -83,7 +83,7 @@ fn through_the_storm(limits: Limits) -> (Vec<u32>, usize) {
         steps: Arc::clone(&steps),
     };
     let status = Status::default();
-    let watched = Watched {
+    let context = LoopContext {
         status: &status,
         abandon: &abandon,
         residency: Residency::new(false, Duration::from_secs(60), Instant::now()),
@@ -91,7 +91,7 @@ fn through_the_storm(limits: Limits) -> (Vec<u32>, usize) {
     let mut rig = Rig::new(limits);
     let mut needed = 0;
     let scheduler = Scheduler::new(limits, Vec::new());
-    let served = engine_thread::serve(&mut engine, scheduler, &inbox, watched, |message| {
+    let served = engine_thread::serve(&mut engine, scheduler, &inbox, context, |message| {
         if let ToSupervisor::Step(report) = &message
             && report
                 .tokens

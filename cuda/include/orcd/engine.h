@@ -24,14 +24,14 @@ class Error : public std::runtime_error {
   ErrorKind kind;
 };
 
-// One batch. Every run is of another sequence; draws are in the order of their rows.
+// One batch. Every run is of another sequence; samples are in the order of their rows.
 struct StepBatch {
   std::span<const uint32_t> tokens;  // of all runs, one after the other
   std::span<const Run> runs;
-  std::span<const Draw> draws;
+  std::span<const SampleRow> samples;
 };
 
-// What is drawn from a row of logits that is broken: one of them is infinite or NaN, or all are zero, which
+// What is sampled from a row of logits that is broken: one of them is infinite or NaN, or all are zero, which
 // is what quantization makes of activations that are not finite. No vocabulary is as large.
 inline constexpr uint32_t kBrokenLogits = 0xfffffffe;
 

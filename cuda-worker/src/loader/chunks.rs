@@ -1,25 +1,25 @@
-//! The model's files cut into pieces that one reader reads at a time.
+//! The model's files cut into chunks that one reader reads at a time.
 //!
-//! A piece is a fixed range of a file, so that a hash can be made of the pieces' own; with it go the
-//! rows that begin in it. Where the last of them ends behind the piece, so does what is read.
+//! A chunk is a fixed range of a file, so that a hash can be made of the chunks' own; with it go the
+//! rows that begin in it. Where the last of them ends behind the chunk, so does what is read.
 
 use crate::weights_plan::{ModelPlan, PlannedTensor};
 
-/// Size of a piece, a power of two: large enough that calls cost little beside the bytes, small
-/// enough that all buffers together are a few megabytes to pin, and that a piece is still in the
+/// Size of a chunk, a power of two: large enough that calls cost little beside the bytes, small
+/// enough that all buffers together are a few megabytes to pin, and that a chunk is still in the
 /// processor's cache when it has been read.
-pub(super) const PIECE_BYTES: u64 = 1 << 20;
+pub(super) const CHUNK_BYTES: u64 = 1 << 20;
 
 /// A range of a file.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Piece<'a> {
+pub(super) struct LoadChunk<'a> {
     /// Which file.
     pub(super) file: usize,
-    /// Where it begins, from the start of the file; a multiple of [`PIECE_BYTES`].
+    /// Where it begins, from the start of the file; a multiple of [`CHUNK_BYTES`].
     pub(super) offset: u64,
-    /// Its length; shorter than [`PIECE_BYTES`] only at the file's end.
+    /// Its length; shorter than [`CHUNK_BYTES`] only at the file's end.
     pub(super) bytes: usize,
-    /// There is no other piece of this file.
+    /// There is no other chunk of this file.
     pub(super) whole: bool,
     /// What is read: it, and the rest of its last row.
     pub(super) reach: usize,
@@ -34,40 +34,40 @@ pub(super) struct Rows<'a> {
     /// Its number in the plan.
     pub(super) index: usize,
     pub(super) first_row: u64,
-    /// Where they begin, from the start of the piece.
+    /// Where they begin, from the start of the chunk.
     pub(super) at: usize,
     pub(super) bytes: usize,
 }
 
-/// All pieces of all files, in order. `lengths`: of the files, bytes; `start_of`: where a tensor's data
+/// All chunks of all files, in order. `lengths`: of the files, bytes; `start_of`: where a tensor's data
 /// begins, as file and offset.
-pub(super) fn pieces<'a>(
+pub(super) fn chunks<'a>(
     plan: &'a ModelPlan,
     lengths: &[u64],
     start_of: impl Fn(&PlannedTensor) -> (usize, u64),
-) -> Vec<Piece<'a>> {
-    let mut pieces: Vec<_> = (lengths.iter().enumerate())
-        .map(|(file, &length)| empty_pieces(file, length))
+) -> Vec<LoadChunk<'a>> {
+    let mut chunks: Vec<_> = (lengths.iter().enumerate())
+        .map(|(file, &length)| empty_chunks(file, length))
         .collect();
     for (index, tensor) in plan.tensors.iter().enumerate() {
         let (file, start) = start_of(tensor);
-        if let Some(pieces) = pieces.get_mut(file) {
-            add_rows(pieces, tensor, index, start);
+        if let Some(chunks) = chunks.get_mut(file) {
+            add_rows(chunks, tensor, index, start);
         }
     }
-    pieces.into_iter().flatten().collect()
+    chunks.into_iter().flatten().collect()
 }
 
-fn empty_pieces<'a>(file: usize, length: u64) -> Vec<Piece<'a>> {
-    let starts = (0..length.div_ceil(PIECE_BYTES)).map(|n| n * PIECE_BYTES);
+fn empty_chunks<'a>(file: usize, length: u64) -> Vec<LoadChunk<'a>> {
+    let starts = (0..length.div_ceil(CHUNK_BYTES)).map(|n| n * CHUNK_BYTES);
     starts
         .map(|offset| {
             let bytes = bounded(length - offset);
-            Piece {
+            LoadChunk {
                 file,
                 offset,
                 bytes,
-                whole: length <= PIECE_BYTES,
+                whole: length <= CHUNK_BYTES,
                 reach: bytes,
                 rows: Vec::new(),
             }
@@ -75,28 +75,28 @@ fn empty_pieces<'a>(file: usize, length: u64) -> Vec<Piece<'a>> {
         .collect()
 }
 
-/// At most a piece.
+/// At most a chunk.
 fn bounded(bytes: u64) -> usize {
-    bytes.min(PIECE_BYTES) as usize
+    bytes.min(CHUNK_BYTES) as usize
 }
 
-/// Gives each piece of a file the rows of `tensor` that begin in it.
-fn add_rows<'a>(pieces: &mut [Piece<'a>], tensor: &'a PlannedTensor, index: usize, start: u64) {
+/// Gives each chunk of a file the rows of `tensor` that begin in it.
+fn add_rows<'a>(chunks: &mut [LoadChunk<'a>], tensor: &'a PlannedTensor, index: usize, start: u64) {
     let row_bytes = tensor.info.nbytes / tensor.rows;
     let mut row = 0;
     while row < tensor.rows {
         let offset = start + row * row_bytes;
-        let number = offset / PIECE_BYTES;
-        let end = (number + 1) * PIECE_BYTES;
+        let number = offset / CHUNK_BYTES;
+        let end = (number + 1) * CHUNK_BYTES;
         let rows = (end - offset).div_ceil(row_bytes).min(tensor.rows - row);
         // The header was checked against the file's length.
-        let Some(piece) = usize::try_from(number).ok().and_then(|n| pieces.get_mut(n)) else {
+        let Some(chunk) = usize::try_from(number).ok().and_then(|n| chunks.get_mut(n)) else {
             return;
         };
-        let at = bounded(offset - piece.offset);
+        let at = bounded(offset - chunk.offset);
         let bytes = usize::try_from(rows * row_bytes).unwrap_or(usize::MAX);
-        piece.reach = piece.reach.max(at.saturating_add(bytes));
-        piece.rows.push(Rows {
+        chunk.reach = chunk.reach.max(at.saturating_add(bytes));
+        chunk.rows.push(Rows {
             tensor,
             index,
             first_row: row,
@@ -133,16 +133,16 @@ mod tests {
         }
     }
 
-    /// What of a tensor lies in which piece: number, place, first row, bytes.
+    /// What of a tensor lies in which chunk: number, place, first row, bytes.
     fn cut(tensor: &PlannedTensor, start: u64, length: u64) -> Vec<(u64, usize, u64, usize)> {
-        let mut pieces = empty_pieces(0, length);
-        add_rows(&mut pieces, tensor, 0, start);
-        let all = pieces
+        let mut chunks = empty_chunks(0, length);
+        add_rows(&mut chunks, tensor, 0, start);
+        let all = chunks
             .iter()
             .flat_map(|p| p.rows.iter().map(move |r| (p, r)));
         all.map(|(p, r)| {
             assert!(p.reach >= r.at + r.bytes && p.bytes >= r.at);
-            (p.offset / PIECE_BYTES, r.at, r.first_row, r.bytes)
+            (p.offset / CHUNK_BYTES, r.at, r.first_row, r.bytes)
         })
         .collect()
     }
@@ -167,9 +167,9 @@ mod tests {
     }
 
     #[test]
-    fn pieces_cover_the_file_without_gaps() {
-        let pieces = empty_pieces(0, (2 << 20) + 7);
-        let lengths: Vec<_> = pieces.iter().map(|p| (p.offset, p.bytes)).collect();
+    fn chunks_cover_the_file_without_gaps() {
+        let chunks = empty_chunks(0, (2 << 20) + 7);
+        let lengths: Vec<_> = chunks.iter().map(|p| (p.offset, p.bytes)).collect();
         assert_eq!(lengths, [(0, 1 << 20), (1 << 20, 1 << 20), (2 << 20, 7)]);
     }
 }

@@ -1,5 +1,5 @@
 // Launching a kernel that may begin before its predecessor in the stream has ended (programmatic dependent
-// launch). Such a kernel calls wait_for_predecessor() before it touches what earlier ones wrote.
+// launch). Such a kernel calls pdl_wait() before it touches what earlier ones wrote.
 #pragma once
 
 #include <cstdint>
@@ -10,7 +10,7 @@ namespace orcd::kernels {
 
 // Whether kernels of this program wait for their predecessors by themselves on the present device: it and what
 // they were compiled for must be of compute capability 9.0 or later. Others must not be let begin early.
-bool can_overlap();
+bool has_pdl();
 
 // Properties of the current device that decide launches, asked for once.
 struct Processor {
@@ -25,7 +25,7 @@ struct Grid {
 };
 
 template <class... Parameters, class... Arguments>
-void launch_kernel(void (*kernel)(Parameters...), const Grid& grid, bool overlap, cudaStream_t stream,
+void launch_kernel(void (*kernel)(Parameters...), const Grid& grid, bool pdl, cudaStream_t stream,
                    Arguments&&... arguments) {
   cudaLaunchAttribute attribute = {};
   attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
@@ -36,7 +36,7 @@ void launch_kernel(void (*kernel)(Parameters...), const Grid& grid, bool overlap
   config.dynamicSmemBytes = grid.shared_bytes;
   config.stream = stream;
   config.attrs = &attribute;
-  config.numAttrs = overlap && can_overlap() ? 1 : 0;
+  config.numAttrs = pdl && has_pdl() ? 1 : 0;
   ORCD_CUDA(cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(arguments)...));
 }
 

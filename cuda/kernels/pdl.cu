@@ -1,4 +1,4 @@
-#include "kernels/overlap.h"
+#include "kernels/pdl.h"
 
 namespace orcd::kernels {
 namespace {
@@ -18,7 +18,7 @@ const Processor& processor() {
   return p;
 }
 
-bool can_overlap() {
+bool has_pdl() {
   static const bool can = [] {
     cudaFuncAttributes a = {};
     ORCD_CUDA(cudaFuncGetAttributes(&a, probe));

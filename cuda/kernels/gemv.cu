@@ -3,7 +3,7 @@
 // instructions: what can be known before the kernel before has ended is found out there, all loads come before
 // the first use, and the sums need no exchange between lanes.
 #include "device/check.h"
-#include "kernels/overlap.h"
+#include "kernels/pdl.h"
 #include "kernels/prologue.cuh"
 #include "kernels/tiles.cuh"
 
@@ -13,15 +13,15 @@ namespace {
 constexpr uint32_t kMaxWarps = 20;
 
 struct Args : ProductArgs {
-  MatvecInput input;
+  GemvInput input;
 };
 
 // The activations in shared memory.
 struct SharedActivations {
-  int8_t* q;      // (cols)
-  float* d;       // (nb)
-  int32_t* sum;   // (nb)
-  int32_t* half;  // (nb)
+  int8_t* q;          // (cols)
+  float* d;           // (nb)
+  int32_t* sum;       // (nb)
+  int32_t* sum_lo16;  // (nb)
 };
 
 // What a block holds in shared memory; sizes follow from the arguments.
@@ -42,7 +42,7 @@ __host__ __device__ inline Shared carve(uint8_t* base, const ProductArgs& a) {
   s.a.q = c.take<int8_t>(a.cols);
   s.a.d = c.take<float>(nb);
   s.a.sum = c.take<int32_t>(nb);
-  s.a.half = c.take<int32_t>(nb);
+  s.a.sum_lo16 = c.take<int32_t>(nb);
   s.buffer = a.at_once * (a.swiglu ? 2 : 1) * segments_of(a.cols) * kGroupRows;
   s.part = c.take<float>(2 * s.buffer);
   s.bytes = c.at;
@@ -71,7 +71,7 @@ __device__ __forceinline__ void quantize_all(const Args& a, const Shared& s, Val
       if (lane % 8) continue;
       s.a.d[k / 32] = four.d;
       s.a.sum[k / 32] = four.sum;
-      s.a.half[k / 32] = four.half;
+      s.a.sum_lo16[k / 32] = four.sum_lo16;
     }
   }
 }
@@ -82,7 +82,7 @@ __device__ __forceinline__ float4 early_weight(const Args& a) {
   return a.input.kind == Input::kNorm && k < a.cols ? load4(a.input.weight + k) : float4{};
 }
 
-// Fills q, d, sum and half in shared memory.
+// Fills q, d, sum and sum_lo16 in shared memory.
 __device__ __forceinline__ void prepare_input(const Args& a, const Shared& s, const float4& first_weight) {
   const uint32_t nb = a.cols / 32, warp = threadIdx.x / 32;
   if (a.input.kind == Input::kGiven) {
@@ -90,14 +90,14 @@ __device__ __forceinline__ void prepare_input(const Args& a, const Shared& s, co
       const bool block = i < nb;  // all loads before the first use
       const uint4 q = reinterpret_cast<const uint4*>(a.input.a.q)[i];
       const float d = block ? a.input.a.d[i] : 0.0f;
-      const int32_t sum = block ? a.input.a.sum[i] : 0, half = block ? a.input.a.half[i] : 0;
+      const int32_t sum = block ? a.input.a.sum[i] : 0, sum_lo16 = block ? a.input.a.sum_lo16[i] : 0;
       reinterpret_cast<uint4*>(s.a.q)[i] = q;
-      if (block) s.a.d[i] = d, s.a.sum[i] = sum, s.a.half[i] = half;
+      if (block) s.a.d[i] = d, s.a.sum[i] = sum, s.a.sum_lo16[i] = sum_lo16;
     }
   } else if (a.input.kind == Input::kQuantize) {
     quantize_all<2>(a, s, [&](uint32_t k, bool) { return load4(a.input.a.x + k); });
   } else if (warp * 128 < a.cols) {
-    const float* x = a.input.x + uint64_t(a.input.pick ? a.input.pick[0] : 0) * a.cols;
+    const float* x = a.input.x + uint64_t(a.input.gather ? a.input.gather[0] : 0) * a.cols;
     const uint32_t own_k = warp * 128 + threadIdx.x % 32 * 4;
     const float4 first = own_k < a.cols ? load4(x + own_k) : float4{};
     const float inverse = inverse_rms4(x, a.cols, a.input.eps);  // by each warp that quantizes
@@ -112,9 +112,9 @@ template <TensorType T>
 __device__ __forceinline__ void segment(const TileView& v, uint32_t seg, uint32_t nb, const Shared& s, float* part) {
   const uint32_t r = threadIdx.x % kGroupRows, first = seg * kSegmentBlocks, blocks = min(kSegmentBlocks, nb - first);
   float acc = 0.0f;
-  const auto add = [&](const WeightBlock<T>& w, uint32_t b, float d, int32_t sum, int32_t half) {
+  const auto add = [&](const WeightBlock<T>& w, uint32_t b, float d, int32_t sum, int32_t sum_lo16) {
     const uint4* q = reinterpret_cast<const uint4*>(s.a.q + b * 32);
-    acc = arith::fma32(w.d * d, float(dot(w, q[0], q[1], sum, half)), acc);
+    acc = arith::fma32(w.d * d, float(dot(w, q[0], q[1], sum, sum_lo16)), acc);
     if constexpr (kAffine<T>) acc = arith::fma32(w.m * d, float(sum), acc);
   };
   const bool whole = v.rows == kGroupRows;
@@ -124,7 +124,7 @@ __device__ __forceinline__ void segment(const TileView& v, uint32_t seg, uint32_
     load_segment<T>(group, nb, seg, r, raw);
     const float4 scales = *reinterpret_cast<const float4*>(s.a.d + first);
     const int4 sums = *reinterpret_cast<const int4*>(s.a.sum + first),
-               halves = *reinterpret_cast<const int4*>(s.a.half + first);
+               halves = *reinterpret_cast<const int4*>(s.a.sum_lo16 + first);
     add(unpack<T>(raw[0], first), first, scales.x, sums.x, halves.x);
     add(unpack<T>(raw[1], first + 1), first + 1, scales.y, sums.y, halves.y);
     add(unpack<T>(raw[2], first + 2), first + 2, scales.z, sums.z, halves.z);
@@ -134,7 +134,7 @@ __device__ __forceinline__ void segment(const TileView& v, uint32_t seg, uint32_
     for (uint32_t b = first; b < first + blocks; ++b) {
       const WeightBlock<T> w =
           whole ? load_block<T, true>(group, kGroupRows, nb, b, r) : load_block<T, false>(group, v.rows, nb, b, r);
-      add(w, b, s.a.d[b], s.a.sum[b], s.a.half[b]);
+      add(w, b, s.a.d[b], s.a.sum[b], s.a.sum_lo16[b]);
     }
   }
   part[r] = acc;
@@ -176,7 +176,7 @@ __device__ __forceinline__ void finish_round(const ProductArgs& a, const Round& 
 // The jobs' types: kType, and kOther if that is another one, or any.
 template <uint32_t kType, uint32_t kOther, bool kSwiglu>
 __global__ void __launch_bounds__(kMaxWarps * 32, 1 /* registers rather than blocks */)
-    matvec_kernel(const __grid_constant__ Args a) {
+    gemv_kernel(const __grid_constant__ Args a) {
   extern __shared__ __align__(128) uint8_t memory[];
   const Shared s = carve(memory, a);
   const uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32, nb = a.cols / 32;
@@ -185,12 +185,12 @@ __global__ void __launch_bounds__(kMaxWarps * 32, 1 /* registers rather than blo
   const uint32_t segments = segments_of(a.cols), own = lane / kGroupRows * warps + warp;
   const uint32_t own_tile = own / segments, own_seg = own % segments;
 
-  let_successor_start();
+  pdl_launch_dependents();
   if (threadIdx.x == 0) start_ring(a, s.ring);
   const float4 first_weight = early_weight(a);
   Round round = find_round(a, blockIdx.x);  // there are no more blocks than rounds
   float bias = bias_of(a, round);
-  wait_for_predecessor();
+  pdl_wait();
   prepare_input(a, s, first_weight);
   __syncthreads();
 
@@ -232,12 +232,12 @@ using Kernel = void (*)(Args);
 template <uint32_t kType, uint32_t kOther, bool kSwiglu>
 Kernel kernel_of() {
   static const bool ready = [] {
-    ORCD_CUDA(cudaFuncSetAttribute(matvec_kernel<kType, kOther, kSwiglu>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+    ORCD_CUDA(cudaFuncSetAttribute(gemv_kernel<kType, kOther, kSwiglu>, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                    int(processor().shared_bytes)));
     return true;
   }();
   (void)ready;
-  return matvec_kernel<kType, kOther, kSwiglu>;
+  return gemv_kernel<kType, kOther, kSwiglu>;
 }
 
 template <TensorType kType>
@@ -274,12 +274,11 @@ Kernel choose(const ProductArgs& a) {
 
 }  // namespace
 
-bool matvec_fits(const TensorType* types, uint32_t n_jobs, uint32_t cols, bool swiglu) {
+bool gemv_fits(const TensorType* types, uint32_t n_jobs, uint32_t cols, bool swiglu) {
   return carve(nullptr, smallest_product(types, n_jobs, cols, swiglu)).bytes <= processor().shared_bytes;
 }
 
-void matvec(const MatvecJob* jobs, uint32_t n_jobs, const MatvecInput& input, bool swiglu, bool overlap,
-            cudaStream_t stream) {
+void gemv(const MatmulJob* jobs, uint32_t n_jobs, const GemvInput& input, bool swiglu, bool pdl, cudaStream_t stream) {
   TensorType types[3];
   uint32_t tiles = 0;
   for (uint32_t i = 0; i < n_jobs; ++i) {
@@ -308,7 +307,7 @@ void matvec(const MatvecJob* jobs, uint32_t n_jobs, const MatvecInput& input, bo
     return (tasks + goes - 1) / goes;
   };
   const uint32_t warps = max(4u, max(spread(segments), spread((segments * matrices * a.at_once + 3) / 4)));
-  launch_kernel(choose(a), {grid, warps * 32, carve(nullptr, a).bytes}, overlap, stream, a);
+  launch_kernel(choose(a), {grid, warps * 32, carve(nullptr, a).bytes}, pdl, stream, a);
 }
 
 }  // namespace orcd::kernels

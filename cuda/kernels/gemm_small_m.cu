@@ -1,9 +1,9 @@
-// Products on two to kFewRows rows, for decoding several sequences and for short prompts, on int8 matrix
+// Products on two to kSmallM rows, for decoding several sequences and for short prompts, on int8 matrix
 // units. Tiles come through a ring as in tiles.cuh. A warp takes one segment of a tile against all rows;
 // what the segments of an output give meets in shared memory and is added there in ascending order.
 #include "device/check.h"
 #include "kernels/fragments.cuh"
-#include "kernels/overlap.h"
+#include "kernels/pdl.h"
 #include "kernels/tiles.cuh"
 
 namespace orcd::kernels {
@@ -105,17 +105,17 @@ __device__ __forceinline__ void finish_round(const Args& a, const Round& round, 
 }
 
 template <uint32_t kType, bool kEight>
-__global__ void __launch_bounds__(kMaxWarps * 32, 2) few_rows_kernel(const __grid_constant__ Args a) {
+__global__ void __launch_bounds__(kMaxWarps * 32, 2) gemm_small_m_kernel(const __grid_constant__ Args a) {
   extern __shared__ __align__(128) uint8_t memory[];
   const Shared s = carve(memory, a, gridDim.x);
   const uint32_t warp = threadIdx.x / 32, warps = blockDim.x / 32;
   const uint32_t segments = segments_of(a.cols), tiles = a.at_once * (a.swiglu ? 2 : 1);
   const bool whole_segments = a.cols % kSegment == 0;
 
-  let_successor_start();
+  pdl_launch_dependents();
   if (threadIdx.x == 0) start_ring(a, s.ring);
   __syncthreads();  // the ring's barriers are there
-  wait_for_predecessor();
+  pdl_wait();
 
   uint32_t stage = 0, parity = 0, turn = 0;
   for (uint32_t at = blockIdx.x; at < a.rounds; at += gridDim.x, ++turn) {
@@ -154,12 +154,14 @@ template <uint32_t kType>
 Kernel kernel_of(bool eight) {
   static const bool ready = [] {
     const int bytes = int(processor().shared_bytes);
-    ORCD_CUDA(cudaFuncSetAttribute(few_rows_kernel<kType, true>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
-    ORCD_CUDA(cudaFuncSetAttribute(few_rows_kernel<kType, false>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
+    ORCD_CUDA(
+        cudaFuncSetAttribute(gemm_small_m_kernel<kType, true>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
+    ORCD_CUDA(
+        cudaFuncSetAttribute(gemm_small_m_kernel<kType, false>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
     return true;
   }();
   (void)ready;
-  return eight ? few_rows_kernel<kType, true> : few_rows_kernel<kType, false>;
+  return eight ? gemm_small_m_kernel<kType, true> : gemm_small_m_kernel<kType, false>;
 }
 
 // A kernel of its own for the common types, and one for the others and for jobs that mix them.
@@ -190,7 +192,7 @@ struct Plan {
   uint32_t grid, warps, shared_bytes;
 };
 
-Plan plan(const MatvecJob* jobs, uint32_t n_jobs, uint32_t rows, bool swiglu) {
+Plan plan(const MatmulJob* jobs, uint32_t n_jobs, uint32_t rows, bool swiglu) {
   TensorType types[3];
   uint32_t tiles = 0;
   for (uint32_t i = 0; i < n_jobs; ++i) {
@@ -212,18 +214,18 @@ Plan plan(const MatvecJob* jobs, uint32_t n_jobs, uint32_t rows, bool swiglu) {
 
 }  // namespace
 
-bool few_rows_fits(const Tensor* weights, uint32_t n_jobs, uint32_t rows, bool swiglu) {
-  MatvecJob jobs[3];
+bool gemm_small_m_fits(const Tensor* weights, uint32_t n_jobs, uint32_t rows, bool swiglu) {
+  MatmulJob jobs[3];
   for (uint32_t i = 0; i < n_jobs; ++i) jobs[i].w = weights[i];
-  return rows <= kFewRows && plan(jobs, n_jobs, rows, swiglu).shared_bytes <= processor().shared_bytes;
+  return rows <= kSmallM && plan(jobs, n_jobs, rows, swiglu).shared_bytes <= processor().shared_bytes;
 }
 
-void few_rows(const MatvecJob* jobs, uint32_t n_jobs, const TiledActivations& input, uint32_t rows,
-              const TiledActivations* swiglu, bool overlap, cudaStream_t stream) {
+void gemm_small_m(const MatmulJob* jobs, uint32_t n_jobs, const TiledActivations& input, uint32_t rows,
+                  const TiledActivations* swiglu, bool pdl, cudaStream_t stream) {
   Plan p = plan(jobs, n_jobs, rows, swiglu);
   p.a.in = input;
   if (swiglu) p.a.out = *swiglu;
-  launch_kernel(choose(p.a), {p.grid, p.warps * 32, p.shared_bytes}, overlap, stream, p.a);
+  launch_kernel(choose(p.a), {p.grid, p.warps * 32, p.shared_bytes}, pdl, stream, p.a);
 }
 
 }  // namespace orcd::kernels

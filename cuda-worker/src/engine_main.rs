@@ -13,8 +13,8 @@ use orcd_shared::exit;
 use orcd_shared::protocol::message::{LoadRequest, ToSupervisor};
 
 use crate::abandon::Abandon;
-use crate::engine_thread::{self, Command, Watched};
-use crate::leave::leave;
+use crate::engine_thread::{self, Command, LoopContext};
+use crate::exit_now::exit_now;
 use crate::loading;
 use crate::log;
 use crate::outbox::{Outbox, Status};
@@ -23,7 +23,7 @@ use crate::scheduler::step_engine::StepEngine as _;
 use crate::scheduler::{Fatal, Scheduler};
 
 /// How long last words may take to be read.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+const FINAL_MESSAGE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The main thread's stack, for C++ that may rely on it; threads of Rust get a quarter.
 const STACK_BYTES: usize = 8 << 20;
@@ -43,20 +43,20 @@ pub fn spawn(
         .name("engine".into())
         .stack_size(STACK_BYTES);
     thread.spawn(move || {
-        let work = || live(&request, &commands, &outbox, &status, &abandon);
+        let work = || engine_main(&request, &commands, &outbox, &status, &abandon);
         // Nothing that the panic may have left half-done is used again: the process ends.
         let end = catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|p| Some(panicked(&*p)));
         let Some((message, code)) = end else {
-            leave(exit::worker::OK)
+            exit_now(exit::worker::OK)
         };
-        outbox.send_last(&message, LAST_WORDS);
-        leave(code)
+        outbox.send_last(&message, FINAL_MESSAGE_TIMEOUT);
+        exit_now(code)
     })?;
     Ok(())
 }
 
 /// Loads and serves; returns the last message and the exit code, `None` if there is nobody to tell.
-fn live(
+fn engine_main(
     request: &LoadRequest,
     commands: &Receiver<Command>,
     outbox: &Outbox,
@@ -77,17 +77,17 @@ fn live(
     };
     let scheduler = Scheduler::new(limits, request.end_tokens.clone());
     let residency = Residency::new(engine.resident(), residency::INTERVAL, Instant::now());
-    let watched = Watched {
+    let context = LoopContext {
         status,
         abandon,
         residency,
     };
     let say = |message| outbox.send(&message);
-    let served = engine_thread::serve(&mut *engine, scheduler, commands, watched, say);
-    served.err().map(last_words)
+    let served = engine_thread::serve(&mut *engine, scheduler, commands, context, say);
+    served.err().map(final_message)
 }
 
-fn last_words(fatal: Fatal) -> (ToSupervisor, u8) {
+fn final_message(fatal: Fatal) -> (ToSupervisor, u8) {
     log::line(format_args!("{}", fatal.message));
     (
         ToSupervisor::Fatal {
@@ -102,7 +102,7 @@ fn last_words(fatal: Fatal) -> (ToSupervisor, u8) {
 fn panicked(payload: &(dyn Any + Send)) -> (ToSupervisor, u8) {
     let text = payload.downcast_ref::<&str>().copied();
     let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
-    last_words(Fatal {
+    final_message(Fatal {
         code: ErrorCode::Internal,
         message: format!(
             "a bug on the engine thread: {}",
