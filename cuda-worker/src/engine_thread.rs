@@ -70,7 +70,7 @@ pub fn serve<E: StepEngine>(
         change.into_iter().for_each(&mut say);
         let heard = first.into_iter().chain(commands.try_iter());
         let prepared = prepare(engine, &mut scheduler, heard, abandon, &mut out);
-        status.set(scheduler.steps(), scheduler.running(), scheduler.waiting());
+        status.set(scheduler.steps(), scheduler.running());
         out.drain(..).for_each(&mut say);
         let cancelled = prepared?;
         if abandon.take() {
@@ -89,7 +89,7 @@ pub fn serve<E: StepEngine>(
         if !out.is_empty() {
             failpoints::pass(Failpoint::Sampled);
         }
-        status.set(scheduler.steps(), scheduler.running(), scheduler.waiting());
+        status.set(scheduler.steps(), scheduler.running());
         out.drain(..).for_each(&mut say);
         stepped?;
     }
@@ -117,7 +117,7 @@ fn prepare<E: StepEngine>(
             Command::Submit(job) => {
                 let seed = job.sampling.seed;
                 failpoints::pass(Failpoint::Submit { seed });
-                scheduler.submit(*job, out);
+                scheduler.submit(*job, engine, out)?;
             }
             Command::Cancel(key) => {
                 cancelled += 1;
@@ -126,6 +126,5 @@ fn prepare<E: StepEngine>(
             }
         }
     }
-    scheduler.admit(engine, out)?;
     Ok(cancelled)
 }

@@ -15,7 +15,7 @@ pub enum Failpoint {
     Loaded,
     /// On the socket's reader, before a command is passed on.
     Command,
-    /// On the engine thread, before a job is queued.
+    /// On the engine thread, before a job gets its slot.
     Submit {
         /// The job's seed.
         seed: u64,

@@ -24,23 +24,20 @@ const BEAT: Duration = Duration::from_millis(HEARTBEAT_MS / 2);
 pub struct Status {
     steps: AtomicU64,
     running: AtomicU32,
-    waiting: AtomicU32,
 }
 
 impl Status {
     /// Notes the present state.
-    pub fn set(&self, steps: u64, running: usize, waiting: usize) {
-        let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+    pub fn set(&self, steps: u64, running: usize) {
+        let running = u32::try_from(running).unwrap_or(u32::MAX);
         self.steps.store(steps, Ordering::Relaxed);
-        self.running.store(count(running), Ordering::Relaxed);
-        self.waiting.store(count(waiting), Ordering::Relaxed);
+        self.running.store(running, Ordering::Relaxed);
     }
 
     fn heartbeat(&self) -> ToSupervisor {
         ToSupervisor::Heartbeat {
             steps: self.steps.load(Ordering::Relaxed),
             running: self.running.load(Ordering::Relaxed),
-            waiting: self.waiting.load(Ordering::Relaxed),
         }
     }
 }

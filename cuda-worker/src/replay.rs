@@ -79,14 +79,13 @@ fn replay(bundle: &CrashBundle, say: &mut impl FnMut(fmt::Arguments<'_>)) -> Res
     let mut scheduler = Scheduler::new(limits, bundle.end_tokens.clone());
     let mut out = Vec::new();
     for job in bundle.jobs.iter().filter_map(CrashedJob::spec) {
-        scheduler.submit(job, &mut out);
+        let submitted = scheduler.submit(job, &mut engine, &mut out);
+        submitted.map_err(|fatal| fatal.message)?;
     }
     let mut progress: Vec<Progress<'_>> = bundle.jobs.iter().map(Progress::of).collect();
     while !scheduler.idle() {
-        let stepped = scheduler.admit(&mut engine, &mut out).and_then(|()| {
-            let plan = scheduler.plan();
-            scheduler.step(&plan, &mut engine, &mut out)
-        });
+        let plan = scheduler.plan();
+        let stepped = scheduler.step(&plan, &mut engine, &mut out);
         stepped.map_err(|fatal| fatal.message)?;
         for message in out.drain(..) {
             hear(message, &mut progress, say);

@@ -209,9 +209,8 @@ fn worker_to_supervisor() {
     let beat = ToSupervisor::Heartbeat {
         steps: 251,
         running: 2,
-        waiting: 1,
     };
-    golden(&beat, "07 fbfb00 02 01");
+    golden(&beat, "07 fbfb00 02");
     let fatal = ToSupervisor::Fatal {
         code: ErrorCode::Internal,
         message: "x".into(),

@@ -130,7 +130,6 @@ fn sound_frames() -> Vec<Vec<u8>> {
         ToSupervisor::Heartbeat {
             steps: 1,
             running: 2,
-            waiting: 3,
         },
         ToSupervisor::Fatal { code, message },
     ];

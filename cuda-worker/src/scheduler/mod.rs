@@ -10,7 +10,6 @@ pub mod rules;
 mod sequence;
 pub mod step_engine;
 
-use std::collections::VecDeque;
 use std::time::Instant;
 
 use orcd_shared::error::ErrorCode;
@@ -19,6 +18,7 @@ use orcd_shared::job::{JobKey, JobSpec};
 use orcd_shared::protocol::message::{StepReport, ToSupervisor};
 
 use pace::Pace;
+use rules::Refusal;
 use sequence::Sequence;
 use step_engine::{BROKEN_LOGITS, EngineError, StepEngine};
 
@@ -79,9 +79,7 @@ pub struct Scheduler {
     limits: Limits,
     /// Ids that end generation.
     end_tokens: Vec<u32>,
-    /// Jobs without a slot, first come first served.
-    waiting: VecDeque<JobSpec>,
-    /// Jobs in slots, oldest first.
+    /// Jobs in slots, oldest first. There are no others: the supervisor has the queue.
     running: Vec<Sequence>,
     /// Prompt tokens per step.
     pace: Pace,
@@ -102,7 +100,6 @@ impl Scheduler {
         Self {
             limits,
             end_tokens,
-            waiting: VecDeque::new(),
             running: Vec::new(),
             pace: Pace::new(limits.max_batch_tokens as usize),
             steps: 0,
@@ -117,12 +114,6 @@ impl Scheduler {
         self.running.len()
     }
 
-    /// Jobs without a slot.
-    #[must_use]
-    pub fn waiting(&self) -> usize {
-        self.waiting.len()
-    }
-
     /// Steps finished since start.
     #[must_use]
     pub fn steps(&self) -> u64 {
@@ -132,30 +123,60 @@ impl Scheduler {
     /// Whether there is nothing to do until a command comes.
     #[must_use]
     pub fn idle(&self) -> bool {
-        self.running.is_empty() && self.waiting.is_empty()
+        self.running.is_empty()
     }
 
-    /// Takes a job, or reports why not. It gets its slot in [`Self::admit`].
-    pub fn submit(&mut self, job: JobSpec, out: &mut Vec<ToSupervisor>) {
-        if let Err(refusal) = rules::check(&job, &self.limits) {
-            out.push(failed(job.key, refusal.code, refusal.message));
-        } else if self.knows(job.key) {
-            let message = format!(
-                "job key {} is in use: the supervisor gave it out twice",
-                job.key
-            );
-            out.push(failed(job.key, ErrorCode::Internal, message));
-        } else {
-            self.waiting.push_back(job);
+    /// Gives a job a free slot, or reports why it gets none. A job whose KV cache finds no memory
+    /// fails at once, also while other jobs hold memory that they will give back: the client learns
+    /// it now and can retry.
+    ///
+    /// # Errors
+    /// The engine failed for another reason than memory.
+    pub fn submit<E: StepEngine>(
+        &mut self,
+        job: JobSpec,
+        engine: &mut E,
+        out: &mut Vec<ToSupervisor>,
+    ) -> Result<(), Fatal> {
+        let slot = match self.slot_for(&job) {
+            Ok(slot) => slot,
+            Err(refusal) => {
+                out.push(failed(job.key, refusal.code, refusal.message));
+                return Ok(());
+            }
+        };
+        let positions = job.max_positions().min(u64::from(self.limits.context));
+        // At most the context, a u32.
+        let positions = u32::try_from(positions).unwrap_or(self.limits.context);
+        match engine.open(slot, positions) {
+            Ok(()) => self.running.push(Sequence::new(job, slot)),
+            Err(EngineError::OutOfMemory(message)) => {
+                out.push(failed(job.key, ErrorCode::VramOom, message));
+            }
+            Err(error) => return Err(Fatal::of("opening a sequence", &error)),
         }
+        Ok(())
     }
 
-    fn knows(&self, key: JobKey) -> bool {
-        self.running.iter().any(|s| s.key == key) || self.waiting.iter().any(|j| j.key == key)
+    fn slot_for(&self, job: &JobSpec) -> Result<u32, Refusal> {
+        rules::check(job, &self.limits)?;
+        if self.running.iter().any(|s| s.key == job.key) {
+            let key = job.key;
+            return Err(Refusal::of_supervisor(format!(
+                "job key {key} is in use: the supervisor gave it out twice"
+            )));
+        }
+        let slots = self.limits.slots;
+        let mut free = (0..slots).filter(|slot| self.running.iter().all(|s| s.slot != *slot));
+        free.next().ok_or_else(|| {
+            Refusal::of_supervisor(format!(
+                "all {slots} slots are taken: the supervisor has to wait until a job is over"
+            ))
+        })
     }
 
-    /// Abandons a job, wherever it is, and says so, also when there is no such job (any more): the
-    /// supervisor waits for the answer.
+    /// Abandons a job and says so, also when there is no such job (any more): the supervisor waits for
+    /// the answer.
     ///
     /// # Errors
     /// The engine could not give the slot back.
@@ -165,46 +186,12 @@ impl Scheduler {
         engine: &mut E,
         out: &mut Vec<ToSupervisor>,
     ) -> Result<(), Fatal> {
-        self.waiting.retain(|job| job.key != key);
         if let Some(at) = self.running.iter().position(|s| s.key == key) {
             let sequence = self.running.remove(at);
             close(engine, sequence.slot)?;
         }
         out.push(ToSupervisor::Cancelled(key));
         Ok(())
-    }
-
-    /// Gives free slots to waiting jobs, oldest first. A job whose KV cache finds no memory fails
-    /// at once, also while other jobs hold memory that they will give back: the client learns it
-    /// now and can retry, and the queue behind the job is not held up by its size.
-    ///
-    /// # Errors
-    /// The engine failed for another reason than memory.
-    pub fn admit<E: StepEngine>(
-        &mut self,
-        engine: &mut E,
-        out: &mut Vec<ToSupervisor>,
-    ) -> Result<(), Fatal> {
-        while let Some(slot) = self.free_slot() {
-            let Some(job) = self.waiting.pop_front() else {
-                break;
-            };
-            let positions = job.max_positions().min(u64::from(self.limits.context));
-            // At most the context, a u32.
-            let positions = u32::try_from(positions).unwrap_or(self.limits.context);
-            match engine.open(slot, positions) {
-                Ok(()) => self.running.push(Sequence::new(job, slot)),
-                Err(EngineError::OutOfMemory(message)) => {
-                    out.push(failed(job.key, ErrorCode::VramOom, message));
-                }
-                Err(error) => return Err(Fatal::of("opening a sequence", &error)),
-            }
-        }
-        Ok(())
-    }
-
-    fn free_slot(&self) -> Option<u32> {
-        (0..self.limits.slots).find(|&slot| self.running.iter().all(|s| s.slot != slot))
     }
 
     /// What the next step holds: the next token of the jobs that are generating, the next part of

@@ -22,6 +22,11 @@ impl Refusal {
             message: message.into(),
         }
     }
+
+    /// Of a job that only a supervisor out of step with this worker sends.
+    pub(super) fn of_supervisor(message: String) -> Self {
+        Self::new(ErrorCode::Internal, message)
+    }
 }
 
 /// Checks everything the engine relies on, so that a bad job never reaches it: there a broken
@@ -58,25 +63,19 @@ pub fn check(job: &JobSpec, limits: &Limits) -> Result<(), Refusal> {
     }
     if job.emitted.len() > job.max_tokens as usize || job.prompt.len() + job.emitted.len() > context
     {
-        return Err(Refusal::new(
-            ErrorCode::Internal,
-            format!(
-                "replay of {} tokens behind a prompt of {} is longer than max_tokens {} or context {context}",
-                job.emitted.len(),
-                job.prompt.len(),
-                job.max_tokens
-            ),
-        ));
+        return Err(Refusal::of_supervisor(format!(
+            "replay of {} tokens behind a prompt of {} is longer than max_tokens {} or context {context}",
+            job.emitted.len(),
+            job.prompt.len(),
+            job.max_tokens
+        )));
     }
     let mut ids = job.prompt.iter().chain(&job.emitted);
     if let Some(id) = ids.find(|&&id| id >= limits.vocab_size) {
-        return Err(Refusal::new(
-            ErrorCode::Internal,
-            format!(
-                "token id {id} is outside the vocabulary of {}",
-                limits.vocab_size
-            ),
-        ));
+        return Err(Refusal::of_supervisor(format!(
+            "token id {id} is outside the vocabulary of {}",
+            limits.vocab_size
+        )));
     }
     Ok(())
 }

@@ -8,7 +8,7 @@ use crate::model;
 use crate::supervisor::{Worker, job, load};
 
 #[test]
-fn jobs_beyond_the_slots_say_the_same_as_alone() {
+fn jobs_in_freed_slots_say_the_same_as_alone() {
     let (mut worker, info) = Worker::ready(load(&model::tiny()));
     let jobs: Vec<_> = (1..=7).map(|key| job(key, 10 * key as u32, 20)).collect();
     assert!(jobs.len() > info.parallel as usize);
@@ -73,12 +73,8 @@ fn context_that_is_full_ends_a_job() {
 }
 
 #[test]
-fn running_waiting_and_unknown_jobs_are_cancelled_and_others_go_on() {
-    let request = LoadRequest {
-        parallel: Some(2),
-        ..load(&model::slow())
-    };
-    let (mut worker, _) = Worker::ready(request);
+fn running_and_unknown_jobs_are_cancelled_and_others_go_on() {
+    let (mut worker, _) = Worker::ready(load(&model::slow()));
     let bystander = job(2, 5, 30);
     for job in [job(1, 5, 400), bystander.clone(), job(3, 5, 400)] {
         worker.submit(job);
@@ -136,6 +132,26 @@ fn job_without_kv_memory_fails_alone() {
 }
 
 #[test]
+fn job_beyond_the_slots_is_refused_and_the_others_go_on() {
+    let (mut worker, info) = Worker::ready(load(&model::slow()));
+    let places = u64::from(info.parallel);
+    (1..=places + 1).for_each(|key| worker.submit(job(key, 5, 400)));
+    let mut refused = None;
+    let mut seen = std::collections::BTreeSet::new();
+    while refused.is_none() || seen.len() < info.parallel as usize {
+        match worker.hear().unwrap() {
+            ToSupervisor::JobFailed { key, code, .. } => {
+                assert_eq!(refused.replace((key, code)), None);
+            }
+            ToSupervisor::Step(report) => seen.extend(report.tokens.iter().map(|t| t.key.0)),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(refused, Some((JobKey(places + 1), ErrorCode::Internal)));
+    assert!(seen.into_iter().eq(1..=places));
+}
+
+#[test]
 fn bad_job_is_refused_and_the_worker_stays() {
     let (mut worker, _) = Worker::ready(load(&model::tiny()));
     let mut strange = job(1, 4, 4);
@@ -167,7 +183,7 @@ fn heartbeats_come_while_idle_and_while_working_and_count_steps() {
         while began.elapsed() < Duration::from_millis(4 * HEARTBEAT_MS)
             || beats.iter().filter(|beat| beat.0 == phase).count() < 4
         {
-            if let ToSupervisor::Heartbeat { steps, running, .. } = worker.hear_any().unwrap() {
+            if let ToSupervisor::Heartbeat { steps, running } = worker.hear_any().unwrap() {
                 beats.push((phase, Instant::now(), steps, running));
             }
         }

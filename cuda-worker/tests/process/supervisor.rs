@@ -32,6 +32,8 @@ pub struct Worker {
     child: Child,
     stream: Option<Arc<Stream>>,
     said: Receiver<ToSupervisor>,
+    /// Jobs that it takes at once, once it is ready.
+    places: usize,
     /// Our end of its standard input.
     pub descriptors: DescriptorChannel,
     _folder: TempDir,
@@ -98,6 +100,7 @@ impl Worker {
             child,
             stream: Some(stream),
             said,
+            places: 0,
             descriptors,
             _folder: folder,
         }
@@ -167,7 +170,12 @@ impl Worker {
     /// The next message, heartbeats too; `None` when the worker has closed its socket.
     pub fn hear_any(&mut self) -> Option<ToSupervisor> {
         match self.said.recv_timeout(PATIENCE) {
-            Ok(message) => Some(message),
+            Ok(message) => {
+                if let ToSupervisor::Ready(info) = &message {
+                    self.places = info.parallel as usize;
+                }
+                Some(message)
+            }
             Err(RecvTimeoutError::Disconnected) => None,
             Err(RecvTimeoutError::Timeout) => panic!("the worker is silent"),
         }
@@ -186,9 +194,11 @@ impl Worker {
         }
     }
 
-    /// Runs jobs to their end; the ids of each and how it ended.
+    /// Runs jobs to their end, each as soon as there is a place; the ids of each and how it ended.
     pub fn run(&mut self, jobs: &[JobSpec]) -> BTreeMap<u64, (Vec<u32>, Finish)> {
-        jobs.iter().for_each(|job| self.submit(job.clone()));
+        let mut queue = jobs.iter();
+        let first = queue.by_ref().take(self.places);
+        first.for_each(|job| self.submit(job.clone()));
         let mut ids: BTreeMap<u64, Vec<u32>> = BTreeMap::new();
         let mut ended = BTreeMap::new();
         while ended.len() < jobs.len() {
@@ -201,6 +211,10 @@ impl Worker {
                 ids.entry(key).or_default().push(token.id);
                 if let Some(finish) = token.finish {
                     ended.insert(key, (ids.remove(&key).unwrap(), finish));
+                    queue
+                        .by_ref()
+                        .take(1)
+                        .for_each(|job| self.submit(job.clone()));
                 }
             }
         }

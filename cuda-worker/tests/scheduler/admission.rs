@@ -1,3 +1,4 @@
+use cuda_worker::scheduler::Limits;
 use orcd_shared::error::ErrorCode;
 use orcd_shared::sampling::SamplingParams;
 
@@ -5,27 +6,28 @@ use crate::fake::VOCAB;
 use crate::rig::{LIMITS, Rig, job};
 
 #[test]
-fn jobs_get_slots_in_the_order_they_came() {
+fn a_job_beyond_the_slots_is_refused_and_the_others_go_on() {
     let mut rig = Rig::new(LIMITS);
-    (1..=7).for_each(|key| rig.submit(job(key, 3, 4)));
-    assert_eq!((rig.scheduler.running(), rig.scheduler.waiting()), (0, 7));
-    rig.turn().unwrap();
-    assert_eq!((rig.scheduler.running(), rig.scheduler.waiting()), (4, 3));
-    assert_eq!(rig.tokens().into_keys().collect::<Vec<_>>(), [1, 2, 3, 4]);
+    (1..=6).for_each(|key| rig.submit(job(key, 3, 4)));
+    assert_eq!(
+        rig.failures(),
+        [(5, ErrorCode::Internal), (6, ErrorCode::Internal)]
+    );
+    assert_eq!(rig.scheduler.running(), 4);
     rig.finish();
-    assert_eq!(rig.tokens().len(), 7);
+    assert_eq!(rig.tokens().into_keys().collect::<Vec<_>>(), [1, 2, 3, 4]);
     assert!(rig.tokens().values().all(|t| t.len() == 4));
 }
 
 #[test]
 fn a_slot_is_free_for_the_next_job_right_after_the_last_token() {
     let mut rig = Rig::new(LIMITS);
-    for (key, max) in [(1, 5), (2, 1), (3, 5), (4, 5), (5, 2)] {
+    for (key, max) in [(1, 5), (2, 1), (3, 5), (4, 5)] {
         rig.submit(job(key, 1, max));
     }
     rig.turn().unwrap();
     assert_eq!(rig.engine.open_slots(), [0, 2, 3]);
-    rig.turn().unwrap();
+    rig.submit(job(5, 1, 2));
     assert_eq!(
         rig.engine.opened.last(),
         Some(&(1, 3)),
@@ -41,7 +43,6 @@ fn a_job_reserves_no_more_than_it_can_use() {
     let mut rig = Rig::new(LIMITS);
     rig.submit(job(1, 10, 5));
     rig.submit(job(2, 10, 5000));
-    rig.turn().unwrap();
     assert_eq!(rig.engine.opened, [(0, 15), (1, LIMITS.context)]);
 }
 
@@ -96,6 +97,18 @@ fn bad_jobs_never_reach_the_engine() {
         assert_eq!(rig.failures(), [(1, code)]);
         assert!(rig.scheduler.idle());
     }
+}
+
+#[test]
+fn a_job_without_kv_memory_leaves_its_slot_to_the_next() {
+    let one = Limits { slots: 1, ..LIMITS };
+    let mut rig = Rig::new(one);
+    rig.engine.kv_limit = 100;
+    rig.submit(job(1, 10, 200));
+    rig.submit(job(2, 10, 3));
+    assert_eq!(rig.failures(), [(1, ErrorCode::VramOom)]);
+    rig.finish();
+    assert_eq!(rig.ids(2).len(), 3);
 }
 
 #[test]

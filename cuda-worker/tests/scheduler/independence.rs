@@ -117,6 +117,7 @@ proptest! {
             let expected = alone(&job);
             let got = rig.ids(key);
             prop_assert!(expected.starts_with(&got), "job {key}: {got:?} of {expected:?}");
+            // Without memory, or without a slot.
             let failed = failures.iter().any(|f| f.0 == key);
             prop_assert!(got == expected || failed || cancelled.contains(&key));
             prop_assert!(!failed || got.is_empty());

@@ -23,6 +23,7 @@ pub const LIMITS: Limits = Limits {
 pub struct Rig {
     pub scheduler: Scheduler,
     pub engine: Fake,
+    slots: usize,
     /// Everything said so far.
     pub said: Vec<ToSupervisor>,
 }
@@ -33,12 +34,15 @@ impl Rig {
         Self {
             scheduler,
             engine: Fake::default(),
+            slots: limits.slots as usize,
             said: Vec::new(),
         }
     }
 
     pub fn submit(&mut self, job: JobSpec) {
-        self.scheduler.submit(job, &mut self.said);
+        self.scheduler
+            .submit(job, &mut self.engine, &mut self.said)
+            .unwrap();
     }
 
     pub fn cancel(&mut self, key: u64) {
@@ -47,11 +51,22 @@ impl Rig {
             .unwrap();
     }
 
-    /// Admission and one step, as the engine thread does them.
+    /// One step, as the engine thread makes it.
     pub fn turn(&mut self) -> Result<(), Fatal> {
-        self.scheduler.admit(&mut self.engine, &mut self.said)?;
         let plan = self.scheduler.plan();
         self.scheduler.step(&plan, &mut self.engine, &mut self.said)
+    }
+
+    /// Turns until all `jobs` are over, each submitted when there is a slot for it, as a supervisor
+    /// does.
+    pub fn run(&mut self, jobs: impl IntoIterator<Item = JobSpec>) {
+        for job in jobs {
+            while self.scheduler.running() == self.slots {
+                self.turn().unwrap();
+            }
+            self.submit(job);
+        }
+        self.finish();
     }
 
     /// Turns until nothing is left.

@@ -21,7 +21,8 @@ pub enum ToWorker {
     Load(Box<LoadRequest>),
     /// Start a job, or go on with one after a crash. Answered by its tokens in
     /// [`ToSupervisor::Step`] and last of them with `finish` set,
-    /// or by [`ToSupervisor::JobFailed`].
+    /// or by [`ToSupervisor::JobFailed`]. The worker has no queue: a job beyond
+    /// [`WorkerInfo::parallel`] fails with `INTERNAL`.
     Submit(Box<JobSpec>),
     /// Abandon a job. Answered by [`ToSupervisor::Cancelled`], also when the job is unknown.
     Cancel(JobKey),
@@ -146,10 +147,8 @@ pub enum ToSupervisor {
     Heartbeat {
         /// Engine steps finished since start.
         steps: u64,
-        /// Sequences that the engine holds.
+        /// Sequences that the engine holds: all jobs of the worker.
         running: u32,
-        /// Jobs submitted and waiting for a slot.
-        waiting: u32,
     },
     /// The process is about to end because of the device or a bug.
     Fatal {

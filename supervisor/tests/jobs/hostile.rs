@@ -78,13 +78,8 @@ fn message() -> impl Strategy<Value = ToSupervisor> {
     ];
     let failed = (key(), code.clone(), ".{0,40}")
         .prop_map(|(key, code, message)| ToSupervisor::JobFailed { key, code, message });
-    let heartbeat = (any::<u64>(), count(), count()).prop_map(|(steps, running, waiting)| {
-        ToSupervisor::Heartbeat {
-            steps,
-            running,
-            waiting,
-        }
-    });
+    let heartbeat = (any::<u64>(), count())
+        .prop_map(|(steps, running)| ToSupervisor::Heartbeat { steps, running });
     prop_oneof![
         10 => step,
         3 => failed,

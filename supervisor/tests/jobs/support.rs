@@ -213,7 +213,6 @@ impl Service {
         let heartbeat = ToSupervisor::Heartbeat {
             steps: self.steps,
             running,
-            waiting: 0,
         };
         self.message(heartbeat).await;
     }

@@ -313,15 +313,10 @@ impl<H: WorkerHost> Fleet<H> {
         member.pulse.heard(now);
         let serves = generation == self.life.generation;
         match message {
-            ToSupervisor::Heartbeat {
-                steps,
-                running,
-                waiting,
-            } => {
+            ToSupervisor::Heartbeat { steps, running } => {
                 member.pulse.steps(steps, now);
                 if serves {
-                    let holds = running as usize + waiting as usize;
-                    member.pulse.holds(holds, self.given.len(), now);
+                    member.pulse.holds(running as usize, self.given.len(), now);
                 }
             }
             ToSupervisor::Residency { resident } => self.residency(generation, resident),
