@@ -18,7 +18,6 @@ use uuid::Uuid;
 use super::correlation::CorrelationId;
 use super::error::{ApiError, Detail};
 use super::openapi::{self, Description, Instance};
-use super::sse::JobNames;
 use super::validate::{self, Fresh, Input, Limits};
 use super::{App, body, deadline, sse};
 use crate::jobs::NewJob;
@@ -57,12 +56,9 @@ pub(super) async fn execute(
         .await
         .unwrap_or_else(|_| Err(ApiError::internal()))?;
     let deadline = deadline?;
-    let names = JobNames {
-        job_id: prepared.request.job_id.as_str().into(),
-        model: service.model.name().into(),
-    };
     let job = NewJob {
         job_id: prepared.request.job_id,
+        model: service.model.name().into(),
         prompt: prepared.tokens,
         tokenizer: Arc::clone(service.model.text().tokenizer()),
         max_tokens: prepared.request.max_tokens,
@@ -73,7 +69,7 @@ pub(super) async fn execute(
         correlation_id: correlation_id.to_string(),
     };
     let stream = service.jobs.submit(job).await?;
-    Ok(sse::response(stream, names))
+    Ok(sse::response(stream))
 }
 
 /// Runs `work` on a thread of its own, as soon as there is a permit. The permit goes with the work, which

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::sse::{self, JobNames};
+use super::sse;
 use crate::jobs::JobStream;
 
 /// Longest silence. Clients are promised 5 s; the rest is for a busy machine.
@@ -28,18 +28,16 @@ pub(super) struct Unfinished;
 /// Makes the frames of one answer.
 pub(super) struct Frames {
     stream: JobStream,
-    names: JobNames,
     silence: Silence,
     ended: bool,
 }
 
 impl Frames {
     /// Of a stream that nothing was sent of. A job that waits has a comment at once.
-    pub(super) fn new(stream: JobStream, names: JobNames) -> Self {
+    pub(super) fn new(stream: JobStream) -> Self {
         let waits = stream.events.next_id() == 0;
         Self {
             stream,
-            names,
             silence: Silence::new(if waits { Duration::ZERO } else { KEEP_ALIVE }),
             ended: false,
         }
@@ -61,7 +59,7 @@ impl Frames {
             return Some(Err(Unfinished));
         };
         self.ended = event.event.is_terminal();
-        Some(Ok(sse::encode(&event, &self.names)))
+        Some(Ok(sse::encode(&event)))
     }
 
     fn comment(&mut self) -> Bytes {

@@ -14,7 +14,7 @@ use utoipa::openapi::{Required, ResponseBuilder};
 
 use super::error::{ApiError, Detail};
 use super::openapi::{self, Description, Instance};
-use super::sse::{self, JobNames};
+use super::sse;
 use super::{App, validate};
 use crate::jobs::NoStream;
 
@@ -34,18 +34,14 @@ pub(super) async fn job_events(
     }
     let after = last_event_id(&headers)?;
     let service = app.service()?;
-    let stream = match service.jobs.resume(job_id.clone(), after).await {
+    let stream = match service.jobs.resume(job_id, after).await {
         Ok(stream) => stream,
         Err(NoStream::Complete) => return Ok(StatusCode::NO_CONTENT.into_response()),
         Err(NoStream::Unknown) => return Err(unknown()),
         Err(NoStream::Ahead { events }) => return Err(ahead(after.unwrap_or_default(), events)),
         Err(NoStream::Crowded { readers }) => return Err(crowded(readers)),
     };
-    let names = JobNames {
-        job_id: job_id.into(),
-        model: service.model.name().into(),
-    };
-    Ok(sse::response(stream, names))
+    Ok(sse::response(stream))
 }
 
 fn unknown() -> ApiError {

@@ -1,61 +1,88 @@
 //! What readers of a job's stream get.
 
 use orcd_shared::error::ErrorCode;
+use serde::{Serialize, Serializer};
+use utoipa::ToSchema;
+use utoipa::openapi::Ref;
 
-/// What a reader of a job's stream gets.
-#[derive(Debug, Clone, PartialEq)]
+/// What a reader of a job's stream gets; its JSON, in which the variant's name stands first, as
+/// `type`, is what a client gets.
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+#[schema(as = Event)]
+#[serde(tag = "type", rename_all = "lowercase")]
 pub enum JobEvent {
-    /// The job was given to the worker for the first time.
+    /// The first event: the job runs.
     Started {
-        /// Wall clock, for people.
+        #[allow(missing_docs)]
+        #[schema(value_type = String)]
+        job_id: Box<str>,
+        /// As in `/health`.
+        #[schema(value_type = String)]
+        model: Box<str>,
+        /// When a worker was first given the job, in UTC.
+        #[serde(serialize_with = "as_text")]
+        #[schema(value_type = String, format = DateTime)]
         started_at: jiff::Timestamp,
-        /// Tokens of the prompt.
-        prompt_tokens: u32,
-        /// The seed in use.
+        /// The seed in use, up to 2^64 - 1.
+        // What a u64 gets otherwise is int64, too narrow for half of all seeds.
+        #[schema(format = "uint64")]
         seed: u64,
+        /// Tokens of the prompt, those of the chat template included.
+        prompt_tokens: u32,
     },
     /// One generated token.
     Token {
-        /// Text that became certain with it; may be empty.
+        /// Text that became certain with it; may be empty. Joined, all are the output.
+        #[serde(rename = "t")]
         text: String,
-        /// Index among generated tokens, from 0 without a gap.
+        /// Index among the generated tokens, from 0 without a gap.
+        #[serde(rename = "i")]
         index: u32,
-        /// Token id.
+        /// The token's id in the vocabulary.
         id: u32,
     },
-    /// Last event of a job that ended by itself.
+    /// The last event of a job that ended by itself.
     End {
-        /// Number of token events.
+        /// `token` events of the job.
         tokens_out: u32,
-        /// First to last token, milliseconds.
+        /// First to last token.
         decode_time_ms: u64,
-        /// Time the engine spent in the steps that drew these tokens, microseconds.
-        engine_time_us: u64,
-        /// Why it ended.
-        stop: StopReason,
-        /// How often it was replayed after a crash.
+        #[allow(missing_docs)]
+        #[schema(inline)]
+        stop_reason: StopReason,
+        /// Which one; only with `STOP_SEQUENCE`.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        #[schema(nullable = false)]
+        stop_sequence: Option<String>,
+        /// How often the job was given to another worker after a loss.
         replays: u32,
+        /// Time of the engine's steps that drew the tokens.
+        engine_time_us: u64,
     },
-    /// Last event of a job that could not go on.
+    /// The last event of a job that could not go on.
     Error {
-        /// Contract code.
+        #[allow(missing_docs)]
+        #[schema(schema_with = error_code)]
         code: ErrorCode,
-        /// What failed and what to do.
+        /// What failed and what to do, for people.
         message: String,
-        /// Number of token events before it.
+        /// The same request may succeed later or elsewhere.
+        retriable: bool,
+        /// `token` events before it.
         tokens_out: u32,
     },
 }
 
 /// Why a job ended by itself.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum StopReason {
     /// End-of-generation token (not itself a token event).
     Eos,
     /// `max_tokens` reached.
     MaxTokens,
     /// One of the stop sequences appeared.
-    StopSequence(String),
+    StopSequence,
     /// No room left in the context.
     ContextFull,
 }
@@ -70,6 +97,17 @@ pub struct Numbered {
 }
 
 impl JobEvent {
+    /// The `type` in its JSON.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Started { .. } => "started",
+            Self::Token { .. } => "token",
+            Self::End { .. } => "end",
+            Self::Error { .. } => "error",
+        }
+    }
+
     /// Nothing comes after it.
     #[must_use]
     pub fn is_terminal(&self) -> bool {
@@ -82,14 +120,22 @@ impl Numbered {
     #[must_use]
     pub fn bytes(&self) -> usize {
         let text = match &self.event {
+            JobEvent::Started { job_id, model, .. } => job_id.len() + model.len(),
             JobEvent::Token { text, .. } => text.capacity(),
+            JobEvent::End { stop_sequence, .. } => {
+                stop_sequence.as_ref().map_or(0, String::capacity)
+            }
             JobEvent::Error { message, .. } => message.capacity(),
-            JobEvent::End {
-                stop: StopReason::StopSequence(text),
-                ..
-            } => text.capacity(),
-            JobEvent::Started { .. } | JobEvent::End { .. } => 0,
         };
         size_of::<Self>() + text
     }
+}
+
+fn as_text<S: Serializer>(value: &jiff::Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(value)
+}
+
+/// The codes stand among the document's schemas by this name.
+fn error_code() -> Ref {
+    Ref::from_schema_name("ErrorCode")
 }

@@ -221,6 +221,7 @@ mod tests {
         let event = JobEvent::Error {
             code: ErrorCode::Cancelled,
             message: "x".repeat(100),
+            retriable: true,
             tokens_out: 0,
         };
         Numbered { id, event }

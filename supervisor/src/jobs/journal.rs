@@ -110,15 +110,17 @@ impl Journal {
 
     /// The `started` event, before the first submission; `None` after it.
     pub fn started(&mut self, started_at: jiff::Timestamp) -> Option<Numbered> {
-        let prompt_tokens = u32::try_from(self.job.prompt.len()).unwrap_or(u32::MAX);
-        let seed = self.job.sampling.seed;
-        (self.next_event == 0).then(|| {
-            self.number(JobEvent::Started {
-                started_at,
-                prompt_tokens,
-                seed,
-            })
-        })
+        if self.next_event > 0 {
+            return None;
+        }
+        let started = JobEvent::Started {
+            job_id: self.job.job_id.as_str().into(),
+            model: std::mem::take(&mut self.job.model),
+            started_at,
+            seed: self.job.sampling.seed,
+            prompt_tokens: u32::try_from(self.job.prompt.len()).unwrap_or(u32::MAX),
+        };
+        Some(self.number(started))
     }
 
     /// Takes a token from the worker.
@@ -150,22 +152,21 @@ impl Journal {
             piece.stop = rest.stop;
         }
         let event = Some(self.token_event(piece.text, token.id, now));
-        let stop = (piece.stop.map(StopReason::StopSequence))
-            .or_else(|| Some(self.stop_reason(token.finish?)));
-        Taken {
-            event,
-            ending: stop.map(Ending::Stop),
-        }
+        let ending = (piece.stop.map(Ending::StopSequence))
+            .or_else(|| Some(Ending::Stop(self.stop_reason(token.finish?))));
+        Taken { event, ending }
     }
 
     /// The last event: `end` or `error`.
     pub fn end(&mut self, ending: Ending) -> Numbered {
-        let stop = match ending {
-            Ending::Stop(stop) => stop,
+        let (stop_reason, stop_sequence) = match ending {
+            Ending::Stop(reason) => (reason, None),
+            Ending::StopSequence(text) => (StopReason::StopSequence, Some(text)),
             Ending::Error(code, message) => {
                 return self.number(JobEvent::Error {
                     code,
                     message,
+                    retriable: code.retriable(),
                     tokens_out: self.tokens_out,
                 });
             }
@@ -178,7 +179,8 @@ impl Journal {
             tokens_out: self.tokens_out,
             decode_time_ms: u64::try_from(decode_time.as_millis()).unwrap_or(u64::MAX),
             engine_time_us: self.engine_time_us,
-            stop,
+            stop_reason,
+            stop_sequence,
             replays: self.replays(),
         })
     }
@@ -192,10 +194,10 @@ impl Journal {
     fn end_of_generation(&mut self, id: u32, now: Instant) -> Taken {
         let rest = self.flush();
         let event = (!rest.text.is_empty()).then(|| self.token_event(rest.text, id, now));
-        let reason = rest.stop.map_or(StopReason::Eos, StopReason::StopSequence);
+        let ending = (rest.stop).map_or(Ending::Stop(StopReason::Eos), Ending::StopSequence);
         Taken {
             event,
-            ending: Some(Ending::Stop(reason)),
+            ending: Some(ending),
         }
     }
 

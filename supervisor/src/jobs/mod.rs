@@ -29,6 +29,8 @@ use crate::text::Tokenizer;
 pub struct NewJob {
     /// The client's name for it, unique among jobs in flight.
     pub job_id: String,
+    /// The model's name, for the stream's first event.
+    pub model: Box<str>,
     /// Prompt token ids, at least one.
     pub prompt: Vec<u32>,
     /// What turns its output into text.

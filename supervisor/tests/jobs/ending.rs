@@ -12,9 +12,13 @@ use orcd_supervisor::worker::process::WorkerExit;
 
 use super::support::{CONTEXT, Call, END, Service, job, last, rest, text_of};
 
-fn stop_of(events: &[Numbered]) -> StopReason {
+fn stop_of(events: &[Numbered]) -> (StopReason, Option<&str>) {
     match last(events) {
-        JobEvent::End { stop, .. } => stop.clone(),
+        JobEvent::End {
+            stop_reason,
+            stop_sequence,
+            ..
+        } => (*stop_reason, stop_sequence.as_deref()),
         other => panic!("{other:?}"),
     }
 }
@@ -33,7 +37,7 @@ async fn text_held_back_comes_out_with_the_last_of_max_tokens() {
         .await;
     let events = rest(&mut stream).await;
     assert_eq!(text_of(&events), "ab");
-    assert_eq!(stop_of(&events), StopReason::MaxTokens);
+    assert_eq!(stop_of(&events), (StopReason::MaxTokens, None));
     assert!(matches!(last(&events), JobEvent::End { tokens_out: 2, .. }));
 }
 
@@ -53,7 +57,7 @@ async fn text_held_back_at_the_end_token_comes_in_an_event_of_its_own() {
         id: END,
     };
     assert_eq!(events[4].event, flushed);
-    assert_eq!(stop_of(&events), StopReason::Eos);
+    assert_eq!(stop_of(&events), (StopReason::Eos, None));
     assert!(matches!(last(&events), JobEvent::End { tokens_out: 4, .. }));
 }
 
@@ -75,7 +79,7 @@ async fn stop_sequence_ends_the_job_and_is_no_part_of_the_text() {
     service.tokens(spec.key, 0, "hello world").await;
     let events = rest(&mut stream).await;
     assert_eq!(text_of(&events), "hel");
-    assert_eq!(stop_of(&events), StopReason::StopSequence("lo w".into()));
+    assert_eq!(stop_of(&events), (StopReason::StopSequence, Some("lo w")));
     assert!(matches!(last(&events), JobEvent::End { tokens_out: 7, .. }));
     assert_eq!(service.told_to_cancel().await, spec.key);
 }
@@ -90,7 +94,8 @@ async fn output_cut_by_the_context_says_so() {
     service
         .token(spec.key, 0, b'a'.into(), Some(Finish::MaxTokens))
         .await;
-    assert_eq!(stop_of(&rest(&mut stream).await), StopReason::ContextFull);
+    let events = rest(&mut stream).await;
+    assert_eq!(stop_of(&events), (StopReason::ContextFull, None));
 }
 
 #[tokio::test]
@@ -109,7 +114,8 @@ async fn drain_lets_jobs_finish_and_then_shuts_the_worker_down() {
     let spec_c = service.submitted().await;
     service.eos(spec_b.key, 0).await;
     service.eos(spec_c.key, 0).await;
-    assert_eq!(stop_of(&rest(&mut c).await), StopReason::Eos);
+    let events = rest(&mut c).await;
+    assert_eq!(stop_of(&events), (StopReason::Eos, None));
     assert!(matches!(
         service.call().await,
         Call::Send(ToWorker::Shutdown, _)

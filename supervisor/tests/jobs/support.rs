@@ -353,6 +353,7 @@ pub fn timeless(events: Vec<Numbered>) -> Vec<Numbered> {
 pub fn job(name: &str) -> NewJob {
     NewJob {
         job_id: name.into(),
+        model: "m".into(),
         prompt: vec![1, 2, 3],
         tokenizer: tokenizer(),
         max_tokens: None,

@@ -8,18 +8,13 @@ use crate::jobs::{JobEvent, Numbered};
 
 fn frames(log: &EventLog, next: u64) -> Frames {
     let (departures, _) = mpsc::unbounded_channel();
-    let names = JobNames {
-        job_id: "j".into(),
-        model: "m".into(),
-    };
-    Frames::new(
-        JobStream::new(JobKey(1), log.reader(next), departures),
-        names,
-    )
+    Frames::new(JobStream::new(JobKey(1), log.reader(next), departures))
 }
 
 fn started() -> Numbered {
     let event = JobEvent::Started {
+        job_id: "j".into(),
+        model: "m".into(),
         started_at: jiff::Timestamp::UNIX_EPOCH,
         prompt_tokens: 1,
         seed: 1,

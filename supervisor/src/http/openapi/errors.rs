@@ -13,8 +13,8 @@ use utoipa::{PartialSchema, ToSchema};
 use super::super::error::{Body, Detail, has_retry_after};
 use super::super::health::Report;
 use super::super::routes::Route;
-use super::super::sse::Data;
 use super::common::{self, header};
+use crate::jobs::JobEvent;
 use crate::text::TemplateStatus;
 
 use super::{Description, Instance, json as json_content};
@@ -96,7 +96,7 @@ pub(super) fn components(components: ComponentsBuilder) -> ComponentsBuilder {
         .schema_from::<Code>()
         .schema_from::<Detail>()
         .schema_from::<Body<'_>>()
-        .schema_from::<Data<'_>>()
+        .schema_from::<JobEvent>()
         .schema_from::<Report<'_>>()
         .schema_from::<TemplateStatus>()
         .response(

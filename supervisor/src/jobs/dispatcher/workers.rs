@@ -58,7 +58,7 @@ impl<H: WorkerHost> Dispatcher<H> {
                 self.count_token(&shown, now);
             }
             if let Some(ending) = progress.ending {
-                let is_success = matches!(ending, Ending::Stop(_));
+                let is_success = !matches!(ending, Ending::Error(..));
                 self.end_job(token.key, ending, now);
                 if is_success {
                     self.fleet.job_finished(now);

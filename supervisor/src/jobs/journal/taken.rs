@@ -20,6 +20,8 @@ pub struct Taken {
 pub enum Ending {
     /// By itself.
     Stop(StopReason),
+    /// With this one of its stop sequences.
+    StopSequence(String),
     /// It can't go on.
     Error(ErrorCode, String),
 }
@@ -29,7 +31,7 @@ impl Ending {
     #[must_use]
     pub fn outcome(&self) -> &'static str {
         match self {
-            Self::Stop(_) => "end",
+            Self::Stop(_) | Self::StopSequence(_) => "end",
             Self::Error(code, _) => code.name(),
         }
     }
