@@ -1,7 +1,5 @@
 //! How a token is drawn. The order of the steps and every bit of them: `docs/ARITHMETIC.md`.
 
-use std::ops::RangeInclusive;
-
 use serde::{Deserialize, Serialize};
 
 /// Smallest repetition penalty of the engine: a logit divided by it stays far from infinity. A
@@ -60,16 +58,14 @@ impl Bounds {
         }
     }
 
-    /// Whether a request may give `value`; NaN it may not.
+    /// What the engine gets for `value` of a request; `None` if that is out of bounds, as NaN is. A
+    /// value of the engine stays what it is.
     #[must_use]
-    pub fn contains(&self, value: f64) -> bool {
-        (self.least..=self.most).contains(&value) && (self.includes_least || value > self.least)
-    }
-
-    /// What the engine takes.
-    #[must_use]
-    pub fn of_engine(&self) -> RangeInclusive<f32> {
-        self.engine_least..=self.most as f32
+    pub fn engine_value(&self, value: f64) -> Option<f32> {
+        let is_inside = (self.least..=self.most).contains(&value)
+            && (self.includes_least || value > self.least);
+        // The engine computes in f32. Adding 0 turns -0 into 0.
+        is_inside.then(|| (value as f32 + 0.0).max(self.engine_least))
     }
 
     /// The bounds of a request as an error states them: `0 < top_p <= 1`.
@@ -108,6 +104,28 @@ impl SamplingParams {
         repetition_penalty: 1.0,
         seed: 0,
     };
+
+    /// The first number that the engine does not take: its name, its value and the rule that it
+    /// breaks.
+    #[must_use]
+    pub fn first_fault(&self) -> Option<(&'static str, f32, String)> {
+        let numbers = [
+            ("temperature", self.temperature, TEMPERATURE),
+            ("top_p", self.top_p, TOP_P),
+            ("min_p", self.min_p, MIN_P),
+            (
+                "repetition_penalty",
+                self.repetition_penalty,
+                REPETITION_PENALTY,
+            ),
+        ];
+        let is_fault =
+            |value: f32, bounds: &Bounds| bounds.engine_value(value.into()) != Some(value);
+        (numbers
+            .into_iter()
+            .find(|(_, value, bounds)| is_fault(*value, bounds)))
+        .map(|(name, value, bounds)| (name, value, bounds.rule(name)))
+    }
 }
 
 #[cfg(test)]
@@ -118,16 +136,37 @@ mod tests {
     fn a_rule_says_what_its_bounds_contain() {
         assert_eq!(TEMPERATURE.rule("t"), "0 <= t <= 2");
         assert_eq!(TOP_P.rule("p"), "0 < p <= 1");
-        assert!(TEMPERATURE.contains(0.0) && !TOP_P.contains(0.0));
+        assert_eq!(TEMPERATURE.engine_value(0.0), Some(0.0));
+        assert_eq!(TOP_P.engine_value(0.0), None);
         for bounds in [TEMPERATURE, TOP_P, MIN_P, REPETITION_PENALTY] {
-            assert!(bounds.contains(bounds.least.next_up()) && bounds.contains(bounds.most));
-            assert!(bounds.contains(bounds.default.into()));
+            let value = |value| bounds.engine_value(value);
+            assert_eq!(value(bounds.least.next_up()), Some(bounds.engine_least));
+            assert_eq!(value(bounds.default.into()), Some(bounds.default));
             for beyond in [bounds.least.next_down(), bounds.most.next_up(), f64::NAN] {
-                assert!(!bounds.contains(beyond), "{bounds:?} {beyond}");
+                assert_eq!(value(beyond), None, "{bounds:?} {beyond}");
             }
-            // What a request may give is at least the smallest number, as the engine gets it.
-            assert!(bounds.of_engine().contains(&bounds.engine_least));
-            assert!(bounds.of_engine().contains(&(bounds.most as f32)));
+            // What the engine gets is no fault to it.
+            for taken in [bounds.least.next_up(), bounds.most].map(value) {
+                assert_eq!(value(taken.unwrap().into()), taken);
+            }
         }
+    }
+
+    #[test]
+    fn a_number_that_the_engine_does_not_take_is_named_with_its_rule() {
+        assert_eq!(SamplingParams::GREEDY.first_fault(), None);
+        let params = SamplingParams {
+            min_p: f32::NAN,
+            repetition_penalty: MIN_REPETITION_PENALTY.next_down(),
+            ..SamplingParams::GREEDY
+        };
+        let (name, value, rule) = params.first_fault().unwrap();
+        assert_eq!((name, rule.as_str()), ("min_p", "0 <= min_p <= 1"));
+        assert!(value.is_nan());
+        let params = SamplingParams {
+            min_p: 0.0,
+            ..params
+        };
+        assert_eq!(params.first_fault().unwrap().0, "repetition_penalty");
     }
 }

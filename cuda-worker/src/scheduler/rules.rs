@@ -2,7 +2,6 @@
 
 use orcd_shared::error::ErrorCode;
 use orcd_shared::job::{Finish, JobSpec};
-use orcd_shared::sampling::{MIN_P, REPETITION_PENALTY, SamplingParams, TEMPERATURE, TOP_P};
 
 use super::Limits;
 
@@ -51,7 +50,13 @@ pub fn check(job: &JobSpec, limits: &Limits) -> Result<(), Refusal> {
             "max_tokens is 0; ask for at least 1",
         ));
     }
-    check_sampling(&job.sampling)?;
+    // What the engine refuses costs the process.
+    if let Some((name, value, rule)) = job.sampling.first_fault() {
+        return Err(Refusal::new(
+            ErrorCode::InvalidRequest,
+            format!("{name} is {value}; give {rule}"),
+        ));
+    }
     if job.prompt.len() >= context {
         return Err(Refusal::new(
             ErrorCode::ContextLengthExceeded,
@@ -76,30 +81,6 @@ pub fn check(job: &JobSpec, limits: &Limits) -> Result<(), Refusal> {
             "token id {id} is outside the vocabulary of {}",
             limits.vocab_size
         )));
-    }
-    Ok(())
-}
-
-/// NaN fails every range, so that it is refused too.
-fn check_sampling(s: &SamplingParams) -> Result<(), Refusal> {
-    // The engine's bounds: what it refuses costs the process.
-    for (name, value, bounds) in [
-        ("temperature", s.temperature, TEMPERATURE),
-        ("top_p", s.top_p, TOP_P),
-        ("min_p", s.min_p, MIN_P),
-        (
-            "repetition_penalty",
-            s.repetition_penalty,
-            REPETITION_PENALTY,
-        ),
-    ] {
-        let range = bounds.of_engine();
-        if !range.contains(&value) {
-            return Err(Refusal::new(
-                ErrorCode::InvalidRequest,
-                format!("{name} {value} is not in {range:?}"),
-            ));
-        }
     }
     Ok(())
 }

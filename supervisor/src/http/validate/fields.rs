@@ -120,9 +120,8 @@ impl Fields {
                 return bounds.default;
             }
         };
-        if bounds.contains(value) {
-            // The engine computes in f32. Adding 0 turns -0 into 0.
-            return (value as f32 + 0.0).max(bounds.engine_least);
+        if let Some(value) = bounds.engine_value(value) {
+            return value;
         }
         let rule = bounds.rule(name);
         let message = format!("{}{name} is {value}; give {rule}", self.path);
