@@ -59,16 +59,10 @@ fn read(path: &Path) -> Result<CrashBundle, String> {
 
 fn request(bundle: &CrashBundle) -> Result<LoadRequest, String> {
     Ok(LoadRequest {
-        model_path: bundle.model.clone(),
-        device: bundle.device.parse()?,
         context: Some(bundle.context),
         parallel: Some(bundle.parallel),
-        threads: None,
-        kv_limit_tokens: None,
         end_tokens: bundle.end_tokens.clone(),
-        engines: 1,
-        weights: None,
-        model_hash: None,
+        ..LoadRequest::new(bundle.model.clone(), bundle.device.parse()?)
     })
 }
 

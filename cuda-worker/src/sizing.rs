@@ -70,18 +70,7 @@ mod tests {
     use super::*;
 
     fn request() -> LoadRequest {
-        LoadRequest {
-            model_path: String::new(),
-            device: Device::Cpu,
-            context: None,
-            parallel: None,
-            threads: None,
-            kv_limit_tokens: None,
-            end_tokens: Vec::new(),
-            engines: 1,
-            weights: None,
-            model_hash: None,
-        }
+        LoadRequest::new(String::new(), Device::Cpu)
     }
 
     #[test]

@@ -3,6 +3,10 @@
 
 #![deny(unsafe_code)]
 
+// For `samples`, which the tests in `tests/` have too.
+#[cfg(test)]
+extern crate self as orcd_supervisor;
+
 pub mod advice;
 pub mod awake;
 pub mod callback;
@@ -15,6 +19,9 @@ pub mod memory;
 pub mod metrics;
 pub mod model;
 pub mod run;
+#[cfg(test)]
+#[path = "../tests/samples/mod.rs"]
+mod samples;
 pub mod signals;
 pub mod snapshot;
 pub mod systemd;

@@ -265,16 +265,9 @@ impl Drop for Worker {
 /// Loads `model` on the CPU with the model's own limits.
 pub fn load(model: &Path) -> LoadRequest {
     LoadRequest {
-        model_path: model.to_str().unwrap().into(),
-        device: Device::Cpu,
-        context: None,
         parallel: Some(3),
         threads: Some(1),
-        kv_limit_tokens: None,
-        end_tokens: Vec::new(),
-        engines: 1,
-        weights: None,
-        model_hash: None,
+        ..LoadRequest::new(model.to_str().unwrap().into(), Device::Cpu)
     }
 }
 

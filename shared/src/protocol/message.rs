@@ -60,6 +60,25 @@ pub struct LoadRequest {
     pub model_hash: Option<ContentHash>,
 }
 
+impl LoadRequest {
+    /// One engine for the model file on the device, from the file, with the defaults of both.
+    #[must_use]
+    pub fn new(model_path: String, device: Device) -> Self {
+        Self {
+            model_path,
+            device,
+            context: None,
+            parallel: None,
+            threads: None,
+            kv_limit_tokens: None,
+            end_tokens: Vec::new(),
+            engines: 1,
+            weights: None,
+            model_hash: None,
+        }
+    }
+}
+
 /// A device by name: `cpu` or `cuda:N`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Device {

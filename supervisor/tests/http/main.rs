@@ -11,6 +11,8 @@ mod openapi;
 #[path = "../jobs/support.rs"]
 #[allow(dead_code)] // made for another test binary
 mod played;
+#[path = "../samples/mod.rs"]
+mod samples;
 mod streams;
 mod support;
 mod unheard;

@@ -12,6 +12,8 @@ mod memory;
 mod model_file;
 mod patience;
 mod readers;
+#[path = "../samples/mod.rs"]
+mod samples;
 mod startup;
 mod support;
 mod watchdog;

@@ -1,16 +1,14 @@
 //! The dispatcher on a played worker: the test sees what the worker is told and says what the
 //! worker says.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
-use orcd_shared::gguf::{Array, Metadata, Value};
 use orcd_shared::job::{Finish, JobKey, JobSpec};
 use orcd_shared::protocol::message::{
-    Device, LoadRequest, LoadSource, StepReport, StepToken, ToSupervisor, ToWorker, WorkerInfo,
+    Device, LoadRequest, StepReport, StepToken, ToSupervisor, ToWorker,
 };
-use orcd_shared::sampling::SamplingParams;
 use orcd_shared::weights::{ContentHash, ModelIdentity, WeightsManifest};
 use orcd_supervisor::jobs::dispatcher::{
     Bounds, DispatcherSettings, DispatcherTask, FleetSettings, Outcome, Policy, Timing, start_on,
@@ -19,19 +17,14 @@ use orcd_supervisor::jobs::{
     JobEvent, JobStream, JobsHandle, NewJob, Numbered, ServiceState, Snapshot,
 };
 use orcd_supervisor::metrics::Metrics;
-use orcd_supervisor::text::Tokenizer;
 use orcd_supervisor::worker::handles::WeightsHandle;
 use orcd_supervisor::worker::held::HeldWeights;
 use orcd_supervisor::worker::process::WorkerExit;
 use orcd_supervisor::worker::{EventSender, Happening, LinkClogged, WorkerEvent, WorkerHost};
 use tokio::sync::mpsc;
 
-/// The token that ends generation; all below it stand for the byte of their number.
-pub const END: u32 = 256;
-/// Tokens that a sequence holds.
-pub const CONTEXT: u32 = 600;
-/// Sequences at once.
-pub const PARALLEL: u32 = 2;
+pub use super::samples::*;
+
 /// Nothing here takes that long.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -349,76 +342,14 @@ pub fn timeless(events: Vec<Numbered>) -> Vec<Numbered> {
     events.into_iter().map(strip).collect()
 }
 
-/// A job with a prompt of three tokens.
-pub fn job(name: &str) -> NewJob {
-    NewJob {
-        job_id: name.into(),
-        model: "m".into(),
-        prompt: vec![1, 2, 3],
-        tokenizer: tokenizer(),
-        max_tokens: None,
-        sampling: SamplingParams {
-            seed: 7,
-            ..SamplingParams::GREEDY
-        },
-        stop: vec![],
-        deadline: Instant::now() + Duration::from_secs(600),
-        continue_on_disconnect: false,
-        correlation_id: "c".into(),
-    }
-}
-
-/// A vocabulary of all bytes and an end token.
-pub fn tokenizer() -> Arc<Tokenizer> {
-    static TOKENIZER: LazyLock<Arc<Tokenizer>> =
-        LazyLock::new(|| Arc::new(Tokenizer::from_metadata(&metadata()).unwrap()));
-    Arc::clone(&TOKENIZER)
-}
-
-/// What a model file says of that vocabulary.
-pub fn metadata() -> Metadata {
-    let mut next = 255;
-    let spelled = |byte: u8| match byte {
-        b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff => char::from(byte),
-        _ => {
-            next += 1;
-            char::from_u32(next).unwrap()
-        }
-    };
-    let mut tokens: Vec<String> = (0..=255).map(spelled).map(String::from).collect();
-    tokens.push("<|im_end|>".into());
-    let mut types = vec![1; 256];
-    types.push(3);
-    let mut metadata = Metadata::new();
-    for (key, value) in [
-        ("tokenizer.ggml.model", Value::String("gpt2".into())),
-        ("tokenizer.ggml.pre", Value::String("qwen2".into())),
-        ("tokenizer.ggml.tokens", Value::Array(Array::String(tokens))),
-        ("tokenizer.ggml.token_type", Value::Array(Array::I32(types))),
-        ("tokenizer.ggml.merges", Value::Array(Array::String(vec![]))),
-        ("tokenizer.ggml.eos_token_id", Value::U32(END)),
-    ] {
-        metadata.insert(key, value).unwrap();
-    }
-    metadata
-}
-
 pub fn settings() -> DispatcherSettings {
     DispatcherSettings {
         worker_bin: None,
         runtime_dir: None,
         fleet: FleetSettings {
             load: LoadRequest {
-                model_path: "/models/played.gguf".into(),
-                device: Device::Cpu,
-                context: None,
-                parallel: None,
-                threads: None,
-                kv_limit_tokens: None,
                 end_tokens: vec![END],
-                engines: 1,
-                weights: None,
-                model_hash: None,
+                ..LoadRequest::new("/models/played.gguf".into(), Device::Cpu)
             },
             held: HeldWeights::default(),
             policy: Policy::default(),
@@ -449,23 +380,5 @@ pub fn manifest() -> WeightsManifest {
         backend: "cpu".into(),
         image_bytes: 5,
         sample_checksum: 6,
-    }
-}
-
-pub fn info() -> WorkerInfo {
-    WorkerInfo {
-        device_name: "played".into(),
-        compute_capability: None,
-        runtime_version: None,
-        memory_used: 1,
-        memory_total: 2,
-        resident: false,
-        context: CONTEXT,
-        parallel: PARALLEL,
-        quant_kind: "Q4_K_M".into(),
-        load_source: LoadSource::File,
-        load_ms: 3,
-        model_hash: ContentHash([6; 32]),
-        weights: None,
     }
 }

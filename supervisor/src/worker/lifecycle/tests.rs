@@ -3,10 +3,10 @@
 use std::time::{Duration, Instant};
 
 use orcd_shared::error::ErrorCode;
-use orcd_shared::protocol::message::{LoadSource, ToSupervisor, WorkerInfo};
-use orcd_shared::weights::ContentHash;
+use orcd_shared::protocol::message::ToSupervisor;
 
 use super::{Action, Context, Event, Outcome, Phase, Policy, Standby, State};
+use crate::samples::info;
 use crate::worker::process::WorkerExit;
 use crate::worker::{Happening, WorkerEvent};
 
@@ -70,23 +70,8 @@ fn link_lost() -> Happening {
 }
 
 fn ready() -> Happening {
-    let info = Box::new(WorkerInfo {
-        device_name: "played".into(),
-        compute_capability: None,
-        runtime_version: None,
-        memory_used: 1,
-        memory_total: 2,
-        resident: false,
-        context: 8,
-        parallel: 1,
-        quant_kind: "Q4_K_M".into(),
-        load_source: LoadSource::File,
-        load_ms: 3,
-        model_hash: ContentHash([6; 32]),
-        weights: None,
-    });
     Happening::Ready {
-        info,
+        info: Box::new(info()),
         weights: None,
     }
 }
