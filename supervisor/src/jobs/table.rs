@@ -5,6 +5,8 @@
 //! Changes of state go through here, so that the lists and the jobs can't disagree.
 
 mod readers;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::time::{Duration, Instant};
