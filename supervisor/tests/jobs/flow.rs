@@ -244,3 +244,23 @@ async fn a_token_out_of_order_fails_its_job() {
     ));
     assert_eq!(service.told_to_cancel().await, spec.key);
 }
+
+#[tokio::test]
+async fn tokens_alone_publish_no_snapshot() {
+    let mut service = Service::ready().await;
+    let (mut stream, spec) = service.run(job("a")).await;
+    next(&mut stream).await;
+    let mut shown = service.jobs.watch();
+    service.until(|s| s.running == 1).await;
+    shown.mark_unchanged();
+    for index in 0..2 {
+        service.token(spec.key, index, b'x'.into(), None).await;
+        next(&mut stream).await;
+        // Some ticks.
+        tokio::time::sleep(Duration::from_millis(30)).await;
+    }
+    assert!(!shown.has_changed().unwrap());
+    // But a share of the cache that can be seen is shown.
+    service.tokens(spec.key, 2, &"x".repeat(60)).await;
+    service.until(|s| s.cache_usage == 0.05).await;
+}

@@ -24,15 +24,15 @@ impl Publisher {
         }
     }
 
-    /// Looks how full the caches of the running sequences are. Not with each snapshot: none is
-    /// published for a mere token.
+    /// Looks how full the caches of the running sequences are, to a hundredth: each change is a new
+    /// snapshot, which wakes those who wait for one.
     pub(super) fn measure_cache<H: WorkerHost>(&mut self, table: &JobTable, fleet: &Fleet<H>) {
         let capacity = (fleet.info()).map_or(0.0, |info| {
             f64::from(info.context) * f64::from(info.parallel)
         });
         #[expect(clippy::cast_precision_loss, reason = "a share, for people")]
         let used = table.running_positions() as f64;
-        self.cache_usage = used / capacity.max(1.0);
+        self.cache_usage = (100.0 * used / capacity.max(1.0)).round() / 100.0;
     }
 
     /// Shows the service as it is now, if anything is new.
