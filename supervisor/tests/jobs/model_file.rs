@@ -13,7 +13,7 @@ use orcd_supervisor::jobs::ServiceState;
 use orcd_supervisor::jobs::dispatcher::Outcome;
 use orcd_supervisor::worker::Happening;
 
-use super::support::{Call, Service, job};
+use super::support::{Call, Service, job, rest};
 
 /// A file that can't be opened until [`answer`].
 fn hanging(folder: &Path) -> String {
@@ -77,4 +77,19 @@ async fn a_file_system_that_never_answers_is_named() {
         message.contains(&path) && message.contains("did not answer"),
         "{message}"
     );
+}
+
+#[tokio::test]
+async fn a_worker_that_was_lost_meanwhile_is_not_told_to_load() {
+    let mut service = Service::ready().await;
+    let lost = service.generation;
+    service.crash().await;
+    service.bring_up().await;
+    let found = Ok("/models/played.gguf".into());
+    service.say_as(lost, Happening::Looked(found)).await;
+    let (mut stream, spec) = service.run(job("a")).await;
+    service.eos(spec.key, 0).await;
+    rest(&mut stream).await;
+    let calls = service.pending_calls();
+    assert!(calls.is_empty(), "{calls:?}");
 }

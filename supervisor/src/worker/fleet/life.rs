@@ -99,9 +99,12 @@ impl<H: WorkerHost> Fleet<H> {
 
     /// A worker that waits for the model file can be told to load, or not.
     fn looked(&mut self, generation: u64, location: &Result<String, String>, now: Instant) {
+        let Some(member) = self.crew.get_mut(generation).filter(|member| !member.lost) else {
+            // Lost meanwhile, and with it the need for an answer.
+            return;
+        };
         // Its time to load begins now.
-        self.crew
-            .update(generation, |member| member.pulse.moved(now));
+        member.pulse.moved(now);
         match location {
             Ok(location) => self.send_load(generation, location.clone(), now),
             Err(why) => {
