@@ -30,7 +30,7 @@ pub(super) struct AccessArgs {
     #[arg(long, env = "ORCD_INSECURE_NO_AUTH", value_parser = BoolishValueParser::new())]
     insecure_no_auth: bool,
 
-    /// Origin of web pages that may use the service, such as https://app.example; may be given
+    /// Origin of web pages that may use the service, such as `https://app.example`; may be given
     /// several times, and with commas in the variable [pages of this machine may]
     #[arg(
         long,

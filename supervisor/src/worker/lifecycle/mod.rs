@@ -3,7 +3,7 @@
 //!
 //! One worker serves at a time, the present one. Beside it there may be a standby that waits to
 //! take over, and lost workers that have yet to be reaped: their successor does not wait for that.
-//! Where a successor is chosen there is one place, [`State::succeed`]. A worker that stops making
+//! Where a successor is chosen there is one place, `State::succeed`. A worker that stops making
 //! progress comes in as [`Hung`](super::Happening::Hung), whoever finds it out.
 
 mod excuse;
