@@ -1,7 +1,7 @@
 //! The header of a reader who comes back: a whole number, or refused.
 
 use http::{HeaderMap, HeaderValue};
-use orcd_supervisor::http::job_events::last_event_id;
+use orcd_supervisor::http::last_event_id;
 
 /// Reads `bytes` as the value of `Last-Event-ID`, and twice as two of them.
 pub fn run(bytes: &[u8]) {

@@ -3,7 +3,7 @@
 use std::net::TcpListener;
 use std::time::Duration;
 
-use orcd_tests::{Job, Model, Starter, WorkerHarness};
+use orcd_tests::{Job, Model, Starter, WorkerHarness, routes};
 
 const SOON: Duration = Duration::from_secs(30);
 
@@ -24,18 +24,9 @@ fn ask(service: &WorkerHarness, method: &str, path: &str, fields: &str) -> (u16,
 #[test]
 fn web_pages_from_elsewhere_and_foreign_names_are_refused_on_every_route() {
     let service = WorkerHarness::start(Model::Tiny);
-    for (method, path) in [
-        ("POST", "/execute"),
-        ("POST", "/cancel"),
-        ("POST", "/shutdown"),
-        ("GET", "/jobs/a/events"),
-        ("GET", "/health"),
-        ("GET", "/health/live"),
-        ("GET", "/metrics"),
-        ("GET", "/openapi.json"),
-        ("GET", "/nowhere"),
-        ("OPTIONS", "/execute"),
-    ] {
+    let routes = routes(&service.get("/openapi.json").json());
+    let routes = routes.iter().map(|r| (r.method.as_str(), r.path.as_str()));
+    for (method, path) in routes.chain([("GET", "/nowhere"), ("OPTIONS", "/execute")]) {
         for fields in [
             "Host: localhost\nOrigin: http://example.org",
             "Host: localhost\nOrigin: null",
@@ -114,34 +105,39 @@ fn keys_open_the_service_and_are_shown_nowhere() {
         .env("ORCD_API_KEY", &format!("{FIRST},{SECOND}"))
         .start();
     let body = Job::lasting("a", 2).body();
+    let bearer = format!("Bearer {FIRST}");
+    let document = service.request("GET", "/openapi.json", &[("Authorization", &bearer)], b"");
+    let (closed, open): (Vec<_>, Vec<_>) =
+        (routes(&document.json()).into_iter()).partition(|route| route.needs_key);
+    assert!(closed.iter().any(|route| route.path == "/openapi.json"));
     for wrong in [None, Some("Bearer nonsense"), Some("Basic Zmlyc3Q=")] {
         let headers: Vec<_> = wrong
             .map(|value| ("Authorization", value))
             .into_iter()
             .collect();
-        for path in ["/execute", "/cancel", "/shutdown", "/nowhere"] {
-            let reply = service.request("POST", path, &headers, &body);
+        let closed = closed.iter().map(|r| (r.method.as_str(), r.path.as_str()));
+        for (method, path) in closed.chain([("POST", "/nowhere")]) {
+            let reply = service.request(method, path, &headers, &body);
             assert_eq!(
                 reply.refusal(),
                 (401, "UNAUTHORIZED".into()),
-                "{path} {wrong:?}"
+                "{method} {path} {wrong:?}"
             );
             assert_eq!(reply.header("www-authenticate"), Some("Bearer"));
         }
-        let reply = service.request("GET", "/openapi.json", &headers, b"");
-        assert_eq!(reply.refusal(), (401, "UNAUTHORIZED".into()), "{wrong:?}");
     }
     for key in [FIRST, SECOND] {
         let bearer = format!("Bearer {key}");
         let reply = service.request("POST", "/execute", &[("Authorization", &bearer)], &body);
         assert_eq!(reply.status(), 200);
         assert!(reply.text().contains("event: end"));
-        let reply = service.request("GET", "/openapi.json", &[("Authorization", &bearer)], b"");
-        assert_eq!(reply.status(), 200);
     }
-    for open in ["/health", "/health/live", "/health/ready", "/metrics"] {
-        assert_eq!(service.get(open).status(), 200, "{open}");
+    for route in &open {
+        let reply = service.request(&route.method, &route.path, &[], b"");
+        assert_eq!(reply.status(), 200, "{route:?}");
     }
+    let probes = ["/health", "/health/live", "/health/ready", "/metrics"];
+    assert!(open.iter().map(|route| route.path.as_str()).eq(probes));
     let environment = format!("/proc/{}/environ", service.worker().pid);
     let environment = std::fs::read_to_string(environment).unwrap();
     assert!(!environment.contains("s3cret"), "the worker has the keys");

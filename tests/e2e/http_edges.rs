@@ -6,7 +6,7 @@ use std::time::Duration;
 use orcd_tests::http::{Connection, request_bytes};
 use orcd_tests::sse::Parser;
 use orcd_tests::stream::Stream;
-use orcd_tests::{Job, Model, WorkerHarness};
+use orcd_tests::{Job, Model, WorkerHarness, routes};
 
 fn small() -> Job {
     Job::lasting("a", 5)
@@ -20,22 +20,26 @@ fn assert_works(service: &WorkerHarness, after: &str) {
 #[test]
 fn unknown_path_is_404_and_wrong_method_405_in_json() {
     let service = WorkerHarness::start(Model::Tiny);
-    for (method, path, status) in [
-        ("GET", "/", 404),
-        ("GET", "/nowhere", 404),
-        ("POST", "/execute/x", 404),
-        ("GET", "/jobs", 404),
-        ("GET", "/jobs/x", 404),
-        ("GET", "/health/x", 404),
-        ("GET", "/execute", 405),
-        ("DELETE", "/execute", 405),
-        ("GET", "/cancel", 405),
-        ("GET", "/shutdown", 405),
-        ("POST", "/health", 405),
-        ("PUT", "/metrics", 405),
-        ("POST", "/openapi.json", 405),
-        ("POST", "/jobs/x/events", 405),
-    ] {
+    let routes = routes(&service.get("/openapi.json").json());
+    let is_served = |method: &str, path: &str| {
+        let on_path = routes.iter().filter(|route| route.path == path);
+        on_path.map(|route| &route.method).any(|m| m == method)
+    };
+    let wrong = routes.iter().flat_map(|route| {
+        let methods = ["GET", "POST", "PUT", "DELETE"].into_iter();
+        let path = route.path.as_str();
+        let wrong = methods.filter(move |method| !is_served(method, path));
+        wrong.map(move |method| (method, path, 405))
+    });
+    let unknown = [
+        "/",
+        "/nowhere",
+        "/execute/x",
+        "/jobs",
+        "/jobs/x",
+        "/health/x",
+    ];
+    for (method, path, status) in wrong.chain(unknown.map(|path| ("GET", path, 404))) {
         let reply = service.request(method, path, &[], b"");
         assert_eq!(reply.status(), status, "{method} {path}");
         assert_eq!(reply.error()["code"], "INVALID_REQUEST", "{method} {path}");

@@ -4,20 +4,14 @@
 
 pub mod access;
 pub mod body;
-mod cancel;
 pub mod correlation;
 pub mod deadline;
 pub mod error;
-mod execute;
 mod frames;
-mod health;
-pub mod job_events;
 pub mod json;
-mod metrics;
 mod openapi;
 mod routes;
 pub mod server;
-mod shutdown;
 pub mod sse;
 pub mod validate;
 
@@ -38,6 +32,7 @@ use crate::jobs::{JobsHandle, admission};
 use crate::metrics::Metrics;
 use crate::model::Model;
 use error::ApiError;
+pub use routes::last_event_id;
 
 /// What all handlers share.
 #[derive(Debug)]

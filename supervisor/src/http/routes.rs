@@ -1,5 +1,12 @@
-//! All routes, each once: the router, the OpenAPI document, the answer to an unknown path and the rules
+//! All routes, each once and in a file of its own: the router, the OpenAPI document, the answer to an unknown path and the rules
 //! for probes are made of this list.
+
+mod cancel;
+mod execute;
+pub(super) mod health;
+mod job_events;
+mod metrics;
+mod shutdown;
 
 use std::sync::Arc;
 
@@ -8,7 +15,8 @@ use axum::routing::{MethodRouter, get, post};
 use http::Method;
 
 use super::openapi::{Description, Instance};
-use super::{App, cancel, execute, health, job_events, metrics, openapi, shutdown};
+use super::{App, openapi};
+pub use job_events::last_event_id;
 
 /// One route.
 pub(super) struct Route {

@@ -11,8 +11,8 @@ use utoipa::openapi::{Ref, RefOr, Response};
 use utoipa::{PartialSchema, ToSchema};
 
 use super::super::error::{Body, Detail, has_retry_after};
-use super::super::health::Report;
 use super::super::routes::Route;
+use super::super::routes::health::Report;
 use super::common::{self, header};
 use crate::jobs::JobEvent;
 use crate::text::TemplateStatus;

@@ -12,10 +12,10 @@ use utoipa::openapi::path::{OperationBuilder, ParameterBuilder, ParameterIn};
 use utoipa::openapi::schema::{ObjectBuilder, Type};
 use utoipa::openapi::{Required, ResponseBuilder};
 
-use super::error::{ApiError, Detail};
-use super::openapi::{self, Description, Instance};
-use super::sse;
-use super::{App, validate};
+use super::super::error::{ApiError, Detail};
+use super::super::openapi::{self, Description, Instance};
+use super::super::sse;
+use super::super::{App, validate};
 use crate::jobs::NoStream;
 
 const LAST_EVENT_ID: &str = "last-event-id";

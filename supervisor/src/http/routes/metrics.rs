@@ -9,9 +9,9 @@ use prometheus_client::encoding::prometheus_text;
 use utoipa::openapi::path::OperationBuilder;
 use utoipa::openapi::schema::{ObjectBuilder, Type};
 
-use super::App;
-use super::error::ApiError;
-use super::openapi::{self, Description, Instance};
+use super::super::App;
+use super::super::error::ApiError;
+use super::super::openapi::{self, Description, Instance};
 use crate::metrics::Format;
 
 const OPEN_METRICS: &str = "application/openmetrics-text";

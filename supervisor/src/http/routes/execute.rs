@@ -15,11 +15,11 @@ use utoipa::openapi::path::OperationBuilder;
 use utoipa::openapi::schema::{KnownFormat, ObjectBuilder, SchemaFormat, Type};
 use uuid::Uuid;
 
-use super::correlation::CorrelationId;
-use super::error::{ApiError, Detail};
-use super::openapi::{self, Description, Instance};
-use super::validate::{self, Fresh, Input, Limits};
-use super::{App, body, deadline, sse};
+use super::super::correlation::CorrelationId;
+use super::super::error::{ApiError, Detail};
+use super::super::openapi::{self, Description, Instance};
+use super::super::validate::{self, Fresh, Input, Limits};
+use super::super::{App, body, deadline, sse};
 use crate::jobs::NewJob;
 use crate::model::Model;
 

@@ -36,13 +36,13 @@ fn snapshot(state: ServiceState) -> Snapshot {
         running: 1,
         queued: 4,
         free_places: 1,
-        cache_usage: 0.0,
         stalled: false,
         standby: Some(Standby {
             pid: Some(78),
             ready: true,
             memory_bytes: 40,
         }),
+        ..Snapshot::default()
     }
 }
 

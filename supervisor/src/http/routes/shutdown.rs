@@ -12,9 +12,9 @@ use utoipa::openapi::Required;
 use utoipa::openapi::path::OperationBuilder;
 use utoipa::{PartialSchema, ToSchema};
 
-use super::error::ApiError;
-use super::openapi::{self, Description, Instance};
-use super::{App, body, validate};
+use super::super::error::ApiError;
+use super::super::openapi::{self, Description, Instance};
+use super::super::{App, body, validate};
 
 #[derive(Serialize, ToSchema)]
 struct Answer {

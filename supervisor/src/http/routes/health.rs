@@ -15,8 +15,8 @@ use utoipa::openapi::path::OperationBuilder;
 use utoipa::openapi::schema::{ObjectBuilder, Schema, SchemaType, Type};
 use utoipa::{PartialSchema, ToSchema};
 
-use super::openapi::{self, Description, Instance};
-use super::{App, server};
+use super::super::openapi::{self, Description, Instance};
+use super::super::{App, server};
 use crate::jobs::admission::has_room;
 use crate::jobs::{ServiceState, Snapshot};
 use crate::model::Model;
@@ -186,7 +186,7 @@ struct About<'a> {
 /// The body of `GET /health`. What only a worker can say is null (or 0) before the first was ready.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Health)]
-pub(super) struct Report<'a> {
+pub(in crate::http) struct Report<'a> {
     #[schema(inline)]
     status: Status,
     #[schema(inline)]
