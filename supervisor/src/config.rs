@@ -12,7 +12,6 @@ mod template;
 mod version;
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use clap::parser::ValueSource;
 use clap::{Command, CommandFactory, FromArgMatches};
@@ -20,8 +19,8 @@ use http::Uri;
 use orcd_shared::protocol::message::Device;
 use uuid::Uuid;
 
-pub use args::LogFormat;
-use args::{Args, resolve_device, resolve_model};
+use args::{CommandLine, resolve_device, resolve_model};
+pub use args::{Flags, LogFormat};
 pub use environment::UnknownVariable;
 use environment::{unknown_variables, without_empty_variables};
 pub use error::ConfigError;
@@ -60,29 +59,8 @@ pub struct Config {
     pub worker_id: Uuid,
     /// Who is told once the service is ready; always `http`.
     pub callback_url: Option<Uri>,
-    /// Upper bound of a request's `max_tokens`, and its default.
-    pub max_tokens_out: u32,
-    /// Tokens per sequence; `None` is the model's own.
-    pub context: Option<u32>,
-    /// Jobs that may wait.
-    pub queue: usize,
-    /// Sequences at once; `None` is the backend's default.
-    pub parallel: Option<u32>,
-    /// CPU backend: threads; `None` is one per core.
-    pub threads: Option<u32>,
-    /// Longest life of a job from its submission.
-    pub inference_timeout: Duration,
-    /// How long running jobs may go on after a request to stop.
-    pub drain_timeout: Duration,
-    /// How long events of an ended job are kept for readers who come back.
-    pub resume_ttl: Duration,
-    /// Restarts without a finished job in between before the service gives up; `None`: it never
-    /// does.
-    pub max_restarts: Option<u32>,
-    /// Keep a second worker ready to take over.
-    pub standby: bool,
-    /// A worker that shows no progress for this long is replaced.
-    pub hang_timeout: Duration,
+    /// What is taken as it was given.
+    pub flags: Flags,
     /// The worker program; `None` is the one beside this.
     pub worker_bin: Option<PathBuf>,
     /// Where the private directory with the sockets is made; `None` is the system's place.
@@ -114,7 +92,7 @@ impl Config {
         I::Item: Into<std::ffi::OsString> + Clone,
     {
         let matches = command().try_get_matches_from(args)?;
-        let args = Args::from_arg_matches(&matches)?;
+        let args = CommandLine::from_arg_matches(&matches)?;
         let model = resolve_model(&args, &matches)?;
         let device = resolve_device(&args, &matches)?;
         let config = Self::from_args(args, model, device)?;
@@ -125,14 +103,18 @@ impl Config {
         })
     }
 
-    fn from_args(args: Args, model: PathBuf, device: Option<Device>) -> Result<Self, ConfigError> {
+    fn from_args(
+        args: CommandLine,
+        model: PathBuf,
+        device: Option<Device>,
+    ) -> Result<Self, ConfigError> {
         let (access, access_warning) = args.access.resolve()?;
         Ok(Self {
             model: absolute("--model", model)?,
             chat_template: args.template.read()?,
             device: device.unwrap_or(DEFAULT_DEVICE),
             device_by_default: device.is_none(),
-            unknown_variables: unknown_variables(&Args::command(), names_of_variables()),
+            unknown_variables: unknown_variables(&CommandLine::command(), names_of_variables()),
             host: host(args.host)?,
             port: args.port,
             address_by_default: false,
@@ -140,17 +122,7 @@ impl Config {
             access_warning,
             worker_id: args.worker_id.unwrap_or_else(Uuid::new_v4),
             callback_url: args.callback_url,
-            max_tokens_out: args.max_tokens_out,
-            context: args.context,
-            queue: args.queue as usize,
-            parallel: args.parallel,
-            threads: args.threads,
-            inference_timeout: Duration::from_secs(args.inference_timeout_sec),
-            drain_timeout: Duration::from_secs(args.drain_timeout_sec),
-            resume_ttl: Duration::from_secs(args.resume_ttl_sec),
-            max_restarts: args.max_restarts,
-            standby: args.standby,
-            hang_timeout: Duration::from_millis(args.hang_timeout_ms),
+            flags: args.flags,
             worker_bin: args
                 .worker_bin
                 .map(|p| absolute("--worker-bin", p))
@@ -183,7 +155,7 @@ impl Config {
 
 /// The flags, as they are to be read.
 fn command() -> Command {
-    let command = Args::command().version(version());
+    let command = CommandLine::command().version(version());
     // `--port -1` is a wrong port, not an unknown flag.
     without_empty_variables(command).mut_args(|arg| {
         let takes_value = arg.get_action().takes_values() && !arg.is_positional();

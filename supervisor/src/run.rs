@@ -265,7 +265,7 @@ impl Service {
             jobs: jobs.clone(),
             drain: self.drain.clone(),
             model: self.model_name(),
-            drain_timeout: self.config.drain_timeout,
+            drain_timeout: self.config.flags.drain_timeout,
         };
         tokio::spawn(report.run());
         let Some(period) = self.watchdog else {
@@ -425,37 +425,35 @@ fn joined<T>(result: Result<Result<T, RunError>, JoinError>) -> Result<T, RunErr
 }
 
 fn settings(config: &Config, held: HeldWeights, end_tokens: Vec<u32>) -> DispatcherSettings {
+    let flags = &config.flags;
+    let model_path = config.model.to_string_lossy().into_owned();
     DispatcherSettings {
         worker_bin: config.worker_bin.clone(),
         runtime_dir: config.runtime_dir.clone(),
         fleet: FleetSettings {
             load: LoadRequest {
-                model_path: config.model.to_string_lossy().into_owned(),
-                device: config.device,
-                context: config.context,
-                parallel: config.parallel,
-                threads: config.threads,
+                context: flags.context,
+                parallel: flags.parallel,
+                threads: flags.threads,
                 kv_limit_tokens: config.kv_limit_tokens,
                 end_tokens,
-                engines: 1,
-                weights: None,
-                model_hash: None,
+                ..LoadRequest::new(model_path, config.device)
             },
             held,
             policy: Policy {
-                max_restarts: config.max_restarts,
-                standby: config.standby,
+                max_restarts: flags.max_restarts,
+                standby: flags.standby,
                 ..Policy::default()
             },
             timing: Timing {
-                hang: config.hang_timeout,
+                hang: flags.hang_timeout,
                 ..Timing::default()
             },
         },
-        queue: config.queue,
-        max_tokens_out: config.max_tokens_out,
-        resume_ttl: config.resume_ttl,
-        drain_timeout: config.drain_timeout,
+        queue: flags.queue,
+        max_tokens_out: flags.max_tokens_out,
+        resume_ttl: flags.resume_ttl,
+        drain_timeout: flags.drain_timeout,
         crash_dir: config.crash_dir.clone(),
         version: crate::config::version(),
         bounds: Bounds::default(),

@@ -1,17 +1,18 @@
 //! The flags as clap reads them.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::builder::BoolishValueParser;
 use clap::parser::ValueSource;
-use clap::{ArgMatches, Parser, ValueEnum};
+use clap::{ArgMatches, Args, Parser, ValueEnum};
 use http::Uri;
 use orcd_shared::protocol::message::{Device, MAX_PARALLEL};
 use uuid::Uuid;
 
 use super::ConfigError;
 use super::access::AccessArgs;
-use super::numbers::whole;
+use super::numbers::{units, whole};
 use super::template::TemplateArgs;
 
 const EXAMPLE: &str = "\
@@ -31,10 +32,71 @@ pub enum LogFormat {
     Json,
 }
 
+/// Flags that are taken as they are.
+#[derive(Debug, Clone, Args)]
+pub struct Flags {
+    /// Most tokens a request may ask for
+    #[arg(long, value_name = "N", default_value_t = 2048, env = "ORCD_MAX_TOKENS_OUT",
+          value_parser = whole::<u32>(1..=1_048_576))]
+    pub max_tokens_out: u32,
+
+    /// Tokens per sequence, prompt and output [default: what the model was made for]
+    #[arg(long, value_name = "N", env = "ORCD_CONTEXT",
+          value_parser = whole::<u32>(2..=16_777_216))]
+    pub context: Option<u32>,
+
+    /// Jobs that may wait for a place
+    #[arg(long, value_name = "N", default_value_t = 64, env = "ORCD_QUEUE",
+          value_parser = whole::<usize>(1..=65_536))]
+    pub queue: usize,
+
+    /// Jobs that run at once [default: 4 on a CPU, 8 on a GPU]
+    #[arg(long, value_name = "N", env = "ORCD_PARALLEL",
+          value_parser = whole::<u32>(1..=u64::from(MAX_PARALLEL)))]
+    pub parallel: Option<u32>,
+
+    /// Threads of the CPU backend [default: one per core]
+    #[arg(long, value_name = "N", env = "ORCD_THREADS",
+          value_parser = whole::<u32>(1..=1024))]
+    pub threads: Option<u32>,
+
+    /// Keep a second worker ready to take over: a lost one is then replaced within milliseconds, at
+    /// the cost of a second KV cache and context
+    #[arg(long, env = "ORCD_STANDBY", value_parser = BoolishValueParser::new())]
+    pub standby: bool,
+
+    /// Longest life of a job, from its submission
+    #[arg(long = "inference-timeout-sec", value_name = "SECONDS", default_value = "300", env = "ORCD_INFERENCE_TIMEOUT_SEC",
+          value_parser = units(1..=86_400, Duration::from_secs))]
+    pub inference_timeout: Duration,
+
+    /// How long running jobs may go on after a request to stop
+    #[arg(long = "drain-timeout-sec", value_name = "SECONDS", default_value = "5", env = "ORCD_DRAIN_TIMEOUT_SEC",
+          value_parser = units(0..=86_400, Duration::from_secs))]
+    pub drain_timeout: Duration,
+
+    /// How long the events of an ended job are kept for readers who come back
+    #[arg(long = "resume-ttl-sec", value_name = "SECONDS", default_value = "60", env = "ORCD_RESUME_TTL_SEC",
+          value_parser = units(0..=86_400, Duration::from_secs))]
+    pub resume_ttl: Duration,
+
+    /// Restarts of the worker, without a finished job in between, before the service gives up
+    /// [default: it never does]
+    #[arg(long, value_name = "N", env = "ORCD_MAX_RESTARTS",
+          value_parser = whole::<u32>(0..=1000))]
+    pub max_restarts: Option<u32>,
+
+    /// A worker that is silent, or has jobs and makes no step, for this long is replaced; steps that
+    /// were slow so far allow more
+    #[arg(long = "hang-timeout-ms", value_name = "MS", default_value = "1500", env = "ORCD_HANG_TIMEOUT_MS",
+          value_parser = units(500..=600_000, Duration::from_millis))]
+    pub hang_timeout: Duration,
+}
+
 /// Serves one language model on one device over HTTP.
 #[derive(Debug, Parser)]
 #[command(name = "worker-orcd", after_help = EXAMPLE, max_term_width = 100)]
-pub(super) struct Args {
+pub(super) struct CommandLine {
     /// Model file, GGUF; the flag's name may be left out
     #[arg(short, long, value_name = "PATH", env = "ORCD_MODEL")]
     pub(super) model: Option<PathBuf>,
@@ -80,62 +142,8 @@ pub(super) struct Args {
     #[arg(long, value_name = "URL", env = "ORCD_CALLBACK_URL", value_parser = callback_url)]
     pub(super) callback_url: Option<Uri>,
 
-    /// Most tokens a request may ask for
-    #[arg(long, value_name = "N", default_value_t = 2048, env = "ORCD_MAX_TOKENS_OUT",
-          value_parser = whole::<u32>(1..=1_048_576))]
-    pub(super) max_tokens_out: u32,
-
-    /// Tokens per sequence, prompt and output [default: what the model was made for]
-    #[arg(long, value_name = "N", env = "ORCD_CONTEXT",
-          value_parser = whole::<u32>(2..=16_777_216))]
-    pub(super) context: Option<u32>,
-
-    /// Jobs that may wait for a place
-    #[arg(long, value_name = "N", default_value_t = 64, env = "ORCD_QUEUE",
-          value_parser = whole::<u32>(1..=65_536))]
-    pub(super) queue: u32,
-
-    /// Jobs that run at once [default: 4 on a CPU, 8 on a GPU]
-    #[arg(long, value_name = "N", env = "ORCD_PARALLEL",
-          value_parser = whole::<u32>(1..=u64::from(MAX_PARALLEL)))]
-    pub(super) parallel: Option<u32>,
-
-    /// Threads of the CPU backend [default: one per core]
-    #[arg(long, value_name = "N", env = "ORCD_THREADS",
-          value_parser = whole::<u32>(1..=1024))]
-    pub(super) threads: Option<u32>,
-
-    /// Keep a second worker ready to take over: a lost one is then replaced within milliseconds, at
-    /// the cost of a second KV cache and context
-    #[arg(long, env = "ORCD_STANDBY", value_parser = BoolishValueParser::new())]
-    pub(super) standby: bool,
-
-    /// Longest life of a job, from its submission
-    #[arg(long, value_name = "SECONDS", default_value_t = 300, env = "ORCD_INFERENCE_TIMEOUT_SEC",
-          value_parser = whole::<u64>(1..=86_400))]
-    pub(super) inference_timeout_sec: u64,
-
-    /// How long running jobs may go on after a request to stop
-    #[arg(long, value_name = "SECONDS", default_value_t = 5, env = "ORCD_DRAIN_TIMEOUT_SEC",
-          value_parser = whole::<u64>(0..=86_400))]
-    pub(super) drain_timeout_sec: u64,
-
-    /// How long the events of an ended job are kept for readers who come back
-    #[arg(long, value_name = "SECONDS", default_value_t = 60, env = "ORCD_RESUME_TTL_SEC",
-          value_parser = whole::<u64>(0..=86_400))]
-    pub(super) resume_ttl_sec: u64,
-
-    /// Restarts of the worker, without a finished job in between, before the service gives up
-    /// [default: it never does]
-    #[arg(long, value_name = "N", env = "ORCD_MAX_RESTARTS",
-          value_parser = whole::<u32>(0..=1000))]
-    pub(super) max_restarts: Option<u32>,
-
-    /// A worker that is silent, or has jobs and makes no step, for this long is replaced; steps that
-    /// were slow so far allow more
-    #[arg(long, value_name = "MS", default_value_t = 1500, env = "ORCD_HANG_TIMEOUT_MS",
-          value_parser = whole::<u64>(500..=600_000))]
-    pub(super) hang_timeout_ms: u64,
+    #[command(flatten)]
+    pub(super) flags: Flags,
 
     /// The worker program [default: cuda-worker beside this program]
     #[arg(long, value_name = "PATH", env = "ORCD_WORKER_BIN")]
@@ -167,7 +175,10 @@ pub(super) struct Args {
 
 /// The model that `--model` names, or the argument without a flag. One of the command line wins over
 /// the environment; two different ones there are an error.
-pub(super) fn resolve_model(args: &Args, matches: &ArgMatches) -> Result<PathBuf, ConfigError> {
+pub(super) fn resolve_model(
+    args: &CommandLine,
+    matches: &ArgMatches,
+) -> Result<PathBuf, ConfigError> {
     let is_flag = matches.value_source("model") == Some(ValueSource::CommandLine);
     match (&args.model, &args.model_by_position) {
         (Some(named), Some(bare)) if is_flag && named != bare => Err(ConfigError::usage(format!(
@@ -185,7 +196,7 @@ pub(super) fn resolve_model(args: &Args, matches: &ArgMatches) -> Result<PathBuf
 /// The device that `--device` and `--gpu-device` name. Where they disagree, one given as a flag
 /// wins over one from the environment; two of a kind are an error.
 pub(super) fn resolve_device(
-    args: &Args,
+    args: &CommandLine,
     matches: &ArgMatches,
 ) -> Result<Option<Device>, ConfigError> {
     let numbered = args.gpu_device.map(Device::Cuda);

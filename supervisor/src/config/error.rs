@@ -4,7 +4,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, CommandFactory as _};
 use orcd_shared::exit::supervisor as exit;
 
-use super::args::Args;
+use super::args::CommandLine;
 
 /// What came of the command line instead of a configuration.
 #[derive(Debug, thiserror::Error)]
@@ -94,7 +94,7 @@ fn long_forms(error: &clap::Error) -> Option<ContextValue> {
         return None;
     };
     let letter = flag.strip_prefix('-').filter(|name| name.len() == 1)?;
-    let command = Args::command();
+    let command = CommandLine::command();
     let flags = command.get_arguments().filter(|arg| !arg.is_hide_set());
     let flags = flags.filter_map(Arg::get_long);
     let same = flags.filter(|long| long.starts_with(letter));

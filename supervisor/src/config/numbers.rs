@@ -1,6 +1,7 @@
 //! Whole numbers as values of flags: whatever is wrong with one, the message names the range.
 
 use std::ops::RangeInclusive;
+use std::time::Duration;
 
 /// A parser of whole numbers in `range`.
 pub(super) fn whole<T: TryFrom<u64>>(
@@ -16,4 +17,13 @@ pub(super) fn whole<T: TryFrom<u64>>(
             )
         })
     }
+}
+
+/// A parser of times, given as whole numbers in `range` of what `unit` makes a time of.
+pub(super) fn units(
+    range: RangeInclusive<u64>,
+    unit: fn(u64) -> Duration,
+) -> impl Fn(&str) -> Result<Duration, String> + Clone + Send + Sync + 'static {
+    let number = whole::<u64>(range);
+    move |text| number(text).map(unit)
 }

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use super::*;
 
 fn parse(args: &[&str]) -> Result<Config, ConfigError> {
@@ -23,17 +25,18 @@ fn defaults_are_those_of_the_contract() {
     assert!(config.model.is_absolute() && config.model.ends_with("m.gguf"));
     assert_eq!(config.device, DEFAULT_DEVICE);
     assert_eq!((config.host.as_str(), config.port), ("127.0.0.1", 8080));
-    assert_eq!((config.max_tokens_out, config.queue), (2048, 64));
+    let flags = &config.flags;
+    assert_eq!((flags.max_tokens_out, flags.queue), (2048, 64));
     assert_eq!(
-        (config.context, config.parallel, config.threads),
+        (flags.context, flags.parallel, flags.threads),
         (None, None, None)
     );
-    assert_eq!(config.inference_timeout, Duration::from_secs(300));
-    assert_eq!(config.drain_timeout, Duration::from_secs(5));
-    assert_eq!(config.resume_ttl, Duration::from_secs(60));
+    assert_eq!(flags.inference_timeout, Duration::from_secs(300));
+    assert_eq!(flags.drain_timeout, Duration::from_secs(5));
+    assert_eq!(flags.resume_ttl, Duration::from_secs(60));
     assert_eq!(config.log_format, None);
     assert!(config.callback_url.is_none() && config.runtime_dir.is_none());
-    assert!(config.worker_bin.is_none() && config.max_restarts.is_none());
+    assert!(config.worker_bin.is_none() && flags.max_restarts.is_none());
 }
 
 #[test]
@@ -103,8 +106,9 @@ fn wrong_numbers_are_answered_with_the_range() {
         TypeId::of::<u32>(),
         TypeId::of::<u64>(),
         TypeId::of::<usize>(),
+        TypeId::of::<Duration>(),
     ];
-    let command = Args::command();
+    let command = CommandLine::command();
     let flags = command.get_arguments().filter(|arg| {
         let kind = arg.get_value_parser().type_id();
         arg.get_action().takes_values() && numeric.iter().any(|known| kind == *known)
@@ -196,7 +200,8 @@ fn help_and_version_are_no_errors() {
 }
 
 #[test]
-fn every_flag_has_its_variable() {
+fn every_flag_has_its_variable_and_is_in_the_written_document() {
+    let api = include_str!("../../../docs/API.md");
     for arg in command().get_arguments() {
         let Some(long) = arg.get_long().filter(|l| !["help", "version"].contains(l)) else {
             continue;
@@ -205,6 +210,11 @@ fn every_flag_has_its_variable() {
         assert_eq!(
             arg.get_env().and_then(|e| e.to_str()),
             Some(variable.as_str())
+        );
+        let is_written = api.contains(&format!("`--{long}`"));
+        assert!(
+            is_written || arg.is_hide_set(),
+            "--{long} is not in docs/API.md"
         );
     }
 }
