@@ -81,83 +81,19 @@ pub(super) fn describe() -> ResponseBuilder {
 
 #[cfg(test)]
 mod tests {
-    use orcd_shared::error::ErrorCode;
-
     use super::*;
-    use crate::jobs::StopReason;
-
-    fn encoded(id: u64, event: JobEvent) -> String {
-        let bytes = encode(&Numbered { id, event });
-        String::from_utf8(bytes.to_vec()).unwrap()
-    }
-
-    fn end(stop_reason: StopReason, stop_sequence: Option<&str>) -> JobEvent {
-        JobEvent::End {
-            tokens_out: 3,
-            decode_time_ms: 7,
-            engine_time_us: 6500,
-            stop_reason,
-            stop_sequence: stop_sequence.map(Into::into),
-            replays: 1,
-        }
-    }
 
     #[test]
-    fn every_event_has_the_bytes_of_the_contract() {
-        let started = JobEvent::Started {
-            job_id: "j-1".into(),
-            model: "haiku".into(),
-            started_at: "2026-01-02T03:04:05.5Z".parse().unwrap(),
-            prompt_tokens: 9,
-            seed: u64::MAX,
+    fn a_frame_is_three_lines_and_an_empty_one() {
+        let event = JobEvent::Token {
+            text: "a\r\nb".into(),
+            index: 0,
+            id: 1234,
         };
-        let error = JobEvent::Error {
-            code: ErrorCode::Cancelled,
-            message: "bye".into(),
-            retriable: true,
-            tokens_out: 2,
-        };
-        for (id, event, expected) in [
-            (
-                0,
-                started,
-                "event: started\nid: 0\ndata: {\"type\":\"started\",\"job_id\":\"j-1\",\
-                 \"model\":\"haiku\",\"started_at\":\"2026-01-02T03:04:05.5Z\",\
-                 \"seed\":18446744073709551615,\"prompt_tokens\":9}\n\n",
-            ),
-            (
-                1,
-                JobEvent::Token {
-                    text: "a\r\nb\u{0}\u{2028}é\"".into(),
-                    index: 0,
-                    id: 1234,
-                },
-                "event: token\nid: 1\ndata: {\"type\":\"token\",\
-                 \"t\":\"a\\r\\nb\\u0000\u{2028}é\\\"\",\"i\":0,\"id\":1234}\n\n",
-            ),
-            (
-                4,
-                end(StopReason::Eos, None),
-                "event: end\nid: 4\ndata: {\"type\":\"end\",\"tokens_out\":3,\"decode_time_ms\":7,\
-                 \"stop_reason\":\"EOS\",\"replays\":1,\"engine_time_us\":6500}\n\n",
-            ),
-            (
-                4,
-                end(StopReason::StopSequence, Some("\n\"")),
-                "event: end\nid: 4\ndata: {\"type\":\"end\",\"tokens_out\":3,\"decode_time_ms\":7,\
-                 \"stop_reason\":\"STOP_SEQUENCE\",\"stop_sequence\":\"\\n\\\"\",\"replays\":1,\
-                 \"engine_time_us\":6500}\n\n",
-            ),
-            (
-                2,
-                error,
-                "event: error\nid: 2\ndata: {\"type\":\"error\",\"code\":\"CANCELLED\",\
-                 \"message\":\"bye\",\"retriable\":true,\"tokens_out\":2}\n\n",
-            ),
-        ] {
-            assert_eq!(encoded(id, event), expected);
-        }
-        assert!(encoded(1, end(StopReason::MaxTokens, None)).contains("\"MAX_TOKENS\""));
-        assert!(encoded(1, end(StopReason::ContextFull, None)).contains("\"CONTEXT_FULL\""));
+        let json = serde_json::to_string(&event).unwrap();
+        let frame = encode(&Numbered { id: 1, event });
+        let expected = format!("event: token\nid: 1\ndata: {json}\n\n");
+        assert_eq!(frame, expected.as_bytes());
+        assert!(!json.contains(['\r', '\n']));
     }
 }

@@ -139,3 +139,74 @@ fn as_text<S: Serializer>(value: &jiff::Timestamp, serializer: S) -> Result<S::O
 fn error_code() -> Ref {
     Ref::from_schema_name("ErrorCode")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn end(stop_reason: StopReason, stop_sequence: Option<&str>) -> JobEvent {
+        JobEvent::End {
+            tokens_out: 3,
+            decode_time_ms: 7,
+            engine_time_us: 6500,
+            stop_reason,
+            stop_sequence: stop_sequence.map(Into::into),
+            replays: 1,
+        }
+    }
+
+    #[test]
+    fn every_event_has_the_bytes_of_the_contract() {
+        let started = JobEvent::Started {
+            job_id: "j-1".into(),
+            model: "haiku".into(),
+            started_at: "2026-01-02T03:04:05.5Z".parse().unwrap(),
+            prompt_tokens: 9,
+            seed: u64::MAX,
+        };
+        let token = JobEvent::Token {
+            text: "a\r\nb\u{0}\u{2028}é\"".into(),
+            index: 0,
+            id: 1234,
+        };
+        let error = JobEvent::Error {
+            code: ErrorCode::Cancelled,
+            message: "bye".into(),
+            retriable: true,
+            tokens_out: 2,
+        };
+        for (event, expected) in [
+            (
+                started,
+                r#"{"type":"started","job_id":"j-1","model":"haiku","started_at":"2026-01-02T03:04:05.5Z","seed":18446744073709551615,"prompt_tokens":9}"#,
+            ),
+            (
+                token,
+                "{\"type\":\"token\",\"t\":\"a\\r\\nb\\u0000\u{2028}é\\\"\",\"i\":0,\"id\":1234}",
+            ),
+            (
+                end(StopReason::Eos, None),
+                r#"{"type":"end","tokens_out":3,"decode_time_ms":7,"stop_reason":"EOS","replays":1,"engine_time_us":6500}"#,
+            ),
+            (
+                end(StopReason::StopSequence, Some("\n\"")),
+                r#"{"type":"end","tokens_out":3,"decode_time_ms":7,"stop_reason":"STOP_SEQUENCE","stop_sequence":"\n\"","replays":1,"engine_time_us":6500}"#,
+            ),
+            (
+                error,
+                r#"{"type":"error","code":"CANCELLED","message":"bye","retriable":true,"tokens_out":2}"#,
+            ),
+        ] {
+            let json = serde_json::to_string(&event).unwrap();
+            assert_eq!(json, expected);
+            let type_of = format!("{{\"type\":\"{}\",", event.name());
+            assert!(json.starts_with(&type_of), "{json}");
+        }
+        for (reason, name) in [
+            (StopReason::MaxTokens, "\"MAX_TOKENS\""),
+            (StopReason::ContextFull, "\"CONTEXT_FULL\""),
+        ] {
+            assert_eq!(serde_json::to_string(&reason).unwrap(), name);
+        }
+    }
+}
