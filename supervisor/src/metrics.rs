@@ -319,6 +319,19 @@ mod tests {
     }
 
     #[test]
+    fn every_metric_is_in_the_written_document() {
+        let api = include_str!("../../docs/API.md");
+        let text = Metrics::new().encode(Format::Prometheus, None).unwrap();
+        for line in text.lines().filter(|line| line.starts_with("# TYPE ")) {
+            let name = line.split(' ').nth(2).unwrap();
+            assert!(
+                api.contains(&format!("`{name}`")),
+                "{name} is not in docs/API.md"
+            );
+        }
+    }
+
+    #[test]
     fn counters_have_their_samples_names_in_the_older_format() {
         let metrics = Metrics::new();
         metrics.tokens(3);

@@ -47,6 +47,8 @@ pub struct Snapshot {
     pub last_exit: Option<Arc<str>>,
     /// Jobs given to the worker.
     pub running: u32,
+    /// Those of them that were with a lost worker, and that no other has been given yet.
+    pub awaiting_replay: u32,
     /// Jobs waiting.
     pub queued: u32,
     /// Sequences that the worker could begin at once for jobs to come.

@@ -12,7 +12,7 @@ type Value<N> = fn(&Snapshot) -> N;
 /// Name, help and value of a gauge.
 type Row<N> = (&'static str, &'static str, Value<N>);
 
-const COUNTS: [Row<u64>; 7] = [
+const COUNTS: [Row<u64>; 8] = [
     ("orcd_ready", "1 while a worker takes jobs", |s| {
         u64::from(s.state == ServiceState::Ready)
     }),
@@ -22,6 +22,11 @@ const COUNTS: [Row<u64>; 7] = [
     ("orcd_jobs_running", "Jobs given to the worker", |s| {
         s.running.into()
     }),
+    (
+        "orcd_jobs_awaiting_replay",
+        "Jobs of a lost worker that no other has been given yet",
+        |s| s.awaiting_replay.into(),
+    ),
     (
         "orcd_worker_generation",
         "Number of the present worker, standbys counted",

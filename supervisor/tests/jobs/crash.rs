@@ -73,9 +73,11 @@ async fn crashes_change_no_byte_of_a_stream() {
         assert_eq!(snapshot.restarts, 1);
         assert_eq!(snapshot.state, ServiceState::Recovering);
         assert_eq!(snapshot.last_exit.as_deref(), Some("signal 9 (SIGKILL)"));
-        assert_eq!(snapshot.running, 1);
+        assert_eq!((snapshot.running, snapshot.awaiting_replay), (1, 1));
         service.bring_up().await;
         let again = service.submitted().await;
+        let snapshot = service.until(|s| s.awaiting_replay == 0).await;
+        assert_eq!(snapshot.running, 1);
         assert_eq!(again.key, spec.key);
         assert_eq!(again.prompt, spec.prompt);
         assert_eq!(again.emitted, (0..cut).map(speech).collect::<Vec<_>>());

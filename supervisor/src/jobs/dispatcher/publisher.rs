@@ -46,6 +46,7 @@ impl Publisher {
         let now = Snapshot {
             state,
             running: count(table.begun()),
+            awaiting_replay: count(table.awaiting_replay()),
             queued: count(table.waiting()),
             free_places: count(free_places(table, fleet)),
             cache_usage: self.cache_usage,
