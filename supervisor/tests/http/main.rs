@@ -12,6 +12,7 @@ mod openapi;
 #[allow(dead_code)] // made for another test binary
 mod played;
 #[path = "../samples/mod.rs"]
+#[allow(dead_code)] // made for other tests too
 mod samples;
 mod streams;
 mod support;
