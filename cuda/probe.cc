@@ -157,11 +157,11 @@ uint32_t throwing_chunks(uint32_t threads, uint32_t chunks, uint32_t bad) {
 
 uint64_t golden_hash(uint32_t type) { return golden_hashes(static_cast<TensorType>(type)).tile; }
 
-uint32_t draw(rust::Slice<const float> logits, rust::Slice<const uint32_t> seen, uint32_t position, float temperature,
-              float top_p, uint32_t top_k, float min_p, float repetition_penalty, uint64_t seed) {
+uint32_t draw(rust::Slice<const float> logits, rust::Slice<const uint32_t> before, uint32_t position,
+              const Sampling& sampling) {
   cpu::SampleScratch scratch;
-  const PlacedSample d{0, position, {temperature, top_p, top_k, min_p, repetition_penalty, seed}};
-  return cpu::sample(logits.data(), static_cast<uint32_t>(logits.size()), {seen.data(), seen.size()}, d, scratch);
+  const auto vocab = static_cast<uint32_t>(logits.size());
+  return cpu::sample(logits.data(), vocab, {before.data(), before.size()}, {0, position, sampling}, scratch);
 }
 
 }  // namespace orcd::probe

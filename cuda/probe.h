@@ -48,7 +48,7 @@ uint32_t throwing_chunks(uint32_t threads, uint32_t chunks, uint32_t bad);
 // What the packed sample of a type hashes to in the processor's image (layout_version.h).
 uint64_t golden_hash(uint32_t type);
 
-uint32_t draw(rust::Slice<const float> logits, rust::Slice<const uint32_t> seen, uint32_t position, float temperature,
-              float top_p, uint32_t top_k, float min_p, float repetition_penalty, uint64_t seed);
+uint32_t draw(rust::Slice<const float> logits, rust::Slice<const uint32_t> before, uint32_t position,
+              const Sampling& sampling);
 
 }  // namespace orcd::probe

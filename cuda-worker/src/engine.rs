@@ -8,7 +8,7 @@ use orcd_shared::sampling::SamplingParams;
 
 pub use crate::ffi::types::shared::EngineOptions;
 pub use crate::ffi::types::shared::Sampled;
-use crate::ffi::types::shared::{ErrorKind, Run, SampleRow, Sampling, TensorDesc};
+use crate::ffi::types::shared::{ErrorKind, Run, SampleRow, TensorDesc};
 use crate::ffi::{self, bridge};
 use crate::scheduler::step_engine::{Chunk, EngineError, StepEngine};
 use crate::weights_plan::{ModelPlan, PlannedTensor};
@@ -372,25 +372,21 @@ impl StepBatch {
 
     /// Wants the token behind row `row` sampled. Rows come in order; a repetition penalty counts what the
     /// sequence has after the step, so only its last row may have one.
-    pub fn add_sample(&mut self, row: usize, sampling: SamplingParams) {
+    ///
+    /// # Errors
+    /// A parameter that the arithmetic is not defined for.
+    pub fn add_sample(&mut self, row: usize, sampling: SamplingParams) -> Result<(), EngineError> {
+        if let Some((name, value, rule)) = sampling.first_fault() {
+            return Err(EngineError::Invalid(format!(
+                "{name} is {value}; give {rule}"
+            )));
+        }
         self.samples.push(SampleRow {
             // A row that is none is refused with the step.
             row: u32::try_from(row).unwrap_or(u32::MAX),
             sampling: sampling.into(),
         });
-    }
-}
-
-impl From<SamplingParams> for Sampling {
-    fn from(params: SamplingParams) -> Self {
-        Self {
-            temperature: params.temperature,
-            top_p: params.top_p,
-            top_k: params.top_k,
-            min_p: params.min_p,
-            repetition_penalty: params.repetition_penalty,
-            seed: params.seed,
-        }
+        Ok(())
     }
 }
 
@@ -415,7 +411,7 @@ impl StepEngine for Engine {
             self.sample_of
                 .push(chunk.sample.is_some().then_some(batch.samples.len()));
             if let Some(sampling) = chunk.sample {
-                batch.add_sample(batch.tokens.len().wrapping_sub(1), sampling);
+                batch.add_sample(batch.tokens.len().wrapping_sub(1), sampling)?;
             }
         }
         let ran = self.run(&batch).map(drop);

@@ -131,6 +131,12 @@ pub(crate) mod bridge {
 #[allow(unreachable_pub)] // as above
 #[cxx::bridge(namespace = "orcd::probe")]
 pub(crate) mod probe {
+    #[namespace = "orcd"]
+    extern "C++" {
+        include!("probe.h");
+        type Sampling = crate::ffi::types::shared::Sampling;
+    }
+
     // SAFETY: tests call these, through `probe.rs`, which checks that the slices fit each other.
     unsafe extern "C++" {
         include!("probe.h");
@@ -171,17 +177,6 @@ pub(crate) mod probe {
         );
         fn golden_hash(ty: u32) -> u64;
         fn throwing_chunks(threads: u32, chunks: u32, bad: u32) -> Result<u32>;
-        #[allow(clippy::too_many_arguments)]
-        fn draw(
-            logits: &[f32],
-            seen: &[u32],
-            position: u32,
-            temperature: f32,
-            top_p: f32,
-            top_k: u32,
-            min_p: f32,
-            repetition_penalty: f32,
-            seed: u64,
-        ) -> u32;
+        fn draw(logits: &[f32], before: &[u32], position: u32, sampling: &Sampling) -> u32;
     }
 }

@@ -227,36 +227,17 @@ pub fn golden_hash(ty: TensorType) -> u64 {
     ffi::golden_hash(ty.id())
 }
 
-/// The token drawn at `position`, with `seen` the tokens before it.
+/// The token drawn at `position`, with `before` the tokens before it.
 ///
 /// # Panics
-/// If a seen token has no logit.
+/// If one of them has no logit.
 #[must_use]
-pub fn draw(logits: &[f32], seen: &[u32], position: u32, s: &SamplingParams) -> u32 {
+pub fn draw(logits: &[f32], before: &[u32], position: u32, sampling: &SamplingParams) -> u32 {
     assert!(
-        seen.iter().all(|token| (*token as usize) < logits.len()),
+        before.iter().all(|token| (*token as usize) < logits.len()),
         "tokens of the vocabulary"
     );
-    let SamplingParams {
-        temperature,
-        top_p,
-        top_k,
-        min_p,
-        repetition_penalty,
-        seed,
-    } = *s;
-    let penalty = repetition_penalty;
-    ffi::draw(
-        logits,
-        seen,
-        position,
-        temperature,
-        top_p,
-        top_k,
-        min_p,
-        penalty,
-        seed,
-    )
+    ffi::draw(logits, before, position, &(*sampling).into())
 }
 
 /// Runs `chunks` chunks on a pool of `threads`, those from number `bad` on throwing, then as many

@@ -530,7 +530,7 @@ fn several_rows_of_one_sequence_draw_what_they_draw_one_by_one() {
         .map(|&(row, sampling)| {
             let mut batch = StepBatch::default();
             batch.add_run(0, 0, &tokens[..=row]).unwrap();
-            batch.add_sample(row, sampling);
+            batch.add_sample(row, sampling).unwrap();
             engine.open(0, 64).unwrap();
             let token = engine.run(&batch).unwrap()[0].token;
             engine.close(0).unwrap();
@@ -543,7 +543,7 @@ fn several_rows_of_one_sequence_draw_what_they_draw_one_by_one() {
     batch.add_run(2, 0, &tokens[..7]).unwrap();
     batch.add_run(1, 0, &tokens).unwrap();
     for (row, sampling) in wanted {
-        batch.add_sample(7 + row, sampling);
+        batch.add_sample(7 + row, sampling).unwrap();
     }
     let found: Vec<u32> = (engine.run(&batch).unwrap().iter())
         .map(|sampled| sampled.token)
@@ -568,7 +568,7 @@ fn draws_that_do_not_fit_the_runs_are_refused_and_change_nothing() {
         batch.add_run(0, 0, &tokens[..5]).unwrap();
         batch.add_run(1, 0, &tokens[5..]).unwrap();
         for &(row, sampling) in samples {
-            batch.add_sample(row, sampling);
+            batch.add_sample(row, sampling).unwrap();
         }
         batch
     };

@@ -1,7 +1,6 @@
 #include "engine/engine.h"
 
 #include <algorithm>
-#include <cmath>
 #include <string>
 #include <utility>
 
@@ -9,16 +8,6 @@ namespace orcd {
 namespace {
 
 [[noreturn]] void invalid(const std::string& what) { throw Error(ErrorKind::kInvalid, what); }
-
-void check_sampling(const Sampling& s) {
-  const auto within = [](const char* what, float value, float low, float high) {
-    if (!(value >= low && value <= high)) invalid(std::string(what) + " " + std::to_string(value) + " is out of range");
-  };
-  within("temperature", s.temperature, 0.0f, 1e6f);
-  within("top_p", s.top_p, 0.0f, 1.0f);
-  within("min_p", s.min_p, 0.0f, 1.0f);
-  within("repetition_penalty", s.repetition_penalty, 1e-6f, 1e6f);
-}
 
 }  // namespace
 
@@ -108,7 +97,6 @@ void Engine::check_samples(const StepBatch& batch) const {
     if (d.row < next) refuse(" is sampled from after a later one");
     next = uint64_t{d.row} + 1;
     while (d.row >= end) end += (++run)->n_tokens;
-    check_sampling(d.sampling);
     // The set of tokens that a penalty covers is the sequence's after the step.
     if (d.sampling.repetition_penalty != 1.0f && next != end)
       refuse(" has a repetition penalty and is not its run's last");

@@ -1,6 +1,8 @@
 //! What crosses the bridge as values: defined here, and nowhere else. The C++ has its structs from the header
 //! that is made of this file; its enums stand in `orcd/enums.h`, and the compiler compares them with these.
 
+use orcd_shared::sampling::SamplingParams;
+
 /// Shared with `cuda/include/orcd/engine.h`.
 #[allow(unreachable_pub, missing_docs)] // what the macro makes is pub and undocumented; this module is not
 #[cxx::bridge(namespace = "orcd")]
@@ -258,5 +260,18 @@ pub mod shared {
         type TensorType;
         type TensorRole;
         type RopeStyle;
+    }
+}
+
+impl From<SamplingParams> for shared::Sampling {
+    fn from(params: SamplingParams) -> Self {
+        Self {
+            temperature: params.temperature,
+            top_p: params.top_p,
+            top_k: params.top_k,
+            min_p: params.min_p,
+            repetition_penalty: params.repetition_penalty,
+            seed: params.seed,
+        }
     }
 }

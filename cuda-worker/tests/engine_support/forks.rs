@@ -28,7 +28,7 @@ pub(crate) fn samplings() -> [SamplingParams; 3] {
 fn draw(engine: &mut Engine, slot: u32, start: u32, tokens: &[u32], how: SamplingParams) -> u32 {
     let mut batch = StepBatch::default();
     batch.add_run(slot, start, tokens).unwrap();
-    batch.add_sample(tokens.len() - 1, how);
+    batch.add_sample(tokens.len() - 1, how).unwrap();
     engine.run(&batch).unwrap()[0].token
 }
 

@@ -190,9 +190,9 @@ fn rows_within_a_run_draw_what_the_cpu_draws() {
                 ..job.sampling
             };
             for row in (0..last).step_by(11) {
-                batch.add_sample(row, without);
+                batch.add_sample(row, without).unwrap();
             }
-            batch.add_sample(last, job.sampling);
+            batch.add_sample(last, job.sampling).unwrap();
             engine.open(1, 512).unwrap();
             let sampled = engine.run(&batch).unwrap().iter().map(|s| s.token);
             let sampled = sampled.collect();
