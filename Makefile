@@ -34,8 +34,9 @@ test: export CUDA_CHECK_DIR = target
 test: cuda-check lint unit api-check ## everything that CI runs: CUDA compiles, format, lints, dependency policy, all tests
 	@echo "all checks done"
 
-lint: fmt deny spelling ## format, dependency policy, spelling, clippy without a warning
+lint: fmt deny spelling ## format, dependency policy, spelling, clippy and rustdoc without a warning
 	$(CARGO) clippy --release --locked --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --release --locked --workspace --no-deps --document-private-items
 
 fmt: ## whether the code is formatted
 	$(CARGO) fmt --all --check

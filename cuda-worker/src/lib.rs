@@ -5,7 +5,7 @@
 //! each importing only to its right; tokens come back over the [`outbox`].
 //!
 //! **Threads.** The main thread reads the socket and ends the process when the supervisor is gone;
-//! the engine thread ([`lifetime`]) alone touches the device and writes what it has to say; a third
+//! the engine thread ([`engine_main`]) alone touches the device and writes what it has to say; a third
 //! adds the heartbeat ([`outbox`]).
 
 #![deny(unsafe_code)]
