@@ -11,7 +11,7 @@ use cuda_worker::engine::{EngineOptions, StepBatch};
 use cuda_worker::scheduler::step_engine::{Chunk, EngineError, StepEngine as _};
 use engine_support::model::{GREEDY, Model, in_chunks, one_by_one, options, prompt, step};
 use engine_support::naive::Naive;
-use engine_support::{FLOATS, QUANTIZED, assert_same};
+use engine_support::{FLOATS, QUANTIZED, Rng, assert_same};
 use orcd_shared::sampling::SamplingParams;
 
 const SHAPES: [&str; 4] = ["tiny-qwen2", "tiny-llama", "tiny-tied", "tiny-biased"];
@@ -648,4 +648,66 @@ fn a_sequence_that_can_not_be_forked_is_left_as_it_was() {
         let found = step(&mut engine, slot, 70, &tokens[70..]);
         assert_same(&found, &whole, format!("slot {slot}"));
     }
+}
+
+/// Sequences come, grow, are forked and end in any order: none ever sees another one's tokens, and memory is
+/// refused by what is promised alone.
+#[test]
+fn any_order_of_forks_and_ends_keeps_sequences_apart() {
+    const LIMIT: u32 = 500;
+    let model = Model::named("tiny-tied");
+    let mut engine = model.engine(&EngineOptions {
+        kv_limit_tokens: LIMIT.into(),
+        ..options()
+    });
+    let mut fresh = model.engine(&options());
+    let mut rng = Rng(20_261_128);
+    // Tokens and positions promised, by slot.
+    let mut open: [Option<(Vec<u32>, u32)>; 4] = Default::default();
+    let mut compared = 0;
+    for turn in 0..600 {
+        let promised: u32 = open.iter().flatten().map(|s| s.1).sum();
+        let slot = rng.below(4) as usize;
+        let from = rng.below(4) as usize;
+        match (open[slot].take(), open[from].clone()) {
+            (None, parent) if slot == from || parent.is_none() || rng.below(3) == 0 => {
+                let most = 1 + rng.below(200) as u32;
+                let found = engine.open(slot as u32, most);
+                assert_eq!(
+                    found.is_ok(),
+                    promised + most <= LIMIT,
+                    "turn {turn}: {found:?}"
+                );
+                open[slot] = found.is_ok().then(|| (Vec::new(), most));
+            }
+            (None, Some((tokens, _))) => {
+                let most = tokens.len().max(1) as u32 + rng.below(60) as u32;
+                let found = engine.fork(from as u32, slot as u32, most);
+                assert_eq!(
+                    found.is_ok(),
+                    promised + most <= LIMIT,
+                    "turn {turn}: {found:?}"
+                );
+                open[slot] = found.is_ok().then_some((tokens, most));
+            }
+            (Some((mut tokens, most)), _) => {
+                let room = most - tokens.len() as u32;
+                if room == 0 || rng.below(8) == 0 {
+                    engine.close(slot as u32).unwrap();
+                    continue;
+                }
+                let more = prompt(1 + rng.below(u64::from(room.min(40))) as usize, turn);
+                let logits = step(&mut engine, slot as u32, tokens.len() as u32, &more);
+                tokens.extend(more);
+                if turn % 5 == 0 {
+                    let expected = in_chunks(&mut fresh, 0, &tokens, 256);
+                    assert_same(&logits, &expected, format!("turn {turn}, slot {slot}"));
+                    compared += 1;
+                }
+                open[slot] = Some((tokens, most));
+            }
+            (None, None) => {}
+        }
+    }
+    assert!(compared > 40, "only {compared} were compared");
 }
