@@ -27,8 +27,10 @@ use crate::memory;
 use crate::metrics::Metrics;
 use crate::model::{Model, ModelError, ModelHeader};
 use crate::signals::Shutdown;
-use crate::systemd::{FdStore, Manager, Notifier, Passed, Place, Report, Vitals, feed_watchdog};
-use crate::worker::held::HeldWeights;
+use crate::systemd::{
+    FdStore, ImageLocation, LivenessProbe, Manager, Notifier, Passed, Report, feed_watchdog,
+};
+use crate::worker::retained::RetainedWeights;
 
 /// From a second SIGINT to the end of the process, also if clients don't take what is left for them.
 const ABORT_LIMIT: Duration = Duration::from_secs(1);
@@ -224,7 +226,7 @@ impl Service {
                 return Ok(());
             }
         }
-        let held = HeldWeights::starting_with(store.weights());
+        let held = RetainedWeights::starting_with(store.weights());
         let keeper = tokio::spawn(store.keep(held.watch()));
         let settings = settings(&self.config, held, header.end_tokens().to_vec());
         let (jobs, task) = dispatcher::start(settings, Arc::clone(&self.metrics));
@@ -250,7 +252,7 @@ impl Service {
 
     /// What an earlier run left with systemd.
     async fn open_store(&mut self) -> FdStore {
-        let place = Place::of(self.config.device);
+        let place = ImageLocation::of(self.config.device);
         let passed = std::mem::take(&mut self.passed);
         FdStore::open(self.notifier.clone(), place, passed, &self.config.model).await
     }
@@ -271,12 +273,12 @@ impl Service {
         let Some(period) = self.watchdog else {
             return;
         };
-        let vitals = Vitals {
+        let probe = LivenessProbe {
             jobs: jobs.clone(),
             router: self.router.clone(),
             accepting: self.accepting.clone(),
         };
-        tokio::spawn(feed_watchdog(self.notifier.clone(), period, vitals));
+        tokio::spawn(feed_watchdog(self.notifier.clone(), period, probe));
     }
 
     fn model_name(&self) -> String {
@@ -424,7 +426,7 @@ fn joined<T>(result: Result<Result<T, RunError>, JoinError>) -> Result<T, RunErr
     result.unwrap_or_else(|error| Err(RunError::startup(ErrorCode::Internal, error.to_string())))
 }
 
-fn settings(config: &Config, held: HeldWeights, end_tokens: Vec<u32>) -> DispatcherSettings {
+fn settings(config: &Config, held: RetainedWeights, end_tokens: Vec<u32>) -> DispatcherSettings {
     let flags = &config.flags;
     let model_path = config.model.to_string_lossy().into_owned();
     DispatcherSettings {

@@ -3,7 +3,7 @@
 
 use orcd_shared::gguf::{Array, Metadata, Value};
 use orcd_supervisor::text::{
-    Guard, GuardedText, Message, Piece, Role, Specials, TemplateStatus, TextError, TextModel,
+    Guard, GuardedText, Message, Role, Specials, TemplateStatus, TextDelta, TextError, TextModel,
     TokenText, Tokenizer, end_of_generation,
 };
 use proptest::collection::vec;
@@ -276,7 +276,7 @@ fn output_is_text_whatever_the_tokens_are() {
     ];
     let pieces: Vec<String> = ids.map(|id| text.push(id, model.tokenizer()).text).into();
     assert_eq!(pieces, ["hello", "", "", "", "\u{FFFD}<think>", ""]);
-    assert_eq!(text.finish(), Piece::default());
+    assert_eq!(text.finish(), TextDelta::default());
 }
 
 #[test]
@@ -286,13 +286,13 @@ fn output_held_back_comes_out_at_the_end() {
     assert_eq!(text.push(HELLO, model.tokenizer()).text, "hel");
     assert_eq!(
         text.clone().finish(),
-        Piece {
+        TextDelta {
             text: "lo".into(),
             stop: None
         }
     );
-    assert_eq!(text.push(0xF0, model.tokenizer()), Piece::default());
-    let stopped = Piece {
+    assert_eq!(text.push(0xF0, model.tokenizer()), TextDelta::default());
+    let stopped = TextDelta {
         text: String::new(),
         stop: Some("lo\u{FFFD}".into()),
     };
@@ -305,12 +305,12 @@ fn a_stop_sequence_may_lie_across_tokens() {
     let mut text = TokenText::new(vec!["zz".into(), "oh".into()]);
     assert_eq!(
         text.push(HELLO, model.tokenizer()),
-        Piece {
+        TextDelta {
             text: "hell".into(),
             stop: None
         }
     );
-    let stop = Piece {
+    let stop = TextDelta {
         text: String::new(),
         stop: Some("oh".into()),
     };

@@ -243,7 +243,7 @@ fn cancelled_while_queued_it_never_starts() {
     let service = service.patient().start();
     service.hold_before_step(5);
     let running = service.execute(&endless("running").set("max_tokens", 60));
-    service.wait_for_strike("step");
+    service.wait_for_trigger("step");
     let mut queued = service.execute(&endless("queued"));
     queued.read_anything();
     assert!(!queued.has_started());

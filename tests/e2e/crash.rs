@@ -132,7 +132,7 @@ fn two_kills_in_one_stream_change_no_byte() {
         // For the next worker.
         service.fault("step", "sleep 30");
         service.kill_worker();
-        service.wait_for_strike("step");
+        service.wait_for_trigger("step");
         service.kill_worker();
     });
     assert_unchanged(&undisturbed, &disturbed, 2);
@@ -242,7 +242,7 @@ fn job_that_runs_in_crash_after_crash_is_given_up_alone() {
     service.fault("step", "kill 5");
     let suspect = service.execute(&Job::lasting("suspect", 1000));
     for _ in 1..3 {
-        service.wait_for_strike("step");
+        service.wait_for_trigger("step");
         service.fault("step", "kill 2");
     }
     let transcript = suspect.finish();

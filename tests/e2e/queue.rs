@@ -19,7 +19,7 @@ fn narrow() -> WorkerHarness {
 fn held(service: &WorkerHarness, job: &Job) -> Stream {
     service.hold_before_step(5);
     let stream = service.execute(job);
-    service.wait_for_strike("step");
+    service.wait_for_trigger("step");
     stream
 }
 

@@ -67,7 +67,7 @@ fn running_job_finishes_and_new_ones_are_sent_elsewhere() {
         let expected = service.run(&job("a", 80));
         service.hold_before_step(10);
         let stream = service.execute(&job("a", 80));
-        service.wait_for_strike("step");
+        service.wait_for_trigger("step");
         ask(&service);
         service.wait_for_health(SOON, |h| h["status"] == "draining");
         assert_eq!(service.get("/health").status(), 503);

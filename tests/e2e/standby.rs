@@ -87,7 +87,7 @@ fn lost_standby_is_replaced_and_nobody_notices() {
     let (generation, worker, standby) = pids(&service.health());
     service.hold_before_step(20);
     let stream = service.execute(&job);
-    service.wait_for_strike("step");
+    service.wait_for_trigger("step");
     let process = u32::try_from(standby).unwrap();
     let process = orcd_tests::proc::Process::find(process).unwrap();
     process.signal(Signal::SIGKILL);

@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 use crate::http::{Connection, Reply, request_bytes};
 use crate::job::{Job, Transcript};
-use crate::lock::Place;
+use crate::lock::MachineLock;
 use crate::model::Model;
 use crate::output::{Exit, Output, wait};
 use crate::proc::{Process, wait_until};
@@ -33,7 +33,7 @@ pub struct WorkerHarness {
     pub(crate) failpoints: bool,
     /// Held as long as the service runs.
     #[expect(dead_code, reason = "it is its drop that matters")]
-    pub(crate) place: Arc<Place>,
+    pub(crate) place: Arc<MachineLock>,
 }
 
 impl WorkerHarness {

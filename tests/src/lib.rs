@@ -2,7 +2,7 @@
 //! socket of its own, and checks every byte of every stream against the contract.
 
 pub mod documents;
-pub mod faults;
+pub mod failpoints;
 pub mod harness;
 pub mod http;
 pub mod job;

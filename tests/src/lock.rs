@@ -9,18 +9,18 @@ use nix::fcntl::{Flock, FlockArg};
 
 /// A place on the machine, given back on drop.
 #[derive(Debug)]
-pub struct Place {
+pub struct MachineLock {
     _lock: Flock<File>,
     alone: bool,
 }
 
 thread_local! {
     /// A test that starts a second service keeps the place it has.
-    static HELD: RefCell<Weak<Place>> = const { RefCell::new(Weak::new()) };
+    static HELD: RefCell<Weak<MachineLock>> = const { RefCell::new(Weak::new()) };
 }
 
 /// Waits for a place: among others, or alone.
-pub fn take(alone: bool) -> Arc<Place> {
+pub fn take(alone: bool) -> Arc<MachineLock> {
     if let Some(held) = HELD.with_borrow(Weak::upgrade) {
         assert!(
             held.alone || !alone,
@@ -35,7 +35,7 @@ pub fn take(alone: bool) -> Arc<Place> {
     } else {
         FlockArg::LockShared
     };
-    let place = Arc::new(Place {
+    let place = Arc::new(MachineLock {
         _lock: lock("machine", kind),
         alone,
     });

@@ -12,7 +12,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::openapi::Code;
-use crate::jobs::Refusal;
+use crate::jobs::Rejection;
 
 /// Most faults listed in one answer.
 pub(super) const MAX_DETAILS: usize = 64;
@@ -175,8 +175,8 @@ pub(super) fn has_retry_after(code: ErrorCode) -> bool {
     matches!(code, QueueFull | Draining | WorkerUnavailable)
 }
 
-impl From<Refusal> for ApiError {
-    fn from(refusal: Refusal) -> Self {
+impl From<Rejection> for ApiError {
+    fn from(refusal: Rejection) -> Self {
         let error = Self::new(refusal.code, refusal.message);
         match refusal.retry_after {
             Some(after) => error.retry_after(after),
@@ -224,7 +224,7 @@ mod tests {
     #[test]
     fn retry_after_is_whole_seconds_and_never_zero() {
         let header = |retry_after| {
-            let refusal = Refusal {
+            let refusal = Rejection {
                 code: ErrorCode::QueueFull,
                 message: String::new(),
                 retry_after,

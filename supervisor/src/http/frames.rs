@@ -28,7 +28,7 @@ pub(super) struct Unfinished;
 /// Makes the frames of one answer.
 pub(super) struct Frames {
     stream: JobStream,
-    silence: Silence,
+    keep_alive: KeepAlive,
     ended: bool,
 }
 
@@ -38,7 +38,7 @@ impl Frames {
         let waits = stream.events.next_id() == 0;
         Self {
             stream,
-            silence: Silence::new(if waits { Duration::ZERO } else { KEEP_ALIVE }),
+            keep_alive: KeepAlive::new(if waits { Duration::ZERO } else { KEEP_ALIVE }),
             ended: false,
         }
     }
@@ -51,9 +51,9 @@ impl Frames {
         let event = tokio::select! {
             biased;
             event = self.stream.events.recv() => event,
-            () = self.silence.over() => return Some(Ok(self.comment())),
+            () = self.keep_alive.over() => return Some(Ok(self.comment())),
         };
-        self.silence.broken();
+        self.keep_alive.broken();
         let Some(event) = event else {
             self.ended = true;
             return Some(Err(Unfinished));
@@ -63,7 +63,7 @@ impl Frames {
     }
 
     fn comment(&mut self) -> Bytes {
-        self.silence.broken();
+        self.keep_alive.broken();
         // The first event comes when the job begins.
         let waits = self.stream.events.next_id() == 0;
         Bytes::from_static(if waits { QUEUED } else { WORKING })
@@ -72,13 +72,13 @@ impl Frames {
 
 /// Since when nothing was sent. Sending costs a look at the clock; the timer is set anew only when
 /// it has run down.
-struct Silence {
+struct KeepAlive {
     since: Instant,
     limit: Duration,
     timer: Pin<Box<Sleep>>,
 }
 
-impl Silence {
+impl KeepAlive {
     fn new(first: Duration) -> Self {
         let now = Instant::now();
         Self {

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use orcd_shared::error::ErrorCode;
 
-use super::{Refusal, ServiceState};
+use super::{Rejection, ServiceState};
 use crate::snapshot::Snapshot;
 
 /// What the decision depends on besides the job.
 #[derive(Debug, Clone)]
-pub struct Situation {
+pub struct AdmissionContext {
     /// State of the service.
     pub state: ServiceState,
     /// A job of this name is in flight.
@@ -44,24 +44,24 @@ pub struct Limit {
 /// # Errors
 /// The refusal, as the client gets it.
 pub fn decide(
-    situation: &Situation,
+    context: &AdmissionContext,
     prompt_tokens: usize,
     wanted: Option<u32>,
-) -> Result<Limit, Refusal> {
-    available(situation.state)?;
-    if situation.name_taken {
-        return Err(Refusal {
+) -> Result<Limit, Rejection> {
+    available(context.state)?;
+    if context.name_taken {
+        return Err(Rejection {
             code: ErrorCode::JobExists,
             message: "a job of this job_id is in flight; cancel it or choose another job_id".into(),
             retry_after: None,
         });
     }
-    let limit = limit(situation, prompt_tokens, wanted)?;
-    room_to_wait(situation, prompt_tokens)?;
+    let limit = limit(context, prompt_tokens, wanted)?;
+    room_to_wait(context, prompt_tokens)?;
     Ok(limit)
 }
 
-fn room_to_wait(s: &Situation, prompt_tokens: usize) -> Result<(), Refusal> {
+fn room_to_wait(s: &AdmissionContext, prompt_tokens: usize) -> Result<(), Rejection> {
     let bytes = s.queued_bytes + prompt_tokens * size_of::<u32>();
     if !has_place(s.queued, s.queue_limit, s.free_places) {
         return Err(queue_full(s.queued, s.queue_limit));
@@ -81,7 +81,7 @@ fn room_to_wait(s: &Situation, prompt_tokens: usize) -> Result<(), Refusal> {
 ///
 /// # Errors
 /// The refusal, as the client gets it.
-pub fn foresee(snapshot: &Snapshot, queue_limit: usize) -> Result<(), Refusal> {
+pub fn foresee(snapshot: &Snapshot, queue_limit: usize) -> Result<(), Rejection> {
     available(snapshot.state)?;
     if has_room(snapshot, queue_limit) {
         return Ok(());
@@ -100,14 +100,14 @@ fn has_place(queued: usize, queue_limit: usize, free_places: usize) -> bool {
     queued < queue_limit + free_places
 }
 
-fn queue_full(queued: usize, queue_limit: usize) -> Refusal {
+fn queue_full(queued: usize, queue_limit: usize) -> Rejection {
     no_room(format!(
         "{queued} jobs are waiting, the queue holds {queue_limit}"
     ))
 }
 
-fn no_room(what: String) -> Refusal {
-    Refusal {
+fn no_room(what: String) -> Rejection {
+    Rejection {
         code: ErrorCode::QueueFull,
         message: format!("{what}; try again or send it elsewhere"),
         retry_after: Some(Duration::from_secs(1)),
@@ -117,7 +117,7 @@ fn no_room(what: String) -> Refusal {
 /// Tokens of a job that says nothing of it.
 pub const DEFAULT_MAX_TOKENS: u32 = 2048;
 
-fn available(state: ServiceState) -> Result<(), Refusal> {
+fn available(state: ServiceState) -> Result<(), Rejection> {
     let (code, message, seconds) = match state {
         ServiceState::Ready | ServiceState::Recovering => return Ok(()),
         ServiceState::Starting { percent } => {
@@ -128,20 +128,24 @@ fn available(state: ServiceState) -> Result<(), Refusal> {
             let message = "the worker keeps crashing; send the job to another instance".into();
             (ErrorCode::WorkerUnavailable, message, 10)
         }
-        ServiceState::Draining => return Err(Refusal::stopped()),
+        ServiceState::Draining => return Err(Rejection::stopped()),
     };
-    Err(Refusal {
+    Err(Rejection {
         code,
         message,
         retry_after: Some(Duration::from_secs(seconds)),
     })
 }
 
-fn limit(s: &Situation, prompt_tokens: usize, wanted: Option<u32>) -> Result<Limit, Refusal> {
+fn limit(
+    s: &AdmissionContext,
+    prompt_tokens: usize,
+    wanted: Option<u32>,
+) -> Result<Limit, Rejection> {
     let prompt = u32::try_from(prompt_tokens).unwrap_or(u32::MAX);
     let room = s.context.saturating_sub(prompt);
     if room == 0 {
-        return Err(Refusal {
+        return Err(Rejection {
             code: ErrorCode::ContextLengthExceeded,
             message: format!(
                 "the prompt has {prompt_tokens} tokens, the context holds {}, at least one of \
@@ -165,8 +169,8 @@ fn limit(s: &Situation, prompt_tokens: usize, wanted: Option<u32>) -> Result<Lim
 mod tests {
     use super::*;
 
-    fn situation() -> Situation {
-        Situation {
+    fn context() -> AdmissionContext {
+        AdmissionContext {
             state: ServiceState::Ready,
             name_taken: false,
             queued: 0,
@@ -179,16 +183,13 @@ mod tests {
         }
     }
 
-    fn code(s: &Situation) -> ErrorCode {
+    fn code(s: &AdmissionContext) -> ErrorCode {
         decide(s, 10, None).unwrap_err().code
     }
 
     #[test]
     fn only_ready_and_recovering_take_jobs() {
-        let with = |state| Situation {
-            state,
-            ..situation()
-        };
+        let with = |state| AdmissionContext { state, ..context() };
         assert!(decide(&with(ServiceState::Recovering), 10, None).is_ok());
         for state in [
             ServiceState::Starting { percent: 3 },
@@ -203,14 +204,14 @@ mod tests {
 
     #[test]
     fn free_places_count_as_room_beside_the_queue() {
-        let full = Situation {
+        let full = AdmissionContext {
             queued: 2,
-            ..situation()
+            ..context()
         };
         assert_eq!(code(&full), ErrorCode::QueueFull);
         assert!(
             decide(
-                &Situation {
+                &AdmissionContext {
                     free_places: 1,
                     ..full
                 },
@@ -219,20 +220,20 @@ mod tests {
             )
             .is_ok()
         );
-        let no_queue = Situation {
+        let no_queue = AdmissionContext {
             queue_limit: 0,
             free_places: 1,
-            ..situation()
+            ..context()
         };
         assert!(decide(&no_queue, 10, None).is_ok());
     }
 
     #[test]
     fn prompts_that_wait_are_bounded_in_bytes() {
-        let nearly_full = Situation {
+        let nearly_full = AdmissionContext {
             queued: 1,
             queued_bytes: (1 << 20) - 40,
-            ..situation()
+            ..context()
         };
         assert!(decide(&nearly_full, 10, None).is_ok());
         assert_eq!(
@@ -240,7 +241,7 @@ mod tests {
             ErrorCode::QueueFull
         );
         // What begins at once does not wait.
-        let slots = Situation {
+        let slots = AdmissionContext {
             free_places: 2,
             ..nearly_full
         };
@@ -249,17 +250,17 @@ mod tests {
 
     #[test]
     fn names_in_flight_are_refused_before_the_queue_is_looked_at() {
-        let taken = Situation {
+        let taken = AdmissionContext {
             name_taken: true,
             queued: 9,
-            ..situation()
+            ..context()
         };
         assert_eq!(code(&taken), ErrorCode::JobExists);
     }
 
     #[test]
     fn output_is_cut_to_the_service_and_to_the_context() {
-        let cut = |prompt, wanted| decide(&situation(), prompt, wanted).unwrap();
+        let cut = |prompt, wanted| decide(&context(), prompt, wanted).unwrap();
         assert_eq!(
             cut(10, None),
             Limit {
@@ -295,7 +296,7 @@ mod tests {
                 by_context: true
             }
         );
-        let refusal = decide(&situation(), 100, Some(1)).unwrap_err();
+        let refusal = decide(&context(), 100, Some(1)).unwrap_err();
         assert_eq!(refusal.code, ErrorCode::ContextLengthExceeded);
         assert!(
             refusal.message.contains("100 tokens"),

@@ -5,7 +5,7 @@
 //! a repetition, and neither depends on crashes: a token that was journaled is never an event
 //! again.
 
-mod taken;
+mod outcome;
 
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ use super::admission::Limit;
 use super::{JobEvent, NewJob, Numbered, StopReason};
 use crate::text::TokenText;
 use crate::worker::replay::ReplayCheck;
-pub use taken::{Ending, Taken};
+pub use outcome::{Ending, TokenOutcome};
 
 /// The journal of one job.
 #[derive(Debug)]
@@ -29,7 +29,7 @@ pub struct Journal {
     check: Option<ReplayCheck>,
     text: TokenText,
     next_event: u64,
-    /// Token events so far; one more than `emitted` at most (see [`Journal::take`]).
+    /// Token events so far; one more than `emitted` at most (see [`Journal::record_token`]).
     tokens_out: u32,
     submissions: u32,
     first_token: Option<Instant>,
@@ -129,12 +129,12 @@ impl Journal {
     /// is known to be the last. An end-of-generation token is no token event, except when text is
     /// still held back: then that text travels in an event with the end token's id and the next
     /// index, counted as any other.
-    pub fn take(&mut self, token: StepToken, step_us: u32, now: Instant) -> Taken {
+    pub fn record_token(&mut self, token: StepToken, step_us: u32, now: Instant) -> TokenOutcome {
         if let Some(check) = self.check.take() {
-            return Taken::from_check(check, &token);
+            return TokenOutcome::from_check(check, &token);
         }
         if token.index as usize != self.emitted.len() {
-            return Taken::failed(format!(
+            return TokenOutcome::failed(format!(
                 "the worker sent token {} where {} was due",
                 token.index,
                 self.emitted.len()
@@ -154,7 +154,7 @@ impl Journal {
         let event = Some(self.token_event(piece.text, token.id, now));
         let ending = (piece.stop.map(Ending::StopSequence))
             .or_else(|| Some(Ending::Stop(self.stop_reason(token.finish?))));
-        Taken { event, ending }
+        TokenOutcome { event, ending }
     }
 
     /// The last event: `end` or `error`.
@@ -191,17 +191,17 @@ impl Journal {
         self.emitted = Vec::new();
     }
 
-    fn end_of_generation(&mut self, id: u32, now: Instant) -> Taken {
+    fn end_of_generation(&mut self, id: u32, now: Instant) -> TokenOutcome {
         let rest = self.flush();
         let event = (!rest.text.is_empty()).then(|| self.token_event(rest.text, id, now));
         let ending = (rest.stop).map_or(Ending::Stop(StopReason::Eos), Ending::StopSequence);
-        Taken {
+        TokenOutcome {
             event,
             ending: Some(ending),
         }
     }
 
-    fn flush(&mut self) -> crate::text::Piece {
+    fn flush(&mut self) -> crate::text::TextDelta {
         std::mem::replace(&mut self.text, TokenText::new(Vec::new())).finish()
     }
 

@@ -57,30 +57,30 @@ pub struct JobStream {
     pub events: EventReader,
     key: JobKey,
     /// Where it is told that a reader of a job went away.
-    departures: mpsc::UnboundedSender<JobKey>,
+    disconnects: mpsc::UnboundedSender<JobKey>,
 }
 
 impl JobStream {
-    /// A stream whose end is told through `departures`.
+    /// A stream whose end is told through `disconnects`.
     pub(crate) fn new(
         key: JobKey,
         events: EventReader,
-        departures: mpsc::UnboundedSender<JobKey>,
+        disconnects: mpsc::UnboundedSender<JobKey>,
     ) -> Self {
         Self {
             events,
             key,
-            departures,
+            disconnects,
         }
     }
 }
 
-// Also keeps `events` from being moved out of the stream, which would leave its departure behind.
+// Also keeps `events` from being moved out of the stream, which would leave its disconnect untold.
 impl Drop for JobStream {
     fn drop(&mut self) {
         // Unbounded, so that dropping never waits; there is one of these per stream. A dispatcher
         // that is gone has no jobs left to cancel.
-        let _ = self.departures.send(self.key);
+        let _ = self.disconnects.send(self.key);
     }
 }
 
@@ -105,7 +105,7 @@ pub enum NoStream {
 
 /// Why a job was not taken.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Refusal {
+pub struct Rejection {
     /// `JOB_EXISTS`, `QUEUE_FULL`, `DRAINING`, `WORKER_UNAVAILABLE`, `CONTEXT_LENGTH_EXCEEDED`.
     pub code: ErrorCode,
     /// With the values that matter.
@@ -136,7 +136,7 @@ pub struct JobsHandle {
 pub(crate) enum Command {
     Submit {
         job: Box<NewJob>,
-        reply: oneshot::Sender<Result<JobStream, Refusal>>,
+        reply: oneshot::Sender<Result<JobStream, Rejection>>,
     },
     Cancel {
         job_id: String,
@@ -158,11 +158,11 @@ impl JobsHandle {
     /// Hands a job over. Its stream yields `Started` once it runs.
     ///
     /// # Errors
-    /// A [`Refusal`]; nothing of the job is kept then.
-    pub async fn submit(&self, job: NewJob) -> Result<JobStream, Refusal> {
+    /// A [`Rejection`]; nothing of the job is kept then.
+    pub async fn submit(&self, job: NewJob) -> Result<JobStream, Rejection> {
         let job = Box::new(job);
         let answer = self.ask(|reply| Command::Submit { job, reply }).await;
-        answer.unwrap_or_else(|| Err(Refusal::stopped()))
+        answer.unwrap_or_else(|| Err(Rejection::stopped()))
     }
 
     /// Ends a job with `CANCELLED`; safe to repeat.
@@ -222,7 +222,7 @@ impl JobsHandle {
     }
 }
 
-impl Refusal {
+impl Rejection {
     fn stopped() -> Self {
         Self {
             code: ErrorCode::Draining,

@@ -14,10 +14,10 @@ use std::time::{Duration, Instant};
 use orcd_shared::job::{JobKey, JobSpec};
 use orcd_shared::protocol::message::StepToken;
 
-use super::admission::{self, Situation};
+use super::admission::{self, AdmissionContext};
 use super::event_log::{EventLog, EventReader, LogBytes};
 use super::journal::{Ending, Journal};
-use super::{NewJob, Refusal};
+use super::{NewJob, Rejection};
 
 /// Where a job is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -169,10 +169,10 @@ impl JobTable {
     pub(super) fn submit(
         &mut self,
         job: NewJob,
-        situation: &Situation,
+        context: &AdmissionContext,
         now: Instant,
-    ) -> Result<(JobKey, EventReader), Refusal> {
-        let limit = admission::decide(situation, job.prompt.len(), job.max_tokens)?;
+    ) -> Result<(JobKey, EventReader), Rejection> {
+        let limit = admission::decide(context, job.prompt.len(), job.max_tokens)?;
         self.last_key += 1;
         let key = JobKey(self.last_key);
         let (name, deadline) = (job.job_id.clone(), job.deadline);
@@ -254,7 +254,7 @@ impl JobTable {
             return None;
         }
         let before = job.journal.last_token();
-        let taken = job.journal.take(token, step_us, now);
+        let taken = job.journal.record_token(token, step_us, now);
         let shown = taken.event.map(|event| {
             job.log.push(event);
             Shown {
@@ -264,7 +264,7 @@ impl JobTable {
             }
         });
         if shown.is_some() {
-            self.goes_on(token.key);
+            self.confirm_replay(token.key);
         }
         Some(Progress {
             shown,
@@ -273,7 +273,7 @@ impl JobTable {
     }
 
     /// A job showed a new token, or is over.
-    fn goes_on(&mut self, key: JobKey) {
+    fn confirm_replay(&mut self, key: JobKey) {
         if self.replaying == Some(key) {
             self.replaying = None;
         }
@@ -333,7 +333,7 @@ impl JobTable {
         let keeps = job.log.keeps();
         self.deadlines.remove(&(job.journal.job().deadline, key));
         job.journal.close();
-        self.goes_on(key);
+        self.confirm_replay(key);
         if keeps {
             self.retained.push_back((retain_until, key));
         } else {

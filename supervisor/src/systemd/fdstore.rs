@@ -28,12 +28,12 @@ const MAX_RECORD_BYTES: u64 = 1 << 20;
 
 /// Where an image lies. The device's number alone does not say: it counts what is visible.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Place {
+pub struct ImageLocation {
     device: String,
     visible_devices: Option<String>,
 }
 
-impl Place {
+impl ImageLocation {
     /// The place of this process's images.
     #[must_use]
     pub fn of(device: Device) -> Self {
@@ -47,7 +47,7 @@ impl Place {
 /// What a stored image is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Record {
-    place: Place,
+    place: ImageLocation,
     weights: WeightsManifest,
 }
 
@@ -62,14 +62,19 @@ struct Stored {
 #[derive(Debug)]
 pub struct FdStore {
     notifier: Notifier,
-    place: Place,
+    place: ImageLocation,
     stored: Option<Stored>,
 }
 
 impl FdStore {
     /// Takes over what was in the store. An image of another model, place or file is removed from it
     /// before anything is loaded: it holds memory that loading may need.
-    pub async fn open(notifier: Notifier, place: Place, passed: Vec<Passed>, model: &Path) -> Self {
+    pub async fn open(
+        notifier: Notifier,
+        place: ImageLocation,
+        passed: Vec<Passed>,
+        model: &Path,
+    ) -> Self {
         let mut store = Self {
             notifier,
             place,

@@ -17,12 +17,12 @@ mod watchdog;
 use std::net::TcpListener;
 use std::time::Duration;
 
-pub use fdstore::{FdStore, Place};
+pub use fdstore::{FdStore, ImageLocation};
 pub use message::Message;
 pub use notifier::Notifier;
 pub use passed::{Passed, PassedError};
 pub use report::Report;
-pub use watchdog::{Silence, Vitals, feed_watchdog};
+pub use watchdog::{LivenessProbe, ProbeError, feed_watchdog};
 
 use crate::worker::handles::take_inherited;
 use environment::Environment;

@@ -16,7 +16,7 @@ use crate::jobs::JobsHandle;
 
 /// What has to answer.
 #[derive(Debug, Clone)]
-pub struct Vitals {
+pub struct LivenessProbe {
     /// The dispatcher: asked through the same queue as every job.
     pub jobs: JobsHandle,
     /// All routes; asked for `/health` directly and not over a connection, of which there may be no
@@ -28,7 +28,7 @@ pub struct Vitals {
 
 /// What did not answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Silence {
+pub enum ProbeError {
     /// The dispatcher has ended.
     #[error("the dispatcher has ended")]
     Ended,
@@ -40,19 +40,19 @@ pub enum Silence {
     TooLate(Duration),
 }
 
-impl Vitals {
+impl LivenessProbe {
     /// Asks all of them.
     ///
     /// # Errors
     /// The first that did not answer.
-    pub async fn check(&self, limit: Duration) -> Result<(), Silence> {
+    pub async fn check(&self, limit: Duration) -> Result<(), ProbeError> {
         let answered = timeout(limit, self.ask());
-        answered.await.unwrap_or(Err(Silence::TooLate(limit)))
+        answered.await.unwrap_or(Err(ProbeError::TooLate(limit)))
     }
 
-    async fn ask(&self) -> Result<(), Silence> {
+    async fn ask(&self) -> Result<(), ProbeError> {
         if !self.jobs.ping().await {
-            return Err(Silence::Ended);
+            return Err(ProbeError::Ended);
         }
         let mut request = Request::new(Body::empty());
         let host = http::HeaderValue::from_static("localhost");
@@ -63,22 +63,22 @@ impl Vitals {
             .call(request)
             .await;
         match self.accepting.is_finished() {
-            true => Err(Silence::NotAccepting),
+            true => Err(ProbeError::NotAccepting),
             false => Ok(()),
         }
     }
 }
 
 /// Gives signs of life, three in each `period`, until the dispatcher has ended.
-pub async fn feed_watchdog(notifier: Notifier, period: Duration, vitals: Vitals) {
+pub async fn feed_watchdog(notifier: Notifier, period: Duration, probe: LivenessProbe) {
     let pause = period / 3;
     let sign = Message::default().with("WATCHDOG", 1);
     loop {
         sleep(pause).await;
-        match vitals.check(pause).await {
+        match probe.check(pause).await {
             Ok(()) => notifier.tell(&sign, &[]).await,
             // The service is about to end.
-            Err(Silence::Ended) => return,
+            Err(ProbeError::Ended) => return,
             Err(silence) => tracing::error!(%silence, "no sign of life for systemd's watchdog"),
         }
     }

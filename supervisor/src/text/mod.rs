@@ -14,7 +14,7 @@ mod utf8;
 pub use guard::{Guard, GuardedText, Unguardable};
 pub use model::{TemplateStatus, TextError, TextModel};
 pub use stop::{StopMatcher, StopOutput};
-pub use stream::{Piece, TokenText};
+pub use stream::{TextDelta, TokenText};
 pub use template::{ChatTemplate, MAX_TEMPLATE_BYTES, Message, Role, TemplateError};
 pub use tokenizer::{Specials, Tokenizer, TokenizerError, TokenizerKind, end_of_generation};
 pub use utf8::Utf8Assembler;

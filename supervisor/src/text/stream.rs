@@ -6,7 +6,7 @@ use super::utf8::Utf8Assembler;
 
 /// What one token adds to the output.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Piece {
+pub struct TextDelta {
     /// Valid UTF-8, often empty: while a code point is unfinished or a stop sequence may begin.
     pub text: String,
     /// The stop sequence that this token has completed. The output is over.
@@ -33,7 +33,7 @@ impl TokenText {
     }
 
     /// Takes the next token. Control tokens add nothing.
-    pub fn push(&mut self, id: u32, tokenizer: &Tokenizer) -> Piece {
+    pub fn push(&mut self, id: u32, tokenizer: &Tokenizer) -> TextDelta {
         let mut text = String::new();
         self.utf8.push(tokenizer.token_bytes(id), &mut text);
         self.pass(&text)
@@ -42,7 +42,7 @@ impl TokenText {
     /// Ends the output and returns what was held back. Nothing is, after a stop sequence.
     ///
     /// An unfinished code point becomes U+FFFD, which may itself complete a stop sequence.
-    pub fn finish(mut self) -> Piece {
+    pub fn finish(mut self) -> TextDelta {
         let mut text = String::new();
         self.utf8.flush(&mut text);
         let mut last = self.pass(&text);
@@ -52,10 +52,10 @@ impl TokenText {
         last
     }
 
-    fn pass(&mut self, text: &str) -> Piece {
+    fn pass(&mut self, text: &str) -> TextDelta {
         let out = self.stop.push(text);
         let stop = out.matched.and_then(|index| self.stop.sequence(index));
-        Piece {
+        TextDelta {
             text: out.emit,
             stop: stop.map(str::to_owned),
         }

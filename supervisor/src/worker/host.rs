@@ -8,10 +8,10 @@ use orcd_shared::protocol::message::ToWorker;
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
-use super::attendant::{Attendant, Controls};
 use super::handles::WeightsHandle;
 use super::link::{self, Outgoing};
 use super::runtime_dir::{RuntimeDir, RuntimeDirError};
+use super::worker_task::{Controls, WorkerTask};
 use super::{EventSender, LinkClogged, WorkerHost};
 
 /// Starts `cuda-worker` processes.
@@ -54,14 +54,14 @@ impl WorkerHost for ProcessHost {
     fn spawn(&mut self, generation: u64) {
         let (outgoing, queue) = mpsc::channel(link::OUTGOING_CAPACITY);
         let controls = Controls::default();
-        let attendant = Attendant {
+        let worker_task = WorkerTask {
             generation,
             events: self.events.clone(),
             binary: self.binary.clone(),
             dir: Arc::clone(&self.dir),
             controls: controls.clone(),
         };
-        tokio::spawn(attendant.attend(queue));
+        tokio::spawn(worker_task.run(queue));
         self.live.retain(|_, live| !live.outgoing.is_closed());
         self.live.insert(generation, Live { outgoing, controls });
     }
@@ -89,9 +89,9 @@ impl WorkerHost for ProcessHost {
         }
     }
 
-    fn nudge(&mut self, generation: u64) {
+    fn interrupt(&mut self, generation: u64) {
         if let Some(live) = self.live.get(&generation) {
-            live.controls.nudge.notify_one();
+            live.controls.interrupt.notify_one();
         }
     }
 

@@ -3,22 +3,22 @@
 //! about jobs of the old ([`replay`]).
 //!
 //! [`fleet`] is all of it taken together, and all that the dispatcher sees. It sees processes through
-//! [`WorkerHost`] and a stream of [`WorkerEvent`]s, so that it can be tested without any.
+//! [`WorkerHost`] and a stream of [`WorkerReport`]s, so that it can be tested without any.
 
-mod attendant;
 pub mod backoff;
 pub mod fleet;
 #[allow(unsafe_code)]
 pub mod handles;
-pub mod held;
 pub mod host;
 pub mod lifecycle;
 pub mod link;
 pub mod model_file;
 pub mod process;
 pub mod replay;
+pub mod retained;
 pub mod runtime_dir;
 mod stderr;
+mod worker_task;
 
 use orcd_shared::protocol::message::{ToSupervisor, ToWorker, WorkerInfo};
 use tokio::sync::mpsc;
@@ -32,17 +32,17 @@ pub const EVENT_CAPACITY: usize = 1024;
 
 /// What happened to a worker.
 #[derive(Debug)]
-pub struct WorkerEvent {
+pub struct WorkerReport {
     /// Which worker: counts from 1. Events of a worker that was given up are told by it.
     pub generation: u64,
     /// What happened.
-    pub what: Happening,
+    pub event: WorkerEvent,
 }
 
-/// Happenings in the order in which they can come. After [`Happening::SpawnFailed`] or
-/// [`Happening::Exited`] nothing more comes from that worker.
+/// Events in the order in which they can come. After [`WorkerEvent::SpawnFailed`] or
+/// [`WorkerEvent::Exited`] nothing more comes from that worker.
 #[derive(Debug)]
-pub enum Happening {
+pub enum WorkerEvent {
     /// The process runs.
     Spawned {
         /// Its process id.
@@ -84,7 +84,7 @@ pub enum Happening {
         /// What was seen.
         message: String,
     },
-    /// The last lines that the process wrote for people; just before [`Happening::Exited`].
+    /// The last lines that the process wrote for people; just before [`WorkerEvent::Exited`].
     LastLines(Vec<String>),
     /// The process has ended and was reaped. Everything it sent came before this.
     Exited(WorkerExit),
@@ -109,7 +109,7 @@ pub trait WorkerHost: Send + 'static {
 
     /// SIGUSR1: abandon the work under way, for a cancellation waits. A worker that is not there
     /// (yet) is not signalled.
-    fn nudge(&mut self, generation: u64);
+    fn interrupt(&mut self, generation: u64);
 
     /// SIGKILL, now or as soon as the process exists. Safe to repeat.
     fn kill(&mut self, generation: u64);
@@ -121,4 +121,4 @@ pub trait WorkerHost: Send + 'static {
 pub struct LinkClogged;
 
 /// Where a host reports.
-pub type EventSender = mpsc::Sender<WorkerEvent>;
+pub type EventSender = mpsc::Sender<WorkerReport>;

@@ -134,7 +134,7 @@ impl WorkerProcess {
     }
 
     /// SIGUSR1, under the same lock.
-    pub fn nudge(&self) {
+    pub fn interrupt(&self) {
         let mut child = lock(&self.child);
         let pid = i32::try_from(self.pid).map(Pid::from_raw);
         // One that was reaped is left alone here too: its id may be another's by now.

@@ -23,7 +23,7 @@ pub enum Verdict {
     /// Another token at the same place.
     Diverges,
     /// Not the token that was due.
-    Misplaced,
+    WrongIndex,
 }
 
 impl ReplayCheck {
@@ -43,7 +43,7 @@ impl ReplayCheck {
         match (token.index == self.index, token.id == self.id) {
             (true, true) => Verdict::Agrees,
             (true, false) => Verdict::Diverges,
-            (false, _) => Verdict::Misplaced,
+            (false, _) => Verdict::WrongIndex,
         }
     }
 }
@@ -66,7 +66,7 @@ mod tests {
         let check = ReplayCheck::of(&[5, 6, 7]).unwrap();
         assert_eq!(check.judge(&token(2, 7)), Verdict::Agrees);
         assert_eq!(check.judge(&token(2, 8)), Verdict::Diverges);
-        assert_eq!(check.judge(&token(3, 7)), Verdict::Misplaced);
-        assert_eq!(check.judge(&token(1, 6)), Verdict::Misplaced);
+        assert_eq!(check.judge(&token(3, 7)), Verdict::WrongIndex);
+        assert_eq!(check.judge(&token(1, 6)), Verdict::WrongIndex);
     }
 }

@@ -8,7 +8,7 @@ use orcd_shared::job::{Finish, JobKey, JobSpec};
 use orcd_shared::protocol::message::{LoadSource, ToSupervisor};
 use orcd_supervisor::jobs::dispatcher::Outcome;
 use orcd_supervisor::jobs::{JobEvent, JobStream, NewJob, Numbered, ServiceState, Snapshot};
-use orcd_supervisor::worker::Happening;
+use orcd_supervisor::worker::WorkerEvent;
 use orcd_supervisor::worker::process::WorkerExit;
 
 use super::support::{Service, info, job, last, next, rest, text_of, timeless};
@@ -225,11 +225,11 @@ async fn what_a_lost_worker_still_says_is_not_heard() {
             step_us: 1,
             tokens,
         };
-        Happening::Message(ToSupervisor::Step(report))
+        WorkerEvent::Message(ToSupervisor::Step(report))
     };
     service.say_as(old, step(1)).await;
     service
-        .say_as(old, Happening::Exited(WorkerExit::Code(0)))
+        .say_as(old, WorkerEvent::Exited(WorkerExit::Code(0)))
         .await;
     service.tokens(spec.key, 0, "ab").await;
     service.eos(spec.key, 2).await;
@@ -252,7 +252,7 @@ async fn weights_are_handed_to_the_next_worker_with_the_hash_of_the_model() {
     let mut other = info();
     other.load_source = LoadSource::File;
     service
-        .say(Happening::Ready {
+        .say(WorkerEvent::Ready {
             info: Box::new(other),
             weights: None,
         })
@@ -299,7 +299,7 @@ async fn weights_are_kept_when_only_the_file_is_bad() {
             message: "unreadable".into(),
         };
         service.message(failed).await;
-        service.say(Happening::Exited(WorkerExit::Code(11))).await;
+        service.say(WorkerEvent::Exited(WorkerExit::Code(11))).await;
     }
 }
 
@@ -332,7 +332,7 @@ async fn a_worker_that_says_fatal_is_given_time_to_end_and_then_killed() {
     service.bring_up().await;
     assert_eq!(service.submitted().await.key, spec.key);
     service.killed_as(lost).await;
-    let end = Happening::Exited(WorkerExit::Code(12));
+    let end = WorkerEvent::Exited(WorkerExit::Code(12));
     service.say_as(lost, end).await;
     service.until(|s| s.last_exit.is_some()).await;
     assert_eq!(
@@ -348,7 +348,9 @@ async fn a_worker_that_takes_no_messages_is_killed() {
     let _stream = service.submit(job("a")).await;
     service.killed().await;
     service.clogged.store(false, Ordering::Relaxed);
-    service.say(Happening::Exited(WorkerExit::Signal(9))).await;
+    service
+        .say(WorkerEvent::Exited(WorkerExit::Signal(9)))
+        .await;
     service.bring_up().await;
     service.submitted().await;
 }
@@ -428,7 +430,7 @@ async fn a_worker_that_does_not_take_its_jobs_is_killed() {
 async fn an_unanswered_cancellation_is_repeated_as_a_signal_and_then_as_a_kill() {
     use super::support::Call;
     let mut service = Service::ready_with(|s| {
-        s.fleet.timing.nudge = Duration::from_millis(30);
+        s.fleet.timing.interrupt = Duration::from_millis(30);
         s.fleet.timing.cancel_limit = Duration::from_millis(100);
     })
     .await;
@@ -437,7 +439,7 @@ async fn an_unanswered_cancellation_is_repeated_as_a_signal_and_then_as_a_kill()
     service.tokens(bystander.key, 0, "xy").await;
     service.jobs.cancel("a".into()).await;
     assert_eq!(service.told_to_cancel().await, victim.key);
-    assert!(matches!(service.call().await, Call::Nudge(1)));
+    assert!(matches!(service.call().await, Call::Interrupt(1)));
     assert!(matches!(service.call().await, Call::Kill(1)));
     service.bring_up().await;
     let again = service.submitted().await;
@@ -450,7 +452,7 @@ async fn an_unanswered_cancellation_is_repeated_as_a_signal_and_then_as_a_kill()
 #[tokio::test(start_paused = true)]
 async fn an_answered_cancellation_costs_nothing() {
     let mut service = Service::ready_with(|s| {
-        s.fleet.timing.nudge = Duration::from_millis(30);
+        s.fleet.timing.interrupt = Duration::from_millis(30);
         s.fleet.timing.cancel_limit = Duration::from_millis(50);
     })
     .await;
@@ -516,7 +518,7 @@ async fn a_standby_takes_over_with_the_first_message_it_gets() {
     );
     let standby = service.generation;
     service
-        .say(Happening::Ready {
+        .say(WorkerEvent::Ready {
             info: Box::new(info()),
             weights: None,
         })
@@ -561,7 +563,7 @@ async fn a_restart_that_cannot_load_is_tried_again() {
             message: "still taken".into(),
         })
         .await;
-    service.say(Happening::Exited(WorkerExit::Code(11))).await;
+    service.say(WorkerEvent::Exited(WorkerExit::Code(11))).await;
     service.bring_up().await;
     assert_eq!(service.jobs.snapshot().state, ServiceState::Ready);
 }
@@ -572,8 +574,8 @@ async fn a_service_that_crashes_on_and_on_refuses_jobs() {
     service.crash().await;
     for _ in 0..4 {
         service.spawned().await;
-        service.say(Happening::Spawned { pid: 1 }).await;
-        service.say(Happening::Exited(WorkerExit::Code(13))).await;
+        service.say(WorkerEvent::Spawned { pid: 1 }).await;
+        service.say(WorkerEvent::Exited(WorkerExit::Code(13))).await;
     }
     service.until(|s| s.state == ServiceState::Unhealthy).await;
     let refusal = service.jobs.submit(job("a")).await.unwrap_err();

@@ -7,7 +7,7 @@ use orcd_shared::job::Finish;
 use orcd_shared::protocol::message::ToWorker;
 use orcd_supervisor::jobs::dispatcher::Outcome;
 use orcd_supervisor::jobs::{JobEvent, Numbered, ServiceState, StopReason};
-use orcd_supervisor::worker::Happening;
+use orcd_supervisor::worker::WorkerEvent;
 use orcd_supervisor::worker::process::WorkerExit;
 
 use super::support::{CONTEXT, Call, END, Service, job, last, rest, text_of};
@@ -120,7 +120,7 @@ async fn drain_lets_jobs_finish_and_then_shuts_the_worker_down() {
         service.call().await,
         Call::Send(ToWorker::Shutdown, _)
     ));
-    service.say(Happening::Exited(WorkerExit::Code(0))).await;
+    service.say(WorkerEvent::Exited(WorkerExit::Code(0))).await;
     assert_eq!(service.outcome().await, Outcome::Stopped);
 }
 
@@ -145,7 +145,9 @@ async fn drain_that_takes_too_long_cancels_and_kills() {
         Call::Send(ToWorker::Shutdown, _)
     ));
     service.killed().await;
-    service.say(Happening::Exited(WorkerExit::Signal(9))).await;
+    service
+        .say(WorkerEvent::Exited(WorkerExit::Signal(9)))
+        .await;
     assert_eq!(service.outcome().await, Outcome::Stopped);
 }
 
@@ -164,6 +166,6 @@ async fn without_handles_the_service_stops() {
         service.call().await,
         Call::Send(ToWorker::Shutdown, _)
     ));
-    service.say(Happening::Exited(WorkerExit::Code(0))).await;
+    service.say(WorkerEvent::Exited(WorkerExit::Code(0))).await;
     assert_eq!(service.outcome().await, Outcome::Stopped);
 }

@@ -19,7 +19,7 @@ use orcd_shared::weights::{ContentHash, ModelIdentity, WeightsManifest};
 use orcd_supervisor::worker::handles::WeightsHandle;
 use orcd_supervisor::worker::host::ProcessHost;
 use orcd_supervisor::worker::process::WorkerExit;
-use orcd_supervisor::worker::{Happening, WorkerEvent, WorkerHost};
+use orcd_supervisor::worker::{WorkerEvent, WorkerHost, WorkerReport};
 use tokio::sync::mpsc;
 
 use super::support::{info, settings};
@@ -145,7 +145,7 @@ fn ready(load_source: LoadSource) -> WorkerInfo {
 /// A host whose workers play `role`.
 struct Stage {
     host: ProcessHost,
-    events: mpsc::Receiver<WorkerEvent>,
+    events: mpsc::Receiver<WorkerReport>,
     dir: tempfile::TempDir,
 }
 
@@ -166,21 +166,21 @@ impl Stage {
         Self { host, events, dir }
     }
 
-    async fn next(&mut self) -> Happening {
+    async fn next(&mut self) -> WorkerEvent {
         let next = tokio::time::timeout(Duration::from_secs(60), self.events.recv()).await;
-        next.expect("nothing happens").unwrap().what
+        next.expect("nothing happens").unwrap().event
     }
 
     async fn spawn(&mut self, generation: u64) -> u32 {
         self.host.spawn(generation);
         match self.next().await {
-            Happening::Spawned { pid } => pid,
+            WorkerEvent::Spawned { pid } => pid,
             other => panic!("{other:?} in place of a process"),
         }
     }
 
-    async fn load(&mut self, generation: u64, held: Option<WeightsHandle>) -> Happening {
-        assert!(matches!(self.next().await, Happening::Connected));
+    async fn load(&mut self, generation: u64, held: Option<WeightsHandle>) -> WorkerEvent {
+        assert!(matches!(self.next().await, WorkerEvent::Connected));
         let mut request = settings().fleet.load;
         request.weights = held.as_ref().map(|held| held.manifest.clone());
         let message = ToWorker::Load(Box::new(request));
@@ -197,7 +197,7 @@ fn exists(pid: u32) -> bool {
 async fn weights_pass_from_a_killed_worker_to_the_next() {
     let mut stage = Stage::set("worker");
     let pid = stage.spawn(1).await;
-    let Happening::Ready {
+    let WorkerEvent::Ready {
         weights: Some(weights),
         info,
     } = stage.load(1, None).await
@@ -207,14 +207,14 @@ async fn weights_pass_from_a_killed_worker_to_the_next() {
     assert_eq!(weights.manifest, manifest());
     assert_eq!(info.load_source, LoadSource::File);
     stage.host.kill(1);
-    assert!(matches!(stage.next().await, Happening::LinkLost { .. }));
+    assert!(matches!(stage.next().await, WorkerEvent::LinkLost { .. }));
     assert!(matches!(
         stage.next().await,
-        Happening::Exited(WorkerExit::Signal(9))
+        WorkerEvent::Exited(WorkerExit::Signal(9))
     ));
     assert!(!exists(pid), "it was not reaped");
     stage.spawn(2).await;
-    let Happening::Ready {
+    let WorkerEvent::Ready {
         weights: Some(held),
         info,
     } = stage.load(2, Some(weights)).await
@@ -224,10 +224,10 @@ async fn weights_pass_from_a_killed_worker_to_the_next() {
     assert_eq!(held.manifest, manifest());
     assert_eq!(info.load_source, LoadSource::Handle);
     stage.host.send(2, ToWorker::Shutdown, None).unwrap();
-    assert!(matches!(stage.next().await, Happening::LinkLost { .. }));
+    assert!(matches!(stage.next().await, WorkerEvent::LinkLost { .. }));
     assert!(matches!(
         stage.next().await,
-        Happening::Exited(WorkerExit::Code(0))
+        WorkerEvent::Exited(WorkerExit::Code(0))
     ));
 }
 
@@ -255,18 +255,18 @@ async fn last_words_come_before_the_exit() {
         .unwrap();
     for n in (0..50).chain([99]) {
         match stage.next().await {
-            Happening::Message(ToSupervisor::Cancelled(key)) => assert_eq!(key, JobKey(n)),
+            WorkerEvent::Message(ToSupervisor::Cancelled(key)) => assert_eq!(key, JobKey(n)),
             other => panic!("{other:?} in place of answer {n}"),
         }
     }
-    assert!(matches!(stage.next().await, Happening::LinkLost { .. }));
+    assert!(matches!(stage.next().await, WorkerEvent::LinkLost { .. }));
     match stage.next().await {
-        Happening::LastLines(lines) => assert!(!lines.is_empty()),
+        WorkerEvent::LastLines(lines) => assert!(!lines.is_empty()),
         other => panic!("{other:?} in place of what it wrote for people"),
     }
     assert!(matches!(
         stage.next().await,
-        Happening::Exited(WorkerExit::Code(12))
+        WorkerEvent::Exited(WorkerExit::Code(12))
     ));
 }
 
@@ -300,7 +300,7 @@ async fn a_worker_that_reads_nothing_yet_is_not_taken_for_clogged() {
 async fn another_protocol_is_named_with_ours() {
     let mut stage = Stage::set("stranger");
     stage.spawn(1).await;
-    let Happening::HandshakeFailed { message } = stage.next().await else {
+    let WorkerEvent::HandshakeFailed { message } = stage.next().await else {
         panic!("accepted")
     };
     assert!(
@@ -319,7 +319,7 @@ async fn announced_weights_that_never_come_leave_a_worker_without() {
     stage.spawn(1).await;
     assert!(matches!(
         stage.load(1, None).await,
-        Happening::Ready { weights: None, .. }
+        WorkerEvent::Ready { weights: None, .. }
     ));
 }
 
@@ -330,12 +330,12 @@ async fn a_worker_that_ends_without_connecting_is_reported() {
     stage.spawn(1).await;
     let end = loop {
         match stage.next().await {
-            Happening::LinkLost { .. } | Happening::HandshakeFailed { .. } => {}
+            WorkerEvent::LinkLost { .. } | WorkerEvent::HandshakeFailed { .. } => {}
             other => break other,
         }
     };
     assert!(
-        matches!(end, Happening::Exited(WorkerExit::Code(2))),
+        matches!(end, WorkerEvent::Exited(WorkerExit::Code(2))),
         "{end:?}"
     );
 }
@@ -347,8 +347,8 @@ async fn a_missing_binary_is_named() {
     let base = Some(dir.path().to_path_buf());
     let mut host = ProcessHost::new("/no/such/worker".into(), base, sender).unwrap();
     host.spawn(1);
-    let Some(WorkerEvent {
-        what: Happening::SpawnFailed { message },
+    let Some(WorkerReport {
+        event: WorkerEvent::SpawnFailed { message },
         ..
     }) = events.recv().await
     else {
@@ -368,8 +368,8 @@ async fn dropping_the_host_ends_its_workers_and_removes_its_directory() {
         dir,
     } = Stage::set("worker");
     host.spawn(1);
-    let Some(WorkerEvent {
-        what: Happening::Spawned { pid },
+    let Some(WorkerReport {
+        event: WorkerEvent::Spawned { pid },
         ..
     }) = events.recv().await
     else {

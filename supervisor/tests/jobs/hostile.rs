@@ -8,7 +8,7 @@ use orcd_shared::job::{Finish, JobKey};
 use orcd_shared::protocol::message::{StepReport, StepToken, ToSupervisor};
 use orcd_supervisor::jobs::dispatcher::Outcome;
 use orcd_supervisor::jobs::{JobEvent, JobStream, NewJob, Numbered};
-use orcd_supervisor::worker::Happening;
+use orcd_supervisor::worker::WorkerEvent;
 use orcd_supervisor::worker::process::WorkerExit;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -133,27 +133,27 @@ async fn play(deeds: Vec<Deed>) -> (Vec<Vec<Numbered>>, Outcome) {
         match deed {
             Deed::Says(message) => service.message(message).await,
             Deed::SaysAs(worker, message) => {
-                service.say_as(worker, Happening::Message(message)).await;
+                service.say_as(worker, WorkerEvent::Message(message)).await;
             }
             Deed::Ready => {
                 let info = Box::new(info());
                 let weights = None;
-                service.say(Happening::Ready { info, weights }).await;
+                service.say(WorkerEvent::Ready { info, weights }).await;
             }
             Deed::Dies => {
                 service.crash().await;
                 // A successor, as far as one is started at once.
                 service.generation += 1;
-                for what in [Happening::Spawned { pid: 1 }, Happening::Connected] {
+                for what in [WorkerEvent::Spawned { pid: 1 }, WorkerEvent::Connected] {
                     service.say(what).await;
                 }
                 let info = Box::new(info());
                 let weights = None;
-                service.say(Happening::Ready { info, weights }).await;
+                service.say(WorkerEvent::Ready { info, weights }).await;
             }
             Deed::Exits => {
                 service
-                    .say_as(first, Happening::Exited(WorkerExit::Code(0)))
+                    .say_as(first, WorkerEvent::Exited(WorkerExit::Code(0)))
                     .await
             }
             Deed::IsCancelled(n) => drop(service.jobs.cancel(name(n)).await),

@@ -76,7 +76,7 @@ impl Story {
                 assert_eq!(spec.emitted, self.ids[..spec.emitted.len()]);
                 index = spec.emitted.len().saturating_sub(1);
             }
-            let taken = journal.take(self.token(index), 1, Instant::now());
+            let taken = journal.record_token(self.token(index), 1, Instant::now());
             events.extend(taken.event);
             match taken.ending {
                 None => index += 1,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use orcd_shared::job::JobKey;
 use orcd_shared::protocol::message::{StepReport, ToSupervisor};
 use orcd_supervisor::jobs::{JobEvent, NewJob};
-use orcd_supervisor::worker::Happening;
+use orcd_supervisor::worker::WorkerEvent;
 
 use super::support::{Call, PARALLEL, Service, job, last, rest, text_of};
 
@@ -80,7 +80,7 @@ async fn a_cancellation_may_wait_as_long_as_a_step_takes() {
     let (mut service, key) = with_steps_of(Duration::from_millis(2500)).await;
     service.jobs.cancel("a".into()).await;
     assert_eq!(service.told_to_cancel().await, key);
-    assert!(matches!(service.call().await, Call::Nudge(1)));
+    assert!(matches!(service.call().await, Call::Interrupt(1)));
     pass(&service, Duration::from_millis(4500), 1).await;
     assert_left_alone(&mut service);
     pass(&service, Duration::from_secs(2), 1).await;
@@ -106,7 +106,7 @@ async fn a_cancellation_is_not_overdue_because_nobody_heard_the_answer() {
     service.jobs.cancel("a".into()).await;
     service.told_to_cancel().await;
     stand_still(&service).await;
-    assert!(matches!(service.call().await, Call::Nudge(1)));
+    assert!(matches!(service.call().await, Call::Interrupt(1)));
     pass(&service, Duration::from_millis(250), 1).await;
     assert_left_alone(&mut service);
     // It is waited for as long as ever, and no longer.
@@ -118,11 +118,11 @@ async fn a_cancellation_is_not_overdue_because_nobody_heard_the_answer() {
 async fn a_worker_that_starts_is_not_late_because_nobody_heard_it() {
     let mut service = Service::start(|_| {});
     service.spawned().await;
-    service.say(Happening::Spawned { pid: 4711 }).await;
+    service.say(WorkerEvent::Spawned { pid: 4711 }).await;
     tokio::time::sleep(Duration::from_millis(10)).await;
     tokio::time::advance(ABSENCE).await;
     tokio::time::sleep(Duration::from_millis(50)).await;
-    service.say(Happening::Connected).await;
+    service.say(WorkerEvent::Connected).await;
     assert!(matches!(service.call().await, Call::Send(_, _)), "Load");
     // It loads in silence; the limit for that is a minute.
     tokio::time::sleep(Duration::from_secs(30)).await;
@@ -137,7 +137,7 @@ async fn a_lost_worker_keeps_its_time_to_end_in_its_own_way() {
     let mut service = watched().await;
     let lost = service.generation;
     let message = "closed".into();
-    service.say(Happening::LinkLost { message }).await;
+    service.say(WorkerEvent::LinkLost { message }).await;
     service.spawned().await;
     tokio::time::sleep(Duration::from_millis(10)).await;
     tokio::time::advance(ABSENCE).await;
@@ -182,7 +182,10 @@ async fn a_worker_that_takes_nothing_is_sent_two_messages_a_place_at_most() {
     }
     tokio::time::sleep(Duration::from_millis(10)).await;
     for call in service.pending_calls() {
-        assert!(matches!(call, Call::Send(..) | Call::Nudge(_)), "{call:?}");
+        assert!(
+            matches!(call, Call::Send(..) | Call::Interrupt(_)),
+            "{call:?}"
+        );
         messages += u32::from(matches!(call, Call::Send(..)));
     }
     assert_eq!(messages, 2 * PARALLEL);

@@ -197,7 +197,7 @@ async fn a_job_has_so_many_readers_and_each_that_leaves_makes_room() {
     assert_eq!(refused.unwrap_err(), crowded);
     for reader in [first, second] {
         drop(reader);
-        // The departure is heard in its turn.
+        // The disconnect is heard in its turn.
         let mut again = service.jobs.resume("a".into(), None).await;
         while matches!(again, Err(NoStream::Crowded { .. })) {
             tokio::time::sleep(Duration::from_millis(1)).await;

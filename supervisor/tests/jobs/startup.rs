@@ -6,9 +6,9 @@ use orcd_shared::error::ErrorCode;
 use orcd_shared::protocol::message::ToSupervisor;
 use orcd_supervisor::jobs::ServiceState;
 use orcd_supervisor::jobs::dispatcher::{Outcome, start_on};
-use orcd_supervisor::worker::Happening;
+use orcd_supervisor::worker::WorkerEvent;
 use orcd_supervisor::worker::handles::WeightsHandle;
-use orcd_supervisor::worker::held::HeldWeights;
+use orcd_supervisor::worker::retained::RetainedWeights;
 
 use super::support::{END, PlayedHost, Service, job, manifest, settings};
 
@@ -33,7 +33,7 @@ async fn jobs_are_refused_until_the_first_worker_is_ready() {
 async fn weights_of_an_earlier_supervisor_go_to_the_first_worker() {
     let (manifest, image) = (manifest(), tempfile::tempfile().unwrap());
     let earlier = WeightsHandle::new(manifest, image.into());
-    let held = HeldWeights::starting_with(Some(earlier.clone()));
+    let held = RetainedWeights::starting_with(Some(earlier.clone()));
     let mut service = Service::start(|settings| settings.fleet.held = held.clone());
     let (load, offered) = service.connect().await;
     assert_eq!(load.weights.as_ref(), Some(&earlier.manifest));
@@ -65,9 +65,9 @@ async fn a_first_worker_that_cannot_load_ends_the_service_with_its_reason() {
 async fn another_protocol_ends_the_service() {
     let mut service = Service::start(|_| {});
     service.spawned().await;
-    service.say(Happening::Spawned { pid: 1 }).await;
+    service.say(WorkerEvent::Spawned { pid: 1 }).await;
     service
-        .say(Happening::HandshakeFailed {
+        .say(WorkerEvent::HandshakeFailed {
             message: "protocol 9 here, 1 there".into(),
         })
         .await;
@@ -96,7 +96,7 @@ async fn stopping_before_the_worker_is_ready_is_a_clean_stop() {
     service.jobs.drain().await;
     service.killed().await;
     service
-        .say(Happening::SpawnFailed {
+        .say(WorkerEvent::SpawnFailed {
             message: "never".into(),
         })
         .await;

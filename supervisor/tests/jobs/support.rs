@@ -18,9 +18,9 @@ use orcd_supervisor::jobs::{
 };
 use orcd_supervisor::metrics::Metrics;
 use orcd_supervisor::worker::handles::WeightsHandle;
-use orcd_supervisor::worker::held::HeldWeights;
 use orcd_supervisor::worker::process::WorkerExit;
-use orcd_supervisor::worker::{EventSender, Happening, LinkClogged, WorkerEvent, WorkerHost};
+use orcd_supervisor::worker::retained::RetainedWeights;
+use orcd_supervisor::worker::{EventSender, LinkClogged, WorkerEvent, WorkerHost, WorkerReport};
 use tokio::sync::mpsc;
 
 pub use super::samples::*;
@@ -33,7 +33,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub enum Call {
     Spawn(u64),
     Send(ToWorker, Option<WeightsHandle>),
-    Nudge(u64),
+    Interrupt(u64),
     Kill(u64),
 }
 
@@ -60,8 +60,8 @@ impl WorkerHost for PlayedHost {
         Ok(())
     }
 
-    fn nudge(&mut self, generation: u64) {
-        let _ = self.calls.send(Call::Nudge(generation));
+    fn interrupt(&mut self, generation: u64) {
+        let _ = self.calls.send(Call::Interrupt(generation));
     }
 
     fn kill(&mut self, generation: u64) {
@@ -122,7 +122,7 @@ impl Service {
     /// Plays a worker from its spawning until it is ready, and tells what it was to load.
     pub async fn bring_up(&mut self) -> (LoadRequest, Option<WeightsHandle>) {
         let load = self.connect().await;
-        self.say(Happening::Ready {
+        self.say(WorkerEvent::Ready {
             info: Box::new(info()),
             weights: None,
         })
@@ -136,8 +136,8 @@ impl Service {
     /// Plays a worker from its spawning until it loads.
     pub async fn connect(&mut self) -> (LoadRequest, Option<WeightsHandle>) {
         self.spawned().await;
-        self.say(Happening::Spawned { pid: 4711 }).await;
-        self.say(Happening::Connected).await;
+        self.say(WorkerEvent::Spawned { pid: 4711 }).await;
+        self.say(WorkerEvent::Connected).await;
         match self.call().await {
             Call::Send(ToWorker::Load(request), descriptor) => (*request, descriptor),
             other => panic!("{other:?} in place of the load request"),
@@ -149,7 +149,7 @@ impl Service {
         let manifest = manifest();
         let image = tempfile::tempfile().unwrap();
         let weights = Some(WeightsHandle::new(manifest.clone(), image.into()));
-        self.say(Happening::Ready {
+        self.say(WorkerEvent::Ready {
             info: Box::new(info()),
             weights,
         })
@@ -210,19 +210,19 @@ impl Service {
         self.message(heartbeat).await;
     }
 
-    pub async fn say(&self, what: Happening) {
-        self.say_as(self.generation, what).await;
+    pub async fn say(&self, event: WorkerEvent) {
+        self.say_as(self.generation, event).await;
     }
 
-    pub async fn say_as(&self, generation: u64, what: Happening) {
+    pub async fn say_as(&self, generation: u64, event: WorkerEvent) {
         self.events
-            .send(WorkerEvent { generation, what })
+            .send(WorkerReport { generation, event })
             .await
             .unwrap();
     }
 
     pub async fn message(&self, message: ToSupervisor) {
-        self.say(Happening::Message(message)).await;
+        self.say(WorkerEvent::Message(message)).await;
     }
 
     /// One step with one token.
@@ -256,11 +256,11 @@ impl Service {
 
     /// The worker is killed from outside.
     pub async fn crash(&mut self) {
-        self.say(Happening::LinkLost {
+        self.say(WorkerEvent::LinkLost {
             message: "closed".into(),
         })
         .await;
-        self.say(Happening::Exited(WorkerExit::Signal(9))).await;
+        self.say(WorkerEvent::Exited(WorkerExit::Signal(9))).await;
     }
 
     pub async fn submit(&self, job: NewJob) -> JobStream {
@@ -351,7 +351,7 @@ pub fn settings() -> DispatcherSettings {
                 end_tokens: vec![END],
                 ..LoadRequest::new("/models/played.gguf".into(), Device::Cpu)
             },
-            held: HeldWeights::default(),
+            held: RetainedWeights::default(),
             policy: Policy::default(),
             timing: Timing {
                 tick: Duration::from_millis(5),

@@ -9,7 +9,7 @@ use axum::routing::get;
 use orcd_shared::protocol::message::ToWorker;
 use orcd_supervisor::jobs::dispatcher::start_on;
 use orcd_supervisor::metrics::Metrics;
-use orcd_supervisor::systemd::{Notifier, Report, Silence, Vitals, feed_watchdog};
+use orcd_supervisor::systemd::{LivenessProbe, Notifier, ProbeError, Report, feed_watchdog};
 use orcd_supervisor::worker::handles::WeightsHandle;
 use orcd_supervisor::worker::{LinkClogged, WorkerHost};
 use tokio::task::AbortHandle;
@@ -38,7 +38,7 @@ impl WorkerHost for Swamp {
         Ok(())
     }
 
-    fn nudge(&mut self, _generation: u64) {}
+    fn interrupt(&mut self, _generation: u64) {}
 
     fn kill(&mut self, _generation: u64) {}
 }
@@ -47,8 +47,8 @@ fn accept_loop() -> AbortHandle {
     tokio::spawn(std::future::pending::<()>()).abort_handle()
 }
 
-fn vitals(service: &Service, router: Router) -> Vitals {
-    Vitals {
+fn probe(service: &Service, router: Router) -> LivenessProbe {
+    LivenessProbe {
         jobs: service.jobs.clone(),
         router,
         accepting: accept_loop(),
@@ -65,13 +65,13 @@ async fn a_stuck_dispatcher_gives_no_sign_of_life() {
     let (jobs, _task) = start_on(settings(), Arc::new(Metrics::new()), |_| {
         Ok(Swamp { go_on })
     });
-    let vitals = Vitals {
+    let probe = LivenessProbe {
         jobs,
         router: Router::new(),
         accepting: accept_loop(),
     };
     let notifier = Notifier::new(Some(path.as_os_str()));
-    tokio::spawn(feed_watchdog(notifier, LIMIT * 3, vitals));
+    tokio::spawn(feed_watchdog(notifier, LIMIT * 3, probe));
     tokio::time::sleep(LIMIT * 5).await;
     let mut buffer = [0; 64];
     assert!(double.recv(&mut buffer).is_err(), "a sign while stuck");
@@ -92,19 +92,19 @@ async fn a_stuck_dispatcher_gives_no_sign_of_life() {
 async fn routes_that_do_not_answer_are_no_life() {
     let service = Service::ready().await;
     let stuck = Router::new().route("/health", get(std::future::pending::<()>));
-    let silence = vitals(&service, stuck).check(LIMIT).await;
-    assert_eq!(silence, Err(Silence::TooLate(LIMIT)));
-    let answers = vitals(&service, Router::new());
+    let silence = probe(&service, stuck).check(LIMIT).await;
+    assert_eq!(silence, Err(ProbeError::TooLate(LIMIT)));
+    let answers = probe(&service, Router::new());
     assert_eq!(answers.check(LIMIT * 10).await, Ok(()));
 }
 
 #[tokio::test]
 async fn an_accept_loop_that_ended_is_no_life() {
     let service = Service::ready().await;
-    let vitals = vitals(&service, Router::new());
-    vitals.accepting.abort();
+    let probe = probe(&service, Router::new());
+    probe.accepting.abort();
     tokio::task::yield_now().await;
-    assert_eq!(vitals.check(LIMIT * 10).await, Err(Silence::NotAccepting));
+    assert_eq!(probe.check(LIMIT * 10).await, Err(ProbeError::NotAccepting));
 }
 
 #[tokio::test]

@@ -7,8 +7,8 @@ use crate::jobs::event_log::EventLog;
 use crate::jobs::{JobEvent, Numbered};
 
 fn frames(log: &EventLog, next: u64) -> Frames {
-    let (departures, _) = mpsc::unbounded_channel();
-    Frames::new(JobStream::new(JobKey(1), log.reader(next), departures))
+    let (disconnects, _) = mpsc::unbounded_channel();
+    Frames::new(JobStream::new(JobKey(1), log.reader(next), disconnects))
 }
 
 fn started() -> Numbered {

@@ -1,5 +1,5 @@
 //! The one task that owns the table of jobs, the fleet of workers and the published [`Snapshot`], and
-//! passes between them what happens: a command, a worker's event, a reader's departure or the passing
+//! passes between them what happens: a command, a worker's event, a reader's disconnect or the passing
 //! of time, one after the other. Nothing here waits: the one thing that it shares with readers, a
 //! job's log of events, is locked for as long as it takes to add or take one.
 
@@ -31,7 +31,7 @@ pub use crate::worker::fleet::{FleetSettings, Timing};
 use crate::worker::host::ProcessHost;
 pub use crate::worker::lifecycle::{Outcome, Policy};
 use crate::worker::process::worker_binary;
-use crate::worker::{EVENT_CAPACITY, EventSender, WorkerEvent, WorkerHost};
+use crate::worker::{EVENT_CAPACITY, EventSender, WorkerHost, WorkerReport};
 pub use bounds::Bounds;
 use publisher::Publisher;
 use state::Dispatcher;
@@ -91,7 +91,7 @@ pub fn start_on<H: WorkerHost>(
 ) -> (JobsHandle, DispatcherTask) {
     let (commands, inbox) = mpsc::channel(COMMAND_CAPACITY);
     let (sender, events) = mpsc::channel(EVENT_CAPACITY);
-    let (departures, departed) = mpsc::unbounded_channel();
+    let (disconnects, disconnected) = mpsc::unbounded_channel();
     let (publisher, snapshot) = watch_channel::channel(Arc::<Snapshot>::default());
     let handle = JobsHandle { commands, snapshot };
     let host = match host(sender.clone()) {
@@ -108,14 +108,14 @@ pub fn start_on<H: WorkerHost>(
         metrics,
         table: JobTable::default(),
         publisher: Publisher::new(publisher),
-        departures,
+        disconnects,
         crashed_jobs: HashMap::new(),
         lost_at: None,
         drain_by: None,
         outcome: None,
         turned: None,
     };
-    let task = tokio::spawn(run(dispatcher, inbox, events, departed));
+    let task = tokio::spawn(run(dispatcher, inbox, events, disconnected));
     let end = async {
         task.await.unwrap_or_else(|error| Outcome::WorkerLost {
             message: format!("the dispatcher ended by a bug: {error}"),
@@ -128,7 +128,7 @@ pub fn start_on<H: WorkerHost>(
 type Answer = Box<dyn FnOnce() + Send>;
 
 /// Somebody who no longer waits gets nothing; a stream that comes back is dropped, which counts as
-/// the reader's departure.
+/// the reader's disconnect.
 fn answer<T: Send + 'static>(reply: oneshot::Sender<T>, answer: T) -> Option<Answer> {
     Some(Box::new(move || drop(reply.send(answer))))
 }
@@ -136,8 +136,8 @@ fn answer<T: Send + 'static>(reply: oneshot::Sender<T>, answer: T) -> Option<Ans
 async fn run<H: WorkerHost>(
     mut dispatcher: Dispatcher<H>,
     mut commands: mpsc::Receiver<Command>,
-    mut events: mpsc::Receiver<WorkerEvent>,
-    mut departed: mpsc::UnboundedReceiver<JobKey>,
+    mut events: mpsc::Receiver<WorkerReport>,
+    mut disconnected: mpsc::UnboundedReceiver<JobKey>,
 ) -> Outcome {
     let mut ticker = interval(dispatcher.settings.fleet.timing.tick);
     ticker.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -162,7 +162,7 @@ async fn run<H: WorkerHost>(
                 let now = dispatcher.turn();
                 answer = dispatcher.command(command, now);
             }
-            Some(key) = departed.recv() => {
+            Some(key) = disconnected.recv() => {
                 let now = dispatcher.turn();
                 dispatcher.reader_left(key, now);
             }

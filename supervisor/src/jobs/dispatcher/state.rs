@@ -32,7 +32,7 @@ pub(super) struct Dispatcher<H> {
     pub(super) fleet: Fleet<H>,
     pub(super) table: JobTable,
     pub(super) publisher: Publisher,
-    pub(super) departures: mpsc::UnboundedSender<JobKey>,
+    pub(super) disconnects: mpsc::UnboundedSender<JobKey>,
     /// The jobs of lost workers that have yet to be reaped, for crash bundles.
     pub(super) crashed_jobs: HashMap<u64, Vec<CrashedJob>>,
     /// When the worker was lost, until the failover is over: see
@@ -59,8 +59,8 @@ impl<H: WorkerHost> Dispatcher<H> {
             .map_or(Duration::ZERO, |last| now.saturating_duration_since(last));
         if gap > OWN_ABSENCE + self.settings.fleet.timing.tick {
             tracing::warn!("this process stood still for {} ms", gap.as_millis());
-            self.fleet.excuse(gap);
-            self.table.excuse(gap);
+            self.fleet.extend_deadlines(gap);
+            self.table.extend_deadlines(gap);
         }
         now
     }
@@ -81,7 +81,7 @@ impl<H: WorkerHost> Dispatcher<H> {
             self.fleet.stop(now);
             self.follow_fleet(now);
         }
-        self.fleet.tell_health();
+        self.fleet.report_health();
         let state = self.service_state();
         self.publisher.publish(state, &self.table, &self.fleet);
     }

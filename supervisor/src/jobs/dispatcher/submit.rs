@@ -5,8 +5,8 @@ use std::time::Instant;
 use orcd_shared::error::ErrorCode;
 use orcd_shared::job::JobKey;
 
-use super::super::admission::Situation;
-use super::super::{CancelStatus, Command, JobStream, NewJob, NoStream, Refusal};
+use super::super::admission::AdmissionContext;
+use super::super::{CancelStatus, Command, JobStream, NewJob, NoStream, Rejection};
 use super::state::Dispatcher;
 use super::{Answer, answer};
 use crate::worker::WorkerHost;
@@ -35,8 +35,8 @@ impl<H: WorkerHost> Dispatcher<H> {
         }
     }
 
-    fn submit(&mut self, job: NewJob, now: Instant) -> Result<JobStream, Refusal> {
-        let situation = Situation {
+    fn submit(&mut self, job: NewJob, now: Instant) -> Result<JobStream, Rejection> {
+        let context = AdmissionContext {
             state: self.service_state(),
             name_taken: self.table.named_in_flight(&job.job_id).is_some(),
             queued: self.table.waiting(),
@@ -47,8 +47,8 @@ impl<H: WorkerHost> Dispatcher<H> {
             context: self.fleet.info().map_or(0, |info| info.context),
             max_tokens_out: self.settings.max_tokens_out,
         };
-        let (key, events) = self.table.submit(job, &situation, now)?;
-        Ok(JobStream::new(key, events, self.departures.clone()))
+        let (key, events) = self.table.submit(job, &context, now)?;
+        Ok(JobStream::new(key, events, self.disconnects.clone()))
     }
 
     fn cancel(&mut self, name: &str, now: Instant) -> CancelStatus {
@@ -62,7 +62,7 @@ impl<H: WorkerHost> Dispatcher<H> {
     fn resume(&mut self, name: &str, after: Option<u64>) -> Result<JobStream, NoStream> {
         let most = self.settings.bounds.readers_per_job;
         let (key, events) = self.table.resume(name, after, most)?;
-        Ok(JobStream::new(key, events, self.departures.clone()))
+        Ok(JobStream::new(key, events, self.disconnects.clone()))
     }
 
     /// A reader's stream was dropped.

@@ -84,7 +84,7 @@ impl JobTable {
     }
 
     /// Readers that have yet to come back are waited for so much longer: nobody heard them for `gap`.
-    pub(in crate::jobs) fn excuse(&mut self, gap: Duration) {
+    pub(in crate::jobs) fn extend_deadlines(&mut self, gap: Duration) {
         for (until, _) in &mut self.retained {
             *until += gap;
         }

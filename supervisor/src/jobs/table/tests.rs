@@ -80,7 +80,7 @@ impl Rig {
                 String::new()
             }
             "excuse" => {
-                self.table.excuse(Duration::from_secs(key.0));
+                self.table.extend_deadlines(Duration::from_secs(key.0));
                 String::new()
             }
             "room" => match self.table.make_room(what.parse().unwrap()) {
@@ -103,7 +103,7 @@ impl Rig {
             deadline: self.now + DEADLINE,
             ..job(name)
         };
-        let situation = Situation {
+        let context = AdmissionContext {
             state: ServiceState::Ready,
             name_taken: self.table.named_in_flight(name).is_some(),
             queued: self.table.waiting(),
@@ -114,7 +114,7 @@ impl Rig {
             context: CONTEXT,
             max_tokens_out: 512,
         };
-        match self.table.submit(job, &situation, self.now) {
+        match self.table.submit(job, &context, self.now) {
             Ok((key, reader)) => {
                 self.readers.insert(key.0, reader);
                 key.to_string()

@@ -28,7 +28,7 @@ fn manifest() -> WeightsManifest {
 
 fn record() -> Record {
     Record {
-        place: Place::of(Device::Cpu),
+        place: ImageLocation::of(Device::Cpu),
         weights: manifest(),
     }
 }
@@ -141,7 +141,7 @@ fn store() -> (FdStore, impl FnMut() -> Option<String>, tempfile::TempDir) {
     double.set_nonblocking(true).unwrap();
     let store = FdStore {
         notifier: Notifier::new(Some(path.as_os_str())),
-        place: Place::of(Device::Cpu),
+        place: ImageLocation::of(Device::Cpu),
         stored: None,
     };
     let next = move || {

@@ -36,7 +36,7 @@ impl TemplateError {
     pub(super) fn render(error: &minijinja::Error) -> Self {
         let mut cause = error.source();
         while let Some(source) = cause {
-            if let Some(Refusal(reason)) = source.downcast_ref() {
+            if let Some(Rejection(reason)) = source.downcast_ref() {
                 return Self::Refused(reason.clone());
             }
             cause = source.source();
@@ -51,4 +51,4 @@ impl TemplateError {
 /// What `raise_exception` was called with; travels as the source of the engine's error.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-pub(super) struct Refusal(pub(super) String);
+pub(super) struct Rejection(pub(super) String);

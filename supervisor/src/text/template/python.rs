@@ -12,7 +12,7 @@ use jiff::fmt::strtime;
 use minijinja::value::{Kwargs, Rest, ValueKind};
 use minijinja::{Environment, Error, ErrorKind, State, Value};
 
-use super::error::Refusal;
+use super::error::Rejection;
 
 /// Adds everything but `strftime_now`, which is made for each rendering.
 pub(super) fn install(env: &mut Environment<'_>) {
@@ -37,7 +37,7 @@ pub(super) fn install(env: &mut Environment<'_>) {
 
 fn raise_exception(reason: String) -> Result<Value, Error> {
     let error = Error::new(ErrorKind::InvalidOperation, "raise_exception was called");
-    Err(error.with_source(Refusal(reason)))
+    Err(error.with_source(Rejection(reason)))
 }
 
 /// `cycler(*items)`.

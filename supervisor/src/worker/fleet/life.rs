@@ -9,7 +9,7 @@ use orcd_shared::protocol::message::{ToSupervisor, ToWorker, WorkerInfo};
 use super::{Fleet, FleetEvent, LostWorker};
 use crate::worker::handles::WeightsHandle;
 use crate::worker::lifecycle::{self, Action, Event, Outcome, Phase};
-use crate::worker::{Happening, WorkerEvent, WorkerHost};
+use crate::worker::{WorkerEvent, WorkerHost, WorkerReport};
 
 /// So many workers in a row that fail to load make the held weights suspect. One may have been
 /// killed from outside meanwhile.
@@ -17,62 +17,62 @@ const LOADS_TO_BLAME_WEIGHTS: u32 = 2;
 
 impl<H: WorkerHost> Fleet<H> {
     /// Something happened to a worker.
-    pub(crate) fn handle(&mut self, event: WorkerEvent, now: Instant) {
-        let WorkerEvent { generation, what } = event;
-        let what = match what {
-            Happening::Message(message) => match self.message(generation, message, now) {
-                Some(message) => Happening::Message(message),
+    pub(crate) fn handle(&mut self, report: WorkerReport, now: Instant) {
+        let WorkerReport { generation, event } = report;
+        let event = match event {
+            WorkerEvent::Message(message) => match self.message(generation, message, now) {
+                Some(message) => WorkerEvent::Message(message),
                 None => return,
             },
-            what => what,
+            event => event,
         };
-        self.note(generation, &what, now);
-        let event = WorkerEvent { generation, what };
-        self.life_event(Event::Worker(&event), now);
-        if let Happening::Exited(exit) = &event.what {
+        self.note(generation, &event, now);
+        let report = WorkerReport { generation, event };
+        self.life_event(Event::Worker(&report), now);
+        if let WorkerEvent::Exited(exit) = &report.event {
             self.count_loss(generation, exit.cause(), exit.to_string());
         }
     }
 
-    /// What the members and the log have to know of it.
-    fn note(&mut self, generation: u64, what: &Happening, now: Instant) {
-        match what {
-            Happening::Spawned { pid } => {
+    /// What is known of the workers, and the log, after it.
+    fn note(&mut self, generation: u64, event: &WorkerEvent, now: Instant) {
+        match event {
+            WorkerEvent::Spawned { pid } => {
                 tracing::info!(pid, generation, "worker started");
-                self.crew
-                    .update(generation, |member| member.pid = Some(*pid));
+                self.workers
+                    .update(generation, |entry| entry.pid = Some(*pid));
             }
-            Happening::SpawnFailed { message } => {
+            WorkerEvent::SpawnFailed { message } => {
                 self.warn_of_cause(generation, format_args!("no worker: {message}"));
-                self.crew.leave(generation);
+                self.workers.leave(generation);
                 if generation == self.life.generation {
                     self.last_exit = Some(message.as_str().into());
                 }
             }
-            Happening::Connected => {
-                self.crew
-                    .update(generation, |member| member.pulse.restart(now));
+            WorkerEvent::Connected => {
+                self.workers
+                    .update(generation, |entry| entry.liveness.restart(now));
             }
-            Happening::HandshakeFailed { message } => {
+            WorkerEvent::HandshakeFailed { message } => {
                 self.warn_of_cause(generation, format_args!("no link to the worker: {message}"));
             }
-            Happening::Looked(location) => self.looked(generation, location, now),
-            Happening::Ready { info, weights } => {
+            WorkerEvent::Looked(location) => self.looked(generation, location, now),
+            WorkerEvent::Ready { info, weights } => {
                 self.loaded(generation, info, weights.as_ref(), now);
             }
-            Happening::Message(message) => self.note_message(generation, message, now),
-            Happening::Hung { message } => {
+            WorkerEvent::Message(message) => self.note_message(generation, message, now),
+            WorkerEvent::Hung { message } => {
                 self.warn_of_cause(generation, format_args!("worker is killed: {message}"));
-                self.crew.update(generation, |member| member.hung = true);
+                self.workers.update(generation, |entry| entry.hung = true);
             }
-            Happening::LinkLost { message } => tracing::info!(generation, "{message}"),
-            Happening::LastLines(lines) => {
-                self.crew
-                    .update(generation, |member| member.log.clone_from(lines));
+            WorkerEvent::LinkLost { message } => tracing::info!(generation, "{message}"),
+            WorkerEvent::LastLines(lines) => {
+                self.workers
+                    .update(generation, |entry| entry.log.clone_from(lines));
             }
-            Happening::Exited(exit) => {
+            WorkerEvent::Exited(exit) => {
                 self.warn_of_loss(generation, format_args!("worker ended: {exit}"));
-                let was_lost = self.crew.get(generation).is_some_and(|member| member.lost);
+                let was_lost = self.workers.get(generation).is_some_and(|entry| entry.lost);
                 if generation == self.life.generation || was_lost {
                     self.last_exit = Some(exit.to_string().into());
                 }
@@ -92,19 +92,19 @@ impl<H: WorkerHost> Fleet<H> {
             }
             // It came further with loading.
             _ => self
-                .crew
-                .update(generation, |member| member.pulse.moved(now)),
+                .workers
+                .update(generation, |entry| entry.liveness.progressed(now)),
         }
     }
 
     /// A worker that waits for the model file can be told to load, or not.
     fn looked(&mut self, generation: u64, location: &Result<String, String>, now: Instant) {
-        let Some(member) = self.crew.get_mut(generation).filter(|member| !member.lost) else {
+        let Some(entry) = self.workers.get_mut(generation).filter(|entry| !entry.lost) else {
             // Lost meanwhile, and with it the need for an answer.
             return;
         };
         // Its time to load begins now.
-        member.pulse.moved(now);
+        entry.liveness.progressed(now);
         match location {
             Ok(location) => self.send_load(generation, location.clone(), now),
             Err(why) => {
@@ -147,9 +147,9 @@ impl<H: WorkerHost> Fleet<H> {
         let load_ms = info.load_ms;
         tracing::info!(generation, load_ms, ?source, device = %info.device_name, "worker ready");
         self.metrics.load(Duration::from_millis(load_ms.into()));
-        self.crew.update(generation, |member| {
-            member.pulse.restart(now);
-            member.info = Some(Arc::new(info.clone()));
+        self.workers.update(generation, |entry| {
+            entry.liveness.restart(now);
+            entry.info = Some(Arc::new(info.clone()));
         });
         if weights.is_some() || generation == self.life.generation {
             self.settings.held.show(weights);
@@ -170,10 +170,10 @@ impl<H: WorkerHost> Fleet<H> {
         }
     }
 
-    /// A worker is beyond talking to.
+    /// A worker can not be reached any more.
     pub(super) fn hung(&mut self, generation: u64, message: String, now: Instant) {
-        let what = Happening::Hung { message };
-        self.handle(WorkerEvent { generation, what }, now);
+        let event = WorkerEvent::Hung { message };
+        self.handle(WorkerReport { generation, event }, now);
     }
 
     /// Passes an event through the lifecycle and does what it says.
@@ -183,9 +183,9 @@ impl<H: WorkerHost> Fleet<H> {
         // What is wrong with the file is not the weights' fault.
         let file_is_bad = matches!(
             event,
-            Event::Worker(WorkerEvent {
-                what: Happening::Looked(Err(_))
-                    | Happening::Message(ToSupervisor::LoadFailed {
+            Event::Worker(WorkerReport {
+                event: WorkerEvent::Looked(Err(_))
+                    | WorkerEvent::Message(ToSupervisor::LoadFailed {
                         code: ErrorCode::ModelLoadFailed,
                         ..
                     }),
@@ -200,7 +200,7 @@ impl<H: WorkerHost> Fleet<H> {
         let (life, actions) = std::mem::take(&mut self.life).step(cx, event);
         self.life = life;
         if self.life.restarts > was.1 {
-            self.crew.note_lost(was.0);
+            self.workers.note_lost(was.0);
             if was_loading && !file_is_bad {
                 self.load_failed();
             }
@@ -213,7 +213,7 @@ impl<H: WorkerHost> Fleet<H> {
     fn perform(&mut self, action: Action, now: Instant) {
         match action {
             Action::Spawn(generation) => {
-                self.crew.join(generation, now);
+                self.workers.join(generation, now);
                 self.host.spawn(generation);
             }
             Action::Kill(generation) => self.host.kill(generation),
@@ -223,17 +223,17 @@ impl<H: WorkerHost> Fleet<H> {
             }
             Action::Load(generation) => self.looker.look_for(generation),
             Action::Serve => {
-                self.crew.update(self.life.generation, |member| {
-                    member.pulse.restart(now);
-                    self.info.clone_from(&member.info);
+                self.workers.update(self.life.generation, |entry| {
+                    entry.liveness.restart(now);
+                    self.info.clone_from(&entry.info);
                 });
-                self.news.push_back(FleetEvent::Ready);
+                self.events.push_back(FleetEvent::Ready);
             }
-            Action::HoldJobs(generation) => {
+            Action::SuspendJobs(generation) => {
                 self.given.clear();
                 self.cancelled.clear();
                 self.stalled = false;
-                self.news.push_back(FleetEvent::Lost { generation });
+                self.events.push_back(FleetEvent::Lost { generation });
             }
             Action::Shutdown(generation) => {
                 // A worker that does not take it is killed when its time is over.
@@ -246,23 +246,24 @@ impl<H: WorkerHost> Fleet<H> {
     pub(super) fn finish(&mut self, outcome: Outcome) {
         // No worker has to be told that its jobs are over.
         self.given.clear();
-        self.news.push_back(FleetEvent::Over(outcome));
+        self.events.push_back(FleetEvent::Over(outcome));
     }
 
     /// Counts a worker that was lost, now that its end is known.
     fn count_loss(&mut self, generation: u64, cause: &str, exit: String) {
-        if let Some(member) = self.crew.leave(generation)
-            && member.lost
+        if let Some(entry) = self.workers.leave(generation)
+            && entry.lost
         {
-            let cause = if member.hung { "stalled" } else { cause };
+            let cause = if entry.hung { "stalled" } else { cause };
             self.metrics.restart(cause);
-            self.news.push_back(FleetEvent::Reaped(Box::new(LostWorker {
-                generation,
-                exit,
-                hung: member.hung,
-                info: member.info,
-                log: member.log,
-            })));
+            self.events
+                .push_back(FleetEvent::Reaped(Box::new(LostWorker {
+                    generation,
+                    exit,
+                    hung: entry.hung,
+                    info: entry.info,
+                    log: entry.log,
+                })));
         }
     }
 }

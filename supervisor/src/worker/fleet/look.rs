@@ -9,7 +9,7 @@ use tokio::sync::Semaphore;
 
 use crate::awake;
 use crate::worker::model_file::ModelFile;
-use crate::worker::{EventSender, Happening, WorkerEvent};
+use crate::worker::{EventSender, WorkerEvent, WorkerReport};
 
 /// Looks at the one model file of the service.
 #[derive(Debug, Clone)]
@@ -51,9 +51,9 @@ impl Looker {
                     looker.limit.as_secs_f32()
                 ))
             });
-            let what = Happening::Looked(location);
+            let event = WorkerEvent::Looked(location);
             // Without a dispatcher nobody waits for it.
-            let _ = looker.events.send(WorkerEvent { generation, what }).await;
+            let _ = looker.events.send(WorkerReport { generation, event }).await;
         });
     }
 

@@ -3,14 +3,14 @@
 //! `FleetEvent`s. Which worker serves, where it is in its life and whether it still makes progress
 //! is nobody else's business.
 //!
-//! Nothing here waits: what takes time is done elsewhere and comes back as a `WorkerEvent`.
+//! Nothing here waits: what takes time is done elsewhere and comes back as a `WorkerReport`.
 
-mod crew;
 mod life;
+mod liveness;
 mod look;
 mod notices;
-mod pulse;
 mod watch;
+mod workers;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -22,13 +22,13 @@ use orcd_shared::protocol::message::{
     LoadRequest, MAX_PARALLEL, StepReport, ToSupervisor, ToWorker, WorkerInfo,
 };
 
-use super::held::HeldWeights;
 use super::lifecycle::{Event, Outcome, Phase, Policy, State};
+use super::retained::RetainedWeights;
 use super::{EventSender, WorkerHost};
 use crate::metrics::Metrics;
 use crate::snapshot::{ServiceState, Snapshot, Standby};
-use crew::Crew;
 use look::Looker;
+use workers::Workers;
 
 /// What the fleet is told at start.
 #[derive(Debug, Clone)]
@@ -37,7 +37,7 @@ pub struct FleetSettings {
     /// filled in.
     pub load: LoadRequest,
     /// The weights held for workers; those in it at start are offered to the first one.
-    pub held: HeldWeights,
+    pub held: RetainedWeights,
     /// Rules for losing workers.
     pub policy: Policy,
     /// Limits of what workers may take.
@@ -61,7 +61,7 @@ pub struct Timing {
     /// `loading_silence`.
     pub model_file: Duration,
     /// A cancellation that is not answered for this long is repeated as a signal.
-    pub nudge: Duration,
+    pub interrupt: Duration,
     /// One that is not answered for this long after that costs the worker its life.
     pub cancel_limit: Duration,
 }
@@ -73,7 +73,7 @@ impl Default for Timing {
             hang: Duration::from_millis(1500),
             loading_silence: Duration::from_secs(60),
             model_file: Duration::from_secs(30),
-            nudge: Duration::from_millis(50),
+            interrupt: Duration::from_millis(50),
             cancel_limit: Duration::from_millis(500),
         }
     }
@@ -119,7 +119,7 @@ pub(crate) struct LostWorker {
 struct PendingCancel {
     since: Instant,
     /// The worker's process was signalled too.
-    nudged: bool,
+    interrupted: bool,
 }
 
 /// All workers.
@@ -130,7 +130,7 @@ pub(crate) struct Fleet<H> {
     host: H,
     looker: Looker,
     life: State,
-    crew: Crew,
+    workers: Workers,
     /// The serving worker's account of itself, or that of the last one that served.
     info: Option<Arc<WorkerInfo>>,
     /// Jobs that the serving worker was given and has not ended.
@@ -143,9 +143,9 @@ pub(crate) struct Fleet<H> {
     /// Workers in a row that were lost while they loaded.
     failed_loads: u32,
     /// The log says that the service is unhealthy, and not yet that it is healthy again.
-    told_unhealthy: bool,
+    reported_unhealthy: bool,
     /// What nobody has taken yet.
-    news: VecDeque<FleetEvent>,
+    events: VecDeque<FleetEvent>,
 }
 
 impl<H: WorkerHost> Fleet<H> {
@@ -163,15 +163,15 @@ impl<H: WorkerHost> Fleet<H> {
             metrics,
             host,
             life: State::default(),
-            crew: Crew::default(),
+            workers: Workers::default(),
             info: None,
             given: HashSet::new(),
             cancelled: HashMap::new(),
             stalled: false,
             last_exit: None,
             failed_loads: 0,
-            told_unhealthy: false,
-            news: VecDeque::new(),
+            reported_unhealthy: false,
+            events: VecDeque::new(),
         }
     }
 
@@ -183,7 +183,7 @@ impl<H: WorkerHost> Fleet<H> {
     /// What follows from what has happened, in its order. To be asked after each other call, until
     /// there is none.
     pub(crate) fn next_event(&mut self) -> Option<FleetEvent> {
-        self.news.pop_front()
+        self.events.pop_front()
     }
 
     /// Sequences that the serving worker could begin now. One that was cancelled keeps its place
@@ -200,11 +200,11 @@ impl<H: WorkerHost> Fleet<H> {
 
     /// Gives the serving worker a job.
     pub(crate) fn submit(&mut self, job: JobSpec, now: Instant) {
-        self.crew.update(self.life.generation, |member| {
+        self.workers.update(self.life.generation, |entry| {
             if self.given.is_empty() {
-                member.pulse.moved(now);
+                entry.liveness.progressed(now);
             }
-            member.pulse.submitted();
+            entry.liveness.submitted();
         });
         self.given.insert(job.key);
         self.tell_worker(ToWorker::Submit(Box::new(job)), now);
@@ -215,7 +215,7 @@ impl<H: WorkerHost> Fleet<H> {
         if self.given.remove(&key) {
             let pending = PendingCancel {
                 since: now,
-                nudged: false,
+                interrupted: false,
             };
             self.cancelled.insert(key, pending);
             self.tell_worker(ToWorker::Cancel(key), now);
@@ -238,9 +238,9 @@ impl<H: WorkerHost> Fleet<H> {
     }
 
     /// Whoever hears the workers was away for `gap`: it counts for nobody.
-    pub(crate) fn excuse(&mut self, gap: Duration) {
-        self.crew.excuse(gap);
-        self.life.excuse(gap);
+    pub(crate) fn extend_deadlines(&mut self, gap: Duration) {
+        self.workers.extend_deadlines(gap);
+        self.life.extend_deadlines(gap);
         for pending in self.cancelled.values_mut() {
             pending.since += gap;
         }
@@ -269,7 +269,7 @@ impl<H: WorkerHost> Fleet<H> {
         Snapshot {
             state: self.state(),
             worker: self.info.clone(),
-            worker_pid: self.crew.get(self.life.generation).and_then(|m| m.pid),
+            worker_pid: self.workers.get(self.life.generation).and_then(|m| m.pid),
             generation: self.life.generation,
             restarts: self.life.restarts,
             last_exit: self.last_exit.clone(),
@@ -281,16 +281,19 @@ impl<H: WorkerHost> Fleet<H> {
 
     fn standby(&self) -> Option<Standby> {
         let life = &self.life.standby;
-        let member = self.crew.get(life.generation).filter(|_| life.is_alive())?;
+        let entry = self
+            .workers
+            .get(life.generation)
+            .filter(|_| life.is_alive())?;
         // The weights are there once, whoever maps them.
         let own = |info: &WorkerInfo| {
             let shared = info.weights.as_ref().map_or(0, |w| w.image_bytes);
             info.memory_used.saturating_sub(shared)
         };
         Some(Standby {
-            pid: member.pid,
+            pid: entry.pid,
             ready: matches!(life.phase, Phase::Ready { .. }),
-            memory_bytes: member.info.as_deref().map_or(0, own),
+            memory_bytes: entry.info.as_deref().map_or(0, own),
         })
     }
 
@@ -309,14 +312,16 @@ impl<H: WorkerHost> Fleet<H> {
         message: ToSupervisor,
         now: Instant,
     ) -> Option<ToSupervisor> {
-        let member = self.crew.get_mut(generation)?;
-        member.pulse.heard(now);
+        let entry = self.workers.get_mut(generation)?;
+        entry.liveness.message_received(now);
         let serves = generation == self.life.generation;
         match message {
             ToSupervisor::Heartbeat { steps, running } => {
-                member.pulse.steps(steps, now);
+                entry.liveness.steps(steps, now);
                 if serves {
-                    member.pulse.holds(running as usize, self.given.len(), now);
+                    entry
+                        .liveness
+                        .holds(running as usize, self.given.len(), now);
                 }
             }
             ToSupervisor::Residency { resident } => self.residency(generation, resident),
@@ -326,9 +331,9 @@ impl<H: WorkerHost> Fleet<H> {
             // What a worker that was given up still says of jobs is the business of its successor.
             _ if !serves => {}
             ToSupervisor::Step(report) => {
-                member.pulse.steps(report.step, now);
+                entry.liveness.steps(report.step, now);
                 let took = Duration::from_micros(report.step_us.into());
-                member.pulse.step_took(took);
+                entry.liveness.step_took(took);
                 self.tokens(report);
             }
             ToSupervisor::JobFailed { key, code, message } => self.job_failed(key, code, message),
@@ -349,24 +354,24 @@ impl<H: WorkerHost> Fleet<H> {
         for token in report.tokens.iter().filter(|t| t.finish.is_some()) {
             self.given.remove(&token.key);
         }
-        self.news.push_back(FleetEvent::Tokens(report));
+        self.events.push_back(FleetEvent::Tokens(report));
     }
 
     fn job_failed(&mut self, key: JobKey, code: ErrorCode, message: String) {
         if self.given.remove(&key) {
             let failed = FleetEvent::JobFailed { key, code, message };
-            self.news.push_back(failed);
+            self.events.push_back(failed);
         }
     }
 
     /// A worker looked where its buffers are. Nothing follows from it but what `/health` shows.
     fn residency(&mut self, generation: u64, resident: bool) {
-        self.crew.update(generation, |member| {
-            if let Some(info) = &mut member.info {
+        self.workers.update(generation, |entry| {
+            if let Some(info) = &mut entry.info {
                 Arc::make_mut(info).resident = resident;
             }
             if generation == self.life.generation {
-                self.info.clone_from(&member.info);
+                self.info.clone_from(&entry.info);
             }
         });
         if resident {

@@ -15,9 +15,9 @@ enum Notice {
     Healthy,
 }
 
-/// What is to be told now, when the last that was told is `told_unhealthy`.
-fn notice(told_unhealthy: bool, unhealthy: bool, ready: bool) -> Option<Notice> {
-    match (told_unhealthy, unhealthy) {
+/// What is to be told now, when the last that was told is `reported_unhealthy`.
+fn notice(reported_unhealthy: bool, unhealthy: bool, ready: bool) -> Option<Notice> {
+    match (reported_unhealthy, unhealthy) {
         (false, true) => Some(Notice::Unhealthy),
         (true, false) if ready => Some(Notice::Healthy),
         _ => None,
@@ -28,8 +28,8 @@ impl<H: WorkerHost> Fleet<H> {
     /// Warns of a worker's loss, unless that was done or the worker was told to end.
     pub(super) fn warn_of_loss(&mut self, generation: u64, what: impl Display) {
         let ends = matches!(self.life.phase, Phase::Stopping { .. } | Phase::Over);
-        let member = self.crew.get_mut(generation);
-        let warned = member.is_some_and(|member| std::mem::replace(&mut member.warned, true));
+        let entry = self.workers.get_mut(generation);
+        let warned = entry.is_some_and(|entry| std::mem::replace(&mut entry.warned, true));
         if warned || ends || self.is_failing_start(generation) {
             tracing::info!(generation, "{what}");
         } else {
@@ -52,11 +52,11 @@ impl<H: WorkerHost> Fleet<H> {
     }
 
     /// Tells how the service is, when that has changed.
-    pub(crate) fn tell_health(&mut self) {
+    pub(crate) fn report_health(&mut self) {
         let unhealthy = self.life.unhealthy || self.stalled;
         let ready = matches!(self.life.phase, Phase::Ready { .. });
         let generation = self.life.generation;
-        match notice(self.told_unhealthy, unhealthy, ready) {
+        match notice(self.reported_unhealthy, unhealthy, ready) {
             Some(Notice::Unhealthy) if self.life.unhealthy => tracing::error!(
                 generation,
                 "unhealthy: {CRASHES_TO_UNHEALTHY} workers were lost within {} s without a \
@@ -69,7 +69,7 @@ impl<H: WorkerHost> Fleet<H> {
             Some(Notice::Healthy) => tracing::info!(generation, "healthy again"),
             None => return,
         }
-        self.told_unhealthy = unhealthy;
+        self.reported_unhealthy = unhealthy;
     }
 }
 

@@ -11,7 +11,7 @@ impl<H: WorkerHost> Fleet<H> {
     pub(crate) fn tick(&mut self, now: Instant) {
         self.life_event(Event::Tick, now);
         self.watch_workers(now);
-        self.press_cancellations(now);
+        self.escalate_cancellations(now);
     }
 
     fn watch_workers(&mut self, now: Instant) {
@@ -21,7 +21,7 @@ impl<H: WorkerHost> Fleet<H> {
             self.life.standby.phase.clone(),
         );
         for (generation, phase) in [present, standby] {
-            if let Some(why) = self.ailment(generation, &phase, now) {
+            if let Some(why) = self.liveness_violation(generation, &phase, now) {
                 self.hung(generation, why, now);
             }
         }
@@ -29,17 +29,17 @@ impl<H: WorkerHost> Fleet<H> {
         let generation = self.life.generation;
         self.stalled = matches!(self.life.phase, Phase::Ready { .. })
             && !self.given.is_empty()
-            && self.crew.get(generation).is_some_and(|member| {
+            && self.workers.get(generation).is_some_and(|entry| {
                 // Said before it is acted upon.
-                member.pulse.still_for(now) > member.pulse.patience(floor) / 2
-                    || member.pulse.silent(now, floor / 2)
+                entry.liveness.since_progress(now) > entry.liveness.stall_timeout(floor) / 2
+                    || entry.liveness.silent(now, floor / 2)
             });
     }
 
     /// What is wrong with a worker.
-    fn ailment(&self, generation: u64, phase: &Phase, now: Instant) -> Option<String> {
+    fn liveness_violation(&self, generation: u64, phase: &Phase, now: Instant) -> Option<String> {
         let timing = &self.settings.timing;
-        let pulse = &self.crew.get(generation)?.pulse;
+        let liveness = &self.workers.get(generation)?.liveness;
         let limit = match phase {
             Phase::Ready { .. } => timing.hang,
             Phase::Loading { .. } => timing.loading_silence,
@@ -47,55 +47,55 @@ impl<H: WorkerHost> Fleet<H> {
         };
         let ms = limit.as_millis();
         // Heartbeats wait for no step.
-        if pulse.silent(now, limit) {
+        if liveness.silent(now, limit) {
             return Some(format!("nothing was heard of it for {ms} ms"));
         }
         if matches!(phase, Phase::Loading { .. }) {
-            return (pulse.still_for(now) > limit)
+            return (liveness.since_progress(now) > limit)
                 .then(|| format!("it came no further with loading for {ms} ms"));
         }
         if generation != self.life.generation {
             return None;
         }
         // Jobs are taken between two steps.
-        let patience = pulse.patience(limit);
-        let ms = patience.as_millis();
-        if pulse.deaf(now, patience) {
+        let stall_timeout = liveness.stall_timeout(limit);
+        let ms = stall_timeout.as_millis();
+        if liveness.is_not_accepting(now, stall_timeout) {
             return Some(format!("it has not taken its jobs for {ms} ms"));
         }
-        (!self.given.is_empty() && pulse.still_for(now) > patience)
+        (!self.given.is_empty() && liveness.since_progress(now) > stall_timeout)
             .then(|| format!("its engine made no step for {ms} ms"))
     }
 
     /// The ladder of a cancellation that the worker does not answer: a signal that reaches also an
     /// engine in the middle of a step, then the end of the process. An engine that can't give its
     /// step up answers after it.
-    fn press_cancellations(&mut self, now: Instant) {
+    fn escalate_cancellations(&mut self, now: Instant) {
         if !matches!(self.life.phase, Phase::Ready { .. }) {
             return;
         }
         let generation = self.life.generation;
-        let (nudge, limit) = (
-            self.settings.timing.nudge,
+        let (interrupt, limit) = (
+            self.settings.timing.interrupt,
             self.settings.timing.cancel_limit,
         );
-        let limit =
-            (self.crew.get(generation)).map_or(limit, |member| member.pulse.answers_within(limit));
-        let mut nudged = false;
+        let limit = (self.workers.get(generation))
+            .map_or(limit, |entry| entry.liveness.answers_within(limit));
+        let mut interrupted = false;
         let mut expired = false;
         for pending in self.cancelled.values_mut() {
             let age = now.saturating_duration_since(pending.since);
-            if age >= nudge && !pending.nudged {
-                pending.nudged = true;
-                nudged = true;
+            if age >= interrupt && !pending.interrupted {
+                pending.interrupted = true;
+                interrupted = true;
             }
-            expired |= age >= nudge + limit;
+            expired |= age >= interrupt + limit;
         }
-        if nudged {
-            self.host.nudge(generation);
+        if interrupted {
+            self.host.interrupt(generation);
         }
         if expired {
-            let ms = (nudge + limit).as_millis();
+            let ms = (interrupt + limit).as_millis();
             let why = format!("a cancellation was not answered for {ms} ms");
             self.hung(generation, why, now);
         }

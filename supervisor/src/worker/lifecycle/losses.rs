@@ -22,24 +22,24 @@ impl State {
         }
         self.restarts += 1;
         self.in_a_row = self.in_a_row.saturating_add(1);
-        self.spent = self.spent.saturating_add(1);
+        self.restarts_since_success = self.restarts_since_success.saturating_add(1);
         self.note_crash(cx);
         match cx.policy.max_restarts {
-            Some(max) if self.spent > max => {
+            Some(max) if self.restarts_since_success > max => {
                 let message = format!(
                     "the worker was lost {} times without finishing a job, last: {how}; \
                      {max} restarts are allowed",
-                    self.spent
+                    self.restarts_since_success
                 );
                 self.finish(Outcome::WorkerLost { message })
             }
-            _ => self.succeed(cx),
+            _ => self.start_successor(cx),
         }
     }
 
     /// Chooses the successor of a lost worker. A standby needs no pause: it runs already. A service
     /// that was found unhealthy goes on trying, but seldom.
-    fn succeed(&mut self, cx: Context<'_>) -> Actions {
+    fn start_successor(&mut self, cx: Context<'_>) -> Actions {
         if let Some(actions) = self.promote(cx) {
             return actions;
         }
@@ -69,7 +69,7 @@ impl State {
         self.unhealthy |= self.crashes.len() == CRASHES_TO_UNHEALTHY;
     }
 
-    pub(super) fn forgive(&mut self) {
+    pub(super) fn reset_crash_count(&mut self) {
         self.in_a_row = 0;
         self.unhealthy = false;
         self.crashes.clear();

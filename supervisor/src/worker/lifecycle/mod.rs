@@ -3,10 +3,10 @@
 //!
 //! One worker serves at a time, the present one. Beside it there may be a standby that waits to
 //! take over, and lost workers that have yet to be reaped: their successor does not wait for that.
-//! Where a successor is chosen there is one place, `State::succeed`. A worker that stops making
-//! progress comes in as [`Hung`](super::Happening::Hung), whoever finds it out.
+//! Where a successor is chosen there is one place, `State::start_successor`. A worker that stops making
+//! progress comes in as [`Hung`](super::WorkerEvent::Hung), whoever finds it out.
 
-mod excuse;
+mod deadlines;
 mod losses;
 mod standby;
 mod steps;
@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use orcd_shared::error::ErrorCode;
 
-use super::WorkerEvent;
+use super::WorkerReport;
 
 /// What the states depend on besides events.
 #[derive(Debug, Clone)]
@@ -40,7 +40,7 @@ pub struct Policy {
     /// host that doesn't answer.
     pub handshake_limit: Duration,
     /// A worker ready for this long counts as success even without a job.
-    pub probation: Duration,
+    pub stable_after: Duration,
 }
 
 impl Default for Policy {
@@ -53,7 +53,7 @@ impl Default for Policy {
             shutdown_grace: Duration::from_secs(1),
             abandon_after: Duration::from_secs(5),
             handshake_limit: Duration::from_secs(15),
-            probation: Duration::from_secs(10),
+            stable_after: Duration::from_secs(10),
         }
     }
 }
@@ -172,7 +172,7 @@ pub struct State {
     /// Crashes in a row without success, for the pause between them.
     in_a_row: u32,
     /// Restarts since the last finished job, for [`Policy::max_restarts`].
-    spent: u32,
+    restarts_since_success: u32,
     /// Latest crashes, oldest first, at most [`CRASHES_TO_UNHEALTHY`].
     crashes: Vec<Instant>,
 }
@@ -189,7 +189,7 @@ pub enum Event<'a> {
     /// Time has passed.
     Tick,
     /// Something happened to a worker.
-    Worker(&'a WorkerEvent),
+    Worker(&'a WorkerReport),
 }
 
 /// What is to be done. Numbers are those of workers.
@@ -202,7 +202,7 @@ pub enum Action {
     /// Hand the present worker the held jobs, then new ones.
     Serve,
     /// It is lost: its jobs are to be replayed on the next.
-    HoldJobs(u64),
+    SuspendJobs(u64),
     /// Tell it to exit.
     Shutdown(u64),
     /// SIGKILL.

@@ -3,46 +3,46 @@
 use orcd_shared::protocol::message::ToSupervisor;
 
 use super::{Action, Actions, Context, Dying, Phase, State};
-use crate::worker::{Happening, backoff};
+use crate::worker::{WorkerEvent, backoff};
 
 impl State {
     /// Something happened to the standby.
-    pub(super) fn standby_news(&mut self, cx: Context<'_>, what: &Happening) -> Actions {
+    pub(super) fn standby_event(&mut self, cx: Context<'_>, event: &WorkerEvent) -> Actions {
         let generation = self.standby.generation;
-        match (&self.standby.phase, what) {
-            (Phase::Spawning, Happening::Spawned { .. }) => {
+        match (&self.standby.phase, event) {
+            (Phase::Spawning, WorkerEvent::Spawned { .. }) => {
                 self.standby.phase = Phase::Handshaking {
                     until: cx.now + cx.policy.handshake_limit,
                 };
                 vec![]
             }
-            (Phase::Handshaking { .. }, Happening::Connected) => {
+            (Phase::Handshaking { .. }, WorkerEvent::Connected) => {
                 self.standby.phase = Phase::Loading { percent: 0 };
                 vec![Action::Load(generation)]
             }
             (
                 &Phase::Loading { percent },
-                Happening::Message(ToSupervisor::LoadProgress { percent: now }),
+                WorkerEvent::Message(ToSupervisor::LoadProgress { percent: now }),
             ) => {
                 self.standby.phase = Phase::Loading {
                     percent: (*now).clamp(percent, 100),
                 };
                 vec![]
             }
-            (Phase::Loading { .. }, Happening::Ready { .. }) => {
+            (Phase::Loading { .. }, WorkerEvent::Ready { .. }) => {
                 self.standby.phase = Phase::Ready { since: cx.now };
                 self.standby.failures = 0;
                 vec![]
             }
-            (_, Happening::SpawnFailed { .. } | Happening::Exited(_)) => self.standby_gone(cx),
-            (_, Happening::HandshakeFailed { .. } | Happening::Hung { .. }) => {
+            (_, WorkerEvent::SpawnFailed { .. } | WorkerEvent::Exited(_)) => self.standby_gone(cx),
+            (_, WorkerEvent::HandshakeFailed { .. } | WorkerEvent::Hung { .. }) => {
                 self.standby_lost(cx, true)
             }
             (
                 _,
-                Happening::LinkLost { .. }
-                | Happening::Looked(Err(_))
-                | Happening::Message(ToSupervisor::LoadFailed { .. } | ToSupervisor::Fatal { .. }),
+                WorkerEvent::LinkLost { .. }
+                | WorkerEvent::Looked(Err(_))
+                | WorkerEvent::Message(ToSupervisor::LoadFailed { .. } | ToSupervisor::Fatal { .. }),
             ) => self.standby_lost(cx, false),
             _ => vec![],
         }
@@ -132,8 +132,11 @@ impl State {
     }
 
     /// Something happened to a worker that was given up.
-    pub(super) fn dying_news(&mut self, generation: u64, what: &Happening) {
-        if matches!(what, Happening::Exited(_) | Happening::SpawnFailed { .. }) {
+    pub(super) fn dying_event(&mut self, generation: u64, event: &WorkerEvent) {
+        if matches!(
+            event,
+            WorkerEvent::Exited(_) | WorkerEvent::SpawnFailed { .. }
+        ) {
             self.dying.retain(|dying| dying.generation != generation);
         }
     }

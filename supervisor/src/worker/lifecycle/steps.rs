@@ -5,7 +5,7 @@ use orcd_shared::error::ErrorCode;
 use orcd_shared::protocol::message::ToSupervisor;
 
 use super::{Action, Actions, Context, Event, Outcome, Phase, State};
-use crate::worker::Happening;
+use crate::worker::WorkerEvent;
 
 impl State {
     /// The next state and what is to be done, in this order.
@@ -13,8 +13,8 @@ impl State {
     pub fn step(mut self, cx: Context<'_>, event: Event<'_>) -> (Self, Actions) {
         let actions = match event {
             Event::JobFinished => {
-                self.forgive();
-                self.spent = 0;
+                self.reset_crash_count();
+                self.restarts_since_success = 0;
                 vec![]
             }
             Event::Start => match self.phase {
@@ -28,16 +28,16 @@ impl State {
                 actions.extend(self.dying_tick(cx));
                 actions
             }
-            Event::Worker(event) if event.generation == self.generation => {
-                self.news(cx, &event.what)
+            Event::Worker(report) if report.generation == self.generation => {
+                self.present_event(cx, &report.event)
             }
-            Event::Worker(event)
-                if event.generation == self.standby.generation && self.standby.is_alive() =>
+            Event::Worker(report)
+                if report.generation == self.standby.generation && self.standby.is_alive() =>
             {
-                self.standby_news(cx, &event.what)
+                self.standby_event(cx, &report.event)
             }
-            Event::Worker(event) => {
-                self.dying_news(event.generation, &event.what);
+            Event::Worker(report) => {
+                self.dying_event(report.generation, &report.event);
                 vec![]
             }
         };
@@ -45,97 +45,97 @@ impl State {
     }
 
     /// Something happened to the present worker.
-    fn news(&mut self, cx: Context<'_>, what: &Happening) -> Actions {
+    fn present_event(&mut self, cx: Context<'_>, event: &WorkerEvent) -> Actions {
         match self.phase.clone() {
-            Phase::Spawning => self.spawning(cx, what),
-            Phase::Handshaking { .. } => self.handshaking(cx, what),
-            Phase::Loading { percent } => self.loading(cx, what, percent),
-            Phase::Ready { .. } => self.ready(cx, what),
-            Phase::Ending { .. } => match what {
-                Happening::Exited(exit) => self.gone(cx, &exit.to_string()),
+            Phase::Spawning => self.spawning(cx, event),
+            Phase::Handshaking { .. } => self.handshaking(cx, event),
+            Phase::Loading { percent } => self.loading(cx, event, percent),
+            Phase::Ready { .. } => self.ready(cx, event),
+            Phase::Ending { .. } => match event {
+                WorkerEvent::Exited(exit) => self.gone(cx, &exit.to_string()),
                 _ => vec![],
             },
-            Phase::Stopping { .. } => match what {
-                Happening::Exited(_) | Happening::SpawnFailed { .. } => {
+            Phase::Stopping { .. } => match event {
+                WorkerEvent::Exited(_) | WorkerEvent::SpawnFailed { .. } => {
                     self.finish(Outcome::Stopped)
                 }
                 _ => vec![],
             },
             Phase::Backoff { .. } | Phase::Idle | Phase::Over => {
-                self.dying_news(self.generation, what);
+                self.dying_event(self.generation, event);
                 vec![]
             }
         }
     }
 
-    fn spawning(&mut self, cx: Context<'_>, what: &Happening) -> Actions {
-        match what {
-            Happening::Spawned { .. } => {
+    fn spawning(&mut self, cx: Context<'_>, event: &WorkerEvent) -> Actions {
+        match event {
+            WorkerEvent::Spawned { .. } => {
                 self.phase = Phase::Handshaking {
                     until: cx.now + cx.policy.handshake_limit,
                 };
                 vec![]
             }
-            Happening::SpawnFailed { message } if !self.served => {
+            WorkerEvent::SpawnFailed { message } if !self.served => {
                 self.fail_start(ErrorCode::WorkerUnavailable, message.clone())
             }
-            Happening::SpawnFailed { message } => self.gone(cx, message),
+            WorkerEvent::SpawnFailed { message } => self.gone(cx, message),
             _ => vec![],
         }
     }
 
-    fn handshaking(&mut self, cx: Context<'_>, what: &Happening) -> Actions {
-        match what {
-            Happening::Connected => {
+    fn handshaking(&mut self, cx: Context<'_>, event: &WorkerEvent) -> Actions {
+        match event {
+            WorkerEvent::Connected => {
                 self.phase = Phase::Loading { percent: 0 };
                 vec![Action::Load(self.generation)]
             }
-            Happening::HandshakeFailed { message } | Happening::Hung { message } => {
+            WorkerEvent::HandshakeFailed { message } | WorkerEvent::Hung { message } => {
                 self.give_up(cx, message)
             }
-            Happening::LinkLost { message } => self.await_exit(cx, message),
-            Happening::Exited(exit) => self.gone(cx, &exit.to_string()),
+            WorkerEvent::LinkLost { message } => self.await_exit(cx, message),
+            WorkerEvent::Exited(exit) => self.gone(cx, &exit.to_string()),
             _ => vec![],
         }
     }
 
-    fn loading(&mut self, cx: Context<'_>, what: &Happening, percent: u8) -> Actions {
-        match what {
-            Happening::Message(ToSupervisor::LoadProgress { percent: now }) => {
+    fn loading(&mut self, cx: Context<'_>, event: &WorkerEvent, percent: u8) -> Actions {
+        match event {
+            WorkerEvent::Message(ToSupervisor::LoadProgress { percent: now }) => {
                 self.phase = Phase::Loading {
                     percent: (*now).clamp(percent, 100),
                 };
                 vec![]
             }
-            Happening::Ready { .. } => {
+            WorkerEvent::Ready { .. } => {
                 self.served = true;
                 self.phase = Phase::Ready { since: cx.now };
                 vec![Action::Serve]
             }
-            Happening::Looked(Err(why)) if !self.served => {
+            WorkerEvent::Looked(Err(why)) if !self.served => {
                 self.fail_start(ErrorCode::ModelLoadFailed, why.clone())
             }
-            Happening::Message(
+            WorkerEvent::Message(
                 ToSupervisor::LoadFailed { code, message } | ToSupervisor::Fatal { code, message },
             ) if !self.served => self.fail_start(*code, message.clone()),
-            Happening::Looked(Err(message))
-            | Happening::Message(
+            WorkerEvent::Looked(Err(message))
+            | WorkerEvent::Message(
                 ToSupervisor::LoadFailed { message, .. } | ToSupervisor::Fatal { message, .. },
             )
-            | Happening::LinkLost { message } => self.await_exit(cx, message),
-            Happening::Hung { message } => self.give_up(cx, message),
-            Happening::Exited(exit) => self.gone(cx, &exit.to_string()),
+            | WorkerEvent::LinkLost { message } => self.await_exit(cx, message),
+            WorkerEvent::Hung { message } => self.give_up(cx, message),
+            WorkerEvent::Exited(exit) => self.gone(cx, &exit.to_string()),
             _ => vec![],
         }
     }
 
-    fn ready(&mut self, cx: Context<'_>, what: &Happening) -> Actions {
-        let mut actions = vec![Action::HoldJobs(self.generation)];
-        actions.extend(match what {
-            Happening::Message(ToSupervisor::Fatal { message, .. })
-            | Happening::LinkLost { message } => self.lose(cx, message, false),
-            Happening::Hung { message } => self.lose(cx, message, true),
-            Happening::Exited(exit) => self.gone(cx, &exit.to_string()),
+    fn ready(&mut self, cx: Context<'_>, event: &WorkerEvent) -> Actions {
+        let mut actions = vec![Action::SuspendJobs(self.generation)];
+        actions.extend(match event {
+            WorkerEvent::Message(ToSupervisor::Fatal { message, .. })
+            | WorkerEvent::LinkLost { message } => self.lose(cx, message, false),
+            WorkerEvent::Hung { message } => self.lose(cx, message, true),
+            WorkerEvent::Exited(exit) => self.gone(cx, &exit.to_string()),
             _ => return vec![],
         });
         actions
@@ -148,8 +148,8 @@ impl State {
             Phase::Handshaking { until } if cx.now >= until => {
                 self.give_up(cx, "the worker did not connect in time")
             }
-            Phase::Ready { since } if cx.now - since >= cx.policy.probation => {
-                self.forgive();
+            Phase::Ready { since } if cx.now - since >= cx.policy.stable_after => {
+                self.reset_crash_count();
                 vec![]
             }
             Phase::Ending { abandon_at, .. } if cx.now >= abandon_at => {

@@ -8,13 +8,13 @@ use orcd_shared::protocol::message::ToSupervisor;
 use super::{Action, Context, Event, Outcome, Phase, Policy, Standby, State};
 use crate::samples::info;
 use crate::worker::process::WorkerExit;
-use crate::worker::{Happening, WorkerEvent};
+use crate::worker::{WorkerEvent, WorkerReport};
 
 /// The events, in the order of the table's columns; happenings are those of worker `generation`.
 fn events(generation: u64) -> [(&'static str, Event<'static>); 16] {
-    let of = |what| {
-        let event: &'static WorkerEvent = Box::leak(Box::new(WorkerEvent { generation, what }));
-        Event::Worker(event)
+    let of = |event| {
+        let report: &'static WorkerReport = Box::leak(Box::new(WorkerReport { generation, event }));
+        Event::Worker(report)
     };
     let message = || String::from("why");
     [
@@ -22,55 +22,55 @@ fn events(generation: u64) -> [(&'static str, Event<'static>); 16] {
         ("spawned", of(spawned())),
         (
             "spawn-failed",
-            of(Happening::SpawnFailed { message: message() }),
+            of(WorkerEvent::SpawnFailed { message: message() }),
         ),
-        ("connected", of(Happening::Connected)),
+        ("connected", of(WorkerEvent::Connected)),
         (
             "handshake-failed",
-            of(Happening::HandshakeFailed { message: message() }),
+            of(WorkerEvent::HandshakeFailed { message: message() }),
         ),
         ("progress", of(progress(40))),
-        ("unfit-file", of(Happening::Looked(Err(message())))),
+        ("unfit-file", of(WorkerEvent::Looked(Err(message())))),
         (
             "load-failed",
-            of(Happening::Message(ToSupervisor::LoadFailed {
+            of(WorkerEvent::Message(ToSupervisor::LoadFailed {
                 code: ErrorCode::InsufficientVram,
                 message: message(),
             })),
         ),
         ("ready", of(ready())),
-        ("hung", of(Happening::Hung { message: message() })),
+        ("hung", of(WorkerEvent::Hung { message: message() })),
         (
             "fatal",
-            of(Happening::Message(ToSupervisor::Fatal {
+            of(WorkerEvent::Message(ToSupervisor::Fatal {
                 code: ErrorCode::CudaError,
                 message: message(),
             })),
         ),
         ("link-lost", of(link_lost())),
-        ("exited", of(Happening::Exited(WorkerExit::Signal(9)))),
+        ("exited", of(WorkerEvent::Exited(WorkerExit::Signal(9)))),
         ("job-finished", Event::JobFinished),
         ("stop", Event::Stop),
         ("tick", Event::Tick),
     ]
 }
 
-fn spawned() -> Happening {
-    Happening::Spawned { pid: 4711 }
+fn spawned() -> WorkerEvent {
+    WorkerEvent::Spawned { pid: 4711 }
 }
 
-fn progress(percent: u8) -> Happening {
-    Happening::Message(ToSupervisor::LoadProgress { percent })
+fn progress(percent: u8) -> WorkerEvent {
+    WorkerEvent::Message(ToSupervisor::LoadProgress { percent })
 }
 
-fn link_lost() -> Happening {
-    Happening::LinkLost {
+fn link_lost() -> WorkerEvent {
+    WorkerEvent::LinkLost {
         message: "gone".into(),
     }
 }
 
-fn ready() -> Happening {
-    Happening::Ready {
+fn ready() -> WorkerEvent {
+    WorkerEvent::Ready {
         info: Box::new(info()),
         weights: None,
     }
@@ -283,7 +283,7 @@ fn names_of(actions: &[Action]) -> String {
         Action::Spawn(_) => "spawn".into(),
         Action::Load(_) => "load".into(),
         Action::Serve => "serve".into(),
-        Action::HoldJobs(_) => "hold".into(),
+        Action::SuspendJobs(_) => "hold".into(),
         Action::Shutdown(_) => "shutdown".into(),
         Action::Abandon(_) => "abandon".into(),
         Action::Kill(_) => "kill".into(),
@@ -464,7 +464,7 @@ fn stop_ends_the_standby_too_and_none_follows() {
     assert_eq!(service.on(Event::Stop), "shutdown kill");
     assert_eq!(service.wait(Duration::from_millis(1)), "");
     assert_eq!(
-        service.of_present(Happening::Exited(WorkerExit::Code(0))),
+        service.of_present(WorkerEvent::Exited(WorkerExit::Code(0))),
         "finish:stopped"
     );
 }
@@ -474,7 +474,7 @@ fn next_standby_starts_behind_a_promoted_one() {
     let policy = with_a_standby();
     let mut service = Service::ready(policy);
     assert_eq!(service.wait(Duration::from_millis(1)), "spawn");
-    for what in [spawned(), Happening::Connected, ready()] {
+    for what in [spawned(), WorkerEvent::Connected, ready()] {
         service.of(2, what);
     }
     assert_eq!(service.of_present(link_lost()), "hold serve");
@@ -513,23 +513,23 @@ impl Service {
         names_of(&actions)
     }
 
-    fn of(&mut self, generation: u64, what: Happening) -> String {
-        self.on(Event::Worker(&WorkerEvent { generation, what }))
+    fn of(&mut self, generation: u64, event: WorkerEvent) -> String {
+        self.on(Event::Worker(&WorkerReport { generation, event }))
     }
 
-    fn of_present(&mut self, what: Happening) -> String {
-        self.of(self.state.generation, what)
+    fn of_present(&mut self, event: WorkerEvent) -> String {
+        self.of(self.state.generation, event)
     }
 
     fn become_ready(&mut self) {
-        for what in [spawned(), Happening::Connected, ready()] {
+        for what in [spawned(), WorkerEvent::Connected, ready()] {
             self.of_present(what);
         }
     }
 
     fn crash(&mut self) -> String {
         self.of_present(spawned());
-        self.of_present(Happening::Exited(WorkerExit::Code(12)))
+        self.of_present(WorkerEvent::Exited(WorkerExit::Code(12)))
     }
 
     fn wait(&mut self, time: Duration) -> String {
@@ -625,7 +625,7 @@ fn successor_does_not_wait_for_a_lost_worker_which_is_helped_along_and_left_behi
 fn reaped_worker_is_not_killed_and_its_news_are_no_crash_of_its_successor() {
     let mut service = Service::ready(Policy::default());
     service.of_present(link_lost());
-    let exited = Happening::Exited(WorkerExit::Code(12));
+    let exited = WorkerEvent::Exited(WorkerExit::Code(12));
     assert_eq!(service.of(1, exited), "");
     assert_eq!(service.wait(Duration::from_secs(1)), "");
     assert_eq!((service.state.restarts, service.state.generation), (1, 2));
@@ -647,7 +647,7 @@ fn progress_never_falls() {
         now: Instant::now(),
     };
     service.on(Event::Start);
-    for what in [spawned(), Happening::Connected, progress(50)] {
+    for what in [spawned(), WorkerEvent::Connected, progress(50)] {
         service.of_present(what);
     }
     service.of_present(progress(25));

@@ -8,7 +8,7 @@ use crate::worker::replay::{ReplayCheck, Verdict};
 
 /// What a token of the worker means.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Taken {
+pub struct TokenOutcome {
     /// The token event, if it is one.
     pub event: Option<Numbered>,
     /// The job is at its end.
@@ -37,7 +37,7 @@ impl Ending {
     }
 }
 
-impl Taken {
+impl TokenOutcome {
     /// What the first token after a replay means: no event, whatever it is.
     pub(super) fn from_check(check: ReplayCheck, token: &StepToken) -> Self {
         match check.judge(token) {
@@ -61,7 +61,7 @@ impl Taken {
                     ),
                 )),
             },
-            Verdict::Misplaced => Self::failed(format!(
+            Verdict::WrongIndex => Self::failed(format!(
                 "the worker began its replay with token {}, not with the last one sent",
                 token.index
             )),

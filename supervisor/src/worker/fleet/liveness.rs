@@ -15,9 +15,9 @@ const FADING: u32 = 64;
 
 /// What was heard of a worker.
 #[derive(Debug, Clone)]
-pub(super) struct Pulse {
-    heard: Instant,
-    moved: Instant,
+pub(super) struct Liveness {
+    last_message: Instant,
+    last_progress: Instant,
     steps: u64,
     /// Zero until a step was seen.
     slowest: Duration,
@@ -28,12 +28,12 @@ pub(super) struct Pulse {
     missing: Option<(Instant, u64)>,
 }
 
-impl Pulse {
+impl Liveness {
     /// `slowest` of a worker before it that did the same work, or zero.
     pub(super) fn new(now: Instant, slowest: Duration) -> Self {
         Self {
-            heard: now,
-            moved: now,
+            last_message: now,
+            last_progress: now,
             steps: 0,
             slowest,
             submitted: 0,
@@ -41,21 +41,21 @@ impl Pulse {
         }
     }
 
-    /// It begins a new chapter of its life: all clocks begin again.
+    /// It is in the next phase of its life: all clocks begin again.
     pub(super) fn restart(&mut self, now: Instant) {
         *self = Self::new(now, self.slowest);
     }
 
     /// Any message.
-    pub(super) fn heard(&mut self, now: Instant) {
-        self.heard = now;
+    pub(super) fn message_received(&mut self, now: Instant) {
+        self.last_message = now;
     }
 
     /// The engine's own count of steps.
     pub(super) fn steps(&mut self, steps: u64, now: Instant) {
         if steps > self.steps {
             self.steps = steps;
-            self.moved = now;
+            self.last_progress = now;
         }
     }
 
@@ -87,20 +87,20 @@ impl Pulse {
     }
 
     /// It came further in another way than by a step, or has work only now: its deadline begins anew.
-    pub(super) fn moved(&mut self, now: Instant) {
-        self.moved = now;
+    pub(super) fn progressed(&mut self, now: Instant) {
+        self.last_progress = now;
     }
 
     /// Whoever listens was away for `gap`.
-    pub(super) fn excuse(&mut self, gap: Duration) {
-        self.heard += gap;
-        self.moved += gap;
+    pub(super) fn extend_deadlines(&mut self, gap: Duration) {
+        self.last_message += gap;
+        self.last_progress += gap;
         self.missing = self.missing.map(|(since, due)| (since + gap, due));
     }
 
     /// Nothing was heard for longer than `limit`.
     pub(super) fn silent(&self, now: Instant, limit: Duration) -> bool {
-        now.saturating_duration_since(self.heard) > limit
+        now.saturating_duration_since(self.last_message) > limit
     }
 
     /// How long it may take to answer what it hears between two steps; `at_least` so long.
@@ -112,13 +112,13 @@ impl Pulse {
     }
 
     /// It has not taken its jobs for longer than `limit`.
-    pub(super) fn deaf(&self, now: Instant, limit: Duration) -> bool {
+    pub(super) fn is_not_accepting(&self, now: Instant, limit: Duration) -> bool {
         self.missing
             .is_some_and(|(since, _)| now.saturating_duration_since(since) > limit)
     }
 
     /// How long an engine with work may go without a step; `at_least` so long.
-    pub(super) fn patience(&self, at_least: Duration) -> Duration {
+    pub(super) fn stall_timeout(&self, at_least: Duration) -> Duration {
         match self.slowest() {
             Some(slowest) => at_least.max(slowest * SLOWEST_STEPS),
             None => at_least.max(FIRST_STEP),
@@ -126,8 +126,8 @@ impl Pulse {
     }
 
     /// How long ago the latest step was.
-    pub(super) fn still_for(&self, now: Instant) -> Duration {
-        now.saturating_duration_since(self.moved)
+    pub(super) fn since_progress(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.last_progress)
     }
 }
 
@@ -144,86 +144,89 @@ mod tests {
     #[test]
     fn heartbeats_without_steps_are_no_silence_but_no_movement_either() {
         let start = Instant::now();
-        let mut pulse = Pulse::new(start, Duration::from_millis(1));
+        let mut liveness = Liveness::new(start, Duration::from_millis(1));
         let late = after(start, 6.0);
-        pulse.heard(late);
-        pulse.steps(0, late);
-        assert!(!pulse.silent(late, FLOOR));
-        assert_eq!(pulse.still_for(late), Duration::from_secs(6));
-        pulse.steps(1, late);
-        assert_eq!(pulse.still_for(late), Duration::ZERO);
+        liveness.message_received(late);
+        liveness.steps(0, late);
+        assert!(!liveness.silent(late, FLOOR));
+        assert_eq!(liveness.since_progress(late), Duration::from_secs(6));
+        liveness.steps(1, late);
+        assert_eq!(liveness.since_progress(late), Duration::ZERO);
     }
 
     #[test]
     fn slow_steps_buy_time_and_are_forgotten() {
-        let mut pulse = Pulse::new(Instant::now(), Duration::ZERO);
-        assert_eq!(pulse.patience(FLOOR), FIRST_STEP);
-        pulse.step_took(Duration::from_secs(1));
-        assert_eq!(pulse.patience(FLOOR), Duration::from_secs(20));
+        let mut liveness = Liveness::new(Instant::now(), Duration::ZERO);
+        assert_eq!(liveness.stall_timeout(FLOOR), FIRST_STEP);
+        liveness.step_took(Duration::from_secs(1));
+        assert_eq!(liveness.stall_timeout(FLOOR), Duration::from_secs(20));
         for _ in 0..300 {
-            pulse.step_took(Duration::from_millis(1));
+            liveness.step_took(Duration::from_millis(1));
         }
-        assert_eq!(pulse.patience(FLOOR), FLOOR);
+        assert_eq!(liveness.stall_timeout(FLOOR), FLOOR);
     }
 
     #[test]
     fn successor_is_judged_by_what_its_predecessor_took() {
-        let pulse = Pulse::new(Instant::now(), Duration::from_millis(2));
-        assert_eq!(pulse.patience(FLOOR), FLOOR);
+        let liveness = Liveness::new(Instant::now(), Duration::from_millis(2));
+        assert_eq!(liveness.stall_timeout(FLOOR), FLOOR);
     }
 
     #[test]
     fn jobs_that_never_arrive_are_deafness_and_late_ones_are_not() {
         let start = Instant::now();
-        let mut pulse = Pulse::new(start, Duration::ZERO);
-        pulse.submitted();
-        pulse.submitted();
-        pulse.holds(1, 2, start);
-        pulse.holds(1, 2, after(start, 1.0));
-        assert!(!pulse.deaf(after(start, 1.4), FLOOR));
-        assert!(pulse.deaf(after(start, 1.6), FLOOR));
-        pulse.holds(2, 2, after(start, 1.6));
-        assert!(!pulse.deaf(after(start, 9.0), FLOOR));
+        let mut liveness = Liveness::new(start, Duration::ZERO);
+        liveness.submitted();
+        liveness.submitted();
+        liveness.holds(1, 2, start);
+        liveness.holds(1, 2, after(start, 1.0));
+        assert!(!liveness.is_not_accepting(after(start, 1.4), FLOOR));
+        assert!(liveness.is_not_accepting(after(start, 1.6), FLOOR));
+        liveness.holds(2, 2, after(start, 1.6));
+        assert!(!liveness.is_not_accepting(after(start, 9.0), FLOOR));
     }
 
     #[test]
     fn a_worker_that_is_always_one_job_behind_is_busy_and_not_deaf() {
         let start = Instant::now();
-        let mut pulse = Pulse::new(start, Duration::from_millis(1));
-        (0..8).for_each(|_| pulse.submitted());
+        let mut liveness = Liveness::new(start, Duration::from_millis(1));
+        (0..8).for_each(|_| liveness.submitted());
         for beat in 0..400 {
             // One job has ended since the last heartbeat, and the one in its place is on its way.
-            pulse.submitted();
+            liveness.submitted();
             let now = after(start, 0.25 * f64::from(beat));
-            pulse.holds(7, 8, now);
-            assert!(!pulse.deaf(now, FLOOR), "at heartbeat {beat}");
+            liveness.holds(7, 8, now);
+            assert!(
+                !liveness.is_not_accepting(now, FLOOR),
+                "at heartbeat {beat}"
+            );
         }
         // From here on it takes none.
-        assert!(pulse.deaf(after(start, 102.0), FLOOR));
-        pulse.holds(7, 8, after(start, 102.0));
-        assert!(pulse.deaf(after(start, 102.0), FLOOR));
+        assert!(liveness.is_not_accepting(after(start, 102.0), FLOOR));
+        liveness.holds(7, 8, after(start, 102.0));
+        assert!(liveness.is_not_accepting(after(start, 102.0), FLOOR));
     }
 
     #[test]
     fn slow_steps_buy_time_for_answers_too() {
-        let mut pulse = Pulse::new(Instant::now(), Duration::ZERO);
+        let mut liveness = Liveness::new(Instant::now(), Duration::ZERO);
         let at_least = Duration::from_millis(500);
-        assert_eq!(pulse.answers_within(at_least), FIRST_STEP);
-        pulse.step_took(Duration::from_millis(10));
-        assert_eq!(pulse.answers_within(at_least), at_least);
-        pulse.step_took(Duration::from_millis(2500));
-        assert_eq!(pulse.answers_within(at_least), Duration::from_secs(5));
+        assert_eq!(liveness.answers_within(at_least), FIRST_STEP);
+        liveness.step_took(Duration::from_millis(10));
+        assert_eq!(liveness.answers_within(at_least), at_least);
+        liveness.step_took(Duration::from_millis(2500));
+        assert_eq!(liveness.answers_within(at_least), Duration::from_secs(5));
     }
 
     #[test]
     fn own_absence_is_nobody_elses_fault() {
         let start = Instant::now();
-        let mut pulse = Pulse::new(start, Duration::from_millis(1));
-        pulse.submitted();
-        pulse.holds(0, 1, start);
-        pulse.excuse(Duration::from_secs(10));
+        let mut liveness = Liveness::new(start, Duration::from_millis(1));
+        liveness.submitted();
+        liveness.holds(0, 1, start);
+        liveness.extend_deadlines(Duration::from_secs(10));
         let now = after(start, 11.0);
-        assert!(!pulse.silent(now, FLOOR) && !pulse.deaf(now, FLOOR));
-        assert_eq!(pulse.still_for(now), Duration::from_secs(1));
+        assert!(!liveness.silent(now, FLOOR) && !liveness.is_not_accepting(now, FLOOR));
+        assert_eq!(liveness.since_progress(now), Duration::from_secs(1));
     }
 }

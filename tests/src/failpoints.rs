@@ -37,7 +37,7 @@ impl WorkerHarness {
 
     /// Waits until the fault at `point` has struck.
     #[track_caller]
-    pub fn wait_for_strike(&self, point: &str) {
+    pub fn wait_for_trigger(&self, point: &str) {
         let struck = wait_until(SOON, || !self.waits(point));
         assert!(struck, "no worker came to {point:?}:\n{}", self.stderr());
     }
@@ -71,12 +71,12 @@ impl WorkerHarness {
             let streams = execute();
             let all = |h: &serde_json::Value| h["jobs"]["running"] == jobs.len();
             self.wait_for_health(SOON, all);
-            self.wait_for_strike("step");
+            self.wait_for_trigger("step");
             self.fault("step", &action);
             self.release();
             streams
         };
-        self.wait_for_strike("step");
+        self.wait_for_trigger("step");
         streams
     }
 

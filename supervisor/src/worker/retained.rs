@@ -8,11 +8,11 @@ use super::handles::WeightsHandle;
 /// The present handle. It starts with one that an earlier supervisor left, if there is any. Clones
 /// share it.
 #[derive(Debug, Clone, Default)]
-pub struct HeldWeights {
+pub struct RetainedWeights {
     present: watch::Sender<Option<WeightsHandle>>,
 }
 
-impl HeldWeights {
+impl RetainedWeights {
     /// To begin with `weights`.
     #[must_use]
     pub fn starting_with(weights: Option<WeightsHandle>) -> Self {
@@ -72,7 +72,7 @@ mod tests {
     #[test]
     fn only_another_descriptor_is_a_change() {
         let one = handle();
-        let held = HeldWeights::starting_with(Some(one.clone()));
+        let held = RetainedWeights::starting_with(Some(one.clone()));
         let mut watch = held.watch();
         held.show(Some(&one));
         assert!(!watch.has_changed().unwrap());

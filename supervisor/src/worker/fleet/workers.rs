@@ -7,15 +7,15 @@ use std::time::{Duration, Instant};
 
 use orcd_shared::protocol::message::WorkerInfo;
 
-use super::pulse::Pulse;
+use super::liveness::Liveness;
 
 /// One worker process.
 #[derive(Debug)]
-pub(super) struct Member {
+pub(super) struct WorkerEntry {
     pub(super) pid: Option<u32>,
     /// Its account of itself, once it is ready.
     pub(super) info: Option<Arc<WorkerInfo>>,
-    pub(super) pulse: Pulse,
+    pub(super) liveness: Liveness,
     /// It was killed for not reacting, whatever its exit status says.
     pub(super) hung: bool,
     /// It was the present worker when it was lost: its end is to be counted.
@@ -28,58 +28,58 @@ pub(super) struct Member {
 
 /// All of them by their numbers.
 #[derive(Debug, Default)]
-pub(super) struct Crew {
-    members: BTreeMap<u64, Member>,
+pub(super) struct Workers {
+    entries: BTreeMap<u64, WorkerEntry>,
     /// The slowest step that a lost worker made: its successor does the same work.
     slowest: Duration,
 }
 
-impl Crew {
+impl Workers {
     /// A worker is being started.
     pub(super) fn join(&mut self, generation: u64, now: Instant) {
-        let member = Member {
+        let entry = WorkerEntry {
             pid: None,
             info: None,
-            pulse: Pulse::new(now, self.slowest),
+            liveness: Liveness::new(now, self.slowest),
             hung: false,
             lost: false,
             warned: false,
             log: Vec::new(),
         };
-        self.members.insert(generation, member);
+        self.entries.insert(generation, entry);
     }
 
-    pub(super) fn get(&self, generation: u64) -> Option<&Member> {
-        self.members.get(&generation)
+    pub(super) fn get(&self, generation: u64) -> Option<&WorkerEntry> {
+        self.entries.get(&generation)
     }
 
-    pub(super) fn get_mut(&mut self, generation: u64) -> Option<&mut Member> {
-        self.members.get_mut(&generation)
+    pub(super) fn get_mut(&mut self, generation: u64) -> Option<&mut WorkerEntry> {
+        self.entries.get_mut(&generation)
     }
 
     /// Changes what is known of a worker, if it is still there.
-    pub(super) fn update(&mut self, generation: u64, change: impl FnOnce(&mut Member)) {
-        self.members.get_mut(&generation).map(change);
+    pub(super) fn update(&mut self, generation: u64, change: impl FnOnce(&mut WorkerEntry)) {
+        self.entries.get_mut(&generation).map(change);
     }
 
     /// The present worker is lost.
     pub(super) fn note_lost(&mut self, generation: u64) {
-        if let Some(member) = self.members.get_mut(&generation) {
-            member.lost = true;
-            self.slowest = member.pulse.slowest().unwrap_or(self.slowest);
+        if let Some(entry) = self.entries.get_mut(&generation) {
+            entry.lost = true;
+            self.slowest = entry.liveness.slowest().unwrap_or(self.slowest);
         }
     }
 
     /// There is no such process any more.
-    pub(super) fn leave(&mut self, generation: u64) -> Option<Member> {
-        self.members.remove(&generation)
+    pub(super) fn leave(&mut self, generation: u64) -> Option<WorkerEntry> {
+        self.entries.remove(&generation)
     }
 
     /// This process itself stood still for `gap`: nobody else is to blame for what did not come
     /// meanwhile.
-    pub(super) fn excuse(&mut self, gap: Duration) {
-        for member in self.members.values_mut() {
-            member.pulse.excuse(gap);
+    pub(super) fn extend_deadlines(&mut self, gap: Duration) {
+        for entry in self.entries.values_mut() {
+            entry.liveness.extend_deadlines(gap);
         }
     }
 }

@@ -7,9 +7,9 @@ use super::{Dying, Phase, State};
 impl State {
     /// Whoever hears the workers was away for `gap`: it counts for nobody. The pause before the next
     /// worker is nobody's deadline and ends when it ends.
-    pub fn excuse(&mut self, gap: Duration) {
-        self.phase.excuse(gap);
-        self.standby.phase.excuse(gap);
+    pub fn extend_deadlines(&mut self, gap: Duration) {
+        self.phase.extend_deadlines(gap);
+        self.standby.phase.extend_deadlines(gap);
         for Dying {
             kill_at,
             abandon_at,
@@ -23,7 +23,7 @@ impl State {
 }
 
 impl Phase {
-    fn excuse(&mut self, gap: Duration) {
+    fn extend_deadlines(&mut self, gap: Duration) {
         match self {
             Self::Handshaking { until } => *until += gap,
             Self::Ready { since } => *since += gap,

@@ -16,7 +16,7 @@ use super::link::{self, LinkError, Outgoing, Reader};
 use super::process::{WorkerExit, WorkerProcess};
 use super::runtime_dir::RuntimeDir;
 use super::stderr::{self, LastLines};
-use super::{EventSender, Happening, WorkerEvent};
+use super::{EventSender, WorkerEvent, WorkerReport};
 use crate::awake;
 
 /// After the process has ended its socket yields what it had sent and then the end of the stream;
@@ -26,17 +26,17 @@ const DRAIN_LIMIT: Duration = Duration::from_secs(1);
 /// The same for what it wrote for people.
 const STDERR_LIMIT: Duration = Duration::from_millis(100);
 
-/// How the host reaches a worker's attendant. Clones share it.
+/// How the host reaches a worker's task. Clones share it.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Controls {
     pub(super) kill: CancellationToken,
-    pub(super) nudge: Arc<Notify>,
+    pub(super) interrupt: Arc<Notify>,
     /// The handle that went out with the load request, to recognise it in the answer.
     pub(super) handed_over: Arc<OnceLock<WeightsHandle>>,
 }
 
-/// Attends to one worker.
-pub(super) struct Attendant {
+/// The task of one worker.
+pub(super) struct WorkerTask {
     pub(super) generation: u64,
     pub(super) events: EventSender,
     pub(super) binary: PathBuf,
@@ -44,26 +44,26 @@ pub(super) struct Attendant {
     pub(super) controls: Controls,
 }
 
-impl Attendant {
-    pub(super) async fn attend(self, queue: mpsc::Receiver<Outgoing>) {
+impl WorkerTask {
+    pub(super) async fn run(self, queue: mpsc::Receiver<Outgoing>) {
         let end = match self.start().await {
-            Err(message) => Happening::SpawnFailed { message },
+            Err(message) => WorkerEvent::SpawnFailed { message },
             Ok((mut process, listener, descriptors)) => {
                 let (lines, follower) = self.follow_stderr(&mut process);
-                self.tell(Happening::Spawned { pid: process.pid }).await;
+                self.emit(WorkerEvent::Spawned { pid: process.pid }).await;
                 let exit = self
-                    .converse(&mut process, listener, descriptors, queue)
+                    .serve_link(&mut process, listener, descriptors, queue)
                     .await;
                 // A copy of the pipe that leaked elsewhere must not keep the report waiting.
                 let _ = awake::timeout(STDERR_LIMIT, follower).await;
                 let lines = lines.taken();
                 if !lines.is_empty() {
-                    self.tell(Happening::LastLines(lines)).await;
+                    self.emit(WorkerEvent::LastLines(lines)).await;
                 }
-                Happening::Exited(exit)
+                WorkerEvent::Exited(exit)
             }
         };
-        self.tell(end).await;
+        self.emit(end).await;
     }
 
     async fn start(&self) -> Result<(WorkerProcess, Listener, DescriptorChannel), String> {
@@ -96,7 +96,7 @@ impl Attendant {
     }
 
     /// Passes on what the worker says until it has ended.
-    async fn converse(
+    async fn serve_link(
         &self,
         process: &mut WorkerProcess,
         listener: Listener,
@@ -113,14 +113,14 @@ impl Attendant {
         let (stream, reader) = match connected {
             Ok(connected) => connected,
             Err(error) => {
-                self.tell(Happening::HandshakeFailed {
+                self.emit(WorkerEvent::HandshakeFailed {
                     message: error.to_string(),
                 })
                 .await;
                 return end.await;
             }
         };
-        self.tell(Happening::Connected).await;
+        self.emit(WorkerEvent::Connected).await;
         let mut talk = std::pin::pin!(self.relay(stream, reader, descriptors, queue));
         tokio::select! {
             () = &mut talk => end.await,
@@ -138,7 +138,7 @@ impl Attendant {
         loop {
             tokio::select! {
                 exit = &mut process.exited => return exit.unwrap_or(WorkerExit::Unknown),
-                () = self.controls.nudge.notified() => process.nudge(),
+                () = self.controls.interrupt.notified() => process.interrupt(),
                 () = self.controls.kill.cancelled() => break process.kill(),
             }
         }
@@ -162,7 +162,7 @@ impl Attendant {
                 awake::timeout(DRAIN_LIMIT, read).await.unwrap_or(error)
             }
         };
-        self.tell(Happening::LinkLost {
+        self.emit(WorkerEvent::LinkLost {
             message: error.to_string(),
         })
         .await;
@@ -177,9 +177,9 @@ impl Attendant {
             match reader.next().await {
                 Ok(ToSupervisor::Ready(info)) => {
                     let weights = self.weights_of(&info, descriptors).await;
-                    self.tell(Happening::Ready { info, weights }).await;
+                    self.emit(WorkerEvent::Ready { info, weights }).await;
                 }
-                Ok(message) => self.tell(Happening::Message(message)).await,
+                Ok(message) => self.emit(WorkerEvent::Message(message)).await,
                 Err(error) => return error,
             }
         }
@@ -211,13 +211,13 @@ impl Attendant {
         }
     }
 
-    async fn tell(&self, what: Happening) {
+    async fn emit(&self, event: WorkerEvent) {
         // Without a dispatcher nobody needs to know; this worker is being killed then.
         let _ = self
             .events
-            .send(WorkerEvent {
+            .send(WorkerReport {
                 generation: self.generation,
-                what,
+                event,
             })
             .await;
     }
