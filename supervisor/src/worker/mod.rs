@@ -108,7 +108,7 @@ pub trait WorkerHost: Send + 'static {
     ) -> Result<(), LinkClogged>;
 
     /// SIGUSR1: abandon the work under way, for a cancellation waits. A worker that is not there
-    /// (yet) is not signalled.
+    /// (yet) is not signaled.
     fn interrupt(&mut self, generation: u64);
 
     /// SIGKILL, now or as soon as the process exists. Safe to repeat.

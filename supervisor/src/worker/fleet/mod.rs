@@ -118,7 +118,7 @@ pub(crate) struct LostWorker {
 #[derive(Debug, Clone, Copy)]
 struct PendingCancel {
     since: Instant,
-    /// The worker's process was signalled too.
+    /// The worker's process was signaled too.
     interrupted: bool,
 }
 
