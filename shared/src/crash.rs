@@ -22,7 +22,7 @@ pub struct CrashBundle {
     pub hung: bool,
     /// The model file, absolute.
     pub model: String,
-    /// Its size, bytes, to recognise another file; 0 if it is not known.
+    /// Its size, bytes, to recognize another file; 0 if it is not known.
     pub model_bytes: u64,
     /// Device by name, as for `--device`.
     pub device: String,

@@ -1,4 +1,4 @@
-//! A client that writes down whatever comes, in order or not: the judgement is made afterwards.
+//! A client that writes down whatever comes, in order or not: the judgment is made afterwards.
 
 use std::time::{Duration, Instant};
 

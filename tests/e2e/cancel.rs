@@ -1,4 +1,4 @@
-//! Cancellation: at once for the job, not at all for its neighbours.
+//! Cancellation: at once for the job, not at all for its neighbors.
 
 use std::time::{Duration, Instant};
 
@@ -72,7 +72,7 @@ fn cancelled_stream_ends_within_100_ms_while_its_prompt_is_processed() {
 }
 
 /// Cancels a job on a worker that `strike` makes hang: at once for its client, and by the ladder
-/// for its neighbour, before the hang is noticed otherwise.
+/// for its neighbor, before the hang is noticed otherwise.
 fn cancel_while_hanging(what: &str, strike: impl Fn(&WorkerHarness)) {
     // Only the ladder can be it.
     let service = Starter::new(Model::Slow)
@@ -81,11 +81,11 @@ fn cancel_while_hanging(what: &str, strike: impl Fn(&WorkerHarness)) {
         .alone()
         .start();
     // Not over before the ladder is at its end.
-    let neighbour = Job::lasting("neighbour", 600).set("seed", 3);
-    let undisturbed = service.run(&neighbour);
+    let neighbor = Job::lasting("neighbor", 600).set("seed", 3);
+    let undisturbed = service.run(&neighbor);
     let mut stream = service.execute(&endless("a"));
     stream.read_tokens(3);
-    let mut beside = service.execute(&neighbour);
+    let mut beside = service.execute(&neighbor);
     beside.read_tokens(3);
     let hanging = service.worker();
     strike(&service);
@@ -99,7 +99,7 @@ fn cancel_while_hanging(what: &str, strike: impl Fn(&WorkerHarness)) {
     assert!(hanging.is_gone_within(SOON));
     let pause = beside.longest_pause(cancelled);
     report::figure(&format!(
-        "cancel while the worker {what}: neighbour goes on after {pause:.2?}"
+        "cancel while the worker {what}: neighbor goes on after {pause:.2?}"
     ));
 }
 
@@ -170,18 +170,18 @@ fn worker_asked_to_abandon_its_step_changes_no_byte() {
 }
 
 #[test]
-fn cancelled_job_leaves_its_neighbours_alone() {
+fn cancelled_job_leaves_its_neighbors_alone() {
     let service = WorkerHarness::start(Model::Slow);
     let jobs: Vec<_> = (0..3)
-        .map(|i| Job::lasting(&format!("neighbour-{i}"), 60).set("seed", i))
+        .map(|i| Job::lasting(&format!("neighbor-{i}"), 60).set("seed", i))
         .collect();
     let undisturbed = service.run_together(&jobs);
     let mut victim = service.execute(&endless("victim"));
     let disturbed = std::thread::scope(|scope| {
-        let neighbours = scope.spawn(|| service.run_together(&jobs));
+        let neighbors = scope.spawn(|| service.run_together(&jobs));
         victim.read_tokens(15);
         cancel(&service, "victim", victim);
-        neighbours.join().unwrap()
+        neighbors.join().unwrap()
     });
     for (expected, found) in undisturbed.iter().zip(&disturbed) {
         assert_eq!(expected.token_bytes(), found.token_bytes());

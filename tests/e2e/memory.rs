@@ -60,7 +60,7 @@ fn work_for_clients_that_left_is_bounded() {
     let threads = || service.supervisor().status("Threads").unwrap();
     let before = threads();
     let cores = std::thread::available_parallelism().unwrap().get() as u64;
-    // Long to tokenise, and far more than the context holds.
+    // Long to tokenize, and far more than the context holds.
     let body = Job::chat("a", &[("user", &"word and ".repeat(100_000))]).body();
     let mut most = 0;
     for _ in 0..REQUESTS {

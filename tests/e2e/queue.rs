@@ -122,14 +122,14 @@ fn job_without_memory_for_its_cache_fails_alone() {
     let service = Starter::new(Model::Slow)
         .flag("--debug-kv-limit-tokens", 256)
         .start();
-    let mut neighbour = service.execute(&job("neighbour", 60));
-    neighbour.read_tokens(1);
+    let mut neighbor = service.execute(&job("neighbor", 60));
+    neighbor.read_tokens(1);
     let failed = match service.try_execute(&job("large", 1500), &[]) {
         Ok(stream) => stream.finish().error().code.clone(),
         Err(reply) => reply.refusal().1,
     };
     assert_eq!(failed, "VRAM_OOM");
-    assert_eq!(neighbour.finish().end().tokens_out, 60);
+    assert_eq!(neighbor.finish().end().tokens_out, 60);
     let health = service.wait_for_health(Duration::from_secs(60), |h| h["jobs"]["running"] == 0);
     assert_eq!(
         health["worker"]["restarts"], 0,

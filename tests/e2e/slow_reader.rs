@@ -24,8 +24,8 @@ fn unread_stream_delays_no_other_job_and_is_cancelled() {
         .flag("--max-tokens-out", 16_000)
         .alone()
         .start();
-    let neighbour = Job::lasting("neighbour", 200);
-    let alone = service.run(&neighbour);
+    let neighbor = Job::lasting("neighbor", 200);
+    let alone = service.run(&neighbor);
     let time_alone = alone.over_at() - alone.begin;
 
     let begin = Instant::now();
@@ -38,7 +38,7 @@ fn unread_stream_delays_no_other_job_and_is_cancelled() {
         wait_until(Duration::from_secs(5), || running(2)),
         "both run"
     );
-    let beside = service.run(&neighbour);
+    let beside = service.run(&neighbor);
     let time_beside = beside.over_at() - beside.begin;
     report::figure(&format!(
         "200 tokens alone {time_alone:.2?}, beside unread {time_beside:.2?}"
@@ -60,7 +60,7 @@ fn unread_stream_delays_no_other_job_and_is_cancelled() {
     let sent: u64 = counted(&service, "orcd_jobs_finished_total{outcome=\"CANCELLED\"}");
     assert_eq!(sent, 2, "they did not end by themselves");
     drop(unread);
-    assert_eq!(service.run(&neighbour).token_bytes(), alone.token_bytes());
+    assert_eq!(service.run(&neighbor).token_bytes(), alone.token_bytes());
 }
 
 /// Value of one series in the scrape.

@@ -5,7 +5,7 @@ use std::fmt;
 use super::cursor::{Cursor, What};
 use super::{GgufError, MAX_DIMS, MAX_TENSOR_NAME_BYTES};
 
-/// How a tensor's elements are stored. Quantised types store blocks of elements of one row.
+/// How a tensor's elements are stored. Quantized types store blocks of elements of one row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[allow(missing_docs)] // the variants are ggml's types, by their names
 pub enum TensorType {

@@ -95,11 +95,11 @@ mod tests {
     fn a_misspelt_variable_is_named_with_the_one_that_was_meant() {
         let pair = |name: &str, similar: Option<&str>| (name.into(), similar.map(Into::into));
         assert_eq!(
-            unknown(&["ORCD_MODLE", "ORCD_PRT", "ORCD_COLOUR_OF_THE_SEA"]),
+            unknown(&["ORCD_MODLE", "ORCD_PRT", "ORCD_COLOR_OF_THE_SEA"]),
             [
                 pair("ORCD_MODLE", Some("ORCD_MODEL")),
                 pair("ORCD_PRT", Some("ORCD_PORT")),
-                pair("ORCD_COLOUR_OF_THE_SEA", None),
+                pair("ORCD_COLOR_OF_THE_SEA", None),
             ]
         );
     }

@@ -92,7 +92,7 @@ fn slips_are_answered_with_what_was_probably_meant() {
         assert!(message.contains(suggested), "{args:?}: {message}");
         assert!(message.ends_with("see --help"), "{message}");
     }
-    let unlike = usage(&["--colour"]);
+    let unlike = usage(&["--color"]);
     assert!(!unlike.contains("exist"), "{unlike}");
 }
 

@@ -50,7 +50,7 @@ pub struct App {
     guard: Arc<access::Guard>,
     /// The OpenAPI document, once the model's part of it is known.
     document: OnceLock<bytes::Bytes>,
-    /// Prompts being checked and tokenised: work for the CPU, so no more of it than cores.
+    /// Prompts being checked and tokenized: work for the CPU, so no more of it than cores.
     preparing: Arc<Semaphore>,
     /// Memory for bodies.
     bodies: body::Budget,

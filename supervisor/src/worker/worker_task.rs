@@ -31,7 +31,7 @@ const STDERR_LIMIT: Duration = Duration::from_millis(100);
 pub(super) struct Controls {
     pub(super) kill: CancellationToken,
     pub(super) interrupt: Arc<Notify>,
-    /// The handle that went out with the load request, to recognise it in the answer.
+    /// The handle that went out with the load request, to recognize it in the answer.
     pub(super) handed_over: Arc<OnceLock<WeightsHandle>>,
 }
 

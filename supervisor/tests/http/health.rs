@@ -82,7 +82,7 @@ async fn a_full_queue_is_not_ready() {
 }
 
 #[tokio::test]
-async fn health_is_quick_while_long_prompts_are_tokenised() {
+async fn health_is_quick_while_long_prompts_are_tokenized() {
     let service = Fixture::ready().await;
     let prompt = "word ".repeat(6500);
     let body = format!(r#"{{"job_id":"j","prompt":"{prompt}"}}"#);

@@ -1,4 +1,4 @@
-//! Unicode normalisation, where a model's tokenizer.json asks for it.
+//! Unicode normalization, where a model's tokenizer.json asks for it.
 
 use std::borrow::Cow;
 

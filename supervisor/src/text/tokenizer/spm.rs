@@ -94,7 +94,7 @@ struct Symbol {
     next: Option<usize>,
 }
 
-/// Two neighbours that make a token together, as they were when they were found.
+/// Two neighbors that make a token together, as they were when they were found.
 struct Pair {
     score: f32,
     left: usize,

@@ -104,7 +104,7 @@ fn without_a_name_a_text_is_cut_as_the_formats_first_files_were() {
 }
 
 #[test]
-fn an_unknown_name_is_an_error_that_says_it_and_its_neighbours() {
+fn an_unknown_name_is_an_error_that_says_it_and_its_neighbors() {
     let error = PreTokenizer::new(Some("falcon")).err().unwrap().to_string();
     assert!(
         error.contains("`falcon`") && error.contains("`falcon3`"),
