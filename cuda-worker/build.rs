@@ -25,8 +25,8 @@ fn main() {
     for bridge in BRIDGES {
         println!("cargo::rerun-if-changed={bridge}");
     }
-    for context in FOLDERS.iter().chain(&FILES) {
-        println!("cargo::rerun-if-changed={}", root.join(context).display());
+    for watched in FOLDERS.iter().chain(&FILES) {
+        println!("cargo::rerun-if-changed={}", root.join(watched).display());
     }
     let x86 = std::env::var("CARGO_CFG_TARGET_ARCH").is_ok_and(|arch| arch == "x86_64");
 

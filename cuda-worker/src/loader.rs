@@ -83,7 +83,7 @@ pub enum LoadError {
     },
     /// Another model than the one that the service began with.
     #[error(
-        "the file was written to since the service began: it retained {expected} and holds {found} now; \
+        "the file was written to since the service began: it held {expected} and holds {found} now; \
          restart the service to load it as it is now"
     )]
     Changed {

@@ -103,9 +103,8 @@ CudaExecutor::CudaExecutor(const Model& model, const EngineOptions& options, int
   kernels::has_pdl();  // asked here, for it loads a kernel: not while a graph is recorded
 }
 
-CudaExecutor::~CudaExecutor() {
-  cudaStreamSynchronize(stream_);
-}  // an error was told before, or there is nobody to tell
+// An error was told before, or there is nobody to tell.
+CudaExecutor::~CudaExecutor() { cudaStreamSynchronize(stream_); }
 
 CudaExecutor::StepInput CudaExecutor::carve(uint8_t* base) const {
   uint64_t at = 0;
@@ -253,9 +252,9 @@ void CudaExecutor::embed(const Tensor& table, float* x) {
   kernels::embed(table, carve(input_.data()).token, rows_, x, false, stream_);
 }
 
-void CudaExecutor::rmsnorm(const float* x, const uint32_t* logit_rows, uint32_t rows, const float* weight, float eps,
+void CudaExecutor::rmsnorm(const float* x, const uint32_t* gather, uint32_t rows, const float* weight, float eps,
                            const Activations& out) {
-  kernels::rmsnorm(x, logit_rows ? upload_logit_rows({logit_rows, rows}) : nullptr, rows, weight, eps, out, stream_);
+  kernels::rmsnorm(x, gather ? upload_logit_rows({gather, rows}) : nullptr, rows, weight, eps, out, stream_);
 }
 
 void CudaExecutor::quantize(const Activations& a, uint32_t rows) { kernels::quantize(a, rows, stream_); }

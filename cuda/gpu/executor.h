@@ -40,7 +40,7 @@ class CudaExecutor final : public Executor, public Ops {
   // The rows that operations are about from now on.
   void begin(const Rows& rows, const SequenceStore& sequences);
   void embed(const Tensor& table, float* x) override;
-  void rmsnorm(const float* x, const uint32_t* logit_rows, uint32_t rows, const float* weight, float eps,
+  void rmsnorm(const float* x, const uint32_t* gather, uint32_t rows, const float* weight, float eps,
                const Activations& out) override;
   void quantize(const Activations& a, uint32_t rows) override;
   void matmul(std::span<const MatmulArgs> products, const Activations& a, uint32_t rows) override;

@@ -6,7 +6,7 @@ use nix::sys::signal::Signal;
 
 use crate::rng::Rng;
 
-/// What is done to the worker. Points and actions are those of the worker's module `faults`.
+/// What is done to the worker. Points and actions are those of the worker's module `failpoints`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Strike {
     /// A signal from outside.

@@ -1,5 +1,5 @@
-//! All routes, each once and in a file of its own: the router, the OpenAPI document, the answer to an unknown path and the rules
-//! for probes are made of this list.
+//! All routes, each once and in a file of its own: the router, the OpenAPI document, the answer to an unknown
+//! path and the rules for probes are made of this list.
 
 mod cancel;
 mod execute;
