@@ -157,11 +157,22 @@ uint32_t throwing_chunks(uint32_t threads, uint32_t chunks, uint32_t bad) {
 
 uint64_t golden_hash(uint32_t type) { return golden_hashes(static_cast<TensorType>(type)).tile; }
 
-uint32_t draw(rust::Slice<const float> logits, rust::Slice<const uint32_t> before, uint32_t position,
-              const Sampling& sampling) {
+uint32_t draw(rust::Slice<const float> logits, rust::Slice<const uint32_t> before, rust::Slice<const uint32_t> mask,
+              uint32_t position, const Sampling& sampling) {
   cpu::SampleScratch scratch;
   const auto vocab = static_cast<uint32_t>(logits.size());
-  return cpu::sample(logits.data(), vocab, {before.data(), before.size()}, {0, position, sampling}, scratch);
+  const PlacedSample draw = {0, position, mask.empty() ? nullptr : mask.data(), false, 0, sampling};
+  return cpu::sample(logits.data(), vocab, {before.data(), before.size()}, draw, scratch);
+}
+
+void logprobs(rust::Slice<const float> logits, uint32_t token, rust::Slice<uint32_t> top, rust::Slice<float> logprobs) {
+  std::vector<uint32_t> order;
+  Sampled out = {};
+  out.token = token;
+  const PlacedSample draw = {0, 0, nullptr, true, static_cast<uint32_t>(top.size()), {}};
+  cpu::logprobs(logits.data(), static_cast<uint32_t>(logits.size()), draw, order, out);
+  logprobs[0] = out.logprob;
+  for (size_t i = 0; i < top.size(); ++i) top[i] = out.top[i].token, logprobs[1 + i] = out.top[i].logprob;
 }
 
 }  // namespace orcd::probe

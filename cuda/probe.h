@@ -48,7 +48,11 @@ uint32_t throwing_chunks(uint32_t threads, uint32_t chunks, uint32_t bad);
 // What the packed sample of a type hashes to in the processor's image (layout_version.h).
 uint64_t golden_hash(uint32_t type);
 
-uint32_t draw(rust::Slice<const float> logits, rust::Slice<const uint32_t> before, uint32_t position,
-              const Sampling& sampling);
+// `mask`: empty if there is none.
+uint32_t draw(rust::Slice<const float> logits, rust::Slice<const uint32_t> before, rust::Slice<const uint32_t> mask,
+              uint32_t position, const Sampling& sampling);
+// The logprob of `token`, then those of the most likely ones, as many as `top` has room for.
+void logprobs(rust::Slice<const float> logits, uint32_t token, rust::Slice<uint32_t> top /* (n) */,
+              rust::Slice<float> logprobs /* (1 + n) */);
 
 }  // namespace orcd::probe

@@ -9,7 +9,7 @@ use clap::Parser;
 use clap::builder::RangedI64ValueParser;
 use cuda_worker::engine::{Backend, Engine, EngineOptions};
 use cuda_worker::loader::{self, Source};
-use cuda_worker::scheduler::step_engine::{Chunk, StepEngine as _};
+use cuda_worker::scheduler::step_engine::{StepBatch, StepEngine as _};
 use cuda_worker::weights_plan;
 use orcd_shared::gguf::GgufFile;
 use orcd_shared::protocol::message::Device;
@@ -128,11 +128,11 @@ fn main() -> Result<(), Failure> {
     Ok(())
 }
 
-const SAMPLE: Option<SamplingParams> = Some(SamplingParams {
+const SAMPLE: SamplingParams = SamplingParams {
     temperature: 0.8,
     seed: 1,
     ..SamplingParams::GREEDY
-});
+};
 
 fn prompt_of(length: u32) -> Vec<u32> {
     (0..length).map(|i| 1 + i * 37 % 251).collect()
@@ -145,22 +145,18 @@ fn median(mut seconds: Vec<f64>) -> f64 {
 
 /// Processes a prompt in slot 0, in steps of at most `most` tokens; the last one samples.
 fn feed(engine: &mut Engine, slot: u32, prompt: &[u32], most: u32) -> Result<u32, Failure> {
-    let (mut sampled, mut start) = (Vec::new(), 0);
-    for tokens in prompt.chunks(most as usize) {
-        let last = start as usize + tokens.len() == prompt.len();
-        let sample = if last { SAMPLE } else { None };
-        engine.step(
-            &[Chunk {
-                slot,
-                start,
-                tokens,
-                sample,
-            }],
-            &mut sampled,
-        )?;
-        start += tokens.len() as u32;
+    let (mut batch, mut start) = (StepBatch::default(), 0);
+    loop {
+        let tokens = &prompt[start..prompt.len().min(start + most as usize)];
+        batch.clear();
+        batch.add_run(slot, start as u32, tokens)?;
+        start += tokens.len();
+        if start == prompt.len() {
+            batch.sample_last(SAMPLE)?;
+            return Ok(engine.run(&batch)?[0].token);
+        }
+        engine.run(&batch)?;
     }
-    Ok(sampled[0])
 }
 
 /// Seconds for one prompt and its first token.
@@ -184,22 +180,18 @@ fn decode(engine: &mut Engine, batch: u32, depth: u32) -> Result<f64, Failure> {
         engine.open(slot, depth + STEPS)?;
         tokens.push(feed(engine, slot, &prompt_of(depth), 512)?);
     }
-    let (mut sampled, mut seconds) = (Vec::new(), Vec::new());
+    let (mut step, mut seconds) = (StepBatch::default(), Vec::new());
     for i in 0..STEPS {
-        let last: Vec<[u32; 1]> = tokens.iter().map(|t| [*t]).collect();
-        let chunks: Vec<Chunk<'_>> = (0..batch)
-            .zip(&last)
-            .map(|(slot, tokens)| Chunk {
-                slot,
-                start: depth + i,
-                tokens,
-                sample: SAMPLE,
-            })
-            .collect();
         let begun = Instant::now();
-        engine.step(&chunks, &mut sampled)?;
+        step.clear();
+        for (slot, token) in (0..batch).zip(&tokens) {
+            step.add_run(slot, depth + i, &[*token])?;
+            step.sample_last(SAMPLE)?;
+        }
+        let sampled = engine.run(&step)?;
         seconds.push(begun.elapsed().as_secs_f64());
-        tokens.clone_from(&sampled);
+        tokens.clear();
+        tokens.extend(sampled.iter().map(|s| s.token));
     }
     for slot in 0..batch {
         engine.close(slot)?;

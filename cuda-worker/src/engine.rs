@@ -4,13 +4,11 @@
 use std::os::fd::OwnedFd;
 
 use cxx::UniquePtr;
-use orcd_shared::sampling::SamplingParams;
 
 pub use crate::ffi::types::shared::EngineOptions;
-pub use crate::ffi::types::shared::Sampled;
-use crate::ffi::types::shared::{ErrorKind, Run, SampleRow, TensorDesc};
+use crate::ffi::types::shared::{ErrorKind, TensorDesc};
 use crate::ffi::{self, bridge};
-use crate::scheduler::step_engine::{Chunk, EngineError, StepEngine};
+use crate::scheduler::step_engine::{EngineError, Sampled, StepBatch, StepEngine, TokenLogprob};
 use crate::weights_plan::{ModelPlan, PlannedTensor};
 
 /// A device that engines run on.
@@ -54,21 +52,18 @@ pub struct Engine {
     weights: Weights,
     /// Tokens in the vocabulary.
     vocab: usize,
-    /// The last step and what came of it, kept for their memory.
-    batch: StepBatch,
+    /// What came of the last step.
     sampled: Vec<Sampled>,
-    /// By chunk of the last step: the number of its draw.
-    sample_of: Vec<Option<usize>>,
 }
 
-/// One step: runs of tokens, each of another sequence, and the rows whose next token is to be sampled.
-#[derive(Debug, Default)]
-pub struct StepBatch {
-    /// Of all runs, one after the other: a row each.
-    tokens: Vec<u32>,
-    runs: Vec<Run>,
-    samples: Vec<SampleRow>,
-}
+const NOTHING_SAMPLED: Sampled = Sampled {
+    token: 0,
+    logprob: 0.0,
+    top: [TokenLogprob {
+        token: 0,
+        logprob: 0.0,
+    }; 20],
+};
 
 fn error_of(exception: cxx::Exception) -> EngineError {
     let message = exception.what().to_owned();
@@ -205,9 +200,7 @@ impl Backend {
             weights,
             // Lossless: there are 64 bits.
             vocab: plan.shape.vocab as usize,
-            batch: StepBatch::default(),
             sampled: Vec::new(),
-            sample_of: Vec::new(),
         })
     }
 }
@@ -280,29 +273,6 @@ impl Weights {
 }
 
 impl Engine {
-    /// Processes all runs as one batch; what was sampled, in the order of the samples.
-    ///
-    /// # Errors
-    /// Of the step as a whole: none of its tokens may be used.
-    pub fn run(&mut self, batch: &StepBatch) -> Result<&[Sampled], EngineError> {
-        let StepBatch {
-            tokens,
-            runs,
-            samples,
-        } = batch;
-        self.sampled.clear();
-        self.sampled.resize(samples.len(), Sampled { token: 0 });
-        bridge::run(
-            self.inner.pin_mut(),
-            tokens,
-            runs,
-            samples,
-            &mut self.sampled,
-        )
-        .map_err(error_of)?;
-        Ok(&self.sampled)
-    }
-
     /// Opens `to` with the tokens of `from`, for `max_tokens` positions in all. They share the memory of what they
     /// have in common.
     ///
@@ -314,19 +284,15 @@ impl Engine {
         inner.fork(from, to, max_tokens).map_err(error_of)
     }
 
-    /// Logits (vocabulary) of the last token of chunk `chunk` of the last step, before any sampling,
-    /// copied from the device.
+    /// Logits (vocabulary) that sample number `sample` of the last step was made of, before anything changed
+    /// them, copied from the device.
     ///
     /// # Errors
-    /// That chunk drew nothing, or the device failed.
-    pub fn logits(&self, chunk: usize) -> Result<Vec<f32>, EngineError> {
-        let draw = self.sample_of.get(chunk).copied().flatten();
-        let draw = draw.and_then(|draw| u32::try_from(draw).ok());
-        let draw = draw.ok_or_else(|| {
-            EngineError::Invalid(format!("chunk {chunk} of the last step drew nothing"))
-        })?;
+    /// There was no such sample, or the device failed.
+    pub fn logits(&self, sample: usize) -> Result<Vec<f32>, EngineError> {
         let mut logits = vec![0.0; self.vocab];
-        bridge::logits(&self.inner, draw, &mut logits).map_err(error_of)?;
+        let sample = u32::try_from(sample).unwrap_or(u32::MAX);
+        bridge::logits(&self.inner, sample, &mut logits).map_err(error_of)?;
         Ok(logits)
     }
 
@@ -345,51 +311,6 @@ impl Engine {
     }
 }
 
-impl StepBatch {
-    /// Empties it.
-    pub fn clear(&mut self) {
-        self.tokens.clear();
-        self.runs.clear();
-        self.samples.clear();
-    }
-
-    /// Adds the next tokens of the sequence in `slot`, which has `start` before them.
-    ///
-    /// # Errors
-    /// More tokens than the bridge can count.
-    pub fn add_run(&mut self, slot: u32, start: u32, tokens: &[u32]) -> Result<(), EngineError> {
-        let n_tokens = u32::try_from(tokens.len());
-        let n_tokens = n_tokens
-            .map_err(|_| EngineError::Invalid(format!("{} tokens in a run", tokens.len())))?;
-        self.tokens.extend_from_slice(tokens);
-        self.runs.push(Run {
-            slot,
-            start,
-            n_tokens,
-        });
-        Ok(())
-    }
-
-    /// Wants the token behind row `row` sampled. Rows come in order; a repetition penalty counts what the
-    /// sequence has after the step, so only its last row may have one.
-    ///
-    /// # Errors
-    /// A parameter that the arithmetic is not defined for.
-    pub fn add_sample(&mut self, row: usize, sampling: SamplingParams) -> Result<(), EngineError> {
-        if let Some((name, value, rule)) = sampling.first_fault() {
-            return Err(EngineError::Invalid(format!(
-                "{name} is {value}; give {rule}"
-            )));
-        }
-        self.samples.push(SampleRow {
-            // A row that is none is refused with the step.
-            row: u32::try_from(row).unwrap_or(u32::MAX),
-            sampling: sampling.into(),
-        });
-        Ok(())
-    }
-}
-
 impl StepEngine for Engine {
     fn open(&mut self, slot: u32, max_tokens: u32) -> Result<(), EngineError> {
         self.inner
@@ -402,25 +323,19 @@ impl StepEngine for Engine {
         self.inner.pin_mut().close(slot).map_err(error_of)
     }
 
-    fn step(&mut self, chunks: &[Chunk<'_>], sampled: &mut Vec<u32>) -> Result<(), EngineError> {
-        let mut batch = std::mem::take(&mut self.batch);
-        batch.clear();
-        self.sample_of.clear();
-        for chunk in chunks {
-            batch.add_run(chunk.slot, chunk.start, chunk.tokens)?;
-            self.sample_of
-                .push(chunk.sample.is_some().then_some(batch.samples.len()));
-            if let Some(sampling) = chunk.sample {
-                batch.add_sample(batch.tokens.len().wrapping_sub(1), sampling)?;
-            }
-        }
-        let ran = self.run(&batch).map(drop);
-        self.batch = batch;
-        ran?;
-        let token = |draw: Option<usize>| draw.and_then(|draw| self.sampled.get(draw));
-        sampled.clear();
-        sampled.extend((self.sample_of.iter()).map(|draw| token(*draw).map_or(0, |s| s.token)));
-        Ok(())
+    fn run(&mut self, batch: &StepBatch) -> Result<&[Sampled], EngineError> {
+        self.sampled.clear();
+        self.sampled.resize(batch.samples.len(), NOTHING_SAMPLED);
+        bridge::run(
+            self.inner.pin_mut(),
+            &batch.tokens,
+            &batch.runs,
+            &batch.samples,
+            &batch.masks,
+            &mut self.sampled,
+        )
+        .map_err(error_of)?;
+        Ok(&self.sampled)
     }
 
     fn resident(&self) -> bool {

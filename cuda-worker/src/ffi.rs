@@ -119,6 +119,7 @@ pub(crate) mod bridge {
             tokens: &[u32],
             runs: &[Run],
             samples: &[SampleRow],
+            masks: &[u32],
             sampled: &mut [Sampled],
         ) -> Result<()>;
         fn logits(engine: &Engine, draw: u32, to: &mut [f32]) -> Result<()>;
@@ -177,6 +178,13 @@ pub(crate) mod probe {
         );
         fn golden_hash(ty: u32) -> u64;
         fn throwing_chunks(threads: u32, chunks: u32, bad: u32) -> Result<u32>;
-        fn draw(logits: &[f32], before: &[u32], position: u32, sampling: &Sampling) -> u32;
+        fn draw(
+            logits: &[f32],
+            before: &[u32],
+            mask: &[u32],
+            position: u32,
+            sampling: &Sampling,
+        ) -> u32;
+        fn logprobs(logits: &[f32], token: u32, top: &mut [u32], logprobs: &mut [f32]);
     }
 }

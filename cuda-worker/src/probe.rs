@@ -227,17 +227,42 @@ pub fn golden_hash(ty: TensorType) -> u64 {
     ffi::golden_hash(ty.id())
 }
 
-/// The token drawn at `position`, with `before` the tokens before it.
+/// The token sampled at `position`, with `before` the tokens before it; one of `mask` alone, unless that is
+/// empty.
 ///
 /// # Panics
-/// If one of them has no logit.
+/// If a token has no logit, or the mask not as many words as that takes.
 #[must_use]
-pub fn draw(logits: &[f32], before: &[u32], position: u32, sampling: &SamplingParams) -> u32 {
+pub fn draw(
+    logits: &[f32],
+    before: &[u32],
+    mask: &[u32],
+    position: u32,
+    sampling: &SamplingParams,
+) -> u32 {
     assert!(
         before.iter().all(|token| (*token as usize) < logits.len()),
         "tokens of the vocabulary"
     );
-    ffi::draw(logits, before, position, &(*sampling).into())
+    assert!(
+        mask.is_empty() || mask.len() == logits.len().div_ceil(32),
+        "a bit for each"
+    );
+    ffi::draw(logits, before, mask, position, &(*sampling).into())
+}
+
+/// The logprob of `token`, and the `n` most likely tokens with theirs.
+///
+/// # Panics
+/// If the token has no logit, or there is no room for so many.
+#[must_use]
+pub fn logprobs(logits: &[f32], token: u32, n: usize) -> (f32, Vec<(u32, f32)>) {
+    assert!((token as usize) < logits.len(), "a token of the vocabulary");
+    assert!(n <= logits.len().min(20), "as many as there are");
+    let (mut top, mut logprobs) = (vec![0; n], vec![0.0; n + 1]);
+    ffi::logprobs(logits, token, &mut top, &mut logprobs);
+    let of_top = top.into_iter().zip(logprobs[1..].iter().copied());
+    (logprobs[0], of_top.collect())
 }
 
 /// Runs `chunks` chunks on a pool of `threads`, those from number `bad` on throwing, then as many

@@ -7,9 +7,11 @@ mod engine_support;
 #[path = "engine_support/forks.rs"]
 mod forks;
 
-use cuda_worker::engine::{EngineOptions, StepBatch};
-use cuda_worker::scheduler::step_engine::{Chunk, EngineError, StepEngine as _};
-use engine_support::model::{GREEDY, Model, in_chunks, one_by_one, options, prompt, step};
+use cuda_worker::engine::EngineOptions;
+use cuda_worker::scheduler::step_engine::{EngineError, StepBatch, StepEngine as _, Wanted};
+use engine_support::model::{
+    Chunk, GREEDY, Model, in_chunks, one_by_one, options, prompt, run, step,
+};
 use engine_support::naive::Naive;
 use engine_support::{FLOATS, QUANTIZED, Rng, assert_same};
 use orcd_shared::sampling::SamplingParams;
@@ -192,18 +194,17 @@ fn neighbors_in_the_batch_change_no_bit() {
         tokens: &prompts[i][from..to],
         sample: GREEDY,
     };
-    let mut sampled = Vec::new();
     let begin: Vec<_> = order
         .iter()
         .filter(|i| first[**i] > 0)
         .map(|i| chunk(*i, 0, first[*i]))
         .collect();
-    engine.step(&begin, &mut sampled).unwrap();
+    run(&mut engine, &begin).unwrap();
     let rest: Vec<_> = order
         .iter()
         .map(|i| chunk(*i, first[*i], prompts[*i].len()))
         .collect();
-    engine.step(&rest, &mut sampled).unwrap();
+    run(&mut engine, &rest).unwrap();
     for (place, &i) in order.iter().enumerate() {
         assert_same(
             &engine.logits(place).unwrap(),
@@ -232,14 +233,13 @@ fn a_slot_used_again_remembers_nothing() {
     };
     let draw = |engine: &mut cuda_worker::engine::Engine, slot| {
         engine.open(slot, 41).unwrap();
-        let mut sampled = Vec::new();
         let chunk = Chunk {
             slot,
             start: 0,
             tokens: &short,
             sample: Some(penalty),
         };
-        engine.step(&[chunk], &mut sampled).unwrap();
+        let sampled = run(engine, &[chunk]).unwrap();
         engine.close(slot).unwrap();
         sampled[0]
     };
@@ -264,33 +264,30 @@ fn drawn_tokens_follow_from_the_logits_and_the_seed_alone() {
         });
         engine.open(slot, 100).unwrap();
         let sample = Some(SamplingParams { seed, ..sampling });
-        let mut sampled = Vec::new();
         let mut out: Vec<u32> = Vec::new();
-        engine
-            .step(
-                &[Chunk {
-                    slot,
-                    start: 0,
-                    tokens: &tokens,
-                    sample,
-                }],
-                &mut sampled,
-            )
-            .unwrap();
+        let mut sampled = run(
+            &mut engine,
+            &[Chunk {
+                slot,
+                start: 0,
+                tokens: &tokens,
+                sample,
+            }],
+        )
+        .unwrap();
         for p in 50..80 {
             out.push(sampled[0]);
             let last = [sampled[0]];
-            engine
-                .step(
-                    &[Chunk {
-                        slot,
-                        start: p,
-                        tokens: &last,
-                        sample,
-                    }],
-                    &mut sampled,
-                )
-                .unwrap();
+            sampled = run(
+                &mut engine,
+                &[Chunk {
+                    slot,
+                    start: p,
+                    tokens: &last,
+                    sample,
+                }],
+            )
+            .unwrap();
         }
         out
     };
@@ -313,34 +310,31 @@ fn going_on_behind_emitted_tokens_gives_the_same_tokens() {
     });
     let generate = |engine: &mut cuda_worker::engine::Engine, prompt: &[u32], n: usize| {
         engine.open(0, 100).unwrap();
-        let mut sampled = Vec::new();
         let mut all = prompt.to_vec();
-        engine
-            .step(
-                &[Chunk {
-                    slot: 0,
-                    start: 0,
-                    tokens: prompt,
-                    sample,
-                }],
-                &mut sampled,
-            )
-            .unwrap();
+        let mut sampled = run(
+            engine,
+            &[Chunk {
+                slot: 0,
+                start: 0,
+                tokens: prompt,
+                sample,
+            }],
+        )
+        .unwrap();
         while all.len() < prompt.len() + n {
             all.push(sampled[0]);
             let last = [sampled[0]];
             let start = all.len() as u32 - 1;
-            engine
-                .step(
-                    &[Chunk {
-                        slot: 0,
-                        start,
-                        tokens: &last,
-                        sample,
-                    }],
-                    &mut sampled,
-                )
-                .unwrap();
+            sampled = run(
+                engine,
+                &[Chunk {
+                    slot: 0,
+                    start,
+                    tokens: &last,
+                    sample,
+                }],
+            )
+            .unwrap();
         }
         engine.close(0).unwrap();
         all
@@ -385,9 +379,8 @@ fn broken_calls_are_refused_and_change_nothing() {
     let tokens = prompt(20, 11);
     engine.open(0, 20).unwrap();
     step(&mut engine, 0, 0, &tokens[..10]);
-    let mut sampled = Vec::new();
     let mut refuse = |chunks: &[Chunk<'_>], what: &str| {
-        let found = engine.step(chunks, &mut sampled);
+        let found = run(&mut engine, chunks);
         assert!(
             matches!(&found, Err(EngineError::Invalid(m)) if m.contains(what)),
             "{what}: {found:?}"
@@ -480,14 +473,14 @@ fn a_step_longer_than_the_batch_is_refused() {
     });
     engine.open(0, 100).unwrap();
     let tokens = prompt(17, 12);
-    let found = engine.step(
+    let found = run(
+        &mut engine,
         &[Chunk {
             slot: 0,
             start: 0,
             tokens: &tokens,
             sample: GREEDY,
         }],
-        &mut Vec::new(),
     );
     assert!(matches!(found, Err(EngineError::Invalid(m)) if m.contains("max_batch_tokens 16")));
 }
@@ -507,7 +500,10 @@ fn memory_is_told_before_and_after() {
 #[test]
 fn several_rows_of_one_sequence_draw_what_they_draw_one_by_one() {
     let model = Model::named("tiny-qwen2");
-    let mut engine = model.engine(&options());
+    let mut engine = model.engine(&EngineOptions {
+        slots: 8,
+        ..options()
+    });
     let tokens = prompt(40, 5);
     let drawing = SamplingParams {
         temperature: 1.0,
@@ -520,9 +516,12 @@ fn several_rows_of_one_sequence_draw_what_they_draw_one_by_one() {
         ..drawing
     };
     let wanted = [
+        (2, penalized),
         (3, SamplingParams::GREEDY),
         (4, drawing),
+        (9, penalized),
         (17, drawing),
+        (18, penalized),
         (39, penalized),
     ];
     let expected: Vec<u32> = wanted
@@ -576,11 +575,6 @@ fn draws_that_do_not_fit_the_runs_are_refused_and_change_nothing() {
         (&[(12, greedy)][..], "row 12 is to be sampled from"),
         (&[(5, greedy), (4, greedy)], "row 4 is sampled from after"),
         (&[(5, greedy), (5, greedy)], "row 5 is sampled from after"),
-        (&[(3, penalized)], "row 3 has a repetition penalty"),
-        (
-            &[(4, greedy), (10, penalized)],
-            "row 10 has a repetition penalty",
-        ),
         (
             &[0, 1, 2, 3, 4].map(|row| (row, greedy)),
             "samples 5 tokens, at most 4",
@@ -594,6 +588,84 @@ fn draws_that_do_not_fit_the_runs_are_refused_and_change_nothing() {
     }
     let fitting = batch(&[(4, penalized), (11, penalized)]);
     assert_eq!(engine.run(&fitting).unwrap().len(), 2);
+}
+
+/// A mask for each row, and logprobs, which are of the logits as they were.
+#[test]
+fn masks_leave_what_they_allow_and_logprobs_as_they_are() {
+    let model = Model::named("tiny-qwen2");
+    let vocab = model.plan.shape.vocab;
+    let mut engine = model.engine(&options());
+    let tokens = prompt(6, 5);
+    let mut batch = StepBatch::default();
+    batch.add_run(0, 0, &tokens).unwrap();
+    let words = vocab.div_ceil(32) as usize;
+    for row in 0..3u32 {
+        let mut allowed = vec![0; words];
+        allowed[row as usize] = 1 << (row + 4);
+        let wanted = Wanted {
+            mask: Some(batch.add_mask(&allowed)),
+            top_logprobs: Some(3),
+            ..SamplingParams::GREEDY.into()
+        };
+        batch.add_sample(row as usize, wanted).unwrap();
+    }
+    batch.sample_last(SamplingParams::GREEDY).unwrap();
+    engine.open(0, 64).unwrap();
+    let sampled = engine.run(&batch).unwrap().to_vec();
+    for (row, sample) in sampled[..3].iter().enumerate() {
+        assert_eq!(sample.token as usize, 32 * row + row + 4);
+        let logits = engine.logits(row).unwrap();
+        let (of_token, best) = cuda_worker::probe::logprobs(&logits, sample.token, 3);
+        assert_eq!(sample.logprob.to_bits(), of_token.to_bits());
+        assert!(sample.logprob < 0.0, "{sample:?}");
+        let top: Vec<(u32, f32)> = sample.top.iter().map(|t| (t.token, t.logprob)).collect();
+        assert_eq!(top[..3], best);
+        assert!(
+            top[3..].iter().all(|t| *t == (0, 0.0)),
+            "only as many as wanted"
+        );
+    }
+    assert_eq!((sampled[3].logprob, sampled[3].top[0].token), (0.0, 0));
+}
+
+#[test]
+fn masks_and_logprobs_that_can_not_be_are_refused() {
+    let model = Model::named("tiny-qwen2");
+    let vocab = model.plan.shape.vocab;
+    let mut engine = model.engine(&options());
+    engine.open(0, 64).unwrap();
+    let words = vocab.div_ceil(32) as usize;
+    let mut refused = |mask: &[u32], top: u32, what: &str| {
+        let mut batch = StepBatch::default();
+        batch.add_run(0, 0, &[1, 2]).unwrap();
+        let wanted = Wanted {
+            mask: Some(batch.add_mask(mask)),
+            top_logprobs: Some(top),
+            ..SamplingParams::GREEDY.into()
+        };
+        batch.sample_last(wanted).unwrap();
+        let found = engine.run(&batch).map(<[_]>::len);
+        assert!(
+            matches!(&found, Err(EngineError::Invalid(m)) if m.contains(what)),
+            "{what}: {found:?}"
+        );
+    };
+    refused(&vec![0; words], 0, "mask 1 of row 1 allows no token");
+    refused(&vec![1; words - 1], 0, "words");
+    refused(&[], 0, "mask 1 of row 1 is not there");
+    refused(
+        &vec![1; words],
+        21,
+        "wants the logprobs of 21 tokens, at most 20",
+    );
+    // Bits beyond the vocabulary are no tokens.
+    if !vocab.is_multiple_of(32) {
+        let mut beyond = vec![0; words];
+        beyond[words - 1] = 1 << 31;
+        refused(&beyond, 0, "allows no token");
+    }
+    assert_eq!(step(&mut engine, 0, 0, &[1, 2]).len(), vocab as usize);
 }
 
 #[test]

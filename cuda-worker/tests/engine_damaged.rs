@@ -11,9 +11,9 @@ use std::time::Duration;
 
 use cuda_worker::engine::{Backend, Engine};
 use cuda_worker::loader::{self, LoadError, Source};
-use cuda_worker::scheduler::step_engine::{BROKEN_LOGITS, Chunk, StepEngine as _};
+use cuda_worker::scheduler::step_engine::{BROKEN_LOGITS, StepEngine as _};
 use cuda_worker::weights_plan::{self, ModelPlan, PlannedTensor};
-use engine_support::model::{Model, of_many_chunks, options, prompt};
+use engine_support::model::{Chunk, Model, of_many_chunks, options, prompt, run};
 use engine_support::{FLOATS, QUANTIZED};
 use orcd_shared::gguf::{GgufFile, TensorType, shard_path};
 use orcd_shared::sampling::SamplingParams;
@@ -225,14 +225,13 @@ fn engine_with(model: &Model, change: impl Fn(&PlannedTensor, &mut Vec<u8>)) -> 
 fn draw(engine: &mut Engine, sample: SamplingParams) -> u32 {
     let tokens = prompt(5, 1);
     engine.open(0, 16).unwrap();
-    let mut sampled = Vec::new();
     let chunk = Chunk {
         slot: 0,
         start: 0,
         tokens: &tokens,
         sample: Some(sample),
     };
-    engine.step(&[chunk], &mut sampled).unwrap();
+    let sampled = run(engine, &[chunk]).unwrap();
     engine.close(0).unwrap();
     sampled[0]
 }

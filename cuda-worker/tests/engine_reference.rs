@@ -10,9 +10,9 @@ use std::path::{Path, PathBuf};
 
 use cuda_worker::engine::{Backend, Engine, EngineOptions};
 use cuda_worker::loader::{self, Source};
-use cuda_worker::scheduler::step_engine::{Chunk, StepEngine as _};
+use cuda_worker::scheduler::step_engine::StepEngine as _;
 use cuda_worker::weights_plan;
-use engine_support::model::{GREEDY, options, step};
+use engine_support::model::{Chunk, GREEDY, options, run, step};
 use orcd_shared::gguf::GgufFile;
 use serde_json::Value;
 
@@ -183,7 +183,6 @@ fn greedy_continuations_begin_like_the_reference() {
         engine
             .open(0, (prompt.ids.len() + prompt.greedy.len()) as u32)
             .unwrap();
-        let mut sampled = Vec::new();
         let mut out: Vec<u32> = Vec::new();
         let mut tokens = prompt.ids.clone();
         let mut start = 0;
@@ -194,7 +193,7 @@ fn greedy_continuations_begin_like_the_reference() {
                 tokens: &tokens,
                 sample: GREEDY,
             };
-            engine.step(&[chunk], &mut sampled).unwrap();
+            let sampled = run(&mut engine, &[chunk]).unwrap();
             start += tokens.len() as u32;
             tokens.clone_from(&sampled);
             out.push(sampled[0]);

@@ -44,7 +44,7 @@ fn exp2(x: f32) -> f32 {
 }
 
 /// The token sampled, by the contract.
-fn naive(logits: &[f32], seen: &[u32], position: u32, s: &SamplingParams) -> u32 {
+fn naive(logits: &[f32], seen: &[u32], mask: &[u32], position: u32, s: &SamplingParams) -> u32 {
     if logits.iter().any(|l| !l.is_finite()) || logits.iter().all(|l| *l == 0.0) {
         return BROKEN_LOGITS;
     }
@@ -65,7 +65,8 @@ fn naive(logits: &[f32], seen: &[u32], position: u32, s: &SamplingParams) -> u32
     if !greedy {
         t.iter_mut().for_each(|t| *t *= factor);
     }
-    let mut order: Vec<usize> = (0..t.len()).collect();
+    let is_allowed = |i: &usize| mask.is_empty() || mask[i / 32] >> (i % 32) & 1 == 1;
+    let mut order: Vec<usize> = (0..t.len()).filter(is_allowed).collect();
     order.sort_by(|a, b| t[*b].partial_cmp(&t[*a]).unwrap().then(a.cmp(b)));
     let first = order[0];
     if greedy {
@@ -145,9 +146,19 @@ fn draws_follow_the_contract() {
             repetition_penalty: pick(&[1.0, 1.0, 1.3, 2.0, 0.5]),
             seed: rng.next(),
         };
-        let expected = naive(&l, &seen, round, &s);
+        // One in two, one in four, … of the tokens, and one of them for certain.
+        let mut mask = vec![u32::MAX; n.div_ceil(32)];
+        for _ in 0..rng.below(4) {
+            mask.iter_mut().for_each(|word| *word &= rng.next() as u32);
+        }
+        let certain = rng.below(n as u64) as usize;
+        mask[certain / 32] |= 1 << (certain % 32);
+        if rng.below(2) == 0 {
+            mask.clear();
+        }
+        let expected = naive(&l, &seen, &mask, round, &s);
         assert_eq!(
-            probe::draw(&l, &seen, round, &s),
+            probe::draw(&l, &seen, &mask, round, &s),
             expected,
             "{s:?} seen {seen:?} of {l:?}"
         );
@@ -156,7 +167,7 @@ fn draws_follow_the_contract() {
 
 #[test]
 fn greedy_takes_the_lowest_of_equal_logits() {
-    let greedy = |l: &[f32]| probe::draw(l, &[], 0, &SamplingParams::GREEDY);
+    let greedy = |l: &[f32]| probe::draw(l, &[], &[], 0, &SamplingParams::GREEDY);
     assert_eq!(greedy(&[1.0, 3.0, 3.0, 2.0]), 1);
     assert_eq!(greedy(&[-0.0, 0.0, -1.0]), 0);
     assert_eq!(greedy(&[0.0, -0.0, -1.0]), 0);
@@ -165,7 +176,7 @@ fn greedy_takes_the_lowest_of_equal_logits() {
         temperature: 1e-40,
         ..FREE
     };
-    assert_eq!(probe::draw(&[1.0, 2.0, 0.0], &[], 0, &tiny), 1);
+    assert_eq!(probe::draw(&[1.0, 2.0, 0.0], &[], &[], 0, &tiny), 1);
 }
 
 #[test]
@@ -181,7 +192,7 @@ fn nothing_is_drawn_from_logits_of_which_one_is_not_finite_or_all_are_zero() {
         ..SamplingParams::GREEDY
     };
     for s in [SamplingParams::GREEDY, FREE, filtered, penalized] {
-        let draw = |l: &[f32]| probe::draw(l, &[1], 0, &s);
+        let draw = |l: &[f32]| probe::draw(l, &[1], &[], 0, &s);
         for n in [1, 2, 31, 32, 33, 500] {
             assert_eq!(draw(&vec![0.0; n.max(2)]), BROKEN_LOGITS, "{n} {s:?}");
             assert_eq!(draw(&vec![-0.0; n.max(2)]), BROKEN_LOGITS, "{n} {s:?}");
@@ -205,9 +216,9 @@ fn the_penalty_counts_a_token_once_and_pushes_both_signs_down() {
         repetition_penalty: 2.0,
         ..SamplingParams::GREEDY
     };
-    assert_eq!(probe::draw(&[1.9, 1.0, 0.9], &[0, 0, 0], 0, &s), 1);
-    assert_eq!(probe::draw(&[2.1, 1.0, 0.9], &[0, 0, 0], 0, &s), 0);
-    assert_eq!(probe::draw(&[-1.0, -1.9], &[0], 0, &s), 1);
+    assert_eq!(probe::draw(&[1.9, 1.0, 0.9], &[0, 0, 0], &[], 0, &s), 1);
+    assert_eq!(probe::draw(&[2.1, 1.0, 0.9], &[0, 0, 0], &[], 0, &s), 0);
+    assert_eq!(probe::draw(&[-1.0, -1.9], &[0], &[], 0, &s), 1);
 }
 
 #[test]
@@ -215,7 +226,7 @@ fn filters_keep_what_they_say() {
     // p = 1/2, 1/4, 1/8, 1/8
     let l: Vec<f32> = [8.0f32, 4.0, 2.0, 2.0].iter().map(|p| p.ln()).collect();
     let sampled = |s: &SamplingParams| -> Vec<u32> {
-        let mut all: Vec<u32> = (0..400).map(|p| probe::draw(&l, &[], p, s)).collect();
+        let mut all: Vec<u32> = (0..400).map(|p| probe::draw(&l, &[], &[], p, s)).collect();
         all.sort_unstable();
         all.dedup();
         all
@@ -303,12 +314,12 @@ fn draws_are_distributed_like_the_softmax_over_positions_and_over_seeds() {
             seed: 99,
             ..FREE
         };
-        let positions = chi_square(|i| probe::draw(&l, &[], i, &s), &p);
+        let positions = chi_square(|i| probe::draw(&l, &[], &[], i, &s), &p);
         let over = |i: u32| SamplingParams {
             seed: u64::from(i) << 20,
             ..s
         };
-        let seeds = chi_square(|i| probe::draw(&l, &[], 5, &over(i)), &p);
+        let seeds = chi_square(|i| probe::draw(&l, &[], &[], 5, &over(i)), &p);
         println!("temperature {temperature}: chi-square {positions:.1} and {seeds:.1}");
         assert!(positions < 44.0 && seeds < 44.0, "{positions} {seeds}");
     }
@@ -341,8 +352,40 @@ fn a_large_vocabulary_is_drawn_from_as_by_the_book() {
     ];
     for s in s {
         for position in 0..3 {
-            let found = probe::draw(&l, &[3, 4, 5], position, &s);
-            assert_eq!(found, naive(&l, &[3, 4, 5], position, &s), "{s:?}");
+            let found = probe::draw(&l, &[3, 4, 5], &[], position, &s);
+            assert_eq!(found, naive(&l, &[3, 4, 5], &[], position, &s), "{s:?}");
         }
     }
+}
+
+#[test]
+fn logprobs_are_logarithms_of_shares() {
+    let mut rng = Rng(5);
+    let mut worst = 0f64;
+    for _ in 0..300 {
+        let n = [1usize, 2, 5, 97, 3000][rng.below(5) as usize];
+        let scale = [0.01, 1.0, 4.0, 30.0][rng.below(4) as usize];
+        let mut l: Vec<f32> = (0..n).map(|_| rng.signed() * scale).collect();
+        // Ties among the best.
+        l[rng.below(n as u64) as usize] = l[rng.below(n as u64) as usize];
+        let top = l.iter().copied().fold(f32::MIN, f32::max);
+        let sum: f64 = l.iter().map(|v| f64::from(v - top).exp()).sum();
+        let exact = |id: u32| f64::from(l[id as usize] - top) - sum.ln();
+        let token = rng.below(n as u64) as u32;
+        let wanted = n.min(rng.below(21) as usize);
+        let (of_token, best) = probe::logprobs(&l, token, wanted);
+        let mut order: Vec<u32> = (0..n as u32).collect();
+        order.sort_by(|a, b| {
+            let (x, y) = (l[*a as usize], l[*b as usize]);
+            y.partial_cmp(&x).unwrap().then(a.cmp(b))
+        });
+        let ids: Vec<u32> = best.iter().map(|b| b.0).collect();
+        assert_eq!(ids, order[..wanted]);
+        for (id, found) in best.into_iter().chain([(token, of_token)]) {
+            let error = (f64::from(found) - exact(id)).abs() / exact(id).abs().max(1.0);
+            worst = worst.max(error);
+        }
+    }
+    println!("largest error of a logprob: {worst:.1e}");
+    assert!(worst < 2e-6, "{worst}");
 }

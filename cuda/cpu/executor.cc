@@ -54,7 +54,9 @@ void CpuExecutor::sample(const float* logits, uint32_t vocab, std::span<const Pl
   pool_.run(n, [&](uint32_t i) {
     const std::span<const uint32_t> tokens = sequences_->tokens(samples[i].slot);
     const std::span<const uint32_t> before = tokens.first(std::min<size_t>(samples[i].position, tokens.size()));
-    sampled[i].token = cpu::sample(logits + uint64_t{i} * vocab, vocab, before, samples[i], sample_scratch_[i]);
+    const float* row = logits + uint64_t{i} * vocab;
+    sampled[i].token = cpu::sample(row, vocab, before, samples[i], sample_scratch_[i]);
+    cpu::logprobs(row, vocab, samples[i], sample_scratch_[i].order, sampled[i]);
   });
 }
 

@@ -57,6 +57,7 @@ struct Candidates {
 struct SampleScratch {
   std::vector<float> t;        // (vocab)
   std::vector<uint64_t> seen;  // a bit per token
+  std::vector<uint32_t> order;
   Candidates candidates;
 };
 
@@ -83,5 +84,8 @@ void swiglu(Pool&, const float* gate /* (rows, out.cols) */, const float* up /* 
 // `before`: all tokens of the sequence before the one that is sampled.
 uint32_t sample(const float* logits /* (vocab) */, uint32_t vocab, std::span<const uint32_t> before,
                 const PlacedSample& draw, SampleScratch& scratch);
+// Adds to out what the draw wants beside out.token. `order`: scratch.
+void logprobs(const float* logits /* (vocab) */, uint32_t vocab, const PlacedSample& draw, std::vector<uint32_t>& order,
+              Sampled& out);
 
 }  // namespace orcd::cpu

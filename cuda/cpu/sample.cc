@@ -1,10 +1,11 @@
 // One draw: penalty, temperature, top-k, top-p, min-p, Gumbel-max. What sorts elsewhere is counted here:
 // a threshold is found digit by digit in integer histograms, over ever fewer tokens.
 #include <cmath>
+#include <limits>
 #include <vector>
 
-#include "arith/exp2.h"
 #include "arith/gumbel.h"
+#include "arith/mass.h"
 #include "arith/philox.h"
 #include "cpu/ops.h"
 
@@ -29,6 +30,14 @@ void penalize(float* t, uint32_t vocab, std::span<const uint32_t> before, float 
     seen[token / 64] |= bit;
     float& l = t[token];
     l = l > 0 ? l / penalty : l * penalty;
+  }
+}
+
+// What a mask leaves out is NaN from here on: below everything, and part of nothing.
+void exclude(float* t, uint32_t vocab, const uint32_t* mask) {
+  if (!mask) return;
+  for (uint32_t i = 0; i < vocab; ++i) {
+    if (!(mask[i / 32] >> i % 32 & 1u)) t[i] = std::numeric_limits<float>::quiet_NaN();
   }
 }
 
@@ -130,29 +139,27 @@ void keep_prefix(Candidates& c, uint64_t wanted, const Mass& mass) {
   });
 }
 
-// exp2((t − t_max) · log2 e) for each candidate.
 void weigh(Candidates& c, float t_max) {
   c.weight.resize(c.t.size());
-  for (size_t i = 0; i < c.t.size(); ++i) {
-    c.weight[i] = c.t[i] == t_max ? 1.0f : arith::exp2((c.t[i] - t_max) * arith::kLog2E);
-  }
+  for (size_t i = 0; i < c.t.size(); ++i) c.weight[i] = arith::weight(c.t[i], t_max);
 }
-
-// In 32 fixed-point digits.
-uint64_t fixed(float weight) { return static_cast<uint64_t>(weight * 0x1p+32f); }
 
 void keep_top_p(Candidates& c, float p, float t_max) {
   weigh(c, t_max);
   uint64_t total = 0;
-  for (const float w : c.weight) total += fixed(w);
+  for (const float w : c.weight) total += arith::fixed(w);
   const auto wanted = static_cast<uint64_t>(std::ceil(static_cast<double>(p) * static_cast<double>(total)));
-  keep_prefix(c, wanted < 1 ? 1 : wanted > total ? total : wanted, [&c](uint32_t i) { return fixed(c.weight[i]); });
+  keep_prefix(c,
+              wanted < 1       ? 1
+              : wanted > total ? total
+                               : wanted,
+              [&c](uint32_t i) { return arith::fixed(c.weight[i]); });
 }
 
 void keep_min_p(Candidates& c, float p, float t_max) {
   weigh(c, t_max);
-  const uint64_t least = fixed(p);
-  retain(c, [&](size_t i) { return fixed(c.weight[i]) >= least; });
+  const uint64_t least = arith::fixed(p);
+  retain(c, [&](size_t i) { return arith::fixed(c.weight[i]) >= least; });
 }
 
 // t ⊕ noise for all tokens; four neighbors share a block of random words.
@@ -195,10 +202,11 @@ uint32_t sample(const float* logits, uint32_t vocab, std::span<const uint32_t> b
   const Sampling& s = draw.sampling;
   const float factor = 1.0f / s.temperature;
   const bool greedy = factor == arith::infinity();
-  if (greedy && s.repetition_penalty == 1.0f) return largest(logits, vocab);
+  if (greedy && s.repetition_penalty == 1.0f && !draw.mask) return largest(logits, vocab);
   scratch.t.assign(logits, logits + vocab);
   float* t = scratch.t.data();
   penalize(t, vocab, before, s.repetition_penalty, scratch.seen);
+  exclude(t, vocab, draw.mask);
   if (greedy) return largest(t, vocab);
   for (uint32_t i = 0; i < vocab; ++i) t[i] = t[i] * factor;
   const float t_max = t[largest(t, vocab)];

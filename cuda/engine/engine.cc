@@ -80,6 +80,7 @@ void Engine::check(const StepBatch& batch, std::span<const Sampled> sampled) con
     }
   }
   check_samples(batch);
+  check_masks(batch);
 }
 
 void Engine::check_samples(const StepBatch& batch) const {
@@ -88,18 +89,33 @@ void Engine::check_samples(const StepBatch& batch) const {
     invalid("a step samples " + std::to_string(batch.samples.size()) + " tokens, at most " + std::to_string(most) +
             " fit");
   }
-  auto run = batch.runs.begin();
-  uint64_t end = run->n_tokens, next = 0;  // of the run's rows; the first row that may draw
+  uint64_t next = 0;  // the first row that may draw
   for (const SampleRow& d : batch.samples) {
     const auto refuse = [&d](const std::string& why) { invalid("row " + std::to_string(d.row) + why); };
     if (d.row >= batch.tokens.size())
       refuse(" is to be sampled from, there are " + std::to_string(batch.tokens.size()));
     if (d.row < next) refuse(" is sampled from after a later one");
     next = uint64_t{d.row} + 1;
-    while (d.row >= end) end += (++run)->n_tokens;
-    // The set of tokens that a penalty covers is the sequence's after the step.
-    if (d.sampling.repetition_penalty != 1.0f && next != end)
-      refuse(" has a repetition penalty and is not its run's last");
+    if (d.top_logprobs > Sampled{}.top.size())
+      refuse(" wants the logprobs of " + std::to_string(d.top_logprobs) + " tokens, at most " +
+             std::to_string(Sampled{}.top.size()) + " are given");
+  }
+}
+
+void Engine::check_masks(const StepBatch& batch) const {
+  const uint32_t vocab = model_.shape.vocab, words = mask_words(vocab);
+  if (batch.masks.size() % words != 0) {
+    invalid("a mask for " + std::to_string(vocab) + " tokens has " + std::to_string(words) + " words, all have " +
+            std::to_string(batch.masks.size()));
+  }
+  for (const SampleRow& d : batch.samples) {
+    if (d.mask == 0) continue;
+    const std::string mask = "mask " + std::to_string(d.mask) + " of row " + std::to_string(d.row);
+    if (uint64_t{d.mask} * words > batch.masks.size()) invalid(mask + " is not there");
+    const auto allowed = batch.masks.subspan(uint64_t{d.mask - 1} * words, words);
+    const uint32_t last = vocab % 32 == 0 ? ~0u : (1u << vocab % 32) - 1;
+    const bool any = std::any_of(allowed.begin(), allowed.end() - 1, [](uint32_t word) { return word != 0; });
+    if (!any && !(allowed.back() & last)) invalid(mask + " allows no token");
   }
 }
 
@@ -111,13 +127,16 @@ void Engine::flatten(const StepBatch& batch) {
   }
   for (const SampleRow& d : batch.samples) {
     logit_rows_.push_back(d.row);
-    samples_.push_back({row_slots_[d.row], positions_[d.row] + 1, d.sampling});
+    const uint32_t* mask =
+        d.mask == 0 ? nullptr : batch.masks.data() + uint64_t{d.mask - 1} * mask_words(model_.shape.vocab);
+    samples_.push_back({row_slots_[d.row], positions_[d.row] + 1, mask, d.logprobs, d.top_logprobs, d.sampling});
   }
 }
 
 void Engine::run(const StepBatch& batch, std::span<Sampled> sampled, bool (*abandoned)()) {
   check(batch, sampled);
   flatten(batch);
+  std::fill(sampled.begin(), sampled.end(), Sampled{});
   const Rows rows{static_cast<uint32_t>(batch.tokens.size()), batch.tokens.data(), row_slots_.data(),
                   positions_.data()};
   try {

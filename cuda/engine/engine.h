@@ -41,6 +41,7 @@ class Engine {
  private:
   void check(const StepBatch& batch, std::span<const Sampled> sampled) const;
   void check_samples(const StepBatch& batch) const;
+  void check_masks(const StepBatch& batch) const;
   void flatten(const StepBatch& batch);
 
   Model model_;

@@ -15,8 +15,11 @@ namespace orcd {
 
 // A draw with its place.
 struct PlacedSample {
-  uint32_t slot;      // whose tokens before `position` the repetition penalty covers
-  uint32_t position;  // absolute position of the token being sampled
+  uint32_t slot;         // whose tokens before `position` the repetition penalty covers
+  uint32_t position;     // absolute position of the token being sampled
+  const uint32_t* mask;  // (mask_words(vocab)) the tokens that may be sampled; null: all
+  bool logprobs;
+  uint32_t top_logprobs;
   Sampling sampling;
 };
 

@@ -30,8 +30,27 @@ constexpr uint64_t kTiledBuffers = 2;
 // Draws that one batch of kernels takes: batches run one after the other, in the same scratch.
 uint64_t samples_at_once(const EngineOptions& o) { return std::min(o.slots, kernels::kSampleBatch); }
 
-// Words of a set of tokens.
-uint32_t words_of(uint32_t vocab) { return (vocab + 31) / 32; }
+constexpr uint32_t kNoSlot = 0xffffffffu;
+
+kernels::SampleArgs sample_args(const PlacedSample& draw, uint32_t row, uint32_t vocab) {
+  const Sampling& s = draw.sampling;
+  // A temperature so small that its inverse is infinite leaves only the best, as 0 does.
+  const bool greedy = s.temperature == 0.0f || 1.0f / s.temperature == arith::infinity();
+  kernels::SampleArgs args = {};
+  args.slot = draw.slot;
+  args.position = draw.position;
+  args.row = row;
+  args.filtered = !greedy && ((s.top_k && s.top_k < vocab) || s.top_p < 1.0f || s.min_p > 0.0f);
+  args.masked = draw.mask != nullptr;
+  args.inverse_temperature = greedy ? 0.0f : 1.0f / s.temperature;
+  args.top_p = s.top_p;
+  args.min_p = s.min_p;
+  args.penalty = s.repetition_penalty;
+  args.top_k = s.top_k;
+  args.seed_low = uint32_t(s.seed);
+  args.seed_high = uint32_t(s.seed >> 32);
+  return args;
+}
 
 }  // namespace
 
@@ -47,12 +66,12 @@ KvBytes kv_bytes(const ModelShape& s, const EngineOptions& o) {
   const uint64_t draw = kernels::scaled_width(s.vocab) * sizeof(float) + sizeof(kernels::FilterState);
   const uint64_t samples = samples_at_once(o) * draw;
   const uint64_t tiled = kTiledBuffers * (tiled_values(s) + 3 * sizeof(float) * tiled_values(s) / kQuantBlock);
-  const uint64_t seen = uint64_t{o.slots} * words_of(s.vocab) * 4;
+  const uint64_t sets = 2 * uint64_t{o.slots} * mask_words(s.vocab) * 4;
   const uint64_t counters = uint64_t{o.slots} * ((s.n_heads + 1) * 4 + sizeof(unsigned long long));
   const uint64_t input =
       CudaExecutor::input_bytes(o.max_batch_tokens, o.slots) + kernels::kSampleBatch * sizeof(kernels::SampleArgs);
   return {uint64_t{s.n_layers} * 2 * SequenceStore::total_pages(o) * page_values(s) * sizeof(__half),
-          rope + table + samples + partial_values(s, o) * sizeof(float) + tiled + seen + counters + input};
+          rope + table + samples + partial_values(s, o) * sizeof(float) + tiled + sets + counters + input};
 }
 
 CudaExecutor::CudaExecutor(const Model& model, const EngineOptions& options, int ordinal, const uint8_t* image)
@@ -70,18 +89,22 @@ CudaExecutor::CudaExecutor(const Model& model, const EngineOptions& options, int
       tiled_half_(tiled_d_.size()),
       page_table_(uint64_t{options.slots} * pages_per_slot_),
       page_rows_(uint64_t{options.slots} * pages_per_slot_),
-      seen_(uint64_t{options.slots} * words_of(model.shape.vocab)),
+      seen_(uint64_t{options.slots} * mask_words(model.shape.vocab)),
+      masks_(seen_.size()),
+      mask_rows_(seen_.size()),
       partial_(partial_values(model.shape, options)),
       arrived_(uint64_t{options.slots} * (model.shape.n_heads + 1)),
       best_(options.slots),
       scaled_(samples_at_once(options) * kernels::scaled_width(model.shape.vocab)),
       filter_(samples_at_once(options)),
       sampled_(options.slots),
+      logprobs_(options.slots),
       step_args_(1),
       step_samples_(kernels::kSampleBatch),
       input_(input_bytes(options.max_batch_tokens, options.slots)),
       input_host_(input_bytes(options.max_batch_tokens, options.slots)),
-      seen_words_(words_of(model.shape.vocab)),
+      set_words_(mask_words(model.shape.vocab)),
+      seen_length_(options.slots),
       sent_pages_(options.slots) {
   const uint32_t pairs = shape_.head_dim / 2;
   std::vector<float> factors(pairs, 1.0f);
@@ -95,7 +118,6 @@ CudaExecutor::CudaExecutor(const Model& model, const EngineOptions& options, int
       rope_.data(),    static_cast<float>(1.4426950408889634 / __builtin_sqrt(static_cast<double>(shape_.head_dim)))};
   kv_.zero();  // a masked key adds 0 · v: v must be a number
   page_table_.zero();
-  seen_.zero();
   arrived_.zero();
   best_.zero();
   filter_.zero();
@@ -137,15 +159,13 @@ void* CudaExecutor::allocate(size_t bytes) {
   return scratch_.back().data();
 }
 
-void CudaExecutor::open(uint32_t slot) {
-  ORCD_CUDA(cudaMemsetAsync(seen_.data() + uint64_t{slot} * seen_words_, 0, seen_words_ * 4, stream_));
-}
+void CudaExecutor::open(uint32_t slot) { seen_length_[slot] = 0; }
 
-void CudaExecutor::fork(uint32_t from, uint32_t to, std::span<const SequenceStore::Copy> copies) {
+void CudaExecutor::fork(uint32_t, uint32_t to, std::span<const SequenceStore::Copy> copies) {
   const auto copy = [this](void* target, const void* source, size_t bytes) {
     ORCD_CUDA(cudaMemcpyAsync(target, source, bytes, cudaMemcpyDeviceToDevice, stream_));
   };
-  copy(seen_.data() + uint64_t{to} * seen_words_, seen_.data() + uint64_t{from} * seen_words_, seen_words_ * 4);
+  seen_length_[to] = 0;
   const uint64_t values = page_values(shape_);
   for (const SequenceStore::Copy& page : copies) {
     for (uint64_t part = 0; part < uint64_t{shape_.n_layers} * 2; ++part) {
@@ -180,7 +200,7 @@ void CudaExecutor::find_runs(const Rows& rows) {
 // Few rows stay on the host: a recorded step fetches them by itself, others have them sent (begin_batch). More
 // are copied with all else that a step needs.
 void CudaExecutor::send_rows(const Rows& rows) {
-  const StepInput host = carve(input_host_.data()), device = carve(input_.data());
+  const StepInput host = carve(input_host_.data());
   if (tiles_ == 0 && rows_ <= kernels::kSmallM) {
     kernels::RowBatch& batch = step_args_[0].rows;
     batch.count = rows_;
@@ -195,7 +215,6 @@ void CudaExecutor::send_rows(const Rows& rows) {
   std::memcpy(host.position, rows.position, rows_ * 4);
   // One copy for a few rows would cost more in bytes than it saves in calls only for very large steps.
   ORCD_CUDA(cudaMemcpyAsync(input_.data(), input_host_.data(), input_.bytes(), cudaMemcpyHostToDevice, stream_));
-  kernels::mark(device.token, device.slot, rows_, seen_.data(), seen_words_, stream_);
 }
 
 // Whether a recorded step may fetch the rows: then they have not been sent.
@@ -204,8 +223,7 @@ bool CudaExecutor::is_deferred() const { return tiles_ == 0 && rows_ <= graphs_.
 // Few rows go as a kernel's argument, which spares a copy before the first kernel.
 void CudaExecutor::begin_batch() {
   const StepInput device = carve(input_.data());
-  kernels::begin_rows(step_args_[0].rows, device.token, device.slot, device.position, seen_.data(), seen_words_,
-                      stream_);
+  kernels::begin_rows(step_args_[0].rows, device.token, device.slot, device.position, stream_);
 }
 
 // Which pages a sequence has, where the device does not know it yet.
@@ -222,6 +240,7 @@ void CudaExecutor::begin(const Rows& rows, const SequenceStore& sequences) {
   rows_ = rows.count;
   samples_ = 0;
   recorded_ = false;
+  forget_replaced(rows);
   find_runs(rows);
   for (uint32_t r = 0; r < rows_; ++r) send_pages(rows.slot[r], sequences.pages(rows.slot[r]));
   send_rows(rows);
@@ -236,7 +255,7 @@ void CudaExecutor::run(const Model& m, const Scratch& s, const Step& step, std::
     if (e.kind == ErrorKind::kAbandoned) finish();
     throw;
   }
-  if (!step.samples.empty()) sample(s.logits, m.shape.vocab, step.samples);
+  if (!step.samples.empty()) sample(s.logits, m.shape.vocab, step);
   finish(sampled);
 }
 
@@ -312,42 +331,96 @@ void CudaExecutor::swiglu(const float* gate, const float* up, uint32_t rows, con
 // Behind the counters of attention.
 uint32_t* CudaExecutor::samples_arrived() const { return arrived_.data() + uint64_t{options_.slots} * shape_.n_heads; }
 
-void CudaExecutor::sample(const float* logits, uint32_t vocab, std::span<const PlacedSample> samples) {
-  samples_ = uint32_t(samples.size());
+kernels::SampleSets CudaExecutor::sample_sets() const {
+  return {seen_.data(), masks_.data(), carve(input_.data()).token, set_words_};
+}
+
+// A sequence that goes on from before the end of its set had tokens taken back: the set is made anew.
+void CudaExecutor::forget_replaced(const Rows& rows) {
+  for (uint32_t r = 0; r < rows.count; ++r) {
+    uint32_t& length = seen_length_[rows.slot[r]];
+    if (rows.position[r] < length) length = 0;
+  }
+}
+
+// Brings a sequence's set up to these tokens, its first ones.
+void CudaExecutor::mark_seen(uint32_t slot, std::span<const uint32_t> tokens) {
+  uint32_t& length = seen_length_[slot];
+  if (length == 0) ORCD_CUDA(cudaMemsetAsync(seen_.data() + uint64_t{slot} * set_words_, 0, set_words_ * 4, stream_));
+  kernels::MarkBatch batch;
+  while (length < tokens.size()) {
+    batch.count = std::min(uint32_t(tokens.size()) - length, kernels::MarkBatch::kMost);
+    std::fill_n(batch.slot, batch.count, slot);
+    std::copy_n(tokens.begin() + length, batch.count, batch.token);
+    kernels::mark(batch, seen_.data(), set_words_, stream_);
+    length += batch.count;
+  }
+}
+
+// Which tokens a sample's penalty covers. A sequence's first one in a step brings its set up to date; the later ones
+// lay the step's tokens since then over it, for these may be taken back.
+void CudaExecutor::place_penalty(const Step& step, uint32_t sample, kernels::SampleArgs& args) {
+  const PlacedSample& draw = step.samples[sample];
+  if (draw.sampling.repetition_penalty == 1.0f) return;
+  const std::span<const uint32_t> all = step.sequences.tokens(draw.slot);
+  const std::span<const uint32_t> before = all.first(std::min<size_t>(draw.position, all.size()));
+  if (marked_slot_ != draw.slot) mark_seen(draw.slot, before);
+  marked_slot_ = draw.slot;
+  args.overlay_count = static_cast<uint16_t>(before.size() - seen_length_[draw.slot]);
+  args.overlay = static_cast<uint16_t>(step.logit_rows[sample] + 1 - args.overlay_count);
+}
+
+void CudaExecutor::send_masks(std::span<const PlacedSample> samples, uint32_t first) {
+  size_t begin = samples.size(), end = 0;
+  for (size_t i = 0; i < samples.size(); ++i) {
+    if (!samples[i].mask) continue;
+    begin = std::min(begin, i), end = i + 1;
+    std::copy_n(samples[i].mask, set_words_, mask_rows_.data() + (first + i) * set_words_);
+  }
+  if (begin >= end) return;
+  const uint64_t at = (first + begin) * set_words_;
+  ORCD_CUDA(cudaMemcpyAsync(masks_.data() + at, mask_rows_.data() + at, (end - begin) * set_words_ * 4,
+                            cudaMemcpyHostToDevice, stream_));
+}
+
+void CudaExecutor::sample(const float* logits, uint32_t vocab, const Step& step) {
+  samples_ = uint32_t(step.samples.size());
   std::fill_n(sampled_.data(), samples_, kNoToken);
+  marked_slot_ = kNoSlot;
   for (uint32_t first = 0; first < samples_; first += kernels::kSampleBatch) {
     const uint32_t n = std::min(samples_ - first, kernels::kSampleBatch);
     kernels::SampleBatch& batch = step_args_[0].samples;
     bool plain = false, filtered = false;
     for (uint32_t i = 0; i < n; ++i) {
-      const PlacedSample& draw = samples[first + i];
-      const Sampling& s = draw.sampling;
-      // A temperature so small that its inverse is infinite leaves only the best, as 0 does.
-      const bool greedy = s.temperature == 0.0f || 1.0f / s.temperature == arith::infinity();
-      const bool filter = !greedy && ((s.top_k && s.top_k < vocab) || s.top_p < 1.0f || s.min_p > 0.0f);
-      (filter ? filtered : plain) = true;
-      batch.draw[i] = {draw.slot,
-                       draw.position,
-                       first + i,
-                       filter,
-                       greedy ? 0.0f : 1.0f / s.temperature,
-                       s.top_p,
-                       s.min_p,
-                       s.repetition_penalty,
-                       s.top_k,
-                       uint32_t(s.seed),
-                       uint32_t(s.seed >> 32),
-                       0};
+      batch.draw[i] = sample_args(step.samples[first + i], first + i, vocab);
+      place_penalty(step, first + i, batch.draw[i]);
+      (batch.draw[i].filtered ? filtered : plain) = true;
     }
+    const std::span<const PlacedSample> these = step.samples.subspan(first, n);
+    send_masks(these, first);
     uint32_t* to = sampled_.data() + first;
     if (recorded_) graphs_[rows_ - 1].launch(stream_);
     else if (plain)
-      kernels::sample(logits, vocab, batch, nullptr, n, seen_.data(), seen_words_, best_.data() + first,
-                      samples_arrived() + first, to, false, stream_);
+      kernels::sample(logits, vocab, batch, nullptr, n, sample_sets(), best_.data() + first, samples_arrived() + first,
+                      to, false, stream_);
     if (filtered)
-      kernels::sample_filtered(logits, vocab, batch, n, seen_.data(), seen_words_, scaled_.data(), filter_.data(), to,
-                               stream_);
+      kernels::sample_filtered(logits, vocab, batch, n, sample_sets(), scaled_.data(), filter_.data(), to, stream_);
+    send_logprobs(logits, vocab, these, first);
   }
+}
+
+void CudaExecutor::send_logprobs(const float* logits, uint32_t vocab, std::span<const PlacedSample> samples,
+                                 uint32_t first) {
+  kernels::LogprobBatch wanted;
+  wanted.count = 0;
+  for (uint32_t i = 0; i < samples.size(); ++i) {
+    if (!samples[i].logprobs) continue;
+    wanted.row[wanted.count] = first + i;
+    wanted.top[wanted.count++] = samples[i].top_logprobs;
+  }
+  if (wanted.count == 0) return;
+  kernels::logprobs(logits, vocab, wanted, sampled_.data(), logprobs_.data(), stream_);
+  has_logprobs_ = true;
 }
 
 // Waits for the tokens alone, which is shorter than for the stream. A kernel that fails takes all later ones
@@ -367,11 +440,21 @@ void CudaExecutor::await_tokens() {
   }
 }
 
+void CudaExecutor::take_logprobs(std::span<Sampled> sampled) const {
+  for (size_t i = 0; i < sampled.size(); ++i) {
+    const kernels::Logprobs& from = logprobs_[i];
+    sampled[i].logprob = from.of_sampled;
+    for (uint32_t k = 0; k < from.count; ++k) sampled[i].top[k] = {from.token[k], from.logprob[k]};
+  }
+}
+
 void CudaExecutor::finish(std::span<Sampled> sampled) {
-  if (!samples_) return stream_.wait();
-  await_tokens();
+  if (!samples_ || has_logprobs_) stream_.wait();
+  if (samples_) await_tokens();
   for (size_t i = 0; i < sampled.size(); ++i) sampled[i].token = sampled_[i];
+  if (has_logprobs_) take_logprobs(sampled);
   samples_ = 0;
+  has_logprobs_ = false;
 }
 
 void CudaExecutor::download(const void* from, size_t bytes, void* to) const {
@@ -380,10 +463,10 @@ void CudaExecutor::download(const void* from, size_t bytes, void* to) const {
 }
 
 bool CudaExecutor::resident() const {
-  const void* buffers[] = {image_,          rope_.data(),      kv_.data(),         page_table_.data(),
-                           seen_.data(),    partial_.data(),   arrived_.data(),    best_.data(),
-                           scaled_.data(),  filter_.data(),    input_.data(),      tiled_q_.data(),
-                           tiled_d_.data(), tiled_sum_.data(), tiled_half_.data(), step_samples_.data()};
+  const void* buffers[] = {
+      image_,          rope_.data(),    kv_.data(),        page_table_.data(), seen_.data(),        masks_.data(),
+      partial_.data(), arrived_.data(), best_.data(),      scaled_.data(),     filter_.data(),      input_.data(),
+      tiled_q_.data(), tiled_d_.data(), tiled_sum_.data(), tiled_half_.data(), step_samples_.data()};
   for (const void* p : buffers)
     if (!device::is_device_memory(p, ordinal_)) return false;
   for (const auto& s : scratch_)

@@ -47,8 +47,8 @@ class CudaExecutor final : public Executor, public Ops {
   void rope_kv(uint32_t layer, const AttentionInputs& in) override;
   void attention(uint32_t layer, const float* q, float* out) override;
   void swiglu(const float* gate, const float* up, uint32_t rows, const Activations& out) override;
-  // Has tokens sampled, which finish() brings.
-  void sample(const float* logits /* (samples, vocab) */, uint32_t vocab, std::span<const PlacedSample> samples);
+  // Has the step's tokens sampled, which finish() brings.
+  void sample(const float* logits /* (samples, vocab) */, uint32_t vocab, const Step& step);
   // Waits for everything begun, or at least for the tokens sampled, which come last; throws kDevice if anything that
   // came before them failed.
   void finish(std::span<Sampled> sampled = {} /* (samples) */);
@@ -77,6 +77,13 @@ class CudaExecutor final : public Executor, public Ops {
   bool is_deferred() const;
   void begin_batch();
   uint32_t* samples_arrived() const;
+  kernels::SampleSets sample_sets() const;
+  void forget_replaced(const Rows& rows);
+  void mark_seen(uint32_t slot, std::span<const uint32_t> tokens);
+  void place_penalty(const Step& step, uint32_t sample, kernels::SampleArgs& args);
+  void send_masks(std::span<const PlacedSample> samples, uint32_t first);
+  void take_logprobs(std::span<Sampled> sampled) const;
+  void send_logprobs(const float* logits, uint32_t vocab, std::span<const PlacedSample> samples, uint32_t first);
   void await_tokens();
   const uint32_t* upload_logit_rows(std::span<const uint32_t> logit_rows);
   void attend_fused(uint32_t layer, const Scratch& scratch, bool decoding);
@@ -101,21 +108,27 @@ class CudaExecutor final : public Executor, public Ops {
   device::Buffer<int32_t> tiled_half_;
   device::Buffer<uint32_t> page_table_;               // (slot, pages_per_slot)
   device::Pinned<uint32_t> page_rows_;                // the same on the host: what is copied must stay put
-  device::Buffer<uint32_t> seen_;                     // (slot, seen_words_): set of each sequence's tokens
+  device::Buffer<uint32_t> seen_;                     // (slot, set_words_): each sequence's first seen_length_ tokens
+  device::Buffer<uint32_t> masks_;                    // (samples, set_words_) of the step
+  device::Pinned<uint32_t> mask_rows_;                // the same on the host
   device::Buffer<float> partial_;                     // attention splits
   device::Buffer<uint32_t> arrived_;                  // counters, zero between launches
   device::Buffer<unsigned long long> best_;           // (slots) ranks, zero between launches
   device::Buffer<float> scaled_;                      // (samples at once, scaled_width(vocab)) filtered ones
   device::Buffer<kernels::FilterState> filter_;       // (samples at once)
   device::Pinned<uint32_t> sampled_;                  // (slots) written by the device
+  device::Pinned<kernels::Logprobs> logprobs_;        // (slots) likewise, for those that want them
   device::Pinned<kernels::StepArgs> step_args_;       // of a step of few rows
   device::Buffer<kernels::SampleArgs> step_samples_;  // where a recorded one finds its samples
   device::Buffer<uint8_t> input_;
   device::Pinned<uint8_t> input_host_;
   std::vector<device::Buffer<uint8_t>> scratch_;
 
-  uint32_t seen_words_;
+  uint32_t set_words_;
+  std::vector<uint32_t> seen_length_;  // (slots)
   uint32_t rows_ = 0, n_decode_rows_ = 0, tiles_ = 0, samples_ = 0;
+  uint32_t marked_slot_ = 0;          // whose set this step has brought up to date last
+  bool has_logprobs_ = false;         // some sample of this step
   uint32_t deepest_prefill_ = 0;      // position of the last row that is not alone in its run
   std::vector<uint32_t> sent_pages_;  // (slots) pages of each sequence that the device knows
 

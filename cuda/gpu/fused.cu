@@ -138,10 +138,9 @@ void CudaExecutor::prepare(const Model& m, const Scratch& s) {
   const StepInput in = carve(input_.data());
   for (rows_ = 1; rows_ <= std::min<uint32_t>({kGraphs, fused_rows_, options_.slots}); ++rows_)
     graphs_.push_back(device::Graph::capture(stream_, [&] {
-      kernels::begin_step(step_args_.data(), rows_, in.token, in.slot, in.position, step_samples_.data(), seen_.data(),
-                          seen_words_, stream_);
+      kernels::begin_step(step_args_.data(), rows_, in.token, in.slot, in.position, step_samples_.data(), stream_);
       launch_fused(m, s, nullptr, rows_, true, true);
-      kernels::sample(s.logits, m.output.rows, {}, step_samples_.data(), rows_, seen_.data(), seen_words_, best_.data(),
+      kernels::sample(s.logits, m.output.rows, {}, step_samples_.data(), rows_, sample_sets(), best_.data(),
                       samples_arrived(), sampled_.data(), true, stream_);
     }));
 }

@@ -1,4 +1,4 @@
-// What a step begins with: its rows to where its kernels read them, and their tokens into the sets of seen ones.
+// What a step begins with: its rows to where its kernels read them.
 #include "device/check.h"
 #include "kernels/launch.h"
 #include "kernels/warp.cuh"
@@ -6,24 +6,17 @@
 namespace orcd::kernels {
 namespace {
 
-__global__ void mark_kernel(const uint32_t* token, const uint32_t* slot, uint32_t rows, uint32_t* seen,
-                            uint32_t words) {
-  const uint32_t row = blockIdx.x * blockDim.x + threadIdx.x;
-  if (row < rows) atomicOr(&seen[uint64_t(slot[row]) * words + token[row] / 32], 1u << token[row] % 32);
-}
-
-__global__ void begin_kernel(const __grid_constant__ RowBatch rows, uint32_t* token, uint32_t* slot, uint32_t* position,
-                             uint32_t* seen, uint32_t words) {
+__global__ void begin_kernel(const __grid_constant__ RowBatch rows, uint32_t* token, uint32_t* slot,
+                             uint32_t* position) {
   const uint32_t row = threadIdx.x;
   if (row >= rows.count) return;
   token[row] = rows.token[row];
   slot[row] = rows.slot[row];
   position[row] = rows.position[row];
-  atomicOr(&seen[uint64_t(rows.slot[row]) * words + rows.token[row] / 32], 1u << rows.token[row] % 32);
 }
 
 __global__ void begin_step_kernel(const StepArgs* order, uint32_t rows, uint32_t* token, uint32_t* slot,
-                                  uint32_t* position, SampleArgs* samples, uint32_t* seen, uint32_t words) {
+                                  uint32_t* position, SampleArgs* samples) {
   pdl_launch_dependents();
   const uint32_t row = threadIdx.x;
   if (row >= rows) return;
@@ -40,26 +33,18 @@ __global__ void begin_step_kernel(const StepArgs* order, uint32_t rows, uint32_t
   position[row] = at;
 #pragma unroll
   for (uint32_t i = 0; i < kParts; ++i) reinterpret_cast<uint4*>(samples + row)[i] = part[i];
-  atomicOr(&seen[uint64_t(of) * words + id / 32], 1u << id % 32);
 }
 
 }  // namespace
 
-void mark(const uint32_t* token, const uint32_t* slot, uint32_t rows, uint32_t* seen, uint32_t words,
-          cudaStream_t stream) {
-  mark_kernel<<<(rows + 127) / 128, 128, 0, stream>>>(token, slot, rows, seen, words);
-  ORCD_CUDA(cudaGetLastError());
-}
-
-void begin_rows(const RowBatch& rows, uint32_t* token, uint32_t* slot, uint32_t* position, uint32_t* seen,
-                uint32_t words, cudaStream_t stream) {
-  begin_kernel<<<1, kSmallM, 0, stream>>>(rows, token, slot, position, seen, words);
+void begin_rows(const RowBatch& rows, uint32_t* token, uint32_t* slot, uint32_t* position, cudaStream_t stream) {
+  begin_kernel<<<1, kSmallM, 0, stream>>>(rows, token, slot, position);
   ORCD_CUDA(cudaGetLastError());
 }
 
 void begin_step(const StepArgs* order, uint32_t rows, uint32_t* token, uint32_t* slot, uint32_t* position,
-                SampleArgs* samples, uint32_t* seen, uint32_t words, cudaStream_t stream) {
-  begin_step_kernel<<<1, kSampleBatch, 0, stream>>>(order, rows, token, slot, position, samples, seen, words);
+                SampleArgs* samples, cudaStream_t stream) {
+  begin_step_kernel<<<1, kSampleBatch, 0, stream>>>(order, rows, token, slot, position, samples);
   ORCD_CUDA(cudaGetLastError());
 }
 

@@ -139,10 +139,20 @@ void attention_prefill(const Heads& h, const KvLayer& kv, const float* q, const 
 
 // One draw as the device sees it.
 struct alignas(16) SampleArgs {
-  uint32_t slot, position, row, filtered;  // row: of logits
-  float inverse_temperature;               // 0: greedy
+  uint32_t slot, position, row;  // row: of logits
+  uint16_t filtered, masked;
+  float inverse_temperature;  // 0: greedy
   float top_p, min_p, penalty;
-  uint32_t top_k, seed_low, seed_high, pad;
+  uint32_t top_k, seed_low, seed_high;
+  uint16_t overlay, overlay_count;  // the step's tokens that the penalty covers beside the sequence's set
+};
+
+// Which tokens a draw's penalty covers, and which a mask leaves.
+struct SampleSets {
+  const uint32_t* seen;   // (slot, words)
+  const uint32_t* masks;  // (row of logits, words)
+  const uint32_t* token;  // (rows of the step)
+  uint32_t words;
 };
 
 inline constexpr uint32_t kSampleBatch = 64;
@@ -164,24 +174,27 @@ struct StepArgs {
   SampleBatch samples;
 };
 
-// Sets the bits of the rows' tokens in their slots' sets.
-void mark(const uint32_t* token, const uint32_t* slot, uint32_t rows, uint32_t* seen /* (slot, words) */,
-          uint32_t words, cudaStream_t stream);
-
-// The same, and stores the rows where the step's kernels read them.
+// Stores a step's rows where its kernels read them.
 void begin_rows(const RowBatch& rows /* host */, uint32_t* token /* (rows) */, uint32_t* slot, uint32_t* position,
-                uint32_t* seen, uint32_t words, cudaStream_t stream);
+                cudaStream_t stream);
 
 // The same for a step whose rows all draw, in order; its samples too. The order is read when the kernel runs.
 void begin_step(const StepArgs* order /* pinned host */, uint32_t rows, uint32_t* token /* (rows) */, uint32_t* slot,
-                uint32_t* position, SampleArgs* samples /* (rows) */, uint32_t* seen, uint32_t words,
-                cudaStream_t stream);
+                uint32_t* position, SampleArgs* samples /* (rows) */, cudaStream_t stream);
+
+// Tokens for the sets of their slots, as a kernel's argument.
+struct MarkBatch {
+  static constexpr uint32_t kMost = 128;
+  uint32_t count;
+  uint32_t slot[kMost], token[kMost];
+};
+void mark(const MarkBatch& tokens /* host */, uint32_t* seen /* (slot, words) */, uint32_t words, cudaStream_t stream);
 
 // Draws without top-k, top-p or min-p. With `stored`, those are the samples. best: (n) scratch, zero; left zero, as
 // arrived. sampled: device memory or pinned host memory.
 void sample(const float* logits /* (*, vocab) */, uint32_t vocab, const SampleBatch& samples /* host */,
-            const SampleArgs* stored /* (n) or null */, uint32_t n, const uint32_t* seen, uint32_t words,
-            unsigned long long* best, uint32_t* arrived, uint32_t* sampled, bool pdl, cudaStream_t stream);
+            const SampleArgs* stored /* (n) or null */, uint32_t n, const SampleSets& sets, unsigned long long* best,
+            uint32_t* arrived, uint32_t* sampled, bool pdl, cudaStream_t stream);
 
 inline constexpr uint32_t kFilterBins = 4096;
 
@@ -202,8 +215,28 @@ ORCD_HD uint64_t scaled_width(uint32_t vocab) { return (uint64_t{vocab} + 3) / 4
 
 // Draws marked `filtered`; the others are left alone.
 void sample_filtered(const float* logits /* (*, vocab) */, uint32_t vocab, const SampleBatch& samples /* host */,
-                     uint32_t n, const uint32_t* seen, uint32_t words,
-                     float* scaled /* (n, scaled_width(vocab)) scratch */, FilterState* state /* (n) */,
-                     uint32_t* sampled, cudaStream_t stream);
+                     uint32_t n, const SampleSets& sets, float* scaled /* (n, scaled_width(vocab)) scratch */,
+                     FilterState* state /* (n) */, uint32_t* sampled, cudaStream_t stream);
+
+inline constexpr uint32_t kTopLogprobs = 20;
+
+// Draws that want logprobs, as a kernel's argument.
+struct LogprobBatch {
+  uint32_t count;
+  uint32_t row[kSampleBatch], top[kSampleBatch];  // of logits; how many of the most likely tokens
+};
+
+// What they get.
+struct Logprobs {
+  float of_sampled;
+  uint32_t count;  // of the two below
+  uint32_t token[kTopLogprobs];
+  float logprob[kTopLogprobs];
+};
+
+// Once the tokens are sampled.
+void logprobs(const float* logits /* (*, vocab) */, uint32_t vocab, const LogprobBatch& wanted /* host */,
+              const uint32_t* sampled /* by row of logits */, Logprobs* out /* by row of logits */,
+              cudaStream_t stream);
 
 }  // namespace orcd::kernels

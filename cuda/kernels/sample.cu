@@ -11,13 +11,13 @@ namespace {
 // A thread takes four neighboring tokens at a time: one Philox block serves them.
 __global__ void __launch_bounds__(kSampleThreads)
     sample_kernel(const float* logits, uint32_t vocab, const __grid_constant__ SampleBatch samples,
-                  const SampleArgs* stored, const uint32_t* seen_all, uint32_t words, unsigned long long* best,
-                  uint32_t* arrived, uint32_t* sampled) {
+                  const SampleArgs* stored, const SampleSets sets, unsigned long long* best, uint32_t* arrived,
+                  uint32_t* sampled) {
   pdl_wait();
   const SampleArgs d = stored ? stored[blockIdx.y] : samples.draw[blockIdx.y];
   if (d.filtered) return;
   const float* row = logits + uint64_t(d.row) * vocab;
-  const uint32_t* seen = seen_all + uint64_t(d.slot) * words;
+  const DrawSets of_draw(d, sets);
   unsigned long long mine = 0;
   LogitsSeen seen_logits;
   const uint32_t step = gridDim.x * kSampleThreads * 4;
@@ -29,7 +29,7 @@ __global__ void __launch_bounds__(kSampleThreads)
       if (base + i >= vocab) break;
       const float logit = row[base + i];
       seen_logits.see(logit);
-      float score = scaled(d, seen, base + i, logit);
+      float score = scaled(d, of_draw, base + i, logit);
       if (d.inverse_temperature != 0.0f) score = score + arith::gumbel(random.word[i]);
       mine = max(mine, pack_score_id(score, base + i));
     }
@@ -41,10 +41,10 @@ __global__ void __launch_bounds__(kSampleThreads)
 }  // namespace
 
 void sample(const float* logits, uint32_t vocab, const SampleBatch& samples, const SampleArgs* stored, uint32_t n,
-            const uint32_t* seen, uint32_t words, unsigned long long* best, uint32_t* arrived, uint32_t* sampled,
-            bool pdl, cudaStream_t stream) {
+            const SampleSets& sets, unsigned long long* best, uint32_t* arrived, uint32_t* sampled, bool pdl,
+            cudaStream_t stream) {
   const dim3 blocks(blocks_per_draw(vocab, n), n);
-  launch_kernel(sample_kernel, {blocks, kSampleThreads}, pdl, stream, logits, vocab, samples, stored, seen, words, best,
+  launch_kernel(sample_kernel, {blocks, kSampleThreads}, pdl, stream, logits, vocab, samples, stored, sets, best,
                 arrived, sampled);
 }
 

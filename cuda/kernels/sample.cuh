@@ -52,9 +52,28 @@ struct LogitsSeen {
   __device__ __forceinline__ bool nonzero() const { return all << 1 != 0; }
 };
 
-// Logit after repetition penalty and temperature.
-__device__ __forceinline__ float scaled(const SampleArgs& d, const uint32_t* seen, uint32_t id, float logit) {
-  if (d.penalty != 1.0f && (seen[id / 32] >> (id % 32) & 1u))
+// The tokens that one draw's penalty covers, and those that its mask leaves.
+struct DrawSets {
+  const uint32_t *seen, *mask;  // (words); no mask: null
+  const uint32_t* overlay;      // (overlay_count)
+
+  __device__ __forceinline__ DrawSets(const SampleArgs& d, const SampleSets& all)
+      : seen(all.seen + uint64_t(d.slot) * all.words),
+        mask(d.masked ? all.masks + uint64_t(d.row) * all.words : nullptr),
+        overlay(all.token + d.overlay) {}
+
+  __device__ __forceinline__ bool has_seen(uint32_t id, uint32_t overlay_count) const {
+    if (seen[id / 32] >> id % 32 & 1u) return true;
+    for (uint32_t i = 0; i < overlay_count; ++i)
+      if (overlay[i] == id) return true;
+    return false;
+  }
+};
+
+// Logit after repetition penalty and temperature; NaN, which is below everything, where the mask leaves it out.
+__device__ __forceinline__ float scaled(const SampleArgs& d, const DrawSets& sets, uint32_t id, float logit) {
+  if (sets.mask && !(sets.mask[id / 32] >> id % 32 & 1u)) return arith::float_of(0x7fc00000u);
+  if (d.penalty != 1.0f && sets.has_seen(id, d.overlay_count))
     logit = logit > 0.0f ? __fdiv_rn(logit, d.penalty) : logit * d.penalty;
   return d.inverse_temperature != 0.0f ? logit * d.inverse_temperature : logit;
 }

@@ -3,7 +3,7 @@
 // order of summation can matter.
 #pragma once
 
-#include "arith/exp2.h"
+#include "arith/mass.h"
 #include "kernels/sample.cuh"
 
 namespace orcd::kernels {
@@ -29,11 +29,7 @@ __device__ __forceinline__ uint32_t bin_of(float t, float top) {
   return distance < kFirst ? 0 : min(distance - kFirst, kFilterBins - 1);
 }
 
-// Integer weight of a token in fixed point, 2^32 for the most likely one.
-__device__ __forceinline__ unsigned long long mass(float t, float top) {
-  const float weight = t == top ? 1.0f : arith::exp2((t - top) * arith::kLog2E);
-  return static_cast<unsigned long long>(weight * 0x1p32f);
-}
+using arith::mass;
 
 // Calls f(t, id) for all tokens, and for NaNs behind them: whole warps call together.
 template <class F>

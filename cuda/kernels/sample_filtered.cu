@@ -32,11 +32,11 @@ __device__ __forceinline__ bool is_broken(const Tokens& tokens) { return tokens.
 // Logits over temperature, ended by NaNs to a whole group of four; and the largest.
 __global__ void __launch_bounds__(kSampleThreads)
     scale_kernel(const float* logits, uint32_t vocab, const __grid_constant__ SampleBatch samples,
-                 const uint32_t* seen_all, uint32_t words, float* scaled_all, FilterState* state) {
+                 const SampleSets sets, float* scaled_all, FilterState* state) {
   const SampleArgs d = samples.draw[blockIdx.y];
   if (!d.filtered) return;
   const float* row = logits + uint64_t(d.row) * vocab;
-  const uint32_t* seen = seen_all + uint64_t(d.slot) * words;
+  const DrawSets of_draw(d, sets);
   float* to = scaled_all + blockIdx.y * scaled_width(vocab);
   unsigned long long best = 0;
   LogitsSeen seen_logits;
@@ -49,7 +49,7 @@ __global__ void __launch_bounds__(kSampleThreads)
       if (base + i >= vocab) continue;
       const float logit = row[base + i];
       seen_logits.see(logit);
-      t[i] = scaled(d, seen, base + i, logit);
+      t[i] = scaled(d, of_draw, base + i, logit);
       best = max(best, pack_score_id(t[i], base + i));
     }
     *reinterpret_cast<float4*>(to + base) = make_float4(t[0], t[1], t[2], t[3]);
@@ -191,10 +191,11 @@ __global__ void __launch_bounds__(kSampleThreads)
 
 }  // namespace
 
-void sample_filtered(const float* logits, uint32_t vocab, const SampleBatch& samples, uint32_t n, const uint32_t* seen,
-                     uint32_t words, float* scaled, FilterState* state, uint32_t* sampled, cudaStream_t stream) {
+void sample_filtered(const float* logits, uint32_t vocab, const SampleBatch& samples, uint32_t n,
+                     const SampleSets& sets, float* scaled, FilterState* state, uint32_t* sampled,
+                     cudaStream_t stream) {
   const dim3 drawing(blocks_per_draw(vocab, n), n);
-  scale_kernel<<<drawing, kSampleThreads, 0, stream>>>(logits, vocab, samples, seen, words, scaled, state);
+  scale_kernel<<<drawing, kSampleThreads, 0, stream>>>(logits, vocab, samples, sets, scaled, state);
   ORCD_CUDA(cudaGetLastError());
   const uint32_t all = (vocab + 4 * kBinThreads - 1) / (4 * kBinThreads);
   const uint32_t least = (vocab + kMostBinned - 1) / kMostBinned;

@@ -121,7 +121,8 @@ class Bench {
       slot_.push_back(prompt ? 0 : r);
       position_.push_back(prompt ? r : depth);
     }
-    SequenceStore sequences(options);
+    sequences_ = std::make_unique<SequenceStore>(options);
+    SequenceStore& sequences = *sequences_;
     for (uint32_t s = 0; s < options.slots; ++s) {
       sequences.open(s, options.context);
       ops_->open(s);
@@ -134,6 +135,9 @@ class Bench {
   }
 
   gpu::CudaExecutor& ops() { return *ops_; }
+  void sample(const float* logits, uint32_t vocab, const std::vector<PlacedSample>& samples) {
+    ops_->sample(logits, vocab, {{}, {}, samples, *sequences_});
+  }
   uint32_t rows() const { return rows_; }
   const Activations& narrow() const { return narrow_; }
   const Activations& wide() const { return wide_; }
@@ -203,6 +207,7 @@ class Bench {
   double read_;
   Model model_ = {};
   std::unique_ptr<gpu::CudaExecutor> ops_;
+  std::unique_ptr<SequenceStore> sequences_;
   std::vector<uint32_t> token_, slot_, position_;
   std::vector<device::Buffer<uint8_t>> memory_;
   Activations narrow_, wide_;
@@ -268,11 +273,10 @@ void draw_ops(Bench& b) {
   for (const auto& [name, sampling] : filters) {
     std::vector<PlacedSample> samples;
     for (uint32_t r = 0; r < b.rows(); ++r) {
-      samples.push_back({r, 128, sampling});
+      samples.push_back({r, 128, nullptr, false, 0, sampling});
       samples[r].sampling.seed = r;
     }
-    b.line(name, values * 4, copies, 0,
-           [&](uint32_t i) { b.ops().sample(logits + (i % copies) * values, kVocab, samples); });
+    b.line(name, values * 4, copies, 0, [&](uint32_t i) { b.sample(logits + (i % copies) * values, kVocab, samples); });
   }
 }
 

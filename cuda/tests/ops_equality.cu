@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
+#include <numeric>
 
 #include "cpu/executor.h"
 #include "cpu/weights.h"
@@ -475,20 +476,38 @@ void infinite_values(Random& rng, uint32_t heads, uint32_t kv_heads, uint32_t he
   }
 }
 
-void compare_samples(const std::string& what, Backends& b, const std::vector<float>& logits,
-                     const std::vector<PlacedSample>& wanted) {
-  std::vector<Sampled> sampled(wanted.size(), Sampled{1}), got(wanted.size(), Sampled{2});
+// Samples from each of the rows begun. What the GPU gets.
+std::vector<Sampled> compare_samples(const std::string& what, Backends& b, const std::vector<float>& logits,
+                                     const std::vector<PlacedSample>& wanted) {
+  std::vector<Sampled> sampled(wanted.size()), got(wanted.size());
   const auto glogits = to_device(logits);
   const uint32_t vocab = b.model.shape.vocab;
+  std::vector<uint32_t> rows(wanted.size());
+  std::iota(rows.begin(), rows.end(), 0u);
   b.cpu->sample(logits.data(), vocab, wanted, sampled);
-  b.gpu->sample(glogits.data(), vocab, wanted);
+  b.gpu->sample(glogits.data(), vocab, {{}, rows, wanted, *b.sequences});
   b.gpu->finish(got);
-  const auto ids = [](const std::vector<Sampled>& sampled) {
-    std::vector<uint32_t> tokens;
-    for (const Sampled& s : sampled) tokens.push_back(s.token);
-    return tokens;
+  // Token and logprob of what was sampled, then of the best ones.
+  const auto words = [](const std::vector<Sampled>& sampled) {
+    std::vector<uint32_t> out;
+    for (const Sampled& s : sampled) {
+      out.push_back(s.token), out.push_back(arith::bits_of(s.logprob));
+      for (const TokenLogprob& t : s.top) out.push_back(t.token), out.push_back(arith::bits_of(t.logprob));
+    }
+    return out;
   };
-  equal(what + ", vocab " + std::to_string(vocab), ids(sampled).data(), ids(got).data(), sampled.size());
+  const std::vector<uint32_t> expected = words(sampled), found = words(got);
+  equal(what + ", vocab " + std::to_string(vocab), expected.data(), found.data(), found.size());
+  return got;
+}
+
+// A mask that leaves about one of `of` tokens, and one for certain.
+std::vector<uint32_t> random_mask(Random& rng, uint32_t vocab, uint32_t of) {
+  std::vector<uint32_t> mask(mask_words(vocab));
+  for (uint32_t i = 0; i < vocab; ++i) mask[i / 32] |= uint32_t(rng.below(of) == 0) << i % 32;
+  const uint32_t certain = rng.below(vocab);
+  mask[certain / 32] |= 1u << certain % 32;
+  return mask;
 }
 
 void samples(Random& rng, uint32_t vocab) {
@@ -499,17 +518,23 @@ void samples(Random& rng, uint32_t vocab) {
     for (uint32_t s = 0; s < 4; ++s) b.open(s);
     const Rows rows = {8, token.data(), slot.data(), position.data()};
     b.begin(rows);
-    std::vector<float> logits(4 * size_t(vocab));
+    std::vector<float> logits(8 * size_t(vocab));
     for (float& l : logits) l = rng.normalish() * 4.0f;
-    for (uint32_t i = 0; i < 8; ++i) logits[slot[i] * size_t(vocab) + token[i]] += 6.0f;       // seen ones matter
-    for (int i = 0; i < 50; ++i) logits[rng.below(4 * vocab)] = logits[rng.below(4 * vocab)];  // ties
+    for (uint32_t row = 0; row < 8; ++row)  // seen ones matter
+      for (const uint32_t i : {row / 2 * 2, row / 2 * 2 + 1}) logits[row * size_t(vocab) + token[i]] += 6.0f;
+    for (int i = 0; i < 50; ++i) logits[rng.below(8 * vocab)] = logits[rng.below(8 * vocab)];  // ties
+    std::vector<std::vector<uint32_t>> masks;
+    for (uint32_t of : {1, 2, 50, 1000}) masks.push_back(random_mask(rng, vocab, of));
     std::vector<PlacedSample> wanted;
-    for (uint32_t s = 0; s < 4; ++s) {
+    for (uint32_t row = 0; row < 8; ++row) {
       const float temperatures[] = {0.0f, 0.7f, 1.0f, 1.7f}, ps[] = {1.0f, 0.9f, 0.3f, 0.01f};
       const uint32_t ks[] = {0, 1, 5, 40, vocab};
       Sampling p = {temperatures[rng.below(4)], ps[rng.below(4)],           ks[rng.below(5)],
                     rng.below(3) ? 0.0f : 0.1f, rng.below(2) ? 1.0f : 1.3f, rng.next()};
-      wanted.push_back({s, 2 + rng.below(1000), p});
+      const uint32_t* mask = rng.below(2) ? nullptr : masks[rng.below(4)].data();
+      // The first row of two has one token before what is sampled, the second has both.
+      wanted.push_back(
+          {row / 2, row % 2 ? 2 + rng.below(1000) : 1, mask, rng.below(3) == 0, rng.below(2) ? rng.below(21) : 0, p});
     }
     compare_samples("sampled in round " + std::to_string(round), b, logits, wanted);
     for (uint32_t s = 0; s < 4; ++s) b.close(s);
@@ -561,7 +586,7 @@ void filtered_samples(Random& rng, uint32_t vocab, uint32_t n) {
     for (float& l : logits) l = terrain.logit(rng);
     std::vector<PlacedSample> wanted;
     for (uint32_t i = 0; i < n; ++i) {
-      wanted.push_back({i, rng.below(1000), samplings[i % std::size(samplings)]});
+      wanted.push_back({i, rng.below(1000), nullptr, i % 5 == 0, i % 3, samplings[i % std::size(samplings)]});
       wanted[i].sampling.seed = rng.next();
     }
     compare_samples(std::to_string(n) + " sampled, " + terrain.name, b, logits, wanted);
@@ -591,12 +616,8 @@ void broken_logits(Random& rng, uint32_t vocab) {
           std::fill_n(logits.begin() + 2 * size_t(vocab), vocab, 0.0f);
         }
         std::vector<PlacedSample> wanted;
-        for (uint32_t i = 0; i < n; ++i) wanted.push_back({i, 7 + i, sampling});
-        compare_samples("broken logits", b, logits, wanted);
-        const auto glogits = to_device(logits);
-        std::vector<Sampled> got(n);
-        b.gpu->sample(glogits.data(), vocab, wanted);
-        b.gpu->finish(got);
+        for (uint32_t i = 0; i < n; ++i) wanted.push_back({i, 7 + i, nullptr, i % 2 == 0, 3, sampling});
+        const std::vector<Sampled> got = compare_samples("broken logits", b, logits, wanted);
         for (uint32_t i = 0; i < n; ++i) {
           const uint32_t is = got[i].token == kBrokenLogits, should = broken && (i == 1 || i == 2);
           equal("broken logits of row " + std::to_string(i), &should, &is, 1);

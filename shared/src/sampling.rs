@@ -105,10 +105,9 @@ impl SamplingParams {
         seed: 0,
     };
 
-    /// The first number that the engine does not take: its name, its value and the rule that it
-    /// breaks.
+    /// The first number that the engine does not take.
     #[must_use]
-    pub fn first_fault(&self) -> Option<(&'static str, f32, String)> {
+    pub fn first_fault(&self) -> Option<SamplingFault> {
         let numbers = [
             ("temperature", self.temperature, TEMPERATURE),
             ("top_p", self.top_p, TOP_P),
@@ -124,8 +123,24 @@ impl SamplingParams {
         (numbers
             .into_iter()
             .find(|(_, value, bounds)| is_fault(*value, bounds)))
-        .map(|(name, value, bounds)| (name, value, bounds.rule(name)))
+        .map(|(name, value, bounds)| SamplingFault {
+            name,
+            value,
+            rule: bounds.rule(name),
+        })
     }
+}
+
+/// A number of [`SamplingParams`] that the engine does not take.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[error("{name} is {value}; give {rule}")]
+pub struct SamplingFault {
+    /// The parameter.
+    pub name: &'static str,
+    /// What it is.
+    pub value: f32,
+    /// What it must be.
+    pub rule: String,
 }
 
 #[cfg(test)]
@@ -160,13 +175,14 @@ mod tests {
             repetition_penalty: MIN_REPETITION_PENALTY.next_down(),
             ..SamplingParams::GREEDY
         };
-        let (name, value, rule) = params.first_fault().unwrap();
-        assert_eq!((name, rule.as_str()), ("min_p", "0 <= min_p <= 1"));
-        assert!(value.is_nan());
+        assert_eq!(
+            params.first_fault().unwrap().to_string(),
+            "min_p is NaN; give 0 <= min_p <= 1"
+        );
         let params = SamplingParams {
             min_p: 0.0,
             ..params
         };
-        assert_eq!(params.first_fault().unwrap().0, "repetition_penalty");
+        assert_eq!(params.first_fault().unwrap().name, "repetition_penalty");
     }
 }

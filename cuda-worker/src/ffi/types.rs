@@ -227,18 +227,38 @@ pub mod shared {
     /// A token to be sampled.
     #[derive(Debug, Clone, Copy, PartialEq)]
     struct SampleRow {
-        /// Behind which of the step's tokens; samples are in the order of their rows.
+        /// After which of the step's tokens; samples are in the order of their rows. A penalty counts the
+        /// sequence's tokens up to this row.
         row: u32,
-        /// How. A repetition penalty counts all tokens that the sequence has after the step: only its last row
-        /// may have one.
+        /// Which of the step's masks, from 1; 0: any token may be sampled.
+        mask: u32,
+        /// Whether `Sampled` gets logprobs.
+        logprobs: bool,
+        /// How many of the most likely tokens it gets with theirs, at most `MAX_TOP_LOGPROBS`.
+        top_logprobs: u32,
+        /// How.
         sampling: Sampling,
     }
 
+    /// A token and the natural logarithm of its probability: that of the model's logits, before anything changes
+    /// them.
+    #[derive(Debug, Clone, Copy, PartialEq)]
+    struct TokenLogprob {
+        /// The token.
+        token: u32,
+        /// At most 0.
+        logprob: f32,
+    }
+
     /// What came of a [`SampleRow`].
-    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    #[derive(Debug, Clone, Copy, PartialEq)]
     struct Sampled {
         /// The token, or `BROKEN_LOGITS`.
         token: u32,
+        /// The token's logprob, if wanted; else 0.
+        logprob: f32,
+        /// The most likely tokens, as many as were wanted (and there are), the best first; zeros after them.
+        top: [TokenLogprob; 20],
     }
 
     /// What a device says of itself in numbers.

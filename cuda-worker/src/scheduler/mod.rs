@@ -8,6 +8,7 @@ pub mod pace;
 pub mod plan;
 pub mod rules;
 mod sequence;
+mod step_batch;
 pub mod step_engine;
 
 use std::time::Instant;
@@ -18,9 +19,9 @@ use orcd_shared::job::{JobKey, JobSpec};
 use orcd_shared::protocol::message::{StepReport, ToSupervisor};
 
 use pace::Pace;
-use rules::Refusal;
+use rules::Rejection;
 use sequence::Sequence;
-use step_engine::{BROKEN_LOGITS, EngineError, StepEngine};
+use step_engine::{BROKEN_LOGITS, EngineError, Sampled, StepBatch, StepEngine};
 
 /// What the loaded model and engine allow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,8 +88,8 @@ pub struct Scheduler {
     steps: u64,
     /// Jobs of the last step, if it was given up half-way.
     held_up: Vec<JobKey>,
-    /// Tokens of the last step, kept for its allocation.
-    drawn: Vec<u32>,
+    /// The last step, kept for its allocations.
+    batch: StepBatch,
 }
 
 impl Scheduler {
@@ -104,7 +105,7 @@ impl Scheduler {
             pace: Pace::new(limits.max_batch_tokens as usize),
             steps: 0,
             held_up: Vec::new(),
-            drawn: Vec::new(),
+            batch: StepBatch::default(),
         }
     }
 
@@ -140,8 +141,8 @@ impl Scheduler {
     ) -> Result<(), Fatal> {
         let slot = match self.slot_for(&job) {
             Ok(slot) => slot,
-            Err(refusal) => {
-                out.push(failed(job.key, refusal.code, refusal.message));
+            Err(rejection) => {
+                out.push(failed(job.key, rejection.code, rejection.message));
                 return Ok(());
             }
         };
@@ -158,18 +159,18 @@ impl Scheduler {
         Ok(())
     }
 
-    fn slot_for(&self, job: &JobSpec) -> Result<u32, Refusal> {
+    fn slot_for(&self, job: &JobSpec) -> Result<u32, Rejection> {
         rules::check(job, &self.limits)?;
         if self.running.iter().any(|s| s.key == job.key) {
             let key = job.key;
-            return Err(Refusal::of_supervisor(format!(
+            return Err(Rejection::of_supervisor(format!(
                 "job key {key} is in use: the supervisor gave it out twice"
             )));
         }
         let slots = self.limits.slots;
         let mut free = (0..slots).filter(|slot| self.running.iter().all(|s| s.slot != *slot));
         free.next().ok_or_else(|| {
-            Refusal::of_supervisor(format!(
+            Rejection::of_supervisor(format!(
                 "all {slots} slots are taken: the supervisor has to wait until a job is over"
             ))
         })
@@ -227,20 +228,14 @@ impl Scheduler {
             return Ok(());
         }
         let takes = &plan.takes;
-        let moving = self
-            .running
-            .iter()
-            .zip(takes)
-            .filter(|&(_, &take)| take > 0);
-        let chunks: Vec<_> = moving
-            .map(|(sequence, &take)| sequence.chunk(take))
-            .collect();
+        self.fill_batch(takes)
+            .map_err(|error| Fatal::of("engine step", &error))?;
         let began = Instant::now();
-        let result = engine.step(&chunks, &mut self.drawn);
+        let result = engine.run(&self.batch);
         let took = began.elapsed();
         self.held_up.clear();
-        match result {
-            Ok(()) => {}
+        let sampled = match result {
+            Ok(sampled) => sampled,
             // Nothing happened; the next step does the same for the jobs that are left by then, and
             // does it to its end: whatever is cancelled meanwhile, they come further.
             Err(EngineError::Abandoned) => {
@@ -248,12 +243,12 @@ impl Scheduler {
                 return Ok(());
             }
             Err(error) => return Err(Fatal::of("engine step", &error)),
-        }
-        if self.drawn.len() != chunks.len() {
-            let message = format!("{} results for {} chunks", self.drawn.len(), chunks.len());
+        };
+        let wanted = self.batch.samples().len();
+        if sampled.len() != wanted {
+            let message = format!("{} results for {wanted} samples", sampled.len());
             return Err(Fatal::of("engine step", &EngineError::Invalid(message)));
         }
-        drop(chunks);
 
         self.steps += 1;
         let mut report = StepReport {
@@ -262,7 +257,7 @@ impl Scheduler {
             tokens: Vec::with_capacity(takes.len()),
         };
         let mut broken = Vec::new();
-        let prefill = self.take_results(takes, &mut report, &mut broken);
+        let prefill = self.take_results(takes, sampled, &mut report, &mut broken);
         self.pace.learn(prefill, took);
         let done = report
             .tokens
@@ -275,11 +270,22 @@ impl Scheduler {
         self.retire(&done, engine)
     }
 
+    /// The planned step as the engine takes it.
+    fn fill_batch(&mut self, takes: &[usize]) -> Result<(), EngineError> {
+        self.batch.clear();
+        let moving = self.running.iter().zip(takes);
+        for (sequence, &take) in moving.filter(|&(_, &take)| take > 0) {
+            sequence.add_to(&mut self.batch, take)?;
+        }
+        Ok(())
+    }
+
     /// Moves the sequences on by what the step brought; returns the prompt tokens in it. Jobs without
     /// usable logits go to `broken`, with the position of the token that can't be drawn.
     fn take_results(
         &mut self,
         takes: &[usize],
+        sampled: &[Sampled],
         report: &mut StepReport,
         broken: &mut Vec<(JobKey, usize)>,
     ) -> usize {
@@ -289,13 +295,16 @@ impl Scheduler {
             .zip(takes)
             .filter(|&(_, &take)| take > 0);
         let mut prefill = 0;
-        for ((sequence, &take), &drawn) in moving.zip(&self.drawn) {
-            if drawn == BROKEN_LOGITS && take == sequence.pending() {
+        let mut sampled = sampled.iter().map(|s| s.token);
+        for (sequence, &take) in moving {
+            let samples = take == sequence.pending();
+            let token = samples.then(|| sampled.next()).flatten();
+            if token == Some(BROKEN_LOGITS) {
                 broken.push((sequence.key, sequence.draws_at()));
                 continue;
             }
             let (given, token) =
-                sequence.advance(take, drawn, &self.end_tokens, self.limits.context);
+                sequence.advance(take, token, &self.end_tokens, self.limits.context);
             prefill += given;
             report.tokens.extend(token);
         }

@@ -7,14 +7,14 @@ use super::Limits;
 
 /// Why a job is not taken, as the client sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refusal {
+pub struct Rejection {
     /// The code.
     pub code: ErrorCode,
     /// What is wrong, with which value.
     pub message: String,
 }
 
-impl Refusal {
+impl Rejection {
     fn new(code: ErrorCode, message: impl Into<String>) -> Self {
         Self {
             code,
@@ -36,29 +36,26 @@ impl Refusal {
 ///
 /// # Errors
 /// The first thing wrong with the job.
-pub fn check(job: &JobSpec, limits: &Limits) -> Result<(), Refusal> {
+pub fn check(job: &JobSpec, limits: &Limits) -> Result<(), Rejection> {
     let context = limits.context as usize;
     if job.prompt.is_empty() {
-        return Err(Refusal::new(
+        return Err(Rejection::new(
             ErrorCode::InvalidRequest,
             "the prompt holds no token",
         ));
     }
     if job.max_tokens == 0 {
-        return Err(Refusal::new(
+        return Err(Rejection::new(
             ErrorCode::InvalidRequest,
             "max_tokens is 0; ask for at least 1",
         ));
     }
     // What the engine refuses costs the process.
-    if let Some((name, value, rule)) = job.sampling.first_fault() {
-        return Err(Refusal::new(
-            ErrorCode::InvalidRequest,
-            format!("{name} is {value}; give {rule}"),
-        ));
+    if let Some(fault) = job.sampling.first_fault() {
+        return Err(Rejection::new(ErrorCode::InvalidRequest, fault.to_string()));
     }
     if job.prompt.len() >= context {
-        return Err(Refusal::new(
+        return Err(Rejection::new(
             ErrorCode::ContextLengthExceeded,
             format!(
                 "prompt of {} tokens leaves no room in {context} of context",
@@ -68,8 +65,8 @@ pub fn check(job: &JobSpec, limits: &Limits) -> Result<(), Refusal> {
     }
     if job.emitted.len() > job.max_tokens as usize || job.prompt.len() + job.emitted.len() > context
     {
-        return Err(Refusal::of_supervisor(format!(
-            "replay of {} tokens behind a prompt of {} is longer than max_tokens {} or context {context}",
+        return Err(Rejection::of_supervisor(format!(
+            "replay of {} tokens after a prompt of {} is longer than max_tokens {} or context {context}",
             job.emitted.len(),
             job.prompt.len(),
             job.max_tokens
@@ -77,7 +74,7 @@ pub fn check(job: &JobSpec, limits: &Limits) -> Result<(), Refusal> {
     }
     let mut ids = job.prompt.iter().chain(&job.emitted);
     if let Some(id) = ids.find(|&&id| id >= limits.vocab_size) {
-        return Err(Refusal::of_supervisor(format!(
+        return Err(Rejection::of_supervisor(format!(
             "token id {id} is outside the vocabulary of {}",
             limits.vocab_size
         )));

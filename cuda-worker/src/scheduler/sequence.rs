@@ -5,7 +5,7 @@ use orcd_shared::protocol::message::StepToken;
 use orcd_shared::sampling::SamplingParams;
 
 use super::rules::{self, Progress};
-use super::step_engine::Chunk;
+use super::step_engine::{EngineError, StepBatch};
 
 /// A job in a slot. What it has to do next follows from two numbers: the tokens it has and those
 /// the engine has processed. A prompt, a replayed prompt and a single drawn token differ only in
@@ -52,16 +52,16 @@ impl Sequence {
         self.tokens.len() - self.processed
     }
 
-    /// The next `take` tokens. The chunk draws if it leaves nothing pending.
-    pub(super) fn chunk(&self, take: usize) -> Chunk<'_> {
+    /// Adds the next `take` tokens to a step, which samples if that leaves nothing pending.
+    pub(super) fn add_to(&self, batch: &mut StepBatch, take: usize) -> Result<(), EngineError> {
         let end = self.processed + take;
-        Chunk {
-            slot: self.slot,
-            // The context is a u32 and no sequence is longer.
-            start: u32::try_from(self.processed).unwrap_or(u32::MAX),
-            tokens: &self.tokens[self.processed..end],
-            sample: (end == self.tokens.len()).then_some(self.sampling),
+        // The context is a u32 and no sequence is longer.
+        let start = u32::try_from(self.processed).unwrap_or(u32::MAX);
+        batch.add_run(self.slot, start, &self.tokens[self.processed..end])?;
+        if end == self.tokens.len() {
+            batch.sample_last(self.sampling)?;
         }
+        Ok(())
     }
 
     /// The position of the token that is drawn when nothing is pending.
@@ -70,20 +70,20 @@ impl Sequence {
     }
 
     /// Takes the result of a step with `take` of its tokens: how many were given ones, and the
-    /// drawn token if none is pending any more.
+    /// sampled token if none is pending any more.
     pub(super) fn advance(
         &mut self,
         take: usize,
-        drawn: u32,
+        sampled: Option<u32>,
         end_tokens: &[u32],
         context: u32,
     ) -> (usize, Option<StepToken>) {
         let given = self.given.saturating_sub(self.processed).min(take);
         self.processed += take;
-        if self.processed < self.tokens.len() {
+        let Some(id) = sampled else {
             return (given, None);
-        }
-        self.tokens.push(drawn);
+        };
+        self.tokens.push(id);
         let index = self.next_index;
         self.next_index += 1;
         let at = Progress {
@@ -92,13 +92,13 @@ impl Sequence {
             positions: self.tokens.len(),
             context,
         };
-        let finish = rules::finish(drawn, end_tokens, at);
+        let finish = rules::finish(id, end_tokens, at);
         (
             given,
             Some(StepToken {
                 key: self.key,
                 index,
-                id: drawn,
+                id,
                 finish,
             }),
         )

@@ -1,22 +1,10 @@
 //! The engine as the scheduler sees it. A trait, so that the scheduler's rules are tested with an
 //! engine that computes nothing.
 
-use orcd_shared::sampling::SamplingParams;
+pub use super::step_batch::{StepBatch, Wanted};
+pub use crate::ffi::types::shared::{Sampled, TokenLogprob};
 
-/// A run of one sequence's tokens at positions `start..start + tokens.len()`.
-#[derive(Debug, Clone, Copy)]
-pub struct Chunk<'a> {
-    /// The sequence.
-    pub slot: u32,
-    /// Tokens of the slot processed before.
-    pub start: u32,
-    /// The run, at least one token.
-    pub tokens: &'a [u32],
-    /// Set when the token that follows the run is to be drawn.
-    pub sample: Option<SamplingParams>,
-}
-
-/// Drawn from logits that are broken: one of them is infinite or NaN, or all are zero, which is what
+/// Sampled from logits that are broken: one of them is infinite or NaN, or all are zero, which is what
 /// quantization makes of activations that are not finite. `kBrokenLogits` of `engine.h`.
 pub const BROKEN_LOGITS: u32 = u32::MAX - 1;
 
@@ -51,13 +39,12 @@ pub trait StepEngine {
     /// `Invalid` if none is open there.
     fn close(&mut self, slot: u32) -> Result<(), EngineError>;
 
-    /// Processes all chunks as one batch, each slot at most once. `drawn` is overwritten: one
-    /// entry per chunk, which means something for chunks with `sample`: a token, or
-    /// [`BROKEN_LOGITS`].
+    /// Processes all runs of `batch` as one; what was sampled, in the order of its samples: a token or
+    /// [`BROKEN_LOGITS`] each.
     ///
     /// # Errors
     /// Of the step as a whole: none of its tokens may be used.
-    fn step(&mut self, chunks: &[Chunk<'_>], drawn: &mut Vec<u32>) -> Result<(), EngineError>;
+    fn run(&mut self, batch: &StepBatch) -> Result<&[Sampled], EngineError>;
 
     /// Whether every buffer is found to be device memory; false on the CPU.
     fn resident(&self) -> bool;

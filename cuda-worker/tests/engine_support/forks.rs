@@ -1,7 +1,7 @@
 //! Sequences that go on from another one's tokens, on any backend.
 
-use cuda_worker::engine::{Engine, StepBatch};
-use cuda_worker::scheduler::step_engine::StepEngine as _;
+use cuda_worker::engine::Engine;
+use cuda_worker::scheduler::step_engine::{StepBatch, StepEngine as _};
 use orcd_shared::sampling::SamplingParams;
 
 /// Prompts about the end of a page of 64 positions.

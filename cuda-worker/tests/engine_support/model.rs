@@ -2,7 +2,7 @@
 
 use cuda_worker::engine::{Backend, Engine, EngineOptions};
 use cuda_worker::loader::{self, Source};
-use cuda_worker::scheduler::step_engine::{Chunk, StepEngine as _};
+use cuda_worker::scheduler::step_engine::{EngineError, StepBatch, StepEngine as _};
 use cuda_worker::weights_plan::{ModelPlan, plan};
 use orcd_shared::gguf::{GgufFile, TensorType};
 use orcd_shared::sampling::SamplingParams;
@@ -93,24 +93,42 @@ pub fn prompt(n: usize, seed: u32) -> Vec<u32> {
 
 pub const GREEDY: Option<SamplingParams> = Some(SamplingParams::GREEDY);
 
-/// One chunk of one slot; the logits behind it.
+/// A run of one sequence, and how the token after it is sampled, if it is.
+#[derive(Clone, Copy)]
+pub struct Chunk<'a> {
+    pub slot: u32,
+    pub start: u32,
+    pub tokens: &'a [u32],
+    pub sample: Option<SamplingParams>,
+}
+
+/// All chunks as one step; the tokens sampled.
+pub fn run(engine: &mut Engine, chunks: &[Chunk<'_>]) -> Result<Vec<u32>, EngineError> {
+    let mut batch = StepBatch::default();
+    let mut rows = 0;
+    for chunk in chunks {
+        batch.add_run(chunk.slot, chunk.start, chunk.tokens)?;
+        rows += chunk.tokens.len();
+        if let Some(sampling) = chunk.sample {
+            batch.add_sample(rows.saturating_sub(1), sampling)?;
+        }
+    }
+    Ok(engine.run(&batch)?.iter().map(|s| s.token).collect())
+}
+
+/// One chunk of one slot; the logits after it.
 pub fn step(engine: &mut Engine, slot: u32, start: u32, tokens: &[u32]) -> Vec<f32> {
-    let mut sampled = Vec::new();
-    engine
-        .step(
-            &[Chunk {
-                slot,
-                start,
-                tokens,
-                sample: GREEDY,
-            }],
-            &mut sampled,
-        )
-        .unwrap();
+    let chunk = Chunk {
+        slot,
+        start,
+        tokens,
+        sample: GREEDY,
+    };
+    run(engine, &[chunk]).unwrap();
     engine.logits(0).unwrap()
 }
 
-/// Logits behind the last token of a prompt cut into chunks of `size`, in a slot opened for it.
+/// Logits after the last token of a prompt cut into chunks of `size`, in a slot opened for it.
 pub fn in_chunks(engine: &mut Engine, slot: u32, tokens: &[u32], size: usize) -> Vec<f32> {
     engine.open(slot, tokens.len() as u32).unwrap();
     let mut logits = Vec::new();
@@ -123,7 +141,7 @@ pub fn in_chunks(engine: &mut Engine, slot: u32, tokens: &[u32], size: usize) ->
     logits
 }
 
-/// Logits behind every token, one token at a time.
+/// Logits after every token, one token at a time.
 pub fn one_by_one(engine: &mut Engine, slot: u32, tokens: &[u32]) -> Vec<Vec<f32>> {
     engine.open(slot, tokens.len() as u32).unwrap();
     let rows = tokens

@@ -1,7 +1,7 @@
 //! A plain loop over an engine: some jobs at once, prompts in chunks, a new job as soon as one ends.
 
 use cuda_worker::engine::Engine;
-use cuda_worker::scheduler::step_engine::{Chunk, StepEngine as _};
+use cuda_worker::scheduler::step_engine::{StepBatch, StepEngine as _};
 use orcd_shared::sampling::SamplingParams;
 
 /// One sequence to generate.
@@ -38,7 +38,7 @@ pub(crate) fn generate(engine: &mut Engine, jobs: &[Job], plan: Plan) -> Vec<Vec
     let mut results = vec![Vec::new(); jobs.len()];
     let mut waiting = (0..jobs.len()).collect::<std::collections::VecDeque<_>>();
     let mut running: Vec<Running> = Vec::new();
-    let mut sampled = Vec::new();
+    let mut batch = StepBatch::default();
     loop {
         while running.len() < plan.at_once {
             let Some(job) = waiting.pop_front() else {
@@ -68,23 +68,24 @@ pub(crate) fn generate(engine: &mut Engine, jobs: &[Job], plan: Plan) -> Vec<Vec
                 r.done + n
             })
             .collect();
-        let chunks: Vec<Chunk<'_>> = running
-            .iter()
-            .zip(&ends)
-            .map(|(r, &end)| Chunk {
-                slot: r.slot,
-                start: r.done as u32,
-                tokens: &r.tokens[r.done..end],
-                sample: (end == r.tokens.len()).then_some(jobs[r.job].sampling),
-            })
+        batch.clear();
+        for (r, &end) in running.iter().zip(&ends) {
+            let tokens = &r.tokens[r.done..end];
+            batch.add_run(r.slot, r.done as u32, tokens).unwrap();
+            if end == r.tokens.len() {
+                batch.sample_last(jobs[r.job].sampling).unwrap();
+            }
+        }
+        let sampled: Vec<u32> = (engine.run(&batch).unwrap().iter())
+            .map(|sampled| sampled.token)
             .collect();
-        engine.step(&chunks, &mut sampled).unwrap();
-        drop(chunks);
-        for (i, (r, end)) in running.iter_mut().zip(ends).enumerate() {
+        let mut samples = 0..;
+        for (r, end) in running.iter_mut().zip(ends) {
             r.done = end;
             if end < r.tokens.len() {
                 continue;
             }
+            let i = samples.next().unwrap();
             let logits = engine.logits(i).unwrap();
             let bytes: Vec<u8> = logits
                 .iter()

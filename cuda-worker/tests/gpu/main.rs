@@ -11,9 +11,9 @@ mod generate;
 
 use std::path::{Path, PathBuf};
 
-use cuda_worker::engine::{Backend, Engine, EngineOptions, StepBatch};
+use cuda_worker::engine::{Backend, Engine, EngineOptions};
 use cuda_worker::loader::{self, Source};
-use cuda_worker::scheduler::step_engine::StepEngine as _;
+use cuda_worker::scheduler::step_engine::{Sampled, StepBatch, StepEngine as _, Wanted};
 use cuda_worker::weights_plan;
 use generate::{Job, Plan, generate};
 use orcd_shared::gguf::GgufFile;
@@ -179,23 +179,29 @@ fn rows_within_a_run_draw_what_the_cpu_draws() {
     let Some(gpu) = gpu(test) else { return };
     let path = models().join("haiku-nano-q4_k_m.gguf");
     let jobs = jobs(vocab(&path), 8, 300, 1);
-    let draw = |backend: &Backend| -> Vec<Vec<u32>> {
+    let vocab = vocab(&path);
+    let draw = |backend: &Backend| -> Vec<Vec<Sampled>> {
         let mut engine = engine(backend, &path, 512, SLOTS);
         let mut of_job = |job: &Job| {
             let mut batch = StepBatch::default();
             batch.add_run(1, 0, &job.prompt).unwrap();
-            let last = job.prompt.len() - 1;
-            let without = SamplingParams {
-                repetition_penalty: 1.0,
-                ..job.sampling
-            };
-            for row in (0..last).step_by(11) {
-                batch.add_sample(row, without).unwrap();
+            for (i, row) in (0..job.prompt.len()).step_by(11).enumerate() {
+                let sampling = SamplingParams {
+                    repetition_penalty: if i % 2 == 0 { 1.5 } else { 1.0 },
+                    ..job.sampling
+                };
+                let mask: Vec<u32> = (0..vocab.div_ceil(32))
+                    .map(|word| (word + i as u32).wrapping_mul(0x9e37_79b9))
+                    .collect();
+                let wanted = Wanted {
+                    mask: (i % 3 == 1).then(|| batch.add_mask(&mask)),
+                    top_logprobs: (i % 4 > 1).then_some(7 * (i as u32 % 3)),
+                    ..sampling.into()
+                };
+                batch.add_sample(row, wanted).unwrap();
             }
-            batch.add_sample(last, job.sampling).unwrap();
             engine.open(1, 512).unwrap();
-            let sampled = engine.run(&batch).unwrap().iter().map(|s| s.token);
-            let sampled = sampled.collect();
+            let sampled = engine.run(&batch).unwrap().to_vec();
             engine.close(1).unwrap();
             sampled
         };
@@ -203,6 +209,7 @@ fn rows_within_a_run_draw_what_the_cpu_draws() {
     };
     let expected = draw(&Backend::cpu().unwrap());
     assert!(expected.iter().any(|sampled| sampled.len() > 10));
+    assert!(expected.iter().flatten().any(|s| s.top[13].logprob < 0.0));
     assert_eq!(draw(&gpu), expected);
 }
 

@@ -3,18 +3,24 @@
 
 use std::collections::BTreeMap;
 
-use cuda_worker::scheduler::step_engine::{BROKEN_LOGITS, Chunk, EngineError, StepEngine};
-use orcd_shared::sampling::SamplingParams;
+use cuda_worker::scheduler::step_engine::{
+    BROKEN_LOGITS, EngineError, Sampled, StepBatch, StepEngine, TokenLogprob,
+};
 
 /// Ids drawn are below this.
 pub const VOCAB: u32 = 1000;
+
+const NO_TOKEN: TokenLogprob = TokenLogprob {
+    token: 0,
+    logprob: 0.0,
+};
 
 struct Open {
     tokens: Vec<u32>,
     most: usize,
 }
 
-/// Slot and tokens of each chunk of one step, and whether it drew.
+/// Slot and tokens of each run of one step, and whether it was sampled from.
 pub type Batch = Vec<(u32, usize, bool)>;
 
 #[derive(Default)]
@@ -28,6 +34,7 @@ pub struct Fake {
     pub always: Option<u32>,
     /// The slot whose logits are broken.
     pub broken_slot: Option<u32>,
+    sampled: Vec<Sampled>,
     /// All batches so far.
     pub batches: Vec<Batch>,
     /// Slots in the order they were opened, with the positions asked for.
@@ -47,8 +54,8 @@ impl Fake {
 }
 
 /// The id that follows `tokens`.
-pub fn next_id(tokens: &[u32], sampling: &SamplingParams) -> u32 {
-    let mut hash = 0xcbf2_9ce4_8422_2325 ^ sampling.seed;
+pub fn next_id(tokens: &[u32], seed: u64) -> u32 {
+    let mut hash = 0xcbf2_9ce4_8422_2325 ^ seed;
     for &word in tokens.iter().chain([&(tokens.len() as u32)]) {
         hash = (hash ^ u64::from(word)).wrapping_mul(0x0100_0000_01b3);
     }
@@ -81,49 +88,47 @@ impl StepEngine for Fake {
         Ok(())
     }
 
-    fn step(&mut self, chunks: &[Chunk<'_>], drawn: &mut Vec<u32>) -> Result<(), EngineError> {
-        assert!(!chunks.is_empty(), "a step without chunks");
+    fn run(&mut self, batch: &StepBatch) -> Result<&[Sampled], EngineError> {
         if let Some(error) = self.fail_next.take() {
             return Err(error);
         }
-        drawn.clear();
-        let mut seen = Vec::new();
-        for chunk in chunks {
+        self.sampled.clear();
+        let mut samples = batch.samples().peekable();
+        let (mut rows, mut shape) = (0, Batch::new());
+        for (slot, start, tokens) in batch.runs() {
             assert!(
-                !seen.contains(&chunk.slot),
-                "slot {} twice in a batch",
-                chunk.slot
+                shape.iter().all(|run| run.0 != slot),
+                "slot {slot} twice in a batch"
             );
-            seen.push(chunk.slot);
-            let open = self
-                .open
-                .get_mut(&chunk.slot)
-                .expect("chunk of a slot that is not open");
-            assert_eq!(
-                chunk.start as usize,
-                open.tokens.len(),
-                "chunk out of place"
-            );
-            assert!(!chunk.tokens.is_empty(), "an empty chunk");
-            open.tokens.extend_from_slice(chunk.tokens);
+            let open = self.open.get_mut(&slot);
+            let open = open.expect("a run of a slot that is not open");
+            assert_eq!(start as usize, open.tokens.len(), "a run out of place");
+            assert!(!tokens.is_empty(), "an empty run");
+            open.tokens.extend_from_slice(tokens);
             assert!(
                 open.tokens.len() <= open.most,
                 "more positions than were asked for"
             );
-            let id = chunk
-                .sample
-                .map(|s| self.always.unwrap_or_else(|| next_id(&open.tokens, &s)));
-            let broken = self.broken_slot == Some(chunk.slot);
-            let id = id.map(|id| if broken { BROKEN_LOGITS } else { id });
-            drawn.push(id.unwrap_or(u32::MAX));
+            rows += tokens.len();
+            let sample = samples.next_if(|(row, _)| *row as usize + 1 == rows);
+            shape.push((slot, tokens.len(), sample.is_some()));
+            let Some((_, seed)) = sample else { continue };
+            let id = self.always.unwrap_or_else(|| next_id(&open.tokens, seed));
+            let broken = self.broken_slot == Some(slot);
+            self.sampled.push(Sampled {
+                token: if broken { BROKEN_LOGITS } else { id },
+                logprob: 0.0,
+                top: [NO_TOKEN; 20],
+            });
         }
-        self.batches.push(
-            chunks
-                .iter()
-                .map(|c| (c.slot, c.tokens.len(), c.sample.is_some()))
-                .collect(),
+        assert!(rows > 0, "a step without runs");
+        assert_eq!(
+            samples.next(),
+            None,
+            "a sample of a row that is no run's last"
         );
-        Ok(())
+        self.batches.push(shape);
+        Ok(&self.sampled)
     }
 
     fn resident(&self) -> bool {

@@ -12,7 +12,7 @@ fn tokens_are_those_of_the_engine_on_prompt_and_output() {
     let job = job(3, 20, 10);
     let mut tokens = job.prompt.clone();
     for id in alone(&job) {
-        assert_eq!(id, next_id(&tokens, &job.sampling));
+        assert_eq!(id, next_id(&tokens, job.sampling.seed));
         tokens.push(id);
     }
     assert_eq!(tokens.len(), 30);

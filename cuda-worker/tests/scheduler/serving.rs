@@ -8,7 +8,7 @@ use cuda_worker::abandon::Abandon;
 use cuda_worker::engine_thread::{self, Command, LoopContext};
 use cuda_worker::outbox::Status;
 use cuda_worker::residency::Residency;
-use cuda_worker::scheduler::step_engine::{Chunk, EngineError, StepEngine};
+use cuda_worker::scheduler::step_engine::{EngineError, Sampled, StepBatch, StepEngine};
 use cuda_worker::scheduler::{Fatal, Limits, Scheduler};
 use orcd_shared::error::ErrorCode;
 use orcd_shared::job::JobKey;
@@ -35,13 +35,13 @@ impl StepEngine for Slow {
         self.fake.close(slot)
     }
 
-    fn step(&mut self, chunks: &[Chunk<'_>], drawn: &mut Vec<u32>) -> Result<(), EngineError> {
+    fn run(&mut self, batch: &StepBatch) -> Result<&[Sampled], EngineError> {
         std::thread::sleep(self.step);
         if let Some(leave) = &self.leave {
             leave.recv().unwrap();
         }
         self.fake.fail_next = self.errors.try_recv().ok();
-        self.fake.step(chunks, drawn)
+        self.fake.run(batch)
     }
 
     /// Was at first, and is no longer.

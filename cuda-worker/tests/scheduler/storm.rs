@@ -9,7 +9,7 @@ use cuda_worker::abandon::Abandon;
 use cuda_worker::engine_thread::{self, Command, LoopContext};
 use cuda_worker::outbox::Status;
 use cuda_worker::residency::Residency;
-use cuda_worker::scheduler::step_engine::{Chunk, EngineError, StepEngine};
+use cuda_worker::scheduler::step_engine::{EngineError, Sampled, StepBatch, StepEngine};
 use cuda_worker::scheduler::{Limits, Scheduler};
 use orcd_shared::job::JobKey;
 use orcd_shared::protocol::message::ToSupervisor;
@@ -40,7 +40,7 @@ impl StepEngine for Stormy {
         self.fake.close(slot)
     }
 
-    fn step(&mut self, chunks: &[Chunk<'_>], drawn: &mut Vec<u32>) -> Result<(), EngineError> {
+    fn run(&mut self, batch: &StepBatch) -> Result<&[Sampled], EngineError> {
         *self.steps.lock().unwrap() += 1;
         if *self.steps.lock().unwrap() > 1000 {
             return Err(EngineError::Device("the bystander starves".into()));
@@ -59,7 +59,7 @@ impl StepEngine for Stormy {
         if self.abandon.is_due() {
             return Err(EngineError::Abandoned);
         }
-        self.fake.step(chunks, drawn)
+        self.fake.run(batch)
     }
 
     fn resident(&self) -> bool {

@@ -29,7 +29,11 @@ struct StepBatch {
   std::span<const uint32_t> tokens;  // of all runs, one after the other
   std::span<const Run> runs;
   std::span<const SampleRow> samples;
+  std::span<const uint32_t> masks;  // (*, mask_words(vocab)): which tokens may be sampled
 };
+
+// Words of a set of tokens: bit i % 32 of word i / 32 stands for token i.
+constexpr uint32_t mask_words(uint32_t vocab) { return (vocab + 31) / 32; }
 
 // What is sampled from a row of logits that is broken: one of them is infinite or NaN, or all are zero, which
 // is what quantization makes of activations that are not finite. No vocabulary is as large.
