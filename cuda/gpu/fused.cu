@@ -23,7 +23,7 @@ bool fits(std::initializer_list<Tensor> weights, uint32_t rows, bool swiglu = fa
     types[n++] = w.type;
   }
   return rows == 1 ? kernels::gemv_fits(types, n, weights.begin()->cols, swiglu)
-                   : kernels::gemm_small_m_fits(weights.begin(), n, rows, swiglu);
+                   : kernels::gemm_few_rows_fits(weights.begin(), n, rows, swiglu);
 }
 
 bool fits(const Model& m, uint32_t rows) {
@@ -36,7 +36,7 @@ bool fits(const Model& m, uint32_t rows) {
 }
 
 // The products of a step, all in one stream: one row by gemv, which normalizes and quantizes for itself,
-// several by gemm_small_m, whose inputs come tiled.
+// several by gemm_few_rows, whose inputs come tiled.
 struct Products {
   const Model& m;
   const Scratch& s;
@@ -49,7 +49,7 @@ struct Products {
     const auto n = static_cast<uint32_t>(jobs.size());
     if (rows > 1) {
       kernels::rmsnorm_tiled(s.x, gather, rows, weight, m.shape.rms_eps, m.shape.d_model, tiled, true, stream);
-      kernels::gemm_small_m(jobs.begin(), n, tiled, rows, swiglu ? &hidden : nullptr, true, stream);
+      kernels::gemm_few_rows(jobs.begin(), n, tiled, rows, swiglu ? &hidden : nullptr, true, stream);
       return;
     }
     GemvInput in;
@@ -66,7 +66,7 @@ struct Products {
                 uint32_t rows) const {
     const MatmulJob job = {w, bias, s.x, true};
     if (rows == 1) kernels::gemv(&job, 1, one, false, true, stream);
-    else kernels::gemm_small_m(&job, 1, several, rows, nullptr, true, stream);
+    else kernels::gemm_few_rows(&job, 1, several, rows, nullptr, true, stream);
   }
 };
 

@@ -39,18 +39,15 @@ __device__ __forceinline__ float small_byte(uint32_t word, uint32_t i) {
 
 __device__ __forceinline__ int32_t signed_byte(uint32_t word, uint32_t i) { return int32_t(int8_t(word >> (8 * i))); }
 
-// `group`: eight weight rows (`rows` of them in a last group) as packed. kWhole: all eight, and every
-// segment of the matrix has four blocks. Rows and blocks that are not there come as others: nobody uses them.
+// The values of this lane's row, a row beyond the group's last being that one. `group`: up to eight weight rows as
+// packed; `first` is the segment's first block, `blocks` what it has of them. kWhole: all eight rows, and every segment
+// has four blocks. Blocks that are not there are left alone: nobody uses them.
 template <TensorType T, bool kWhole>
-__device__ __forceinline__ SegmentWeights<T> load_fragments(const uint8_t* group, uint32_t rows, uint32_t nb,
-                                                            uint32_t seg) {
+__device__ __forceinline__ void load_values(const uint8_t* group, uint32_t in_group, uint32_t nb, uint32_t first,
+                                            uint32_t blocks, uint32_t values[kSegmentBlocks][2]) {
   constexpr formats::Planes l = kPlanes<T>;
   const uint32_t lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
-  const uint32_t in_group = kWhole ? kGroupRows : rows, first = seg * kSegmentBlocks;
-  const uint32_t blocks = kWhole ? kSegmentBlocks : min(kSegmentBlocks, nb - first);
   const auto word = [&](uint32_t offset) { return *reinterpret_cast<const uint32_t*>(group + offset); };
-  SegmentWeights<T> w;
-
   const BlockPlace at = place(l, in_group, nb, first, min(g, in_group - 1));
   uint32_t high[kSegmentBlocks];
   if constexpr (l.high == 4) four_of<kWhole>(reinterpret_cast<const uint32_t*>(group + at.high), blocks, high);
@@ -59,61 +56,83 @@ __device__ __forceinline__ SegmentWeights<T> load_fragments(const uint8_t* group
     if (j >= blocks) break;
     const uint32_t low = word(at.low + j * in_group * l.low + 4 * t);
     if constexpr (l.low == 32) {
-      w.values[j][0] = low;
-      w.values[j][1] = word(at.low + (j * 2 + 1) * in_group * 16 + 4 * t);
+      values[j][0] = low;
+      values[j][1] = word(at.low + (j * 2 + 1) * in_group * 16 + 4 * t);
     } else {
-      w.values[j][0] = low & 0x0f0f0f0fu;
-      w.values[j][1] = low >> 4 & 0x0f0f0f0fu;
+      values[j][0] = low & 0x0f0f0f0fu;
+      values[j][1] = low >> 4 & 0x0f0f0f0fu;
     }
     if constexpr (l.high == 4) {
-      w.values[j][0] |= high[j] << (4 - t) & 0x10101010u;
-      w.values[j][1] |= high[j] >> t & 0x10101010u;
+      values[j][0] |= high[j] << (4 - t) & 0x10101010u;
+      values[j][1] |= high[j] >> t & 0x10101010u;
     }
     if constexpr (l.high == 8) {
       const uint32_t offset = at.high + j * in_group * 8;
-      w.values[j][0] |= (word(offset) >> (2 * t) & 0x03030303u) << 4;
-      w.values[j][1] |= (word(offset + 4) >> (2 * t) & 0x03030303u) << 4;
+      values[j][0] |= (word(offset) >> (2 * t) & 0x03030303u) << 4;
+      values[j][1] |= (word(offset + 4) >> (2 * t) & 0x03030303u) << 4;
     }
   }
+}
 
+// What row `row` of the group has beside its values: d, and m of affine types, of each block; Q6_K: both scales of the
+// four blocks.
+template <TensorType T, bool kWhole>
+__device__ __forceinline__ void load_scales(const uint8_t* group, uint32_t in_group, uint32_t nb, uint32_t first,
+                                            uint32_t blocks, uint32_t row, float d[kSegmentBlocks],
+                                            float m[kSegmentBlocks], uint2& scales) {
+  constexpr formats::Planes l = kPlanes<T>;
+  const BlockPlace of = place(l, in_group, nb, first, min(row, in_group - 1));
+  if constexpr (kSuper<T>) {
+    // d | dmin, then 12 bytes of scales: those of blocks 0 .. 3 lie plain, of 4 .. 7 in pieces.
+    const uint4 head = *reinterpret_cast<const uint4*>(group + of.head);
+    const bool early = first % 8 == 0;
+    const uint32_t sc = early ? head.y & 0x3f3f3f3fu : (head.w & 0x0f0f0f0fu) | (head.y >> 2 & 0x30303030u);
+    const uint32_t mn = early ? head.z & 0x3f3f3f3fu : (head.w >> 4 & 0x0f0f0f0fu) | (head.z >> 2 & 0x30303030u);
+    const float scale = half_bits(head.x), less = -half_bits(head.x >> 16);
+#pragma unroll
+    for (uint32_t j = 0; j < kSegmentBlocks; ++j) {
+      d[j] = scale * small_byte(sc, j);
+      m[j] = less * small_byte(mn, j);
+    }
+  } else if constexpr (kSplit<T>) {
+    scales = *reinterpret_cast<const uint2*>(group + of.head + first % 8 * 2);
+    const float scale = half_bits(*reinterpret_cast<const uint16_t*>(group + of.tail));
+#pragma unroll
+    for (uint32_t j = 0; j < kSegmentBlocks; ++j) d[j] = scale;
+  } else if constexpr (l.head == 4) {
+    uint32_t both[kSegmentBlocks];
+    four_of<kWhole>(reinterpret_cast<const uint32_t*>(group + of.head), blocks, both);
+#pragma unroll
+    for (uint32_t j = 0; j < kSegmentBlocks; ++j) d[j] = half_bits(both[j]), m[j] = half_bits(both[j] >> 16);
+  } else {
+    const uint16_t* halves = reinterpret_cast<const uint16_t*>(group + of.head);
+    uint2 four = {};
+    if constexpr (kWhole) {
+      four = *reinterpret_cast<const uint2*>(halves);
+    } else {
+      four.x = halves[0] | uint32_t(blocks > 1 ? halves[1] : 0) << 16;
+      four.y = uint32_t(blocks > 2 ? halves[2] : 0) | uint32_t(blocks > 3 ? halves[3] : 0) << 16;
+    }
+    d[0] = half_bits(four.x), d[1] = half_bits(four.x >> 16);
+    d[2] = half_bits(four.y), d[3] = half_bits(four.y >> 16);
+  }
+}
+
+// Segment `seg` of a group of `rows` weight rows. Rows and blocks that are not there come as others: nobody uses them.
+template <TensorType T, bool kWhole>
+__device__ __forceinline__ SegmentWeights<T> load_fragments(const uint8_t* group, uint32_t rows, uint32_t nb,
+                                                            uint32_t seg) {
+  const uint32_t in_group = kWhole ? kGroupRows : rows, first = seg * kSegmentBlocks;
+  const uint32_t blocks = kWhole ? kSegmentBlocks : min(kSegmentBlocks, nb - first);
+  SegmentWeights<T> w;
+  load_values<T, kWhole>(group, in_group, nb, first, blocks, w.values);
 #pragma unroll
   for (uint32_t c = 0; c < 2; ++c) {
-    const BlockPlace of = place(l, in_group, nb, first, min(2 * t + c, in_group - 1));
-    if constexpr (kSuper<T>) {
-      // d | dmin, then 12 bytes of scales: those of blocks 0 .. 3 lie plain, of 4 .. 7 in pieces.
-      const uint4 head = *reinterpret_cast<const uint4*>(group + of.head);
-      const bool early = first % 8 == 0;
-      const uint32_t sc = early ? head.y & 0x3f3f3f3fu : (head.w & 0x0f0f0f0fu) | (head.y >> 2 & 0x30303030u);
-      const uint32_t mn = early ? head.z & 0x3f3f3f3fu : (head.w >> 4 & 0x0f0f0f0fu) | (head.z >> 2 & 0x30303030u);
-      const float d = half_bits(head.x), less = -half_bits(head.x >> 16);
+    float d[kSegmentBlocks], m[kSegmentBlocks];
+    const uint32_t row = 2 * (threadIdx.x % 4) + c;
+    load_scales<T, kWhole>(group, in_group, nb, first, blocks, row, d, m, w.scales[c]);
 #pragma unroll
-      for (uint32_t j = 0; j < kSegmentBlocks; ++j) {
-        w.d[j][c] = d * small_byte(sc, j);
-        w.m[j][c] = less * small_byte(mn, j);
-      }
-    } else if constexpr (kSplit<T>) {
-      w.scales[c] = *reinterpret_cast<const uint2*>(group + of.head + first % 8 * 2);
-      const float d = half_bits(*reinterpret_cast<const uint16_t*>(group + of.tail));
-#pragma unroll
-      for (uint32_t j = 0; j < kSegmentBlocks; ++j) w.d[j][c] = d;
-    } else if constexpr (l.head == 4) {
-      uint32_t both[kSegmentBlocks];
-      four_of<kWhole>(reinterpret_cast<const uint32_t*>(group + of.head), blocks, both);
-#pragma unroll
-      for (uint32_t j = 0; j < kSegmentBlocks; ++j)
-        w.d[j][c] = half_bits(both[j]), w.m[j][c] = half_bits(both[j] >> 16);
-    } else {
-      const uint16_t* halves = reinterpret_cast<const uint16_t*>(group + of.head);
-      uint2 four = {};
-      if constexpr (kWhole) {
-        four = *reinterpret_cast<const uint2*>(halves);
-      } else {
-        four.x = halves[0] | uint32_t(blocks > 1 ? halves[1] : 0) << 16;
-        four.y = uint32_t(blocks > 2 ? halves[2] : 0) | uint32_t(blocks > 3 ? halves[3] : 0) << 16;
-      }
-      w.d[0][c] = half_bits(four.x), w.d[1][c] = half_bits(four.x >> 16);
-      w.d[2][c] = half_bits(four.y), w.d[3][c] = half_bits(four.y >> 16);
-    }
+    for (uint32_t j = 0; j < kSegmentBlocks; ++j) w.d[j][c] = d[j], w.m[j][c] = m[j];
   }
   return w;
 }

@@ -79,6 +79,16 @@ void gemm_small_m(const MatmulJob* jobs /* host */, uint32_t n_jobs, const Tiled
 // Whether gemm_small_m can take it: few enough rows, and all of it fits a block's shared memory.
 bool gemm_small_m_fits(const Tensor* weights /* host */, uint32_t n_jobs, uint32_t rows, bool swiglu);
 
+// The same for rows of any length: K comes in chunks.
+void gemm_chunked(const MatmulJob* jobs /* host */, uint32_t n_jobs, const TiledActivations& input, uint32_t rows,
+                  const TiledActivations* swiglu /* host, or null */, bool pdl, cudaStream_t stream);
+bool gemm_chunked_fits(const Tensor* weights /* host */, uint32_t n_jobs, uint32_t rows, bool swiglu);
+
+// The faster of both that fits.
+void gemm_few_rows(const MatmulJob* jobs /* host */, uint32_t n_jobs, const TiledActivations& input, uint32_t rows,
+                   const TiledActivations* swiglu /* host, or null */, bool pdl, cudaStream_t stream);
+bool gemm_few_rows_fits(const Tensor* weights /* host */, uint32_t n_jobs, uint32_t rows, bool swiglu);
+
 // Any number of rows, on int8 matrix units. Quantized weights.
 void matmul(const MatmulArgs& product, const Activations& a, uint32_t rows, cudaStream_t stream);
 

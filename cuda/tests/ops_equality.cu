@@ -279,7 +279,7 @@ void fused_products(Random& rng, TensorType type) {
     const Both weights[] = {{rng, type, heights[0], k}, {rng, type, heights[1], k}, {rng, other, heights[2], k}};
     const Both gate(rng, type, hidden, k), up(rng, rng.below(2) ? type : other, hidden, k);
     for (const uint32_t rows : {1u, 2u, 7u, 8u, 9u, 16u, 33u, 64u}) {
-      const std::string at = " " + name(type) + " k=" + std::to_string(k) + " rows=" + std::to_string(rows);
+      const std::string with_rows = " " + name(type) + " k=" + std::to_string(k) + " rows=" + std::to_string(rows);
       Inputs in(rng, 70, k), normed(rng, rows, k), out(rng, rows, hidden);
       std::vector<float> weight(k), bias(std::max(heights[0], heights[1]));
       std::vector<uint32_t> gather(rows);
@@ -296,38 +296,43 @@ void fused_products(Random& rng, TensorType type) {
       if (rows > 1) {
         kernels::rmsnorm_tiled(in.gx.data(), ggather.data(), rows, gweight.data(), 1e-6f, k, tiled.view(), false,
                                nullptr);
-        tiled.compare("tiled rmsnorm" + at, normed);
+        tiled.compare("tiled rmsnorm" + with_rows, normed);
       }
 
-      std::vector<float> y[3];
-      device::Buffer<float> gy[3];
-      std::vector<kernels::MatmulJob> jobs;
-      for (int i = 0; i < 3; ++i) {
-        y[i].resize(size_t(rows) * heights[i]);
-        for (float& v : y[i]) v = rng.normalish();
-        gy[i] = i == 1 ? to_device(y[i]) : poisoned<float>(y[i].size());
-        const MatmulArgs product[] = {{weights[i].on_cpu(), y[i].data(), i == 1, i < 2 ? bias.data() : nullptr}};
-        b.cpu->matmul(product, normed.on_cpu(), rows);
-        jobs.push_back({weights[i].on_gpu(), i < 2 ? gbias.data() : nullptr, gy[i].data(), i == 1});
-      }
-      if (rows == 1) kernels::gemv(jobs.data(), 3, input, false, false, nullptr);
-      else kernels::gemm_small_m(jobs.data(), 3, tiled.view(), rows, nullptr, false, nullptr);
-      for (int i = 0; i < 3; ++i)
-        equal("product " + std::to_string(i) + at, y[i].data(), to_host(gy[i].data(), y[i].size()).data(), y[i].size());
+      for (const auto& [kernel, gemm] :
+           {std::pair{" gemm_small_m", &kernels::gemm_small_m}, std::pair{" gemm_chunked", &kernels::gemm_chunked}}) {
+        const std::string at = with_rows + (rows == 1 ? "" : kernel);
+        std::vector<float> y[3];
+        device::Buffer<float> gy[3];
+        std::vector<kernels::MatmulJob> jobs;
+        for (int i = 0; i < 3; ++i) {
+          y[i].resize(size_t(rows) * heights[i]);
+          for (float& v : y[i]) v = rng.normalish();
+          gy[i] = i == 1 ? to_device(y[i]) : poisoned<float>(y[i].size());
+          const MatmulArgs product[] = {{weights[i].on_cpu(), y[i].data(), i == 1, i < 2 ? bias.data() : nullptr}};
+          b.cpu->matmul(product, normed.on_cpu(), rows);
+          jobs.push_back({weights[i].on_gpu(), i < 2 ? gbias.data() : nullptr, gy[i].data(), i == 1});
+        }
+        if (rows == 1) kernels::gemv(jobs.data(), 3, input, false, false, nullptr);
+        else gemm(jobs.data(), 3, tiled.view(), rows, nullptr, false, nullptr);
+        for (int i = 0; i < 3; ++i)
+          equal("product " + std::to_string(i) + at, y[i].data(), to_host(gy[i].data(), y[i].size()).data(),
+                y[i].size());
 
-      std::vector<float> g(size_t(rows) * hidden), u(g.size());
-      const MatmulArgs products[] = {{gate.on_cpu(), g.data(), false}, {up.on_cpu(), u.data(), false}};
-      b.cpu->matmul(products, normed.on_cpu(), rows);
-      b.cpu->swiglu(g.data(), u.data(), rows, out.on_cpu());
-      const kernels::MatmulJob both[] = {{gate.on_gpu(), nullptr, out.gx.data()}, {up.on_gpu(), nullptr, nullptr}};
-      if (rows == 1) {
-        kernels::gemv(both, 2, input, true, false, nullptr);
-        kernels::quantize(out.on_gpu(), rows, nullptr);
-        out.compare("swiglu product" + at);
-      } else {
-        const kernels::TiledActivations to = hidden_tiled.view();
-        kernels::gemm_small_m(both, 2, tiled.view(), rows, &to, false, nullptr);
-        hidden_tiled.compare("swiglu product" + at, out);
+        std::vector<float> g(size_t(rows) * hidden), u(g.size());
+        const MatmulArgs products[] = {{gate.on_cpu(), g.data(), false}, {up.on_cpu(), u.data(), false}};
+        b.cpu->matmul(products, normed.on_cpu(), rows);
+        b.cpu->swiglu(g.data(), u.data(), rows, out.on_cpu());
+        const kernels::MatmulJob both[] = {{gate.on_gpu(), nullptr, out.gx.data()}, {up.on_gpu(), nullptr, nullptr}};
+        if (rows == 1) {
+          kernels::gemv(both, 2, input, true, false, nullptr);
+          kernels::quantize(out.on_gpu(), rows, nullptr);
+          out.compare("swiglu product" + at);
+        } else {
+          const kernels::TiledActivations to = hidden_tiled.view();
+          gemm(both, 2, tiled.view(), rows, &to, false, nullptr);
+          hidden_tiled.compare("swiglu product" + at, out);
+        }
       }
     }
   }
@@ -338,10 +343,11 @@ void gemm_small_m_products(Random& rng, TensorType type, bool quick) {
   if (!formats::is_quantized(type)) return;
   Backends b;
   const bool k_quant = formats::block_values(type) == 256;
-  std::vector<uint32_t> widths = k_quant ? std::vector<uint32_t>{256, 768, 4864} : std::vector<uint32_t>{32, 160, 896};
+  std::vector<uint32_t> widths =
+      k_quant ? std::vector<uint32_t>{256, 768, 4864, 14336} : std::vector<uint32_t>{32, 160, 896};
   std::vector<uint32_t> heights = {1, 7, 8, 33, 2304}, counts = {2, 3, 8, 9, 16, 17, 24, 33, 64};
   if (quick) heights = {33}, counts = {3, 20};
-  std::vector<float> ones(4864, 1.0f);
+  std::vector<float> ones(14336, 1.0f);
   const auto gones = to_device(ones);
   for (const uint32_t k : widths)
     for (const uint32_t n : heights) {
@@ -356,10 +362,16 @@ void gemm_small_m_products(Random& rng, TensorType type, bool quick) {
         const MatmulArgs product[] = {{w.on_cpu(), y.data(), false}};
         b.cpu->matmul(product, normed.on_cpu(), rows);
         const kernels::MatmulJob job = {w.on_gpu(), nullptr, gy.data()};
-        kernels::gemm_small_m(&job, 1, tiled.view(), rows, nullptr, false, nullptr);
-        equal("few rows " + name(type) + " n=" + std::to_string(n) + " k=" + std::to_string(k) +
-                  " rows=" + std::to_string(rows),
-              y.data(), to_host(gy.data(), y.size()).data(), y.size());
+        const auto compare = [&](const char* kernel, decltype(kernels::gemm_small_m)* gemm) {
+          ORCD_CUDA(cudaMemset(gy.data(), 0xfb, gy.bytes()));
+          gemm(&job, 1, tiled.view(), rows, nullptr, false, nullptr);
+          equal(std::string(kernel) + " " + name(type) + " n=" + std::to_string(n) + " k=" + std::to_string(k) +
+                    " rows=" + std::to_string(rows),
+                y.data(), to_host(gy.data(), y.size()).data(), y.size());
+        };
+        const Tensor weights = w.on_gpu();
+        if (kernels::gemm_small_m_fits(&weights, 1, rows, false)) compare("gemm_small_m", kernels::gemm_small_m);
+        compare("gemm_chunked", kernels::gemm_chunked);
       }
     }
 }
