@@ -511,7 +511,7 @@ std::vector<uint32_t> random_mask(Random& rng, uint32_t vocab, uint32_t of) {
 }
 
 void samples(Random& rng, uint32_t vocab) {
-  Backends b({1, 64, 64, 2, 1, 32, vocab, RopeStyle::kNeox, 10000.0, 1e-6f});
+  Backends b({1, 64, 64, 2, 1, 32, vocab, RopeStyle::kNeox, 10000.0, 1e-6f}, 8);
   for (int round = 0; round < 40; ++round) {
     std::vector<uint32_t> token(8), slot(8), position(8);
     for (uint32_t i = 0; i < 8; ++i) token[i] = rng.below(vocab), slot[i] = i / 2, position[i] = i % 2;
