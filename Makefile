@@ -46,7 +46,7 @@ fmt: ## whether the code is formatted
 	@bash tools/ci/cpp-format
 
 spelling: ## whether all words are spelled right
-	@bash tools/ci/spelling
+	@bash tools/ci/python-tools "the check of the spelling" typos
 
 # Tests of all crates, among them tests/, which drives the two real processes; cargo builds them too.
 unit: requirements ## the tests alone
