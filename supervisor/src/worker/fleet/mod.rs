@@ -207,10 +207,10 @@ impl<H: WorkerHost> Fleet<H> {
             entry.liveness.submitted();
         });
         self.given.insert(job.key);
-        self.tell_worker(ToWorker::Submit(Box::new(job)), now);
+        self.send_to_worker(ToWorker::Submit(Box::new(job)), now);
     }
 
-    /// A job is over. A worker that still has it is told.
+    /// A job is over. A worker that still has it gets a cancellation.
     pub(crate) fn cancel(&mut self, key: JobKey, now: Instant) {
         if self.given.remove(&key) {
             let pending = PendingCancel {
@@ -218,7 +218,7 @@ impl<H: WorkerHost> Fleet<H> {
                 interrupted: false,
             };
             self.cancelled.insert(key, pending);
-            self.tell_worker(ToWorker::Cancel(key), now);
+            self.send_to_worker(ToWorker::Cancel(key), now);
         }
     }
 
@@ -298,7 +298,7 @@ impl<H: WorkerHost> Fleet<H> {
     }
 
     /// Sends to the serving worker; one that takes no messages is lost.
-    fn tell_worker(&mut self, message: ToWorker, now: Instant) {
+    fn send_to_worker(&mut self, message: ToWorker, now: Instant) {
         let generation = self.life.generation;
         if let Err(error) = self.host.send(generation, message, None) {
             self.hung(generation, error.to_string(), now);
