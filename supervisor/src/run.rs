@@ -186,7 +186,7 @@ async fn run_to_end(
     let result = service.live().await;
     let failure = result.as_ref().err().map(ToString::to_string);
     let closing = Report::closing(failure.as_deref());
-    notifier.tell(&closing, &[]).await;
+    notifier.notify(&closing, &[]).await;
     // All streams have their last event by now; what remains is to write it.
     stop_serving.cancel();
     let _ = server.await;
@@ -213,7 +213,7 @@ impl Service {
     /// From loading to the dispatcher's end.
     async fn live(mut self) -> Result<(), RunError> {
         let opening = Report::opening(&self.model_name());
-        self.notifier.tell(&opening, &[]).await;
+        self.notifier.notify(&opening, &[]).await;
         let store = self.open_store().await;
         let path = self.config.model.clone();
         let reading = self.unless_stopped(move || ModelHeader::read(&path).map_err(unfit));

@@ -168,7 +168,7 @@ impl FdStore {
                 .with("FDNAME", format_args!("{kind}{tag}"))
                 // A device's descriptor that polls as closed would be thrown out.
                 .with("FDPOLL", 0);
-            self.notifier.tell(&message, &[fd]).await;
+            self.notifier.notify(&message, &[fd]).await;
         }
         self.stored = Some(Stored { tag, weights });
     }
@@ -182,7 +182,7 @@ impl FdStore {
         let message = Message::default()
             .with("FDSTOREREMOVE", 1)
             .with("FDNAME", name);
-        self.notifier.tell(&message, &[]).await;
+        self.notifier.notify(&message, &[]).await;
     }
 }
 

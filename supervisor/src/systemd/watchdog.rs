@@ -76,7 +76,7 @@ pub async fn feed_watchdog(notifier: Notifier, period: Duration, probe: Liveness
     loop {
         sleep(pause).await;
         match probe.check(pause).await {
-            Ok(()) => notifier.tell(&sign, &[]).await,
+            Ok(()) => notifier.notify(&sign, &[]).await,
             // The service is about to end.
             Err(ProbeError::Ended) => return,
             Err(silence) => tracing::error!(%silence, "no sign of life for systemd's watchdog"),
