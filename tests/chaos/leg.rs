@@ -8,7 +8,7 @@ use orcd_tests::proc::wait_until;
 use orcd_tests::{Starter, WorkerHarness};
 
 use crate::board::Board;
-use crate::client::{self, Told};
+use crate::client::{self, Received};
 use crate::faults::Deck;
 use crate::jobs::{Known, Pool};
 use crate::judge::{Ending, Verdict, compare};
@@ -37,7 +37,7 @@ pub(crate) struct Holdings {
 /// One stream's story.
 #[derive(Debug)]
 pub(crate) struct Stream {
-    pub(crate) told: Told,
+    pub(crate) received: Received,
     pub(crate) verdict: Verdict,
     pub(crate) bytes: usize,
 }
@@ -78,7 +78,7 @@ pub(crate) fn run(leg: &Leg, pool: &Pool, seed: u64) -> Report {
         starter = starter.arg("--standby");
     }
     let service = starter.start();
-    // The first steps show the service what a step takes: hangs are told by that.
+    // The first steps show the service what a step takes: hangs are recognized by that.
     client::run(&service, &pool.jobs[0].job.clone().named("first"), None);
     let before = holdings(&service, leg.standby, None);
     let shared = Shared {
@@ -133,14 +133,14 @@ fn run_one(shared: &Shared<'_>, known: &Known, absence: client::Absence) {
     if absence.is_some() {
         job = job.set("on_disconnect", "continue");
     }
-    let told = client::run(shared.service, &job, absence);
+    let received = client::run(shared.service, &job, absence);
     drop(entry);
     let expected = (&known.tokens[..], &known.ending);
-    let verdict = compare(expected, (&told.tokens, &told.ending));
-    if !verdict.is_clean() || told.strictly.is_err() {
-        let ending = &told.ending;
-        let strictly = &told.strictly;
-        let count = told.tokens.len();
+    let verdict = compare(expected, (&received.tokens, &received.ending));
+    if !verdict.is_clean() || received.strictly.is_err() {
+        let ending = &received.ending;
+        let strictly = &received.strictly;
+        let count = received.tokens.len();
         let body = job.json();
         shared.failures.lock().unwrap().push(format!(
             "{verdict:?}, {count} tokens of {}, {ending:?} where {:?} was due, {strictly:?}: {body}",
@@ -148,9 +148,9 @@ fn run_one(shared: &Shared<'_>, known: &Known, absence: client::Absence) {
             known.ending,
         ));
     }
-    let bytes = told.tokens.iter().map(|token| token.raw.len()).sum();
+    let bytes = received.tokens.iter().map(|token| token.raw.len()).sum();
     shared.streams.lock().unwrap().push(Stream {
-        told,
+        received,
         verdict,
         bytes,
     });
@@ -261,13 +261,13 @@ impl Stream {
     /// The longest time that this stream stood still because of a fault; `None` if it was not
     /// there, or its client was away.
     pub(crate) fn pause(&self, fault: &Struck) -> Option<Duration> {
-        let arrivals = &self.told.arrivals;
+        let arrivals = &self.received.arrivals;
         let (first, last) = (*arrivals.first()?, *arrivals.last()?);
         if first >= fault.from || last <= fault.from {
             return None;
         }
         let away = |from: Instant, to: Instant| {
-            self.told
+            self.received
                 .away
                 .is_some_and(|(left, back)| from < back && to > left)
         };
@@ -279,6 +279,6 @@ impl Stream {
 
     /// It ended because the service took it for the cause of crashes.
     pub(crate) fn was_given_up(&self) -> bool {
-        matches!(&self.told.ending, Ending::Error(code, _) if code == "WORKER_CRASHED")
+        matches!(&self.received.ending, Ending::Error(code, _) if code == "WORKER_CRASHED")
     }
 }

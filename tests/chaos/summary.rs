@@ -46,14 +46,14 @@ impl Summary {
         let lost = self.sum(|stream| stream.verdict.lost);
         let duplicated = self.sum(|stream| stream.verdict.duplicated);
         let changed = self.sum(|stream| stream.verdict.changed);
-        let against = self.sum(|stream| usize::from(stream.told.strictly.is_err()));
+        let against = self.sum(|stream| usize::from(stream.received.strictly.is_err()));
         let given_up = self.sum(|stream| usize::from(stream.was_given_up()));
         let replays = self
             .streams()
-            .map(|stream| stream.told.replays)
+            .map(|stream| stream.received.replays)
             .sum::<u64>();
-        let resumed = self.sum(|stream| usize::from(stream.told.away.is_some()));
-        let refusals = self.sum(|stream| stream.told.refusals);
+        let resumed = self.sum(|stream| usize::from(stream.received.away.is_some()));
+        let refusals = self.sum(|stream| stream.received.refusals);
         let unasked = self.legs.iter().map(|leg| leg.unasked).sum::<u64>();
         let missed = self.legs.iter().map(|leg| leg.missed).sum::<usize>();
         vec![
@@ -61,7 +61,7 @@ impl Summary {
             ("streams", self.sum(|_| 1).to_string()),
             (
                 "tokens compared",
-                self.sum(|s| s.told.tokens.len()).to_string(),
+                self.sum(|s| s.received.tokens.len()).to_string(),
             ),
             ("bytes compared", self.sum(|s| s.bytes).to_string()),
             (
