@@ -77,7 +77,7 @@ fn cancel_while_hanging(what: &str, strike: impl Fn(&WorkerHarness)) {
     // Only the ladder can be it.
     let service = Starter::new(Model::Slow)
         .failpoints()
-        .patient()
+        .without_hang_timeout()
         .alone()
         .start();
     // Not over before the ladder is at its end.
@@ -240,7 +240,7 @@ fn cancel_refuses_bad_bodies() {
 #[test]
 fn cancelled_while_queued_it_never_starts() {
     let service = Starter::new(Model::Slow).failpoints().flag("--parallel", 1);
-    let service = service.patient().start();
+    let service = service.without_hang_timeout().start();
     service.hold_before_step(5);
     let running = service.execute(&endless("running").set("max_tokens", 60));
     service.wait_for_trigger("step");

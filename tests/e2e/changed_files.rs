@@ -57,7 +57,7 @@ fn worker_program_replaced_by_another_version_is_refused_and_the_right_one_goes_
     let program = folder.path().join("worker");
     std::os::unix::fs::symlink(place::worker_with_failpoints(), &program).unwrap();
     let service = Starter::new(Model::Slow).failpoints().worker(&program);
-    let service = service.patient().start();
+    let service = service.without_hang_timeout().start();
     let job = Job::lasting("a", 100);
     let undisturbed = service.run(&job);
     let stream = service.execute_struck(&[job], "sleep", 15).remove(0);
@@ -93,7 +93,10 @@ fn assert_old_bytes(service: &WorkerHarness, change: impl FnOnce(&Path)) {
 
 #[test]
 fn model_replaced_by_another_changes_no_byte_of_a_running_service() {
-    let service = Starter::new(Model::Slow).failpoints().patient().start();
+    let service = Starter::new(Model::Slow)
+        .failpoints()
+        .without_hang_timeout()
+        .start();
     assert_old_bytes(&service, |path| {
         let folder = tempfile::tempdir_in(path.parent().unwrap()).unwrap();
         let other = Model::Llama.file(folder.path());
@@ -103,7 +106,10 @@ fn model_replaced_by_another_changes_no_byte_of_a_running_service() {
 
 #[test]
 fn model_overwritten_in_place_is_not_served_under_the_old_name() {
-    let service = Starter::new(Model::Slow).failpoints().patient().start();
+    let service = Starter::new(Model::Slow)
+        .failpoints()
+        .without_hang_timeout()
+        .start();
     let job = Job::lasting("a", 100);
     let undisturbed = service.run(&job);
     let running = std::slice::from_ref(&job);

@@ -110,7 +110,10 @@ fn scrape_is_well_formed_before_and_after_jobs() {
 
 #[test]
 fn running_jobs_and_restarts_show() {
-    let service = Starter::new(Model::Slow).failpoints().patient().start();
+    let service = Starter::new(Model::Slow)
+        .failpoints()
+        .without_hang_timeout()
+        .start();
     let job = Job::lasting("a", 60);
     let stream = service.execute_struck(&[job], "sleep", 10).remove(0);
     assert_eq!(total(&scrape(&service), "orcd_jobs_running"), 1.0);

@@ -109,7 +109,10 @@ fn worker_that_the_kernel_kills_for_its_memory_changes_no_byte() {
         Ok(group) => group,
         Err(why) => return report::skipped(&format!("no control group for a test: {why}")),
     };
-    let service = Starter::new(Model::Slow).failpoints().patient().start();
+    let service = Starter::new(Model::Slow)
+        .failpoints()
+        .without_hang_timeout()
+        .start();
     let job = [Job::lasting("a", 60)];
     let undisturbed = service.run_together(&job);
     let supervisor = service.supervisor();

@@ -6,7 +6,10 @@ const DEADLY: u64 = 666;
 
 #[test]
 fn job_that_kills_every_worker_is_given_up_and_the_others_finish() {
-    let service = Starter::new(Model::Slow).failpoints().patient().start();
+    let service = Starter::new(Model::Slow)
+        .failpoints()
+        .without_hang_timeout()
+        .start();
     let jobs = [1, 2, 3].map(|seed| Job::lasting(&format!("job-{seed}"), 200).set("seed", seed));
     let undisturbed = service.run_together(&jobs);
     // The worker has all of them when it takes the poison.

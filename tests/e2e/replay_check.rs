@@ -48,7 +48,7 @@ fn replayed_token_that_differs_is_never_spliced() {
     let service = Starter::new(Model::Slow)
         .failpoints()
         .worker(&worker)
-        .patient()
+        .without_hang_timeout()
         .start();
     // Hot, so that another draw all but surely gives another token.
     let job = Job::lasting("a", 100).set("top_k", 0).set("temperature", 2);

@@ -97,7 +97,10 @@ fn behind_the_last_event_there_is_nothing_more() {
 
 #[test]
 fn job_goes_on_without_a_reader_and_through_a_crash() {
-    let service = Starter::new(Model::Slow).failpoints().patient().start();
+    let service = Starter::new(Model::Slow)
+        .failpoints()
+        .without_hang_timeout()
+        .start();
     let undisturbed = service.run(&lasting("a", 60));
     drop(service.execute_struck(&[lasting("b", 60)], "sleep", 10));
     service.kill_worker();

@@ -62,7 +62,7 @@ fn running_job_finishes_and_new_ones_are_sent_elsewhere() {
         let service = Starter::new(Model::Slow)
             .failpoints()
             .flag("--drain-timeout-sec", 600)
-            .patient()
+            .without_hang_timeout()
             .start();
         let expected = service.run(&job("a", 80));
         service.hold_before_step(10);
@@ -123,7 +123,7 @@ fn worker_that_dies_while_draining_loses_no_stream() {
     let service = Starter::new(Model::Slow)
         .failpoints()
         .flag("--drain-timeout-sec", 600)
-        .patient()
+        .without_hang_timeout()
         .start();
     let expected = service.run(&job("a", 60));
     let job = [job("a", 60)];
@@ -140,7 +140,7 @@ fn stop_while(what: &str, strike: impl FnOnce(&WorkerHarness)) {
     let service = Starter::new(Model::Slow)
         .failpoints()
         .flag("--drain-timeout-sec", 1)
-        .patient()
+        .without_hang_timeout()
         .start();
     let mut stream = service.execute(&job("a", 1500));
     stream.read_tokens(3);

@@ -10,7 +10,7 @@ use serde_json::Value;
 const SOON: Duration = Duration::from_secs(60);
 
 fn with_standby(model: Model) -> WorkerHarness {
-    started(Starter::new(model).failpoints().patient())
+    started(Starter::new(model).failpoints().without_hang_timeout())
 }
 
 fn started(starter: Starter) -> WorkerHarness {
@@ -171,7 +171,7 @@ fn failover_is_quick() {
     let service = Starter::new(Model::Haiku)
         .failpoints()
         .flag("--max-restarts", 1000)
-        .patient()
+        .without_hang_timeout()
         .alone()
         .start();
     let without = pauses(&service, false);

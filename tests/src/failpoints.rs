@@ -43,9 +43,9 @@ impl WorkerHarness {
     }
 
     /// Lets the worker wait before its `step`-th step from now on, until [`Self::release`]. The
-    /// service takes that for a hang after `--hang-timeout-ms`; [`Starter::patient`] is for this.
+    /// service takes that for a hang after `--hang-timeout-ms`; [`Starter::without_hang_timeout`] is for this.
     ///
-    /// [`Starter::patient`]: crate::Starter::patient
+    /// [`Starter::without_hang_timeout`]: crate::Starter::without_hang_timeout
     pub fn hold_before_step(&self, step: u32) {
         std::fs::write(self.fault_file("gate"), "").unwrap();
         self.fault("step", &format!("wait {step}"));

@@ -129,7 +129,7 @@ impl Starter {
     }
 
     /// The service takes nothing for a hang: a test stops its worker and goes on when it likes.
-    pub fn patient(self) -> Self {
+    pub fn without_hang_timeout(self) -> Self {
         self.flag("--hang-timeout-ms", 600_000)
     }
 

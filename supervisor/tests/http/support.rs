@@ -18,7 +18,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use crate::played::{self, Service};
 
 /// Nothing here takes that long.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TEST_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A service over HTTP and the test's side of its worker.
 pub struct Fixture {
@@ -216,7 +216,7 @@ impl Client {
 
     async fn more(&mut self) -> bool {
         let read = self.socket.read_buf(&mut self.unread);
-        match timeout(PATIENCE, read).await.expect("nothing comes") {
+        match timeout(TEST_TIMEOUT, read).await.expect("nothing comes") {
             Ok(n) => n > 0,
             Err(_) => false,
         }

@@ -26,7 +26,7 @@ use tokio::sync::mpsc;
 pub use super::samples::*;
 
 /// Nothing here takes that long.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TEST_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What the dispatcher does to workers.
 #[derive(Debug)]
@@ -166,7 +166,7 @@ impl Service {
     }
 
     pub async fn call(&mut self) -> Call {
-        let call = tokio::time::timeout(PATIENCE, self.calls.recv()).await;
+        let call = tokio::time::timeout(TEST_TIMEOUT, self.calls.recv()).await;
         call.expect("the worker is told nothing")
             .expect("the dispatcher is gone")
     }
@@ -281,13 +281,13 @@ impl Service {
             if fits(&snapshot) {
                 return snapshot;
             }
-            assert!(since.elapsed() < PATIENCE, "it stays {snapshot:?}");
+            assert!(since.elapsed() < TEST_TIMEOUT, "it stays {snapshot:?}");
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }
 
     pub async fn outcome(self) -> Outcome {
-        tokio::time::timeout(PATIENCE, self.task)
+        tokio::time::timeout(TEST_TIMEOUT, self.task)
             .await
             .expect("the dispatcher does not end")
     }
@@ -295,7 +295,7 @@ impl Service {
 
 /// The next event.
 pub async fn next(stream: &mut JobStream) -> Option<Numbered> {
-    let event = tokio::time::timeout(PATIENCE, stream.events.recv()).await;
+    let event = tokio::time::timeout(TEST_TIMEOUT, stream.events.recv()).await;
     event.expect("no event comes")
 }
 

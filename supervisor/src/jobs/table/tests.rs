@@ -79,7 +79,7 @@ impl Rig {
                 self.table.expire(self.now, what.parse().unwrap());
                 String::new()
             }
-            "excuse" => {
+            "extend" => {
                 self.table.extend_deadlines(Duration::from_secs(key.0));
                 String::new()
             }
@@ -422,7 +422,7 @@ fn events_that_are_kept() {
         ),
         (
             "time in which nobody was heard counts for no reader",
-            "keep a, leave 1, end 1, excuse 5, wait 12, expire 9, resume a, leave 1, wait 3, expire 9, resume a",
+            "keep a, leave 1, end 1, extend 5, wait 12, expire 9, resume a, leave 1, wait 3, expire 9, resume a",
             "#1, false, #1 from 0, false, unknown",
             "",
         ),

@@ -1,4 +1,4 @@
-//! How long somebody else is waited for: as long as its steps take, and not a moment less because this
+//! How long a worker or a reader is waited for: as long as its steps take, and not a moment less because this
 //! process itself stood still. Time here goes on only when everybody waits for it.
 
 use std::time::Duration;
