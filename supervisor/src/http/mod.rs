@@ -128,7 +128,7 @@ pub fn router(app: Arc<App>) -> Router {
             Arc::clone(&app.guard),
             access::admit,
         ))
-        .layer(axum::middleware::from_fn(server::keep_places_for_probes))
+        .layer(axum::middleware::from_fn(server::reserve_for_probes))
         .layer(axum::middleware::from_fn(server::answer_unheard))
         .layer(axum::middleware::from_fn_with_state(
             Arc::clone(&app.metrics),

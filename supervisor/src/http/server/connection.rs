@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use super::super::error::ApiError;
 use super::answer::{Answer, Question, answer};
 use super::peer::{Peer, Stage};
-use super::places::Place;
+use super::permits::ConnectionPermit;
 use super::wire::Wire;
 use super::{MAX_HEAD_BYTES, unheard};
 
@@ -37,7 +37,7 @@ const LINGER: Duration = Duration::from_secs(2);
 /// Serves what comes over `stream` until either side ends the connection.
 pub(super) async fn attend(
     stream: TcpStream,
-    place: Place,
+    permit: ConnectionPermit,
     router: Router,
     stop: CancellationToken,
 ) {
@@ -45,9 +45,9 @@ pub(super) async fn attend(
     // Dropping the connection drops the answer under way, by which its job learns that its reader
     // left.
     let ended = tokio::select! {
-        ended = serve(&peer, &place, &router, &stop) => ended,
+        ended = serve(&peer, &permit, &router, &stop) => ended,
         () = peer.is_gone() => return,
-        () = place.is_needed() => return,
+        () = permit.is_reclaimed() => return,
         never = peer.ask_when_half_closed() => match never {},
     };
     let progress = *peer.progress();
@@ -64,7 +64,7 @@ pub(super) async fn attend(
         let linger = timeout(LINGER, peer.linger());
         tokio::select! {
             _ = stop.run_until_cancelled(linger) => {}
-            () = place.is_needed() => {}
+            () = permit.is_reclaimed() => {}
         }
     }
 }
@@ -72,11 +72,11 @@ pub(super) async fn attend(
 /// Lets hyper speak HTTP/1.1 over the connection; after `stop` the request at hand is the last.
 async fn serve(
     peer: &Arc<Peer>,
-    place: &Place,
+    permit: &ConnectionPermit,
     router: &Router,
     stop: &CancellationToken,
 ) -> hyper::Result<()> {
-    let for_probes = place.is_for_probes();
+    let for_probes = permit.is_for_probes();
     let routes = TowerToHyperService::new(router.clone());
     let service = service_fn(|request| respond(&routes, peer, for_probes, request));
     let connection = http1::Builder::new()
@@ -132,8 +132,8 @@ pub(in super::super) fn is_for_probes_only(request: &Request) -> bool {
     request.extensions().get::<ProbesOnly>().is_some()
 }
 
-/// The layer that turns others away from the probes' places.
-pub(in super::super) async fn keep_places_for_probes(request: Request, next: Next) -> Response {
+/// The layer that turns others away where only probes are served.
+pub(in super::super) async fn reserve_for_probes(request: Request, next: Next) -> Response {
     let is_probe = super::super::routes::is_probe(request.uri().path());
     if is_for_probes_only(&request) && !is_probe {
         let message = "all connections that the service can have are taken; try again, or send it \
