@@ -630,14 +630,14 @@ async fn a_worker_that_comes_no_further_with_loading_is_replaced() {
 
 /// What is shown as room is what a submission finds.
 #[tokio::test]
-async fn places_of_jobs_that_await_their_replay_are_not_free() {
+async fn slots_of_jobs_that_await_their_replay_are_not_free() {
     let mut service = Service::ready_with(|s| s.queue = 0).await;
     let (_first, _) = service.run(job("a")).await;
     let (_second, _) = service.run(job("b")).await;
     service.crash().await;
     service.bring_up().await;
     service.submitted().await;
-    assert_eq!(service.jobs.snapshot().free_places, 0);
+    assert_eq!(service.jobs.snapshot().free_slots, 0);
     let refusal = service.jobs.submit(job("c")).await.unwrap_err();
     assert_eq!(refusal.code, ErrorCode::QueueFull);
 }
@@ -647,8 +647,8 @@ async fn a_cancelled_jobs_place_is_free_once_the_worker_has_let_go_of_it() {
     let mut service = Service::ready().await;
     let (_stream, spec) = service.run(job("a")).await;
     service.jobs.cancel("a".into()).await;
-    assert_eq!(service.jobs.snapshot().free_places, 1);
+    assert_eq!(service.jobs.snapshot().free_slots, 1);
     assert_eq!(service.told_to_cancel().await, spec.key);
     service.message(ToSupervisor::Cancelled(spec.key)).await;
-    service.until(|s| s.free_places == 2).await;
+    service.until(|s| s.free_slots == 2).await;
 }

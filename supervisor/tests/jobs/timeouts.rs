@@ -162,7 +162,7 @@ async fn a_reader_keeps_its_time_to_come_back() {
 
 /// The bound of the messages to a worker is made for this.
 #[tokio::test(start_paused = true)]
-async fn a_worker_that_takes_nothing_is_sent_two_messages_a_place_at_most() {
+async fn a_worker_that_takes_nothing_is_sent_two_messages_a_slot_at_most() {
     let mut service = watched().await;
     let mut streams = Vec::new();
     for name in ["a", "b"] {

@@ -94,11 +94,11 @@ impl<H: WorkerHost> Dispatcher<H> {
         }
     }
 
-    pub(super) fn free_places(&self) -> usize {
-        publisher::free_places(&self.table, &self.fleet)
+    pub(super) fn free_slots(&self) -> usize {
+        publisher::free_slots(&self.table, &self.fleet)
     }
 
-    /// Ends a job: the last event into its log, the worker told if it still has it, the place free.
+    /// Ends a job: the last event into its log, a cancellation to the worker if it still has it, the slot free.
     pub(super) fn end_job(&mut self, key: JobKey, ending: Ending, now: Instant) {
         let Some(job) = self.table.in_flight(key) else {
             return;

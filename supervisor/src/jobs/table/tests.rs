@@ -110,7 +110,7 @@ impl Rig {
             queue_limit: QUEUE,
             queued_bytes: self.table.waiting_bytes(),
             queue_bytes: 1000,
-            free_places: 0,
+            free_slots: 0,
             context: CONTEXT,
             max_tokens_out: 512,
         };

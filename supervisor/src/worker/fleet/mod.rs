@@ -90,7 +90,7 @@ pub(crate) enum FleetEvent {
         code: ErrorCode,
         message: String,
     },
-    /// A worker serves: there are free places.
+    /// A worker serves: there are free slots.
     Ready,
     /// The worker that served is lost, and with it all the jobs that it was given.
     Lost { generation: u64 },
@@ -186,13 +186,13 @@ impl<H: WorkerHost> Fleet<H> {
         self.events.pop_front()
     }
 
-    /// Sequences that the serving worker could begin now. One that was cancelled keeps its place
+    /// Sequences that the serving worker could begin now. One that was cancelled keeps its slot
     /// until the worker has said that it is gone.
-    pub(crate) fn free_places(&self) -> usize {
+    pub(crate) fn free_slots(&self) -> usize {
         match (&self.life.phase, &self.info) {
             (Phase::Ready { .. }, Some(info)) => {
-                let places = info.parallel.min(MAX_PARALLEL) as usize;
-                places.saturating_sub(self.given.len() + self.cancelled.len())
+                let slots = info.parallel.min(MAX_PARALLEL) as usize;
+                slots.saturating_sub(self.given.len() + self.cancelled.len())
             }
             _ => 0,
         }
