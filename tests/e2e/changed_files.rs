@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use orcd_shared::protocol::version::PROTOCOL;
-use orcd_tests::{Job, Model, Starter, WorkerHarness, place, report};
+use orcd_tests::{Job, Model, Starter, WorkerHarness, paths, report};
 
 const SOON: Duration = Duration::from_secs(60);
 
@@ -55,7 +55,7 @@ fn worker_of_another_protocol_is_a_startup_error_that_names_both() {
 fn worker_program_replaced_by_another_version_is_refused_and_the_right_one_goes_on() {
     let folder = tempfile::tempdir().unwrap();
     let program = folder.path().join("worker");
-    std::os::unix::fs::symlink(place::worker_with_failpoints(), &program).unwrap();
+    std::os::unix::fs::symlink(paths::worker_with_failpoints(), &program).unwrap();
     let service = Starter::new(Model::Slow).failpoints().worker(&program);
     let service = service.without_hang_timeout().start();
     let job = Job::lasting("a", 100);
@@ -67,7 +67,7 @@ fn worker_program_replaced_by_another_version_is_refused_and_the_right_one_goes_
         h["worker"]["restarts"].as_u64() > Some(1) && h["status"] != "healthy"
     });
     service.wait_for_log("no link to the worker");
-    swap(&program, &place::worker_with_failpoints());
+    swap(&program, &paths::worker_with_failpoints());
     assert_eq!(stream.finish().token_bytes(), undisturbed.token_bytes());
 }
 

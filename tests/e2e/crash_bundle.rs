@@ -7,7 +7,7 @@ use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use orcd_tests::start::small_disk_refused;
-use orcd_tests::{Job, Model, Starter, WorkerHarness, place, proc, report};
+use orcd_tests::{Job, Model, Starter, WorkerHarness, paths, proc, report};
 use serde_json::Value;
 
 fn bundles(dir: &Path) -> Vec<PathBuf> {
@@ -31,7 +31,7 @@ fn crash(service: &WorkerHarness, dir: &Path) -> (PathBuf, Value) {
 }
 
 fn replay(bundle: &Path) -> Output {
-    let mut command = Command::new(place::worker());
+    let mut command = Command::new(paths::worker());
     command.arg("--replay").arg(bundle).stdin(Stdio::null());
     command.output().unwrap()
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use orcd_tests::{Job, Model, Starter, WorkerHarness, place};
+use orcd_tests::{Job, Model, Starter, WorkerHarness, paths};
 
 /// Values by series, `name{labels}`.
 type Scrape = BTreeMap<String, f64>;
@@ -141,7 +141,7 @@ fn build_and_process_show() {
     let version = version.lines().next().unwrap();
     for label in [
         format!("version=\"{version}\""),
-        format!("backend=\"{}\"", place::device().split(':').next().unwrap()),
+        format!("backend=\"{}\"", paths::device().split(':').next().unwrap()),
         "revision=\"".to_owned(),
     ] {
         assert!(build.contains(&label), "{label} is not in {build}");

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::time::Duration;
 
-use orcd_tests::{Job, Model, Starter, WorkerHarness, place};
+use orcd_tests::{Job, Model, Starter, WorkerHarness, paths};
 
 /// Whatever a test waits for is there by then, on any machine.
 const SOON: Duration = Duration::from_secs(60);
@@ -68,7 +68,7 @@ fn service_that_becomes_unhealthy_is_one_error_and_says_when_it_is_over() {
     let worker = folder.path().join("worker");
     let script = format!(
         "#!/bin/sh\n[ -e {broken:?} ] && exit 7\nexec {:?} \"$@\"\n",
-        place::worker()
+        paths::worker()
     );
     fs::write(&worker, script).unwrap();
     fs::set_permissions(&worker, fs::Permissions::from_mode(0o755)).unwrap();

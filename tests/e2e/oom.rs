@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use orcd_tests::proc::{Process, wait_until};
-use orcd_tests::{Job, Model, Starter, place, report};
+use orcd_tests::{Job, Model, Starter, paths, report};
 
 /// Whatever a test waits for is there by then, on any machine.
 const SOON: Duration = Duration::from_secs(60);
@@ -102,7 +102,7 @@ impl Drop for Group {
 
 #[test]
 fn worker_that_the_kernel_kills_for_its_memory_changes_no_byte() {
-    if place::device() != "cpu" {
+    if paths::device() != "cpu" {
         return report::skipped("the limit is on the machine's memory, not on the device's");
     }
     let group = match Group::create() {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use orcd_tests::notify::Notification;
 use orcd_tests::proc::Process;
-use orcd_tests::{Job, Model, NotifyDouble, Starter, place, report};
+use orcd_tests::{Job, Model, NotifyDouble, Starter, paths, report};
 
 /// More than a busy machine needs.
 const SOON: Duration = Duration::from_secs(60);
@@ -37,7 +37,7 @@ fn restarted(double: &NotifyDouble, model: &Path) -> Starter {
 /// A worker program that takes its time once the file beside it is there.
 fn slow_worker(folder: &Path) -> (PathBuf, PathBuf) {
     let (program, slow) = (folder.join("worker"), folder.join("slow"));
-    let (slow_path, worker) = (slow.display(), place::worker());
+    let (slow_path, worker) = (slow.display(), paths::worker());
     let script = format!(
         "#!/bin/sh\n[ -e {slow_path} ] && sleep 1\nexec {} \"$@\"\n",
         worker.display()

@@ -33,7 +33,7 @@ pub struct WorkerHarness {
     pub(crate) failpoints: bool,
     /// Held as long as the service runs.
     #[expect(dead_code, reason = "it is its drop that matters")]
-    pub(crate) place: Arc<MachineLock>,
+    pub(crate) machine: Arc<MachineLock>,
 }
 
 impl WorkerHarness {
