@@ -34,7 +34,7 @@ impl Summary {
     }
 
     pub(crate) fn faults(&self) -> usize {
-        self.legs.iter().map(|leg| leg.struck.len()).sum()
+        self.legs.iter().map(|leg| leg.injected.len()).sum()
     }
 
     fn sum(&self, of: impl Fn(&Stream) -> usize) -> usize {
@@ -84,7 +84,7 @@ impl Summary {
         let mut faults = 0;
         let mut pauses = Vec::new();
         for leg in &self.legs {
-            for fault in leg.struck.iter().filter(|fault| fault.kind == kind) {
+            for fault in leg.injected.iter().filter(|fault| fault.kind == kind) {
                 faults += 1;
                 pauses.extend(leg.streams.iter().filter_map(|s| s.pause(fault)));
             }
@@ -121,7 +121,7 @@ impl Summary {
                     text,
                     "| {} | {} | {when} | {} | {} | {} | {} | {} | {} |",
                     leg.name,
-                    leg.struck.len(),
+                    leg.injected.len(),
                     held.descriptors,
                     held.threads,
                     held.rss_kib / 1024,

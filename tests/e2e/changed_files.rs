@@ -60,7 +60,7 @@ fn worker_program_replaced_by_another_version_is_refused_and_the_right_one_goes_
     let service = service.without_hang_timeout().start();
     let job = Job::lasting("a", 100);
     let undisturbed = service.run(&job);
-    let stream = service.execute_struck(&[job], "sleep", 15).remove(0);
+    let stream = service.execute_and_trigger(&[job], "sleep", 15).remove(0);
     swap(&program, &liar(folder.path(), PROTOCOL + 1));
     service.kill_worker();
     service.wait_for_health(SOON, |h| {
@@ -83,7 +83,7 @@ fn swap(link: &Path, to: &Path) {
 fn assert_old_bytes(service: &WorkerHarness, change: impl FnOnce(&Path)) {
     let job = Job::lasting("a", 100);
     let undisturbed = service.run(&job);
-    let stream = service.execute_struck(&[job], "sleep", 15).remove(0);
+    let stream = service.execute_and_trigger(&[job], "sleep", 15).remove(0);
     change(service.model());
     service.kill_worker();
     let found = stream.finish();
@@ -113,7 +113,7 @@ fn model_overwritten_in_place_is_not_served_under_the_old_name() {
     let job = Job::lasting("a", 100);
     let undisturbed = service.run(&job);
     let running = std::slice::from_ref(&job);
-    let stream = service.execute_struck(running, "sleep", 15).remove(0);
+    let stream = service.execute_and_trigger(running, "sleep", 15).remove(0);
     let file = OpenOptions::new()
         .write(true)
         .open(service.model())

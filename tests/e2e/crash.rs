@@ -41,7 +41,7 @@ fn run_disturbed(
     step: u32,
     disturb: impl FnOnce(),
 ) -> Vec<Transcript> {
-    let streams = service.execute_struck(jobs, "sleep", step);
+    let streams = service.execute_and_trigger(jobs, "sleep", step);
     disturb();
     streams.into_iter().map(Stream::finish).collect()
 }
@@ -119,7 +119,7 @@ fn hanging_worker_is_replaced_and_changes_no_byte() {
     let job = &four_jobs()[..1];
     let undisturbed = service.run_together(job);
     let hanging = service.worker();
-    let streams = service.execute_struck(job, "stop", 15);
+    let streams = service.execute_and_trigger(job, "stop", 15);
     let disturbed: Vec<_> = streams.into_iter().map(Stream::finish).collect();
     assert_unchanged(&undisturbed, &disturbed, 1);
     assert_ne!(service.worker(), hanging);
@@ -133,7 +133,7 @@ fn two_kills_in_one_stream_change_no_byte() {
     let undisturbed = service.run_together(&job);
     let disturbed = run_disturbed(&service, &job, 15, || {
         // For the next worker.
-        service.fault("step", "sleep 30");
+        service.set_failpoint("step", "sleep 30");
         service.kill_worker();
         service.wait_for_trigger("step");
         service.kill_worker();
@@ -161,7 +161,7 @@ fn killed_while_a_job_is_queued_both_come_through() {
     let [first, second] =
         ["first", "second"].map(|name| Job::lasting(name, 40).set("prompt", name));
     let undisturbed = [service.run(&first), service.run(&second)];
-    let running = service.execute_struck(&[first], "sleep", 10).remove(0);
+    let running = service.execute_and_trigger(&[first], "sleep", 10).remove(0);
     let mut queued = service.execute(&second);
     queued.read_anything();
     service.kill_worker();
@@ -242,14 +242,14 @@ fn job_that_runs_in_crash_after_crash_is_given_up_alone() {
         .flag("--max-restarts", 100);
     let service = service.without_hang_timeout().start();
     // Only a crash with the job on the worker counts against it.
-    service.fault("step", "kill 5");
+    service.set_failpoint("step", "kill 5");
     let suspect = service.execute(&Job::lasting("suspect", 1000));
     for _ in 1..3 {
         service.wait_for_trigger("step");
-        service.fault("step", "kill 2");
+        service.set_failpoint("step", "kill 2");
     }
     let transcript = suspect.finish();
-    assert!(!service.waits("step"));
+    assert!(!service.is_failpoint_set("step"));
     let error = transcript.error();
     assert_eq!(
         (error.code.as_str(), error.retriable),

@@ -115,7 +115,7 @@ fn running_jobs_and_restarts_show() {
         .without_hang_timeout()
         .start();
     let job = Job::lasting("a", 60);
-    let stream = service.execute_struck(&[job], "sleep", 10).remove(0);
+    let stream = service.execute_and_trigger(&[job], "sleep", 10).remove(0);
     assert_eq!(total(&scrape(&service), "orcd_jobs_running"), 1.0);
     service.kill_worker();
     stream.finish();

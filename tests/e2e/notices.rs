@@ -36,7 +36,7 @@ fn lost_worker_is_one_warning_and_no_error() {
 fn hang_is_an_error_while_it_lasts_and_one_warning() {
     let service = Starter::new(Model::Slow).failpoints().start();
     service.run(&Job::lasting("before", 20));
-    service.fault("step", "spin 5");
+    service.set_failpoint("step", "spin 5");
     assert_eq!(service.run(&Job::lasting("a", 20)).end().replays, 1);
     service.wait_for_log("worker ended");
     service.wait_for_log("healthy again");

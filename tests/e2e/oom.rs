@@ -130,7 +130,7 @@ fn worker_that_the_kernel_kills_for_its_memory_changes_no_byte() {
     // for says little of that, as its pages may count for whoever had them first.
     let limit = group.usage() + (160 << 20);
     group.limit_to(&limit.to_string()).unwrap();
-    let stream = service.execute_struck(&job, "eat", 10).remove(0);
+    let stream = service.execute_and_trigger(&job, "eat", 10).remove(0);
     let found = stream.finish();
     assert_eq!(found.token_bytes(), undisturbed[0].token_bytes());
     assert_eq!(found.end().replays, 1, "the kernel took nobody");

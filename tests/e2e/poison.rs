@@ -16,7 +16,7 @@ fn job_that_kills_every_worker_is_given_up_and_the_others_finish() {
     service.hold_before_step(1);
     let streams: Vec<_> = jobs.iter().map(|job| service.execute(job)).collect();
     service.wait_for_trigger("step");
-    service.fault("poison", &DEADLY.to_string());
+    service.set_failpoint("poison", &DEADLY.to_string());
     let poison = service.execute(&Job::lasting("poison", 50).set("seed", DEADLY));
     service.release();
     let poison = poison.finish();

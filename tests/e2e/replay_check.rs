@@ -53,7 +53,7 @@ fn replayed_token_that_differs_is_never_spliced() {
     // Hot, so that another draw all but surely gives another token.
     let job = Job::lasting("a", 100).set("top_k", 0).set("temperature", 2);
     let good = service.run(&job);
-    let stream = service.execute_struck(&[job], "sleep", 30).remove(0);
+    let stream = service.execute_and_trigger(&[job], "sleep", 30).remove(0);
     service.kill_worker();
     let transcript = stream.finish();
     let error = transcript.error();

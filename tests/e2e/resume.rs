@@ -102,7 +102,7 @@ fn job_goes_on_without_a_reader_and_through_a_crash() {
         .without_hang_timeout()
         .start();
     let undisturbed = service.run(&lasting("a", 60));
-    drop(service.execute_struck(&[lasting("b", 60)], "sleep", 10));
+    drop(service.execute_and_trigger(&[lasting("b", 60)], "sleep", 10));
     service.kill_worker();
     service.wait_for_health(Duration::from_secs(60), |h| h["jobs"]["running"] == 0);
     let resumed = service.resume("b", None).unwrap().finish();
