@@ -12,7 +12,7 @@ use orcd_shared::protocol::message::{LoadRequest, StepToken, ToSupervisor};
 use crate::loading;
 use crate::scheduler::Scheduler;
 
-/// Tokens that each job goes on behind the crash.
+/// Tokens that each job goes on after the crash.
 const BEYOND: u32 = 32;
 
 /// Runs the jobs of the bundle and gives `log` what came of them, line by line. Returns the exit code:

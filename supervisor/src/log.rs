@@ -31,7 +31,7 @@ pub fn start(format: Option<LogFormat>) {
     let (filter, fault) = filter(env::var(EnvFilter::DEFAULT_ENV));
     let stream = env::var_os("JOURNAL_STREAM");
     let journal = match format {
-        None => Journal::behind(io::stderr(), stream.as_deref()),
+        None => Journal::of(io::stderr(), stream.as_deref()),
         Some(_) => None,
     };
     // Each of these fails if logging was started before, in which case that goes on.

@@ -57,7 +57,7 @@ pub struct Snapshot {
     pub cache_usage: f64,
     /// A worker that holds running jobs has made no step for longer than its deadline.
     pub stalled: bool,
-    /// The worker that waits behind the present one, or is on its way there.
+    /// The worker that waits to follow the present one, or is on its way there.
     pub standby: Option<Standby>,
 }
 

@@ -13,7 +13,7 @@ use crate::judge::{Ending, Token};
 const PERSISTENCE: Duration = Duration::from_secs(60);
 const RETRY: Duration = Duration::from_millis(50);
 
-/// Goes away from its stream behind so many tokens, for so long.
+/// Goes away from its stream after so many tokens, for so long.
 pub(crate) type Absence = Option<(usize, Duration)>;
 
 /// What a client received.
@@ -166,9 +166,9 @@ fn accepted(service: &WorkerHarness, job: &Job, refusals: &mut usize) -> Result<
     }
 }
 
-fn resumed(service: &WorkerHarness, job_id: &str, behind: Option<u64>) -> Result<Body, String> {
-    let behind = behind.map(|id| id.to_string());
-    let headers: Vec<_> = behind
+fn resumed(service: &WorkerHarness, job_id: &str, after: Option<u64>) -> Result<Body, String> {
+    let after = after.map(|id| id.to_string());
+    let headers: Vec<_> = after
         .iter()
         .map(|id| ("Last-Event-ID", id.as_str()))
         .collect();

@@ -79,7 +79,7 @@ impl Summary {
         ]
     }
 
-    /// Pauses by kind of fault: how many faults, and the streams behind them.
+    /// Pauses by kind of fault: how many faults, and the streams that met them.
     fn pauses(&self, kind: &str) -> (usize, Vec<Duration>) {
         let mut faults = 0;
         let mut pauses = Vec::new();

@@ -78,7 +78,7 @@ fn swap(link: &Path, to: &Path) {
     fs::rename(draft, link).unwrap();
 }
 
-/// Kills the worker in the middle of a stream, behind `change`.
+/// Kills the worker in the middle of a stream, after `change`.
 #[track_caller]
 fn assert_old_bytes(service: &WorkerHarness, change: impl FnOnce(&Path)) {
     let job = Job::lasting("a", 100);
@@ -119,7 +119,7 @@ fn model_overwritten_in_place_is_not_served_under_the_old_name() {
         .open(service.model())
         .unwrap();
     let length = file.metadata().unwrap().len();
-    // Weights, behind the header: it parses as before.
+    // Weights, after the header: it parses as before.
     let noise = vec![0x5a; usize::try_from(length / 2).unwrap()];
     file.write_all_at(&noise, length / 2).unwrap();
     service.kill_worker();

@@ -53,13 +53,9 @@ fn ended_stream_can_be_read_again_from_any_event() {
         "the ids and bytes are those of the first stream"
     );
     let count = first.events.len();
-    for behind in [0, 1, count / 2, count - 2] {
-        let rest = service.resume("a", Some(behind as u64)).unwrap().finish();
-        assert_eq!(
-            raw(&rest),
-            raw(&first)[behind + 1..],
-            "behind event {behind}"
-        );
+    for after in [0, 1, count / 2, count - 2] {
+        let rest = service.resume("a", Some(after as u64)).unwrap().finish();
+        assert_eq!(raw(&rest), raw(&first)[after + 1..], "after event {after}");
     }
 }
 

@@ -1,4 +1,4 @@
-//! The scripts behind `make`: what they say where something is missing, and that the small ones run.
+//! The scripts of `make`: what they say where something is missing, and that the small ones run.
 
 use std::fs;
 use std::path::{Path, PathBuf};

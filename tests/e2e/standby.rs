@@ -145,7 +145,7 @@ fn both_workers_go_with_the_service() {
     }
 }
 
-/// The pauses of streams over a SIGKILL, from the kill to the first token behind it, the replay of
+/// The pauses of streams over a SIGKILL, from the kill to the first token after it, the replay of
 /// prompt and tokens included.
 fn pauses(service: &WorkerHarness, standby: bool) -> Samples {
     let job = Job::new("a", "Count to twenty").set("temperature", 0);

@@ -193,7 +193,7 @@ impl Starter {
         self.model.as_ref().map(file).unwrap_or_default()
     }
 
-    /// The program; behind a shell, which alone can say the right LISTEN_PID, if it gets descriptors.
+    /// The program; under a shell, which alone can say the right LISTEN_PID, if it gets descriptors.
     fn launcher(&self) -> Command {
         if let Some(address) = self.activated_at {
             let mut command = Command::new("systemd-socket-activate");

@@ -33,7 +33,7 @@ def health(server):
 
 
 def settled(server, standby, generation=0):
-    """The report of health once the worker is ready, behind that generation, and its standby too if there is one."""
+    """The report of health once the worker is ready, after that generation, and its standby too if there is one."""
     since = time.monotonic()
     while time.monotonic() - since < LIMIT_S:
         report = health(server)
@@ -104,7 +104,7 @@ def pauses(server, args, standby, number, rounds):
 
 def first_token(server, args, number):
     """Milliseconds from sending the same prompt to its first token: what a replay's prefill costs at least, for the
-    tokens behind the prompt come on top."""
+    tokens after the prompt come on top."""
     begun = time.perf_counter()
     for _, line in server.lines("/execute", job(args, f"first-{number}", 1)):
         if b'"type":"token"' in line:

@@ -35,7 +35,7 @@ pub fn give_free_memory_back() {
 /// A weights image that is kept alive by this process holding its descriptor.
 #[derive(Debug, Clone)]
 pub struct WeightsHandle {
-    /// What lies behind the descriptor.
+    /// What the descriptor stands for.
     pub manifest: WeightsManifest,
     fd: Arc<OwnedFd>,
 }
@@ -66,7 +66,7 @@ impl AsFd for WeightsHandle {
 /// Where a service manager puts the descriptors that it passes on.
 const FIRST_INHERITED: RawFd = 3;
 
-/// Takes the `count` descriptors that this process was started with behind its standard streams,
+/// Takes the `count` descriptors that this process was started with after its standard streams,
 /// and makes them close-on-exec: no worker inherits them. Those that are not open are left out, as
 /// `None`. Only the first call gets any; it belongs at the very beginning of `main`, while nothing
 /// else has opened a descriptor.

@@ -109,7 +109,7 @@ impl WorkerProcess {
             // supervisor's business; the worker must not die of it.
             .process_group(0);
         // All kernels at once: the first job after a failover does not wait for them, and nothing
-        // takes device memory behind loading. Whoever set it otherwise has a reason.
+        // takes device memory after loading. Whoever set it otherwise has a reason.
         if std::env::var_os(MODULE_LOADING).is_none() {
             command.env(MODULE_LOADING, "EAGER");
         }

@@ -54,7 +54,7 @@ impl Fixture {
         Client::connect(self.address).await
     }
 
-    /// A running job's reader, behind its `started`, and its key.
+    /// A running job's reader, after its `started`, and its key.
     pub async fn running(&mut self, body: &str) -> (Client, orcd_shared::job::JobKey) {
         let mut client = self.client().await;
         client.post("/execute", body).await;
@@ -180,7 +180,7 @@ impl Client {
         String::from_utf8(chunk).unwrap()
     }
 
-    /// The next event, behind whatever comments there are.
+    /// The next event, after whatever comments there are.
     pub async fn event_behind_comments(&mut self) -> String {
         loop {
             let event = self.event().await;

@@ -536,7 +536,7 @@ async fn a_standby_takes_over_with_the_first_message_it_gets() {
     let shown = service.until(|s| s.generation == standby).await;
     assert_eq!((shown.state, shown.restarts), (ServiceState::Ready, 1));
     service.spawned().await;
-    assert_eq!(service.generation, 3, "another standby behind it");
+    assert_eq!(service.generation, 3, "another standby for it");
     service.generation = standby;
     service.tokens(spec.key, 0, "xy").await;
     service.eos(spec.key, 2).await;

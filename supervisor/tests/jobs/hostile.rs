@@ -1,5 +1,5 @@
 //! A worker that says whatever it likes. The supervisor stays in order: it never panics, and every
-//! job gets one terminal event, its last, behind numbers without a gap.
+//! job gets one terminal event, its last, after numbers without a gap.
 
 use std::time::Duration;
 

@@ -90,7 +90,7 @@ impl Condition {
         }
     }
 
-    /// Its `state`: what is behind the status.
+    /// Its `state`, from which the status follows.
     fn state(self) -> StateName {
         match self {
             Self::Starting => StateName::Loading,
@@ -114,7 +114,7 @@ enum Status {
     Unhealthy,
 }
 
-/// What is behind the status.
+/// The state that the status follows from.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 enum StateName {

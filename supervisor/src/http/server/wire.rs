@@ -117,8 +117,8 @@ mod tests {
         assert_eq!(found(BARE), Some((0, 431)));
         let routed = "HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nx-correlation-id: a\r\n\r\n";
         assert_eq!(found(routed), None);
-        let behind = format!("{routed}{BARE}");
-        assert_eq!(found(&behind), Some((routed.len(), 431)));
+        let after = format!("{routed}{BARE}");
+        assert_eq!(found(&after), Some((routed.len(), 431)));
         let long = format!("{}{BARE}", "x".repeat(100_000));
         assert_eq!(found(&long), Some((100_000, 431)));
         for other in [

@@ -126,7 +126,7 @@ impl<H: WorkerHost> Fleet<H> {
                 // And on the same model, whatever is in the file by now.
                 request.model_hash = Some(info.model_hash);
             }
-            // The first leaves room for the one behind it.
+            // The first leaves room for the standby.
             None if self.settings.policy.standby => request.engines = 2,
             None => {}
         }

@@ -1,4 +1,4 @@
-//! All workers: the one that serves, the standby behind it, and lost ones that have yet to be reaped.
+//! All workers: the one that serves, the standby, and lost ones that have yet to be reaped.
 //! The fleet is given jobs and what happens to workers, and says what follows from it for jobs, as
 //! `FleetEvent`s. Which worker serves, where it is in its life and whether it still makes progress
 //! is nobody else's business.

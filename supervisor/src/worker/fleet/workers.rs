@@ -1,4 +1,4 @@
-//! What is known of each worker that there is: the present one, the one behind it, and lost ones
+//! What is known of each worker that there is: the present one, the standby, and lost ones
 //! that have yet to be reaped.
 
 use std::collections::BTreeMap;

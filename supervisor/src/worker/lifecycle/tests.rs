@@ -185,7 +185,7 @@ const FIRST: &[Row] = &[
     ("ending", "tick", "ending", "kill"),
 ];
 
-/// The standby's life behind a worker that serves: (its phase, event, its next phase, actions).
+/// The standby's life beside a worker that serves: (its phase, event, its next phase, actions).
 const STANDBY: &[Row] = &[
     ("idle", "tick", "spawning", "spawn"),
     ("spawning", "spawned", "handshaking", ""),
