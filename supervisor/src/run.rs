@@ -226,15 +226,15 @@ impl Service {
                 return Ok(());
             }
         }
-        let held = RetainedWeights::starting_with(store.weights());
-        let keeper = tokio::spawn(store.keep(held.watch()));
-        let settings = settings(&self.config, held, header.end_tokens().to_vec());
+        let retained = RetainedWeights::starting_with(store.weights());
+        let keeper = tokio::spawn(store.keep(retained.watch()));
+        let settings = settings(&self.config, retained, header.end_tokens().to_vec());
         let (jobs, task) = dispatcher::start(settings, Arc::clone(&self.metrics));
         // Beside the worker's start: either takes a good part of a second.
         let template = self.config.chat_template.clone();
         let building = spawn_blocking(move || header.build(template.as_deref()).map_err(unfit));
-        let result = self.attend(jobs, task, building).await;
-        forget_unproven(keeper, &result).await;
+        let result = self.supervise(jobs, task, building).await;
+        clear_unconfirmed_weights(keeper, &result).await;
         result
     }
 
@@ -287,7 +287,7 @@ impl Service {
     }
 
     /// Serves once the text side is there, and sees everything to its end.
-    async fn attend(
+    async fn supervise(
         self,
         jobs: JobsHandle,
         mut task: DispatcherTask,
@@ -390,7 +390,7 @@ impl Service {
 
 /// Takes weights out of systemd's store on which no worker became ready: a start that fails on them
 /// would fail on them again.
-async fn forget_unproven(keeper: JoinHandle<FdStore>, result: &Result<(), RunError>) {
+async fn clear_unconfirmed_weights(keeper: JoinHandle<FdStore>, result: &Result<(), RunError>) {
     // It ends with the dispatcher, which is over.
     if let (Ok(mut store), Err(RunError::Startup { .. })) = (keeper.await, result) {
         store.clear().await;
@@ -426,7 +426,11 @@ fn joined<T>(result: Result<Result<T, RunError>, JoinError>) -> Result<T, RunErr
     result.unwrap_or_else(|error| Err(RunError::startup(ErrorCode::Internal, error.to_string())))
 }
 
-fn settings(config: &Config, held: RetainedWeights, end_tokens: Vec<u32>) -> DispatcherSettings {
+fn settings(
+    config: &Config,
+    retained: RetainedWeights,
+    end_tokens: Vec<u32>,
+) -> DispatcherSettings {
     let flags = &config.flags;
     let model_path = config.model.to_string_lossy().into_owned();
     DispatcherSettings {
@@ -441,7 +445,7 @@ fn settings(config: &Config, held: RetainedWeights, end_tokens: Vec<u32>) -> Dis
                 end_tokens,
                 ..LoadRequest::new(model_path, config.device)
             },
-            held,
+            retained,
             policy: Policy {
                 max_restarts: flags.max_restarts,
                 standby: flags.standby,

@@ -26,7 +26,7 @@ fn assert_gone(service: &WorkerHarness, job_id: &str) {
 }
 
 #[test]
-fn resumed_stream_goes_on_behind_the_last_event() {
+fn resumed_stream_goes_on_after_the_last_event() {
     let service = WorkerHarness::start(Model::Slow);
     let undisturbed = service.run(&lasting("a", 60));
     let mut first = service.execute(&lasting("b", 60));
@@ -79,7 +79,7 @@ fn several_readers_see_the_same_stream_through_a_crash() {
 }
 
 #[test]
-fn behind_the_last_event_there_is_nothing_more() {
+fn after_the_last_event_there_is_nothing_more() {
     let service = WorkerHarness::start(Model::Tiny);
     let last = service.run(&lasting("a", 5)).events.last().unwrap().id;
     let after = |id: u64| {

@@ -38,7 +38,7 @@ fn run_and_trigger(service: &WorkerHarness, job: &Job, trigger: impl FnOnce()) -
 }
 
 #[test]
-fn standby_takes_over_and_another_comes_behind_it() {
+fn standby_takes_over_and_another_comes_after_it() {
     let service = with_standby(Model::Slow);
     let job = Job::lasting("a", 60);
     let undisturbed = service.run(&job);

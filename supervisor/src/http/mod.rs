@@ -129,7 +129,7 @@ pub fn router(app: Arc<App>) -> Router {
             access::admit,
         ))
         .layer(axum::middleware::from_fn(server::reserve_for_probes))
-        .layer(axum::middleware::from_fn(server::answer_unheard))
+        .layer(axum::middleware::from_fn(server::answer_bad_head))
         .layer(axum::middleware::from_fn_with_state(
             Arc::clone(&app.metrics),
             correlation::correlate,

@@ -1,10 +1,10 @@
 //! The accept loop: bounded connections, bounded heads, and an eye on clients that vanish.
 
 mod answer;
+mod bad_head;
 mod connection;
 mod peer;
 mod permits;
-mod unheard;
 mod wire;
 
 use std::time::Duration;
@@ -15,9 +15,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub(super) use bad_head::respond as answer_bad_head;
 pub(super) use connection::{is_for_probes_only, reserve_for_probes};
 pub(super) use permits::MAX_CONNECTIONS;
-pub(super) use unheard::respond as answer_unheard;
 
 use permits::ConnectionPermits;
 
@@ -44,8 +44,8 @@ pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToke
         let Some(Some(permit)) = stop.run_until_cancelled(permits.acquire()).await else {
             break;
         };
-        let attended = connection::attend(stream, permit, router.clone(), stop.clone());
-        connections.spawn(attended);
+        let served = connection::serve(stream, permit, router.clone(), stop.clone());
+        connections.spawn(served);
     }
     drop(listener);
     connections.close();

@@ -42,7 +42,7 @@ pub struct Limit {
 /// Takes or refuses a job of `prompt_tokens` that asks for `wanted` tokens.
 ///
 /// # Errors
-/// The refusal, as the client gets it.
+/// The rejection, as the client gets it.
 pub fn decide(
     context: &AdmissionContext,
     prompt_tokens: usize,
@@ -80,7 +80,7 @@ fn room_to_wait(s: &AdmissionContext, prompt_tokens: usize) -> Result<(), Reject
 /// last.
 ///
 /// # Errors
-/// The refusal, as the client gets it.
+/// The rejection, as the client gets it.
 pub fn foresee(snapshot: &Snapshot, queue_limit: usize) -> Result<(), Rejection> {
     available(snapshot.state)?;
     if has_room(snapshot, queue_limit) {
@@ -195,9 +195,9 @@ mod tests {
             ServiceState::Starting { percent: 3 },
             ServiceState::Unhealthy,
         ] {
-            let refusal = decide(&with(state), 10, None).unwrap_err();
-            assert_eq!(refusal.code, ErrorCode::WorkerUnavailable);
-            assert!(refusal.retry_after.is_some());
+            let rejection = decide(&with(state), 10, None).unwrap_err();
+            assert_eq!(rejection.code, ErrorCode::WorkerUnavailable);
+            assert!(rejection.retry_after.is_some());
         }
         assert_eq!(code(&with(ServiceState::Draining)), ErrorCode::Draining);
     }
@@ -296,12 +296,12 @@ mod tests {
                 by_context: true
             }
         );
-        let refusal = decide(&context(), 100, Some(1)).unwrap_err();
-        assert_eq!(refusal.code, ErrorCode::ContextLengthExceeded);
+        let rejection = decide(&context(), 100, Some(1)).unwrap_err();
+        assert_eq!(rejection.code, ErrorCode::ContextLengthExceeded);
         assert!(
-            refusal.message.contains("100 tokens"),
+            rejection.message.contains("100 tokens"),
             "{}",
-            refusal.message
+            rejection.message
         );
     }
 }

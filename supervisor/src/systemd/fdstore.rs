@@ -58,7 +58,7 @@ struct Stored {
     weights: WeightsHandle,
 }
 
-/// The store, as far as it is ours: at most one image, that of the weights held now.
+/// The store, as far as it is ours: at most one image, that of the weights retained now.
 #[derive(Debug)]
 pub struct FdStore {
     notifier: Notifier,
@@ -115,12 +115,12 @@ impl FdStore {
         self.stored.as_ref().map(|stored| stored.weights.clone())
     }
 
-    /// Keeps in the store what `held` shows, until nobody shows anything any more.
-    pub async fn keep(mut self, mut held: watch::Receiver<Option<WeightsHandle>>) -> Self {
+    /// Keeps in the store what `retained` shows, until nobody shows anything any more.
+    pub async fn keep(mut self, mut retained: watch::Receiver<Option<WeightsHandle>>) -> Self {
         loop {
-            let now = held.borrow_and_update().clone();
+            let now = retained.borrow_and_update().clone();
             self.hold(now).await;
-            if held.changed().await.is_err() {
+            if retained.changed().await.is_err() {
                 return self;
             }
         }

@@ -159,11 +159,11 @@ mod tests {
     /// for.
     fn sent(states: &[(ServiceState, bool)]) -> Vec<String> {
         let mut last_reported = LastReported::default();
-        let mut news = |&(state, stopping): &(ServiceState, bool)| {
+        let mut changes = |&(state, stopping): &(ServiceState, bool)| {
             let message = last_reported.changes(&snapshot(state), "m.gguf", stopping);
             message.to_string()
         };
-        states.iter().map(&mut news).collect()
+        states.iter().map(&mut changes).collect()
     }
 
     #[test]

@@ -181,7 +181,7 @@ impl Client {
     }
 
     /// The next event, after whatever comments there are.
-    pub async fn event_behind_comments(&mut self) -> String {
+    pub async fn event_after_comments(&mut self) -> String {
         loop {
             let event = self.event().await;
             if !event.starts_with(':') {

@@ -589,7 +589,7 @@ async fn a_service_that_crashes_on_and_on_refuses_jobs() {
 }
 
 #[tokio::test]
-async fn spent_restarts_end_the_service_and_its_streams() {
+async fn used_up_restarts_end_the_service_and_its_streams() {
     let mut service = Service::ready_with(|s| s.fleet.policy.max_restarts = Some(1)).await;
     let (mut stream, _) = service.run(job("a")).await;
     service.crash().await;

@@ -76,9 +76,9 @@ impl Story {
                 assert_eq!(spec.emitted, self.ids[..spec.emitted.len()]);
                 index = spec.emitted.len().saturating_sub(1);
             }
-            let taken = journal.record_token(self.token(index), 1, Instant::now());
-            events.extend(taken.event);
-            match taken.ending {
+            let outcome = journal.record_token(self.token(index), 1, Instant::now());
+            events.extend(outcome.event);
+            match outcome.ending {
                 None => index += 1,
                 Some(Ending::Error(code, message)) => panic!("{code}: {message}"),
                 Some(ending) => {

@@ -33,14 +33,14 @@ async fn jobs_are_refused_until_the_first_worker_is_ready() {
 async fn weights_of_an_earlier_supervisor_go_to_the_first_worker() {
     let (manifest, image) = (manifest(), tempfile::tempfile().unwrap());
     let earlier = WeightsHandle::new(manifest, image.into());
-    let held = RetainedWeights::starting_with(Some(earlier.clone()));
-    let mut service = Service::start(|settings| settings.fleet.held = held.clone());
+    let retained = RetainedWeights::starting_with(Some(earlier.clone()));
+    let mut service = Service::start(|settings| settings.fleet.retained = retained.clone());
     let (load, offered) = service.connect().await;
     assert_eq!(load.weights.as_ref(), Some(&earlier.manifest));
     assert!(offered.unwrap().is_same(&earlier));
-    // The played worker loads from the file all the same: its own weights are held from then on.
+    // The played worker loads from the file all the same: its own weights are retained from then on.
     service.emit_ready_with_weights().await;
-    assert!(!held.present().unwrap().is_same(&earlier));
+    assert!(!retained.present().unwrap().is_same(&earlier));
 }
 
 #[tokio::test]

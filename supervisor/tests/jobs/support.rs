@@ -351,7 +351,7 @@ pub fn settings() -> DispatcherSettings {
                 end_tokens: vec![END],
                 ..LoadRequest::new("/models/played.gguf".into(), Device::Cpu)
             },
-            held: RetainedWeights::default(),
+            retained: RetainedWeights::default(),
             policy: Policy::default(),
             timing: Timing {
                 tick: Duration::from_millis(5),

@@ -61,7 +61,7 @@ fn a_good_stream_is_read() {
 }
 
 #[test]
-fn a_resumed_stream_goes_on_behind_an_id() {
+fn a_resumed_stream_goes_on_after_an_id() {
     let mut parser = Parser::after(1);
     parser
         .push((token(2, 1) + &block("end", 3, END)).as_bytes())

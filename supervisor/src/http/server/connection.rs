@@ -25,7 +25,7 @@ use super::answer::{Answer, Question, answer};
 use super::peer::{Peer, Stage};
 use super::permits::ConnectionPermit;
 use super::wire::Wire;
-use super::{MAX_HEAD_BYTES, unheard};
+use super::{MAX_HEAD_BYTES, bad_head};
 
 /// Time for a request's head to arrive, also on a connection that is kept open.
 const HEAD_LIMIT: Duration = Duration::from_secs(10);
@@ -35,7 +35,7 @@ const PROBE_HEAD_LIMIT: Duration = Duration::from_secs(2);
 const LINGER: Duration = Duration::from_secs(2);
 
 /// Serves what comes over `stream` until either side ends the connection.
-pub(super) async fn attend(
+pub(super) async fn serve(
     stream: TcpStream,
     permit: ConnectionPermit,
     router: Router,
@@ -45,7 +45,7 @@ pub(super) async fn attend(
     // Dropping the connection drops the answer under way, by which its job learns that its reader
     // left.
     let ended = tokio::select! {
-        ended = serve(&peer, &permit, &router, &stop) => ended,
+        ended = serve_http(&peer, &permit, &router, &stop) => ended,
         () = peer.is_gone() => return,
         () = permit.is_reclaimed() => return,
         never = peer.ask_when_half_closed() => match never {},
@@ -54,8 +54,8 @@ pub(super) async fn attend(
     let mut parts_properly = progress.last;
     if let Err(error) = ended {
         tracing::debug!(%error, "connection");
-        if let Some(verdict) = unheard::verdict(&error, progress) {
-            let bytes = unheard::answer(verdict, router).await;
+        if let Some(verdict) = bad_head::verdict(&error, progress) {
+            let bytes = bad_head::answer(verdict, router).await;
             let written = timeout(LINGER, peer.write(&bytes)).await;
             parts_properly = matches!(written, Ok(Ok(())));
         }
@@ -70,7 +70,7 @@ pub(super) async fn attend(
 }
 
 /// Lets hyper speak HTTP/1.1 over the connection; after `stop` the request at hand is the last.
-async fn serve(
+async fn serve_http(
     peer: &Arc<Peer>,
     permit: &ConnectionPermit,
     router: &Router,

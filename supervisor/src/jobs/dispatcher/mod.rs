@@ -171,7 +171,7 @@ async fn run<H: WorkerHost>(
                 dispatcher.tick(now);
             }
         }
-        dispatcher.settle(Instant::now().into_std());
+        dispatcher.advance(Instant::now().into_std());
         if let Some(answer) = answer {
             answer();
         }

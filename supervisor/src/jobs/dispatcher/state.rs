@@ -73,8 +73,8 @@ impl<H: WorkerHost> Dispatcher<H> {
         self.publisher.measure_cache(&self.table, &self.fleet);
     }
 
-    /// Does what has become possible, and shows the result.
-    pub(super) fn settle(&mut self, now: Instant) {
+    /// Does what has become possible, and publishes the result.
+    pub(super) fn advance(&mut self, now: Instant) {
         self.follow_fleet(now);
         self.fill_worker(now);
         if self.drain_by.is_some() && self.table.is_idle() {

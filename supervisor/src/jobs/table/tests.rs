@@ -119,7 +119,7 @@ impl Rig {
                 self.readers.insert(key.0, reader);
                 key.to_string()
             }
-            Err(refusal) => refusal.code.name().into(),
+            Err(rejection) => rejection.code.name().into(),
         }
     }
 

@@ -11,7 +11,7 @@ use crate::worker::handles::WeightsHandle;
 use crate::worker::lifecycle::{self, Action, Event, Outcome, Phase};
 use crate::worker::{WorkerEvent, WorkerHost, WorkerReport};
 
-/// So many workers in a row that fail to load make the held weights suspect. One may have been
+/// So many workers in a row that fail to load make the retained weights suspect. One may have been
 /// killed from outside meanwhile.
 const LOADS_TO_BLAME_WEIGHTS: u32 = 2;
 
@@ -114,7 +114,7 @@ impl<H: WorkerHost> Fleet<H> {
     }
 
     fn send_load(&mut self, generation: u64, location: String, now: Instant) {
-        let weights = self.settings.held.present();
+        let weights = self.settings.retained.present();
         let mut request = self.settings.load.clone();
         request.model_path = location;
         request.weights = weights.as_ref().map(|weights| weights.manifest.clone());
@@ -152,20 +152,20 @@ impl<H: WorkerHost> Fleet<H> {
             entry.info = Some(Arc::new(info.clone()));
         });
         if weights.is_some() || generation == self.life.generation {
-            self.settings.held.show(weights);
+            self.settings.retained.show(weights);
         }
         if generation == self.life.generation {
             self.failed_loads = 0;
         }
     }
 
-    /// A worker did not come through loading. If that happens on the held weights again, they are
-    /// given up: they may be the cause, and while they are held there may be no room to load anew.
+    /// A worker did not come through loading. If that happens on the retained weights again, they are
+    /// given up: they may be the cause, and while they are retained there may be no room to load anew.
     fn load_failed(&mut self) {
         self.failed_loads += 1;
-        let held = &self.settings.held;
-        if self.failed_loads >= LOADS_TO_BLAME_WEIGHTS && held.present().is_some() {
-            held.show(None);
+        let retained = &self.settings.retained;
+        if self.failed_loads >= LOADS_TO_BLAME_WEIGHTS && retained.present().is_some() {
+            retained.show(None);
             tracing::warn!("held weights given up: workers fail to load on them");
         }
     }

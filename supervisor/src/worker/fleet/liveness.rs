@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn heartbeats_without_steps_are_no_silence_but_no_movement_either() {
+    fn heartbeats_without_steps_are_messages_and_no_progress() {
         let start = Instant::now();
         let mut liveness = Liveness::new(start, Duration::from_millis(1));
         let late = after(start, 6.0);
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn jobs_that_never_arrive_are_deafness_and_late_ones_are_not() {
+    fn a_worker_whose_jobs_never_arrive_is_not_accepting_and_a_late_one_is() {
         let start = Instant::now();
         let mut liveness = Liveness::new(start, Duration::ZERO);
         liveness.submitted();
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn a_worker_that_is_always_one_job_behind_is_busy_and_not_deaf() {
+    fn a_worker_that_is_always_one_job_behind_is_busy_and_accepts_jobs() {
         let start = Instant::now();
         let mut liveness = Liveness::new(start, Duration::from_millis(1));
         (0..8).for_each(|_| liveness.submitted());

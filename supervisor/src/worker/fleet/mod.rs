@@ -36,8 +36,8 @@ pub struct FleetSettings {
     /// What each worker is told. What workers before it left, and where the model lies by then, is
     /// filled in.
     pub load: LoadRequest,
-    /// The weights held for workers; those in it at start are offered to the first one.
-    pub held: RetainedWeights,
+    /// The weights retained for workers; those in it at start are offered to the first one.
+    pub retained: RetainedWeights,
     /// Rules for losing workers.
     pub policy: Policy,
     /// Limits of what workers may take.
