@@ -305,7 +305,7 @@ fn tell_absent(path: &str, plan: &ModelPlan) {
     let taken: Vec<String> = taken.collect();
     if !taken.is_empty() {
         log::line(format_args!(
-            "{path} lacks keys that have a default, which is taken: {}",
+            "{path} lacks keys that have a default, which is used: {}",
             taken.join(", ")
         ));
     }

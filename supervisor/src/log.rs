@@ -43,7 +43,7 @@ pub fn start(format: Option<LogFormat>) {
         None => start_on_stderr(format.unwrap_or(LogFormat::Text), filter),
     };
     if let Some(fault) = fault {
-        tracing::warn!("RUST_LOG {fault}; it counts as {DEFAULT_FILTER:?}");
+        tracing::warn!("RUST_LOG {fault}; the filter is {DEFAULT_FILTER:?}");
     }
 }
 

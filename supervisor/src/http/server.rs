@@ -38,7 +38,7 @@ pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToke
     let connections = TaskTracker::new();
     while let Some(stream) = stop.run_until_cancelled(accept(&listener)).await {
         if let Err(error) = prepare(&stream) {
-            tracing::debug!(%error, "a connection was gone at once");
+            tracing::debug!(%error, "a connection was closed at once");
             continue;
         }
         let Some(Some(permit)) = stop.run_until_cancelled(permits.acquire()).await else {

@@ -88,7 +88,7 @@ impl FdStore {
         let stamps = stamps.ok().flatten();
         let Sorted { images, rest } = sort(passed);
         for name in rest {
-            tracing::warn!(name, "a passed descriptor is of no use");
+            tracing::warn!(name, "a passed descriptor is not used");
             store.remove(&name).await;
         }
         for image in images {

@@ -43,7 +43,7 @@ impl Notifier {
                 ..Self::default()
             },
             Err(error) => {
-                tracing::warn!(?socket, %error, "NOTIFY_SOCKET can't be used: systemd learns nothing");
+                tracing::warn!(?socket, %error, "NOTIFY_SOCKET can't be used: systemd gets no notifications");
                 Self::default()
             }
         }

@@ -100,7 +100,7 @@ pub async fn accept(listener: &Listener, pid: u32) -> Result<Stream, LinkError> 
         tracing::warn!(
             ?peer,
             expected = pid,
-            "turned away a stranger on the worker's socket"
+            "rejected another process on the worker's socket"
         );
     }
 }

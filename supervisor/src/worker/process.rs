@@ -212,7 +212,7 @@ fn start_spawner() -> mpsc::Sender<Order> {
         });
     if let Err(error) = spawner {
         // Orders then fail with an error of their own.
-        tracing::error!(%error, "no thread to start workers from");
+        tracing::error!(%error, "the thread that starts workers can't be started");
     }
     orders
 }

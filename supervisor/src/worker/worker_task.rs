@@ -126,7 +126,7 @@ impl WorkerTask {
             () = &mut talk => end.await,
             exit = &mut end => {
                 if awake::timeout(DRAIN_LIMIT, talk).await.is_err() {
-                    tracing::warn!(pid, "the socket outlived the worker");
+                    tracing::warn!(pid, "the worker has ended, but its socket is still open");
                 }
                 exit
             }

@@ -46,7 +46,7 @@ pub(super) struct Dispatcher<H> {
 }
 
 impl<H: WorkerHost> Dispatcher<H> {
-    /// The present, at the beginning of a turn. After a time in which this process itself stood still
+    /// The present, at the beginning of a turn. After a time in which this process itself did not run
     /// (a suspended machine, a stopped process, one that got no processor) every clock that judges
     /// somebody else is set forward by it, before anybody is judged: nobody else is to blame for what
     /// did not come meanwhile. Clocks that are promises to others go on: a job's deadline, the end of
@@ -58,7 +58,7 @@ impl<H: WorkerHost> Dispatcher<H> {
             .replace(now)
             .map_or(Duration::ZERO, |last| now.saturating_duration_since(last));
         if gap > OWN_ABSENCE + self.settings.fleet.timing.tick {
-            tracing::warn!("this process stood still for {} ms", gap.as_millis());
+            tracing::warn!("this process did not run for {} ms", gap.as_millis());
             self.fleet.extend_deadlines(gap);
             self.table.extend_deadlines(gap);
         }

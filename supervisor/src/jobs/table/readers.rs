@@ -58,7 +58,7 @@ impl JobTable {
     }
 
     /// The running jobs whose readers do not keep up. The events of a job that goes on without readers
-    /// are kept anyway: whoever is slow there costs nothing. While this process stood still readers
+    /// are kept anyway: whoever is slow there costs nothing. While this process did not run readers
     /// could not be served: no more than `longest` counts of the time since the last look.
     pub(in crate::jobs) fn slow_readers(
         &mut self,

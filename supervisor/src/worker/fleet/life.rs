@@ -166,7 +166,7 @@ impl<H: WorkerHost> Fleet<H> {
         let retained = &self.settings.retained;
         if self.failed_loads >= LOADS_TO_BLAME_WEIGHTS && retained.present().is_some() {
             retained.show(None);
-            tracing::warn!("held weights given up: workers fail to load on them");
+            tracing::warn!("retained weights released: workers fail to load with them");
         }
     }
 
@@ -218,7 +218,7 @@ impl<H: WorkerHost> Fleet<H> {
             }
             Action::Kill(generation) => self.host.kill(generation),
             Action::Abandon(generation) => {
-                self.warn_of_loss(generation, "the worker does not go after SIGKILL");
+                self.warn_of_loss(generation, "the worker is still there after SIGKILL");
                 self.count_loss(generation, "unknown", "not reaped after SIGKILL".into());
             }
             Action::Load(generation) => self.looker.look_for(generation),

@@ -137,7 +137,7 @@ pub(crate) struct Fleet<H> {
     given: HashSet<JobKey>,
     /// Jobs that it was told to abandon, and has not yet said that they are gone.
     cancelled: HashMap<JobKey, PendingCancel>,
-    /// Its engine stands still.
+    /// Its engine is stalled.
     stalled: bool,
     last_exit: Option<Arc<str>>,
     /// Workers in a row that were lost while they loaded.

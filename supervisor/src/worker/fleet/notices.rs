@@ -64,7 +64,7 @@ impl<H: WorkerHost> Fleet<H> {
                 CRASH_WINDOW.as_secs()
             ),
             Some(Notice::Unhealthy) => {
-                tracing::error!(generation, "unhealthy: the worker's engine stands still");
+                tracing::error!(generation, "unhealthy: the worker's engine is stalled");
             }
             Some(Notice::Healthy) => tracing::info!(generation, "healthy again"),
             None => return,

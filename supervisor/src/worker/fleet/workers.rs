@@ -75,7 +75,7 @@ impl Workers {
         self.entries.remove(&generation)
     }
 
-    /// This process itself stood still for `gap`: nobody else is to blame for what did not come
+    /// This process itself did not run for `gap`: nobody else is to blame for what did not come
     /// meanwhile.
     pub(super) fn extend_deadlines(&mut self, gap: Duration) {
         for entry in self.entries.values_mut() {
