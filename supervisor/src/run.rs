@@ -303,7 +303,7 @@ impl Service {
             tokio::select! {
                 outcome = &mut task => {
                     let result = result_of(outcome);
-                    // What is wrong with the file's text is told whichever side was quicker.
+                    // What is wrong with the file's text is reported whichever side was quicker.
                     let text = match &result {
                         Err(_) if is_building => joined(building.await).map(drop),
                         _ => Ok(()),
@@ -335,7 +335,7 @@ impl Service {
                 }
                 () = self.drain.cancelled(), if !draining => {
                     draining = true;
-                    // Nobody is to be told of a service that stops.
+                    // Nobody is to be notified of a service that stops.
                     announcing = false;
                     jobs.drain().await;
                 }
@@ -347,7 +347,7 @@ impl Service {
         }
     }
 
-    /// Waits for the first ready worker and tells whoever wants to know.
+    /// Waits for the first ready worker and notifies whoever wants to know.
     async fn announce(
         &self,
         mut snapshots: watch::Receiver<Arc<Snapshot>>,

@@ -1,6 +1,6 @@
 //! Who may ask. A service on loopback is there for this machine's own programs: web pages from
 //! elsewhere can have a browser send requests to it, and with a name of their own for 127.0.0.1 (DNS
-//! rebinding) even read the answers. Such requests are told by their `Origin` and `Host` and are
+//! rebinding) even read the answers. Such requests are recognized by their `Origin` and `Host` and are
 //! refused on every route. A service beyond loopback asks for a key.
 
 mod keys;

@@ -54,7 +54,7 @@ pub struct App {
     preparing: Arc<Semaphore>,
     /// Memory for bodies.
     bodies: body::Budget,
-    /// The same for requests that control the service, so that they are heard when it is overrun.
+    /// The same for requests that control the service, so that they are served when it is overrun.
     control_bodies: body::Budget,
 }
 

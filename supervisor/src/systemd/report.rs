@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn each_state_is_told_once_and_readiness_for_good() {
+    fn each_state_is_reported_once_and_readiness_for_good() {
         use ServiceState::{Draining, Ready, Recovering, Starting, Unhealthy};
         let states = [
             (Starting { percent: 0 }, false),

@@ -12,8 +12,8 @@ use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
 use tokio::sync::oneshot;
 
-/// What a service manager tells the supervisor alone. A worker that had it could report in the
-/// supervisor's name, or take its own descriptors for passed ones.
+/// Variables of a service manager that are for the supervisor alone. A worker that had them could
+/// report in the supervisor's name, or take its own descriptors for passed ones.
 const FROM_THE_SERVICE_MANAGER: [&str; 8] = [
     "NOTIFY_SOCKET",
     "WATCHDOG_PID",

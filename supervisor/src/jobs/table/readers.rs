@@ -83,7 +83,7 @@ impl JobTable {
         self.running.iter().copied().filter(is_slow).collect()
     }
 
-    /// Readers that have yet to come back are waited for so much longer: nobody heard them for `gap`.
+    /// Readers that have yet to come back are waited for so much longer: nobody listened for `gap`.
     pub(in crate::jobs) fn extend_deadlines(&mut self, gap: Duration) {
         for (until, _) in &mut self.retained {
             *until += gap;

@@ -305,7 +305,7 @@ fn start() {
             "running #1 #2",
         ),
         (
-            "what is told of a token: the first since submission, others since the one before",
+            "what is reported of a token: the first since submission, others since the one before",
             "submit a, wait 1, start, wait 2, token 1, wait 4, token 1, positions, eos 1",
             "#1, #1 after 1 s, first after 3 s, next after 4 s, 5, hidden, over: end",
             "running #1",

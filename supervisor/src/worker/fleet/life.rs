@@ -97,7 +97,7 @@ impl<H: WorkerHost> Fleet<H> {
         }
     }
 
-    /// A worker that waits for the model file can be told to load, or not.
+    /// A worker that waits for the model file can get its load request, or not.
     fn looked(&mut self, generation: u64, location: &Result<String, String>, now: Instant) {
         let Some(entry) = self.workers.get_mut(generation).filter(|entry| !entry.lost) else {
             // Lost meanwhile, and with it the need for an answer.
@@ -244,7 +244,7 @@ impl<H: WorkerHost> Fleet<H> {
     }
 
     pub(super) fn finish(&mut self, outcome: Outcome) {
-        // No worker has to be told that its jobs are over.
+        // No worker needs a message that its jobs are over.
         self.given.clear();
         self.events.push_back(FleetEvent::Over(outcome));
     }

@@ -13,7 +13,7 @@ const STEPS_TO_ANSWER: u32 = 2;
 /// within some hundred.
 const FADING: u32 = 64;
 
-/// What was heard of a worker.
+/// What is known of a worker from its messages.
 #[derive(Debug, Clone)]
 pub(super) struct Liveness {
     last_message: Instant,
@@ -98,7 +98,7 @@ impl Liveness {
         self.missing = self.missing.map(|(since, due)| (since + gap, due));
     }
 
-    /// Nothing was heard for longer than `limit`.
+    /// No message came for longer than `limit`.
     pub(super) fn silent(&self, now: Instant, limit: Duration) -> bool {
         now.saturating_duration_since(self.last_message) > limit
     }

@@ -30,10 +30,10 @@ use crate::snapshot::{ServiceState, Snapshot, Standby};
 use look::Looker;
 use workers::Workers;
 
-/// What the fleet is told at start.
+/// What the fleet gets at start.
 #[derive(Debug, Clone)]
 pub struct FleetSettings {
-    /// What each worker is told. What workers before it left, and where the model lies by then, is
+    /// What each worker gets. What workers before it left, and where the model lies by then, is
     /// filled in.
     pub load: LoadRequest,
     /// The weights retained for workers; those in it at start are offered to the first one.
@@ -114,7 +114,7 @@ pub(crate) struct LostWorker {
     pub(crate) log: Vec<String>,
 }
 
-/// A job that the worker was told to abandon.
+/// A job that the worker was asked to abandon.
 #[derive(Debug, Clone, Copy)]
 struct PendingCancel {
     since: Instant,
@@ -135,7 +135,7 @@ pub(crate) struct Fleet<H> {
     info: Option<Arc<WorkerInfo>>,
     /// Jobs that the serving worker was given and has not ended.
     given: HashSet<JobKey>,
-    /// Jobs that it was told to abandon, and has not yet said that they are gone.
+    /// Jobs that it was asked to abandon, and has not yet said that they are gone.
     cancelled: HashMap<JobKey, PendingCancel>,
     /// Its engine is stalled.
     stalled: bool,
@@ -237,7 +237,7 @@ impl<H: WorkerHost> Fleet<H> {
         self.finish(Outcome::Stopped);
     }
 
-    /// Whoever hears the workers was away for `gap`: it counts for nobody.
+    /// Whoever listens to the workers was away for `gap`: it counts for nobody.
     pub(crate) fn extend_deadlines(&mut self, gap: Duration) {
         self.workers.extend_deadlines(gap);
         self.life.extend_deadlines(gap);
