@@ -107,7 +107,7 @@ impl Starter {
         self
     }
 
-    /// The worker program that has failpoints: [`WorkerHarness::fault`] needs it. It is made of the
+    /// The worker program that has failpoints: [`WorkerHarness::set_failpoint`] needs it. It is made of the
     /// same library as the one that ships, which has none.
     pub fn failpoints(mut self) -> Self {
         self.worker = Some(paths::worker_with_failpoints());
