@@ -424,7 +424,7 @@ void attention(Random& rng, uint32_t heads, uint32_t kv_heads, uint32_t head_dim
 }
 
 // Values that don't fit binary16 are infinite in the cache. Rows in one tile with them, but before them, see
-// nothing of that; rows behind them compute NaN or an infinity, which need not agree in the bits of a NaN.
+// nothing of that; rows after them compute NaN or an infinity, which need not agree in the bits of a NaN.
 void infinite_values(Random& rng, uint32_t heads, uint32_t kv_heads, uint32_t head_dim) {
   const auto same = [](float a, float b) { return (a != a && b != b) || arith::bits_of(a) == arith::bits_of(b); };
   const uint32_t qw = heads * head_dim, kvw = kv_heads * head_dim, rows = 200;

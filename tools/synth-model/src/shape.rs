@@ -40,7 +40,7 @@ pub struct Shape {
     /// Requires another vocabulary to have `vocab_size` tokens too, and names the reference
     /// model's special tokens in it.
     pub reference_vocab: bool,
-    /// Further `general.` strings behind `general.name`.
+    /// Further `general.` strings after `general.name`.
     pub general: &'static [(&'static str, &'static str)],
     /// Types of the matrices.
     pub mix: Mix,
