@@ -34,16 +34,19 @@ test: export CUDA_CHECK_DIR = target
 test: cuda-check lint unit api-check ## everything that CI runs: CUDA compiles, format, lints, dependency policy, all tests
 	@echo "all checks done"
 
+# Neither clippy nor rustdoc compiles C++ (cuda-worker/build.rs). `env` as a wrapper does nothing, but because of it
+# cargo keeps what rustdoc needs of the workspace apart: the next build finds its C++ as it left it.
 lint: fmt deny spelling ## format, dependency policy, spelling, clippy and rustdoc without a warning
 	$(CARGO) clippy --release --locked --workspace --all-targets -- -D warnings
-	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --release --locked --workspace --no-deps --document-private-items
+	DOCS_RS=1 RUSTC_WORKSPACE_WRAPPER=env RUSTDOCFLAGS='-D warnings' \
+	  $(CARGO) doc --release --locked --workspace --no-deps --document-private-items
 
 fmt: ## whether the code is formatted
 	$(CARGO) fmt --all --check
 	@bash tools/ci/cpp-format
 
 spelling: ## whether all words are spelled right
-	@bash tools/ci/spelling
+	@bash tools/ci/python-tools "the check of the spelling" typos
 
 # Tests of all crates, among them tests/, which drives the two real processes; cargo builds them too.
 unit: requirements ## the tests alone

@@ -28,6 +28,10 @@ fn main() {
     for watched in FOLDERS.iter().chain(&FILES) {
         println!("cargo::rerun-if-changed={}", root.join(watched).display());
     }
+    println!("cargo::rerun-if-env-changed=DOCS_RS");
+    if links_nothing() {
+        return;
+    }
     let x86 = std::env::var("CARGO_CFG_TARGET_ARCH").is_ok_and(|arch| arch == "x86_64");
 
     let (special, base): (Vec<_>, Vec<_>) = sources(&root)
@@ -58,6 +62,14 @@ fn main() {
         });
         kernels.files(&special).compile("orcd_avx512");
     }
+}
+
+/// Whether this is a build of rustdoc or clippy, which need no C++: the bridge is a macro, and nothing
+/// is linked. Cargo runs this script for clippy apart from other builds, so neither redoes the other.
+fn links_nothing() -> bool {
+    let clippy = std::env::var_os("RUSTC_WORKSPACE_WRAPPER")
+        .is_some_and(|wrapper| Path::new(&wrapper).ends_with("clippy-driver"));
+    clippy || std::env::var_os("DOCS_RS").is_some()
 }
 
 /// What the bits of a token depend on: no contraction but written `fmaf`, nothing of fast-math. The

@@ -17,7 +17,7 @@
 namespace orcd::probe {
 namespace {
 
-// Activations and the memory behind them.
+// Activations and their memory.
 struct Quantized {
   explicit Quantized(uint32_t rows, uint32_t cols)
       : q(uint64_t{rows} * cols), d(q.size() / 32), sum(q.size() / 32), sum_lo16(q.size() / 32) {
@@ -151,7 +151,7 @@ uint32_t throwing_chunks(uint32_t threads, uint32_t chunks, uint32_t bad) {
     thrown = e.what();
   }
   pool.run(chunks, [&](uint32_t) { ran += 1; });
-  if (!thrown.empty()) throw Error(ErrorKind::kOutOfMemory, thrown + ", and " + std::to_string(ran) + " ran behind it");
+  if (!thrown.empty()) throw Error(ErrorKind::kOutOfMemory, thrown + ", and " + std::to_string(ran) + " ran after it");
   return ran;
 }
 

@@ -28,7 +28,7 @@ cuda-worker is started by worker-orcd and serves nobody else.
 Start worker-orcd --model PATH instead; see worker-orcd --help.
 usage: cuda-worker --socket PATH --supervisor-pid PID | --replay CRASH.json | --version";
 
-/// Reads the arguments behind the program's name; `None` for anything but the three forms of
+/// Reads the arguments after the program's name; `None` for anything but the three forms of
 /// [`USAGE`].
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> Option<Command> {
     let args: Vec<OsString> = args.into_iter().collect();

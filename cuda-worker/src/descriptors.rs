@@ -10,7 +10,7 @@ use orcd_shared::descriptors;
 
 /// Longest wait for the other side. It sends a descriptor before the message that speaks of it, so
 /// that a healthy peer is never waited for.
-const PATIENCE: Duration = Duration::from_secs(2);
+const HANDOVER_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// One end of the descriptor channel.
 #[derive(Debug)]
@@ -35,8 +35,8 @@ impl DescriptorChannel {
     /// # Errors
     /// The waits can't be bounded.
     pub fn over(stream: UnixStream) -> io::Result<Self> {
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.set_write_timeout(Some(PATIENCE))?;
+        stream.set_read_timeout(Some(HANDOVER_TIMEOUT))?;
+        stream.set_write_timeout(Some(HANDOVER_TIMEOUT))?;
         Ok(Self { stream })
     }
 
@@ -63,7 +63,7 @@ fn retry<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
         match call() {
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                let seconds = PATIENCE.as_secs();
+                let seconds = HANDOVER_TIMEOUT.as_secs();
                 let message = format!("the supervisor did not take part within {seconds} s");
                 return Err(io::Error::new(ErrorKind::TimedOut, message));
             }

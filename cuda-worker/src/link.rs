@@ -36,7 +36,7 @@ pub fn connect(path: &Path) -> io::Result<Arc<Stream>> {
 /// A descriptor above all that this process opens otherwise, below the limit most systems set.
 const HIGHEST: i32 = 1023;
 
-/// The same socket behind the highest descriptor there may be. When a process is killed Linux takes
+/// The same socket under the highest descriptor number there may be. When a process is killed Linux takes
 /// its descriptors from the lowest to the highest and releases what they stand for in the opposite
 /// order. Releasing a CUDA context takes 20 to 30 ms on an H100; of this socket's end the
 /// supervisor shall hear before.

@@ -123,7 +123,7 @@ pub struct RetainedWeights {
     manifest: WeightsManifest,
 }
 
-/// Decides whether the image behind `fd`, which is what `manifest` says, may be taken. A file whose
+/// Decides whether the image of `fd`, which is what `manifest` says, may be taken. A file whose
 /// stamp has changed is read and hashed, no more: it may only have been touched, and there may be no
 /// memory for two images. `expected`: what the service began with. `alive` is called now and then
 /// while the file is read.

@@ -76,7 +76,7 @@ impl LoadFailure {
 /// There is no engine, for the reason given.
 pub(crate) fn load(
     request: &LoadRequest,
-    mut say: impl FnMut(ToSupervisor),
+    mut send: impl FnMut(ToSupervisor),
 ) -> Result<(Engine, Limits), LoadFailure> {
     let began = Instant::now();
     failpoints::pass(Failpoint::Load);
@@ -103,7 +103,7 @@ pub(crate) fn load(
     };
     let expected = request.model_hash;
     // The supervisor takes silence for a hang.
-    let mut alive = || say(ToSupervisor::LoadProgress { percent: 0 });
+    let mut alive = || send(ToSupervisor::LoadProgress { percent: 0 });
     let retained = retained.map(|h| loader::examine(&backend, &source, h, expected, &mut alive));
     let retained = retained.transpose().map_err(failed)?.flatten();
     let options = fitting(request, &backend, &plan, retained.is_some())?;
@@ -111,7 +111,7 @@ pub(crate) fn load(
     let mut told = None;
     let loaded = loader::attach_or_load(&backend, &source, retained, expected, |percent| {
         for percent in sizing::milestones(told, percent) {
-            say(ToSupervisor::LoadProgress { percent });
+            send(ToSupervisor::LoadProgress { percent });
             told = Some(percent);
         }
     });
@@ -149,7 +149,7 @@ pub(crate) fn load(
             "image retained by the supervisor"
         },
     ));
-    say(ToSupervisor::Ready(Box::new(WorkerInfo {
+    send(ToSupervisor::Ready(Box::new(WorkerInfo {
         device_name: device.name,
         compute_capability: device.compute,
         runtime_version: device.runtime_version,
@@ -305,7 +305,7 @@ fn tell_absent(path: &str, plan: &ModelPlan) {
     let taken: Vec<String> = taken.collect();
     if !taken.is_empty() {
         log::line(format_args!(
-            "{path} lacks keys that have a default, which is taken: {}",
+            "{path} lacks keys that have a default, which is used: {}",
             taken.join(", ")
         ));
     }

@@ -92,7 +92,7 @@ impl Outbox {
         }
     }
 
-    /// Writes the message behind which the process ends, if the supervisor takes it in time.
+    /// Writes the message after which the process ends, if the supervisor takes it in time.
     pub fn send_last(&self, message: &ToSupervisor, limit: Duration) {
         let mut wire = self.lock();
         // Nobody is left to hear of a failure.

@@ -12,20 +12,20 @@ use orcd_shared::protocol::message::{LoadRequest, StepToken, ToSupervisor};
 use crate::loading;
 use crate::scheduler::Scheduler;
 
-/// Tokens that each job goes on behind the crash.
+/// Tokens that each job goes on after the crash.
 const BEYOND: u32 = 32;
 
-/// Runs the jobs of the bundle and tells `say` how it went, a line at a time. Returns the exit code:
+/// Runs the jobs of the bundle and gives `log` what came of them, line by line. Returns the exit code:
 /// 0 if nothing crashed and each job's last token came out as before.
-pub fn run(bundle: &Path, mut say: impl FnMut(fmt::Arguments<'_>)) -> u8 {
+pub fn run(bundle: &Path, mut log: impl FnMut(fmt::Arguments<'_>)) -> u8 {
     let bundle = match read(bundle) {
         Ok(bundle) => bundle,
         Err(message) => {
-            say(format_args!("{}: {message}", bundle.display()));
+            log(format_args!("{}: {message}", bundle.display()));
             return exit::worker::USAGE;
         }
     };
-    say(format_args!(
+    log(format_args!(
         "crash of {}: {}, {} jobs on {} ({})",
         bundle.crashed_at,
         bundle.exit,
@@ -33,11 +33,11 @@ pub fn run(bundle: &Path, mut say: impl FnMut(fmt::Arguments<'_>)) -> u8 {
         bundle.device,
         bundle.model
     ));
-    match replay(&bundle, &mut say) {
+    match replay(&bundle, &mut log) {
         Ok(true) => exit::worker::OK,
         Ok(false) => exit::worker::INTERNAL,
         Err(message) => {
-            say(format_args!("{message}"));
+            log(format_args!("{message}"));
             exit::worker::LOAD_FAILED
         }
     }
@@ -67,7 +67,7 @@ fn request(bundle: &CrashBundle) -> Result<LoadRequest, String> {
 }
 
 /// Whether all jobs came out as before.
-fn replay(bundle: &CrashBundle, say: &mut impl FnMut(fmt::Arguments<'_>)) -> Result<bool, String> {
+fn replay(bundle: &CrashBundle, log: &mut impl FnMut(fmt::Arguments<'_>)) -> Result<bool, String> {
     let loaded = loading::load(&request(bundle)?, |_| {});
     let (mut engine, limits) = loaded.map_err(|failure| failure.message)?;
     let mut scheduler = Scheduler::new(limits, bundle.end_tokens.clone());
@@ -82,7 +82,7 @@ fn replay(bundle: &CrashBundle, say: &mut impl FnMut(fmt::Arguments<'_>)) -> Res
         let stepped = scheduler.step(&plan, &mut engine, &mut out);
         stepped.map_err(|fatal| fatal.message)?;
         for message in out.drain(..) {
-            hear(message, &mut progress, say);
+            handle(message, &mut progress, log);
         }
         for done in progress.iter_mut().filter(|p| p.has_enough() && !p.over) {
             done.over = true;
@@ -92,26 +92,26 @@ fn replay(bundle: &CrashBundle, say: &mut impl FnMut(fmt::Arguments<'_>)) -> Res
         }
     }
     for job in &progress {
-        job.tell(say);
+        job.report(log);
     }
     Ok(progress.iter().all(|job| job.agrees != Some(false)))
 }
 
-fn hear(
+fn handle(
     message: ToSupervisor,
     progress: &mut [Progress<'_>],
-    say: &mut impl FnMut(fmt::Arguments<'_>),
+    log: &mut impl FnMut(fmt::Arguments<'_>),
 ) {
     match message {
         ToSupervisor::Step(report) => {
             for token in &report.tokens {
                 if let Some(job) = progress.iter_mut().find(|p| p.job.key == token.key.0) {
-                    job.take(token);
+                    job.record_token(token);
                 }
             }
         }
         ToSupervisor::JobFailed { key, code, message } => {
-            say(format_args!("job {key}: {code}: {message}"));
+            log(format_args!("job {key}: {code}: {message}"));
         }
         _ => {}
     }
@@ -137,7 +137,7 @@ impl<'a> Progress<'a> {
         }
     }
 
-    fn take(&mut self, token: &StepToken) {
+    fn record_token(&mut self, token: &StepToken) {
         if let Some(expected) = self.job.emitted.get(token.index as usize) {
             self.agrees = Some(*expected == token.id);
         }
@@ -149,13 +149,13 @@ impl<'a> Progress<'a> {
         self.tokens as usize >= self.job.emitted.len() + BEYOND as usize
     }
 
-    fn tell(&self, say: &mut impl FnMut(fmt::Arguments<'_>)) {
+    fn report(&self, log: &mut impl FnMut(fmt::Arguments<'_>)) {
         let again = match self.agrees {
             Some(true) => "its last token came out again",
             Some(false) => "ITS LAST TOKEN CAME OUT DIFFERENTLY",
             None => "it had no token yet",
         };
-        say(format_args!(
+        log(format_args!(
             "job {} ({}): {again}; {} tokens before, {} now, no crash",
             JobKey(self.job.key),
             self.job.job_id,

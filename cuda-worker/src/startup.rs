@@ -70,7 +70,7 @@ fn start(socket: &Path, supervisor_pid: u32) -> Result<u8, Stop> {
     };
     if let Err(error) = oom::prefer_this_process() {
         log::line(format_args!(
-            "the kernel may take the supervisor before this process when memory runs out: {error}"
+            "the kernel may kill the supervisor before this process when memory runs out: {error}"
         ));
     }
     let abandon = signals::install().map_err(|e| internal("signal handlers", e))?;

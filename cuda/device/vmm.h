@@ -12,7 +12,7 @@ class Vmm {
  public:
   // A fresh allocation of at least `bytes`, mapped for reading and writing.
   static Vmm create(int ordinal, uint64_t bytes);
-  // The allocation behind `fd` (which stays the caller's), mapped read-only.
+  // The allocation of `fd` (which stays the caller's), mapped read-only.
   static Vmm import(int ordinal, int fd, uint64_t bytes);
 
   Vmm(Vmm&& other) noexcept;

@@ -414,6 +414,9 @@ void CudaExecutor::send_logprobs(const float* logits, uint32_t vocab, std::span<
   kernels::LogprobBatch wanted;
   wanted.count = 0;
   for (uint32_t i = 0; i < samples.size(); ++i) {
+    // What an earlier step left there is nobody's: of those that want none, and of those that have no token.
+    logprobs_[first + i].of_sampled = 0.0f;
+    logprobs_[first + i].count = 0;
     if (!samples[i].logprobs) continue;
     wanted.row[wanted.count] = first + i;
     wanted.top[wanted.count++] = samples[i].top_logprobs;

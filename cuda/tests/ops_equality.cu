@@ -436,7 +436,7 @@ void attention(Random& rng, uint32_t heads, uint32_t kv_heads, uint32_t head_dim
 }
 
 // Values that don't fit binary16 are infinite in the cache. Rows in one tile with them, but before them, see
-// nothing of that; rows behind them compute NaN or an infinity, which need not agree in the bits of a NaN.
+// nothing of that; rows after them compute NaN or an infinity, which need not agree in the bits of a NaN.
 void infinite_values(Random& rng, uint32_t heads, uint32_t kv_heads, uint32_t head_dim) {
   const auto same = [](float a, float b) { return (a != a && b != b) || arith::bits_of(a) == arith::bits_of(b); };
   const uint32_t qw = heads * head_dim, kvw = kv_heads * head_dim, rows = 200;
@@ -523,7 +523,7 @@ std::vector<uint32_t> random_mask(Random& rng, uint32_t vocab, uint32_t of) {
 }
 
 void samples(Random& rng, uint32_t vocab) {
-  Backends b({1, 64, 64, 2, 1, 32, vocab, RopeStyle::kNeox, 10000.0, 1e-6f});
+  Backends b({1, 64, 64, 2, 1, 32, vocab, RopeStyle::kNeox, 10000.0, 1e-6f}, 8);
   for (int round = 0; round < 40; ++round) {
     std::vector<uint32_t> token(8), slot(8), position(8);
     for (uint32_t i = 0; i < 8; ++i) token[i] = rng.below(vocab), slot[i] = i / 2, position[i] = i % 2;

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::gguf::GgufFile;
 
-/// Says what lies behind a weights descriptor. A worker attaches to the image only if every field
+/// Says what a weights descriptor stands for. A worker attaches to the image only if every field
 /// equals what it would build itself; otherwise it loads from the file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WeightsManifest {

@@ -32,7 +32,7 @@ fn one_descriptor_is_taken_close_on_exec() {
 
 #[test]
 fn descriptors_too_many_are_refused_and_closed() {
-    // Two find room behind the first one's padding; of five the kernel cuts some off.
+    // Two find room after the first one's padding; of five the kernel cuts some off.
     for count in [2, 5] {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let (sent, reader) = pipe();

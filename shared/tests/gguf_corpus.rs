@@ -52,7 +52,7 @@ fn truncated_at_every_offset_is_an_error() {
     };
     for len in 0..=file.len() {
         let parsed = parse(&file[..len]);
-        // Only padding is left to cut off behind the last tensor.
+        // Only padding is left to cut off after the last tensor.
         assert_eq!(
             parsed.is_ok(),
             len as u64 >= end_of_data,

@@ -73,7 +73,7 @@ fn counts_that_the_file_cannot_hold() {
         &raw.error(),
         &["key count at offset 16", "9223372036854775808"],
     );
-    // One entry more than the bytes behind the counts can hold.
+    // One entry more than the bytes after the counts can hold.
     let mut raw = Raw::new(0, 8);
     raw.put(&[0; 8 * 14 - 1]);
     assert_says(

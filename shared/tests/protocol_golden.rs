@@ -18,7 +18,7 @@ use orcd_shared::weights::{ContentHash, FileStamp, ModelIdentity, WeightsManifes
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// Both directions: the message has these bytes behind its length, and these bytes are the message.
+/// Both directions: the message has these bytes after its length, and these bytes are the message.
 /// Spaces in `hex` are for the reader.
 fn golden<M: Serialize + DeserializeOwned + PartialEq + Debug>(message: &M, hex: &str) {
     let mut bytes = Vec::new();

@@ -347,7 +347,7 @@ fn inner_length_of_any_size_reserves_no_more_than_the_cap() {
 }
 
 #[test]
-fn bytes_behind_the_message_are_refused() {
+fn bytes_after_the_message_are_refused() {
     let mut bytes = Vec::new();
     frame::encode(&ToWorker::Shutdown, &mut bytes).unwrap();
     let long = framed(&[&bytes[HEADER_BYTES..], &[0]].concat());

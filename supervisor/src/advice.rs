@@ -12,12 +12,12 @@ pub fn log(config: &Config) {
     for unknown in &config.unknown_variables {
         let name = unknown.name.as_str();
         match unknown.similar.as_deref() {
-            Some(similar) => tracing::warn!(
-                "unknown variable {name:?} sets nothing; the most similar one is {similar}"
-            ),
-            None => tracing::warn!(
-                "unknown variable {name:?} sets nothing; --help lists those there are"
-            ),
+            Some(similar) => {
+                tracing::warn!("unknown variable {name:?} is ignored; did you mean {similar}?")
+            }
+            None => {
+                tracing::warn!("unknown variable {name:?} is ignored; --help lists the known ones")
+            }
         }
     }
     let on_cpu_by_default = config.device == Device::Cpu && config.device_by_default;

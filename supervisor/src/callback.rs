@@ -1,4 +1,4 @@
-//! `--callback-url`: tells an orchestrator that the service is ready.
+//! `--callback-url`: notifies an orchestrator that the service is ready.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -22,7 +22,7 @@ const LAST_TRY_LIMIT: Duration = Duration::from_secs(1);
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
-/// What the orchestrator is told.
+/// What the orchestrator gets.
 #[derive(Debug, Clone)]
 pub struct Announcement {
     /// This instance.
@@ -130,8 +130,8 @@ async fn post(url: &Uri, announcement: &Announcement) -> Result<(), TryError> {
     }
 }
 
-/// Where the service can be reached. One that listens on all addresses is told by the one that
-/// this machine has towards the orchestrator.
+/// Where the service can be reached. For one that listens on all addresses it is
+/// the address that this machine has towards the orchestrator.
 fn uri(listening: SocketAddr, towards: SocketAddr) -> String {
     let mut address = listening;
     if address.ip().is_unspecified() {

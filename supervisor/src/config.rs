@@ -57,7 +57,7 @@ pub struct Config {
     pub access_warning: Option<String>,
     /// Names this instance.
     pub worker_id: Uuid,
-    /// Who is told once the service is ready; always `http`.
+    /// Who is notified once the service is ready; always `http`.
     pub callback_url: Option<Uri>,
     /// What is taken as it was given.
     pub flags: Flags,

@@ -31,7 +31,7 @@ pub fn start(format: Option<LogFormat>) {
     let (filter, fault) = filter(env::var(EnvFilter::DEFAULT_ENV));
     let stream = env::var_os("JOURNAL_STREAM");
     let journal = match format {
-        None => Journal::behind(io::stderr(), stream.as_deref()),
+        None => Journal::of(io::stderr(), stream.as_deref()),
         Some(_) => None,
     };
     // Each of these fails if logging was started before, in which case that goes on.
@@ -43,7 +43,7 @@ pub fn start(format: Option<LogFormat>) {
         None => start_on_stderr(format.unwrap_or(LogFormat::Text), filter),
     };
     if let Some(fault) = fault {
-        tracing::warn!("RUST_LOG {fault}; it counts as {DEFAULT_FILTER:?}");
+        tracing::warn!("RUST_LOG {fault}; the filter is {DEFAULT_FILTER:?}");
     }
 }
 

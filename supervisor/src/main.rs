@@ -40,7 +40,7 @@ fn serve(config: Config, mut manager: Manager) -> Result<(), RunError> {
     let result = runtime.block_on(async {
         let shutdown = Shutdown::by_signals(hangup_stops).map_err(|error| RunError::Startup {
             code: "INTERNAL",
-            message: format!("no signal handlers: {error}"),
+            message: format!("signal handlers can't be installed: {error}"),
         })?;
         let listener = bind(&config, &mut manager).await?;
         run(config, listener, manager, shutdown).await

@@ -79,7 +79,7 @@ fn look(watch: &mut Watch, resident: impl Fn() -> Option<u64>, give_back: impl F
     watch.smallest = Some(watch.smallest.map_or(after, |smallest| smallest.min(after)));
 }
 
-/// Memory of this process that no file stands behind, KiB.
+/// Memory of this process that no file backs, KiB.
 fn resident_kib() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status

@@ -186,7 +186,7 @@ async fn run_to_end(
     let result = service.live().await;
     let failure = result.as_ref().err().map(ToString::to_string);
     let closing = Report::closing(failure.as_deref());
-    notifier.tell(&closing, &[]).await;
+    notifier.notify(&closing, &[]).await;
     // All streams have their last event by now; what remains is to write it.
     stop_serving.cancel();
     let _ = server.await;
@@ -213,7 +213,7 @@ impl Service {
     /// From loading to the dispatcher's end.
     async fn live(mut self) -> Result<(), RunError> {
         let opening = Report::opening(&self.model_name());
-        self.notifier.tell(&opening, &[]).await;
+        self.notifier.notify(&opening, &[]).await;
         let store = self.open_store().await;
         let path = self.config.model.clone();
         let reading = self.unless_stopped(move || ModelHeader::read(&path).map_err(unfit));
@@ -226,15 +226,15 @@ impl Service {
                 return Ok(());
             }
         }
-        let held = RetainedWeights::starting_with(store.weights());
-        let keeper = tokio::spawn(store.keep(held.watch()));
-        let settings = settings(&self.config, held, header.end_tokens().to_vec());
+        let retained = RetainedWeights::starting_with(store.weights());
+        let keeper = tokio::spawn(store.keep(retained.watch()));
+        let settings = settings(&self.config, retained, header.end_tokens().to_vec());
         let (jobs, task) = dispatcher::start(settings, Arc::clone(&self.metrics));
         // Beside the worker's start: either takes a good part of a second.
         let template = self.config.chat_template.clone();
         let building = spawn_blocking(move || header.build(template.as_deref()).map_err(unfit));
-        let result = self.attend(jobs, task, building).await;
-        forget_unproven(keeper, &result).await;
+        let result = self.supervise(jobs, task, building).await;
+        clear_unconfirmed_weights(keeper, &result).await;
         result
     }
 
@@ -287,7 +287,7 @@ impl Service {
     }
 
     /// Serves once the text side is there, and sees everything to its end.
-    async fn attend(
+    async fn supervise(
         self,
         jobs: JobsHandle,
         mut task: DispatcherTask,
@@ -303,7 +303,7 @@ impl Service {
             tokio::select! {
                 outcome = &mut task => {
                     let result = result_of(outcome);
-                    // What is wrong with the file's text is told whichever side was quicker.
+                    // What is wrong with the file's text is reported whichever side was quicker.
                     let text = match &result {
                         Err(_) if is_building => joined(building.await).map(drop),
                         _ => Ok(()),
@@ -335,7 +335,7 @@ impl Service {
                 }
                 () = self.drain.cancelled(), if !draining => {
                     draining = true;
-                    // Nobody is to be told of a service that stops.
+                    // Nobody is to be notified of a service that stops.
                     announcing = false;
                     jobs.drain().await;
                 }
@@ -347,7 +347,7 @@ impl Service {
         }
     }
 
-    /// Waits for the first ready worker and tells whoever wants to know.
+    /// Waits for the first ready worker and notifies whoever wants to know.
     async fn announce(
         &self,
         mut snapshots: watch::Receiver<Arc<Snapshot>>,
@@ -390,7 +390,7 @@ impl Service {
 
 /// Takes weights out of systemd's store on which no worker became ready: a start that fails on them
 /// would fail on them again.
-async fn forget_unproven(keeper: JoinHandle<FdStore>, result: &Result<(), RunError>) {
+async fn clear_unconfirmed_weights(keeper: JoinHandle<FdStore>, result: &Result<(), RunError>) {
     // It ends with the dispatcher, which is over.
     if let (Ok(mut store), Err(RunError::Startup { .. })) = (keeper.await, result) {
         store.clear().await;
@@ -426,7 +426,11 @@ fn joined<T>(result: Result<Result<T, RunError>, JoinError>) -> Result<T, RunErr
     result.unwrap_or_else(|error| Err(RunError::startup(ErrorCode::Internal, error.to_string())))
 }
 
-fn settings(config: &Config, held: RetainedWeights, end_tokens: Vec<u32>) -> DispatcherSettings {
+fn settings(
+    config: &Config,
+    retained: RetainedWeights,
+    end_tokens: Vec<u32>,
+) -> DispatcherSettings {
     let flags = &config.flags;
     let model_path = config.model.to_string_lossy().into_owned();
     DispatcherSettings {
@@ -441,7 +445,7 @@ fn settings(config: &Config, held: RetainedWeights, end_tokens: Vec<u32>) -> Dis
                 end_tokens,
                 ..LoadRequest::new(model_path, config.device)
             },
-            held,
+            retained,
             policy: Policy {
                 max_restarts: flags.max_restarts,
                 standby: flags.standby,

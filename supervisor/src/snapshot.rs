@@ -52,12 +52,12 @@ pub struct Snapshot {
     /// Jobs waiting.
     pub queued: u32,
     /// Sequences that the worker could begin at once for jobs to come.
-    pub free_places: u32,
+    pub free_slots: u32,
     /// The share of the KV cache's positions that running jobs have filled, 0..1.
     pub cache_usage: f64,
     /// A worker that holds running jobs has made no step for longer than its deadline.
     pub stalled: bool,
-    /// The worker that waits behind the present one, or is on its way there.
+    /// The worker that waits to follow the present one, or is on its way there.
     pub standby: Option<Standby>,
 }
 

@@ -5,7 +5,12 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use orcd_shared::gguf::{Array, Metadata, Value, write};
+use orcd_shared::gguf::write;
+
+#[path = "samples/vocabulary.rs"]
+mod vocabulary;
+
+use vocabulary::metadata;
 
 fn program() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_worker-orcd"));
@@ -37,30 +42,8 @@ fn shown(output: Output) -> String {
 
 /// A file with a vocabulary of all bytes and an end token, and no tensors.
 fn model(dir: &Path) -> PathBuf {
-    // The alphabet of byte-level vocabularies: printable bytes, then the others from U+0100 on.
-    let printable = |b: &u8| matches!(b, b'!'..=b'~' | 0xa1..=0xac | 0xae..);
-    let mut tokens: Vec<String> = (0..=255)
-        .filter(printable)
-        .map(|b| char::from(b).into())
-        .collect();
-    let others = 256 - u32::try_from(tokens.len()).unwrap();
-    tokens.extend((0..others).map(|i| char::from_u32(0x100 + i).unwrap().to_string()));
-    tokens.push("<|im_end|>".into());
-    let mut types = vec![1; 256];
-    types.push(3);
-    let mut metadata = Metadata::new();
-    for (key, value) in [
-        ("tokenizer.ggml.model", Value::String("gpt2".into())),
-        ("tokenizer.ggml.pre", Value::String("qwen2".into())),
-        ("tokenizer.ggml.tokens", Value::Array(Array::String(tokens))),
-        ("tokenizer.ggml.token_type", Value::Array(Array::I32(types))),
-        ("tokenizer.ggml.merges", Value::Array(Array::String(vec![]))),
-        ("tokenizer.ggml.eos_token_id", Value::U32(256)),
-    ] {
-        metadata.insert(key, value).unwrap();
-    }
     let path = dir.join("m.gguf");
-    std::fs::write(&path, write::layout(&metadata, &[]).unwrap().header).unwrap();
+    std::fs::write(&path, write::layout(&metadata(), &[]).unwrap().header).unwrap();
     path
 }
 

@@ -13,7 +13,7 @@ use tokenizers::{NormalizedString, Normalizer};
 
 const TEMPLATE: &str = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content | trim }}\
     <|im_end|>\n{% endfor %}<|im_start|>assistant\n{{ '' }}";
-/// Ids behind the 256 bytes.
+/// Ids after the 256 bytes.
 const IM_START: u32 = 256;
 const IM_END: u32 = 257;
 const THINK: u32 = 258;

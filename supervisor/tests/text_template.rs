@@ -298,7 +298,7 @@ fn messages_cannot_bring_control_tokens_in() {
         for attack in attacks {
             let (controls, text) = shown(attack);
             assert_eq!(controls, harmless, "{vocabulary}, {template}: {attack}");
-            // SentencePiece begins a text anew behind the user-defined `</s>`, with a space.
+            // SentencePiece begins a text anew after the user-defined `</s>`, with a space.
             let text = text.replace("</s> ", "</s>");
             assert!(text.contains(attack), "{vocabulary}, {template}: {text}");
         }

@@ -43,7 +43,7 @@ fn published(name: &str) -> Option<Published> {
     Some(Published {
         tokenizer,
         end_tokens: end_of_generation(&gguf.header().metadata).unwrap(),
-        // Every text has the separator behind it, the last one too.
+        // Every text has the separator after it, the last one too.
         texts: texts
             .split_inclusive(SEPARATOR)
             .map(|t| t.replace(SEPARATOR, ""))
@@ -197,7 +197,7 @@ fn sentence_piece_text_never_spells_a_control_token() {
         );
     }
     assert_eq!(tokenizer.encode("<s>", Specials::Parse).unwrap(), [1]);
-    // Behind a special token a word starts anew.
+    // After a special token a word starts anew.
     assert_eq!(
         tokenizer.encode("<|user|>Hello", Specials::Parse).unwrap(),
         [32_010, 15_043]

@@ -13,12 +13,12 @@ use crate::judge::{Ending, Token};
 const PERSISTENCE: Duration = Duration::from_secs(60);
 const RETRY: Duration = Duration::from_millis(50);
 
-/// Goes away from its stream behind so many tokens, for so long.
+/// Goes away from its stream after so many tokens, for so long.
 pub(crate) type Absence = Option<(usize, Duration)>;
 
-/// What a client was told.
+/// What a client received.
 #[derive(Debug, Clone)]
-pub(crate) struct Told {
+pub(crate) struct Received {
     pub(crate) tokens: Vec<Token>,
     pub(crate) ending: Ending,
     pub(crate) replays: u64,
@@ -106,7 +106,7 @@ impl Notes {
 }
 
 /// Runs a job from its request to the last byte of its stream.
-pub(crate) fn run(service: &WorkerHarness, job: &Job, absence: Absence) -> Told {
+pub(crate) fn run(service: &WorkerHarness, job: &Job, absence: Absence) -> Received {
     let mut notes = Notes::default();
     let mut refusals = 0;
     let mut away = None;
@@ -115,7 +115,7 @@ pub(crate) fn run(service: &WorkerHarness, job: &Job, absence: Absence) -> Told 
     let strictly = parser.push(&notes.raw).and_then(|_| parser.finish());
     let cut = || (Ending::Cut(read.err().unwrap_or_default()), 0);
     let (ending, replays) = notes.ending.unwrap_or_else(cut);
-    Told {
+    Received {
         tokens: notes.tokens,
         ending,
         replays,
@@ -166,9 +166,9 @@ fn accepted(service: &WorkerHarness, job: &Job, refusals: &mut usize) -> Result<
     }
 }
 
-fn resumed(service: &WorkerHarness, job_id: &str, behind: Option<u64>) -> Result<Body, String> {
-    let behind = behind.map(|id| id.to_string());
-    let headers: Vec<_> = behind
+fn resumed(service: &WorkerHarness, job_id: &str, after: Option<u64>) -> Result<Body, String> {
+    let after = after.map(|id| id.to_string());
+    let headers: Vec<_> = after
         .iter()
         .map(|id| ("Last-Event-ID", id.as_str()))
         .collect();

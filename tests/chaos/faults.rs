@@ -8,7 +8,7 @@ use crate::rng::Rng;
 
 /// What is done to the worker. Points and actions are those of the worker's module `failpoints`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Strike {
+pub(crate) enum Injection {
     /// A signal from outside.
     Signal(Signal),
     /// Stopped for a time and continued: nothing is lost, and nobody may take it for a hang.
@@ -17,7 +17,7 @@ pub(crate) enum Strike {
     At(&'static str, &'static str),
     /// The same on a step of a long prompt that begins now.
     InPrompt(&'static str),
-    /// Armed, then SIGKILL: it strikes whoever comes next, in the middle of the failover.
+    /// Set, then SIGKILL: it triggers in whoever comes next, in the middle of the failover.
     InFailover(&'static str, &'static str),
     /// SIGKILL, and again for the successor, this long after.
     Twice(Duration),
@@ -29,7 +29,7 @@ pub(crate) struct Fault {
     /// Its name in the report.
     pub(crate) kind: &'static str,
     /// What is done.
-    pub(crate) strike: Strike,
+    pub(crate) injection: Injection,
     /// Most crashes that any one stream can be running in because of it.
     pub(crate) crashes: u32,
 }
@@ -90,42 +90,42 @@ impl Deck {
         }
         let at = self.rng.below(self.left.len() as u64);
         let kind = self.left.swap_remove(usize::try_from(at).unwrap());
-        let strike = strike(kind, &mut self.rng, self.hang);
-        let crashes = match strike {
-            Strike::Starve(_) => 0,
-            Strike::Twice(_) | Strike::InFailover("command", _) => 2,
+        let injection = injection(kind, &mut self.rng, self.hang);
+        let crashes = match injection {
+            Injection::Starve(_) => 0,
+            Injection::Twice(_) | Injection::InFailover("command", _) => 2,
             _ => 1,
         };
         Fault {
             kind,
-            strike,
+            injection,
             crashes,
         }
     }
 }
 
-fn strike(kind: &str, rng: &mut Rng, hang: Duration) -> Strike {
+fn injection(kind: &str, rng: &mut Rng, hang: Duration) -> Injection {
     let longest_starving = u64::try_from(hang.as_millis()).unwrap() * 2 / 3;
     match kind {
-        "SIGKILL" => Strike::Signal(Signal::SIGKILL),
-        "SIGSEGV" => Strike::Signal(Signal::SIGSEGV),
-        "SIGABRT" => Strike::Signal(Signal::SIGABRT),
-        "SIGTERM" => Strike::Signal(Signal::SIGTERM),
-        "SIGSTOP" => Strike::Signal(Signal::SIGSTOP),
-        "starved: SIGSTOP, then SIGCONT" => Strike::Starve(rng.time(100, longest_starving)),
-        "dies before a step" => Strike::At("step", rng.pick(&DEATHS)),
-        "hangs before a step" => Strike::At("step", rng.pick(&HANGS)),
-        "dies between device and socket" => Strike::At("sampled", rng.pick(&DEATHS)),
-        "hangs between device and socket" => Strike::At("sampled", rng.pick(&HANGS)),
-        "dies of a command" => Strike::At("command", rng.pick(&DEATHS)),
-        "hangs on a command" => Strike::At("command", rng.pick(&HANGS)),
-        "dies in a prompt" => Strike::InPrompt(rng.pick(&DEATHS)),
-        "successor dies before the handshake" => Strike::InFailover("start", rng.pick(&DEATHS)),
+        "SIGKILL" => Injection::Signal(Signal::SIGKILL),
+        "SIGSEGV" => Injection::Signal(Signal::SIGSEGV),
+        "SIGABRT" => Injection::Signal(Signal::SIGABRT),
+        "SIGTERM" => Injection::Signal(Signal::SIGTERM),
+        "SIGSTOP" => Injection::Signal(Signal::SIGSTOP),
+        "starved: SIGSTOP, then SIGCONT" => Injection::Starve(rng.time(100, longest_starving)),
+        "dies before a step" => Injection::At("step", rng.pick(&DEATHS)),
+        "hangs before a step" => Injection::At("step", rng.pick(&HANGS)),
+        "dies between device and socket" => Injection::At("sampled", rng.pick(&DEATHS)),
+        "hangs between device and socket" => Injection::At("sampled", rng.pick(&HANGS)),
+        "dies of a command" => Injection::At("command", rng.pick(&DEATHS)),
+        "hangs on a command" => Injection::At("command", rng.pick(&HANGS)),
+        "dies in a prompt" => Injection::InPrompt(rng.pick(&DEATHS)),
+        "successor dies before the handshake" => Injection::InFailover("start", rng.pick(&DEATHS)),
         "successor dies while loading" => {
-            Strike::InFailover(rng.pick(&["load", "loaded"]), rng.pick(&DEATHS))
+            Injection::InFailover(rng.pick(&["load", "loaded"]), rng.pick(&DEATHS))
         }
-        PROMOTION => Strike::InFailover("command", rng.pick(&DEATHS)),
-        "SIGKILL, and its successor too" => Strike::Twice(rng.time(1, 60)),
+        PROMOTION => Injection::InFailover("command", rng.pick(&DEATHS)),
+        "SIGKILL, and its successor too" => Injection::Twice(rng.time(1, 60)),
         other => unreachable!("{other} is no kind"),
     }
 }

@@ -2,7 +2,7 @@
 
 use orcd_tests::{Job, Model, Starter, WorkerHarness};
 
-use crate::client::{self, Told};
+use crate::client::{self, Received};
 use crate::judge::{Ending, Token};
 use crate::rng::Rng;
 
@@ -103,7 +103,7 @@ fn text_of(token: &Token) -> Option<String> {
 fn undisturbed(service: &WorkerHarness, jobs: Vec<Job>) -> Vec<Known> {
     let mut known = Vec::new();
     for some in jobs.chunks(6) {
-        let told: Vec<Told> = std::thread::scope(|scope| {
+        let received: Vec<Received> = std::thread::scope(|scope| {
             let name = |(n, job): (usize, &Job)| job.clone().named(&format!("undisturbed-{n}"));
             let running: Vec<_> = some
                 .iter()
@@ -113,14 +113,23 @@ fn undisturbed(service: &WorkerHarness, jobs: Vec<Job>) -> Vec<Known> {
                 .collect();
             running.into_iter().map(|t| t.join().unwrap()).collect()
         });
-        for (job, told) in some.iter().zip(told) {
-            assert_eq!(told.strictly, Ok(()), "{:?}", job.json());
-            assert!(matches!(told.ending, Ending::End(..)), "{:?}", told.ending);
-            assert_eq!(told.replays, 0, "something did disturb {:?}", job.json());
+        for (job, received) in some.iter().zip(received) {
+            assert_eq!(received.strictly, Ok(()), "{:?}", job.json());
+            assert!(
+                matches!(received.ending, Ending::End(..)),
+                "{:?}",
+                received.ending
+            );
+            assert_eq!(
+                received.replays,
+                0,
+                "something did disturb {:?}",
+                job.json()
+            );
             known.push(Known {
                 job: job.clone(),
-                tokens: told.tokens,
-                ending: told.ending,
+                tokens: received.tokens,
+                ending: received.ending,
             });
         }
     }

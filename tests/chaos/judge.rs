@@ -64,12 +64,12 @@ pub(crate) fn compare(expected: (&[Token], &Ending), found: (&[Token], &Ending))
 mod tests {
     use super::*;
 
-    fn tokens(told: &[(u64, &str)]) -> Vec<Token> {
+    fn tokens(received: &[(u64, &str)]) -> Vec<Token> {
         let token = |&(index, raw): &(u64, &str)| Token {
             index,
             raw: raw.into(),
         };
-        told.iter().map(token).collect()
+        received.iter().map(token).collect()
     }
 
     #[test]

@@ -8,13 +8,13 @@ use orcd_tests::proc::wait_until;
 use orcd_tests::{Starter, WorkerHarness};
 
 use crate::board::Board;
-use crate::client::{self, Told};
+use crate::client::{self, Received};
 use crate::faults::Deck;
+use crate::inject::{self, InjectedFault};
 use crate::jobs::{Known, Pool};
 use crate::judge::{Ending, Verdict, compare};
 use crate::rng::Rng;
 use crate::settings::Leg;
-use crate::strike::{self, Struck};
 
 /// Streams at once, below the service's own limit: nobody waits long for its turn.
 const STREAMS: u64 = 7;
@@ -37,7 +37,7 @@ pub(crate) struct Holdings {
 /// One stream's story.
 #[derive(Debug)]
 pub(crate) struct Stream {
-    pub(crate) told: Told,
+    pub(crate) received: Received,
     pub(crate) verdict: Verdict,
     pub(crate) bytes: usize,
 }
@@ -47,13 +47,13 @@ pub(crate) struct Stream {
 pub(crate) struct Report {
     pub(crate) name: String,
     pub(crate) streams: Vec<Stream>,
-    pub(crate) struck: Vec<Struck>,
+    pub(crate) injected: Vec<InjectedFault>,
     pub(crate) health: Vec<Duration>,
     pub(crate) before: Holdings,
     pub(crate) after: Holdings,
     /// Workers lost that no fault asked for.
     pub(crate) unasked: u64,
-    /// Faults that found nobody to strike.
+    /// Faults whose failpoint no worker reached.
     pub(crate) missed: usize,
     /// What went wrong, for people.
     pub(crate) failures: Vec<String>,
@@ -78,7 +78,7 @@ pub(crate) fn run(leg: &Leg, pool: &Pool, seed: u64) -> Report {
         starter = starter.arg("--standby");
     }
     let service = starter.start();
-    // The first steps show the service what a step takes: hangs are told by that.
+    // The first steps show the service what a step takes: hangs are recognized by that.
     client::run(&service, &pool.jobs[0].job.clone().named("first"), None);
     let before = holdings(&service, leg.standby, None);
     let shared = Shared {
@@ -95,7 +95,7 @@ pub(crate) fn run(leg: &Leg, pool: &Pool, seed: u64) -> Report {
             let shared = &shared;
             scope.spawn(move || stream(shared, Rng::new(seed, 1 + n)));
         }
-        let harvest = strike_all(&shared, leg, Rng::new(seed, 0));
+        let harvest = inject_all(&shared, leg, Rng::new(seed, 0));
         shared.over.store(true, Ordering::Relaxed);
         (harvest, health.join().unwrap())
     });
@@ -103,7 +103,7 @@ pub(crate) fn run(leg: &Leg, pool: &Pool, seed: u64) -> Report {
     Report {
         name: leg.name(),
         streams: shared.streams.into_inner().unwrap(),
-        struck: harvest.struck,
+        injected: harvest.injected,
         health,
         before,
         after,
@@ -133,14 +133,14 @@ fn run_one(shared: &Shared<'_>, known: &Known, absence: client::Absence) {
     if absence.is_some() {
         job = job.set("on_disconnect", "continue");
     }
-    let told = client::run(shared.service, &job, absence);
+    let received = client::run(shared.service, &job, absence);
     drop(entry);
     let expected = (&known.tokens[..], &known.ending);
-    let verdict = compare(expected, (&told.tokens, &told.ending));
-    if !verdict.is_clean() || told.strictly.is_err() {
-        let ending = &told.ending;
-        let strictly = &told.strictly;
-        let count = told.tokens.len();
+    let verdict = compare(expected, (&received.tokens, &received.ending));
+    if !verdict.is_clean() || received.strictly.is_err() {
+        let ending = &received.ending;
+        let strictly = &received.strictly;
+        let count = received.tokens.len();
         let body = job.json();
         shared.failures.lock().unwrap().push(format!(
             "{verdict:?}, {count} tokens of {}, {ending:?} where {:?} was due, {strictly:?}: {body}",
@@ -148,9 +148,9 @@ fn run_one(shared: &Shared<'_>, known: &Known, absence: client::Absence) {
             known.ending,
         ));
     }
-    let bytes = told.tokens.iter().map(|token| token.raw.len()).sum();
+    let bytes = received.tokens.iter().map(|token| token.raw.len()).sum();
     shared.streams.lock().unwrap().push(Stream {
-        told,
+        received,
         verdict,
         bytes,
     });
@@ -158,22 +158,22 @@ fn run_one(shared: &Shared<'_>, known: &Known, absence: client::Absence) {
 
 #[derive(Default)]
 struct Harvest {
-    struck: Vec<Struck>,
+    injected: Vec<InjectedFault>,
     unasked: u64,
     missed: usize,
 }
 
-/// Faults one behind the other, as soon as every open stream bears it and at a random instant.
-fn strike_all(shared: &Shared<'_>, leg: &Leg, mut rng: Rng) -> Harvest {
+/// Injects faults one after the other, as soon as every open stream may meet one more and at a random instant.
+fn inject_all(shared: &Shared<'_>, leg: &Leg, mut rng: Rng) -> Harvest {
     let service = shared.service;
     let mut harvest = Harvest::default();
-    let mut accounted = strike::restarts(service);
+    let mut accounted = inject::restarts(service);
     let mut deck = Deck::new(rng.clone(), leg.standby, leg.hang);
-    while harvest.struck.len() < leg.faults {
+    while harvest.injected.len() < leg.faults {
         let fault = deck.draw();
         while !shared.board.begin(fault.crashes) {
             std::thread::sleep(Duration::from_millis(5));
-            let lost = strike::restarts(service);
+            let lost = inject::restarts(service);
             shared.board.count(u32::try_from(lost - accounted).unwrap());
             harvest.unasked += lost - accounted;
             accounted = lost;
@@ -184,24 +184,24 @@ fn strike_all(shared: &Shared<'_>, leg: &Leg, mut rng: Rng) -> Harvest {
         }
         std::thread::sleep(rng.time(0, 120));
         let prompt = rng.pick(&[0, 1, 2, 3]);
-        let struck = std::thread::scope(|scope| {
+        let injected = std::thread::scope(|scope| {
             let begin_prompt = || {
                 let known = &shared.pool.prompts[prompt];
                 scope.spawn(move || run_one(shared, known, None));
                 let running = || service.health()["jobs"]["running"].as_u64() > Some(0);
                 wait_until(Duration::from_secs(1), running);
             };
-            strike::commit(service, fault, begin_prompt)
+            inject::inject(service, fault, begin_prompt)
         });
-        match struck {
-            Ok(Some(struck)) => harvest.struck.push(struck),
+        match injected {
+            Ok(Some(injected)) => harvest.injected.push(injected),
             Ok(None) => harvest.missed += 1,
             Err(failure) => {
                 shared.failures.lock().unwrap().push(failure);
                 return harvest;
             }
         }
-        accounted = strike::restarts(service);
+        accounted = inject::restarts(service);
         shared.board.end();
     }
     harvest
@@ -260,25 +260,25 @@ pub(crate) fn holdings(
 impl Stream {
     /// The longest time that this stream stood still because of a fault; `None` if it was not
     /// there, or its client was away.
-    pub(crate) fn pause(&self, fault: &Struck) -> Option<Duration> {
-        let arrivals = &self.told.arrivals;
+    pub(crate) fn pause(&self, fault: &InjectedFault) -> Option<Duration> {
+        let arrivals = &self.received.arrivals;
         let (first, last) = (*arrivals.first()?, *arrivals.last()?);
         if first >= fault.from || last <= fault.from {
             return None;
         }
         let away = |from: Instant, to: Instant| {
-            self.told
+            self.received
                 .away
                 .is_some_and(|(left, back)| from < back && to > left)
         };
         let gaps = arrivals.windows(2).map(|pair| (pair[0], pair[1]));
-        let behind = gaps.filter(|&(from, to)| to > fault.from && from < fault.until);
-        let known = behind.filter(|&(from, to)| !away(from, to));
+        let after = gaps.filter(|&(from, to)| to > fault.from && from < fault.until);
+        let known = after.filter(|&(from, to)| !away(from, to));
         known.map(|(from, to)| to - from.max(fault.from)).max()
     }
 
     /// It ended because the service took it for the cause of crashes.
     pub(crate) fn was_given_up(&self) -> bool {
-        matches!(&self.told.ending, Ending::Error(code, _) if code == "WORKER_CRASHED")
+        matches!(&self.received.ending, Ending::Error(code, _) if code == "WORKER_CRASHED")
     }
 }

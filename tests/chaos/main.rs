@@ -7,13 +7,13 @@
 mod board;
 mod client;
 mod faults;
+mod inject;
 mod jobs;
 mod judge;
 mod leg;
 mod rng;
 mod settings;
 mod soak;
-mod strike;
 mod summary;
 
 use std::io::Write;

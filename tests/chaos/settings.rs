@@ -49,9 +49,9 @@ impl Settings {
         format!("make chaos FAULTS={} SEED={}", self.faults, self.seed)
     }
 
-    /// Half of the faults with a standby, and some with the service's own patience with hangs.
+    /// Half of the faults with a standby, and some with the default hang timeout.
     pub(crate) fn legs(&self) -> Vec<Leg> {
-        let impatient = Duration::from_millis(500);
+        let short = Duration::from_millis(500);
         let default = Duration::from_millis(1500);
         let leg = |model, standby, hang, percent| Leg {
             model,
@@ -60,10 +60,10 @@ impl Settings {
             faults: self.faults * percent / 100,
         };
         let mut legs = vec![
-            leg(Model::Brisk, false, impatient, 35),
-            leg(Model::Brisk, true, impatient, 35),
+            leg(Model::Brisk, false, short, 35),
+            leg(Model::Brisk, true, short, 35),
             leg(Model::Haiku, false, default, 15),
-            leg(Model::Haiku, true, impatient, 15),
+            leg(Model::Haiku, true, short, 15),
         ];
         let planned: usize = legs.iter().map(|leg| leg.faults).sum();
         legs[0].faults += self.faults - planned;

@@ -206,14 +206,15 @@ fn visit(shared: &Shared<'_>, name: &str, rng: &mut Rng) {
 }
 
 fn whole(shared: &Shared<'_>, known: &Known, job: &orcd_tests::Job, absence: client::Absence) {
-    let told = client::run(shared.service, job, absence);
+    let received = client::run(shared.service, job, absence);
     let expected = (&known.tokens[..], &known.ending);
-    let verdict = compare(expected, (&told.tokens, &told.ending));
+    let verdict = compare(expected, (&received.tokens, &received.ending));
     // A client that comes back after the short while finds nothing: that is no fault.
-    let too_late = matches!(&told.ending, Ending::Cut(why) if why.starts_with("not resumed: 4"));
-    if !too_late && (!verdict.is_clean() || told.strictly.is_err()) {
-        let ending = &told.ending;
-        let strictly = &told.strictly;
+    let too_late =
+        matches!(&received.ending, Ending::Cut(why) if why.starts_with("not resumed: 4"));
+    if !too_late && (!verdict.is_clean() || received.strictly.is_err()) {
+        let ending = &received.ending;
+        let strictly = &received.strictly;
         fail(
             shared,
             format!("{verdict:?} {ending:?} {strictly:?}: {}", job.json()),

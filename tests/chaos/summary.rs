@@ -34,7 +34,7 @@ impl Summary {
     }
 
     pub(crate) fn faults(&self) -> usize {
-        self.legs.iter().map(|leg| leg.struck.len()).sum()
+        self.legs.iter().map(|leg| leg.injected.len()).sum()
     }
 
     fn sum(&self, of: impl Fn(&Stream) -> usize) -> usize {
@@ -46,14 +46,14 @@ impl Summary {
         let lost = self.sum(|stream| stream.verdict.lost);
         let duplicated = self.sum(|stream| stream.verdict.duplicated);
         let changed = self.sum(|stream| stream.verdict.changed);
-        let against = self.sum(|stream| usize::from(stream.told.strictly.is_err()));
+        let against = self.sum(|stream| usize::from(stream.received.strictly.is_err()));
         let given_up = self.sum(|stream| usize::from(stream.was_given_up()));
         let replays = self
             .streams()
-            .map(|stream| stream.told.replays)
+            .map(|stream| stream.received.replays)
             .sum::<u64>();
-        let resumed = self.sum(|stream| usize::from(stream.told.away.is_some()));
-        let refusals = self.sum(|stream| stream.told.refusals);
+        let resumed = self.sum(|stream| usize::from(stream.received.away.is_some()));
+        let refusals = self.sum(|stream| stream.received.refusals);
         let unasked = self.legs.iter().map(|leg| leg.unasked).sum::<u64>();
         let missed = self.legs.iter().map(|leg| leg.missed).sum::<usize>();
         vec![
@@ -61,7 +61,7 @@ impl Summary {
             ("streams", self.sum(|_| 1).to_string()),
             (
                 "tokens compared",
-                self.sum(|s| s.told.tokens.len()).to_string(),
+                self.sum(|s| s.received.tokens.len()).to_string(),
             ),
             ("bytes compared", self.sum(|s| s.bytes).to_string()),
             (
@@ -79,12 +79,12 @@ impl Summary {
         ]
     }
 
-    /// Pauses by kind of fault: how many faults, and the streams behind them.
+    /// Pauses by kind of fault: how many faults, and the streams that met them.
     fn pauses(&self, kind: &str) -> (usize, Vec<Duration>) {
         let mut faults = 0;
         let mut pauses = Vec::new();
         for leg in &self.legs {
-            for fault in leg.struck.iter().filter(|fault| fault.kind == kind) {
+            for fault in leg.injected.iter().filter(|fault| fault.kind == kind) {
                 faults += 1;
                 pauses.extend(leg.streams.iter().filter_map(|s| s.pause(fault)));
             }
@@ -121,7 +121,7 @@ impl Summary {
                     text,
                     "| {} | {} | {when} | {} | {} | {} | {} | {} | {} |",
                     leg.name,
-                    leg.struck.len(),
+                    leg.injected.len(),
                     held.descriptors,
                     held.threads,
                     held.rss_kib / 1024,

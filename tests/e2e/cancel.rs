@@ -71,13 +71,13 @@ fn cancelled_stream_ends_within_100_ms_while_its_prompt_is_processed() {
     assert_prompt("cancel while prefilling", times.flatten().collect());
 }
 
-/// Cancels a job on a worker that `strike` makes hang: at once for its client, and by the ladder
+/// Cancels a job on a worker that `trigger` makes hang: at once for its client, and by the ladder
 /// for its neighbor, before the hang is noticed otherwise.
-fn cancel_while_hanging(what: &str, strike: impl Fn(&WorkerHarness)) {
+fn cancel_while_hanging(what: &str, trigger: impl Fn(&WorkerHarness)) {
     // Only the ladder can be it.
     let service = Starter::new(Model::Slow)
         .failpoints()
-        .patient()
+        .without_hang_timeout()
         .alone()
         .start();
     // Not over before the ladder is at its end.
@@ -88,7 +88,7 @@ fn cancel_while_hanging(what: &str, strike: impl Fn(&WorkerHarness)) {
     let mut beside = service.execute(&neighbor);
     beside.read_tokens(3);
     let hanging = service.worker();
-    strike(&service);
+    trigger(&service);
     std::thread::sleep(Duration::from_millis(50));
     let (time, _) = cancel(&service, "a", stream);
     report::figure(&format!("cancel while the worker {what}: {time:.2?}"));
@@ -112,12 +112,14 @@ fn cancelled_stream_ends_within_100_ms_though_the_worker_is_stopped() {
 
 #[test]
 fn cancelled_stream_ends_within_100_ms_though_the_worker_spins() {
-    cancel_while_hanging("spins", |service| service.fault("step", "spin"));
+    cancel_while_hanging("spins", |service| service.set_failpoint("step", "spin"));
 }
 
 #[test]
 fn cancelled_stream_ends_within_100_ms_though_the_worker_does_not_read() {
-    cancel_while_hanging("does not read", |service| service.fault("command", "sleep"));
+    cancel_while_hanging("does not read", |service| {
+        service.set_failpoint("command", "sleep")
+    });
 }
 
 #[test]
@@ -240,7 +242,7 @@ fn cancel_refuses_bad_bodies() {
 #[test]
 fn cancelled_while_queued_it_never_starts() {
     let service = Starter::new(Model::Slow).failpoints().flag("--parallel", 1);
-    let service = service.patient().start();
+    let service = service.without_hang_timeout().start();
     service.hold_before_step(5);
     let running = service.execute(&endless("running").set("max_tokens", 60));
     service.wait_for_trigger("step");

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use orcd_shared::protocol::version::PROTOCOL;
-use orcd_tests::{Job, Model, Starter, WorkerHarness, place, report};
+use orcd_tests::{Job, Model, Starter, WorkerHarness, paths, report};
 
 const SOON: Duration = Duration::from_secs(60);
 
@@ -55,19 +55,19 @@ fn worker_of_another_protocol_is_a_startup_error_that_names_both() {
 fn worker_program_replaced_by_another_version_is_refused_and_the_right_one_goes_on() {
     let folder = tempfile::tempdir().unwrap();
     let program = folder.path().join("worker");
-    std::os::unix::fs::symlink(place::worker_with_failpoints(), &program).unwrap();
+    std::os::unix::fs::symlink(paths::worker_with_failpoints(), &program).unwrap();
     let service = Starter::new(Model::Slow).failpoints().worker(&program);
-    let service = service.patient().start();
+    let service = service.without_hang_timeout().start();
     let job = Job::lasting("a", 100);
     let undisturbed = service.run(&job);
-    let stream = service.execute_struck(&[job], "sleep", 15).remove(0);
+    let stream = service.execute_and_trigger(&[job], "sleep", 15).remove(0);
     swap(&program, &liar(folder.path(), PROTOCOL + 1));
     service.kill_worker();
     service.wait_for_health(SOON, |h| {
         h["worker"]["restarts"].as_u64() > Some(1) && h["status"] != "healthy"
     });
     service.wait_for_log("no link to the worker");
-    swap(&program, &place::worker_with_failpoints());
+    swap(&program, &paths::worker_with_failpoints());
     assert_eq!(stream.finish().token_bytes(), undisturbed.token_bytes());
 }
 
@@ -78,12 +78,12 @@ fn swap(link: &Path, to: &Path) {
     fs::rename(draft, link).unwrap();
 }
 
-/// Kills the worker in the middle of a stream, behind `change`.
+/// Kills the worker in the middle of a stream, after `change`.
 #[track_caller]
 fn assert_old_bytes(service: &WorkerHarness, change: impl FnOnce(&Path)) {
     let job = Job::lasting("a", 100);
     let undisturbed = service.run(&job);
-    let stream = service.execute_struck(&[job], "sleep", 15).remove(0);
+    let stream = service.execute_and_trigger(&[job], "sleep", 15).remove(0);
     change(service.model());
     service.kill_worker();
     let found = stream.finish();
@@ -93,7 +93,10 @@ fn assert_old_bytes(service: &WorkerHarness, change: impl FnOnce(&Path)) {
 
 #[test]
 fn model_replaced_by_another_changes_no_byte_of_a_running_service() {
-    let service = Starter::new(Model::Slow).failpoints().patient().start();
+    let service = Starter::new(Model::Slow)
+        .failpoints()
+        .without_hang_timeout()
+        .start();
     assert_old_bytes(&service, |path| {
         let folder = tempfile::tempdir_in(path.parent().unwrap()).unwrap();
         let other = Model::Llama.file(folder.path());
@@ -103,17 +106,20 @@ fn model_replaced_by_another_changes_no_byte_of_a_running_service() {
 
 #[test]
 fn model_overwritten_in_place_is_not_served_under_the_old_name() {
-    let service = Starter::new(Model::Slow).failpoints().patient().start();
+    let service = Starter::new(Model::Slow)
+        .failpoints()
+        .without_hang_timeout()
+        .start();
     let job = Job::lasting("a", 100);
     let undisturbed = service.run(&job);
     let running = std::slice::from_ref(&job);
-    let stream = service.execute_struck(running, "sleep", 15).remove(0);
+    let stream = service.execute_and_trigger(running, "sleep", 15).remove(0);
     let file = OpenOptions::new()
         .write(true)
         .open(service.model())
         .unwrap();
     let length = file.metadata().unwrap().len();
-    // Weights, behind the header: it parses as before.
+    // Weights, after the header: it parses as before.
     let noise = vec![0x5a; usize::try_from(length / 2).unwrap()];
     file.write_all_at(&noise, length / 2).unwrap();
     service.kill_worker();

@@ -26,8 +26,11 @@ fn four_jobs() -> Vec<Job> {
 }
 
 /// A service whose worker may stand still until the test goes on.
-fn patient(model: Model) -> WorkerHarness {
-    Starter::new(model).failpoints().patient().start()
+fn without_hang_timeout(model: Model) -> WorkerHarness {
+    Starter::new(model)
+        .failpoints()
+        .without_hang_timeout()
+        .start()
 }
 
 /// Runs the jobs at the same time; `disturb` comes when the worker stands before its `step`-th step
@@ -38,7 +41,7 @@ fn run_disturbed(
     step: u32,
     disturb: impl FnOnce(),
 ) -> Vec<Transcript> {
-    let streams = service.execute_struck(jobs, "sleep", step);
+    let streams = service.execute_and_trigger(jobs, "sleep", step);
     disturb();
     streams.into_iter().map(Stream::finish).collect()
 }
@@ -55,7 +58,7 @@ fn assert_unchanged(expected: &[Transcript], found: &[Transcript], replays: u64)
 
 #[test]
 fn killed_worker_mid_stream_changes_no_byte() {
-    let service = patient(Model::Slow);
+    let service = without_hang_timeout(Model::Slow);
     let jobs = four_jobs();
     let undisturbed = service.run_together(&jobs);
     let disturbed = run_disturbed(&service, &jobs, 30, || {
@@ -75,7 +78,7 @@ fn killed_worker_mid_stream_changes_no_byte() {
 
 #[test]
 fn killed_worker_mid_stream_changes_no_byte_of_a_chat() {
-    let service = patient(Model::Haiku);
+    let service = without_hang_timeout(Model::Haiku);
     let topics = ["rivers", "the moon", "a cat", "snow"];
     let jobs: Vec<_> = (0..4)
         .map(|i| {
@@ -100,7 +103,7 @@ fn killed_worker_mid_stream_changes_no_byte_of_a_chat() {
 
 #[test]
 fn each_way_to_die_changes_no_byte() {
-    let service = patient(Model::Slow);
+    let service = without_hang_timeout(Model::Slow);
     let job = [Job::lasting("a", 40)];
     let undisturbed = service.run_together(&job);
     for signal in [Signal::SIGABRT, Signal::SIGILL, Signal::SIGTERM] {
@@ -116,7 +119,7 @@ fn hanging_worker_is_replaced_and_changes_no_byte() {
     let job = &four_jobs()[..1];
     let undisturbed = service.run_together(job);
     let hanging = service.worker();
-    let streams = service.execute_struck(job, "stop", 15);
+    let streams = service.execute_and_trigger(job, "stop", 15);
     let disturbed: Vec<_> = streams.into_iter().map(Stream::finish).collect();
     assert_unchanged(&undisturbed, &disturbed, 1);
     assert_ne!(service.worker(), hanging);
@@ -125,12 +128,12 @@ fn hanging_worker_is_replaced_and_changes_no_byte() {
 
 #[test]
 fn two_kills_in_one_stream_change_no_byte() {
-    let service = patient(Model::Slow);
+    let service = without_hang_timeout(Model::Slow);
     let job = [Job::lasting("a", 100)];
     let undisturbed = service.run_together(&job);
     let disturbed = run_disturbed(&service, &job, 15, || {
         // For the next worker.
-        service.fault("step", "sleep 30");
+        service.set_failpoint("step", "sleep 30");
         service.kill_worker();
         service.wait_for_trigger("step");
         service.kill_worker();
@@ -140,7 +143,7 @@ fn two_kills_in_one_stream_change_no_byte() {
 
 #[test]
 fn killed_while_the_prompt_is_processed_it_starts_over() {
-    let service = patient(Model::Slow);
+    let service = without_hang_timeout(Model::Slow);
     let job = [Job::lasting("a", 20).set("prompt", "the sea and ".repeat(250))];
     let undisturbed = service.run_together(&job);
     let (_, prompt_tokens) = undisturbed[0].started();
@@ -154,11 +157,11 @@ fn killed_while_the_prompt_is_processed_it_starts_over() {
 #[test]
 fn killed_while_a_job_is_queued_both_come_through() {
     let service = Starter::new(Model::Slow).failpoints().flag("--parallel", 1);
-    let service = service.patient().start();
+    let service = service.without_hang_timeout().start();
     let [first, second] =
         ["first", "second"].map(|name| Job::lasting(name, 40).set("prompt", name));
     let undisturbed = [service.run(&first), service.run(&second)];
-    let running = service.execute_struck(&[first], "sleep", 10).remove(0);
+    let running = service.execute_and_trigger(&[first], "sleep", 10).remove(0);
     let mut queued = service.execute(&second);
     queued.read_anything();
     service.kill_worker();
@@ -169,7 +172,7 @@ fn killed_while_a_job_is_queued_both_come_through() {
 
 #[test]
 fn killed_while_a_stop_sequence_is_half_seen_it_still_stops_there() {
-    let service = patient(Model::Slow);
+    let service = without_hang_timeout(Model::Slow);
     let job = Job::lasting("a", 60);
     let text = service.run(&job).text();
     let tail: String = text
@@ -222,7 +225,7 @@ fn killed_idle_worker_is_replaced_on_the_kept_weights() {
 
 #[test]
 fn killed_worker_comes_back_though_the_model_file_is_gone() {
-    let service = patient(Model::Slow);
+    let service = without_hang_timeout(Model::Slow);
     let job = [Job::lasting("a", 60)];
     let undisturbed = service.run_together(&job);
     std::fs::remove_file(service.model()).unwrap();
@@ -237,16 +240,16 @@ fn job_that_runs_in_crash_after_crash_is_given_up_alone() {
     let service = Starter::new(Model::Slow)
         .failpoints()
         .flag("--max-restarts", 100);
-    let service = service.patient().start();
+    let service = service.without_hang_timeout().start();
     // Only a crash with the job on the worker counts against it.
-    service.fault("step", "kill 5");
+    service.set_failpoint("step", "kill 5");
     let suspect = service.execute(&Job::lasting("suspect", 1000));
     for _ in 1..3 {
         service.wait_for_trigger("step");
-        service.fault("step", "kill 2");
+        service.set_failpoint("step", "kill 2");
     }
     let transcript = suspect.finish();
-    assert!(!service.waits("step"));
+    assert!(!service.is_failpoint_set("step"));
     let error = transcript.error();
     assert_eq!(
         (error.code.as_str(), error.retriable),

@@ -7,7 +7,7 @@ use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use orcd_tests::start::small_disk_refused;
-use orcd_tests::{Job, Model, Starter, WorkerHarness, place, proc, report};
+use orcd_tests::{Job, Model, Starter, WorkerHarness, paths, proc, report};
 use serde_json::Value;
 
 fn bundles(dir: &Path) -> Vec<PathBuf> {
@@ -21,7 +21,7 @@ fn bundles(dir: &Path) -> Vec<PathBuf> {
 /// Crashes a worker with a running job by a signal to itself; the bundle it leaves.
 fn crash(service: &WorkerHarness, dir: &Path) -> (PathBuf, Value) {
     let job = Job::lasting("secretive", 60).set("prompt", "a secret");
-    let stream = service.execute_struck(&[job], "segv", 25).remove(0);
+    let stream = service.execute_and_trigger(&[job], "segv", 25).remove(0);
     assert_eq!(stream.finish().end().replays, 1);
     let written = || !bundles(dir).is_empty();
     assert!(proc::wait_until(Duration::from_secs(60), written));
@@ -31,7 +31,7 @@ fn crash(service: &WorkerHarness, dir: &Path) -> (PathBuf, Value) {
 }
 
 fn replay(bundle: &Path) -> Output {
-    let mut command = Command::new(place::worker());
+    let mut command = Command::new(paths::worker());
     command.arg("--replay").arg(bundle).stdin(Stdio::null());
     command.output().unwrap()
 }
@@ -103,7 +103,7 @@ fn bundle_of_a_deadly_job_kills_its_replay_too() {
         .flag("--crash-dir", dir.path().display())
         .arg("--crash-include-prompts")
         .start();
-    service.fault("poison", "666");
+    service.set_failpoint("poison", "666");
     let error = service.run(&Job::lasting("poison", 5).set("seed", 666));
     assert_eq!(error.error().code, "WORKER_CRASHED");
     let three = || bundles(dir.path()).len() == 3;
@@ -119,7 +119,7 @@ fn bundle_of_a_deadly_job_kills_its_replay_too() {
 fn assert_only_the_bundle_is_lost(service: &WorkerHarness) {
     let job = Job::lasting("a", 60);
     let undisturbed = service.run(&job);
-    let stream = service.execute_struck(&[job], "kill", 15).remove(0);
+    let stream = service.execute_and_trigger(&[job], "kill", 15).remove(0);
     assert_eq!(stream.finish().token_bytes(), undisturbed.token_bytes());
     service.wait_for_log("no crash bundle");
 }

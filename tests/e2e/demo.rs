@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use orcd_tests::proc::{Process, wait_until};
-use orcd_tests::{lock, place, report};
+use orcd_tests::{lock, paths, report};
 
 /// Why there is no demo here.
 fn missing() -> Option<String> {
@@ -20,7 +20,7 @@ fn missing() -> Option<String> {
 }
 
 fn script() -> PathBuf {
-    place::repository().join("tools/demo/demo.py")
+    paths::repository().join("tools/demo/demo.py")
 }
 
 /// The demo with the programs under test, on any free port.
@@ -29,13 +29,13 @@ fn demo() -> Command {
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("ORCD_")) {
         command.env_remove(name);
     }
-    let binaries = place::supervisor();
+    let binaries = paths::supervisor();
     command
         .arg(script())
         .arg("--bin")
         .arg(binaries.parent().unwrap())
         .env("ORCD_PORT", "0")
-        .env("ORCD_DEVICE", place::device());
+        .env("ORCD_DEVICE", paths::device());
     command
 }
 

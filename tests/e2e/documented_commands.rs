@@ -7,7 +7,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use orcd_tests::documents::{commands, documents};
-use orcd_tests::{Exit, Model, Starter, WorkerHarness, place, report};
+use orcd_tests::{Exit, Model, Starter, WorkerHarness, paths, report};
 
 /// What can be done with a command here.
 enum Here {
@@ -83,16 +83,16 @@ static KNOWN: [(&str, Here); 34] = [
 ];
 
 fn missing() -> Option<String> {
-    let makefile = place::repository().join("Makefile");
+    let makefile = paths::repository().join("Makefile");
     if !makefile.is_file() {
         return Some(format!("{} is not here", makefile.display()));
     }
-    place::cargo_missing()
+    paths::cargo_missing()
 }
 
 fn in_repository(program: impl AsRef<std::ffi::OsStr>) -> Command {
     let mut command = Command::new(program);
-    command.current_dir(place::repository());
+    command.current_dir(paths::repository());
     for (name, _) in
         std::env::vars().filter(|(name, _)| name.starts_with("ORCD_") || name.starts_with("MAKE"))
     {
@@ -110,7 +110,7 @@ fn every_documented_command_runs_or_is_known_not_to() {
     let mut faults = Vec::new();
     let mut requests = 0;
     let mut left_out = BTreeMap::<_, u32>::new();
-    for (file, text) in documents(&place::repository()) {
+    for (file, text) in documents(&paths::repository()) {
         for command in commands(&text) {
             let fits = |(start, _): &&(&str, Here)| {
                 command.starts_with(start) || command == start.trim_end()
@@ -195,15 +195,15 @@ fn start(command: &str) -> Result<(), String> {
         return exit.status.success().then_some(()).ok_or(exit.stderr);
     }
     let model = words.iter().position(|word| word.ends_with(".gguf"));
-    let path = model.map(|model| place::repository().join(words[model]));
+    let path = model.map(|model| paths::repository().join(words[model]));
     let (Some(model), Some(path)) = (model, path.filter(|path| path.is_file())) else {
         // FILE, or one that was not fetched.
-        return flags_are_known(&place::supervisor(), command);
+        return flags_are_known(&paths::supervisor(), command);
     };
     let path = path.display().to_string();
     let mut starter = Starter::bare()
         .flag("--port", 0)
-        .flag("--device", place::device());
+        .flag("--device", paths::device());
     for (at, word) in words.iter().enumerate() {
         let word: &str = if at == model { &path } else { word };
         starter = starter.arg(word);
@@ -228,7 +228,7 @@ fn recipe(command: &str) -> Result<(), String> {
         .split_whitespace()
         .filter(|word| word.starts_with("tools/"));
     for script in scripts {
-        if !place::repository().join(script).is_file() {
+        if !paths::repository().join(script).is_file() {
             return Err(format!("{script} is not there"));
         }
     }
@@ -237,12 +237,12 @@ fn recipe(command: &str) -> Result<(), String> {
 
 /// Asks the program for its help, which has to name the flags of the command.
 fn program(path: &str, command: &str) -> Result<(), String> {
-    let binaries = place::supervisor();
+    let binaries = paths::supervisor();
     let binaries = binaries.parent().unwrap_or(Path::new("."));
     let file = match path {
         "bench_engine" => binaries.join("examples").join(path),
         "synth-model" => binaries.join(path),
-        _ => place::repository().join(path),
+        _ => paths::repository().join(path),
     };
     if path == "bench_engine" && !file.is_file() {
         report::skipped(&format!("{command}: {} was not built", file.display()));
@@ -280,7 +280,7 @@ fn make_help_lists_every_recipe() {
         .lines()
         .filter_map(|line| line.split_whitespace().next())
         .collect();
-    let makefile = std::fs::read_to_string(place::repository().join("Makefile")).unwrap();
+    let makefile = std::fs::read_to_string(paths::repository().join("Makefile")).unwrap();
     let phony = makefile
         .lines()
         .find_map(|line| line.strip_prefix(".PHONY:"))

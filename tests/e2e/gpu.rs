@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use orcd_shared::gguf::Value;
 use orcd_tests::model::rewrite;
-use orcd_tests::{Model, Starter, lock, place, report};
+use orcd_tests::{Model, Starter, lock, paths, report};
 
 const MIB: u64 = 1 << 20;
 
 /// The number of the GPU under test.
 fn gpu() -> Option<u32> {
-    let device = place::device();
+    let device = paths::device();
     let number = device.strip_prefix("cuda:").and_then(|n| n.parse().ok());
     if number.is_none() {
         let required = std::env::var("ORCD_REQUIRE_GPU").is_ok_and(|v| v == "1");
@@ -53,7 +53,7 @@ fn too_little_vram_names_device_path_required_and_free_bytes() {
     let line = exit.error_line(1);
     assert!(line.starts_with("error: INSUFFICIENT_VRAM: "), "{line}");
     assert!(
-        line.contains("long.gguf") && line.contains(&place::device()),
+        line.contains("long.gguf") && line.contains(&paths::device()),
         "{line}"
     );
     let (required, free) = bytes_of(line).unwrap_or_else(|| panic!("no bytes in {line}"));

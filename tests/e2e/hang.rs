@@ -16,8 +16,8 @@ fn two_jobs() -> [Job; 2] {
 }
 
 /// Runs the jobs and lets the worker do `action` to itself in the middle of them.
-fn run_struck(service: &WorkerHarness, jobs: &[Job], action: &str) -> Vec<Transcript> {
-    let streams = service.execute_struck(jobs, action, 20);
+fn run_and_trigger(service: &WorkerHarness, jobs: &[Job], action: &str) -> Vec<Transcript> {
+    let streams = service.execute_and_trigger(jobs, action, 20);
     std::thread::scope(|scope| {
         let readers: Vec<_> = streams
             .into_iter()
@@ -33,7 +33,7 @@ fn assert_comes_over(service: &WorkerHarness, what: &str, action: &str) {
     let jobs = two_jobs();
     let undisturbed = service.run_together(&jobs);
     let hanging = service.worker();
-    let found = run_struck(service, &jobs, action);
+    let found = run_and_trigger(service, &jobs, action);
     for (expected, found) in undisturbed.iter().zip(&found) {
         assert_eq!(expected.token_bytes(), found.token_bytes());
         assert_eq!(found.end().replays, 1);
@@ -67,7 +67,7 @@ fn worker_that_stops_reading_its_socket_is_replaced() {
     // The next message is not taken: the second job.
     let mut first = service.execute(&jobs[0]);
     first.read_tokens(5);
-    service.fault("command", "sleep");
+    service.set_failpoint("command", "sleep");
     let second = service.execute(&jobs[1]);
     let found = [first.finish(), second.finish()];
     for (expected, found) in undisturbed.iter().zip(&found) {
@@ -98,7 +98,7 @@ fn short_stop_is_no_hang() {
     let job = [Job::lasting("a", 60)];
     let undisturbed = service.run_together(&job);
     let worker = service.worker();
-    let stream = service.execute_struck(&job, "stop", 20).remove(0);
+    let stream = service.execute_and_trigger(&job, "stop", 20).remove(0);
     std::thread::sleep(Duration::from_millis(2000));
     worker.signal(Signal::SIGCONT);
     let found = stream.finish();
@@ -131,7 +131,7 @@ fn hang_timeout_is_configurable() {
         .start();
     let job = &two_jobs()[..1];
     let pause = |_| {
-        let found = run_struck(&service, job, "stop");
+        let found = run_and_trigger(&service, job, "stop");
         found[0].longest_pause(found[0].begin)
     };
     let samples = Samples::new((0..3).map(pause).collect());

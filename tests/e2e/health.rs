@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use orcd_tests::http::Connection;
 use orcd_tests::stats::Samples;
-use orcd_tests::{Job, Model, Starter, WorkerHarness, place, report};
+use orcd_tests::{Job, Model, Starter, WorkerHarness, paths, report};
 use serde_json::Value;
 
 const P99: Duration = Duration::from_millis(10);
@@ -85,7 +85,7 @@ fn service_that_loads_is_alive_and_not_ready() {
     let folder = tempfile::tempdir().unwrap();
     let starter = Starter::bare()
         .flag("--model", Model::Slow.file(folder.path()).display())
-        .flag("--device", place::device())
+        .flag("--device", paths::device())
         .flag("--port", port);
     let starting = thread::spawn(move || starter.start());
     let address: SocketAddr = ([127, 0, 0, 1], port).into();
@@ -113,7 +113,7 @@ fn service_that_loads_is_alive_and_not_ready() {
 #[test]
 fn backend_and_residency_are_those_of_the_device() {
     let health = WorkerHarness::start(Model::Tiny).health();
-    let on_cpu = place::device() == "cpu";
+    let on_cpu = paths::device() == "cpu";
     assert_eq!(health["backend"], if on_cpu { "cpu" } else { "cuda" });
     assert_eq!(health["resident"], !on_cpu);
     assert_eq!(health["sm"].is_null(), on_cpu);

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use orcd_tests::{Job, Model, Starter, WorkerHarness, place};
+use orcd_tests::{Job, Model, Starter, WorkerHarness, paths};
 
 /// Values by series, `name{labels}`.
 type Scrape = BTreeMap<String, f64>;
@@ -110,9 +110,12 @@ fn scrape_is_well_formed_before_and_after_jobs() {
 
 #[test]
 fn running_jobs_and_restarts_show() {
-    let service = Starter::new(Model::Slow).failpoints().patient().start();
+    let service = Starter::new(Model::Slow)
+        .failpoints()
+        .without_hang_timeout()
+        .start();
     let job = Job::lasting("a", 60);
-    let stream = service.execute_struck(&[job], "sleep", 10).remove(0);
+    let stream = service.execute_and_trigger(&[job], "sleep", 10).remove(0);
     assert_eq!(total(&scrape(&service), "orcd_jobs_running"), 1.0);
     service.kill_worker();
     stream.finish();
@@ -138,7 +141,7 @@ fn build_and_process_show() {
     let version = version.lines().next().unwrap();
     for label in [
         format!("version=\"{version}\""),
-        format!("backend=\"{}\"", place::device().split(':').next().unwrap()),
+        format!("backend=\"{}\"", paths::device().split(':').next().unwrap()),
         "revision=\"".to_owned(),
     ] {
         assert!(build.contains(&label), "{label} is not in {build}");

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::time::Duration;
 
-use orcd_tests::{Job, Model, Starter, WorkerHarness, place};
+use orcd_tests::{Job, Model, Starter, WorkerHarness, paths};
 
 /// Whatever a test waits for is there by then, on any machine.
 const SOON: Duration = Duration::from_secs(60);
@@ -36,7 +36,7 @@ fn lost_worker_is_one_warning_and_no_error() {
 fn hang_is_an_error_while_it_lasts_and_one_warning() {
     let service = Starter::new(Model::Slow).failpoints().start();
     service.run(&Job::lasting("before", 20));
-    service.fault("step", "spin 5");
+    service.set_failpoint("step", "spin 5");
     assert_eq!(service.run(&Job::lasting("a", 20)).end().replays, 1);
     service.wait_for_log("worker ended");
     service.wait_for_log("healthy again");
@@ -68,7 +68,7 @@ fn service_that_becomes_unhealthy_is_one_error_and_says_when_it_is_over() {
     let worker = folder.path().join("worker");
     let script = format!(
         "#!/bin/sh\n[ -e {broken:?} ] && exit 7\nexec {:?} \"$@\"\n",
-        place::worker()
+        paths::worker()
     );
     fs::write(&worker, script).unwrap();
     fs::set_permissions(&worker, fs::Permissions::from_mode(0o755)).unwrap();

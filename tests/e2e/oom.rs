@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use orcd_tests::proc::{Process, wait_until};
-use orcd_tests::{Job, Model, Starter, place, report};
+use orcd_tests::{Job, Model, Starter, paths, report};
 
 /// Whatever a test waits for is there by then, on any machine.
 const SOON: Duration = Duration::from_secs(60);
@@ -102,14 +102,17 @@ impl Drop for Group {
 
 #[test]
 fn worker_that_the_kernel_kills_for_its_memory_changes_no_byte() {
-    if place::device() != "cpu" {
+    if paths::device() != "cpu" {
         return report::skipped("the limit is on the machine's memory, not on the device's");
     }
     let group = match Group::create() {
         Ok(group) => group,
         Err(why) => return report::skipped(&format!("no control group for a test: {why}")),
     };
-    let service = Starter::new(Model::Slow).failpoints().patient().start();
+    let service = Starter::new(Model::Slow)
+        .failpoints()
+        .without_hang_timeout()
+        .start();
     let job = [Job::lasting("a", 60)];
     let undisturbed = service.run_together(&job);
     let supervisor = service.supervisor();
@@ -127,7 +130,7 @@ fn worker_that_the_kernel_kills_for_its_memory_changes_no_byte() {
     // for says little of that, as its pages may count for whoever had them first.
     let limit = group.usage() + (160 << 20);
     group.limit_to(&limit.to_string()).unwrap();
-    let stream = service.execute_struck(&job, "eat", 10).remove(0);
+    let stream = service.execute_and_trigger(&job, "eat", 10).remove(0);
     let found = stream.finish();
     assert_eq!(found.token_bytes(), undisturbed[0].token_bytes());
     assert_eq!(found.end().replays, 1, "the kernel took nobody");

@@ -6,14 +6,17 @@ const DEADLY: u64 = 666;
 
 #[test]
 fn job_that_kills_every_worker_is_given_up_and_the_others_finish() {
-    let service = Starter::new(Model::Slow).failpoints().patient().start();
+    let service = Starter::new(Model::Slow)
+        .failpoints()
+        .without_hang_timeout()
+        .start();
     let jobs = [1, 2, 3].map(|seed| Job::lasting(&format!("job-{seed}"), 200).set("seed", seed));
     let undisturbed = service.run_together(&jobs);
     // The worker has all of them when it takes the poison.
     service.hold_before_step(1);
     let streams: Vec<_> = jobs.iter().map(|job| service.execute(job)).collect();
     service.wait_for_trigger("step");
-    service.fault("poison", &DEADLY.to_string());
+    service.set_failpoint("poison", &DEADLY.to_string());
     let poison = service.execute(&Job::lasting("poison", 50).set("seed", DEADLY));
     service.release();
     let poison = poison.finish();

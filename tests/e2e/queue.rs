@@ -11,7 +11,7 @@ fn narrow() -> WorkerHarness {
         .failpoints()
         .flag("--parallel", 1)
         .flag("--queue", 2)
-        .patient()
+        .without_hang_timeout()
         .start()
 }
 

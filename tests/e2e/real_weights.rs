@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use orcd_tests::real::RealModel;
 use orcd_tests::stats::Samples;
-use orcd_tests::{Job, Model, Starter, Transcript, WorkerHarness, place, report};
+use orcd_tests::{Job, Model, Starter, Transcript, WorkerHarness, paths, report};
 
 use crate::flow::complete_flow;
 
@@ -24,7 +24,7 @@ fn qwens() -> Vec<Model> {
 }
 
 fn start(model: &Model) -> WorkerHarness {
-    start_on(model, &place::device())
+    start_on(model, &paths::device())
 }
 
 fn start_on(model: &Model, device: &str) -> WorkerHarness {
@@ -234,7 +234,7 @@ fn a_cancelled_job_ends_at_once_and_the_next_one_works() {
 
 #[test]
 fn on_a_gpu_all_memory_is_the_devices_and_the_ids_are_the_cpus() {
-    let device = place::device();
+    let device = paths::device();
     if !device.starts_with("cuda:") {
         let required = std::env::var("ORCD_REQUIRE_GPU").is_ok_and(|v| v == "1");
         assert!(!required, "ORCD_REQUIRE_GPU=1, but the device is {device}");

@@ -4,14 +4,14 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use orcd_tests::{Job, Model, Starter, place, report};
+use orcd_tests::{Job, Model, Starter, paths, report};
 
 /// First multiplier of Philox4x32, little endian: another one draws other numbers.
 const MULTIPLIER: [u8; 4] = 0xd251_1f53_u32.to_le_bytes();
 
 /// A worker program that draws other numbers; `None` where the multiplier isn't found.
 fn faulty_worker(folder: &Path) -> Option<PathBuf> {
-    let mut program = fs::read(place::worker_with_failpoints()).unwrap();
+    let mut program = fs::read(paths::worker_with_failpoints()).unwrap();
     let places: Vec<_> = (0..program.len() - 4)
         .filter(|&at| program[at..at + 4] == MULTIPLIER)
         .collect();
@@ -30,7 +30,7 @@ fn executable(path: &Path, content: &[u8]) -> PathBuf {
 
 #[test]
 fn replayed_token_that_differs_is_never_spliced() {
-    if place::device() != "cpu" {
+    if paths::device() != "cpu" {
         return report::skipped("the fault is put into the CPU backend");
     }
     let folder = tempfile::tempdir().unwrap();
@@ -40,7 +40,7 @@ fn replayed_token_that_differs_is_never_spliced() {
     // The first start is a good worker, every later one a faulty one. Built-ins of the shell only:
     // a worker gets no PATH.
     let mark = folder.path().join("started");
-    let good = place::worker_with_failpoints();
+    let good = paths::worker_with_failpoints();
     let script = format!(
         "#!/bin/sh\nif [ -e {mark:?} ]; then exec {faulty:?} \"$@\"; fi\n: > {mark:?}\nexec {good:?} \"$@\"\n",
     );
@@ -48,12 +48,12 @@ fn replayed_token_that_differs_is_never_spliced() {
     let service = Starter::new(Model::Slow)
         .failpoints()
         .worker(&worker)
-        .patient()
+        .without_hang_timeout()
         .start();
     // Hot, so that another draw all but surely gives another token.
     let job = Job::lasting("a", 100).set("top_k", 0).set("temperature", 2);
     let good = service.run(&job);
-    let stream = service.execute_struck(&[job], "sleep", 30).remove(0);
+    let stream = service.execute_and_trigger(&[job], "sleep", 30).remove(0);
     service.kill_worker();
     let transcript = stream.finish();
     let error = transcript.error();

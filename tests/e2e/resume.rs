@@ -26,7 +26,7 @@ fn assert_gone(service: &WorkerHarness, job_id: &str) {
 }
 
 #[test]
-fn resumed_stream_goes_on_behind_the_last_event() {
+fn resumed_stream_goes_on_after_the_last_event() {
     let service = WorkerHarness::start(Model::Slow);
     let undisturbed = service.run(&lasting("a", 60));
     let mut first = service.execute(&lasting("b", 60));
@@ -53,13 +53,9 @@ fn ended_stream_can_be_read_again_from_any_event() {
         "the ids and bytes are those of the first stream"
     );
     let count = first.events.len();
-    for behind in [0, 1, count / 2, count - 2] {
-        let rest = service.resume("a", Some(behind as u64)).unwrap().finish();
-        assert_eq!(
-            raw(&rest),
-            raw(&first)[behind + 1..],
-            "behind event {behind}"
-        );
+    for after in [0, 1, count / 2, count - 2] {
+        let rest = service.resume("a", Some(after as u64)).unwrap().finish();
+        assert_eq!(raw(&rest), raw(&first)[after + 1..], "after event {after}");
     }
 }
 
@@ -83,7 +79,7 @@ fn several_readers_see_the_same_stream_through_a_crash() {
 }
 
 #[test]
-fn behind_the_last_event_there_is_nothing_more() {
+fn after_the_last_event_there_is_nothing_more() {
     let service = WorkerHarness::start(Model::Tiny);
     let last = service.run(&lasting("a", 5)).events.last().unwrap().id;
     let after = |id: u64| {
@@ -97,9 +93,12 @@ fn behind_the_last_event_there_is_nothing_more() {
 
 #[test]
 fn job_goes_on_without_a_reader_and_through_a_crash() {
-    let service = Starter::new(Model::Slow).failpoints().patient().start();
+    let service = Starter::new(Model::Slow)
+        .failpoints()
+        .without_hang_timeout()
+        .start();
     let undisturbed = service.run(&lasting("a", 60));
-    drop(service.execute_struck(&[lasting("b", 60)], "sleep", 10));
+    drop(service.execute_and_trigger(&[lasting("b", 60)], "sleep", 10));
     service.kill_worker();
     service.wait_for_health(Duration::from_secs(60), |h| h["jobs"]["running"] == 0);
     let resumed = service.resume("b", None).unwrap().finish();

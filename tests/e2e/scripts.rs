@@ -1,14 +1,14 @@
-//! The scripts behind `make`: what they say where something is missing, and that the small ones run.
+//! The scripts of `make`: what they say where something is missing, and that the small ones run.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use orcd_tests::{lock, place, report};
+use orcd_tests::{lock, paths, report};
 
 /// The script, if the sources are here.
 fn script(name: &str) -> Option<PathBuf> {
-    let path = place::repository().join(name);
+    let path = paths::repository().join(name);
     if !path.is_file() {
         report::skipped(&format!("{} is not here", path.display()));
         return None;
@@ -47,7 +47,7 @@ fn what_a_build_lacks_is_said_in_one_sentence() {
     let Some(script) = script("tools/ci/requirements") else {
         return;
     };
-    if let Some(why) = place::cargo_missing() {
+    if let Some(why) = paths::cargo_missing() {
         return report::skipped(&why);
     }
     let folder = tempfile::tempdir().unwrap();
@@ -125,7 +125,7 @@ fn run_on_gpu_outside_a_bundle_says_so_and_leaves_nothing() {
     let Some(script) = script("tests/run-on-gpu") else {
         return;
     };
-    if place::repository().join("work").is_dir() {
+    if paths::repository().join("work").is_dir() {
         return report::skipped("this is a bundle");
     }
     for arguments in [&["--check"][..], &[], &["ops"]] {
@@ -134,7 +134,7 @@ fn run_on_gpu_outside_a_bundle_says_so_and_leaves_nothing() {
         assert!(stderr.contains("gpu-bundle"), "{stderr}");
     }
     assert!(
-        !place::repository().join("log").exists(),
+        !paths::repository().join("log").exists(),
         "a folder was left"
     );
 }
@@ -144,7 +144,7 @@ fn the_benchmark_runs() {
     let Some(script) = script("tools/bench/run") else {
         return;
     };
-    let binaries = place::supervisor().parent().unwrap().to_owned();
+    let binaries = paths::supervisor().parent().unwrap().to_owned();
     let engine = binaries.join("examples/bench_engine");
     if !engine.is_file() {
         return report::skipped(&format!("{} was not built", engine.display()));

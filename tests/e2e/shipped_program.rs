@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use orcd_tests::place;
+use orcd_tests::paths;
 
 /// What only a worker of tests reads.
 const FAILPOINTS: &str = "ORCD_TEST_FAILPOINTS";
@@ -17,7 +17,7 @@ fn contains(program: &[u8], text: &str) -> bool {
 
 #[test]
 fn it_has_no_failpoints_and_no_probes_of_single_operations() {
-    let shipped = fs::read(place::worker()).unwrap();
+    let shipped = fs::read(paths::worker()).unwrap();
     assert!(
         contains(&shipped, "--supervisor-pid"),
         "texts can't be found in it"
@@ -26,7 +26,7 @@ fn it_has_no_failpoints_and_no_probes_of_single_operations() {
         assert!(include_str!("../../cuda/probe.cc").contains(probe));
         assert!(!contains(&shipped, probe), "{probe:?}");
     }
-    let of_tests = fs::read(place::worker_with_failpoints()).unwrap();
+    let of_tests = fs::read(paths::worker_with_failpoints()).unwrap();
     assert!(contains(&of_tests, FAILPOINTS));
     assert!(!contains(&shipped, FAILPOINTS));
 }

@@ -62,7 +62,7 @@ fn running_job_finishes_and_new_ones_are_sent_elsewhere() {
         let service = Starter::new(Model::Slow)
             .failpoints()
             .flag("--drain-timeout-sec", 600)
-            .patient()
+            .without_hang_timeout()
             .start();
         let expected = service.run(&job("a", 80));
         service.hold_before_step(10);
@@ -123,11 +123,11 @@ fn worker_that_dies_while_draining_loses_no_stream() {
     let service = Starter::new(Model::Slow)
         .failpoints()
         .flag("--drain-timeout-sec", 600)
-        .patient()
+        .without_hang_timeout()
         .start();
     let expected = service.run(&job("a", 60));
     let job = [job("a", 60)];
-    let stream = service.execute_struck(&job, "sleep", 10).remove(0);
+    let stream = service.execute_and_trigger(&job, "sleep", 10).remove(0);
     service.signal(Signal::SIGTERM);
     service.wait_for_health(SOON, |h| h["status"] == "draining");
     service.kill_worker();
@@ -136,15 +136,15 @@ fn worker_that_dies_while_draining_loses_no_stream() {
 }
 
 /// Asks a service to stop that can't finish its job, and expects a clean end nevertheless.
-fn stop_while(what: &str, strike: impl FnOnce(&WorkerHarness)) {
+fn stop_while(what: &str, trigger: impl FnOnce(&WorkerHarness)) {
     let service = Starter::new(Model::Slow)
         .failpoints()
         .flag("--drain-timeout-sec", 1)
-        .patient()
+        .without_hang_timeout()
         .start();
     let mut stream = service.execute(&job("a", 1500));
     stream.read_tokens(3);
-    strike(&service);
+    trigger(&service);
     service.signal(Signal::SIGTERM);
     let exit = std::thread::scope(|scope| {
         let reader = scope.spawn(|| stream.finish());
@@ -163,7 +163,7 @@ fn stop_is_clean_while_the_worker_hangs() {
         service.worker().signal(Signal::SIGSTOP);
     });
     stop_while("SIGTERM while the worker spins", |service| {
-        service.fault("step", "spin");
+        service.set_failpoint("step", "spin");
     });
 }
 
@@ -171,10 +171,10 @@ fn stop_is_clean_while_the_worker_hangs() {
 fn stop_is_clean_while_the_service_recovers() {
     for point in ["start", "load", "loaded"] {
         stop_while("SIGTERM while a worker starts", |service| {
-            service.fault(point, "sleep");
+            service.set_failpoint(point, "sleep");
             service.kill_worker();
             service.wait_for_health(SOON, |h| h["status"] == "recovering");
-            let taken = || !service.waits(point);
+            let taken = || !service.is_failpoint_set(point);
             assert!(orcd_tests::proc::wait_until(SOON, taken));
         });
     }

@@ -10,7 +10,7 @@ use serde_json::Value;
 const SOON: Duration = Duration::from_secs(60);
 
 fn with_standby(model: Model) -> WorkerHarness {
-    started(Starter::new(model).failpoints().patient())
+    started(Starter::new(model).failpoints().without_hang_timeout())
 }
 
 fn started(starter: Starter) -> WorkerHarness {
@@ -29,22 +29,22 @@ fn pids(health: &Value) -> (u64, u64, u64) {
     )
 }
 
-/// Runs the job and strikes when the worker stands in the middle of it.
-fn struck(service: &WorkerHarness, job: &Job, strike: impl FnOnce()) -> Transcript {
+/// Runs the job and calls `trigger` when the worker stands in the middle of it.
+fn run_and_trigger(service: &WorkerHarness, job: &Job, trigger: impl FnOnce()) -> Transcript {
     let job = std::slice::from_ref(job);
-    let stream = service.execute_struck(job, "sleep", 20).remove(0);
-    strike();
+    let stream = service.execute_and_trigger(job, "sleep", 20).remove(0);
+    trigger();
     stream.finish()
 }
 
 #[test]
-fn standby_takes_over_and_another_comes_behind_it() {
+fn standby_takes_over_and_another_comes_after_it() {
     let service = with_standby(Model::Slow);
     let job = Job::lasting("a", 60);
     let undisturbed = service.run(&job);
     for round in 1..=3_u64 {
         let (_, worker, standby) = pids(&service.health());
-        let found = struck(&service, &job, || {
+        let found = run_and_trigger(&service, &job, || {
             service.kill_worker();
         });
         assert_eq!(undisturbed.token_bytes(), found.token_bytes());
@@ -74,7 +74,7 @@ fn hang_is_answered_by_the_standby() {
     let service = started(Starter::new(Model::Slow).failpoints());
     let job = Job::lasting("a", 60);
     let undisturbed = service.run(&job);
-    service.fault("step", "stop 20");
+    service.set_failpoint("step", "stop 20");
     let found = service.run(&job);
     assert_eq!(undisturbed.token_bytes(), found.token_bytes());
     assert_eq!(found.end().replays, 1);
@@ -107,7 +107,7 @@ fn standby_that_dies_with_the_worker_costs_a_restart_and_no_byte() {
     let service = with_standby(Model::Slow);
     let job = Job::lasting("a", 60);
     let undisturbed = service.run(&job);
-    let found = struck(&service, &job, || {
+    let found = run_and_trigger(&service, &job, || {
         for worker in service.supervisor().children() {
             worker.signal(Signal::SIGKILL);
         }
@@ -121,12 +121,12 @@ fn standby_that_dies_of_its_promotion_changes_no_byte() {
     let service = with_standby(Model::Slow);
     let job = Job::lasting("a", 60);
     let undisturbed = service.run(&job);
-    let found = struck(&service, &job, || {
+    let found = run_and_trigger(&service, &job, || {
         // The next message to any worker is the replay, to the standby.
-        service.fault("command", "kill");
+        service.set_failpoint("command", "kill");
         service.kill_worker();
     });
-    assert!(!service.waits("command"));
+    assert!(!service.is_failpoint_set("command"));
     assert_eq!(undisturbed.token_bytes(), found.token_bytes());
     assert_eq!(found.end().replays, 2);
 }
@@ -145,7 +145,7 @@ fn both_workers_go_with_the_service() {
     }
 }
 
-/// The pauses of streams over a SIGKILL, from the kill to the first token behind it, the replay of
+/// The pauses of streams over a SIGKILL, from the kill to the first token after it, the replay of
 /// prompt and tokens included.
 fn pauses(service: &WorkerHarness, standby: bool) -> Samples {
     let job = Job::new("a", "Count to twenty").set("temperature", 0);
@@ -155,7 +155,7 @@ fn pauses(service: &WorkerHarness, standby: bool) -> Samples {
             h["status"] == "healthy" && (!standby || h["standby"] == true)
         });
         let job = std::slice::from_ref(&job);
-        let stream = service.execute_struck(job, "sleep", 12).remove(0);
+        let stream = service.execute_and_trigger(job, "sleep", 12).remove(0);
         service.kill_worker();
         let killed = std::time::Instant::now();
         let found = stream.finish();
@@ -171,7 +171,7 @@ fn failover_is_quick() {
     let service = Starter::new(Model::Haiku)
         .failpoints()
         .flag("--max-restarts", 1000)
-        .patient()
+        .without_hang_timeout()
         .alone()
         .start();
     let without = pauses(&service, false);

@@ -61,7 +61,7 @@ fn sleeps(process: Process) -> bool {
         let stat = task.unwrap().path().join("stat");
         std::fs::read_to_string(stat).ok()
     });
-    // The state stands behind the name, which may have any characters but the last bracket.
+    // The state stands after the name, which may have any characters but the last bracket.
     stats.all(|stat| stat.rsplit(") ").next().unwrap().starts_with('S'))
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use orcd_shared::gguf::Value;
 use orcd_tests::model::rewrite;
-use orcd_tests::{Exit, Model, Starter, place, report};
+use orcd_tests::{Exit, Model, Starter, paths, report};
 
 const SOON: Duration = Duration::from_secs(60);
 
@@ -148,14 +148,14 @@ fn too_little_memory_is_found_before_loading_and_says_how_much_once() {
     let starter = Starter::new(Model::File(path)).flag("--parallel", 1024);
     let exit = starter.run_to_exit(SOON);
     let line = exit.error_line(1);
-    let code = match place::device().as_str() {
+    let code = match paths::device().as_str() {
         "cpu" => "INSUFFICIENT_MEMORY",
         _ => "INSUFFICIENT_VRAM",
     };
     let (before, why) = line.split_once(&format!("{code}: ")).expect(line);
     assert_eq!(before, "error: ", "{line}");
     assert_eq!(exit.stderr.matches(why).count(), 1, "{}", exit.stderr);
-    for named in ["long.gguf", &place::device(), "free"] {
+    for named in ["long.gguf", &paths::device(), "free"] {
         assert!(line.contains(named), "no {named:?} in {line}");
     }
     let numbers = line
@@ -185,7 +185,7 @@ fn port_in_use_is_a_startup_error() {
     let port = taken.local_addr().unwrap().port();
     let exit = Starter::bare()
         .flag("--model", with_tiny_model().1.display())
-        .flag("--device", place::device())
+        .flag("--device", paths::device())
         .flag("--port", port)
         .run_to_exit(SOON);
     assert!(
@@ -199,7 +199,7 @@ fn port_in_use_is_a_startup_error() {
 fn missing_worker_program_is_a_startup_error() {
     let exit = Starter::bare()
         .flag("--model", with_tiny_model().1.display())
-        .flag("--device", place::device())
+        .flag("--device", paths::device())
         .flag("--port", 0)
         .flag("--worker-bin", "/nonexistent/cuda-worker")
         .run_to_exit(SOON);

@@ -11,7 +11,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use orcd_tests::notify::Notification;
 use orcd_tests::proc::Process;
-use orcd_tests::{Job, Model, NotifyDouble, Starter, place, report};
+use orcd_tests::{Job, Model, NotifyDouble, Starter, paths, report};
 
 /// More than a busy machine needs.
 const SOON: Duration = Duration::from_secs(60);
@@ -37,7 +37,7 @@ fn restarted(double: &NotifyDouble, model: &Path) -> Starter {
 /// A worker program that takes its time once the file beside it is there.
 fn slow_worker(folder: &Path) -> (PathBuf, PathBuf) {
     let (program, slow) = (folder.join("worker"), folder.join("slow"));
-    let (slow_path, worker) = (slow.display(), place::worker());
+    let (slow_path, worker) = (slow.display(), paths::worker());
     let script = format!(
         "#!/bin/sh\n[ -e {slow_path} ] && sleep 1\nexec {} \"$@\"\n",
         worker.display()
@@ -66,11 +66,11 @@ fn start_recovery_and_stop_are_told_in_order() {
     let (worker, slow) = slow_worker(folder.path());
     let service = under(&double, Model::Tiny).worker(&worker).start();
     wait_for_status(&double, "Ready");
-    let told = double.told();
-    let ready = told
+    let notifications = double.notifications();
+    let ready = notifications
         .iter()
         .position(|n| n.lines.iter().any(|line| line == "READY=1"));
-    let before = &told[..ready.expect("READY=1 comes with the status")];
+    let before = &notifications[..ready.expect("READY=1 comes with the status")];
     for line in ["STATUS=Loading tiny-qwen2.gguf", "EXTEND_TIMEOUT_USEC="] {
         let mut lines = before.iter().flat_map(|n| &n.lines);
         assert!(
@@ -116,7 +116,7 @@ fn time_to_finish_running_jobs_is_asked_for() {
     service.cancel("a");
     stream.finish();
     assert_eq!(service.wait_for_exit(SOON).status.code(), Some(0));
-    let stop = double.told().into_iter();
+    let stop = double.notifications().into_iter();
     let mut stop = stop.filter(|n| n.lines.iter().any(|line| line == "STOPPING=1"));
     let usec = stop.find_map(|n| {
         let asked = n
@@ -217,11 +217,11 @@ fn weights_of_a_model_file_that_was_replaced_are_thrown_out() {
     };
     double.wait_until("the new image in place of the old", SOON, replaced);
     // Thrown out before anything else was done, not after loading: there may be no room for two.
-    let told = double.told();
+    let notifications = double.notifications();
     let is_opening = |n: &Notification| n.lines[0].ends_with(": tokenizer");
-    let opening = told.iter().rposition(is_opening).unwrap();
-    for removal in &told[opening + 1..opening + 3] {
-        assert_eq!(removal.lines[0], "FDSTOREREMOVE=1", "{told:#?}");
+    let opening = notifications.iter().rposition(is_opening).unwrap();
+    for removal in &notifications[opening + 1..opening + 3] {
+        assert_eq!(removal.lines[0], "FDSTOREREMOVE=1", "{notifications:#?}");
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use orcd_tests::http::Connection;
 use orcd_tests::proc::wait_until;
 use orcd_tests::real_systemd::RealSystemd;
-use orcd_tests::{Model, place, report};
+use orcd_tests::{Model, paths, report};
 use serde_json::Value;
 
 const SERVICE: &str = "worker-orcd.service";
@@ -45,7 +45,7 @@ const LEFT_OUT: [&str; 24] = [
 
 /// Writes the units into `systemd` with a small model; gives the address that they listen on.
 fn install(systemd: &RealSystemd) -> SocketAddr {
-    let shipped = |name| fs::read_to_string(place::units().join(name)).unwrap();
+    let shipped = |name| fs::read_to_string(paths::units().join(name)).unwrap();
     let port = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = port.local_addr().unwrap();
     let socket = shipped(SOCKET);
@@ -62,10 +62,10 @@ fn install(systemd: &RealSystemd) -> SocketAddr {
     let ours = format!(
         "[Service]\nExecStart={} --device cpu --threads 2 --model {} --runtime-dir {} \
          --worker-bin {}\nWatchdogSec=6\n",
-        place::supervisor().display(),
+        paths::supervisor().display(),
         Model::Tiny.file(systemd.folder()).display(),
         systemd.folder().display(),
-        place::worker().display(),
+        paths::worker().display(),
     );
     let text = kept.join("\n").replace("[Service]\n", &ours);
     fs::write(systemd.units().join(SERVICE), text).unwrap();
@@ -93,7 +93,7 @@ fn wait_for_another(systemd: &RealSystemd, address: SocketAddr, before: &str) ->
 
 #[test]
 fn service_is_kept_alive_and_its_weights_in_memory() {
-    if place::device() != "cpu" {
+    if paths::device() != "cpu" {
         return report::skipped("the test is about systemd, and runs on the CPU backend");
     }
     let systemd = match RealSystemd::start() {

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use orcd_tests::{place, report};
+use orcd_tests::{paths, report};
 
 /// Most exposure that `systemd-analyze security` may find, in tenths of its figure. What is left is
 /// what serving on a GPU needs: the network, devices, and code made at run time.
@@ -20,7 +20,7 @@ fn analyze(args: &[&str], unit: &Path) -> Output {
 
 /// Why the tool can't be used here.
 fn missing() -> Option<String> {
-    let units = place::units();
+    let units = paths::units();
     if !units.is_dir() {
         return Some(format!("{} is not here", units.display()));
     }
@@ -39,7 +39,7 @@ fn missing() -> Option<String> {
 fn units() -> (tempfile::TempDir, Vec<std::path::PathBuf>) {
     let folder = tempfile::tempdir().unwrap();
     let mut paths = Vec::new();
-    for entry in fs::read_dir(place::units()).unwrap() {
+    for entry in fs::read_dir(paths::units()).unwrap() {
         let path = entry.unwrap().path();
         let text = fs::read_to_string(&path).unwrap();
         let name = path.file_name().unwrap().to_str().unwrap();
@@ -50,7 +50,7 @@ fn units() -> (tempfile::TempDir, Vec<std::path::PathBuf>) {
             usize::from(is_service),
             "{name}"
         );
-        let there = format!("ExecStart={}", place::supervisor().display());
+        let there = format!("ExecStart={}", paths::supervisor().display());
         fs::write(folder.path().join(name), text.replace(program, &there)).unwrap();
         paths.push(folder.path().join(name.replace("@.", "@0.")));
     }
@@ -98,13 +98,13 @@ fn value<'a>(text: &'a str, key: &str) -> Option<&'a str> {
 
 #[test]
 fn services_wait_for_what_may_come_and_have_a_place_for_what_they_leave() {
-    if !place::units().is_dir() {
+    if !paths::units().is_dir() {
         return report::skipped("the unit files are not here");
     }
-    let help = Command::new(place::supervisor()).arg("--help").output();
+    let help = Command::new(paths::supervisor()).arg("--help").output();
     let help = String::from_utf8(help.unwrap().stdout).unwrap();
     for service in ["worker-orcd.service", "worker-orcd@.service"] {
-        let text = fs::read_to_string(place::units().join(service)).unwrap();
+        let text = fs::read_to_string(paths::units().join(service)).unwrap();
         let value = |key| value(&text, key).unwrap_or_else(|| panic!("{service} has no {key}"));
         let seconds = |key| value(key).parse::<u32>().unwrap();
         // The worker's end is not the service's.

@@ -33,7 +33,7 @@ pub struct WorkerHarness {
     pub(crate) failpoints: bool,
     /// Held as long as the service runs.
     #[expect(dead_code, reason = "it is its drop that matters")]
-    pub(crate) place: Arc<MachineLock>,
+    pub(crate) machine: Arc<MachineLock>,
 }
 
 impl WorkerHarness {
@@ -194,11 +194,11 @@ impl WorkerHarness {
         })
     }
 
-    /// Resumes a stream behind an event, or from its start.
-    pub fn resume(&self, job_id: &str, behind: Option<u64>) -> Result<Stream, Reply> {
+    /// Resumes a stream after an event, or from its start.
+    pub fn resume(&self, job_id: &str, after: Option<u64>) -> Result<Stream, Reply> {
         let begin = Instant::now();
         let mut connection = self.connect();
-        let last = behind.map(|id| id.to_string());
+        let last = after.map(|id| id.to_string());
         let headers: Vec<_> = last
             .iter()
             .map(|id| ("Last-Event-ID", id.as_str()))
@@ -210,7 +210,7 @@ impl WorkerHarness {
         Stream::open(
             connection,
             begin,
-            behind.map_or_else(Parser::default, Parser::behind),
+            after.map_or_else(Parser::default, Parser::after),
         )
     }
 

@@ -184,7 +184,7 @@ impl Connection {
         self.socket.read_exact(&mut chunk)?;
         let line_end = self.read_line()?;
         if !line_end.is_empty() {
-            return Err(malformed(format!("{line_end:?} behind a chunk")));
+            return Err(malformed(format!("{line_end:?} after a chunk")));
         }
         Ok((length > 0).then_some(chunk))
     }

@@ -145,11 +145,11 @@ impl Transcript {
         *self.arrivals.last().expect("events")
     }
 
-    /// The longest time without an event from `since` on, or from the first event behind it.
+    /// The longest time without an event from `since` on, or from the first event after it.
     #[track_caller]
     pub fn longest_pause(&self, since: Instant) -> Duration {
-        let behind = self.arrivals.iter().copied().filter(|at| *at > since);
-        let times: Vec<_> = std::iter::once(since).chain(behind).collect();
+        let after = self.arrivals.iter().copied().filter(|at| *at > since);
+        let times: Vec<_> = std::iter::once(since).chain(after).collect();
         assert!(times.len() > 1, "the stream was over by then");
         let gaps = times.windows(2).map(|w| w[1] - w[0]);
         gaps.max().unwrap_or_default()

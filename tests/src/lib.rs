@@ -10,7 +10,7 @@ pub mod lock;
 pub mod model;
 pub mod notify;
 pub mod output;
-pub mod place;
+pub mod paths;
 pub mod proc;
 pub mod real;
 pub mod real_systemd;

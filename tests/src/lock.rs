@@ -7,7 +7,7 @@ use std::sync::{Arc, Weak};
 
 use nix::fcntl::{Flock, FlockArg};
 
-/// A place on the machine, given back on drop.
+/// A share of the machine, or all of it; given back on drop.
 #[derive(Debug)]
 pub struct MachineLock {
     _lock: Flock<File>,
@@ -15,11 +15,11 @@ pub struct MachineLock {
 }
 
 thread_local! {
-    /// A test that starts a second service keeps the place it has.
+    /// A test that starts a second service keeps the lock it has.
     static HELD: RefCell<Weak<MachineLock>> = const { RefCell::new(Weak::new()) };
 }
 
-/// Waits for a place: among others, or alone.
+/// Waits for the machine: among others, or alone.
 pub fn take(alone: bool) -> Arc<MachineLock> {
     if let Some(held) = HELD.with_borrow(Weak::upgrade) {
         assert!(
@@ -35,13 +35,13 @@ pub fn take(alone: bool) -> Arc<MachineLock> {
     } else {
         FlockArg::LockShared
     };
-    let place = Arc::new(MachineLock {
+    let machine = Arc::new(MachineLock {
         _lock: lock("machine", kind),
         alone,
     });
     drop(turnstile);
-    HELD.set(Arc::downgrade(&place));
-    place
+    HELD.set(Arc::downgrade(&machine));
+    machine
 }
 
 fn lock(name: &str, kind: FlockArg) -> Flock<File> {
@@ -70,9 +70,9 @@ mod tests {
         assert!(Arc::ptr_eq(&first, &again));
         let (send, receive) = mpsc::channel();
         let other = std::thread::spawn(move || {
-            let place = take(true);
+            let machine = take(true);
             send.send(()).unwrap();
-            drop(place);
+            drop(machine);
         });
         assert!(receive.recv_timeout(Duration::from_millis(100)).is_err());
         drop(take(false));

@@ -7,7 +7,7 @@ use orcd_shared::gguf::write::{TensorSpec, layout};
 use orcd_shared::gguf::{Array, GgufFile, Metadata, Value};
 use synth_model::{Options, Shape};
 
-use crate::place;
+use crate::paths;
 
 /// A model by what it is good for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,7 +35,7 @@ impl Model {
     pub fn file(&self, folder: &Path) -> PathBuf {
         match self {
             Self::Haiku => {
-                let path = place::models().join("haiku-nano-q4_k_m.gguf");
+                let path = paths::models().join("haiku-nano-q4_k_m.gguf");
                 assert!(
                     path.is_file(),
                     "{} is missing; it is part of the sources",
@@ -60,7 +60,7 @@ fn named(name: &str) -> Shape {
 /// Some milliseconds per token: by its width on the CPU, by its depth on a GPU, where width costs
 /// little.
 fn slow() -> Shape {
-    let (layers, hidden, ffn) = match place::device().as_str() {
+    let (layers, hidden, ffn) = match paths::device().as_str() {
         "cpu" => (16, 512, 2048),
         _ => (192, 256, 256),
     };
@@ -77,7 +77,7 @@ fn slow() -> Shape {
 
 /// As wide as the tiny one and deeper.
 fn brisk() -> Shape {
-    let layers = match place::device().as_str() {
+    let layers = match paths::device().as_str() {
         "cpu" => 12,
         _ => 64,
     };

@@ -1,5 +1,5 @@
-//! systemd's part, played: a notify socket that remembers what it was told, and the
-//! file-descriptor store behind it.
+//! systemd's part, played: a notify socket that keeps all notifications, and the
+//! file-descriptor store that belongs to it.
 
 use std::io::IoSliceMut;
 use std::mem::MaybeUninit;
@@ -27,10 +27,10 @@ pub struct Notification {
     pub lines: Vec<String>,
 }
 
-/// What was told and stored so far.
+/// What was received and stored so far.
 #[derive(Debug, Default)]
 struct Known {
-    told: Vec<Notification>,
+    notifications: Vec<Notification>,
     store: Vec<(String, OwnedFd)>,
 }
 
@@ -80,27 +80,29 @@ impl NotifyDouble {
     }
 
     /// Everything so far.
-    pub fn told(&self) -> Vec<Notification> {
-        self.known.lock().unwrap().told.clone()
+    pub fn notifications(&self) -> Vec<Notification> {
+        self.known.lock().unwrap().notifications.clone()
     }
 
     /// The values of a key so far, in order.
     pub fn values(&self, key: &str) -> Vec<String> {
-        let told = self.told();
-        let lines = told.iter().flat_map(|notification| &notification.lines);
+        let notifications = self.notifications();
+        let lines = notifications
+            .iter()
+            .flat_map(|notification| &notification.lines);
         lines
             .filter_map(|line| line.strip_prefix(key)?.strip_prefix('='))
             .map(str::to_owned)
             .collect()
     }
 
-    /// Waits until what was told is as wanted.
+    /// Waits until the notifications are as wanted.
     #[track_caller]
     pub fn wait_until(&self, what: &str, limit: Duration, wanted: impl Fn(&Self) -> bool) {
         assert!(
             wait_until(limit, || wanted(self)),
-            "not within {limit:?}: {what}; told so far {:#?}",
-            self.told()
+            "not within {limit:?}: {what}; notifications so far {:#?}",
+            self.notifications()
         );
     }
 
@@ -139,7 +141,7 @@ impl Known {
             let name = name.expect("a name for what is removed");
             self.store.retain(|(stored, _)| stored != name);
         }
-        self.told.push(Notification {
+        self.notifications.push(Notification {
             at: Instant::now(),
             lines,
         });

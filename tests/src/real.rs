@@ -4,7 +4,7 @@ use std::env;
 use std::path::PathBuf;
 
 use crate::model::Model;
-use crate::place;
+use crate::paths;
 use crate::report;
 
 /// A real model that some tests run on.
@@ -35,7 +35,7 @@ impl RealModel {
     /// be missing without a word: its host is no package index.
     #[track_caller]
     pub fn get(self) -> Option<Model> {
-        let path = place::real_models().join(self.file_name());
+        let path = paths::real_models().join(self.file_name());
         if path.is_file() {
             return Some(Model::File(path));
         }

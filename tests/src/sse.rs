@@ -1,5 +1,5 @@
 //! A strict parser of job streams. Whatever the contract does not allow is an error: an unknown
-//! field, a gap in a count, a key too many, an event behind the terminal one.
+//! field, a gap in a count, a key too many, an event after the terminal one.
 
 use serde_json::{Map, Value};
 
@@ -103,8 +103,8 @@ impl Default for Parser {
 }
 
 impl Parser {
-    /// For a stream that resumes behind the event `last_id`, not before `started`.
-    pub fn behind(last_id: u64) -> Self {
+    /// For a stream that resumes after the event `last_id`, not before `started`.
+    pub fn after(last_id: u64) -> Self {
         Self {
             phase: Phase::Running,
             next_id: last_id + 1,
@@ -146,7 +146,7 @@ impl Parser {
 
     fn block(&mut self, raw: String) -> Result<Item, Malformed> {
         check(self.phase != Phase::Over, || {
-            format!("{raw:?} behind the terminal event")
+            format!("{raw:?} after the terminal event")
         })?;
         if let Some(comment) = raw.strip_prefix(':') {
             let comment = comment.trim();

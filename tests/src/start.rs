@@ -14,7 +14,7 @@ use crate::harness::WorkerHarness;
 use crate::lock;
 use crate::model::Model;
 use crate::output::{Exit, Output, wait};
-use crate::place;
+use crate::paths;
 use crate::proc::wait_until;
 
 /// Longest time to the READY line.
@@ -52,7 +52,7 @@ impl Starter {
     pub fn bare() -> Self {
         Self {
             model: None,
-            device: place::device(),
+            device: paths::device(),
             flags: Vec::new(),
             env: BTreeMap::new(),
             passed: Vec::new(),
@@ -107,10 +107,10 @@ impl Starter {
         self
     }
 
-    /// The worker program that has failpoints: [`WorkerHarness::fault`] needs it. It is made of the
+    /// The worker program that has failpoints: [`WorkerHarness::set_failpoint`] needs it. It is made of the
     /// same library as the one that ships, which has none.
     pub fn failpoints(mut self) -> Self {
-        self.worker = Some(place::worker_with_failpoints());
+        self.worker = Some(paths::worker_with_failpoints());
         self.failpoints = true;
         self
     }
@@ -129,7 +129,7 @@ impl Starter {
     }
 
     /// The service takes nothing for a hang: a test stops its worker and goes on when it likes.
-    pub fn patient(self) -> Self {
+    pub fn without_hang_timeout(self) -> Self {
         self.flag("--hang-timeout-ms", 600_000)
     }
 
@@ -142,7 +142,7 @@ impl Starter {
     /// Starts the service and waits until it accepts requests.
     #[track_caller]
     pub fn start(self) -> WorkerHarness {
-        let place = lock::take(self.alone);
+        let machine = lock::take(self.alone);
         let folder = folder();
         let model = self.model_file(&folder);
         let mut supervisor = self.command(&folder, &model).spawn().unwrap();
@@ -161,7 +161,7 @@ impl Starter {
             output,
             folder,
             failpoints: self.failpoints,
-            place,
+            machine,
         };
         let line = ready.unwrap_or_else(|e| panic!("no READY line within {READY_WITHIN:?}: {e}"));
         (harness.address, harness.worker_id) =
@@ -172,7 +172,7 @@ impl Starter {
     /// Starts the service and waits until it ends by itself.
     #[track_caller]
     pub fn run_to_exit(self, limit: Duration) -> Exit {
-        let _place = lock::take(self.alone);
+        let _machine = lock::take(self.alone);
         let folder = folder();
         let model = self.model_file(&folder);
         let begin = Instant::now();
@@ -193,33 +193,33 @@ impl Starter {
         self.model.as_ref().map(file).unwrap_or_default()
     }
 
-    /// The program; behind a shell, which alone can say the right LISTEN_PID, if it gets descriptors.
+    /// The program; under a shell, which alone can say the right LISTEN_PID, if it gets descriptors.
     fn launcher(&self) -> Command {
         if let Some(address) = self.activated_at {
             let mut command = Command::new("systemd-socket-activate");
             command.args(["--fdname", "http", "--listen", &address.to_string()]);
-            command.arg(place::supervisor());
+            command.arg(paths::supervisor());
             return command;
         }
         if let Some(folder) = &self.small_disk {
             let mut command = with_own_mounts();
             let script = r#"mount -t tmpfs -o size=64k tmpfs "$0" && exec "$@""#;
             command.args(["sh", "-c", script]).arg(folder);
-            command.arg(place::supervisor());
+            command.arg(paths::supervisor());
             return command;
         }
         if let Some(limit) = self.open_files {
             let mut command = Command::new("sh");
             let script = format!(r#"ulimit -n {limit} && exec "$0" "$@""#);
-            command.args(["-c", &script]).arg(place::supervisor());
+            command.args(["-c", &script]).arg(paths::supervisor());
             return command;
         }
         if self.passed.is_empty() {
-            return Command::new(place::supervisor());
+            return Command::new(paths::supervisor());
         }
         let mut command = Command::new("sh");
         let script = r#"export LISTEN_PID=$$; exec "$0" "$@""#;
-        command.args(["-c", script]).arg(place::supervisor());
+        command.args(["-c", script]).arg(paths::supervisor());
         let mapping = |(child_fd, (_, fd)): (i32, &(String, OwnedFd))| FdMapping {
             parent_fd: fd.try_clone().unwrap(),
             child_fd,
@@ -243,7 +243,7 @@ impl Starter {
             let runtime = folder.path().join("run");
             std::fs::create_dir(&runtime).unwrap();
             command.arg("--runtime-dir").arg(runtime);
-            let worker = self.worker.clone().unwrap_or_else(place::worker);
+            let worker = self.worker.clone().unwrap_or_else(paths::worker);
             command.arg("--worker-bin").arg(worker);
         }
         if self.failpoints {

@@ -33,7 +33,7 @@ def health(server):
 
 
 def settled(server, standby, generation=0):
-    """The report of health once the worker is ready, behind that generation, and its standby too if there is one."""
+    """The report of health once the worker is ready, after that generation, and its standby too if there is one."""
     since = time.monotonic()
     while time.monotonic() - since < LIMIT_S:
         report = health(server)
@@ -43,10 +43,10 @@ def settled(server, standby, generation=0):
     raise SystemExit(f"error: not ready within {LIMIT_S} s: {report}")
 
 
-def stream(server, job, at=None, strike=None):
-    """Runs a job and calls `strike` when token `at` has come: text of all token events, first and last event, the
-    longest time without a token from the strike on, and from the strike to the last event, seconds."""
-    text, count, since, pause, struck, started, last = [], 0, None, 0.0, None, None, None
+def stream(server, job, at=None, trigger=None):
+    """Runs a job and calls `trigger` when token `at` has come: text of all token events, first and last event, the
+    longest time without a token from the fault on, and from the fault to the last event, seconds."""
+    text, count, since, pause, triggered, started, last = [], 0, None, 0.0, None, None, None
     for _, line in server.lines("/execute", job):
         now = time.perf_counter()
         if not line.startswith(b"data: "):
@@ -60,9 +60,9 @@ def stream(server, job, at=None, strike=None):
         if since is not None:
             pause, since = max(pause, now - since), now
         if count == at:
-            strike()
-            struck = since = time.perf_counter()
-    ended = time.perf_counter() - struck if struck else 0.0
+            trigger()
+            triggered = since = time.perf_counter()
+    ended = time.perf_counter() - triggered if triggered else 0.0
     return b"".join(text), started, last, pause, ended
 
 
@@ -104,7 +104,7 @@ def pauses(server, args, standby, number, rounds):
 
 def first_token(server, args, number):
     """Milliseconds from sending the same prompt to its first token: what a replay's prefill costs at least, for the
-    tokens behind the prompt come on top."""
+    tokens after the prompt come on top."""
     begun = time.perf_counter()
     for _, line in server.lines("/execute", job(args, f"first-{number}", 1)):
         if b'"type":"token"' in line:
@@ -130,12 +130,12 @@ def cancels(server, args, number, rounds):
         if number:  # a finished job: the next worker comes at once
             first_token(server, args, f"before-{name}")
 
-        def strike():
+        def trigger():
             if number:
                 os.kill(pid, number)
             threading.Thread(target=cancel, args=(server, name)).start()
 
-        _, _, last, _, ended = stream(server, job(args, name, 2000), 4, strike)
+        _, _, last, _, ended = stream(server, job(args, name, 2000), 4, trigger)
         if last.get("code") == "CANCELLED":
             found.append(ended * 1e3)
     settled(server, False, generation)

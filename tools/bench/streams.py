@@ -28,7 +28,7 @@ class Streamed:
 
     @property
     def tok_s(self):
-        """Behind the first token."""
+        """After the first token."""
         return (self.tokens - 1) / (self.end_s - self.first_s)
 
 

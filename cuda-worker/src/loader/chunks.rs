@@ -1,7 +1,7 @@
 //! The model's files cut into chunks that one reader reads at a time.
 //!
 //! A chunk is a fixed range of a file, so that a hash can be made of the chunks' own; with it go the
-//! rows that begin in it. Where the last of them ends behind the chunk, so does what is read.
+//! rows that begin in it. Where the last of them ends after the chunk, so does what is read.
 
 use crate::weights_plan::{ModelPlan, PlannedTensor};
 

@@ -29,7 +29,7 @@ pub(super) fn checksum(weights: &Weights, plan: &ModelPlan) -> Result<u64, Engin
 }
 
 /// Of the first and the last tensor of each type a row in the middle, which lies in a whole tile, and
-/// the last one, which may lie behind them.
+/// the last one, which may lie after them.
 fn rows(plan: &ModelPlan) -> Vec<(&PlannedTensor, u64)> {
     let mut by_type: BTreeMap<u32, Vec<&PlannedTensor>> = BTreeMap::new();
     for tensor in &plan.tensors {

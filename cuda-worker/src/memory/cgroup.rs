@@ -51,7 +51,7 @@ pub(super) fn paths(cgroup: &str, mountinfo: &str) -> Vec<Group> {
 }
 
 /// Root and place of the mount of a version's (memory) hierarchy: fields 4 and 5 of a line of
-/// mountinfo; behind " - " come the type and, at the end, the options with the controllers' names.
+/// mountinfo; after " - " come the type and, at the end, the options with the controllers' names.
 fn mounted(mountinfo: &str, version: Version) -> Option<(&str, &str)> {
     mountinfo.lines().find_map(|line| {
         let (mount, kind) = line.split_once(" - ")?;

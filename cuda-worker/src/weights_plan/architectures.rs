@@ -25,7 +25,7 @@ pub(super) struct Architecture {
 /// A tensor that a file may hold.
 #[derive(Debug)]
 pub(super) struct TensorRule {
-    /// Its name; of those in a layer, behind `blk.N.`.
+    /// Its name; of those in a layer, after `blk.N.`.
     pub(super) name: &'static str,
     pub(super) role: Role,
     pub(super) per_layer: bool,

@@ -86,7 +86,7 @@ pub enum GgufError {
         count: u64,
         /// Least number of bytes that one entry takes.
         min_bytes: u64,
-        /// Bytes behind the count.
+        /// Bytes after the count.
         remaining: u64,
     },
     /// A key or name that is empty or too long.

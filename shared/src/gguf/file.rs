@@ -1,4 +1,4 @@
-//! An open model: its header, and the file or files behind it.
+//! An open model: its header, and the file or files that it describes.
 
 use std::fmt;
 use std::io;

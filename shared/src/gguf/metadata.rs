@@ -19,7 +19,7 @@ pub struct Metadata {
 struct Entry {
     key: String,
     value: Value,
-    /// File offset of the value's type, 0 where no file is behind it.
+    /// File offset of the value's type, 0 where it comes from no file.
     offset: u64,
 }
 

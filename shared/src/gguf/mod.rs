@@ -3,7 +3,7 @@
 //! A model file is untrusted input. [`parse`] is a pure function over the bytes of a whole file: it
 //! never panics, allocates no more than a small multiple of the file's own size, and reports every
 //! fault as a [`GgufError`] that names the key or tensor, the file offset and the value found.
-//! [`GgufFile`] puts memory maps behind it, one for each file of the model; [`mod@write`] makes the files
+//! [`GgufFile`] adds memory maps to it, one for each file of the model; [`mod@write`] makes the files
 //! that tests and tools need.
 
 mod cursor;

@@ -97,7 +97,7 @@ macro_rules! define {
                 })
             }
 
-            /// Appends the value as it stands in a file, behind its type number.
+            /// Appends the value as it stands in a file, after its type number.
             pub(super) fn write(&self, out: &mut Vec<u8>) {
                 match self {
                     $(Value::$variant(v) => out.extend_from_slice(&v.to_le_bytes()),)*

@@ -1,7 +1,7 @@
 //! Writing GGUF files, for tools and tests.
 //!
 //! [`layout`] computes the header and the place of every tensor; [`Writer`] streams the data
-//! behind it. A tool that fills tensors in parallel uses the layout alone and writes at offsets.
+//! after it. A tool that fills tensors in parallel uses the layout alone and writes at offsets.
 
 use std::io::{Read, Write};
 
@@ -64,7 +64,7 @@ pub fn layout(metadata: &Metadata, specs: &[TensorSpec]) -> Result<Layout, GgufE
     })
 }
 
-/// The tensors one behind the other, each aligned, and the length of the data section.
+/// The tensors one after the other, each aligned, and the length of the data section.
 fn place(specs: &[TensorSpec], alignment: u64) -> Result<(Vec<TensorInfo>, u64), GgufError> {
     let mut tensors = Vec::with_capacity(specs.len());
     let mut offset = 0u64;

@@ -31,7 +31,7 @@ pub enum FrameError {
     #[error("frame holds no message: {0}")]
     Decode(#[from] bincode::error::DecodeError),
     /// The message ended before the frame.
-    #[error("frame holds {extra} bytes behind its message")]
+    #[error("frame holds {extra} bytes after its message")]
     TrailingBytes {
         /// Bytes left over.
         extra: usize,

@@ -138,7 +138,7 @@ pub(super) struct CommandLine {
     #[arg(long, value_name = "UUID", env = "ORCD_WORKER_ID")]
     pub(super) worker_id: Option<Uuid>,
 
-    /// Told by POST once requests are accepted; http only
+    /// Called by POST once requests are accepted; http only
     #[arg(long, value_name = "URL", env = "ORCD_CALLBACK_URL", value_parser = callback_url)]
     pub(super) callback_url: Option<Uri>,
 

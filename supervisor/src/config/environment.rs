@@ -22,7 +22,7 @@ const OTHERS: [&str; 9] = [
 /// How alike two names have to be for one to be taken for a slip of the other, 0..1.
 const ALIKE: f64 = 0.8;
 
-/// A variable `ORCD_…` that sets nothing.
+/// A variable `ORCD_…` that no setting reads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnknownVariable {
     /// Its name.

@@ -6,7 +6,7 @@ fn parse(args: &[&str]) -> Result<Config, ConfigError> {
     Config::parse(["worker-orcd"].iter().chain(args))
 }
 
-/// The message of the usage error that `args`, behind a good `--model`, must give.
+/// The message of the usage error that `args`, after a good `--model`, must give.
 fn usage(args: &[&str]) -> String {
     let args: Vec<_> = ["--model", "m.gguf"].iter().chain(args).copied().collect();
     let error = parse(&args).expect_err(&format!("{args:?} passed"));

@@ -1,6 +1,6 @@
 //! Who may ask. A service on loopback is there for this machine's own programs: web pages from
 //! elsewhere can have a browser send requests to it, and with a name of their own for 127.0.0.1 (DNS
-//! rebinding) even read the answers. Such requests are told by their `Origin` and `Host` and are
+//! rebinding) even read the answers. Such requests are recognized by their `Origin` and `Host` and are
 //! refused on every route. A service beyond loopback asks for a key.
 
 mod keys;
@@ -188,7 +188,7 @@ fn host(parts: &Parts) -> Result<Option<HostName>, ApiError> {
         (Some(authority), _) => Some(authority.as_str()),
         (None, Some(value)) => Some(value.to_str().unwrap_or_default()),
         (None, None) if parts.version == Version::HTTP_11 => {
-            return Err(invalid("the header Host is missing; HTTP/1.1 demands it"));
+            return Err(invalid("the header Host is missing; HTTP/1.1 requires it"));
         }
         // Older than the header, and than browsers.
         (None, None) => None,
@@ -210,9 +210,9 @@ fn forbidden(message: &str) -> ApiError {
 
 fn unauthorized(headers: &HeaderMap) -> ApiError {
     let message = if headers.contains_key(header::AUTHORIZATION) {
-        "the header Authorization has none of this service's keys; give Bearer and one of them"
+        "the header Authorization has no valid key; give Bearer and one of this service's keys"
     } else {
-        "this service asks for a key; send the header \"Authorization: Bearer KEY\""
+        "this service requires a key; send the header \"Authorization: Bearer KEY\""
     };
     ApiError::new(ErrorCode::Unauthorized, message)
         .header(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))

@@ -27,7 +27,7 @@ const MAX_DISCARDED_BYTES: usize = 16 << 20;
 /// Time for the whole body to arrive.
 const READ_LIMIT: Duration = Duration::from_secs(15);
 /// A body that nobody is to read is passed over up to this size, so that its connection can be used
-/// again; behind a larger one the connection is closed.
+/// again; after a larger one the connection is closed.
 const MAX_PASSED_OVER_BYTES: u64 = 64 << 10;
 /// Time for that.
 const PASS_OVER_LIMIT: Duration = Duration::from_secs(1);

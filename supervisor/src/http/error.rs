@@ -176,9 +176,9 @@ pub(super) fn has_retry_after(code: ErrorCode) -> bool {
 }
 
 impl From<Rejection> for ApiError {
-    fn from(refusal: Rejection) -> Self {
-        let error = Self::new(refusal.code, refusal.message);
-        match refusal.retry_after {
+    fn from(rejection: Rejection) -> Self {
+        let error = Self::new(rejection.code, rejection.message);
+        match rejection.retry_after {
             Some(after) => error.retry_after(after),
             None => error,
         }
@@ -224,12 +224,12 @@ mod tests {
     #[test]
     fn retry_after_is_whole_seconds_and_never_zero() {
         let header = |retry_after| {
-            let refusal = Rejection {
+            let rejection = Rejection {
                 code: ErrorCode::QueueFull,
                 message: String::new(),
                 retry_after,
             };
-            let response = ApiError::from(refusal).into_response();
+            let response = ApiError::from(rejection).into_response();
             assert_eq!(response.status(), 503);
             response.headers()[header::RETRY_AFTER]
                 .to_str()

@@ -54,7 +54,7 @@ pub struct App {
     preparing: Arc<Semaphore>,
     /// Memory for bodies.
     bodies: body::Budget,
-    /// The same for requests that control the service, so that they are heard when it is overrun.
+    /// The same for requests that control the service, so that they are served when it is overrun.
     control_bodies: body::Budget,
 }
 
@@ -128,8 +128,8 @@ pub fn router(app: Arc<App>) -> Router {
             Arc::clone(&app.guard),
             access::admit,
         ))
-        .layer(axum::middleware::from_fn(server::keep_places_for_probes))
-        .layer(axum::middleware::from_fn(server::answer_unheard))
+        .layer(axum::middleware::from_fn(server::reserve_for_probes))
+        .layer(axum::middleware::from_fn(server::answer_bad_head))
         .layer(axum::middleware::from_fn_with_state(
             Arc::clone(&app.metrics),
             correlation::correlate,

@@ -1,10 +1,10 @@
 //! The accept loop: bounded connections, bounded heads, and an eye on clients that vanish.
 
 mod answer;
+mod bad_head;
 mod connection;
 mod peer;
-mod places;
-mod unheard;
+mod permits;
 mod wire;
 
 use std::time::Duration;
@@ -15,11 +15,11 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub(super) use connection::{is_for_probes_only, keep_places_for_probes};
-pub(super) use places::MAX_CONNECTIONS;
-pub(super) use unheard::respond as answer_unheard;
+pub(super) use bad_head::respond as answer_bad_head;
+pub(super) use connection::{is_for_probes_only, reserve_for_probes};
+pub(super) use permits::MAX_CONNECTIONS;
 
-use places::Places;
+use permits::ConnectionPermits;
 
 /// Largest head of a request.
 pub(super) const MAX_HEAD_BYTES: usize = 64 << 10;
@@ -34,18 +34,18 @@ const LINGER: Duration = Duration::from_secs(1);
 
 /// Answers connections with `router` until `stop`, then lets answers under way finish for a moment.
 pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) {
-    let mut places = Places::take();
+    let mut permits = ConnectionPermits::new();
     let connections = TaskTracker::new();
     while let Some(stream) = stop.run_until_cancelled(accept(&listener)).await {
         if let Err(error) = prepare(&stream) {
-            tracing::debug!(%error, "a connection was gone at once");
+            tracing::debug!(%error, "a connection was closed at once");
             continue;
         }
-        let Some(Some(place)) = stop.run_until_cancelled(places.give()).await else {
+        let Some(Some(permit)) = stop.run_until_cancelled(permits.acquire()).await else {
             break;
         };
-        let attended = connection::attend(stream, place, router.clone(), stop.clone());
-        connections.spawn(attended);
+        let served = connection::serve(stream, permit, router.clone(), stop.clone());
+        connections.spawn(served);
     }
     drop(listener);
     connections.close();
@@ -58,17 +58,17 @@ pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToke
 }
 
 async fn accept(listener: &TcpListener) -> TcpStream {
-    let mut told = false;
+    let mut warned = false;
     loop {
         match listener.accept().await {
             Ok((stream, _)) => return stream,
             Err(error) => {
                 // A peer that gave up before it was accepted, or no descriptors or memory left:
                 // both pass.
-                if !told {
+                if !warned {
                     tracing::warn!(%error, "no connection could be accepted");
                 }
-                told = true;
+                warned = true;
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }

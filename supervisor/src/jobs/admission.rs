@@ -23,7 +23,7 @@ pub struct AdmissionContext {
     /// Most bytes of prompts that may wait.
     pub queue_bytes: usize,
     /// Sequences that the worker could begin at once for jobs to come.
-    pub free_places: usize,
+    pub free_slots: usize,
     /// Tokens of a sequence, prompt and output; 0 before a worker was ready.
     pub context: u32,
     /// Most tokens to generate for any job.
@@ -42,7 +42,7 @@ pub struct Limit {
 /// Takes or refuses a job of `prompt_tokens` that asks for `wanted` tokens.
 ///
 /// # Errors
-/// The refusal, as the client gets it.
+/// The rejection, as the client gets it.
 pub fn decide(
     context: &AdmissionContext,
     prompt_tokens: usize,
@@ -63,10 +63,10 @@ pub fn decide(
 
 fn room_to_wait(s: &AdmissionContext, prompt_tokens: usize) -> Result<(), Rejection> {
     let bytes = s.queued_bytes + prompt_tokens * size_of::<u32>();
-    if !has_place(s.queued, s.queue_limit, s.free_places) {
+    if !has_capacity(s.queued, s.queue_limit, s.free_slots) {
         return Err(queue_full(s.queued, s.queue_limit));
     }
-    if s.queued < s.free_places || bytes <= s.queue_bytes {
+    if s.queued < s.free_slots || bytes <= s.queue_bytes {
         return Ok(());
     }
     Err(no_room(format!(
@@ -80,7 +80,7 @@ fn room_to_wait(s: &AdmissionContext, prompt_tokens: usize) -> Result<(), Reject
 /// last.
 ///
 /// # Errors
-/// The refusal, as the client gets it.
+/// The rejection, as the client gets it.
 pub fn foresee(snapshot: &Snapshot, queue_limit: usize) -> Result<(), Rejection> {
     available(snapshot.state)?;
     if has_room(snapshot, queue_limit) {
@@ -89,15 +89,15 @@ pub fn foresee(snapshot: &Snapshot, queue_limit: usize) -> Result<(), Rejection>
     Err(queue_full(snapshot.queued as usize, queue_limit))
 }
 
-/// Whether the queue, or a free place, would take another job.
+/// Whether the queue, or a free slot, would take another job.
 #[must_use]
 pub fn has_room(snapshot: &Snapshot, queue_limit: usize) -> bool {
-    let (queued, free_places) = (snapshot.queued as usize, snapshot.free_places as usize);
-    has_place(queued, queue_limit, free_places)
+    let (queued, free_slots) = (snapshot.queued as usize, snapshot.free_slots as usize);
+    has_capacity(queued, queue_limit, free_slots)
 }
 
-fn has_place(queued: usize, queue_limit: usize, free_places: usize) -> bool {
-    queued < queue_limit + free_places
+fn has_capacity(queued: usize, queue_limit: usize, free_slots: usize) -> bool {
+    queued < queue_limit + free_slots
 }
 
 fn queue_full(queued: usize, queue_limit: usize) -> Rejection {
@@ -177,7 +177,7 @@ mod tests {
             queue_limit: 2,
             queued_bytes: 0,
             queue_bytes: 1 << 20,
-            free_places: 0,
+            free_slots: 0,
             context: 100,
             max_tokens_out: 50,
         }
@@ -195,15 +195,15 @@ mod tests {
             ServiceState::Starting { percent: 3 },
             ServiceState::Unhealthy,
         ] {
-            let refusal = decide(&with(state), 10, None).unwrap_err();
-            assert_eq!(refusal.code, ErrorCode::WorkerUnavailable);
-            assert!(refusal.retry_after.is_some());
+            let rejection = decide(&with(state), 10, None).unwrap_err();
+            assert_eq!(rejection.code, ErrorCode::WorkerUnavailable);
+            assert!(rejection.retry_after.is_some());
         }
         assert_eq!(code(&with(ServiceState::Draining)), ErrorCode::Draining);
     }
 
     #[test]
-    fn free_places_count_as_room_beside_the_queue() {
+    fn free_slots_count_as_room_beside_the_queue() {
         let full = AdmissionContext {
             queued: 2,
             ..context()
@@ -212,7 +212,7 @@ mod tests {
         assert!(
             decide(
                 &AdmissionContext {
-                    free_places: 1,
+                    free_slots: 1,
                     ..full
                 },
                 10,
@@ -222,7 +222,7 @@ mod tests {
         );
         let no_queue = AdmissionContext {
             queue_limit: 0,
-            free_places: 1,
+            free_slots: 1,
             ..context()
         };
         assert!(decide(&no_queue, 10, None).is_ok());
@@ -242,7 +242,7 @@ mod tests {
         );
         // What begins at once does not wait.
         let slots = AdmissionContext {
-            free_places: 2,
+            free_slots: 2,
             ..nearly_full
         };
         assert!(decide(&slots, 11, None).is_ok());
@@ -296,12 +296,12 @@ mod tests {
                 by_context: true
             }
         );
-        let refusal = decide(&context(), 100, Some(1)).unwrap_err();
-        assert_eq!(refusal.code, ErrorCode::ContextLengthExceeded);
+        let rejection = decide(&context(), 100, Some(1)).unwrap_err();
+        assert_eq!(rejection.code, ErrorCode::ContextLengthExceeded);
         assert!(
-            refusal.message.contains("100 tokens"),
+            rejection.message.contains("100 tokens"),
             "{}",
-            refusal.message
+            rejection.message
         );
     }
 }

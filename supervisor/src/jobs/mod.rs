@@ -49,19 +49,19 @@ pub struct NewJob {
     pub correlation_id: String,
 }
 
-/// A reader's end of a job. Dropping it tells the dispatcher that the reader went away.
+/// A reader's end of a job. Dropping it reports to the dispatcher that the reader went away.
 #[derive(Debug)]
 pub struct JobStream {
     /// It ends after the terminal event. It ends without one when the job's events were given up to
     /// make room for others.
     pub events: EventReader,
     key: JobKey,
-    /// Where it is told that a reader of a job went away.
+    /// Where it is reported that a reader of a job went away.
     disconnects: mpsc::UnboundedSender<JobKey>,
 }
 
 impl JobStream {
-    /// A stream whose end is told through `disconnects`.
+    /// A stream whose end is reported through `disconnects`.
     pub(crate) fn new(
         key: JobKey,
         events: EventReader,
@@ -75,7 +75,7 @@ impl JobStream {
     }
 }
 
-// Also keeps `events` from being moved out of the stream, which would leave its disconnect untold.
+// Also keeps `events` from being moved out of the stream, which would leave its disconnect unreported.
 impl Drop for JobStream {
     fn drop(&mut self) {
         // Unbounded, so that dropping never waits; there is one of these per stream. A dispatcher

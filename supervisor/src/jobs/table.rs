@@ -165,7 +165,7 @@ impl JobTable {
     /// name can't be found any more.
     ///
     /// # Errors
-    /// The refusal, as the client gets it.
+    /// The rejection, as the client gets it.
     pub(super) fn submit(
         &mut self,
         job: NewJob,
@@ -254,8 +254,8 @@ impl JobTable {
             return None;
         }
         let before = job.journal.last_token();
-        let taken = job.journal.record_token(token, step_us, now);
-        let shown = taken.event.map(|event| {
+        let outcome = job.journal.record_token(token, step_us, now);
+        let shown = outcome.event.map(|event| {
             job.log.push(event);
             Shown {
                 after: now.saturating_duration_since(before.unwrap_or(job.submitted)),
@@ -268,7 +268,7 @@ impl JobTable {
         }
         Some(Progress {
             shown,
-            ending: taken.ending,
+            ending: outcome.ending,
         })
     }
 

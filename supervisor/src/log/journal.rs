@@ -34,7 +34,7 @@ pub(super) struct Journal {
 impl Journal {
     /// The journal, if that is where `stderr` leads; `stream` is the value of `JOURNAL_STREAM`. The
     /// variable alone says nothing: it stays there when stderr is redirected.
-    pub(super) fn behind(stderr: impl AsFd, stream: Option<&OsStr>) -> Option<Self> {
+    pub(super) fn of(stderr: impl AsFd, stream: Option<&OsStr>) -> Option<Self> {
         let (device, inode) = device_and_inode(stream?)?;
         let stat = nix::sys::stat::fstat(stderr).ok()?;
         ((stat.st_dev, stat.st_ino) == (device, inode)).then_some(())?;
@@ -251,12 +251,12 @@ mod tests {
         );
         let other = format!("{}:{}", stat.dev(), stat.ino() + 1);
         for stream in [&other, "", "1", "a:b"] {
-            assert!(Journal::behind(&file, Some(OsStr::new(stream))).is_none());
+            assert!(Journal::of(&file, Some(OsStr::new(stream))).is_none());
         }
-        assert!(Journal::behind(&file, None).is_none());
+        assert!(Journal::of(&file, None).is_none());
         // With the right one it depends on whether a journal runs here.
         let there = Journal::at(Path::new(SOCKET)).is_ok();
-        let found = Journal::behind(&file, Some(OsStr::new(&stream)));
+        let found = Journal::of(&file, Some(OsStr::new(&stream)));
         assert_eq!(found.is_some(), there);
     }
 }

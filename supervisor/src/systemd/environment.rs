@@ -66,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_told_without_systemd() {
+    fn nothing_is_sent_without_systemd() {
         assert_eq!(read(&[]), Environment::default());
         assert_eq!(read(&[("NOTIFY_SOCKET", "")]), Environment::default());
     }

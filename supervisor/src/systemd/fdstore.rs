@@ -58,7 +58,7 @@ struct Stored {
     weights: WeightsHandle,
 }
 
-/// The store, as far as it is ours: at most one image, that of the weights held now.
+/// The store, as far as it is ours: at most one image, that of the weights retained now.
 #[derive(Debug)]
 pub struct FdStore {
     notifier: Notifier,
@@ -88,7 +88,7 @@ impl FdStore {
         let stamps = stamps.ok().flatten();
         let Sorted { images, rest } = sort(passed);
         for name in rest {
-            tracing::warn!(name, "a passed descriptor is of no use");
+            tracing::warn!(name, "a passed descriptor is not used");
             store.remove(&name).await;
         }
         for image in images {
@@ -115,12 +115,12 @@ impl FdStore {
         self.stored.as_ref().map(|stored| stored.weights.clone())
     }
 
-    /// Keeps in the store what `held` shows, until nobody shows anything any more.
-    pub async fn keep(mut self, mut held: watch::Receiver<Option<WeightsHandle>>) -> Self {
+    /// Keeps in the store what `retained` shows, until nobody shows anything any more.
+    pub async fn keep(mut self, mut retained: watch::Receiver<Option<WeightsHandle>>) -> Self {
         loop {
-            let now = held.borrow_and_update().clone();
+            let now = retained.borrow_and_update().clone();
             self.hold(now).await;
-            if held.changed().await.is_err() {
+            if retained.changed().await.is_err() {
                 return self;
             }
         }
@@ -168,7 +168,7 @@ impl FdStore {
                 .with("FDNAME", format_args!("{kind}{tag}"))
                 // A device's descriptor that polls as closed would be thrown out.
                 .with("FDPOLL", 0);
-            self.notifier.tell(&message, &[fd]).await;
+            self.notifier.notify(&message, &[fd]).await;
         }
         self.stored = Some(Stored { tag, weights });
     }
@@ -182,7 +182,7 @@ impl FdStore {
         let message = Message::default()
             .with("FDSTOREREMOVE", 1)
             .with("FDNAME", name);
-        self.notifier.tell(&message, &[]).await;
+        self.notifier.notify(&message, &[]).await;
     }
 }
 

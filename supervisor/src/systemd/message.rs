@@ -5,7 +5,7 @@ use std::fmt::{self, Display, Write as _};
 /// Longest value; systemd takes whole messages of at most 4 KiB.
 const MAX_VALUE_CHARS: usize = 1000;
 
-/// What systemd is told at once.
+/// One notification to systemd.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Message(String);
 
@@ -29,7 +29,7 @@ impl Message {
         self.with(key, time.as_micros())
     }
 
-    /// There is nothing to tell.
+    /// There is nothing to send.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()

@@ -1,4 +1,4 @@
-//! What systemd and this service tell each other: readiness and state, the time that loading may
+//! What systemd and this service exchange: readiness and state, the time that loading may
 //! take, the watchdog, a listening socket that was passed, and the descriptor of the weights, which
 //! systemd keeps while no supervisor runs.
 //!
@@ -27,7 +27,7 @@ pub use watchdog::{LivenessProbe, ProbeError, feed_watchdog};
 use crate::worker::handles::take_inherited;
 use environment::Environment;
 
-/// What systemd told and gave this process. The default is that it did neither.
+/// What systemd passed to this process. The default is nothing.
 #[derive(Debug, Default)]
 pub struct Manager {
     environment: Environment,
@@ -71,7 +71,7 @@ impl Manager {
         std::mem::take(&mut self.passed)
     }
 
-    /// The way to tell systemd something.
+    /// The way to notify systemd.
     #[must_use]
     pub fn notifier(&self) -> Notifier {
         Notifier::new(self.environment.notify_socket.as_deref())

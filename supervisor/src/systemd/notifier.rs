@@ -19,10 +19,10 @@ use tokio::time::{Instant, sleep};
 use super::Message;
 
 /// How long a full queue is waited for. It holds messages of all services.
-const PATIENCE: Duration = Duration::from_secs(2);
+const SEND_TIMEOUT: Duration = Duration::from_secs(2);
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// The way to systemd; without one, telling it something does nothing.
+/// The way to systemd; without one, a notification goes nowhere.
 #[derive(Debug, Clone, Default)]
 pub struct Notifier {
     address: Option<SocketAddr>,
@@ -43,13 +43,13 @@ impl Notifier {
                 ..Self::default()
             },
             Err(error) => {
-                tracing::warn!(?socket, %error, "NOTIFY_SOCKET can't be used: systemd learns nothing");
+                tracing::warn!(?socket, %error, "NOTIFY_SOCKET can't be used: systemd gets no notifications");
                 Self::default()
             }
         }
     }
 
-    /// Whether there is anybody to tell.
+    /// Whether there is a service manager to notify.
     #[must_use]
     pub fn is_there(&self) -> bool {
         self.address.is_some()
@@ -57,12 +57,12 @@ impl Notifier {
 
     /// Sends `message`, and duplicates of `fds` with it. Waits a moment where systemd's queue is
     /// full; the first failure of several is logged.
-    pub async fn tell(&self, message: &Message, fds: &[BorrowedFd<'_>]) {
-        let end = Instant::now() + PATIENCE;
-        while let Err(error) = self.try_tell(message, fds) {
+    pub async fn notify(&self, message: &Message, fds: &[BorrowedFd<'_>]) {
+        let end = Instant::now() + SEND_TIMEOUT;
+        while let Err(error) = self.try_notify(message, fds) {
             if error.kind() != io::ErrorKind::WouldBlock || Instant::now() >= end {
                 if !self.failing.swap(true, Ordering::Relaxed) {
-                    tracing::warn!(%message, %error, "systemd could not be told");
+                    tracing::warn!(%message, %error, "systemd could not be notified");
                 }
                 return;
             }
@@ -73,7 +73,7 @@ impl Notifier {
 
     /// A socket for each message: what was connected to before systemd was started again would lead
     /// nowhere.
-    fn try_tell(&self, message: &Message, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+    fn try_notify(&self, message: &Message, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
         let Some(address) = &self.address else {
             return Ok(());
         };
@@ -108,7 +108,7 @@ mod tests {
             let double = UnixDatagram::bind_addr(&address(socket).unwrap()).unwrap();
             let notifier = Notifier::new(Some(socket));
             notifier
-                .tell(&Message::default().with("READY", 1), &[])
+                .notify(&Message::default().with("READY", 1), &[])
                 .await;
             let mut buffer = [0; 64];
             let n = double.recv(&mut buffer).unwrap();
@@ -124,7 +124,7 @@ mod tests {
         let notifier = Notifier::new(Some(path.as_os_str()));
         let message = Message::default().with("STATUS", "x");
         let mut queued = 0;
-        while notifier.try_tell(&message, &[]).is_ok() {
+        while notifier.try_notify(&message, &[]).is_ok() {
             queued += 1;
             assert!(queued < 100_000, "a queue without end");
         }
@@ -134,8 +134,8 @@ mod tests {
             double.recv(&mut [0; 64]).unwrap();
         };
         let begin = Instant::now();
-        tokio::join!(notifier.tell(&message, &[]), reader);
-        assert!(begin.elapsed() < PATIENCE);
+        tokio::join!(notifier.notify(&message, &[]), reader);
+        assert!(begin.elapsed() < SEND_TIMEOUT);
         double.set_nonblocking(true).unwrap();
         let mut left = 0;
         while double.recv(&mut [0; 64]).is_ok() {
@@ -150,7 +150,7 @@ mod tests {
             let notifier = Notifier::new(Some(OsStr::new(socket)));
             assert_eq!(notifier.is_there(), socket.starts_with('/'));
             notifier
-                .tell(&Message::default().with("READY", 1), &[])
+                .notify(&Message::default().with("READY", 1), &[])
                 .await;
         }
         assert!(!Notifier::new(None).is_there());

@@ -1,4 +1,4 @@
-//! Tells systemd the state of the service as the dispatcher publishes it.
+//! Reports to systemd the state of the service as the dispatcher publishes it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -56,28 +56,33 @@ impl Report {
     /// Reports until the dispatcher ends.
     pub async fn run(self) {
         let mut snapshots = self.jobs.watch();
-        let mut told = Told::default();
+        let mut last_reported = LastReported::default();
         let mut moving = true;
         loop {
             let snapshot = Arc::clone(&snapshots.borrow_and_update());
-            let message = self.message(&mut told, &snapshot, moving);
+            let message = self.message(&mut last_reported, &snapshot, moving);
             if !message.is_empty() {
-                self.notifier.tell(&message, &[]).await;
+                self.notifier.notify(&message, &[]).await;
             }
-            if told.ready {
+            if last_reported.ready {
                 sleep(PACE).await;
             }
-            moving = match self.next(&mut snapshots, &told).await {
+            moving = match self.next(&mut snapshots, &last_reported).await {
                 Some(moving) => moving,
                 None => return,
             };
         }
     }
 
-    fn message(&self, told: &mut Told, snapshot: &Snapshot, moving: bool) -> Message {
+    fn message(
+        &self,
+        last_reported: &mut LastReported,
+        snapshot: &Snapshot,
+        moving: bool,
+    ) -> Message {
         let stopping = self.drain.is_cancelled();
-        let begins_stop = stopping && !told.stopping;
-        let message = told.news(snapshot, &self.model, stopping);
+        let begins_stop = stopping && !last_reported.stopping;
+        let message = last_reported.changes(snapshot, &self.model, stopping);
         let time = if begins_stop {
             self.drain_timeout + STOP_RESERVE
         } else if moving && matches!(snapshot.state, ServiceState::Starting { .. }) {
@@ -88,34 +93,34 @@ impl Report {
         message.with_usec("EXTEND_TIMEOUT_USEC", time)
     }
 
-    /// Waits for something to tell: another state, the wish to stop, or that loading still goes on,
+    /// Waits for something to report: another state, the wish to stop, or that loading still goes on,
     /// which the dispatcher has to confirm (`false`: it did not). `None` at its end.
     async fn next(
         &self,
         snapshots: &mut watch::Receiver<Arc<Snapshot>>,
-        told: &Told,
+        last_reported: &LastReported,
     ) -> Option<bool> {
         tokio::select! {
             changed = snapshots.changed() => changed.ok().map(|()| true),
-            () = self.drain.cancelled(), if !told.stopping => Some(true),
-            () = sleep(BEAT), if !told.ready => {
+            () = self.drain.cancelled(), if !last_reported.stopping => Some(true),
+            () = sleep(BEAT), if !last_reported.ready => {
                 Some(timeout(BEAT, self.jobs.ping()).await.unwrap_or(false))
             }
         }
     }
 }
 
-/// What systemd knows already.
+/// What was last reported to systemd.
 #[derive(Debug, Default)]
-struct Told {
+struct LastReported {
     ready: bool,
     stopping: bool,
     status: String,
 }
 
-impl Told {
-    /// What is new.
-    fn news(&mut self, snapshot: &Snapshot, model: &str, stopping: bool) -> Message {
+impl LastReported {
+    /// What has changed since.
+    fn changes(&mut self, snapshot: &Snapshot, model: &str, stopping: bool) -> Message {
         let mut message = Message::default();
         if !self.ready && snapshot.state == ServiceState::Ready {
             self.ready = true;
@@ -153,16 +158,16 @@ mod tests {
     /// What is sent for each of these states, the second of a pair saying whether a stop was asked
     /// for.
     fn sent(states: &[(ServiceState, bool)]) -> Vec<String> {
-        let mut told = Told::default();
-        let mut news = |&(state, stopping): &(ServiceState, bool)| {
-            let message = told.news(&snapshot(state), "m.gguf", stopping);
+        let mut last_reported = LastReported::default();
+        let mut changes = |&(state, stopping): &(ServiceState, bool)| {
+            let message = last_reported.changes(&snapshot(state), "m.gguf", stopping);
             message.to_string()
         };
-        states.iter().map(&mut news).collect()
+        states.iter().map(&mut changes).collect()
     }
 
     #[test]
-    fn each_state_is_told_once_and_readiness_for_good() {
+    fn each_state_is_reported_once_and_readiness_for_good() {
         use ServiceState::{Draining, Ready, Recovering, Starting, Unhealthy};
         let states = [
             (Starting { percent: 0 }, false),

@@ -8,7 +8,7 @@ pub(super) fn line(snapshot: &Snapshot, model: &str) -> String {
     match snapshot.state {
         ServiceState::Starting { percent } => format!("Loading {model}: {percent} %"),
         ServiceState::Ready if snapshot.stalled => {
-            format!("Unhealthy: the engine stands still on {model}")
+            format!("Unhealthy: the engine is stalled on {model}")
         }
         ServiceState::Ready => format!("Ready: serving {model}"),
         ServiceState::Recovering => {

@@ -69,17 +69,17 @@ impl LivenessProbe {
     }
 }
 
-/// Gives signs of life, three in each `period`, until the dispatcher has ended.
+/// Sends keep-alives, three in each `period`, until the dispatcher has ended.
 pub async fn feed_watchdog(notifier: Notifier, period: Duration, probe: LivenessProbe) {
     let pause = period / 3;
-    let sign = Message::default().with("WATCHDOG", 1);
+    let keep_alive = Message::default().with("WATCHDOG", 1);
     loop {
         sleep(pause).await;
         match probe.check(pause).await {
-            Ok(()) => notifier.tell(&sign, &[]).await,
+            Ok(()) => notifier.notify(&keep_alive, &[]).await,
             // The service is about to end.
             Err(ProbeError::Ended) => return,
-            Err(silence) => tracing::error!(%silence, "no sign of life for systemd's watchdog"),
+            Err(error) => tracing::error!(%error, "no keep-alive for systemd's watchdog"),
         }
     }
 }

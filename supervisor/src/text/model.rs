@@ -41,7 +41,7 @@ pub enum TextError {
 }
 
 impl TextError {
-    /// Whether other messages would do, so that the client is to be told.
+    /// Whether other messages would do, so that the client gets this message.
     pub fn is_request_fault(&self) -> bool {
         matches!(
             self,
@@ -51,7 +51,7 @@ impl TextError {
         )
     }
 
-    /// Whether the model's chat template is at fault, which the client is to be told as well.
+    /// Whether the model's chat template is at fault, in which case the client gets this message as well.
     pub fn is_template_fault(&self) -> bool {
         matches!(self, Self::BrokenTemplate(_))
     }

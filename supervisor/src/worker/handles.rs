@@ -20,7 +20,7 @@ use crate::awake;
 
 /// Longest wait for the other side to send or take a descriptor. It sends before it says so on the
 /// socket, so that this is never waited for in a healthy worker.
-const PATIENCE: Duration = Duration::from_secs(2);
+const HANDOVER_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Has the C library give free memory back to the system, from all of its arenas.
 pub fn give_free_memory_back() {
@@ -35,7 +35,7 @@ pub fn give_free_memory_back() {
 /// A weights image that is kept alive by this process holding its descriptor.
 #[derive(Debug, Clone)]
 pub struct WeightsHandle {
-    /// What lies behind the descriptor.
+    /// What the descriptor stands for.
     pub manifest: WeightsManifest,
     fd: Arc<OwnedFd>,
 }
@@ -66,7 +66,7 @@ impl AsFd for WeightsHandle {
 /// Where a service manager puts the descriptors that it passes on.
 const FIRST_INHERITED: RawFd = 3;
 
-/// Takes the `count` descriptors that this process was started with behind its standard streams,
+/// Takes the `count` descriptors that this process was started with after its standard streams,
 /// and makes them close-on-exec: no worker inherits them. Those that are not open are left out, as
 /// `None`. Only the first call gets any; it belongs at the very beginning of `main`, while nothing
 /// else has opened a descriptor.
@@ -119,7 +119,7 @@ impl DescriptorChannel {
         let sent = self.stream.async_io(Interest::WRITABLE, || {
             descriptors::send(&self.stream, &[0], &[fd])
         });
-        within_patience(sent).await
+        within_timeout(sent).await
     }
 
     /// Receives one descriptor, close-on-exec.
@@ -130,18 +130,18 @@ impl DescriptorChannel {
         let received = self
             .stream
             .async_io(Interest::READABLE, || descriptors::receive(&self.stream));
-        within_patience(received).await
+        within_timeout(received).await
     }
 }
 
-async fn within_patience<T>(work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
-    match awake::timeout(PATIENCE, work).await {
+async fn within_timeout<T>(work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    match awake::timeout(HANDOVER_TIMEOUT, work).await {
         Ok(result) => result,
         Err(_) => Err(io::Error::new(
             io::ErrorKind::TimedOut,
             format!(
                 "nothing on the descriptor channel within {} s",
-                PATIENCE.as_secs()
+                HANDOVER_TIMEOUT.as_secs()
             ),
         )),
     }

@@ -76,7 +76,7 @@ impl WorkerHost for ProcessHost {
             return Ok(());
         };
         if let Some(weights) = &descriptor {
-            // A worker is told to load once; should it be told twice, the first handle stands.
+            // A worker gets one load request; should there be two, the first handle stands.
             let _ = live.controls.handed_over.set(weights.clone());
         }
         match live.outgoing.try_send(Outgoing {

@@ -19,8 +19,8 @@ use tokio::sync::mpsc;
 
 use super::handles::{DescriptorChannel, WeightsHandle};
 
-/// Messages that may wait for the worker to read them: for each of its places a job and that job's
-/// cancellation, a place being free again only when the worker has answered; and beside them the
+/// Messages that may wait for the worker to read them: for each of its slots a job and that job's
+/// cancellation, a slot being free again only when the worker has answered; and beside them the
 /// load request and the end. So no worker, however far it is behind, is ever found clogged for what
 /// it was rightly sent: one that reads nothing is found out by what it doesn't say. Memory is taken
 /// only for messages that do wait.
@@ -100,7 +100,7 @@ pub async fn accept(listener: &Listener, pid: u32) -> Result<Stream, LinkError> 
         tracing::warn!(
             ?peer,
             expected = pid,
-            "turned away a stranger on the worker's socket"
+            "rejected another process on the worker's socket"
         );
     }
 }

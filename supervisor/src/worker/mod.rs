@@ -1,5 +1,5 @@
 //! The worker process: its life ([`lifecycle`], decided purely), the process itself ([`process`]),
-//! the link to it ([`link`]), the memory that outlives it ([`handles`]) and what a new one is told
+//! the link to it ([`link`]), the memory that outlives it ([`handles`]) and what a new one gets
 //! about jobs of the old ([`replay`]).
 //!
 //! [`fleet`] is all of it taken together, and all that the dispatcher sees. It sees processes through
@@ -33,7 +33,7 @@ pub const EVENT_CAPACITY: usize = 1024;
 /// What happened to a worker.
 #[derive(Debug)]
 pub struct WorkerReport {
-    /// Which worker: counts from 1. Events of a worker that was given up are told by it.
+    /// Which worker: counts from 1. Events of a worker that was given up are recognized by it.
     pub generation: u64,
     /// What happened.
     pub event: WorkerEvent,
@@ -60,9 +60,9 @@ pub enum WorkerEvent {
         /// Why, and what to do.
         message: String,
     },
-    /// The model file was looked at for a worker that waits to be told to load.
+    /// The model file was looked at for a worker that waits for its load request.
     Looked(
-        /// Where the worker finds it, or why no worker is told to load.
+        /// Where the worker finds it, or why no worker gets a load request.
         Result<String, String>,
     ),
     /// The worker takes jobs.
@@ -96,7 +96,7 @@ pub trait WorkerHost: Send + 'static {
     fn spawn(&mut self, generation: u64);
 
     /// Queues a message, the descriptor (if any) ahead of it on the descriptor channel. For a
-    /// worker that is gone it does nothing; an event tells of that.
+    /// worker that is gone it does nothing; an event says so.
     ///
     /// # Errors
     /// [`LinkClogged`]; the worker is then to be treated as hung.

@@ -2,7 +2,7 @@
 //! a worker that is started later has to get the very same file, whether it was deleted or replaced
 //! under its name meanwhile. So it is held open, and named by that when its name no longer fits.
 //! Against writing into the file itself nothing helps but to notice it: by its size here, by its
-//! content in the worker, which is told the hash of what the service began with.
+//! content in the worker, which gets the hash of what the service began with.
 //!
 //! The shards of a split model are found by their names, so a worker needs all of them in their
 //! places: one that was deleted or replaced is noticed as one that was written to is.

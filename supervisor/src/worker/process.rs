@@ -12,8 +12,8 @@ use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
 use tokio::sync::oneshot;
 
-/// What a service manager tells the supervisor alone. A worker that had it could report in the
-/// supervisor's name, or take its own descriptors for passed ones.
+/// Variables of a service manager that are for the supervisor alone. A worker that had them could
+/// report in the supervisor's name, or take its own descriptors for passed ones.
 const FROM_THE_SERVICE_MANAGER: [&str; 8] = [
     "NOTIFY_SOCKET",
     "WATCHDOG_PID",
@@ -109,7 +109,7 @@ impl WorkerProcess {
             // supervisor's business; the worker must not die of it.
             .process_group(0);
         // All kernels at once: the first job after a failover does not wait for them, and nothing
-        // takes device memory behind loading. Whoever set it otherwise has a reason.
+        // takes device memory after loading. Whoever set it otherwise has a reason.
         if std::env::var_os(MODULE_LOADING).is_none() {
             command.env(MODULE_LOADING, "EAGER");
         }
@@ -212,7 +212,7 @@ fn start_spawner() -> mpsc::Sender<Order> {
         });
     if let Err(error) = spawner {
         // Orders then fail with an error of their own.
-        tracing::error!(%error, "no thread to start workers from");
+        tracing::error!(%error, "the thread that starts workers can't be started");
     }
     orders
 }

@@ -3,7 +3,7 @@
 //!
 //! A worker that is given emitted tokens processes all but the last as prompt and draws the last
 //! one again. It must come out as it stands in the journal; if it doesn't, something that is not
-//! part of the job decided about tokens, and nothing behind it can be trusted to continue the text
+//! part of the job decided about tokens, and nothing after it can be trusted to continue the text
 //! that the client has.
 
 use orcd_shared::protocol::message::StepToken;
@@ -18,7 +18,7 @@ pub struct ReplayCheck {
 /// What the first token after a replay says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// The same token again: go on behind it.
+    /// The same token again: go on after it.
     Agrees,
     /// Another token at the same place.
     Diverges,

@@ -92,7 +92,7 @@ impl RuntimeDir {
 impl Drop for RuntimeDir {
     fn drop(&mut self) {
         if let Err(error) = std::fs::remove_dir_all(&self.path) {
-            tracing::warn!(path = %self.path.display(), %error, "runtime directory stays behind");
+            tracing::warn!(path = %self.path.display(), %error, "runtime directory can't be removed");
         }
     }
 }

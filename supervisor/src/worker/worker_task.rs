@@ -126,14 +126,14 @@ impl WorkerTask {
             () = &mut talk => end.await,
             exit = &mut end => {
                 if awake::timeout(DRAIN_LIMIT, talk).await.is_err() {
-                    tracing::warn!(pid, "the socket outlived the worker");
+                    tracing::warn!(pid, "the worker has ended, but its socket is still open");
                 }
                 exit
             }
         }
     }
 
-    /// Waits for the process to end, and signals it when told to.
+    /// Waits for the process to end, and signals it when asked to.
     async fn end_of(&self, process: &mut WorkerProcess) -> WorkerExit {
         loop {
             tokio::select! {
@@ -185,7 +185,7 @@ impl WorkerTask {
         }
     }
 
-    /// The handle to hold for the weights that `info` tells of.
+    /// The handle to hold for the weights that `info` describes.
     async fn weights_of(
         &self,
         info: &WorkerInfo,

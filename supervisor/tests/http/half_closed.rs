@@ -21,16 +21,16 @@ async fn it_gets_its_whole_stream() {
     assert!(service.worker.pending_calls().is_empty());
     service.worker.tokens(key, 0, "hi").await;
     for id in [1, 2] {
-        let token = client.event_behind_comments().await;
+        let token = client.event_after_comments().await;
         assert!(
             token.starts_with(&format!("event: token\nid: {id}\n")),
             "{token}"
         );
     }
     service.worker.eos(key, 2).await;
-    let end = client.event_behind_comments().await;
+    let end = client.event_after_comments().await;
     assert!(end.starts_with("event: end\n"), "{end}");
-    assert_eq!(client.event_behind_comments().await, "");
+    assert_eq!(client.event_after_comments().await, "");
     assert!(client.is_cut().await, "nobody can send another request");
 }
 
@@ -44,10 +44,10 @@ async fn it_may_be_closed_before_the_answer_begins() {
     first.close_sending_half().await;
     let key = service.worker.submitted().await.key;
     assert_eq!(first.head().await.status, 200);
-    let started = first.event_behind_comments().await;
+    let started = first.event_after_comments().await;
     assert!(started.starts_with("event: started\n"), "{started}");
     service.worker.eos(key, 0).await;
-    let end = first.event_behind_comments().await;
+    let end = first.event_after_comments().await;
     assert!(end.starts_with("event: end\n"), "{end}");
 }
 

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)] // a panic is a failing test with a place
 #![allow(unreachable_pub)] // modules of one test binary
 
+mod bad_head;
 mod chat_template;
 mod clients_that_leave;
 mod errors;
@@ -16,4 +17,3 @@ mod played;
 mod samples;
 mod streams;
 mod support;
-mod unheard;

@@ -122,7 +122,7 @@ async fn cancelling_ends_the_stream_and_may_be_repeated() {
 }
 
 #[tokio::test]
-async fn a_reader_comes_back_behind_the_last_event_it_has() {
+async fn a_reader_comes_back_after_the_last_event_it_has() {
     let mut service = Fixture::ready().await;
     let (mut client, key) = service.continuing().await;
     service.worker.tokens(key, 0, "xy").await;

@@ -18,7 +18,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use crate::played::{self, Service};
 
 /// Nothing here takes that long.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TEST_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A service over HTTP and the test's side of its worker.
 pub struct Fixture {
@@ -54,7 +54,7 @@ impl Fixture {
         Client::connect(self.address).await
     }
 
-    /// A running job's reader, behind its `started`, and its key.
+    /// A running job's reader, after its `started`, and its key.
     pub async fn running(&mut self, body: &str) -> (Client, orcd_shared::job::JobKey) {
         let mut client = self.client().await;
         client.post("/execute", body).await;
@@ -180,8 +180,8 @@ impl Client {
         String::from_utf8(chunk).unwrap()
     }
 
-    /// The next event, behind whatever comments there are.
-    pub async fn event_behind_comments(&mut self) -> String {
+    /// The next event, after whatever comments there are.
+    pub async fn event_after_comments(&mut self) -> String {
         loop {
             let event = self.event().await;
             if !event.starts_with(':') {
@@ -216,7 +216,7 @@ impl Client {
 
     async fn more(&mut self) -> bool {
         let read = self.socket.read_buf(&mut self.unread);
-        match timeout(PATIENCE, read).await.expect("nothing comes") {
+        match timeout(TEST_TIMEOUT, read).await.expect("nothing comes") {
             Ok(n) => n > 0,
             Err(_) => false,
         }

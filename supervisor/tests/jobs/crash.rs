@@ -227,9 +227,9 @@ async fn what_a_lost_worker_still_says_is_not_heard() {
         };
         WorkerEvent::Message(ToSupervisor::Step(report))
     };
-    service.say_as(old, step(1)).await;
+    service.emit_as(old, step(1)).await;
     service
-        .say_as(old, WorkerEvent::Exited(WorkerExit::Code(0)))
+        .emit_as(old, WorkerEvent::Exited(WorkerExit::Code(0)))
         .await;
     service.tokens(spec.key, 0, "ab").await;
     service.eos(spec.key, 2).await;
@@ -242,7 +242,7 @@ async fn weights_are_handed_to_the_next_worker_with_the_hash_of_the_model() {
     let mut service = Service::start(|_| {});
     let (load, _) = service.connect().await;
     assert_eq!(load.model_hash, None, "whatever the file holds");
-    let manifest = service.say_ready_with_weights().await;
+    let manifest = service.emit_ready_with_weights().await;
     service.crash().await;
     let (load, descriptor) = service.connect().await;
     assert_eq!(load.weights.as_ref(), Some(&manifest));
@@ -252,7 +252,7 @@ async fn weights_are_handed_to_the_next_worker_with_the_hash_of_the_model() {
     let mut other = info();
     other.load_source = LoadSource::File;
     service
-        .say(WorkerEvent::Ready {
+        .emit(WorkerEvent::Ready {
             info: Box::new(other),
             weights: None,
         })
@@ -273,7 +273,7 @@ async fn weights_are_handed_to_the_next_worker_with_the_hash_of_the_model() {
 async fn weights_that_workers_fail_to_load_on_twice_are_given_up() {
     let mut service = Service::start(|_| {});
     service.connect().await;
-    service.say_ready_with_weights().await;
+    service.emit_ready_with_weights().await;
     service.crash().await;
     for _ in 0..2 {
         let (load, _) = service.connect().await;
@@ -288,7 +288,7 @@ async fn weights_that_workers_fail_to_load_on_twice_are_given_up() {
 async fn weights_are_kept_when_only_the_file_is_bad() {
     let mut service = Service::start(|_| {});
     service.connect().await;
-    service.say_ready_with_weights().await;
+    service.emit_ready_with_weights().await;
     service.crash().await;
     for _ in 0..3 {
         let (load, descriptor) = service.connect().await;
@@ -299,7 +299,9 @@ async fn weights_are_kept_when_only_the_file_is_bad() {
             message: "unreadable".into(),
         };
         service.message(failed).await;
-        service.say(WorkerEvent::Exited(WorkerExit::Code(11))).await;
+        service
+            .emit(WorkerEvent::Exited(WorkerExit::Code(11)))
+            .await;
     }
 }
 
@@ -333,7 +335,7 @@ async fn a_worker_that_says_fatal_is_given_time_to_end_and_then_killed() {
     assert_eq!(service.submitted().await.key, spec.key);
     service.killed_as(lost).await;
     let end = WorkerEvent::Exited(WorkerExit::Code(12));
-    service.say_as(lost, end).await;
+    service.emit_as(lost, end).await;
     service.until(|s| s.last_exit.is_some()).await;
     assert_eq!(
         service.jobs.snapshot().last_exit.as_deref(),
@@ -349,7 +351,7 @@ async fn a_worker_that_takes_no_messages_is_killed() {
     service.killed().await;
     service.clogged.store(false, Ordering::Relaxed);
     service
-        .say(WorkerEvent::Exited(WorkerExit::Signal(9)))
+        .emit(WorkerEvent::Exited(WorkerExit::Signal(9)))
         .await;
     service.bring_up().await;
     service.submitted().await;
@@ -506,7 +508,7 @@ async fn a_standby_takes_over_with_the_first_message_it_gets() {
     });
     let (load, _) = service.connect().await;
     assert_eq!(load.engines, 2, "the first leaves room for the second");
-    let manifest = service.say_ready_with_weights().await;
+    let manifest = service.emit_ready_with_weights().await;
     let present = service.generation;
     let (load, descriptor) = service.connect().await;
     assert_eq!(descriptor.unwrap().manifest, manifest);
@@ -518,7 +520,7 @@ async fn a_standby_takes_over_with_the_first_message_it_gets() {
     );
     let standby = service.generation;
     service
-        .say(WorkerEvent::Ready {
+        .emit(WorkerEvent::Ready {
             info: Box::new(info()),
             weights: None,
         })
@@ -534,7 +536,7 @@ async fn a_standby_takes_over_with_the_first_message_it_gets() {
     let shown = service.until(|s| s.generation == standby).await;
     assert_eq!((shown.state, shown.restarts), (ServiceState::Ready, 1));
     service.spawned().await;
-    assert_eq!(service.generation, 3, "another standby behind it");
+    assert_eq!(service.generation, 3, "another standby for it");
     service.generation = standby;
     service.tokens(spec.key, 0, "xy").await;
     service.eos(spec.key, 2).await;
@@ -563,7 +565,9 @@ async fn a_restart_that_cannot_load_is_tried_again() {
             message: "still taken".into(),
         })
         .await;
-    service.say(WorkerEvent::Exited(WorkerExit::Code(11))).await;
+    service
+        .emit(WorkerEvent::Exited(WorkerExit::Code(11)))
+        .await;
     service.bring_up().await;
     assert_eq!(service.jobs.snapshot().state, ServiceState::Ready);
 }
@@ -574,8 +578,10 @@ async fn a_service_that_crashes_on_and_on_refuses_jobs() {
     service.crash().await;
     for _ in 0..4 {
         service.spawned().await;
-        service.say(WorkerEvent::Spawned { pid: 1 }).await;
-        service.say(WorkerEvent::Exited(WorkerExit::Code(13))).await;
+        service.emit(WorkerEvent::Spawned { pid: 1 }).await;
+        service
+            .emit(WorkerEvent::Exited(WorkerExit::Code(13)))
+            .await;
     }
     service.until(|s| s.state == ServiceState::Unhealthy).await;
     let refusal = service.jobs.submit(job("a")).await.unwrap_err();
@@ -583,7 +589,7 @@ async fn a_service_that_crashes_on_and_on_refuses_jobs() {
 }
 
 #[tokio::test]
-async fn spent_restarts_end_the_service_and_its_streams() {
+async fn used_up_restarts_end_the_service_and_its_streams() {
     let mut service = Service::ready_with(|s| s.fleet.policy.max_restarts = Some(1)).await;
     let (mut stream, _) = service.run(job("a")).await;
     service.crash().await;
@@ -624,14 +630,14 @@ async fn a_worker_that_comes_no_further_with_loading_is_replaced() {
 
 /// What is shown as room is what a submission finds.
 #[tokio::test]
-async fn places_of_jobs_that_await_their_replay_are_not_free() {
+async fn slots_of_jobs_that_await_their_replay_are_not_free() {
     let mut service = Service::ready_with(|s| s.queue = 0).await;
     let (_first, _) = service.run(job("a")).await;
     let (_second, _) = service.run(job("b")).await;
     service.crash().await;
     service.bring_up().await;
     service.submitted().await;
-    assert_eq!(service.jobs.snapshot().free_places, 0);
+    assert_eq!(service.jobs.snapshot().free_slots, 0);
     let refusal = service.jobs.submit(job("c")).await.unwrap_err();
     assert_eq!(refusal.code, ErrorCode::QueueFull);
 }
@@ -641,8 +647,8 @@ async fn a_cancelled_jobs_place_is_free_once_the_worker_has_let_go_of_it() {
     let mut service = Service::ready().await;
     let (_stream, spec) = service.run(job("a")).await;
     service.jobs.cancel("a".into()).await;
-    assert_eq!(service.jobs.snapshot().free_places, 1);
+    assert_eq!(service.jobs.snapshot().free_slots, 1);
     assert_eq!(service.told_to_cancel().await, spec.key);
     service.message(ToSupervisor::Cancelled(spec.key)).await;
-    service.until(|s| s.free_places == 2).await;
+    service.until(|s| s.free_slots == 2).await;
 }

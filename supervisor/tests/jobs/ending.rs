@@ -120,7 +120,7 @@ async fn drain_lets_jobs_finish_and_then_shuts_the_worker_down() {
         service.call().await,
         Call::Send(ToWorker::Shutdown, _)
     ));
-    service.say(WorkerEvent::Exited(WorkerExit::Code(0))).await;
+    service.emit(WorkerEvent::Exited(WorkerExit::Code(0))).await;
     assert_eq!(service.outcome().await, Outcome::Stopped);
 }
 
@@ -146,7 +146,7 @@ async fn drain_that_takes_too_long_cancels_and_kills() {
     ));
     service.killed().await;
     service
-        .say(WorkerEvent::Exited(WorkerExit::Signal(9)))
+        .emit(WorkerEvent::Exited(WorkerExit::Signal(9)))
         .await;
     assert_eq!(service.outcome().await, Outcome::Stopped);
 }
@@ -166,6 +166,6 @@ async fn without_handles_the_service_stops() {
         service.call().await,
         Call::Send(ToWorker::Shutdown, _)
     ));
-    service.say(WorkerEvent::Exited(WorkerExit::Code(0))).await;
+    service.emit(WorkerEvent::Exited(WorkerExit::Code(0))).await;
     assert_eq!(service.outcome().await, Outcome::Stopped);
 }

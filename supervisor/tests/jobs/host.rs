@@ -270,7 +270,7 @@ async fn last_words_come_before_the_exit() {
     ));
 }
 
-/// All that can rightly wait for a worker finds room, however many places it has.
+/// All that can rightly wait for a worker finds room, however many slots it has.
 #[tokio::test]
 async fn a_worker_that_reads_nothing_yet_is_not_taken_for_clogged() {
     let mut stage = Stage::set("worker");

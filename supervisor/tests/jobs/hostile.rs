@@ -1,5 +1,5 @@
 //! A worker that says whatever it likes. The supervisor stays in order: it never panics, and every
-//! job gets one terminal event, its last, behind numbers without a gap.
+//! job gets one terminal event, its last, after numbers without a gap.
 
 use std::time::Duration;
 
@@ -133,27 +133,27 @@ async fn play(deeds: Vec<Deed>) -> (Vec<Vec<Numbered>>, Outcome) {
         match deed {
             Deed::Says(message) => service.message(message).await,
             Deed::SaysAs(worker, message) => {
-                service.say_as(worker, WorkerEvent::Message(message)).await;
+                service.emit_as(worker, WorkerEvent::Message(message)).await;
             }
             Deed::Ready => {
                 let info = Box::new(info());
                 let weights = None;
-                service.say(WorkerEvent::Ready { info, weights }).await;
+                service.emit(WorkerEvent::Ready { info, weights }).await;
             }
             Deed::Dies => {
                 service.crash().await;
                 // A successor, as far as one is started at once.
                 service.generation += 1;
                 for what in [WorkerEvent::Spawned { pid: 1 }, WorkerEvent::Connected] {
-                    service.say(what).await;
+                    service.emit(what).await;
                 }
                 let info = Box::new(info());
                 let weights = None;
-                service.say(WorkerEvent::Ready { info, weights }).await;
+                service.emit(WorkerEvent::Ready { info, weights }).await;
             }
             Deed::Exits => {
                 service
-                    .say_as(first, WorkerEvent::Exited(WorkerExit::Code(0)))
+                    .emit_as(first, WorkerEvent::Exited(WorkerExit::Code(0)))
                     .await
             }
             Deed::IsCancelled(n) => drop(service.jobs.cancel(name(n)).await),

@@ -18,7 +18,7 @@ struct Story {
     ids: Vec<u32>,
     ends: bool,
     stop: Vec<String>,
-    /// Number of tokens told in all when the worker dies, ascending.
+    /// Number of tokens emitted in all when the worker dies, ascending.
     crashes: Vec<usize>,
 }
 
@@ -58,8 +58,8 @@ impl Story {
         }
     }
 
-    /// Tells it to a journal and returns the events.
-    fn tell(&self, crashes: &[usize]) -> Vec<Numbered> {
+    /// Gives its tokens to a journal and returns the events.
+    fn run(&self, crashes: &[usize]) -> Vec<Numbered> {
         let limit = Limit {
             max_tokens: 512,
             by_context: false,
@@ -76,9 +76,9 @@ impl Story {
                 assert_eq!(spec.emitted, self.ids[..spec.emitted.len()]);
                 index = spec.emitted.len().saturating_sub(1);
             }
-            let taken = journal.record_token(self.token(index), 1, Instant::now());
-            events.extend(taken.event);
-            match taken.ending {
+            let outcome = journal.record_token(self.token(index), 1, Instant::now());
+            events.extend(outcome.event);
+            match outcome.ending {
                 None => index += 1,
                 Some(Ending::Error(code, message)) => panic!("{code}: {message}"),
                 Some(ending) => {
@@ -93,14 +93,14 @@ impl Story {
 proptest! {
     #[test]
     fn crashes_leave_no_trace(story in story()) {
-        let calm = story.tell(&[]);
-        let stormy = story.tell(&story.crashes);
+        let calm = story.run(&[]);
+        let stormy = story.run(&story.crashes);
         prop_assert_eq!(timeless(stormy), timeless(calm));
     }
 
     #[test]
     fn ids_and_indices_have_no_gap_and_no_repetition(story in story()) {
-        let events = story.tell(&story.crashes);
+        let events = story.run(&story.crashes);
         let ids: Vec<u64> = events.iter().map(|e| e.id).collect();
         prop_assert_eq!(ids, (0..events.len() as u64).collect::<Vec<_>>());
         let mut tokens = 0;
@@ -120,7 +120,7 @@ proptest! {
     fn all_text_comes_out_unless_it_is_stopped(story in story()) {
         let story = Story { stop: vec![], ..story };
         let bytes: Vec<u8> = story.ids.iter().map(|&id| u8::try_from(id).unwrap()).collect();
-        let text = text_of(&story.tell(&story.crashes));
+        let text = text_of(&story.run(&story.crashes));
         prop_assert_eq!(text, String::from_utf8_lossy(&bytes));
     }
 }

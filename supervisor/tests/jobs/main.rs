@@ -10,10 +10,10 @@ mod hostile;
 mod journal;
 mod memory;
 mod model_file;
-mod patience;
 mod readers;
 #[path = "../samples/mod.rs"]
 mod samples;
 mod startup;
 mod support;
+mod timeouts;
 mod watchdog;

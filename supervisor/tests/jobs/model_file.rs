@@ -33,8 +33,8 @@ async fn while_the_file_system_hangs_the_worker_waits_and_nothing_else() {
     let path = hanging(folder.path());
     let mut service = Service::start(|s| s.fleet.load.model_path.clone_from(&path));
     service.spawned().await;
-    service.say(WorkerEvent::Spawned { pid: 1 }).await;
-    service.say(WorkerEvent::Connected).await;
+    service.emit(WorkerEvent::Spawned { pid: 1 }).await;
+    service.emit(WorkerEvent::Connected).await;
     service
         .until(|s| s.state == ServiceState::Starting { percent: 0 })
         .await;
@@ -65,8 +65,8 @@ async fn a_file_system_that_never_answers_is_named() {
         s.fleet.timing.model_file = Duration::from_millis(50);
     });
     service.spawned().await;
-    service.say(WorkerEvent::Spawned { pid: 1 }).await;
-    service.say(WorkerEvent::Connected).await;
+    service.emit(WorkerEvent::Spawned { pid: 1 }).await;
+    service.emit(WorkerEvent::Connected).await;
     let outcome = service.outcome().await;
     answer(&path);
     let Outcome::StartupFailed { code, message } = outcome else {
@@ -86,7 +86,7 @@ async fn a_worker_that_was_lost_meanwhile_is_not_told_to_load() {
     service.crash().await;
     service.bring_up().await;
     let found = Ok("/models/played.gguf".into());
-    service.say_as(lost, WorkerEvent::Looked(found)).await;
+    service.emit_as(lost, WorkerEvent::Looked(found)).await;
     let (mut stream, spec) = service.run(job("a")).await;
     service.eos(spec.key, 0).await;
     rest(&mut stream).await;

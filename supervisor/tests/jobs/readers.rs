@@ -36,7 +36,7 @@ async fn a_reader_that_leaves_the_queue_frees_its_place() {
     assert!(service.pending_calls().is_empty());
 }
 
-/// Little room for untaken events, and little patience.
+/// Little room for untaken events, and a short grace.
 fn narrow(settings: &mut DispatcherSettings) {
     settings.bounds.reader_bytes = 16 << 10;
     settings.bounds.reader_grace = Duration::from_millis(50);

@@ -33,14 +33,14 @@ async fn jobs_are_refused_until_the_first_worker_is_ready() {
 async fn weights_of_an_earlier_supervisor_go_to_the_first_worker() {
     let (manifest, image) = (manifest(), tempfile::tempfile().unwrap());
     let earlier = WeightsHandle::new(manifest, image.into());
-    let held = RetainedWeights::starting_with(Some(earlier.clone()));
-    let mut service = Service::start(|settings| settings.fleet.held = held.clone());
+    let retained = RetainedWeights::starting_with(Some(earlier.clone()));
+    let mut service = Service::start(|settings| settings.fleet.retained = retained.clone());
     let (load, offered) = service.connect().await;
     assert_eq!(load.weights.as_ref(), Some(&earlier.manifest));
     assert!(offered.unwrap().is_same(&earlier));
-    // The played worker loads from the file all the same: its own weights are held from then on.
-    service.say_ready_with_weights().await;
-    assert!(!held.present().unwrap().is_same(&earlier));
+    // The played worker loads from the file all the same: its own weights are retained from then on.
+    service.emit_ready_with_weights().await;
+    assert!(!retained.present().unwrap().is_same(&earlier));
 }
 
 #[tokio::test]
@@ -65,9 +65,9 @@ async fn a_first_worker_that_cannot_load_ends_the_service_with_its_reason() {
 async fn another_protocol_ends_the_service() {
     let mut service = Service::start(|_| {});
     service.spawned().await;
-    service.say(WorkerEvent::Spawned { pid: 1 }).await;
+    service.emit(WorkerEvent::Spawned { pid: 1 }).await;
     service
-        .say(WorkerEvent::HandshakeFailed {
+        .emit(WorkerEvent::HandshakeFailed {
             message: "protocol 9 here, 1 there".into(),
         })
         .await;
@@ -96,7 +96,7 @@ async fn stopping_before_the_worker_is_ready_is_a_clean_stop() {
     service.jobs.drain().await;
     service.killed().await;
     service
-        .say(WorkerEvent::SpawnFailed {
+        .emit(WorkerEvent::SpawnFailed {
             message: "never".into(),
         })
         .await;

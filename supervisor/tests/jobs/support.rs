@@ -26,7 +26,7 @@ use tokio::sync::mpsc;
 pub use super::samples::*;
 
 /// Nothing here takes that long.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TEST_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What the dispatcher does to workers.
 #[derive(Debug)]
@@ -122,7 +122,7 @@ impl Service {
     /// Plays a worker from its spawning until it is ready, and tells what it was to load.
     pub async fn bring_up(&mut self) -> (LoadRequest, Option<WeightsHandle>) {
         let load = self.connect().await;
-        self.say(WorkerEvent::Ready {
+        self.emit(WorkerEvent::Ready {
             info: Box::new(info()),
             weights: None,
         })
@@ -136,8 +136,8 @@ impl Service {
     /// Plays a worker from its spawning until it loads.
     pub async fn connect(&mut self) -> (LoadRequest, Option<WeightsHandle>) {
         self.spawned().await;
-        self.say(WorkerEvent::Spawned { pid: 4711 }).await;
-        self.say(WorkerEvent::Connected).await;
+        self.emit(WorkerEvent::Spawned { pid: 4711 }).await;
+        self.emit(WorkerEvent::Connected).await;
         match self.call().await {
             Call::Send(ToWorker::Load(request), descriptor) => (*request, descriptor),
             other => panic!("{other:?} in place of the load request"),
@@ -145,11 +145,11 @@ impl Service {
     }
 
     /// A worker that loads becomes ready and leaves an image of its weights.
-    pub async fn say_ready_with_weights(&mut self) -> WeightsManifest {
+    pub async fn emit_ready_with_weights(&mut self) -> WeightsManifest {
         let manifest = manifest();
         let image = tempfile::tempfile().unwrap();
         let weights = Some(WeightsHandle::new(manifest.clone(), image.into()));
-        self.say(WorkerEvent::Ready {
+        self.emit(WorkerEvent::Ready {
             info: Box::new(info()),
             weights,
         })
@@ -166,7 +166,7 @@ impl Service {
     }
 
     pub async fn call(&mut self) -> Call {
-        let call = tokio::time::timeout(PATIENCE, self.calls.recv()).await;
+        let call = tokio::time::timeout(TEST_TIMEOUT, self.calls.recv()).await;
         call.expect("the worker is told nothing")
             .expect("the dispatcher is gone")
     }
@@ -210,11 +210,11 @@ impl Service {
         self.message(heartbeat).await;
     }
 
-    pub async fn say(&self, event: WorkerEvent) {
-        self.say_as(self.generation, event).await;
+    pub async fn emit(&self, event: WorkerEvent) {
+        self.emit_as(self.generation, event).await;
     }
 
-    pub async fn say_as(&self, generation: u64, event: WorkerEvent) {
+    pub async fn emit_as(&self, generation: u64, event: WorkerEvent) {
         self.events
             .send(WorkerReport { generation, event })
             .await
@@ -222,7 +222,7 @@ impl Service {
     }
 
     pub async fn message(&self, message: ToSupervisor) {
-        self.say(WorkerEvent::Message(message)).await;
+        self.emit(WorkerEvent::Message(message)).await;
     }
 
     /// One step with one token.
@@ -256,18 +256,18 @@ impl Service {
 
     /// The worker is killed from outside.
     pub async fn crash(&mut self) {
-        self.say(WorkerEvent::LinkLost {
+        self.emit(WorkerEvent::LinkLost {
             message: "closed".into(),
         })
         .await;
-        self.say(WorkerEvent::Exited(WorkerExit::Signal(9))).await;
+        self.emit(WorkerEvent::Exited(WorkerExit::Signal(9))).await;
     }
 
     pub async fn submit(&self, job: NewJob) -> JobStream {
         self.jobs.submit(job).await.unwrap()
     }
 
-    /// Submits and returns what the worker is told.
+    /// Submits and returns what the worker is sent.
     pub async fn run(&mut self, job: NewJob) -> (JobStream, JobSpec) {
         let stream = self.submit(job).await;
         (stream, self.submitted().await)
@@ -281,13 +281,13 @@ impl Service {
             if fits(&snapshot) {
                 return snapshot;
             }
-            assert!(since.elapsed() < PATIENCE, "it stays {snapshot:?}");
+            assert!(since.elapsed() < TEST_TIMEOUT, "it stays {snapshot:?}");
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }
 
     pub async fn outcome(self) -> Outcome {
-        tokio::time::timeout(PATIENCE, self.task)
+        tokio::time::timeout(TEST_TIMEOUT, self.task)
             .await
             .expect("the dispatcher does not end")
     }
@@ -295,7 +295,7 @@ impl Service {
 
 /// The next event.
 pub async fn next(stream: &mut JobStream) -> Option<Numbered> {
-    let event = tokio::time::timeout(PATIENCE, stream.events.recv()).await;
+    let event = tokio::time::timeout(TEST_TIMEOUT, stream.events.recv()).await;
     event.expect("no event comes")
 }
 
@@ -351,7 +351,7 @@ pub fn settings() -> DispatcherSettings {
                 end_tokens: vec![END],
                 ..LoadRequest::new("/models/played.gguf".into(), Device::Cpu)
             },
-            held: RetainedWeights::default(),
+            retained: RetainedWeights::default(),
             policy: Policy::default(),
             timing: Timing {
                 tick: Duration::from_millis(5),

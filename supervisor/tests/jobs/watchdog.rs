@@ -113,7 +113,7 @@ async fn time_is_asked_for_again_and_again_while_loading_goes_on() {
     let path = dir.path().join("notify");
     let double = UnixDatagram::bind(&path).unwrap();
     double.set_nonblocking(true).unwrap();
-    let told = || {
+    let notifications = || {
         let mut buffer = [0; 4096];
         let next = || double.recv(&mut buffer).map(|n| buffer[..n].to_vec());
         let messages = std::iter::repeat_with(next).map_while(Result::ok);
@@ -133,16 +133,16 @@ async fn time_is_asked_for_again_and_again_while_loading_goes_on() {
     tokio::spawn(report.run());
     tokio::time::pause();
     tokio::time::sleep(Duration::from_secs(16)).await;
-    let loading = told();
+    let loading = notifications();
     assert!((3..=5).contains(&loading.len()), "{loading:?}");
     for message in &loading {
         assert!(message.contains("EXTEND_TIMEOUT_USEC="), "{loading:?}");
     }
     assert!(loading[0].starts_with("STATUS=Loading m.gguf: 0 %"));
     tokio::time::resume();
-    service.say_ready_with_weights().await;
+    service.emit_ready_with_weights().await;
     tokio::time::pause();
     // More than a beat, and not so long that the worker counts as lost.
     tokio::time::sleep(Duration::from_secs(8)).await;
-    assert_eq!(told(), ["READY=1\nSTATUS=Ready: serving m.gguf\n"]);
+    assert_eq!(notifications(), ["READY=1\nSTATUS=Ready: serving m.gguf\n"]);
 }

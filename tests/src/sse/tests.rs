@@ -61,13 +61,13 @@ fn a_good_stream_is_read() {
 }
 
 #[test]
-fn a_resumed_stream_goes_on_behind_an_id() {
-    let mut parser = Parser::behind(1);
+fn a_resumed_stream_goes_on_after_an_id() {
+    let mut parser = Parser::after(1);
     parser
         .push((token(2, 1) + &block("end", 3, END)).as_bytes())
         .unwrap();
     parser.finish().unwrap();
-    assert!(Parser::behind(1).push(token(3, 1).as_bytes()).is_err());
+    assert!(Parser::after(1).push(token(3, 1).as_bytes()).is_err());
 }
 
 #[test]
@@ -85,8 +85,8 @@ fn malformed_streams_are_rejected() {
         ("nothing", String::new()),
         ("no terminal event", good()[..3].concat()),
         ("cut inside a block", good().concat().trim_end().to_owned()),
-        ("an event behind the end", good().concat() + &token(4, 2)),
-        ("a comment behind the end", good().concat() + ": x\n\n"),
+        ("an event after the end", good().concat() + &token(4, 2)),
+        ("a comment after the end", good().concat() + ": x\n\n"),
         (
             "two terminal events",
             good().concat() + &block("end", 4, END),

@@ -19,6 +19,8 @@ pub(crate) enum Fill {
     /// As a matrix of one row per token, but weak where the token is `rare`: the logits of control
     /// and padding tokens stay near 0, so that a long generation doesn't end by chance.
     Tokens { sigma: f32, rare: Arc<[bool]> },
+    /// These, F32.
+    Values(Vec<f32>),
     /// Normally distributed about `mean`, F32; the value `peak` replaces a few.
     Vector {
         mean: f32,
@@ -41,6 +43,11 @@ impl Fill {
                 Fill::Tokens { sigma, rare } => {
                     let gain = if rare[row as usize] { RARE_GAIN } else { 1.0 };
                     Blocks::new(tensor.ty, *sigma).fill(&mut rng, gain, out);
+                }
+                Fill::Values(values) => {
+                    for (value, out) in values.iter().zip(out.as_chunks_mut::<4>().0) {
+                        *out = value.to_le_bytes();
+                    }
                 }
                 Fill::Vector { mean, sigma, peaks } => {
                     vector(&mut rng, *mean, *sigma, peaks, out);

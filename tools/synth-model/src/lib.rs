@@ -109,7 +109,7 @@ pub enum SynthError {
 }
 
 /// Writes a file of `shape` to `path`, which it replaces when the new one is complete. With several
-/// shards, to `path` with their numbers behind its stem.
+/// shards, to `path` with their numbers after its stem.
 ///
 /// # Errors
 /// A vocabulary of the wrong size, a type whose blocks don't fit the shape's rows, too many shards,

@@ -39,7 +39,7 @@ struct Args {
     /// Threads; 0 for one per core. They don't change the bytes.
     #[arg(long, default_value_t = 0)]
     threads: usize,
-    /// Spreads the tensors over this many files, PATH with -00001-of-0000N behind its stem.
+    /// Spreads the tensors over this many files, PATH with -00001-of-0000N after its stem.
     #[arg(long, default_value_t = 1, value_name = "N")]
     shards: u32,
     /// The file to write.

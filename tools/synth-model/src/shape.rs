@@ -29,6 +29,8 @@ pub struct Shape {
     pub qkv_bias: bool,
     /// Biases also wherever else the architecture may have them, which few files do.
     pub all_biases: bool,
+    /// Writes `rope_freqs.weight`, what divides the rotation frequencies.
+    pub rope_freqs: Option<RopeScaling>,
     /// No `output.weight`: the embedding is used.
     pub tied: bool,
     /// Writes `vocab_size` and `rope.dimension_count`, which qwen2 files lack.
@@ -38,7 +40,7 @@ pub struct Shape {
     /// Requires another vocabulary to have `vocab_size` tokens too, and names the reference
     /// model's special tokens in it.
     pub reference_vocab: bool,
-    /// Further `general.` strings behind `general.name`.
+    /// Further `general.` strings after `general.name`.
     pub general: &'static [(&'static str, &'static str)],
     /// Types of the matrices.
     pub mix: Mix,
@@ -59,6 +61,42 @@ pub enum Mix {
     One(TensorType),
 }
 
+/// How Llama 3.1 stretches a rotation over a longer context: frequencies of long waves are divided by
+/// `factor`, those of short ones stay, with a smooth passage between.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct RopeScaling {
+    /// What the slowest frequencies are divided by.
+    pub factor: f64,
+    /// Waves longer than `original / low` positions are the long ones.
+    pub low: f64,
+    /// Waves shorter than `original / high` positions are the short ones.
+    pub high: f64,
+    /// Context before the stretching.
+    pub original: f64,
+}
+
+/// `rope_scaling` of the published Llama 3.1 configuration.
+const LLAMA_3_ROPE: RopeScaling = RopeScaling {
+    factor: 8.0,
+    low: 1.0,
+    high: 4.0,
+    original: 8192.0,
+};
+
+impl RopeScaling {
+    /// The divisor of each pair's frequency, `head_dim / 2` of them.
+    pub(crate) fn divisors(&self, base: f32, head_dim: u32) -> Vec<f32> {
+        let divisor = |i: u32| {
+            let exponent = f64::from(2 * i) / f64::from(head_dim);
+            let wave = 2.0 * std::f64::consts::PI * f64::from(base).powf(exponent);
+            let turns = self.original / wave;
+            let kept = ((turns - self.low) / (self.high - self.low)).clamp(0.0, 1.0);
+            (1.0 / (kept + (1.0 - kept) / self.factor)) as f32
+        };
+        (0..head_dim / 2).map(divisor).collect()
+    }
+}
+
 /// A matrix's place in the model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
@@ -75,8 +113,10 @@ pub(crate) enum Role {
 
 impl Shape {
     /// The names that [`named`](Self::named) knows.
-    pub const NAMES: [&'static str; 6] = [
+    pub const NAMES: [&'static str; 8] = [
         "qwen2.5-0.5b-instruct-q4_k_m",
+        "qwen2.5-coder-1.5b-q4_k_m",
+        "llama-3.1-8b-q4_k_m",
         "tiny-reference",
         "tiny-qwen2",
         "tiny-llama",
@@ -88,6 +128,36 @@ impl Shape {
     pub fn named(name: &str) -> Option<Shape> {
         Some(match name {
             "qwen2.5-0.5b-instruct-q4_k_m" => reference(),
+            "qwen2.5-coder-1.5b-q4_k_m" => Shape {
+                name: "qwen2.5-coder-1.5b".to_owned(),
+                layers: 28,
+                hidden: 1536,
+                ffn: 8960,
+                heads: 12,
+                general: &[("general.size_label", "1.5B")],
+                mix: Mix::Q4KM,
+                ..reference()
+            },
+            "llama-3.1-8b-q4_k_m" => Shape {
+                name: "llama-3.1-8b".to_owned(),
+                arch: "llama",
+                layers: 32,
+                hidden: 4096,
+                ffn: 14_336,
+                heads: 32,
+                kv_heads: 8,
+                context: 131_072,
+                rope_freq_base: 500_000.0,
+                rms_eps: 1e-5,
+                qkv_bias: false,
+                rope_freqs: Some(LLAMA_3_ROPE),
+                redundant_keys: true,
+                vocab_size: 128_256,
+                reference_vocab: false,
+                general: &[("general.size_label", "8B")],
+                mix: Mix::Q4KM,
+                ..reference()
+            },
             "tiny-reference" => Shape {
                 name: name.to_owned(),
                 layers: 2,
@@ -176,10 +246,12 @@ impl Shape {
     }
 
     /// Blocks in file order: by name, so 10 stands before 2, as in files converted from sorted
-    /// safetensors.
+    /// safetensors; files of the `llama` architecture count.
     pub(crate) fn block_order(&self) -> Vec<u32> {
         let mut layers: Vec<u32> = (0..self.layers).collect();
-        layers.sort_by_key(u32::to_string);
+        if self.arch != "llama" {
+            layers.sort_by_key(u32::to_string);
+        }
         layers
     }
 }
@@ -198,6 +270,7 @@ fn reference() -> Shape {
         rms_eps: 1e-6,
         qkv_bias: true,
         all_biases: false,
+        rope_freqs: None,
         tied: false,
         redundant_keys: false,
         vocab_size: 151_936,

@@ -73,7 +73,7 @@ pub struct Vocab {
     pub(crate) tokens: Vec<String>,
     /// GGUF's token types, as many as there are tokens.
     pub(crate) types: Vec<i32>,
-    /// The other values by their key behind `tokenizer.ggml.`.
+    /// The other values by their key after `tokenizer.ggml.`.
     pub(crate) other: Vec<(&'static str, Value)>,
     /// The chat template that came with it.
     pub(crate) template: Option<String>,

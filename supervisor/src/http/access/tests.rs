@@ -18,7 +18,7 @@ fn status(guard: &Guard, head: &str) -> u16 {
     }
 }
 
-/// `METHOD PATH`, then header fields, each behind a line break.
+/// `METHOD PATH`, then header fields, each after a line break.
 fn parts(head: &str) -> Parts {
     let mut lines = head.lines();
     let (method, path) = lines.next().unwrap().split_once(' ').unwrap();

@@ -85,8 +85,8 @@ fn meaning(code: ErrorCode) -> &'static str {
         ErrorCode::InsufficientMemory => {
             "the model does not fit the memory of a CPU's worker; the service does not start."
         }
-        ErrorCode::Unauthorized => "no key, or none of the service's.",
-        ErrorCode::ForbiddenOrigin => "a foreign `Origin` or `Host`.",
+        ErrorCode::Unauthorized => "no key, or an invalid one.",
+        ErrorCode::ForbiddenOrigin => "an `Origin` or `Host` that is not allowed.",
     }
 }
 

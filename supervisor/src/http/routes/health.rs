@@ -73,7 +73,7 @@ enum Condition {
     Healthy,
     Recovering,
     Draining,
-    /// The worker's process is there, but its engine stands still.
+    /// The worker's process is there, but its engine is stalled.
     Stalled,
     Unhealthy,
 }
@@ -90,7 +90,7 @@ impl Condition {
         }
     }
 
-    /// Its `state`: what is behind the status.
+    /// Its `state`, from which the status follows.
     fn state(self) -> StateName {
         match self {
             Self::Starting => StateName::Loading,
@@ -114,7 +114,7 @@ enum Status {
     Unhealthy,
 }
 
-/// What is behind the status.
+/// The state that the status follows from.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 enum StateName {
@@ -126,7 +126,7 @@ enum StateName {
     WorkerLost,
 }
 
-/// Whether a job sent now would find room.
+/// Whether a job sent now would be accepted.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 enum Readiness {
@@ -339,7 +339,7 @@ pub(super) fn describe_ready(_: &Instance) -> Description {
     Description {
         operation: OperationBuilder::new()
             .operation_id(Some("ready"))
-            .summary(Some("Whether a job sent now would find room"))
+            .summary(Some("Whether a job sent now would be accepted"))
             .description(Some("Needs no key."))
             .response("200", openapi::response("`ready`.", answer()))
             .response("503", openapi::response("Why not.", answer())),

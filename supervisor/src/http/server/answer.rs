@@ -67,7 +67,7 @@ pub(super) struct Answer {
     is_stream: bool,
 }
 
-/// Makes `response` an answer of the connection to `peer`; `last` closes the connection behind it.
+/// Makes `response` an answer of the connection to `peer`; `last` closes the connection after it.
 pub(super) fn answer(
     mut response: Response<Body>,
     peer: &Arc<Peer>,

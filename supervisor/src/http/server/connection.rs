@@ -23,9 +23,9 @@ use tokio_util::sync::CancellationToken;
 use super::super::error::ApiError;
 use super::answer::{Answer, Question, answer};
 use super::peer::{Peer, Stage};
-use super::places::Place;
+use super::permits::ConnectionPermit;
 use super::wire::Wire;
-use super::{MAX_HEAD_BYTES, unheard};
+use super::{MAX_HEAD_BYTES, bad_head};
 
 /// Time for a request's head to arrive, also on a connection that is kept open.
 const HEAD_LIMIT: Duration = Duration::from_secs(10);
@@ -35,9 +35,9 @@ const PROBE_HEAD_LIMIT: Duration = Duration::from_secs(2);
 const LINGER: Duration = Duration::from_secs(2);
 
 /// Serves what comes over `stream` until either side ends the connection.
-pub(super) async fn attend(
+pub(super) async fn serve(
     stream: TcpStream,
-    place: Place,
+    permit: ConnectionPermit,
     router: Router,
     stop: CancellationToken,
 ) {
@@ -45,17 +45,17 @@ pub(super) async fn attend(
     // Dropping the connection drops the answer under way, by which its job learns that its reader
     // left.
     let ended = tokio::select! {
-        ended = serve(&peer, &place, &router, &stop) => ended,
+        ended = serve_http(&peer, &permit, &router, &stop) => ended,
         () = peer.is_gone() => return,
-        () = place.is_needed() => return,
+        () = permit.is_reclaimed() => return,
         never = peer.ask_when_half_closed() => match never {},
     };
     let progress = *peer.progress();
     let mut parts_properly = progress.last;
     if let Err(error) = ended {
         tracing::debug!(%error, "connection");
-        if let Some(verdict) = unheard::verdict(&error, progress) {
-            let bytes = unheard::answer(verdict, router).await;
+        if let Some(verdict) = bad_head::verdict(&error, progress) {
+            let bytes = bad_head::answer(verdict, router).await;
             let written = timeout(LINGER, peer.write(&bytes)).await;
             parts_properly = matches!(written, Ok(Ok(())));
         }
@@ -64,19 +64,19 @@ pub(super) async fn attend(
         let linger = timeout(LINGER, peer.linger());
         tokio::select! {
             _ = stop.run_until_cancelled(linger) => {}
-            () = place.is_needed() => {}
+            () = permit.is_reclaimed() => {}
         }
     }
 }
 
 /// Lets hyper speak HTTP/1.1 over the connection; after `stop` the request at hand is the last.
-async fn serve(
+async fn serve_http(
     peer: &Arc<Peer>,
-    place: &Place,
+    permit: &ConnectionPermit,
     router: &Router,
     stop: &CancellationToken,
 ) -> hyper::Result<()> {
-    let for_probes = place.is_for_probes();
+    let for_probes = permit.is_for_probes();
     let routes = TowerToHyperService::new(router.clone());
     let service = service_fn(|request| respond(&routes, peer, for_probes, request));
     let connection = http1::Builder::new()
@@ -132,8 +132,8 @@ pub(in super::super) fn is_for_probes_only(request: &Request) -> bool {
     request.extensions().get::<ProbesOnly>().is_some()
 }
 
-/// The layer that turns others away from the probes' places.
-pub(in super::super) async fn keep_places_for_probes(request: Request, next: Next) -> Response {
+/// The layer that turns others away where only probes are served.
+pub(in super::super) async fn reserve_for_probes(request: Request, next: Next) -> Response {
     let is_probe = super::super::routes::is_probe(request.uri().path());
     if is_for_probes_only(&request) && !is_probe {
         let message = "all connections that the service can have are taken; try again, or send it \

@@ -170,7 +170,7 @@ mod tests {
     use super::*;
 
     /// Far longer than anything here takes.
-    const PATIENCE: Duration = Duration::from_secs(20);
+    const TEST_TIMEOUT: Duration = Duration::from_secs(20);
 
     /// A request that is with its handler, and its client.
     async fn handled(knows_interim: bool) -> (Peer, TcpStream) {
@@ -201,7 +201,7 @@ mod tests {
         };
         tokio::select! {
             never = peer.ask_when_half_closed() => match never {},
-            found = timeout(PATIENCE, asking) => found.unwrap(),
+            found = timeout(TEST_TIMEOUT, asking) => found.unwrap(),
         }
     }
 

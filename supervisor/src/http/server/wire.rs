@@ -1,6 +1,6 @@
 //! The socket as hyper sees it. Beside carrying bytes it notes when a request's head begins to come,
 //! and keeps hyper's own answers to requests that it can't read from being written: they have
-//! neither body nor correlation id, and [`super::unheard`] gives better ones.
+//! neither body nor correlation id, and [`super::bad_head`] gives better ones.
 
 use std::io;
 use std::pin::Pin;
@@ -79,7 +79,7 @@ impl AsyncWrite for Wire {
         Poll::Ready(Ok(()))
     }
 
-    /// Whoever attends the connection closes it, perhaps after an answer of its own.
+    /// Whoever serves the connection closes it, perhaps after an answer of its own.
     fn poll_shutdown(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
     }
@@ -117,8 +117,8 @@ mod tests {
         assert_eq!(found(BARE), Some((0, 431)));
         let routed = "HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nx-correlation-id: a\r\n\r\n";
         assert_eq!(found(routed), None);
-        let behind = format!("{routed}{BARE}");
-        assert_eq!(found(&behind), Some((routed.len(), 431)));
+        let after = format!("{routed}{BARE}");
+        assert_eq!(found(&after), Some((routed.len(), 431)));
         let long = format!("{}{BARE}", "x".repeat(100_000));
         assert_eq!(found(&long), Some((100_000, 431)));
         for other in [

@@ -29,7 +29,7 @@ pub(in crate::http) fn execute(instance: &Instance) -> Schema {
              vocabulary.",
         ));
     let seed = integer(0, Some(u64::MAX)).description(Some(
-        "Key of the random draws. Left out: a random one below 2^53, told in `started`.",
+        "Seed of the sampling. Left out: a random one below 2^53, sent in `started`.",
     ));
     let template = optional(Type::Boolean).default(Some(true.into())).description(Some(
         "The prompt becomes one user message in the model's chat template, if it has one; false gives it to \
@@ -44,7 +44,7 @@ pub(in crate::http) fn execute(instance: &Instance) -> Schema {
         ));
     let body = object()
         .property("job_id", job_id(optional(Type::String)).description(Some(
-            "Names the job; not that of one in flight. Left out: a fresh UUID, told in `started`.",
+            "Names the job; not that of one in flight. Left out: a fresh UUID, sent in `started`.",
         )))
         .property("prompt", prompt())
         .property("messages", messages())

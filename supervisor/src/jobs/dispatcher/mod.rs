@@ -42,7 +42,7 @@ const COMMAND_CAPACITY: usize = 256;
 /// Worker events taken at once before commands get their turn.
 const EVENT_BATCH: usize = 64;
 
-/// What the dispatcher is told at start.
+/// What the dispatcher gets at start.
 #[derive(Debug, Clone)]
 pub struct DispatcherSettings {
     /// The worker; `None` is `cuda-worker` beside this executable.
@@ -50,7 +50,7 @@ pub struct DispatcherSettings {
     /// Where the private directory for sockets is made; `None` is the session's runtime directory
     /// or the temporary one.
     pub runtime_dir: Option<PathBuf>,
-    /// What the workers are told, and what they may take.
+    /// What the workers get, and what they may take.
     pub fleet: FleetSettings,
     /// Most jobs that wait.
     pub queue: usize,
@@ -171,7 +171,7 @@ async fn run<H: WorkerHost>(
                 dispatcher.tick(now);
             }
         }
-        dispatcher.settle(Instant::now().into_std());
+        dispatcher.advance(Instant::now().into_std());
         if let Some(answer) = answer {
             answer();
         }

@@ -48,7 +48,7 @@ impl Publisher {
             running: count(table.begun()),
             awaiting_replay: count(table.awaiting_replay()),
             queued: count(table.waiting()),
-            free_places: count(free_places(table, fleet)),
+            free_slots: count(free_slots(table, fleet)),
             cache_usage: self.cache_usage,
             ..fleet.snapshot()
         };
@@ -62,8 +62,8 @@ impl Publisher {
     }
 }
 
-/// Sequences that the worker could begin at once for jobs to come: places that jobs which await their
+/// Sequences that the worker could begin at once for jobs to come: slots that jobs which await their
 /// replay will take are theirs.
-pub(super) fn free_places<H: WorkerHost>(table: &JobTable, fleet: &Fleet<H>) -> usize {
-    fleet.free_places().saturating_sub(table.awaiting_replay())
+pub(super) fn free_slots<H: WorkerHost>(table: &JobTable, fleet: &Fleet<H>) -> usize {
+    fleet.free_slots().saturating_sub(table.awaiting_replay())
 }

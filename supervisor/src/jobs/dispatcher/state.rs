@@ -46,7 +46,7 @@ pub(super) struct Dispatcher<H> {
 }
 
 impl<H: WorkerHost> Dispatcher<H> {
-    /// The present, at the beginning of a turn. After a time in which this process itself stood still
+    /// The present, at the beginning of a turn. After a time in which this process itself did not run
     /// (a suspended machine, a stopped process, one that got no processor) every clock that judges
     /// somebody else is set forward by it, before anybody is judged: nobody else is to blame for what
     /// did not come meanwhile. Clocks that are promises to others go on: a job's deadline, the end of
@@ -58,7 +58,7 @@ impl<H: WorkerHost> Dispatcher<H> {
             .replace(now)
             .map_or(Duration::ZERO, |last| now.saturating_duration_since(last));
         if gap > OWN_ABSENCE + self.settings.fleet.timing.tick {
-            tracing::warn!("this process stood still for {} ms", gap.as_millis());
+            tracing::warn!("this process did not run for {} ms", gap.as_millis());
             self.fleet.extend_deadlines(gap);
             self.table.extend_deadlines(gap);
         }
@@ -73,8 +73,8 @@ impl<H: WorkerHost> Dispatcher<H> {
         self.publisher.measure_cache(&self.table, &self.fleet);
     }
 
-    /// Does what has become possible, and shows the result.
-    pub(super) fn settle(&mut self, now: Instant) {
+    /// Does what has become possible, and publishes the result.
+    pub(super) fn advance(&mut self, now: Instant) {
         self.follow_fleet(now);
         self.fill_worker(now);
         if self.drain_by.is_some() && self.table.is_idle() {
@@ -94,11 +94,11 @@ impl<H: WorkerHost> Dispatcher<H> {
         }
     }
 
-    pub(super) fn free_places(&self) -> usize {
-        publisher::free_places(&self.table, &self.fleet)
+    pub(super) fn free_slots(&self) -> usize {
+        publisher::free_slots(&self.table, &self.fleet)
     }
 
-    /// Ends a job: the last event into its log, the worker told if it still has it, the place free.
+    /// Ends a job: the last event into its log, a cancellation to the worker if it still has it, the slot free.
     pub(super) fn end_job(&mut self, key: JobKey, ending: Ending, now: Instant) {
         let Some(job) = self.table.in_flight(key) else {
             return;

@@ -43,7 +43,7 @@ impl<H: WorkerHost> Dispatcher<H> {
             queue_limit: self.settings.queue,
             queued_bytes: self.table.waiting_bytes(),
             queue_bytes: self.settings.bounds.queue_bytes,
-            free_places: self.free_places(),
+            free_slots: self.free_slots(),
             context: self.fleet.info().map_or(0, |info| info.context),
             max_tokens_out: self.settings.max_tokens_out,
         };

@@ -33,9 +33,9 @@ impl<H: WorkerHost> Dispatcher<H> {
         }
     }
 
-    /// Gives the worker jobs while it has places: first those of its predecessor, then the queue's.
+    /// Gives the worker jobs while it has free slots: first those of its predecessor, then the queue's.
     pub(super) fn fill_worker(&mut self, now: Instant) {
-        while self.fleet.free_places() > 0
+        while self.fleet.free_slots() > 0
             && let Some(start) = self.table.start_next(now, jiff::Timestamp::now())
         {
             if let Some(waited) = start.waited {

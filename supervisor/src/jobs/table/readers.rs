@@ -58,7 +58,7 @@ impl JobTable {
     }
 
     /// The running jobs whose readers do not keep up. The events of a job that goes on without readers
-    /// are kept anyway: whoever is slow there costs nothing. While this process stood still readers
+    /// are kept anyway: whoever is slow there costs nothing. While this process did not run readers
     /// could not be served: no more than `longest` counts of the time since the last look.
     pub(in crate::jobs) fn slow_readers(
         &mut self,
@@ -83,7 +83,7 @@ impl JobTable {
         self.running.iter().copied().filter(is_slow).collect()
     }
 
-    /// Readers that have yet to come back are waited for so much longer: nobody heard them for `gap`.
+    /// Readers that have yet to come back are waited for so much longer: nobody listened for `gap`.
     pub(in crate::jobs) fn extend_deadlines(&mut self, gap: Duration) {
         for (until, _) in &mut self.retained {
             *until += gap;

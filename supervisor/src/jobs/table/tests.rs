@@ -79,7 +79,7 @@ impl Rig {
                 self.table.expire(self.now, what.parse().unwrap());
                 String::new()
             }
-            "excuse" => {
+            "extend" => {
                 self.table.extend_deadlines(Duration::from_secs(key.0));
                 String::new()
             }
@@ -110,7 +110,7 @@ impl Rig {
             queue_limit: QUEUE,
             queued_bytes: self.table.waiting_bytes(),
             queue_bytes: 1000,
-            free_places: 0,
+            free_slots: 0,
             context: CONTEXT,
             max_tokens_out: 512,
         };
@@ -119,7 +119,7 @@ impl Rig {
                 self.readers.insert(key.0, reader);
                 key.to_string()
             }
-            Err(refusal) => refusal.code.name().into(),
+            Err(rejection) => rejection.code.name().into(),
         }
     }
 
@@ -305,7 +305,7 @@ fn start() {
             "running #1 #2",
         ),
         (
-            "what is told of a token: the first since submission, others since the one before",
+            "what is reported of a token: the first since submission, others since the one before",
             "submit a, wait 1, start, wait 2, token 1, wait 4, token 1, positions, eos 1",
             "#1, #1 after 1 s, first after 3 s, next after 4 s, 5, hidden, over: end",
             "running #1",
@@ -422,7 +422,7 @@ fn events_that_are_kept() {
         ),
         (
             "time in which nobody was heard counts for no reader",
-            "keep a, leave 1, end 1, excuse 5, wait 12, expire 9, resume a, leave 1, wait 3, expire 9, resume a",
+            "keep a, leave 1, end 1, extend 5, wait 12, expire 9, resume a, leave 1, wait 3, expire 9, resume a",
             "#1, false, #1 from 0, false, unknown",
             "",
         ),

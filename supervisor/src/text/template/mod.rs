@@ -96,7 +96,7 @@ impl ChatTemplate {
         })
     }
 
-    /// The prompt for the assistant's next turn behind `messages`, at the local time `now`, which
+    /// The prompt for the assistant's next turn after `messages`, at the local time `now`, which
     /// some templates put into it.
     ///
     /// # Errors

@@ -227,7 +227,7 @@ fn edits(tokens: &[Token<'_>], is_block: bool) -> Vec<Edit> {
     edits
 }
 
-/// What `{% set … %}` assigns, and the call that bounds it: the tokens behind the first `=` that is
+/// What `{% set … %}` assigns, and the call that bounds it: the tokens after the first `=` that is
 /// not in brackets. There is none where the value is a block.
 fn assigned<'t, 's>(tokens: &'t [Token<'s>]) -> Option<(&'t [Token<'s>], &'static str)> {
     let mut open = 0usize;
@@ -280,7 +280,7 @@ struct Level {
     start: Option<usize>,
     /// Where its last token ends.
     end: usize,
-    /// Whether that token ends an operand, so that a sign behind it is an operator.
+    /// Whether that token ends an operand, so that a sign after it is an operator.
     has_operand: bool,
     /// Whether a call is open whose last operand is being read.
     in_call: bool,

@@ -59,7 +59,7 @@ pub enum TokenizerError {
         /// The token.
         id: usize,
     },
-    /// A key names a token behind the end of the vocabulary.
+    /// A key names a token after the end of the vocabulary.
     #[error("`{key}` is {id}, but the vocabulary has {tokens} tokens")]
     IdOutOfRange {
         /// The key.

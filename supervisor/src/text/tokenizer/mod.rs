@@ -182,14 +182,14 @@ impl Tokenizer {
         Ok(ids)
     }
 
-    /// The bytes that a token adds to the output: none for control tokens and for ids behind the
+    /// The bytes that a token adds to the output: none for control tokens and for ids after the
     /// end of the vocabulary. They need not be valid UTF-8 on their own.
     pub fn token_bytes(&self, id: u32) -> &[u8] {
         self.bytes.get(id)
     }
 
     /// The bytes of a whole text: of the tokens one after another, without the space that a
-    /// SentencePiece vocabulary puts in front of texts. Output that goes on behind a prompt is
+    /// SentencePiece vocabulary puts in front of texts. Output that goes on after a prompt is
     /// put together from [`token_bytes`](Self::token_bytes) instead, and keeps that space.
     pub fn decode(&self, ids: &[u32]) -> Vec<u8> {
         let mut bytes = Vec::from_iter(ids.iter().flat_map(|&id| self.token_bytes(id)).copied());

@@ -79,7 +79,7 @@ impl SpecialTokens {
         self.control.find(text, 0).is_some()
     }
 
-    /// Puts `guard` behind the first character of every control token's name in `text`, so that
+    /// Puts `guard` after the first character of every control token's name in `text`, so that
     /// none is left, not even one that overlaps another.
     pub(in crate::text) fn break_apart(&self, text: &str, guard: char) -> String {
         let mut out = String::with_capacity(text.len() + 16);
@@ -122,7 +122,7 @@ impl Matcher {
         Ok(Self { automaton, ids })
     }
 
-    /// Start, end and id of the first match at or behind byte `at`.
+    /// Start, end and id of the first match at or after byte `at`.
     fn find(&self, text: &str, at: usize) -> Option<(usize, usize, u32)> {
         let found = self
             .automaton

@@ -177,7 +177,7 @@ impl ByteTable {
         }
     }
 
-    /// The bytes of token `id`; none for an id behind the end.
+    /// The bytes of token `id`; none for an id after the end.
     pub(super) fn get(&self, id: u32) -> &[u8] {
         let id = id as usize;
         let Some(&end) = self.ends.get(id) else {

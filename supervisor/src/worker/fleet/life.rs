@@ -11,7 +11,7 @@ use crate::worker::handles::WeightsHandle;
 use crate::worker::lifecycle::{self, Action, Event, Outcome, Phase};
 use crate::worker::{WorkerEvent, WorkerHost, WorkerReport};
 
-/// So many workers in a row that fail to load make the held weights suspect. One may have been
+/// So many workers in a row that fail to load make the retained weights suspect. One may have been
 /// killed from outside meanwhile.
 const LOADS_TO_BLAME_WEIGHTS: u32 = 2;
 
@@ -97,7 +97,7 @@ impl<H: WorkerHost> Fleet<H> {
         }
     }
 
-    /// A worker that waits for the model file can be told to load, or not.
+    /// A worker that waits for the model file can get its load request, or not.
     fn looked(&mut self, generation: u64, location: &Result<String, String>, now: Instant) {
         let Some(entry) = self.workers.get_mut(generation).filter(|entry| !entry.lost) else {
             // Lost meanwhile, and with it the need for an answer.
@@ -114,7 +114,7 @@ impl<H: WorkerHost> Fleet<H> {
     }
 
     fn send_load(&mut self, generation: u64, location: String, now: Instant) {
-        let weights = self.settings.held.present();
+        let weights = self.settings.retained.present();
         let mut request = self.settings.load.clone();
         request.model_path = location;
         request.weights = weights.as_ref().map(|weights| weights.manifest.clone());
@@ -126,7 +126,7 @@ impl<H: WorkerHost> Fleet<H> {
                 // And on the same model, whatever is in the file by now.
                 request.model_hash = Some(info.model_hash);
             }
-            // The first leaves room for the one behind it.
+            // The first leaves room for the standby.
             None if self.settings.policy.standby => request.engines = 2,
             None => {}
         }
@@ -152,21 +152,21 @@ impl<H: WorkerHost> Fleet<H> {
             entry.info = Some(Arc::new(info.clone()));
         });
         if weights.is_some() || generation == self.life.generation {
-            self.settings.held.show(weights);
+            self.settings.retained.show(weights);
         }
         if generation == self.life.generation {
             self.failed_loads = 0;
         }
     }
 
-    /// A worker did not come through loading. If that happens on the held weights again, they are
-    /// given up: they may be the cause, and while they are held there may be no room to load anew.
+    /// A worker did not come through loading. If that happens on the retained weights again, they are
+    /// given up: they may be the cause, and while they are retained there may be no room to load anew.
     fn load_failed(&mut self) {
         self.failed_loads += 1;
-        let held = &self.settings.held;
-        if self.failed_loads >= LOADS_TO_BLAME_WEIGHTS && held.present().is_some() {
-            held.show(None);
-            tracing::warn!("held weights given up: workers fail to load on them");
+        let retained = &self.settings.retained;
+        if self.failed_loads >= LOADS_TO_BLAME_WEIGHTS && retained.present().is_some() {
+            retained.show(None);
+            tracing::warn!("retained weights released: workers fail to load with them");
         }
     }
 
@@ -218,7 +218,7 @@ impl<H: WorkerHost> Fleet<H> {
             }
             Action::Kill(generation) => self.host.kill(generation),
             Action::Abandon(generation) => {
-                self.warn_of_loss(generation, "the worker does not go after SIGKILL");
+                self.warn_of_loss(generation, "the worker is still there after SIGKILL");
                 self.count_loss(generation, "unknown", "not reaped after SIGKILL".into());
             }
             Action::Load(generation) => self.looker.look_for(generation),
@@ -244,7 +244,7 @@ impl<H: WorkerHost> Fleet<H> {
     }
 
     pub(super) fn finish(&mut self, outcome: Outcome) {
-        // No worker has to be told that its jobs are over.
+        // No worker needs a message that its jobs are over.
         self.given.clear();
         self.events.push_back(FleetEvent::Over(outcome));
     }

@@ -13,7 +13,7 @@ const STEPS_TO_ANSWER: u32 = 2;
 /// within some hundred.
 const FADING: u32 = 64;
 
-/// What was heard of a worker.
+/// What is known of a worker from its messages.
 #[derive(Debug, Clone)]
 pub(super) struct Liveness {
     last_message: Instant,
@@ -98,7 +98,7 @@ impl Liveness {
         self.missing = self.missing.map(|(since, due)| (since + gap, due));
     }
 
-    /// Nothing was heard for longer than `limit`.
+    /// No message came for longer than `limit`.
     pub(super) fn silent(&self, now: Instant, limit: Duration) -> bool {
         now.saturating_duration_since(self.last_message) > limit
     }
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn heartbeats_without_steps_are_no_silence_but_no_movement_either() {
+    fn heartbeats_without_steps_are_messages_and_no_progress() {
         let start = Instant::now();
         let mut liveness = Liveness::new(start, Duration::from_millis(1));
         let late = after(start, 6.0);
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn jobs_that_never_arrive_are_deafness_and_late_ones_are_not() {
+    fn a_worker_whose_jobs_never_arrive_is_not_accepting_and_a_late_one_is() {
         let start = Instant::now();
         let mut liveness = Liveness::new(start, Duration::ZERO);
         liveness.submitted();
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn a_worker_that_is_always_one_job_behind_is_busy_and_not_deaf() {
+    fn a_worker_that_is_always_one_job_behind_is_busy_and_accepts_jobs() {
         let start = Instant::now();
         let mut liveness = Liveness::new(start, Duration::from_millis(1));
         (0..8).for_each(|_| liveness.submitted());

@@ -69,6 +69,6 @@ impl Looker {
         });
         looking
             .await
-            .unwrap_or_else(|error| Err(format!("the model file was not looked at: {error}")))
+            .unwrap_or_else(|error| Err(format!("the model file was not checked: {error}")))
     }
 }

@@ -1,4 +1,4 @@
-//! All workers: the one that serves, the standby behind it, and lost ones that have yet to be reaped.
+//! All workers: the one that serves, the standby, and lost ones that have yet to be reaped.
 //! The fleet is given jobs and what happens to workers, and says what follows from it for jobs, as
 //! `FleetEvent`s. Which worker serves, where it is in its life and whether it still makes progress
 //! is nobody else's business.
@@ -30,14 +30,14 @@ use crate::snapshot::{ServiceState, Snapshot, Standby};
 use look::Looker;
 use workers::Workers;
 
-/// What the fleet is told at start.
+/// What the fleet gets at start.
 #[derive(Debug, Clone)]
 pub struct FleetSettings {
-    /// What each worker is told. What workers before it left, and where the model lies by then, is
+    /// What each worker gets. What workers before it left, and where the model lies by then, is
     /// filled in.
     pub load: LoadRequest,
-    /// The weights held for workers; those in it at start are offered to the first one.
-    pub held: RetainedWeights,
+    /// The weights retained for workers; those in it at start are offered to the first one.
+    pub retained: RetainedWeights,
     /// Rules for losing workers.
     pub policy: Policy,
     /// Limits of what workers may take.
@@ -90,7 +90,7 @@ pub(crate) enum FleetEvent {
         code: ErrorCode,
         message: String,
     },
-    /// A worker serves: there are free places.
+    /// A worker serves: there are free slots.
     Ready,
     /// The worker that served is lost, and with it all the jobs that it was given.
     Lost { generation: u64 },
@@ -114,7 +114,7 @@ pub(crate) struct LostWorker {
     pub(crate) log: Vec<String>,
 }
 
-/// A job that the worker was told to abandon.
+/// A job that the worker was asked to abandon.
 #[derive(Debug, Clone, Copy)]
 struct PendingCancel {
     since: Instant,
@@ -135,9 +135,9 @@ pub(crate) struct Fleet<H> {
     info: Option<Arc<WorkerInfo>>,
     /// Jobs that the serving worker was given and has not ended.
     given: HashSet<JobKey>,
-    /// Jobs that it was told to abandon, and has not yet said that they are gone.
+    /// Jobs that it was asked to abandon, and has not yet said that they are gone.
     cancelled: HashMap<JobKey, PendingCancel>,
-    /// Its engine stands still.
+    /// Its engine is stalled.
     stalled: bool,
     last_exit: Option<Arc<str>>,
     /// Workers in a row that were lost while they loaded.
@@ -186,13 +186,13 @@ impl<H: WorkerHost> Fleet<H> {
         self.events.pop_front()
     }
 
-    /// Sequences that the serving worker could begin now. One that was cancelled keeps its place
+    /// Sequences that the serving worker could begin now. One that was cancelled keeps its slot
     /// until the worker has said that it is gone.
-    pub(crate) fn free_places(&self) -> usize {
+    pub(crate) fn free_slots(&self) -> usize {
         match (&self.life.phase, &self.info) {
             (Phase::Ready { .. }, Some(info)) => {
-                let places = info.parallel.min(MAX_PARALLEL) as usize;
-                places.saturating_sub(self.given.len() + self.cancelled.len())
+                let slots = info.parallel.min(MAX_PARALLEL) as usize;
+                slots.saturating_sub(self.given.len() + self.cancelled.len())
             }
             _ => 0,
         }
@@ -207,10 +207,10 @@ impl<H: WorkerHost> Fleet<H> {
             entry.liveness.submitted();
         });
         self.given.insert(job.key);
-        self.tell_worker(ToWorker::Submit(Box::new(job)), now);
+        self.send_to_worker(ToWorker::Submit(Box::new(job)), now);
     }
 
-    /// A job is over. A worker that still has it is told.
+    /// A job is over. A worker that still has it gets a cancellation.
     pub(crate) fn cancel(&mut self, key: JobKey, now: Instant) {
         if self.given.remove(&key) {
             let pending = PendingCancel {
@@ -218,7 +218,7 @@ impl<H: WorkerHost> Fleet<H> {
                 interrupted: false,
             };
             self.cancelled.insert(key, pending);
-            self.tell_worker(ToWorker::Cancel(key), now);
+            self.send_to_worker(ToWorker::Cancel(key), now);
         }
     }
 
@@ -237,7 +237,7 @@ impl<H: WorkerHost> Fleet<H> {
         self.finish(Outcome::Stopped);
     }
 
-    /// Whoever hears the workers was away for `gap`: it counts for nobody.
+    /// Whoever listens to the workers was away for `gap`: it counts for nobody.
     pub(crate) fn extend_deadlines(&mut self, gap: Duration) {
         self.workers.extend_deadlines(gap);
         self.life.extend_deadlines(gap);
@@ -298,7 +298,7 @@ impl<H: WorkerHost> Fleet<H> {
     }
 
     /// Sends to the serving worker; one that takes no messages is lost.
-    fn tell_worker(&mut self, message: ToWorker, now: Instant) {
+    fn send_to_worker(&mut self, message: ToWorker, now: Instant) {
         let generation = self.life.generation;
         if let Err(error) = self.host.send(generation, message, None) {
             self.hung(generation, error.to_string(), now);

@@ -1,4 +1,4 @@
-//! What whoever runs the service is told in the log, each thing once: a lost worker as a warning, an
+//! What is logged for whoever runs the service, each thing once: a lost worker as a warning, an
 //! unhealthy service as an error, and that it is healthy again. Why a start failed is the process's
 //! last line, and stands nowhere else.
 
@@ -8,14 +8,14 @@ use super::Fleet;
 use crate::worker::WorkerHost;
 use crate::worker::lifecycle::{CRASH_WINDOW, CRASHES_TO_UNHEALTHY, Phase};
 
-/// A change that is to be told.
+/// A change that is to be logged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Notice {
     Unhealthy,
     Healthy,
 }
 
-/// What is to be told now, when the last that was told is `reported_unhealthy`.
+/// What is to be logged now, when the last that was logged is `reported_unhealthy`.
 fn notice(reported_unhealthy: bool, unhealthy: bool, ready: bool) -> Option<Notice> {
     match (reported_unhealthy, unhealthy) {
         (false, true) => Some(Notice::Unhealthy),
@@ -25,7 +25,7 @@ fn notice(reported_unhealthy: bool, unhealthy: bool, ready: bool) -> Option<Noti
 }
 
 impl<H: WorkerHost> Fleet<H> {
-    /// Warns of a worker's loss, unless that was done or the worker was told to end.
+    /// Warns of a worker's loss, unless that was done or the worker was asked to end.
     pub(super) fn warn_of_loss(&mut self, generation: u64, what: impl Display) {
         let ends = matches!(self.life.phase, Phase::Stopping { .. } | Phase::Over);
         let entry = self.workers.get_mut(generation);
@@ -42,7 +42,7 @@ impl<H: WorkerHost> Fleet<H> {
         !self.life.served && generation == self.life.generation
     }
 
-    /// The same for what goes before a loss: told once, and not at all where the last line tells it.
+    /// The same for what goes before a loss: logged once, and not at all where the last line says it.
     pub(super) fn warn_of_cause(&mut self, generation: u64, what: impl Display) {
         if self.is_failing_start(generation) {
             tracing::debug!(generation, "{what}");
@@ -64,7 +64,7 @@ impl<H: WorkerHost> Fleet<H> {
                 CRASH_WINDOW.as_secs()
             ),
             Some(Notice::Unhealthy) => {
-                tracing::error!(generation, "unhealthy: the worker's engine stands still");
+                tracing::error!(generation, "unhealthy: the worker's engine is stalled");
             }
             Some(Notice::Healthy) => tracing::info!(generation, "healthy again"),
             None => return,
@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_change_is_told_once_and_health_only_when_a_worker_serves() {
+    fn each_change_is_logged_once_and_health_only_when_a_worker_serves() {
         assert_eq!(notice(false, true, true), Some(Notice::Unhealthy));
         assert_eq!(notice(true, true, true), None);
         assert_eq!(notice(true, false, false), None, "none serves yet");

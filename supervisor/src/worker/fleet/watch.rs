@@ -48,11 +48,11 @@ impl<H: WorkerHost> Fleet<H> {
         let ms = limit.as_millis();
         // Heartbeats wait for no step.
         if liveness.silent(now, limit) {
-            return Some(format!("nothing was heard of it for {ms} ms"));
+            return Some(format!("no message from it for {ms} ms"));
         }
         if matches!(phase, Phase::Loading { .. }) {
             return (liveness.since_progress(now) > limit)
-                .then(|| format!("it came no further with loading for {ms} ms"));
+                .then(|| format!("its loading made no progress for {ms} ms"));
         }
         if generation != self.life.generation {
             return None;
@@ -61,7 +61,7 @@ impl<H: WorkerHost> Fleet<H> {
         let stall_timeout = liveness.stall_timeout(limit);
         let ms = stall_timeout.as_millis();
         if liveness.is_not_accepting(now, stall_timeout) {
-            return Some(format!("it has not taken its jobs for {ms} ms"));
+            return Some(format!("it has not accepted its jobs for {ms} ms"));
         }
         (!self.given.is_empty() && liveness.since_progress(now) > stall_timeout)
             .then(|| format!("its engine made no step for {ms} ms"))

@@ -1,4 +1,4 @@
-//! What is known of each worker that there is: the present one, the one behind it, and lost ones
+//! What is known of each worker that there is: the present one, the standby, and lost ones
 //! that have yet to be reaped.
 
 use std::collections::BTreeMap;
@@ -75,7 +75,7 @@ impl Workers {
         self.entries.remove(&generation)
     }
 
-    /// This process itself stood still for `gap`: nobody else is to blame for what did not come
+    /// This process itself did not run for `gap`: nobody else is to blame for what did not come
     /// meanwhile.
     pub(super) fn extend_deadlines(&mut self, gap: Duration) {
         for entry in self.entries.values_mut() {

@@ -26,7 +26,7 @@ pub struct Policy {
     pub max_restarts: Option<u32>,
     /// Keep a second worker ready to take over.
     pub standby: bool,
-    /// From a worker's readiness to the start of a standby behind it: what is replayed on it has the
+    /// From a worker's readiness to the start of its standby: what is replayed on it has the
     /// machine to itself.
     pub standby_delay: Duration,
     /// Between the loss of the link and SIGKILL, for the worker to end in its own way, so that its
@@ -157,7 +157,7 @@ pub struct State {
     pub phase: Phase,
     /// Number of the present (or last) worker, from 1.
     pub generation: u64,
-    /// The worker behind it.
+    /// The worker that waits to follow it.
     pub standby: Standby,
     /// Lost workers, oldest first.
     pub dying: Vec<Dying>,

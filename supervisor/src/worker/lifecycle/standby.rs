@@ -1,4 +1,4 @@
-//! The worker that waits behind the present one, and lost workers on their way out.
+//! The worker that waits to follow the present one, and lost workers on their way out.
 
 use orcd_shared::protocol::message::ToSupervisor;
 
@@ -48,7 +48,7 @@ impl State {
         }
     }
 
-    /// Starts a standby when one is wanted and there is none: behind a worker that serves, so that
+    /// Starts a standby when one is wanted and there is none: after a worker serves, so that
     /// it never delays one.
     pub(super) fn standby_tick(&mut self, cx: Context<'_>) -> Actions {
         let wanted = match self.phase {

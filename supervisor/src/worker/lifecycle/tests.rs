@@ -185,7 +185,7 @@ const FIRST: &[Row] = &[
     ("ending", "tick", "ending", "kill"),
 ];
 
-/// The standby's life behind a worker that serves: (its phase, event, its next phase, actions).
+/// The standby's life beside a worker that serves: (its phase, event, its next phase, actions).
 const STANDBY: &[Row] = &[
     ("idle", "tick", "spawning", "spawn"),
     ("spawning", "spawned", "handshaking", ""),
@@ -470,7 +470,7 @@ fn stop_ends_the_standby_too_and_none_follows() {
 }
 
 #[test]
-fn next_standby_starts_behind_a_promoted_one() {
+fn next_standby_starts_after_a_promotion() {
     let policy = with_a_standby();
     let mut service = Service::ready(policy);
     assert_eq!(service.wait(Duration::from_millis(1)), "spawn");
@@ -598,7 +598,7 @@ fn crashes_far_apart_are_not_unhealthy() {
 }
 
 #[test]
-fn spent_restarts_end_the_service_and_a_finished_job_restores_them() {
+fn used_up_restarts_end_the_service_and_a_finished_job_restores_them() {
     let mut service = Service::ready(Policy {
         max_restarts: Some(1),
         ..Policy::default()

@@ -35,7 +35,7 @@ fn snapshot(state: ServiceState) -> Snapshot {
         last_exit: Some("signal 9 (SIGKILL)".into()),
         running: 1,
         queued: 4,
-        free_places: 1,
+        free_slots: 1,
         stalled: false,
         standby: Some(Standby {
             pid: Some(78),
@@ -130,8 +130,8 @@ fn progress_of_loading_is_shown() {
 
 #[test]
 fn there_is_room_in_the_queue_and_in_free_sequences() {
-    let with = |free_places, queued| Snapshot {
-        free_places,
+    let with = |free_slots, queued| Snapshot {
+        free_slots,
         queued,
         ..snapshot(ServiceState::Ready)
     };

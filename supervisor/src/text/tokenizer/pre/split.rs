@@ -23,7 +23,7 @@ pub(in crate::text::tokenizer) enum Split {
 
 const GPT_2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+";
 
-/// What a match that is white space leaves to the word behind it, as the look-ahead has it.
+/// What a match that is white space leaves to the word after it, as the look-ahead has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Spaces {
     /// Nothing: the expression has no look-ahead.

@@ -1,4 +1,4 @@
-//! How long somebody else is waited for: as long as its steps take, and not a moment less because this
+//! How long a worker or a reader is waited for: as long as its steps take, and not a moment less because this
 //! process itself stood still. Time here goes on only when everybody waits for it.
 
 use std::time::Duration;
@@ -118,18 +118,18 @@ async fn a_cancellation_is_not_overdue_because_nobody_heard_the_answer() {
 async fn a_worker_that_starts_is_not_late_because_nobody_heard_it() {
     let mut service = Service::start(|_| {});
     service.spawned().await;
-    service.say(WorkerEvent::Spawned { pid: 4711 }).await;
+    service.emit(WorkerEvent::Spawned { pid: 4711 }).await;
     tokio::time::sleep(Duration::from_millis(10)).await;
     tokio::time::advance(ABSENCE).await;
     tokio::time::sleep(Duration::from_millis(50)).await;
-    service.say(WorkerEvent::Connected).await;
+    service.emit(WorkerEvent::Connected).await;
     assert!(matches!(service.call().await, Call::Send(_, _)), "Load");
     // It loads in silence; the limit for that is a minute.
     tokio::time::sleep(Duration::from_secs(30)).await;
     tokio::time::advance(ABSENCE).await;
     tokio::time::sleep(Duration::from_secs(20)).await;
     assert_left_alone(&mut service);
-    service.say_ready_with_weights().await;
+    service.emit_ready_with_weights().await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -137,7 +137,7 @@ async fn a_lost_worker_keeps_its_time_to_end_in_its_own_way() {
     let mut service = watched().await;
     let lost = service.generation;
     let message = "closed".into();
-    service.say(WorkerEvent::LinkLost { message }).await;
+    service.emit(WorkerEvent::LinkLost { message }).await;
     service.spawned().await;
     tokio::time::sleep(Duration::from_millis(10)).await;
     tokio::time::advance(ABSENCE).await;
@@ -162,7 +162,7 @@ async fn a_reader_keeps_its_time_to_come_back() {
 
 /// The bound of the messages to a worker is made for this.
 #[tokio::test(start_paused = true)]
-async fn a_worker_that_takes_nothing_is_sent_two_messages_a_place_at_most() {
+async fn a_worker_that_takes_nothing_is_sent_two_messages_a_slot_at_most() {
     let mut service = watched().await;
     let mut streams = Vec::new();
     for name in ["a", "b"] {

@@ -1,4 +1,4 @@
-//! Faults as they are committed, and the wait until the service is over them.
+//! Injects faults, and waits until the service is over them.
 
 use std::time::{Duration, Instant};
 
@@ -7,21 +7,21 @@ use orcd_tests::WorkerHarness;
 use orcd_tests::proc::wait_until;
 use serde_json::Value;
 
-use crate::faults::{Fault, Strike};
+use crate::faults::{Fault, Injection};
 
 /// The service is over any fault by then, on any machine.
 const RECOVERY: Duration = Duration::from_secs(60);
-/// A fault that waits for longer for somebody to come by is withdrawn.
+/// A failpoint that no worker reaches within this time is cleared.
 const WAITS: Duration = Duration::from_secs(5);
 
 /// All crashes of a fault have shown by then, unless there was one less.
 const SECOND_CRASH: Duration = Duration::from_secs(5);
-/// Who is told to die is dead by then, or was deaf.
+/// A worker that was sent a deadly signal is dead by then, or did not get it.
 const DEATH: Duration = Duration::from_millis(100);
 
-/// A fault that was committed.
+/// A fault that was injected.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Struck {
+pub(crate) struct InjectedFault {
     pub(crate) kind: &'static str,
     pub(crate) from: Instant,
     /// The service was healthy again.
@@ -33,22 +33,22 @@ pub(crate) fn restarts(service: &WorkerHarness) -> u64 {
     service.health()["worker"]["restarts"].as_u64().unwrap_or(0)
 }
 
-/// Commits the fault and waits until the service is over it; `None` if it found nobody to strike.
+/// Injects the fault and waits until the service is over it; `None` if no worker came by.
 /// `begin_prompt` sends a job with a long prompt and returns when it has begun.
-pub(crate) fn commit(
+pub(crate) fn inject(
     service: &WorkerHarness,
     fault: Fault,
     begin_prompt: impl FnOnce(),
-) -> Result<Option<Struck>, String> {
+) -> Result<Option<InjectedFault>, String> {
     let before = restarts(service);
-    if matches!(fault.strike, Strike::InPrompt(_)) {
+    if matches!(fault.injection, Injection::InPrompt(_)) {
         begin_prompt();
     }
     let from = Instant::now();
-    let armed = strike(service, fault.strike);
-    if let Some(point) = armed
-        && !wait_until(WAITS, || !service.waits(point))
-        && service.withdraw(point)
+    let failpoint = apply(service, fault.injection);
+    if let Some(point) = failpoint
+        && !wait_until(WAITS, || !service.is_failpoint_set(point))
+        && service.clear_failpoint(point)
     {
         recovered(service, restarts(service), fault)?;
         return Ok(None);
@@ -59,17 +59,17 @@ pub(crate) fn commit(
     if !wait_until(SECOND_CRASH, || is_over(&service.health(), all)) {
         recovered(service, least, fault)?;
     }
-    Ok(Some(Struck {
+    Ok(Some(InjectedFault {
         kind: fault.kind,
         from,
         until: Instant::now(),
     }))
 }
 
-/// The point at which something waits for a worker, if it does.
-fn strike(service: &WorkerHarness, strike: Strike) -> Option<&'static str> {
-    match strike {
-        Strike::Signal(signal) => {
+/// Returns the failpoint that was set, if one was.
+fn apply(service: &WorkerHarness, injection: Injection) -> Option<&'static str> {
+    match injection {
+        Injection::Signal(signal) => {
             let worker = service.worker();
             worker.signal(signal);
             // Rust's handler for stack overflows takes one that no access caused for a mistake, and
@@ -79,27 +79,27 @@ fn strike(service: &WorkerHarness, strike: Strike) -> Option<&'static str> {
                 worker.signal(signal);
             }
         }
-        Strike::Starve(time) => {
+        Injection::Starve(time) => {
             let worker = service.worker();
             worker.signal(Signal::SIGSTOP);
             std::thread::sleep(time);
             worker.signal(Signal::SIGCONT);
         }
-        Strike::At(point, action) => {
-            service.fault(point, action);
+        Injection::At(point, action) => {
+            service.set_failpoint(point, action);
             return Some(point);
         }
-        Strike::InPrompt(action) => {
-            service.fault("step", action);
+        Injection::InPrompt(action) => {
+            service.set_failpoint("step", action);
             return Some("step");
         }
-        Strike::InFailover(point, action) => {
+        Injection::InFailover(point, action) => {
             let worker = service.worker();
-            service.fault(point, action);
+            service.set_failpoint(point, action);
             worker.signal(Signal::SIGKILL);
             return Some(point);
         }
-        Strike::Twice(pause) => {
+        Injection::Twice(pause) => {
             let first = service.kill_worker();
             std::thread::sleep(pause);
             let another = |pid: &Value| pid.as_u64().is_some_and(|pid| pid != u64::from(first.pid));

@@ -97,7 +97,7 @@ async fn bodies_that_can_not_be_read_have_one_too() {
 }
 
 #[tokio::test]
-async fn what_follows_a_good_request_is_answered_behind_it() {
+async fn what_follows_a_good_request_is_answered_after_it() {
     let service = Fixture::ready().await;
     let mut client = service.client().await;
     client

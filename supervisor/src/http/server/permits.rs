@@ -1,5 +1,5 @@
-//! How many connections there may be: places for everybody, and some that only probes are served
-//! in, so that who looks after the service sees it also when it is overrun.
+//! How many connections there may be: permits for everybody, and some for probes alone, so that who
+//! looks after the service sees it also when it is overrun.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Weak};
@@ -23,18 +23,18 @@ struct Counts {
     probes: usize,
 }
 
-/// The places of one listener.
+/// The permits of one listener.
 #[derive(Debug)]
-pub(super) struct Places {
+pub(super) struct ConnectionPermits {
     everybody: Arc<Semaphore>,
     probes: Arc<Semaphore>,
-    /// What ends each connection in a place for probes, the oldest first.
+    /// What ends each connection with a permit for probes, the oldest first.
     oldest: VecDeque<Weak<CancellationToken>>,
 }
 
-/// A connection's place, given back on drop.
+/// A connection's permit, given back on drop.
 #[derive(Debug)]
-pub(super) enum Place {
+pub(super) enum ConnectionPermit {
     /// For any request.
     Any(#[expect(dead_code, reason = "it is its drop that matters")] OwnedSemaphorePermit),
     /// For one probe, until the token is cancelled because another connection needs it.
@@ -44,9 +44,9 @@ pub(super) enum Place {
     ),
 }
 
-impl Places {
+impl ConnectionPermits {
     /// As many as this process has descriptors for; if those are few, a warning says so.
-    pub(super) fn take() -> Self {
+    pub(super) fn new() -> Self {
         let wanted = MAX_CONNECTIONS + PROBE_CONNECTIONS + OTHER_DESCRIPTORS;
         let limit = raise_descriptors(wanted);
         let counts = counts(limit);
@@ -58,10 +58,10 @@ impl Places {
                 counts.everybody
             );
         }
-        Self::new(counts)
+        Self::with_counts(counts)
     }
 
-    fn new(counts: Counts) -> Self {
+    fn with_counts(counts: Counts) -> Self {
         Self {
             everybody: Arc::new(Semaphore::new(counts.everybody)),
             probes: Arc::new(Semaphore::new(counts.probes)),
@@ -69,12 +69,12 @@ impl Places {
         }
     }
 
-    /// A place for a connection. There always is one soon: the oldest of those for probes has to go
-    /// for it. A probe's request comes with its connection and is answered at once, so it is whoever
+    /// A permit for a connection. There always is one soon: the oldest connection with one for probes
+    /// is cut for it. A probe's request comes with its connection and is answered at once, so it is whoever
     /// sends nothing that is cut. `None`: the listener is being closed.
-    pub(super) async fn give(&mut self) -> Option<Place> {
+    pub(super) async fn acquire(&mut self) -> Option<ConnectionPermit> {
         if let Ok(permit) = Arc::clone(&self.everybody).try_acquire_owned() {
-            return Some(Place::Any(permit));
+            return Some(ConnectionPermit::Any(permit));
         }
         if self.probes.available_permits() == 0 {
             let mut oldest = std::iter::from_fn(|| self.oldest.pop_front());
@@ -86,18 +86,18 @@ impl Places {
         let token = Arc::new(CancellationToken::new());
         self.oldest.retain(|token| token.strong_count() > 0);
         self.oldest.push_back(Arc::downgrade(&token));
-        Some(Place::Probe(token, permit))
+        Some(ConnectionPermit::Probe(token, permit))
     }
 }
 
-impl Place {
-    /// Whether only probes are served in it.
+impl ConnectionPermit {
+    /// Whether only probes are served with it.
     pub(super) fn is_for_probes(&self) -> bool {
         matches!(self, Self::Probe(..))
     }
 
-    /// Waits until another connection needs the place.
-    pub(super) async fn is_needed(&self) {
+    /// Waits until another connection needs the permit.
+    pub(super) async fn is_reclaimed(&self) {
         match self {
             Self::Any(_) => std::future::pending().await,
             Self::Probe(needed, _) => needed.cancelled().await,
@@ -148,30 +148,30 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn behind_the_last_place_the_oldest_probe_makes_room() {
-        let mut places = Places::new(Counts {
+    async fn without_a_permit_left_the_oldest_probe_makes_room() {
+        let mut permits = ConnectionPermits::with_counts(Counts {
             everybody: 1,
             probes: 2,
         });
-        let any = places.give().await.unwrap();
+        let any = permits.acquire().await.unwrap();
         assert!(!any.is_for_probes());
         let mut probes = Vec::new();
         for _ in 0..2 {
-            let place = places.give().await.unwrap();
-            assert!(place.is_for_probes());
-            let holding = async move { place.is_needed().await };
+            let permit = permits.acquire().await.unwrap();
+            assert!(permit.is_for_probes());
+            let holding = async move { permit.is_reclaimed().await };
             probes.push(tokio::spawn(holding));
         }
         // One that is over by itself is no longer the oldest.
-        let third = places.give().await.unwrap();
+        let third = permits.acquire().await.unwrap();
         drop(third);
-        let fourth = places.give().await.unwrap();
-        let fifth = places.give().await.unwrap();
+        let fourth = permits.acquire().await.unwrap();
+        let fifth = permits.acquire().await.unwrap();
         assert!(fourth.is_for_probes() && fifth.is_for_probes());
         for probe in probes {
             probe.await.unwrap();
         }
         drop(any);
-        assert!(!places.give().await.unwrap().is_for_probes());
+        assert!(!permits.acquire().await.unwrap().is_for_probes());
     }
 }

@@ -20,7 +20,7 @@ use super::peer::{Progress, Stage};
 /// Stands in for the request that there is none of: the routes answer with its error, so that it has
 /// a correlation id, is logged and is counted like any other.
 #[derive(Debug, Clone)]
-struct Unheard(ApiError);
+struct BadHead(ApiError);
 
 /// The error to answer with when a connection ended with `error`; `None` if nobody waits for one.
 pub(super) fn verdict(error: &hyper::Error, progress: Progress) -> Option<ApiError> {
@@ -60,7 +60,7 @@ pub(super) fn verdict(error: &hyper::Error, progress: Progress) -> Option<ApiErr
 /// The bytes of the answer that the routes give in the place of a request.
 pub(super) async fn answer(error: ApiError, router: Router) -> Vec<u8> {
     let mut request = Request::new(Body::empty());
-    request.extensions_mut().insert(Unheard(error));
+    request.extensions_mut().insert(BadHead(error));
     let Ok::<_, Infallible>(response) = TowerToHyperService::new(router).call(request).await;
     let (parts, body) = response.into_parts();
     // It is made of one piece that is there.
@@ -85,8 +85,8 @@ pub(super) async fn answer(error: ApiError, router: Router) -> Vec<u8> {
 
 /// The layer that turns the stand-in into its error.
 pub(in super::super) async fn respond(mut request: Request, next: Next) -> Response {
-    match request.extensions_mut().remove::<Unheard>() {
-        Some(Unheard(error)) => error.into_response(),
+    match request.extensions_mut().remove::<BadHead>() {
+        Some(BadHead(error)) => error.into_response(),
         None => next.run(request).await,
     }
 }

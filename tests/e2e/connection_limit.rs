@@ -1,4 +1,4 @@
-//! Few descriptors, and more clients than places: who looks after the service gets in nevertheless.
+//! Few descriptors, and more clients than connections: who looks after the service gets in nevertheless.
 
 use std::time::Duration;
 
@@ -11,12 +11,12 @@ use orcd_tests::{Job, Model, Starter, WorkerHarness, report};
 const SOON: Duration = Duration::from_secs(60);
 /// `/health` is to answer within 10 ms; this leaves room for a machine that is busy otherwise.
 const HEALTH: Duration = Duration::from_millis(500);
-/// More than a service with [`FILES`] has places for.
+/// More than a service with [`FILES`] has connections for.
 const CLIENTS: usize = 100;
 const FILES: u32 = 64;
 /// By then the service has seen clients go.
 const SEEN_TO_GO: Duration = Duration::from_millis(500);
-/// More than any service has places for.
+/// More than any service has connections for.
 const MANY_CLIENTS: usize = 4200;
 
 /// Clients that say nothing.
@@ -34,10 +34,10 @@ fn fill(service: &WorkerHarness, clients: usize) -> Vec<Connection> {
     })
 }
 
-/// So many clients that every place is taken: a job is refused, and readiness says so. The service gives
-/// silent clients up after a while: where a set of them left a place, all go, and once that was seen
+/// So many clients that every connection is taken: a job is refused, and readiness says so. The service gives
+/// silent clients up after a while: where a set of them left one, all go, and once that was seen
 /// another set comes.
-fn take_every_place(service: &WorkerHarness, clients: usize) -> Vec<Connection> {
+fn take_every_connection(service: &WorkerHarness, clients: usize) -> Vec<Connection> {
     let mut idle = Vec::new();
     let full = wait_until(SOON, || {
         if !idle.is_empty() {
@@ -53,14 +53,14 @@ fn take_every_place(service: &WorkerHarness, clients: usize) -> Vec<Connection> 
         assert_eq!(reply.header("connection"), Some("close"));
         service.get("/health/ready").status() == 503
     });
-    assert!(full, "there always was a place");
+    assert!(full, "there always was a connection left");
     idle
 }
 
-/// Sends probes while `clients` clients take every place.
+/// Sends probes while `clients` clients take every connection.
 fn probe_while_full(service: &WorkerHarness, clients: usize) {
     let mut times = Vec::new();
-    let _idle = take_every_place(service, clients);
+    let _idle = take_every_connection(service, clients);
     for path in ["/health", "/metrics"].repeat(200) {
         let reply = service.get(path);
         assert_eq!(reply.status(), 200, "{path}");
@@ -68,13 +68,13 @@ fn probe_while_full(service: &WorkerHarness, clients: usize) {
     }
     let samples = Samples::new(times);
     report::figure(&format!(
-        "probes beside {clients} clients, every place taken: {samples}"
+        "probes beside {clients} clients, every connection taken: {samples}"
     ));
     assert!(samples.median() < HEALTH, "{samples}");
 }
 
 #[test]
-fn probes_are_answered_with_every_place_taken() {
+fn probes_are_answered_with_every_connection_taken() {
     let service = Starter::new(Model::Tiny).open_files(FILES).alone().start();
     let said = service.stderr();
     let warnings: Vec<_> = said
@@ -87,7 +87,7 @@ fn probes_are_answered_with_every_place_taken() {
         "{warnings:?}"
     );
     probe_while_full(&service, CLIENTS);
-    let mut idle = take_every_place(&service, CLIENTS);
+    let mut idle = take_every_connection(&service, CLIENTS);
 
     // What was kept back is enough to replace a worker.
     idle.extend(fill(&service, CLIENTS));
@@ -100,13 +100,13 @@ fn probes_are_answered_with_every_place_taken() {
         Ok(stream) => stream.finish().end().tokens_out == 2,
         Err(_) => false,
     };
-    assert!(wait_until(SOON, works), "no place is free again");
+    assert!(wait_until(SOON, works), "no connection is free again");
     let said = service.stderr();
     assert!(!said.contains("no connection could be accepted"), "{said}");
 }
 
 #[test]
-fn probes_are_answered_beside_as_many_clients_as_there_are_places_for() {
+fn probes_are_answered_beside_as_many_clients_as_are_served() {
     let (limit, _) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
     // Both ends of each connection, in two processes; a set of them is let go after the next is there.
     let needed = 2 * MANY_CLIENTS as u64 + 200;
