@@ -46,3 +46,4 @@ mod systemd;
 mod systemd_real;
 mod systemd_units;
 mod utf8;
+mod version;

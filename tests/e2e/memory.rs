@@ -13,6 +13,8 @@ const CLIENTS: usize = 400;
 const BODY_BYTES: usize = 1_000_000;
 /// What all bodies together may hold, and what a connection's buffers take beside them.
 const MOST_KIB: u64 = (64 + 64) << 10;
+/// What the allocator keeps of each thread that served them.
+const KEPT_A_THREAD_KIB: u64 = 256;
 /// By then the memory is back.
 const GIVEN_BACK: Duration = Duration::from_secs(60);
 
@@ -41,10 +43,12 @@ fn memory_of_unfinished_bodies_is_bounded_and_given_back() {
     let during = resident();
     drop(clients);
     let mut after = 0;
+    // The runtime has a thread a core, and the allocator keeps some of what each had.
+    let threads = std::thread::available_parallelism().map_or(1, |n| n.get() as u64);
     let is_back = wait_until(GIVEN_BACK, || {
         std::thread::sleep(Duration::from_millis(200));
         after = resident();
-        after <= before + before / 5
+        after <= before + before / 5 + KEPT_A_THREAD_KIB * threads
     });
     let figures = format!("{before} KiB before, {during} during, {after} after");
     report::figure(&figures);

@@ -7,6 +7,7 @@ pub(super) mod health;
 mod job_events;
 mod metrics;
 mod shutdown;
+mod version;
 
 use std::sync::Arc;
 
@@ -32,7 +33,7 @@ pub(super) struct Route {
 }
 
 /// Every route there is.
-pub(super) static ROUTES: [Route; 9] = [
+pub(super) static ROUTES: [Route; 10] = [
     Route {
         method: Method::POST,
         path: "/execute",
@@ -95,6 +96,13 @@ pub(super) static ROUTES: [Route; 9] = [
         is_probe: false,
         handler: || post(shutdown::shutdown),
         describe: shutdown::describe,
+    },
+    Route {
+        method: Method::GET,
+        path: "/version",
+        is_probe: false,
+        handler: || get(version::version),
+        describe: version::describe,
     },
 ];
 
