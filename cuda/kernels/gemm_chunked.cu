@@ -1,7 +1,7 @@
 // Products on two to kSmallM rows of any length, on int8 matrix units, where gemm_small_m's tiles do not fit shared
-// memory whole or would leave too little of it: here K comes in chunks of some segments, weights and, where there is
-// room, activations. A warp takes one segment of sixteen weight rows against all rows; what the segments of a chunk give
-// meets in shared memory and is added there in ascending order to what the chunks before gave.
+// memory whole or would leave too little of it: here K comes in chunks of some segments. A warp takes one segment of
+// sixteen or thirty-two weight rows against all rows; what the segments of a chunk give meets in shared memory and is
+// added there in ascending order to what the chunks before gave.
 #include "device/check.h"
 #include "kernels/fragments.cuh"
 #include "kernels/pdl.h"
@@ -13,10 +13,7 @@ namespace {
 constexpr uint32_t kWarps = 8;
 constexpr uint32_t kPairRows = 2 * kGroupRows;  // weight rows of one matrix product
 constexpr uint32_t kPartWidth = kPairRows + 4;  // floats: keeps the stores of a warp off each other's banks
-constexpr uint32_t kTargetUnits = 4 * kWarps;   // of a chunk: so that warps seldom wait for each other
-
-// Rows from this length on come in chunks.
-constexpr uint32_t kChunkedCols = 1536;
+constexpr uint32_t kTargetUnits = 2 * kWarps;   // of a chunk: so that warps seldom wait for each other
 
 struct Args : ProductArgs {
   uint32_t rows;
@@ -24,8 +21,6 @@ struct Args : ProductArgs {
   TiledActivations out;       // with SwiGLU: the result
   uint32_t chunk, chunks;     // segments of a chunk; chunks of a row
   uint32_t buffers;           // for what segments give: 2, or 1 and one more wait a chunk
-  uint32_t stages_rows;       // whether a chunk's activations come into shared memory too
-  uint32_t weight_bytes;      // of a stage; activations lie after them
   formats::Planes planes[3];  // of the jobs' types
 };
 
@@ -67,39 +62,8 @@ __host__ __device__ inline uint32_t tile_bytes_of(const formats::Planes& l, uint
   return kGroupRows * (blocks * each + (l.super ? blocks / 8 * (l.head + l.tail) : 0));
 }
 
-// Bytes of one segment's activations: values, and three numbers a block.
-__host__ __device__ inline uint32_t row_bytes_of(const Args& a) { return a.in.groups * (kTiledSegment + 3 * 128); }
-
-// A chunk's activations in a stage, as one of so many segments.
-__device__ __forceinline__ TiledActivations staged_rows(const Args& a, uint8_t* stage) {
-  uint8_t* base = stage + a.weight_bytes;
-  const uint32_t values = a.chunk * a.in.groups * kTiledSegment, numbers = a.chunk * a.in.groups * 128;
-  return {a.in.groups, reinterpret_cast<int8_t*>(base), reinterpret_cast<float*>(base + values),
-          reinterpret_cast<int32_t*>(base + values + numbers), reinterpret_cast<int32_t*>(base + values + 2 * numbers)};
-}
-
 __device__ __forceinline__ uint32_t segments_in(const Args& a, uint32_t chunk) {
   return (blocks_of(a, chunk) + kSegmentBlocks - 1) / kSegmentBlocks;
-}
-
-// By a warp: starts the copies of a chunk's activations, whose bytes fetch_chunk() has announced.
-__device__ __forceinline__ void fetch_rows(const Args& a, const Ring& ring, uint32_t round, uint32_t chunk,
-                                           uint32_t stage) {
-#if __CUDA_ARCH__ >= 900
-  if (!a.stages_rows || round >= a.rounds) return;
-  const uint32_t lane = threadIdx.x % 32, first = chunk * a.chunk * a.in.groups;
-  const uint32_t groups = segments_in(a, chunk) * a.in.groups;
-  const TiledActivations to = staged_rows(a, ring.stages + stage * a.stage_bytes);
-  uint64_t* barrier = ring.full + stage;
-  const auto copy = [&](const void* from, void* into, uint32_t each) {
-    bulk_copy(static_cast<const uint8_t*>(from) + uint64_t(first) * each, static_cast<uint8_t*>(into), groups * each,
-              barrier);
-  };
-  if (lane == 0) copy(a.in.q, to.q, kTiledSegment);
-  if (lane == 1) copy(a.in.d, to.d, 128);
-  if (lane == 2) copy(a.in.sum, to.sum, 128);
-  if (lane == 3) copy(a.in.sum_lo16, to.sum_lo16, 128);
-#endif
 }
 
 // By a warp: starts the copies of a chunk of a round into a stage, where each tile lies as one of so many columns.
@@ -134,8 +98,7 @@ __device__ __forceinline__ void fetch_chunk(const Args& a, const Ring& ring, uin
     to = blocks * head_end + blocks / 8 * l.head;
   }
   bytes = there ? bytes * kGroupRows : 0;
-  const uint32_t rows = a.stages_rows ? segments_in(a, chunk) * row_bytes_of(a) : 0;
-  const uint32_t all = __reduce_add_sync(kFull, bytes) + rows;
+  const uint32_t all = __reduce_add_sync(kFull, bytes);
   if (lane == 0)
     asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(barrier)), "r"(all)
                  : "memory");
@@ -250,20 +213,24 @@ __device__ __forceinline__ void multiply_pair(const PairWeights<T>& w, const Row
   }
 }
 
-// One segment of two tiles against all rows: part[row][weight row].
-template <TensorType T, bool kWhole>
-__device__ __forceinline__ void multiply(const TileSource (&tiles)[2], const TiledActivations& rows, uint32_t seg,
-                                         uint32_t blocks, float* part) {
+// One segment of kPairs pairs of tiles against all rows: part[row][weight row] of each pair.
+template <TensorType T, uint32_t kPairs, bool kWhole>
+__device__ __forceinline__ void multiply(const TileSource (&tiles)[2 * kPairs], const TiledActivations& rows,
+                                         uint32_t seg, uint32_t blocks, float* part, uint32_t next_pair) {
   const uint32_t lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
-  PairWeights<T> w;
+  PairWeights<T> w[kPairs];
 #pragma unroll
-  for (uint32_t i = 0; i < 2; ++i) load_tile<T, kWhole>(tiles[i], i, w);
+  for (uint32_t i = 0; i < 2 * kPairs; ++i) load_tile<T, kWhole>(tiles[i], i % 2, w[i / 2]);
 #pragma unroll 1
   for (uint32_t group = 0; group < rows.groups; ++group) {
-    float acc[4];
-    multiply_pair<T>(w, load_rows<T>(rows, group, seg), kWhole ? kSegmentBlocks : blocks, acc);
-    float* to = part + (group * 8 + 2 * t) * kPartWidth + g;
-    to[0] = acc[0], to[kPartWidth] = acc[1], to[8] = acc[2], to[kPartWidth + 8] = acc[3];
+    const RowsOfSegment x = load_rows<T>(rows, group, seg);
+#pragma unroll
+    for (uint32_t i = 0; i < kPairs; ++i) {
+      float acc[4];
+      multiply_pair<T>(w[i], x, kWhole ? kSegmentBlocks : blocks, acc);
+      float* to = part + i * next_pair + (group * 8 + 2 * t) * kPartWidth + g;
+      to[0] = acc[0], to[kPartWidth] = acc[1], to[8] = acc[2], to[kPartWidth + 8] = acc[3];
+    }
   }
 }
 
@@ -300,7 +267,7 @@ __device__ __forceinline__ void finish_chunk(const Args& a, const Shared& s, con
   }
 }
 
-template <uint32_t kType>
+template <uint32_t kType, uint32_t kPairs>
 __global__ void __launch_bounds__(kWarps * 32, 2) gemm_chunked_kernel(const __grid_constant__ Args a) {
   extern __shared__ __align__(128) uint8_t memory[];
   const Shared s = carve(memory, a);
@@ -327,10 +294,6 @@ __global__ void __launch_bounds__(kWarps * 32, 2) gemm_chunked_kernel(const __gr
   }
   __syncthreads();
   pdl_wait();
-  if (warp == 0) {
-    next_round = blockIdx.x, next_chunk = 0;
-    for (uint32_t i = 0; i < a.stages; ++i, advance()) fetch_rows(a, s.ring, next_round, next_chunk, i);
-  }
 
   uint32_t stage = 0, parity = 0, turn = 0;
   for (uint32_t at = blockIdx.x; at < a.rounds; at += gridDim.x) {
@@ -339,13 +302,11 @@ __global__ void __launch_bounds__(kWarps * 32, 2) gemm_chunked_kernel(const __gr
       const uint32_t blocks = blocks_of(a, chunk), segments = segments_in(a, chunk);
       float* part = s.part + (a.buffers == 2 ? turn % 2 : 0) * s.buffer;
       wait_full(s.ring, stage, parity);
-      const bool has_rows = kStaged && a.stages_rows;
-      const TiledActivations rows = has_rows ? staged_rows(a, s.ring.stages + stage * a.stage_bytes) : a.in;
-      const uint32_t before = has_rows ? 0 : chunk * a.chunk;
+      const uint32_t of_segment = part_of(a), of_pair = a.chunk * of_segment;
       uint32_t pair = 0, seg = warp;
 #pragma unroll 1
       for (;; seg += kWarps) {
-        for (; seg >= segments; seg -= segments) ++pair;
+        for (; seg >= segments; seg -= segments) pair += kPairs;
         if (pair >= pairs_of(a)) break;
         const bool second = pair * 2 >= a.at_once;
         const uint32_t job_index = second ? 1 : round.job, first = pair * 2 - (second ? a.at_once : 0);
@@ -354,10 +315,10 @@ __global__ void __launch_bounds__(kWarps * 32, 2) gemm_chunked_kernel(const __gr
         const uint32_t of_tile = tile_bytes_of(a.planes[job_index], blocks);
         const uint8_t* staged =
             s.ring.stages + stage * a.stage_bytes + (second ? a.at_once * tile_bytes_of(a.planes[0], blocks) : 0);
-        TileSource tiles[2];
+        TileSource tiles[2 * kPairs];
         bool whole = whole_segments;
 #pragma unroll
-        for (uint32_t i = 0; i < 2; ++i) {
+        for (uint32_t i = 0; i < 2 * kPairs; ++i) {
           // A tile that is not there is its neighbor again; nobody uses what it gives.
           const uint32_t tile = min(first + i, round.tiles - 1), group = round.tile + tile;
           const uint32_t in_group = min(kGroupRows, job.n - group * kGroupRows);
@@ -365,11 +326,12 @@ __global__ void __launch_bounds__(kWarps * 32, 2) gemm_chunked_kernel(const __gr
           else tiles[i] = {job.data + uint64_t(group) * job.tile_bytes, in_group, nb, chunk * a.chunk + seg};
           whole = whole && in_group == kGroupRows;
         }
-        float* to = part + (pair * a.chunk + seg) * part_of(a);
+        float* to = part + pair * of_pair + seg * of_segment;
         const uint32_t in_segment = min(kSegmentBlocks, blocks - seg * kSegmentBlocks);
         const auto run = [&]<TensorType T>() {
-          if (whole) multiply<T, true>(tiles, rows, before + seg, in_segment, to);
-          else multiply<T, false>(tiles, rows, before + seg, in_segment, to);
+          const uint32_t here = chunk * a.chunk + seg;
+          if (whole) multiply<T, kPairs, true>(tiles, a.in, here, in_segment, to, of_pair);
+          else multiply<T, kPairs, false>(tiles, a.in, here, in_segment, to, of_pair);
         };
         if constexpr (kType == kAnyType) formats::with_format(job.type, run);
         else run.template operator()<TensorType(kType)>();
@@ -377,7 +339,6 @@ __global__ void __launch_bounds__(kWarps * 32, 2) gemm_chunked_kernel(const __gr
       __syncthreads();
       if (warp == 0) {
         fetch_chunk(a, s.ring, next_round, next_chunk, stage);
-        fetch_rows(a, s.ring, next_round, next_chunk, stage);
         advance();
       }
       finish_chunk(a, s, round, part, segments, chunk == 0, chunk + 1 == a.chunks);
@@ -390,44 +351,42 @@ __global__ void __launch_bounds__(kWarps * 32, 2) gemm_chunked_kernel(const __gr
 using Kernel = void (*)(Args);
 
 template <uint32_t kType>
-Kernel kernel_of() {
+Kernel kernel_of(uint32_t pairs) {
   static const bool ready = [] {
-    ORCD_CUDA(cudaFuncSetAttribute(gemm_chunked_kernel<kType>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                   int(processor().shared_bytes)));
+    const int bytes = int(processor().shared_bytes);
+    ORCD_CUDA(cudaFuncSetAttribute(gemm_chunked_kernel<kType, 1>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
+    ORCD_CUDA(cudaFuncSetAttribute(gemm_chunked_kernel<kType, 2>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
     return true;
   }();
   (void)ready;
-  return gemm_chunked_kernel<kType>;
+  return pairs == 1 ? gemm_chunked_kernel<kType, 1> : gemm_chunked_kernel<kType, 2>;
 }
 
 // A kernel of its own for the common types, and one for the others and for jobs that mix them.
-Kernel choose(const Args& a) {
+Kernel choose(const Args& a, uint32_t pairs) {
   for (uint32_t i = 1; i < a.n_jobs; ++i)
-    if (a.jobs[i].type != a.jobs[0].type) return kernel_of<kAnyType>();
+    if (a.jobs[i].type != a.jobs[0].type) return kernel_of<kAnyType>(pairs);
   switch (a.jobs[0].type) {
-    case TensorType::kQ4_0: return kernel_of<uint32_t(TensorType::kQ4_0)>();
-    case TensorType::kQ5_0: return kernel_of<uint32_t(TensorType::kQ5_0)>();
-    case TensorType::kQ8_0: return kernel_of<uint32_t(TensorType::kQ8_0)>();
-    case TensorType::kQ4_K: return kernel_of<uint32_t(TensorType::kQ4_K)>();
-    case TensorType::kQ5_K: return kernel_of<uint32_t(TensorType::kQ5_K)>();
-    case TensorType::kQ6_K: return kernel_of<uint32_t(TensorType::kQ6_K)>();
-    default: return kernel_of<kAnyType>();
+    case TensorType::kQ4_0: return kernel_of<uint32_t(TensorType::kQ4_0)>(pairs);
+    case TensorType::kQ5_0: return kernel_of<uint32_t(TensorType::kQ5_0)>(pairs);
+    case TensorType::kQ8_0: return kernel_of<uint32_t(TensorType::kQ8_0)>(pairs);
+    case TensorType::kQ4_K: return kernel_of<uint32_t(TensorType::kQ4_K)>(pairs);
+    case TensorType::kQ5_K: return kernel_of<uint32_t(TensorType::kQ5_K)>(pairs);
+    case TensorType::kQ6_K: return kernel_of<uint32_t(TensorType::kQ6_K)>(pairs);
+    default: return kernel_of<kAnyType>(pairs);
   }
 }
 
 struct Plan {
   Args a;
-  uint32_t grid, shared_bytes;
+  uint32_t grid, pairs, shared_bytes;
 };
 
-// Chunks of this many segments, with activations in the stages or without: true if two blocks that share a processor
-// have room for it.
-bool try_chunk(Args& a, uint32_t chunk, bool stages_rows, uint32_t segments, uint32_t bytes_a_block) {
+// Chunks of so many segments: whether two blocks that share a processor have room for them.
+bool try_chunk(Args& a, uint32_t chunk, uint32_t segments, uint32_t bytes_a_block) {
   a.chunk = chunk;
   a.chunks = (segments + chunk - 1) / chunk;
-  a.stages_rows = stages_rows;
-  a.weight_bytes = (chunk * kSegmentBlocks * bytes_a_block + 127) / 128 * 128;
-  a.stage_bytes = a.weight_bytes + (stages_rows ? chunk * row_bytes_of(a) : 0);
+  a.stage_bytes = (chunk * kSegmentBlocks * bytes_a_block + 127) / 128 * 128;
   for (a.buffers = 2; a.buffers >= 1; --a.buffers)
     for (a.stages = kMaxStages; a.stages >= 2; --a.stages)
       if (carve(nullptr, a).bytes <= processor().shared_bytes / 2 - 1024) return true;
@@ -441,9 +400,9 @@ Plan plan(const MatmulJob* jobs, uint32_t n_jobs, uint32_t rows, bool swiglu) {
   a.cols = jobs[0].w.cols;
   a.swiglu = swiglu;
   a.rows = rows;
-  a.in.groups = (rows + 7) / 8;
-  // Many rows: more weight rows share what comes of them.
-  a.at_once = swiglu || rows > 16 ? kQuantBlock / kGroupRows : 2;
+  a.at_once = swiglu ? kQuantBlock / kGroupRows : 2;
+  // Two pairs a warp share what it loads of the rows; with more rows than these there is no room for what they give.
+  const uint32_t pairs = swiglu && rows > 16 && rows <= 32 ? 2 : 1;
   add_jobs(a, jobs);
   uint32_t bytes_a_block = 0;  // of a round
   for (uint32_t i = 0; i < n_jobs; ++i) {
@@ -451,13 +410,10 @@ Plan plan(const MatmulJob* jobs, uint32_t n_jobs, uint32_t rows, bool swiglu) {
     const uint32_t bytes = a.at_once * tile_bytes_of(a.planes[i], 8) / 8;
     bytes_a_block = swiglu ? bytes_a_block + bytes : max(bytes_a_block, bytes);
   }
-  const uint32_t segments = segments_of(a.cols), whole = (segments + 1) / 2 * 2;
-  const uint32_t least = min(whole, max(2u, kWarps / pairs_of(a)));
-  uint32_t chunk = min(whole, max(2u, kTargetUnits / pairs_of(a)));
-  while (chunk > least && !try_chunk(a, chunk, true, segments, bytes_a_block)) chunk -= 2;
-  if (!try_chunk(a, chunk, true, segments, bytes_a_block))
-    while (!try_chunk(a, chunk, false, segments, bytes_a_block) && chunk > 2) chunk -= 2;
-  return {a, min(a.rounds, 2 * processor().count), carve(nullptr, a).bytes};
+  const uint32_t segments = segments_of(a.cols);
+  uint32_t chunk = min((segments + 1) / 2 * 2, max(2u, kTargetUnits * pairs / pairs_of(a) / 2 * 2));
+  while (!try_chunk(a, chunk, segments, bytes_a_block) && chunk > 2) chunk -= 2;
+  return {a, min(a.rounds, 2 * processor().count), pairs, carve(nullptr, a).bytes};
 }
 
 }  // namespace
@@ -473,14 +429,24 @@ void gemm_chunked(const MatmulJob* jobs, uint32_t n_jobs, const TiledActivations
   Plan p = plan(jobs, n_jobs, rows, swiglu);
   p.a.in = input;
   if (swiglu) p.a.out = *swiglu;
-  launch_kernel(choose(p.a), {p.grid, kWarps * 32, p.shared_bytes}, pdl, stream, p.a);
+  launch_kernel(choose(p.a, p.pairs), {p.grid, kWarps * 32, p.shared_bytes}, pdl, stream, p.a);
+}
+
+// By bench_products on an H100: chunks are faster, unless there are so few weight rows that some processors have none while
+// the others go through many chunks, and but for many rows of 8-bit weights.
+static bool is_faster_chunked(const Tensor* weights, uint32_t n_jobs, uint32_t rows) {
+  uint32_t tiles = 0;
+  for (uint32_t i = 0; i < n_jobs; ++i) tiles += tiles_of(weights[i].rows);
+  if (rows > 16 && weights[0].type == TensorType::kQ8_0) return false;
+  return tiles >= 2 * processor().count || segments_of(weights[0].cols) <= kTargetUnits;
 }
 
 void gemm_few_rows(const MatmulJob* jobs, uint32_t n_jobs, const TiledActivations& input, uint32_t rows,
                    const TiledActivations* swiglu, bool pdl, cudaStream_t stream) {
   Tensor weights[3];
   for (uint32_t i = 0; i < n_jobs; ++i) weights[i] = jobs[i].w;
-  const bool whole = jobs[0].w.cols < kChunkedCols && gemm_small_m_fits(weights, n_jobs, rows, swiglu != nullptr);
+  const bool whole =
+      !is_faster_chunked(weights, n_jobs, rows) && gemm_small_m_fits(weights, n_jobs, rows, swiglu != nullptr);
   (whole ? gemm_small_m : gemm_chunked)(jobs, n_jobs, input, rows, swiglu, pdl, stream);
 }
 
