@@ -27,15 +27,6 @@ constexpr uint32_t kMostLaunches = 1024, kLeastLaunches = 16;
 
 int replays = 15;
 
-// Bytes that are sound values of every type: no part of them is a NaN or an infinity as a float16.
-__global__ void fill(uint32_t* words, uint64_t n) {
-  for (uint64_t i = uint64_t(blockIdx.x) * blockDim.x + threadIdx.x; i < n; i += uint64_t(gridDim.x) * blockDim.x) {
-    uint32_t x = uint32_t(i) * 2654435761u ^ uint32_t(i >> 32);
-    x ^= x >> 15;
-    words[i] = x * 2246822519u & 0x2f2f2f2fu;
-  }
-}
-
 // Logits as of a model: a sum of three uniform numbers, from -11 to 11.
 __global__ void fill_logits(float* logits, uint64_t n) {
   for (uint64_t i = uint64_t(blockIdx.x) * blockDim.x + threadIdx.x; i < n; i += uint64_t(gridDim.x) * blockDim.x) {
@@ -53,13 +44,6 @@ __global__ void read_all(const uint4* words, uint64_t n, uint32_t* out) {
     sum += v.x ^ v.y ^ v.z ^ v.w;
   }
   if (sum == 0x12345678u) *out = sum;  // never, but the compiler can't know
-}
-
-device::Buffer<uint8_t> filled(uint64_t bytes) {
-  device::Buffer<uint8_t> b((bytes + 255) / 256 * 256);
-  fill<<<1024, 256>>>(reinterpret_cast<uint32_t*>(b.data()), b.size() / 4);
-  ORCD_CUDA(cudaDeviceSynchronize());
-  return b;
 }
 
 class Timer {

@@ -15,14 +15,6 @@
 namespace orcd::testing {
 namespace {
 
-__global__ void fill(uint32_t* words, uint64_t n) {
-  for (uint64_t i = uint64_t(blockIdx.x) * blockDim.x + threadIdx.x; i < n; i += uint64_t(gridDim.x) * blockDim.x) {
-    uint32_t x = uint32_t(i) * 2654435761u ^ uint32_t(i >> 32);
-    x ^= x >> 15;
-    words[i] = x * 2246822519u & 0x2f2f2f2fu;
-  }
-}
-
 struct Product {
   const char* name;
   TensorType type;
@@ -118,13 +110,6 @@ class Bench {
   device::Stream stream_;
   device::Buffer<uint8_t> weights_ = filled(kWeights), input_ = filled(2 * kInput);
   device::Buffer<float> y_ = device::Buffer<float>(uint64_t{64} * 151936);
-
-  static device::Buffer<uint8_t> filled(uint64_t bytes) {
-    device::Buffer<uint8_t> b(bytes);
-    fill<<<1024, 256>>>(reinterpret_cast<uint32_t*>(b.data()), bytes / 4);
-    ORCD_CUDA(cudaDeviceSynchronize());
-    return b;
-  }
 };
 
 }  // namespace

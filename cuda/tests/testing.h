@@ -64,6 +64,22 @@ device::Buffer<T> poisoned(size_t n) {
   return b;
 }
 
+// Bytes that are sound values of every type: no part of them is a NaN or an infinity as a float16.
+static __global__ void fill_sound(uint32_t* words, uint64_t n) {
+  for (uint64_t i = uint64_t(blockIdx.x) * blockDim.x + threadIdx.x; i < n; i += uint64_t(gridDim.x) * blockDim.x) {
+    uint32_t x = uint32_t(i) * 2654435761u ^ uint32_t(i >> 32);
+    x ^= x >> 15;
+    words[i] = x * 2246822519u & 0x2f2f2f2fu;
+  }
+}
+
+inline device::Buffer<uint8_t> filled(uint64_t bytes) {
+  device::Buffer<uint8_t> b((bytes + 255) / 256 * 256);
+  fill_sound<<<1024, 256>>>(reinterpret_cast<uint32_t*>(b.data()), b.size() / 4);
+  ORCD_CUDA(cudaDeviceSynchronize());
+  return b;
+}
+
 template <class T>
 std::vector<T> to_host(const T* device, size_t n) {
   std::vector<T> host(n);
