@@ -22,7 +22,7 @@ use crate::engine::{Backend, Weights};
 use crate::scheduler::step_engine::EngineError;
 use crate::weights_plan::ModelPlan;
 use meter::Meter;
-use readers::{Filled, ReaderPool, Said, Work};
+use readers::{Filled, ReadResult, ReaderPool, Work};
 pub use source::Source;
 
 /// Why there are no weights.
@@ -305,7 +305,7 @@ fn check_matrices(work: &Work<'_>) -> Result<(), LoadError> {
 /// Of several faults in the file it is always the first that is told: chunks are begun in order, and
 /// those that were begun are waited for.
 fn pass_on(
-    filled: Receiver<Said<'_, '_>>,
+    filled: Receiver<ReadResult<'_, '_>>,
     work: &Work<'_>,
     mut weights: Option<&mut Weights>,
     mut done: impl FnMut(u64),
@@ -350,7 +350,7 @@ fn pass_on(
 }
 
 /// The fault of the first chunk that has one.
-fn first_fault(filled: Receiver<Said<'_, '_>>, first: (usize, LoadError)) -> LoadError {
+fn first_fault(filled: Receiver<ReadResult<'_, '_>>, first: (usize, LoadError)) -> LoadError {
     let others = filled
         .iter()
         .filter_map(|said: Result<Filled<'_, '_>, _>| said.err());

@@ -134,14 +134,14 @@ fn of_many_faults_the_first_in_the_file_is_told() {
     });
     let first = model.file.header().tensors.iter().min_by_key(|t| t.offset);
     let first = first.unwrap().name.clone();
-    let (say, hear) = std::sync::mpsc::channel();
+    let (sender, receiver) = std::sync::mpsc::channel();
     let loading = std::thread::spawn(move || {
         for _ in 0..20 {
-            say.send(model.refusal()).unwrap();
+            sender.send(model.refusal()).unwrap();
         }
     });
     for _ in 0..20 {
-        let refusal = hear.recv_timeout(Duration::from_secs(60)).unwrap();
+        let refusal = receiver.recv_timeout(Duration::from_secs(60)).unwrap();
         assert!(
             refusal.contains(&format!("tensor {first} has")),
             "{refusal}"

@@ -110,7 +110,7 @@ impl Drop for Filled<'_, '_> {
 }
 
 /// What a reader says: a chunk, or the number of one with what is wrong with it.
-pub(super) type Said<'data, 'buffer> = Result<Filled<'data, 'buffer>, (usize, LoadError)>;
+pub(super) type ReadResult<'data, 'buffer> = Result<Filled<'data, 'buffer>, (usize, LoadError)>;
 
 /// Starts the readers; what they have read, or why they could not, comes out of the receiver, which
 /// ends with the last chunk. Dropping it ends the readers.
@@ -122,7 +122,7 @@ pub(super) fn start<'scope, 'env>(
     pool: ReaderPool,
     work: &'env Work<'env>,
     staging: &'env mut [u8],
-) -> io::Result<Receiver<Said<'env, 'env>>> {
+) -> io::Result<Receiver<ReadResult<'env, 'env>>> {
     let (filled, output) = mpsc::channel();
     let mut buffers = staging.chunks_exact_mut(pool.buffer_bytes);
     for number in 0..pool.readers {

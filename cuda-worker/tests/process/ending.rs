@@ -9,13 +9,13 @@ use orcd_shared::job::JobKey;
 use orcd_shared::protocol::message::{ToSupervisor, ToWorker};
 
 use crate::model;
-use crate::supervisor::{BINARY, PATIENCE, Worker, job, listen, load};
+use crate::supervisor::{BINARY, TEST_TIMEOUT, Worker, job, listen, load};
 
 /// A worker in the middle of a long job.
 fn working() -> Worker {
     let (mut worker, _) = Worker::ready(load(&model::slow()));
     worker.submit(job(1, 100, 1500));
-    let Some(ToSupervisor::Step(_)) = worker.hear() else {
+    let Some(ToSupervisor::Step(_)) = worker.receive() else {
         panic!("no step")
     };
     worker
@@ -38,7 +38,7 @@ fn closed_socket_ends_it_before_and_during_loading() {
     worker.hang_up();
     assert_eq!(worker.exit(), i32::from(OK));
     let mut worker = Worker::greeted();
-    worker.say(&ToWorker::Load(Box::new(load(&model::slow()))));
+    worker.send(&ToWorker::Load(Box::new(load(&model::slow()))));
     worker.hang_up();
     assert_eq!(worker.exit(), i32::from(OK));
 }
@@ -46,7 +46,7 @@ fn closed_socket_ends_it_before_and_during_loading() {
 #[test]
 fn shutdown_ends_it_while_it_generates() {
     let mut worker = working();
-    worker.say(&ToWorker::Shutdown);
+    worker.send(&ToWorker::Shutdown);
     assert_eq!(worker.exit(), i32::from(OK));
 }
 
@@ -55,8 +55,8 @@ fn interrupt_from_a_terminal_is_left_to_the_supervisor() {
     let mut worker = working();
     signal(&worker, Signal::SIGINT);
     worker.submit(job(2, 3, 3));
-    let said = std::iter::from_fn(|| worker.hear());
-    let tokens = said.filter_map(|m| match m {
+    let received = std::iter::from_fn(|| worker.receive());
+    let tokens = received.filter_map(|m| match m {
         ToSupervisor::Step(report) => Some(report.tokens),
         _ => None,
     });
@@ -77,10 +77,10 @@ fn terminate_ends_it_cleanly() {
 #[test]
 fn abandon_signal_is_survived_and_the_cancellation_answered() {
     let mut worker = working();
-    worker.say(&ToWorker::Cancel(JobKey(1)));
+    worker.send(&ToWorker::Cancel(JobKey(1)));
     signal(&worker, Signal::SIGUSR1);
-    let mut said = std::iter::from_fn(|| worker.hear());
-    assert!(said.any(|m| m == ToSupervisor::Cancelled(JobKey(1))));
+    let mut received = std::iter::from_fn(|| worker.receive());
+    assert!(received.any(|m| m == ToSupervisor::Cancelled(JobKey(1))));
     assert_eq!(worker.run(&[job(2, 3, 3)]).len(), 1);
 }
 
@@ -98,7 +98,7 @@ fn it_dies_with_its_parent_even_if_somebody_holds_the_socket() {
         .spawn()
         .unwrap();
     let stream = listener.accept().unwrap();
-    stream.set_recv_timeout(Some(PATIENCE)).unwrap();
+    stream.set_recv_timeout(Some(TEST_TIMEOUT)).unwrap();
     parent.kill().unwrap();
     parent.wait().unwrap();
     assert!(

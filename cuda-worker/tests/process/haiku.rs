@@ -18,7 +18,7 @@ fn model_that_ships_runs_and_steps_cost_little_beside_the_engine() {
     worker.submit(job(1, 5, tokens));
     let mut steps = Vec::new();
     while steps.len() < tokens as usize {
-        let Some(ToSupervisor::Step(report)) = worker.hear() else {
+        let Some(ToSupervisor::Step(report)) = worker.receive() else {
             panic!("no step")
         };
         steps.extend(

@@ -32,7 +32,7 @@ fn hello_is_answered_with_hello() {
 #[test]
 fn other_protocol_is_told_ours_before_the_end() {
     let mut worker = Worker::start();
-    worker.say(&ToWorker::Hello {
+    worker.send(&ToWorker::Hello {
         protocol: PROTOCOL + 1,
         build: "9.9.9".into(),
     });
@@ -40,8 +40,8 @@ fn other_protocol_is_told_ours_before_the_end() {
         protocol: PROTOCOL,
         build: BUILD.into(),
     };
-    assert_eq!(worker.hear(), Some(answer));
-    assert_eq!(worker.hear(), None);
+    assert_eq!(worker.receive(), Some(answer));
+    assert_eq!(worker.receive(), None);
     assert_eq!(worker.exit(), i32::from(WRONG_PROTOCOL));
 }
 
@@ -75,8 +75,8 @@ fn bytes_and_messages_out_of_turn_end_it_with_the_protocol_code() {
 fn second_load_is_out_of_turn_too() {
     let mut worker = Worker::greeted();
     let load = ToWorker::Load(Box::new(load("/missing".as_ref())));
-    worker.say(&load);
-    worker.say(&load);
+    worker.send(&load);
+    worker.send(&load);
     let code = worker.exit();
     let failed = i32::from(orcd_shared::exit::worker::LOAD_FAILED);
     assert!(

@@ -32,7 +32,7 @@ fn replay_continues_with_the_last_token_sent() {
         let mut first = None;
         let mut rest = Vec::new();
         while rest.len() < ids.len() - sent + 1 {
-            let Some(ToSupervisor::Step(report)) = worker.hear() else {
+            let Some(ToSupervisor::Step(report)) = worker.receive() else {
                 panic!("no step")
             };
             for token in report.tokens {
@@ -83,7 +83,7 @@ fn running_and_unknown_jobs_are_cancelled_and_others_go_on() {
     let mut ids = Vec::new();
     let mut asked = false;
     while ids.len() < 30 {
-        match worker.hear().unwrap() {
+        match worker.receive().unwrap() {
             ToSupervisor::Cancelled(key) => cancelled.push(key.0),
             ToSupervisor::Step(report) => {
                 for token in report.tokens {
@@ -93,7 +93,7 @@ fn running_and_unknown_jobs_are_cancelled_and_others_go_on() {
                 if !asked {
                     asked = true;
                     for key in [1, 3, 99] {
-                        worker.say(&ToWorker::Cancel(JobKey(key)));
+                        worker.send(&ToWorker::Cancel(JobKey(key)));
                     }
                 }
             }
@@ -118,7 +118,7 @@ fn job_without_kv_memory_fails_alone() {
     let mut failed = Vec::new();
     let mut ended = Vec::new();
     while failed.len() + ended.len() < 3 {
-        match worker.hear().unwrap() {
+        match worker.receive().unwrap() {
             ToSupervisor::JobFailed { key, code, .. } => failed.push((key.0, code)),
             ToSupervisor::Step(report) => {
                 let last = report.tokens.iter().filter(|t| t.finish.is_some());
@@ -139,7 +139,7 @@ fn job_beyond_the_slots_is_refused_and_the_others_go_on() {
     let mut refused = None;
     let mut seen = std::collections::BTreeSet::new();
     while refused.is_none() || seen.len() < info.parallel as usize {
-        match worker.hear().unwrap() {
+        match worker.receive().unwrap() {
             ToSupervisor::JobFailed { key, code, .. } => {
                 assert_eq!(refused.replace((key, code)), None);
             }
@@ -163,7 +163,7 @@ fn bad_job_is_refused_and_the_worker_stays() {
         (penalty, ErrorCode::InvalidRequest),
     ] {
         worker.submit(bad);
-        let Some(ToSupervisor::JobFailed { key, code, .. }) = worker.hear() else {
+        let Some(ToSupervisor::JobFailed { key, code, .. }) = worker.receive() else {
             panic!()
         };
         assert_eq!((key, code), (JobKey(1), expected));

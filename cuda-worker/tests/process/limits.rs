@@ -22,9 +22,9 @@ fn large() -> LoadRequest {
 /// job.
 fn outcome(limit: &str, request: LoadRequest) -> Result<(), (ErrorCode, String)> {
     let mut worker = Worker::greeted_under(limit);
-    worker.say(&ToWorker::Load(Box::new(request)));
+    worker.send(&ToWorker::Load(Box::new(request)));
     loop {
-        match worker.hear() {
+        match worker.receive() {
             Some(ToSupervisor::LoadProgress { .. }) => {}
             Some(ToSupervisor::Ready(_)) => break,
             Some(ToSupervisor::LoadFailed { code, message }) => {

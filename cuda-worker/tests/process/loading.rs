@@ -12,9 +12,9 @@ use crate::supervisor::{Worker, job, load};
 /// The reason a worker gives for not loading; checks that it ends with the code for it.
 fn failure(request: LoadRequest) -> (ErrorCode, String) {
     let mut worker = Worker::greeted();
-    worker.say(&ToWorker::Load(Box::new(request)));
+    worker.send(&ToWorker::Load(Box::new(request)));
     let reason = loop {
-        match worker.hear().expect("it ended without a reason") {
+        match worker.receive().expect("it ended without a reason") {
             ToSupervisor::LoadProgress { .. } => {}
             ToSupervisor::LoadFailed { code, message } => break (code, message),
             other => panic!("{other:?}"),
@@ -27,7 +27,7 @@ fn failure(request: LoadRequest) -> (ErrorCode, String) {
 #[test]
 fn progress_rises_over_the_quarters_to_ready() {
     let mut worker = Worker::greeted();
-    worker.say(&ToWorker::Load(Box::new(load(&model::tiny()))));
+    worker.send(&ToWorker::Load(Box::new(load(&model::tiny()))));
     let (info, percents) = worker.await_ready();
     assert!(percents.is_sorted_by(|a, b| a < b), "{percents:?}");
     for quarter in [0, 25, 50, 75, 100] {
@@ -99,7 +99,7 @@ fn second_process_attaches_to_the_weights_of_the_first_after_its_death() {
     let (mut first, info) = Worker::ready(request.clone());
     let manifest = info.weights.expect("the image can't be shared");
     let retained = first.descriptors.receive().unwrap();
-    let said = first.run(&jobs);
+    let received = first.run(&jobs);
     drop(first);
 
     let mut second = Worker::greeted();
@@ -108,12 +108,12 @@ fn second_process_attaches_to_the_weights_of_the_first_after_its_death() {
         weights: Some(manifest.clone()),
         ..request
     };
-    second.say(&ToWorker::Load(Box::new(request)));
+    second.send(&ToWorker::Load(Box::new(request)));
     let (info, percents) = second.await_ready();
     assert_eq!(info.load_source, LoadSource::Handle);
     assert_eq!(info.weights, Some(manifest));
     assert_eq!(percents.last(), Some(&100));
-    assert_eq!(second.run(&jobs), said);
+    assert_eq!(second.run(&jobs), received);
     assert!(
         second.descriptors.receive().is_err(),
         "the supervisor holds it already"
@@ -131,7 +131,7 @@ fn image_of_other_content_or_a_missing_descriptor_is_loaded_from_the_file() {
         weights: Some(manifest.clone()),
         ..load(&model::tiny())
     };
-    second.say(&ToWorker::Load(Box::new(request)));
+    second.send(&ToWorker::Load(Box::new(request)));
     let (info, _) = second.await_ready();
     assert_eq!(info.load_source, LoadSource::File, "no descriptor came");
 
@@ -143,7 +143,7 @@ fn image_of_other_content_or_a_missing_descriptor_is_loaded_from_the_file() {
         weights: Some(manifest.clone()),
         ..load(&model::tiny())
     };
-    third.say(&ToWorker::Load(Box::new(request)));
+    third.send(&ToWorker::Load(Box::new(request)));
     let (info, _) = third.await_ready();
     assert_eq!(info.load_source, LoadSource::File, "another file");
     assert_ne!(info.weights, Some(manifest));
@@ -180,7 +180,7 @@ fn image_of_a_file_that_was_touched_is_taken_and_sent_with_its_new_stamp() {
         model_hash: Some(right.model.hash),
         ..load(&model::tiny())
     };
-    second.say(&ToWorker::Load(Box::new(request)));
+    second.send(&ToWorker::Load(Box::new(request)));
     let (info, _) = second.await_ready();
     assert_eq!(info.load_source, LoadSource::Handle);
     assert_eq!(info.model_hash, right.model.hash);

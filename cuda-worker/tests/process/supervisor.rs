@@ -24,14 +24,14 @@ use orcd_shared::sampling::SamplingParams;
 use tempfile::TempDir;
 
 /// Longest wait for anything: the machine may be busy with other tests.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const TEST_TIMEOUT: Duration = Duration::from_secs(60);
 
 pub const BINARY: &str = env!("CARGO_BIN_EXE_cuda-worker");
 
 pub struct Worker {
     child: Child,
     stream: Option<Arc<Stream>>,
-    said: Receiver<ToSupervisor>,
+    received: Receiver<ToSupervisor>,
     /// Jobs that it takes at once, once it is ready.
     places: usize,
     /// Our end of its standard input.
@@ -85,12 +85,12 @@ impl Worker {
             .spawn()
             .unwrap();
         let stream = Arc::new(listener.accept().unwrap());
-        let (say, said) = mpsc::channel();
+        let (sender, received) = mpsc::channel();
         let source = Arc::clone(&stream);
         std::thread::spawn(move || {
             let mut reader = FrameReader::new(&*source);
             while let Ok(Some(message)) = reader.message() {
-                if say.send(message).is_err() {
+                if sender.send(message).is_err() {
                     return;
                 }
             }
@@ -99,7 +99,7 @@ impl Worker {
         Self {
             child,
             stream: Some(stream),
-            said,
+            received,
             places: 0,
             descriptors,
             _folder: folder,
@@ -114,11 +114,11 @@ impl Worker {
     }
 
     fn greet(&mut self) {
-        self.say(&ToWorker::Hello {
+        self.send(&ToWorker::Hello {
             protocol: PROTOCOL,
             build: BUILD.into(),
         });
-        let hello = self.hear().expect("no answer to Hello");
+        let hello = self.receive().expect("no answer to Hello");
         assert_eq!(
             hello,
             ToSupervisor::Hello {
@@ -131,7 +131,7 @@ impl Worker {
     /// A worker that serves what `request` asks for.
     pub fn ready(request: LoadRequest) -> (Self, WorkerInfo) {
         let mut worker = Self::greeted();
-        worker.say(&ToWorker::Load(Box::new(request)));
+        worker.send(&ToWorker::Load(Box::new(request)));
         let (info, _) = worker.await_ready();
         (worker, info)
     }
@@ -140,7 +140,7 @@ impl Worker {
     pub fn await_ready(&mut self) -> (WorkerInfo, Vec<u8>) {
         let mut percents = Vec::new();
         loop {
-            match self.hear().expect("it ended while it loaded") {
+            match self.receive().expect("it ended while it loaded") {
                 ToSupervisor::LoadProgress { percent } => percents.push(percent),
                 ToSupervisor::Ready(info) => return (*info, percents),
                 other => panic!("{other:?}"),
@@ -152,7 +152,7 @@ impl Worker {
         self.child.id()
     }
 
-    pub fn say(&mut self, message: &ToWorker) {
+    pub fn send(&mut self, message: &ToWorker) {
         let mut bytes = Vec::new();
         frame::encode(message, &mut bytes).unwrap();
         self.say_bytes(&bytes);
@@ -164,12 +164,12 @@ impl Worker {
     }
 
     pub fn submit(&mut self, job: JobSpec) {
-        self.say(&ToWorker::Submit(Box::new(job)));
+        self.send(&ToWorker::Submit(Box::new(job)));
     }
 
     /// The next message, heartbeats too; `None` when the worker has closed its socket.
     pub fn hear_any(&mut self) -> Option<ToSupervisor> {
-        match self.said.recv_timeout(PATIENCE) {
+        match self.received.recv_timeout(TEST_TIMEOUT) {
             Ok(message) => {
                 if let ToSupervisor::Ready(info) = &message {
                     self.places = info.parallel as usize;
@@ -182,12 +182,12 @@ impl Worker {
     }
 
     /// The next message that is no heartbeat.
-    pub fn hear(&mut self) -> Option<ToSupervisor> {
+    pub fn receive(&mut self) -> Option<ToSupervisor> {
         let asked = Instant::now();
         loop {
             match self.hear_any() {
                 Some(ToSupervisor::Heartbeat { .. }) => {
-                    assert!(asked.elapsed() < PATIENCE, "nothing but heartbeats");
+                    assert!(asked.elapsed() < TEST_TIMEOUT, "nothing but heartbeats");
                 }
                 other => return other,
             }
@@ -202,7 +202,7 @@ impl Worker {
         let mut ids: BTreeMap<u64, Vec<u32>> = BTreeMap::new();
         let mut ended = BTreeMap::new();
         while ended.len() < jobs.len() {
-            let report = match self.hear().expect("it ended in the middle of jobs") {
+            let report = match self.receive().expect("it ended in the middle of jobs") {
                 ToSupervisor::Step(report) => report,
                 other => panic!("{other:?}"),
             };
@@ -246,7 +246,7 @@ pub fn exit_of(child: &mut Child) -> i32 {
             return status.code().unwrap_or_else(|| -status.signal().unwrap());
         }
         assert!(
-            began.elapsed() < PATIENCE,
+            began.elapsed() < TEST_TIMEOUT,
             "process {} does not end",
             child.id()
         );

@@ -80,7 +80,7 @@ fn every_step_is_reported_also_without_tokens() {
     let mut rig = Rig::new(LIMITS);
     rig.submit(job(1, 40, 2));
     rig.finish();
-    let reports = rig.said.iter().map(|m| match m {
+    let reports = rig.received.iter().map(|m| match m {
         ToSupervisor::Step(r) => (r.step, r.tokens.len()),
         other => panic!("{other:?}"),
     });

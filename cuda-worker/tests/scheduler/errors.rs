@@ -74,9 +74,9 @@ fn broken_logits_end_their_job_with_the_position_and_no_other() {
     rig.turn().unwrap();
     rig.engine.broken_slot = None;
     let failures: Vec<_> = rig
-        .said
+        .received
         .iter()
-        .filter_map(|said| match said {
+        .filter_map(|received| match received {
             ToSupervisor::JobFailed { key, code, message } => Some((key.0, *code, message)),
             _ => None,
         })

@@ -24,8 +24,8 @@ pub struct Rig {
     pub scheduler: Scheduler,
     pub engine: Fake,
     slots: usize,
-    /// Everything said so far.
-    pub said: Vec<ToSupervisor>,
+    /// Every message sent so far.
+    pub received: Vec<ToSupervisor>,
 }
 
 impl Rig {
@@ -35,26 +35,27 @@ impl Rig {
             scheduler,
             engine: Fake::default(),
             slots: limits.slots as usize,
-            said: Vec::new(),
+            received: Vec::new(),
         }
     }
 
     pub fn submit(&mut self, job: JobSpec) {
         self.scheduler
-            .submit(job, &mut self.engine, &mut self.said)
+            .submit(job, &mut self.engine, &mut self.received)
             .unwrap();
     }
 
     pub fn cancel(&mut self, key: u64) {
         self.scheduler
-            .cancel(JobKey(key), &mut self.engine, &mut self.said)
+            .cancel(JobKey(key), &mut self.engine, &mut self.received)
             .unwrap();
     }
 
     /// One step, as the engine thread makes it.
     pub fn turn(&mut self) -> Result<(), Fatal> {
         let plan = self.scheduler.plan();
-        self.scheduler.step(&plan, &mut self.engine, &mut self.said)
+        self.scheduler
+            .step(&plan, &mut self.engine, &mut self.received)
     }
 
     /// Turns until all `jobs` are over, each submitted when there is a slot for it, as a supervisor
@@ -83,7 +84,7 @@ impl Rig {
     /// All tokens reported, by job, each checked to follow the one before.
     pub fn tokens(&self) -> BTreeMap<u64, Vec<StepToken>> {
         let mut jobs: BTreeMap<u64, Vec<StepToken>> = BTreeMap::new();
-        for message in &self.said {
+        for message in &self.received {
             let ToSupervisor::Step(report) = message else {
                 continue;
             };
@@ -112,7 +113,7 @@ impl Rig {
     }
 
     pub fn failures(&self) -> Vec<(u64, ErrorCode)> {
-        let failed = self.said.iter().filter_map(|m| match m {
+        let failed = self.received.iter().filter_map(|m| match m {
             ToSupervisor::JobFailed { key, code, .. } => Some((key.0, *code)),
             _ => None,
         });
@@ -120,7 +121,7 @@ impl Rig {
     }
 
     pub fn cancelled(&self) -> Vec<u64> {
-        let keys = self.said.iter().filter_map(|m| match m {
+        let keys = self.received.iter().filter_map(|m| match m {
             ToSupervisor::Cancelled(key) => Some(key.0),
             _ => None,
         });

@@ -1,4 +1,4 @@
-//! The loop around the scheduler: when commands are heard and answers are said.
+//! The loop around the scheduler: when commands are received and answers are sent.
 
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::JoinHandle;
@@ -53,7 +53,7 @@ impl StepEngine for Slow {
 struct Served {
     commands: Option<Sender<Command>>,
     errors: Sender<EngineError>,
-    said: Receiver<ToSupervisor>,
+    received: Receiver<ToSupervisor>,
     thread: JoinHandle<Result<(), Fatal>>,
 }
 
@@ -84,7 +84,7 @@ impl Served {
         leave: Option<Receiver<()>>,
     ) -> Self {
         let (commands, inbox) = mpsc::channel();
-        let (say, said) = mpsc::channel();
+        let (sender, received) = mpsc::channel();
         let (fail, errors) = mpsc::channel();
         let thread = std::thread::spawn(move || {
             let mut engine = Slow {
@@ -101,27 +101,27 @@ impl Served {
                 residency: Residency::new(true, interval, Instant::now()),
             };
             engine_thread::serve(&mut engine, scheduler, &inbox, context, |m| {
-                say.send(m).unwrap();
+                sender.send(m).unwrap();
             })
         });
         Self {
             commands: Some(commands),
             errors: fail,
-            said,
+            received,
             thread,
         }
     }
 
-    fn tell(&self, command: Command) {
+    fn send(&self, command: Command) {
         self.commands.as_ref().unwrap().send(command).unwrap();
     }
 
-    fn hear(&self) -> ToSupervisor {
-        self.said.recv_timeout(Duration::from_secs(60)).unwrap()
+    fn receive(&self) -> ToSupervisor {
+        self.received.recv_timeout(Duration::from_secs(60)).unwrap()
     }
 
     fn hear_step(&self) -> StepReport {
-        match self.hear() {
+        match self.receive() {
             ToSupervisor::Step(report) => report,
             other => panic!("{other:?}"),
         }
@@ -132,47 +132,51 @@ impl Served {
 fn idle_loop_waits_for_commands_and_ends_with_them() {
     let mut served = Served::start(LIMITS, Duration::ZERO);
     for key in 1..=3 {
-        served.tell(Command::Submit(Box::new(job(key, 5, 3))));
+        served.send(Command::Submit(Box::new(job(key, 5, 3))));
         let ids: Vec<u32> = (0..3).map(|_| served.hear_step().tokens[0].id).collect();
         assert_eq!(ids, alone(&job(key, 5, 3)));
         std::thread::sleep(Duration::from_millis(5));
     }
     served.commands = None;
     served.thread.join().unwrap().unwrap();
-    assert!(served.said.try_recv().is_err(), "steps without jobs");
+    assert!(served.received.try_recv().is_err(), "steps without jobs");
 }
 
 #[test]
 fn lost_residency_is_told_once_without_a_command_and_beside_steps() {
     let lost = ToSupervisor::Residency { resident: false };
     let idle = Served::watching(LIMITS, Duration::ZERO, Duration::from_millis(5));
-    assert_eq!(idle.hear(), lost);
+    assert_eq!(idle.receive(), lost);
     std::thread::sleep(Duration::from_millis(50));
-    assert!(idle.said.try_recv().is_err(), "told twice");
+    assert!(idle.received.try_recv().is_err(), "reported twice");
 
     let step = Duration::from_millis(5);
     let busy = Served::watching(LIMITS, step, 4 * step);
-    busy.tell(Command::Submit(Box::new(job(1, 1, 1000))));
-    let said: Vec<ToSupervisor> = (0..12).map(|_| busy.hear()).collect();
-    assert_eq!(said.iter().filter(|m| **m == lost).count(), 1, "{said:?}");
+    busy.send(Command::Submit(Box::new(job(1, 1, 1000))));
+    let received: Vec<ToSupervisor> = (0..12).map(|_| busy.receive()).collect();
+    assert_eq!(
+        received.iter().filter(|m| **m == lost).count(),
+        1,
+        "{received:?}"
+    );
 }
 
 #[test]
 fn commands_are_heard_between_steps_and_answered_before_the_next() {
     let (served, leave) = Served::stepping(LIMITS);
-    served.tell(Command::Submit(Box::new(job(1, 1, 1000))));
+    served.send(Command::Submit(Box::new(job(1, 1, 1000))));
     leave.send(()).unwrap();
     served.hear_step();
     // Before the second step, or while it waits.
-    served.tell(Command::Cancel(JobKey(9)));
+    served.send(Command::Cancel(JobKey(9)));
     leave.send(()).unwrap();
-    let mut said = [served.hear(), served.hear()];
-    said.sort_by_key(|m| matches!(m, ToSupervisor::Step(_)));
+    let mut received = [served.receive(), served.receive()];
+    received.sort_by_key(|m| matches!(m, ToSupervisor::Step(_)));
     let answered = matches!(
-        said,
+        received,
         [ToSupervisor::Cancelled(JobKey(9)), ToSupervisor::Step(_)]
     );
-    assert!(answered, "the answer waited for a third step: {said:?}");
+    assert!(answered, "the answer waited for a third step: {received:?}");
 }
 
 #[test]
@@ -182,11 +186,14 @@ fn failing_step_ends_the_loop_after_everything_before_it_was_said() {
         .errors
         .send(EngineError::Device("gone".into()))
         .unwrap();
-    served.tell(Command::Submit(Box::new(job(2, 0, 1))));
-    served.tell(Command::Submit(Box::new(job(1, 1, 1000))));
+    served.send(Command::Submit(Box::new(job(2, 0, 1))));
+    served.send(Command::Submit(Box::new(job(1, 1, 1000))));
     let fatal = served.thread.join().unwrap().unwrap_err();
     assert_eq!(fatal.code, ErrorCode::CudaError);
-    let said: Vec<ToSupervisor> = served.said.try_iter().collect();
-    let refused = matches!(said[..], [ToSupervisor::JobFailed { key: JobKey(2), .. }]);
-    assert!(refused, "{said:?}");
+    let received: Vec<ToSupervisor> = served.received.try_iter().collect();
+    let refused = matches!(
+        received[..],
+        [ToSupervisor::JobFailed { key: JobKey(2), .. }]
+    );
+    assert!(refused, "{received:?}");
 }

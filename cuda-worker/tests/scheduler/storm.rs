@@ -101,7 +101,7 @@ fn through_the_storm(limits: Limits) -> (Vec<u32>, usize) {
             needed = *steps.lock().unwrap();
             *commands.lock().unwrap() = None; // and the storm is over
         }
-        rig.said.push(message);
+        rig.received.push(message);
     });
     served.unwrap();
     (rig.ids(BYSTANDER), needed)
