@@ -297,7 +297,7 @@ fn drawn_tokens_follow_from_the_logits_and_the_seed_alone() {
 }
 
 #[test]
-fn going_on_behind_emitted_tokens_gives_the_same_tokens() {
+fn going_on_after_emitted_tokens_gives_the_same_tokens() {
     // What the supervisor does after a crash: prompt and emitted tokens as one prompt.
     let model = Model::named("tiny-qwen2");
     let tokens = prompt(30, 9);

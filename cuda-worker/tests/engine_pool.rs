@@ -10,7 +10,7 @@ fn what_a_chunk_throws_comes_out_on_the_callers_thread() {
             for bad in [0, chunks / 2, chunks - 1] {
                 let at = format!("{threads} threads, {chunks} chunks, bad from {bad} on");
                 let error = throwing_chunks(threads, chunks, bad).expect_err(&at);
-                let after = format!("a chunk has thrown, and {chunks} ran behind it");
+                let after = format!("a chunk has thrown, and {chunks} ran after it");
                 assert!(error.ends_with(&after), "{at}: {error}");
             }
             assert_eq!(throwing_chunks(threads, chunks, chunks), Ok(chunks));

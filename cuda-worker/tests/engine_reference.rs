@@ -26,7 +26,7 @@ struct Prompt {
     name: String,
     ids: Vec<u32>,
     greedy: Vec<u32>,
-    /// Position in ids and greedy, and the logits behind it.
+    /// Position in ids and greedy, and the logits after it.
     rows: Vec<(usize, Vec<f32>)>,
 }
 

@@ -6,7 +6,7 @@ use orcd_shared::sampling::SamplingParams;
 
 /// Prompts about the end of a page of 64 positions.
 pub(crate) const LENGTHS: [usize; 6] = [1, 5, 63, 64, 65, 130];
-/// Tokens that each sequence gets behind its prompt.
+/// Tokens that each sequence gets after its prompt.
 const TOKENS: u32 = 70;
 
 /// How the sequences of a family draw: the first is the one that the others go on from.
@@ -24,7 +24,7 @@ pub(crate) fn samplings() -> [SamplingParams; 3] {
     [SamplingParams::GREEDY, sampled(7), penalized]
 }
 
-/// Appends `tokens` behind the first `start` and samples the next.
+/// Appends `tokens` after the first `start` and samples the next.
 fn draw(engine: &mut Engine, slot: u32, start: u32, tokens: &[u32], how: SamplingParams) -> u32 {
     let mut batch = StepBatch::default();
     batch.add_run(slot, start, tokens).unwrap();
@@ -32,7 +32,7 @@ fn draw(engine: &mut Engine, slot: u32, start: u32, tokens: &[u32], how: Samplin
     engine.run(&batch).unwrap()[0].token
 }
 
-/// What each of [`samplings`] gives behind `prompt` in a sequence of its own.
+/// What each of [`samplings`] gives after `prompt` in a sequence of its own.
 pub(crate) fn alone(engine: &mut Engine, prompt: &[u32]) -> Vec<Vec<u32>> {
     let one = |how| {
         let start = prompt.len() as u32;

@@ -90,7 +90,7 @@ impl<'a> Naive<'a> {
         }
     }
 
-    /// Logits behind every token.
+    /// Logits after every token.
     pub fn logits(&self, tokens: &[u32]) -> Vec<Vec<f64>> {
         let shape = &self.plan.shape;
         let embedding = self.matrix(Role::TokenEmbedding, 0);
