@@ -324,7 +324,7 @@ impl StepEngine for Engine {
     }
 
     fn run(&mut self, batch: &StepBatch) -> Result<&[Sampled], EngineError> {
-        self.sampled.clear();
+        // What is there from the step before is cleared on the other side.
         self.sampled.resize(batch.samples.len(), NOTHING_SAMPLED);
         bridge::run(
             self.inner.pin_mut(),
