@@ -14,7 +14,7 @@ use engine_support::model::{
 };
 use engine_support::naive::Naive;
 use engine_support::{FLOATS, QUANTIZED, Rng, assert_same};
-use orcd_shared::sampling::SamplingParams;
+use orcd_shared::sampling::{SamplingParams, numbers};
 
 const SHAPES: [&str; 4] = ["tiny-qwen2", "tiny-llama", "tiny-tied", "tiny-biased"];
 
@@ -392,14 +392,6 @@ fn broken_calls_are_refused_and_change_nothing() {
         tokens: &tokens[10..],
         sample: GREEDY,
     };
-    let with = |f: fn(&mut SamplingParams)| {
-        let mut s = SamplingParams::GREEDY;
-        f(&mut s);
-        Chunk {
-            sample: Some(s),
-            ..good
-        }
-    };
     let unknown = [model.plan.shape.vocab];
     let many = prompt(300, 1);
     refuse(&[], "needs a run");
@@ -441,13 +433,18 @@ fn broken_calls_are_refused_and_change_nothing() {
         ],
         "twice",
     );
-    refuse(&[with(|s| s.temperature = f32::NAN)], "temperature");
-    refuse(&[with(|s| s.top_p = 1.5)], "top_p");
-    refuse(&[with(|s| s.min_p = -1.0)], "min_p");
-    refuse(
-        &[with(|s| s.repetition_penalty = 0.0)],
-        "repetition_penalty",
-    );
+    for (name, bounds, field) in numbers() {
+        for value in [
+            f32::NAN,
+            bounds.most as f32 + 0.5,
+            bounds.least as f32 - 1.0,
+        ] {
+            let mut sampling = SamplingParams::GREEDY;
+            *field(&mut sampling) = value;
+            let sample = Some(sampling);
+            refuse(&[Chunk { sample, ..good }], name);
+        }
+    }
     assert!(
         matches!(engine.open(0, 5), Err(EngineError::Invalid(m)) if m.contains("open already"))
     );

@@ -7,6 +7,7 @@
 #include "arith/gumbel.h"
 #include "arith/mass.h"
 #include "arith/philox.h"
+#include "arith/sampling.h"
 #include "cpu/ops.h"
 
 namespace orcd::cpu {
@@ -21,15 +22,15 @@ uint32_t key_of(float t) {
 constexpr uint32_t kTopShift = 21, kTopDigits = 1 << 11;  // the first 11 bits of a key
 
 // Each token of `before` once, however often it is there.
-void penalize(float* t, uint32_t vocab, std::span<const uint32_t> before, float penalty, std::vector<uint64_t>& seen) {
-  if (penalty == 1.0f) return;
+void penalize(float* t, uint32_t vocab, std::span<const uint32_t> before, const Sampling& s,
+              std::vector<uint64_t>& seen) {
+  if (!arith::penalizes(s)) return;
   seen.assign((vocab + 63) / 64, 0);
   for (const uint32_t token : before) {
     const uint64_t bit = uint64_t{1} << (token % 64);
     if (seen[token / 64] & bit) continue;
     seen[token / 64] |= bit;
-    float& l = t[token];
-    l = l > 0 ? l / penalty : l * penalty;
+    t[token] = arith::penalized(t[token], s);
   }
 }
 
@@ -186,10 +187,11 @@ void add_noise(Candidates& c, uint64_t seed, uint32_t position) {
 
 uint32_t draw_filtered(const float* t, uint32_t vocab, float t_max, const PlacedSample& draw, Candidates& c) {
   const Sampling& s = draw.sampling;
-  collect(t, vocab, s.top_k > 0 ? floor_for(t, vocab, s.top_k) : 1, c);
-  if (s.top_k > 0 && s.top_k < c.id.size()) keep_prefix(c, s.top_k, [](uint32_t) -> uint64_t { return 1; });
-  if (s.top_p < 1.0f) keep_top_p(c, s.top_p, t_max);
-  if (s.min_p > 0.0f) keep_min_p(c, s.min_p, t_max);
+  const bool uses_top_k = arith::uses_top_k(s, vocab);
+  collect(t, vocab, uses_top_k ? floor_for(t, vocab, s.top_k) : 1, c);
+  if (uses_top_k && s.top_k < c.id.size()) keep_prefix(c, s.top_k, [](uint32_t) -> uint64_t { return 1; });
+  if (arith::uses_top_p(s)) keep_top_p(c, s.top_p, t_max);
+  if (arith::uses_min_p(s)) keep_min_p(c, s.min_p, t_max);
   add_noise(c, s.seed, draw.position);
   return c.id[largest(c.t.data(), static_cast<uint32_t>(c.t.size()))];
 }
@@ -200,17 +202,17 @@ uint32_t sample(const float* logits, uint32_t vocab, std::span<const uint32_t> b
                 SampleScratch& scratch) {
   if (!usable(logits, vocab)) return kBrokenLogits;
   const Sampling& s = draw.sampling;
-  const float factor = 1.0f / s.temperature;
-  const bool greedy = factor == arith::infinity();
-  if (greedy && s.repetition_penalty == 1.0f && !draw.mask) return largest(logits, vocab);
+  const float factor = arith::inverse_temperature(s);
+  const bool greedy = factor == 0.0f;
+  if (greedy && !arith::penalizes(s) && !draw.mask) return largest(logits, vocab);
   scratch.t.assign(logits, logits + vocab);
   float* t = scratch.t.data();
-  penalize(t, vocab, before, s.repetition_penalty, scratch.seen);
+  penalize(t, vocab, before, s, scratch.seen);
   exclude(t, vocab, draw.mask);
   if (greedy) return largest(t, vocab);
   for (uint32_t i = 0; i < vocab; ++i) t[i] = t[i] * factor;
   const float t_max = t[largest(t, vocab)];
-  if (s.top_k > 0 || s.top_p < 1.0f || s.min_p > 0.0f) return draw_filtered(t, vocab, t_max, draw, scratch.candidates);
+  if (arith::filters(s, vocab)) return draw_filtered(t, vocab, t_max, draw, scratch.candidates);
   add_noise(t, vocab, s.seed, draw.position);
   return largest(t, vocab);
 }

@@ -4,6 +4,7 @@
 #include <cstring>
 #include <string>
 
+#include "arith/sampling.h"
 #include "device/vmm.h"
 #include "engine/forward.h"
 #include "gpu/rope_table.h"
@@ -33,22 +34,13 @@ uint64_t samples_at_once(const EngineOptions& o) { return std::min(o.slots, kern
 constexpr uint32_t kNoSlot = 0xffffffffu;
 
 kernels::SampleArgs sample_args(const PlacedSample& draw, uint32_t row, uint32_t vocab) {
-  const Sampling& s = draw.sampling;
-  // A temperature so small that its inverse is infinite leaves only the best, as 0 does.
-  const bool greedy = s.temperature == 0.0f || 1.0f / s.temperature == arith::infinity();
   kernels::SampleArgs args = {};
-  args.slot = draw.slot;
+  args.sampling = draw.sampling;
   args.position = draw.position;
-  args.row = row;
-  args.filtered = !greedy && ((s.top_k && s.top_k < vocab) || s.top_p < 1.0f || s.min_p > 0.0f);
+  args.slot = static_cast<uint16_t>(draw.slot);
+  args.row = static_cast<uint16_t>(row);
+  args.filtered = arith::filters(draw.sampling, vocab);
   args.masked = draw.mask != nullptr;
-  args.inverse_temperature = greedy ? 0.0f : 1.0f / s.temperature;
-  args.top_p = s.top_p;
-  args.min_p = s.min_p;
-  args.penalty = s.repetition_penalty;
-  args.top_k = s.top_k;
-  args.seed_low = uint32_t(s.seed);
-  args.seed_high = uint32_t(s.seed >> 32);
   return args;
 }
 
@@ -361,7 +353,7 @@ void CudaExecutor::mark_seen(uint32_t slot, std::span<const uint32_t> tokens) {
 // lay the step's tokens since then over it, for these may be taken back.
 void CudaExecutor::place_penalty(const Step& step, uint32_t sample, kernels::SampleArgs& args) {
   const PlacedSample& draw = step.samples[sample];
-  if (draw.sampling.repetition_penalty == 1.0f) return;
+  if (!arith::penalizes(draw.sampling)) return;
   const std::span<const uint32_t> all = step.sequences.tokens(draw.slot);
   const std::span<const uint32_t> before = all.first(std::min<size_t>(draw.position, all.size()));
   if (marked_slot_ != draw.slot) mark_seen(draw.slot, before);

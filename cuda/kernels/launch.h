@@ -147,14 +147,13 @@ struct PrefillTile {
 void attention_prefill(const Heads& h, const KvLayer& kv, const float* q, const PrefillTile* tiles, uint32_t n_tiles,
                        float* out, cudaStream_t stream);
 
-// One draw as the device sees it.
+// One draw as the device sees it. Small, for kSampleBatch of them are one argument.
 struct alignas(16) SampleArgs {
-  uint32_t slot, position, row;  // row: of logits
+  Sampling sampling;
+  uint32_t position;
+  uint16_t slot, row;  // row: of logits
   uint16_t filtered, masked;
-  float inverse_temperature;  // 0: greedy
-  float top_p, min_p, penalty;
-  uint32_t top_k, seed_low, seed_high;
-  uint16_t overlay, overlay_count;  // the step's tokens that the penalty covers beside the sequence's set
+  uint16_t overlay, overlay_count;  // the step's tokens that a penalty covers beside the sequence's set
 };
 
 // Which tokens a draw's penalty covers, and which a mask leaves.

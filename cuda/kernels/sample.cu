@@ -1,7 +1,6 @@
 // Drawing tokens without top-k, top-p or min-p: every token's score is independent of the others, and the
 // largest wins. Many blocks, one 64-bit maximum.
 #include "arith/gumbel.h"
-#include "arith/philox.h"
 #include "kernels/pdl.h"
 #include "kernels/sample.cuh"
 
@@ -17,20 +16,20 @@ __global__ void __launch_bounds__(kSampleThreads)
   const SampleArgs d = stored ? stored[blockIdx.y] : samples.draw[blockIdx.y];
   if (d.filtered) return;
   const float* row = logits + uint64_t(d.row) * vocab;
-  const DrawSets of_draw(d, sets);
+  const Draw draw(d, sets);
   unsigned long long mine = 0;
   LogitsSeen seen_logits;
   const uint32_t step = gridDim.x * kSampleThreads * 4;
   for (uint32_t base = (blockIdx.x * kSampleThreads + threadIdx.x) * 4; base < vocab; base += step) {
     arith::PhiloxBlock random = {};
-    if (d.inverse_temperature != 0.0f) random = arith::philox4x32(d.seed_low, d.seed_high, base / 4, d.position, 0, 0);
+    if (draw.inverse_temperature != 0.0f) random = random_words(d, base / 4);
 #pragma unroll
     for (uint32_t i = 0; i < 4; ++i) {
       if (base + i >= vocab) break;
       const float logit = row[base + i];
       seen_logits.see(logit);
-      float score = scaled(d, of_draw, base + i, logit);
-      if (d.inverse_temperature != 0.0f) score = score + arith::gumbel(random.word[i]);
+      float score = scaled(d, draw, base + i, logit);
+      if (draw.inverse_temperature != 0.0f) score = score + arith::gumbel(random.word[i]);
       mine = max(mine, pack_score_id(score, base + i));
     }
   }

@@ -5,6 +5,8 @@
 #include <cstdint>
 
 #include "arith/hd.h"
+#include "arith/philox.h"
+#include "arith/sampling.h"
 #include "kernels/launch.h"
 #include "kernels/warp.cuh"
 
@@ -52,13 +54,15 @@ struct LogitsSeen {
   __device__ __forceinline__ bool nonzero() const { return all << 1 != 0; }
 };
 
-// The tokens that one draw's penalty covers, and those that its mask leaves.
-struct DrawSets {
+// One draw's factor, the tokens that its penalty covers, and those that its mask leaves.
+struct Draw {
+  float inverse_temperature;    // 0: greedy
   const uint32_t *seen, *mask;  // (words); no mask: null
   const uint32_t* overlay;      // (overlay_count)
 
-  __device__ __forceinline__ DrawSets(const SampleArgs& d, const SampleSets& all)
-      : seen(all.seen + uint64_t(d.slot) * all.words),
+  __device__ __forceinline__ Draw(const SampleArgs& d, const SampleSets& all)
+      : inverse_temperature(arith::inverse_temperature(d.sampling)),
+        seen(all.seen + uint64_t(d.slot) * all.words),
         mask(d.masked ? all.masks + uint64_t(d.row) * all.words : nullptr),
         overlay(all.token + d.overlay) {}
 
@@ -70,12 +74,17 @@ struct DrawSets {
   }
 };
 
-// Logit after repetition penalty and temperature; NaN, which is below everything, where the mask leaves it out.
-__device__ __forceinline__ float scaled(const SampleArgs& d, const DrawSets& sets, uint32_t id, float logit) {
-  if (sets.mask && !(sets.mask[id / 32] >> id % 32 & 1u)) return arith::float_of(0x7fc00000u);
-  if (d.penalty != 1.0f && sets.has_seen(id, d.overlay_count))
-    logit = logit > 0.0f ? __fdiv_rn(logit, d.penalty) : logit * d.penalty;
-  return d.inverse_temperature != 0.0f ? logit * d.inverse_temperature : logit;
+// Logit after penalties and temperature; NaN, which is below everything, where the mask leaves it out.
+__device__ __forceinline__ float scaled(const SampleArgs& d, const Draw& draw, uint32_t id, float logit) {
+  if (draw.mask && !(draw.mask[id / 32] >> id % 32 & 1u)) return arith::float_of(0x7fc00000u);
+  if (arith::penalizes(d.sampling) && draw.has_seen(id, d.overlay_count)) logit = arith::penalized(logit, d.sampling);
+  return draw.inverse_temperature != 0.0f ? logit * draw.inverse_temperature : logit;
+}
+
+// The random words of four neighboring tokens.
+__device__ __forceinline__ arith::PhiloxBlock random_words(const SampleArgs& d, uint32_t group) {
+  const uint64_t seed = d.sampling.seed;
+  return arith::philox4x32(uint32_t(seed), uint32_t(seed >> 32), group, d.position, 0, 0);
 }
 
 // The largest of a block's values; all threads get it.

@@ -2,7 +2,6 @@
 // largest; many count and weigh tokens by their distance from it; one block per draw finds from that where top-k and
 // top-p cut (sample_cut.cuh); many draw from what's left. Each kernel leaves samples alone that aren't `filtered`.
 #include "arith/gumbel.h"
-#include "arith/philox.h"
 #include "device/check.h"
 #include "kernels/sample.cuh"
 #include "kernels/sample_cut.cuh"
@@ -14,8 +13,7 @@ constexpr uint32_t kBinThreads = 512;
 constexpr uint32_t kMostBinned = 16384;  // tokens of a block that counts: one's mass halves add up in 32 bits
 constexpr unsigned long long kLeastRank = 1ull << 32;  // of a number; NaN is below it
 
-__device__ __forceinline__ bool uses_top_k(const SampleArgs& d, uint32_t vocab) { return d.top_k && d.top_k < vocab; }
-__device__ __forceinline__ bool uses_top_p(const SampleArgs& d) { return d.top_p < 1.0f; }
+using arith::uses_top_k, arith::uses_top_p;
 
 __device__ __forceinline__ Tokens tokens_of(const float* scaled_all, uint32_t vocab, uint32_t draw, float top) {
   const uint64_t width = scaled_width(vocab);
@@ -36,7 +34,7 @@ __global__ void __launch_bounds__(kSampleThreads)
   const SampleArgs d = samples.draw[blockIdx.y];
   if (!d.filtered) return;
   const float* row = logits + uint64_t(d.row) * vocab;
-  const DrawSets of_draw(d, sets);
+  const Draw draw(d, sets);
   float* to = scaled_all + blockIdx.y * scaled_width(vocab);
   unsigned long long best = 0;
   LogitsSeen seen_logits;
@@ -49,7 +47,7 @@ __global__ void __launch_bounds__(kSampleThreads)
       if (base + i >= vocab) continue;
       const float logit = row[base + i];
       seen_logits.see(logit);
-      t[i] = scaled(d, of_draw, base + i, logit);
+      t[i] = scaled(d, draw, base + i, logit);
       best = max(best, pack_score_id(t[i], base + i));
     }
     *reinterpret_cast<float4*>(to + base) = make_float4(t[0], t[1], t[2], t[3]);
@@ -68,8 +66,8 @@ __global__ void __launch_bounds__(kBinThreads) bin_kernel(uint32_t vocab, const 
   // Weights in halves of 16 bits: shared memory adds 32 bits in one go, but not 64.
   __shared__ uint32_t count[kFilterBins], low[kFilterBins], high[kFilterBins];
   const SampleArgs& d = samples.draw[blockIdx.y];
-  const bool weighs = uses_top_p(d);
-  if (!d.filtered || !(weighs || uses_top_k(d, vocab))) return;
+  const bool weighs = uses_top_p(d.sampling);
+  if (!d.filtered || !(weighs || uses_top_k(d.sampling, vocab))) return;
   FilterState& s = state[blockIdx.y];
   const Tokens tokens = tokens_of(scaled_all, vocab, blockIdx.y, top_of(s));
   if (is_broken(tokens)) return;
@@ -117,14 +115,14 @@ __device__ unsigned long long floor_of(const SampleArgs& d, const Tokens& tokens
   unsigned long long own[4];
   take_bins(s.count, own);
   const Sums counts = block_sums(own);
-  if (uses_top_k(d, vocab) && d.top_k < counts.all) {
-    const Reached at = reach(own, counts.before, d.top_k);
+  if (uses_top_k(d.sampling, vocab) && d.sampling.top_k < counts.all) {
+    const Reached at = reach(own, counts.before, d.sampling.top_k);
     last_bin = at.item;
     // With the bins before it in the list, too, top-p need not walk over the tokens again.
     if (at.before + at.weight <= kListed) list_bins(tokens, 0, last_bin, list);
-    floor = last_of_prefix(tokens, list, at, d.top_k, [](float) { return 1ull; });
+    floor = last_of_prefix(tokens, list, at, d.sampling.top_k, [](float) { return 1ull; });
   }
-  if (!uses_top_p(d)) return floor;
+  if (!uses_top_p(d.sampling)) return floor;
 
   take_bins(s.mass, own);
   if (last_bin < kFilterBins) {
@@ -136,7 +134,7 @@ __device__ unsigned long long floor_of(const SampleArgs& d, const Tokens& tokens
     }
   }
   const Sums masses = block_sums(own);
-  const double share = ceil(__dmul_rn(double(d.top_p), double(masses.all)));
+  const double share = ceil(__dmul_rn(double(d.sampling.top_p), double(masses.all)));
   const auto wanted = min(max(static_cast<unsigned long long>(share), 1ull), masses.all);
   if (!wanted) return floor;  // nothing but NaN
   // Tokens that top-k left out need no looking after: in the order they come behind what adds up to `wanted`.
@@ -150,7 +148,7 @@ __global__ void __launch_bounds__(kCutThreads) cut_kernel(uint32_t vocab, const 
   if (!d.filtered) return;
   FilterState& s = state[blockIdx.x];
   const Tokens tokens = tokens_of(scaled_all, vocab, blockIdx.x, top_of(s));
-  const bool cuts = !is_broken(tokens) && (uses_top_k(d, vocab) || uses_top_p(d));
+  const bool cuts = !is_broken(tokens) && (uses_top_k(d.sampling, vocab) || uses_top_p(d.sampling));
   const unsigned long long floor = cuts ? floor_of(d, tokens, vocab, s) : kLeastRank;
   __syncthreads();  // all have read what now goes
   if (threadIdx.x) return;
@@ -169,7 +167,7 @@ __global__ void __launch_bounds__(kSampleThreads)
   FilterState& s = state[blockIdx.y];
   const Tokens tokens = tokens_of(scaled_all, vocab, blockIdx.y, s.top);
   const unsigned long long floor = s.floor;
-  const auto least = static_cast<unsigned long long>(d.min_p * 0x1p32f);
+  const auto least = arith::fixed(d.sampling.min_p);
   unsigned long long mine = 0;
   // Broken logits leave nobody with a rank.
   const uint32_t quads = is_broken(tokens) ? 0 : tokens.quads;
@@ -181,7 +179,7 @@ __global__ void __launch_bounds__(kSampleThreads)
     for (uint32_t i = 0; i < 4; ++i)
       left[i] = pack_score_id(t[i], 4 * at + i) >= floor && (!least || mass(t[i], tokens.top) >= least);
     if (!(left[0] || left[1] || left[2] || left[3])) continue;
-    const arith::PhiloxBlock random = arith::philox4x32(d.seed_low, d.seed_high, at, d.position, 0, 0);
+    const arith::PhiloxBlock random = random_words(d, at);
 #pragma unroll
     for (uint32_t i = 0; i < 4; ++i)
       if (left[i]) mine = max(mine, pack_score_id(t[i] + arith::gumbel(random.word[i]), 4 * at + i));

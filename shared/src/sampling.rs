@@ -25,16 +25,69 @@ pub struct Bounds {
     pub engine_least: f32,
 }
 
-/// Of [`SamplingParams::temperature`].
-pub const TEMPERATURE: Bounds = Bounds::from_zero(2.0, 1.0);
-/// Of [`SamplingParams::top_p`].
-pub const TOP_P: Bounds = Bounds::above_zero(1.0, MIN_TOP_P);
-/// Of [`SamplingParams::min_p`].
-pub const MIN_P: Bounds = Bounds::from_zero(1.0, 0.0);
-/// Of [`SamplingParams::repetition_penalty`].
-pub const REPETITION_PENALTY: Bounds = Bounds::above_zero(2.0, MIN_REPETITION_PENALTY);
-/// A request's `top_k` that leaves it out.
-pub const DEFAULT_TOP_K: u32 = 0;
+/// One of [`PARAMETERS`].
+#[derive(Debug)]
+pub struct Parameter {
+    /// Its name in requests, and as a field of [`SamplingParams`].
+    pub name: &'static str,
+    /// What it does, for the OpenAPI document.
+    pub about: &'static str,
+    /// What requests may give.
+    pub kind: Kind,
+}
+
+/// What requests may give for a parameter, and where that goes.
+#[derive(Debug)]
+pub enum Kind {
+    /// A number.
+    Number(Bounds, Field<f32>),
+    /// A whole number up to the size of the vocabulary. 0 is off, and the default.
+    Count(Field<u32>),
+}
+
+/// A field of [`SamplingParams`].
+pub type Field<T> = fn(&mut SamplingParams) -> &mut T;
+
+/// All parameters but the seed: what requests are checked by, what the OpenAPI document says of
+/// them, what the engine checks, and what tests go through.
+pub static PARAMETERS: [Parameter; 5] = [
+    Parameter {
+        name: "temperature",
+        about: "0 takes the most likely token.",
+        kind: Kind::Number(Bounds::from_zero(2.0, 1.0), |p| &mut p.temperature),
+    },
+    Parameter {
+        name: "top_p",
+        about: "Draw from the most likely tokens of this probability; 1 is off.",
+        kind: Kind::Number(Bounds::above_zero(1.0, MIN_TOP_P), |p| &mut p.top_p),
+    },
+    Parameter {
+        name: "top_k",
+        about: "Draw from so many of the most likely tokens; 0 is off. The upper bound is the size of the \
+                vocabulary.",
+        kind: Kind::Count(|p| &mut p.top_k),
+    },
+    Parameter {
+        name: "min_p",
+        about: "Least probability, as a share of the most likely token's; 0 is off.",
+        kind: Kind::Number(Bounds::from_zero(1.0, 0.0), |p| &mut p.min_p),
+    },
+    Parameter {
+        name: "repetition_penalty",
+        about: "Over all tokens of prompt and output; 1 is off.",
+        kind: Kind::Number(Bounds::above_zero(2.0, MIN_REPETITION_PENALTY), |p| {
+            &mut p.repetition_penalty
+        }),
+    },
+];
+
+/// Those of [`PARAMETERS`] that are numbers: name, bounds, field.
+pub fn numbers() -> impl Iterator<Item = (&'static str, &'static Bounds, Field<f32>)> {
+    PARAMETERS.iter().filter_map(|p| match &p.kind {
+        Kind::Number(bounds, field) => Some((p.name, bounds, *field)),
+        Kind::Count(_) => None,
+    })
+}
 
 impl Bounds {
     const fn from_zero(most: f64, default: f32) -> Self {
@@ -80,15 +133,15 @@ impl Bounds {
 /// token is drawn on any device.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct SamplingParams {
-    /// [`TEMPERATURE`]; 0 is greedy.
+    /// 0 is greedy.
     pub temperature: f32,
-    /// [`TOP_P`]; 1 is off.
+    /// 1 is off.
     pub top_p: f32,
     /// 0 is off.
     pub top_k: u32,
-    /// [`MIN_P`]; 0 is off.
+    /// 0 is off.
     pub min_p: f32,
-    /// [`REPETITION_PENALTY`]; 1 is off. Applies to the set of all tokens of prompt and output.
+    /// 1 is off. Applies to the set of all tokens of prompt and output.
     pub repetition_penalty: f32,
     /// Key of the counter-based generator.
     pub seed: u64,
@@ -108,25 +161,15 @@ impl SamplingParams {
     /// The first number that the engine does not take.
     #[must_use]
     pub fn first_fault(&self) -> Option<SamplingFault> {
-        let numbers = [
-            ("temperature", self.temperature, TEMPERATURE),
-            ("top_p", self.top_p, TOP_P),
-            ("min_p", self.min_p, MIN_P),
-            (
-                "repetition_penalty",
-                self.repetition_penalty,
-                REPETITION_PENALTY,
-            ),
-        ];
-        let is_fault =
-            |value: f32, bounds: &Bounds| bounds.engine_value(value.into()) != Some(value);
-        (numbers
-            .into_iter()
-            .find(|(_, value, bounds)| is_fault(*value, bounds)))
-        .map(|(name, value, bounds)| SamplingFault {
-            name,
-            value,
-            rule: bounds.rule(name),
+        let mut params = *self;
+        numbers().find_map(|(name, bounds, field)| {
+            let value = *field(&mut params);
+            let is_taken = bounds.engine_value(value.into()) == Some(value);
+            (!is_taken).then(|| SamplingFault {
+                name,
+                value,
+                rule: bounds.rule(name),
+            })
         })
     }
 }
@@ -149,11 +192,12 @@ mod tests {
 
     #[test]
     fn a_rule_says_what_its_bounds_contain() {
-        assert_eq!(TEMPERATURE.rule("t"), "0 <= t <= 2");
-        assert_eq!(TOP_P.rule("p"), "0 < p <= 1");
-        assert_eq!(TEMPERATURE.engine_value(0.0), Some(0.0));
-        assert_eq!(TOP_P.engine_value(0.0), None);
-        for bounds in [TEMPERATURE, TOP_P, MIN_P, REPETITION_PENALTY] {
+        let (zero, above) = (Bounds::from_zero(2.0, 1.0), Bounds::above_zero(1.0, 0.1));
+        assert_eq!(zero.rule("t"), "0 <= t <= 2");
+        assert_eq!(above.rule("p"), "0 < p <= 1");
+        assert_eq!(zero.engine_value(0.0), Some(0.0));
+        assert_eq!(above.engine_value(0.0), None);
+        for (_, bounds, _) in numbers() {
             let value = |value| bounds.engine_value(value);
             assert_eq!(value(bounds.least.next_up()), Some(bounds.engine_least));
             assert_eq!(value(bounds.default.into()), Some(bounds.default));
@@ -164,6 +208,21 @@ mod tests {
             for taken in [bounds.least.next_up(), bounds.most].map(value) {
                 assert_eq!(value(taken.unwrap().into()), taken);
             }
+        }
+    }
+
+    #[test]
+    fn all_fields_but_the_seed_are_parameters() {
+        let fields = serde_json::to_value(SamplingParams::GREEDY).unwrap();
+        let fields = fields.as_object().unwrap().keys().map(String::as_str);
+        let mut names: Vec<_> = PARAMETERS.iter().map(|p| p.name).collect();
+        names.push("seed");
+        assert_eq!(fields.collect::<Vec<_>>(), names);
+        let mut params = SamplingParams::GREEDY;
+        for (name, bounds, field) in numbers() {
+            *field(&mut params) = bounds.most as f32;
+            let found = serde_json::to_value(params).unwrap()[name].as_f64();
+            assert_eq!(found, Some(bounds.most), "{name}");
         }
     }
 

@@ -1,5 +1,6 @@
 //! The complete flow of a job, and what its fields do.
 
+use orcd_shared::sampling::numbers;
 use orcd_tests::sse::Kind;
 use orcd_tests::{Job, Model, Starter, WorkerHarness, report};
 use serde_json::json;
@@ -13,8 +14,7 @@ fn stream_is_started_then_tokens_then_end() {
 fn the_smallest_parameters_are_for_every_worker() {
     let service = WorkerHarness::start(Model::Haiku);
     let job = Job::new("tiny", "Count to five").set("max_tokens", 8);
-    let fields = ["temperature", "top_p", "min_p", "repetition_penalty"];
-    let job = fields.iter().fold(job, |job, field| job.set(field, 1e-300));
+    let job = numbers().fold(job, |job, (name, ..)| job.set(name, 1e-300));
     assert_eq!(service.run(&job).end().replays, 0);
     assert_eq!(service.health()["worker"]["restarts"], 0);
 }
@@ -158,16 +158,13 @@ fn each_sampling_parameter_changes_the_draw() {
         assert_eq!(ids, greedy, "{field} left more than the likeliest token");
         assert_ne!(ids, plain);
     }
-    for (field, value) in [
-        ("temperature", 0.5),
-        ("repetition_penalty", 1.8),
-        ("top_p", 0.5),
-    ] {
-        assert_ne!(
-            service.run(&base.clone().set(field, value)).ids(),
-            plain,
-            "{field}"
-        );
+    for (name, bounds, _) in numbers() {
+        // Neither is off for any of them.
+        let half = f64::midpoint(bounds.least, bounds.most);
+        let is_default = half == f64::from(bounds.default);
+        let value = if is_default { bounds.most } else { half };
+        let ids = service.run(&base.clone().set(name, value)).ids();
+        assert_ne!(ids, plain, "{name} {value}");
     }
 }
 

@@ -1,5 +1,6 @@
 //! Requests that break a rule are refused, field by field, before anything runs.
 
+use orcd_shared::sampling::{PARAMETERS, numbers};
 use orcd_tests::{Job, Model, WorkerHarness};
 use serde_json::{Value, json};
 
@@ -75,21 +76,8 @@ fn each_field_out_of_bounds_is_named() {
             ],
         ),
         (
-            "temperature",
-            vec![(-0.1).into(), 2.1.into(), "1".into(), json!([1])],
-        ),
-        (
-            "top_p",
-            vec![0.into(), (-0.5).into(), 1.1.into(), "1".into()],
-        ),
-        (
             "top_k",
             vec![(-1).into(), 513.into(), 1.5.into(), "5".into()],
-        ),
-        ("min_p", vec![(-0.1).into(), 1.1.into(), "0".into()]),
-        (
-            "repetition_penalty",
-            vec![0.into(), (-1).into(), 2.1.into(), "1".into()],
         ),
         (
             "stop",
@@ -109,7 +97,12 @@ fn each_field_out_of_bounds_is_named() {
         ("unheard_of", vec![1.into(), Value::Null]),
         ("Prompt", vec!["x".into()]),
     ];
-    for (field, values) in cases {
+    let numbers = numbers().map(|(name, bounds, _)| {
+        let below = bounds.least - if bounds.includes_least { 0.1 } else { 0.0 };
+        let beyond = [below, bounds.least - 1.0, bounds.most + 0.1].map(Value::from);
+        (name, [&beyond[..], &["1".into(), json!([1])]].concat())
+    });
+    for (field, values) in cases.into_iter().chain(numbers) {
         for value in values {
             assert_refused(&service, &good().set(field, value).json(), field);
         }
@@ -215,11 +208,13 @@ fn job_needs_exactly_one_prompt() {
 #[test]
 fn all_bad_fields_are_reported_at_once() {
     let service = WorkerHarness::start(Model::Tiny);
-    let body = json!({
-        "job_id": "a b", "prompt": "", "max_tokens": 0, "temperature": 3, "top_p": 0, "top_k": -1,
-        "min_p": 2, "repetition_penalty": 0, "stop": ["a", "b", "c", "d", "e"], "seed": -1,
+    let mut body = json!({
+        "job_id": "a b", "prompt": "", "max_tokens": 0, "stop": ["a", "b", "c", "d", "e"], "seed": -1,
         "on_disconnect": "stay", "template": 7, "extra": 1, "another": 2,
     });
+    for p in &PARAMETERS {
+        body[p.name] = (-3).into();
+    }
     let mut expected: Vec<_> = body.as_object().unwrap().keys().cloned().collect();
     expected.sort();
     assert_eq!(fields(&service, &body.to_string()), expected);
@@ -230,14 +225,8 @@ fn each_bound_itself_is_accepted() {
     let service = WorkerHarness::start(Model::Tiny);
     let cases: Vec<(&str, Vec<Value>)> = vec![
         ("job_id", vec!["x".repeat(128).into(), "A-z.0_9:b".into()]),
-        (
-            "temperature",
-            vec![0.into(), 2.into(), 2.0.into(), 1e-30.into()],
-        ),
-        ("top_p", vec![1.into(), 1e-9.into()]),
+        ("temperature", vec![2.0.into(), 1e-30.into()]),
         ("top_k", vec![0.into(), 512.into()]),
-        ("min_p", vec![0.into(), 1.into()]),
-        ("repetition_penalty", vec![2.into(), 1e-6.into()]),
         (
             "stop",
             vec![
@@ -251,7 +240,11 @@ fn each_bound_itself_is_accepted() {
         ("template", vec![true.into(), false.into()]),
         ("max_tokens", vec![1.into()]),
     ];
-    for (field, values) in cases {
+    let numbers = numbers().map(|(name, bounds, _)| {
+        let least = bounds.least + if bounds.includes_least { 0.0 } else { 1e-9 };
+        (name, vec![least.into(), bounds.most.into()])
+    });
+    for (field, values) in cases.into_iter().chain(numbers) {
         for value in values {
             let transcript = service.run(&good().set(field, value.clone()));
             assert!(transcript.end().tokens_out <= 1, "{field} {value}");

@@ -65,19 +65,15 @@ fn jobs(vocab: u32, count: u32, longest: u32, tokens: u32) -> Vec<Job> {
             let prompt = (0..length)
                 .map(|k| (k * 7919 + i * 40_503 + 17) % vocab)
                 .collect();
-            let sampled = SamplingParams {
-                temperature: 0.8,
-                top_p: if i % 4 == 3 { 0.9 } else { 1.0 },
-                top_k: if i % 8 == 5 { 40 } else { 0 },
-                min_p: if i % 8 == 7 { 0.05 } else { 0.0 },
-                repetition_penalty: if i % 3 == 2 { 1.2 } else { 1.0 },
-                seed: u64::from(i).wrapping_mul(0x9e37_79b9_7f4a_7c15),
-            };
-            let sampling = if i % 2 == 0 {
-                SamplingParams::GREEDY
-            } else {
-                sampled
-            };
+            let mut sampling = SamplingParams::GREEDY;
+            if i % 2 == 1 {
+                sampling.temperature = 0.8;
+                sampling.top_p = if i % 4 == 3 { 0.9 } else { 1.0 };
+                sampling.top_k = if i % 8 == 5 { 40 } else { 0 };
+                sampling.min_p = if i % 8 == 7 { 0.05 } else { 0.0 };
+                sampling.repetition_penalty = if i % 3 == 2 { 1.2 } else { 1.0 };
+                sampling.seed = u64::from(i).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            }
             Job {
                 prompt,
                 sampling,

@@ -1,7 +1,257 @@
-//! Who speaks.
+//! Who speaks, and which bytes that version stands for.
 
 /// Raised with every change of a message's bytes.
 pub const PROTOCOL: u32 = 5;
 
 /// The build that speaks: package version, for messages to people.
 pub const BUILD: &str = env!("CARGO_PKG_VERSION");
+
+/// The bytes of every message. A change here is a change of what two builds say to each other: if it
+/// is meant, raise [`PROTOCOL`] and put the new bytes in. The two Hellos never change.
+#[cfg(test)]
+mod tests {
+    use std::fmt::Debug;
+
+    use crate::error::ErrorCode;
+    use crate::job::{Finish, JobKey, JobSpec};
+    use crate::protocol::frame::{self, HEADER_BYTES};
+    use crate::protocol::message::{
+        Device, LoadRequest, LoadSource, StepReport, StepToken, ToSupervisor, ToWorker, WorkerInfo,
+    };
+    use crate::sampling::SamplingParams;
+    use crate::weights::{ContentHash, FileStamp, ModelIdentity, WeightsManifest};
+    use serde::Serialize;
+    use serde::de::DeserializeOwned;
+
+    use super::PROTOCOL;
+
+    /// Both directions: the message has these bytes after its length, and these bytes are the message.
+    /// Spaces in `hex` are for the reader.
+    fn golden<M: Serialize + DeserializeOwned + PartialEq + Debug>(message: &M, hex: &str) {
+        let mut bytes = Vec::new();
+        frame::encode(message, &mut bytes).unwrap();
+        let (length, body) = bytes.split_at(HEADER_BYTES);
+        assert_eq!(length, (body.len() as u32).to_le_bytes());
+        let written: String = body.iter().map(|b| format!("{b:02x}")).collect();
+        let expected: String = hex.split_whitespace().collect();
+        assert_eq!(
+            written, expected,
+            "bytes of {message:?} changed: if that is meant, raise PROTOCOL (now {PROTOCOL})"
+        );
+        let (read, taken) = frame::decode::<M>(&bytes).unwrap().unwrap();
+        assert_eq!((&read, taken), (message, bytes.len()));
+    }
+
+    const HASH: ContentHash = ContentHash([
+        0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24,
+        25, 26, 27, 28, 29, 30, 255,
+    ]);
+
+    fn manifest() -> WeightsManifest {
+        WeightsManifest {
+            model: ModelIdentity {
+                hash: HASH,
+                stamps: vec![FileStamp {
+                    device: 259,
+                    inode: 7,
+                    bytes: 491_400_032,
+                    modified_ns: 1_700_000_000_123_456_789,
+                    changed_ns: -1,
+                }],
+            },
+            layout_version: 0x0123_4567,
+            backend: "cpu".into(),
+            image_bytes: 485_452_288,
+            sample_checksum: 0x0123_4567_89ab_cdef,
+        }
+    }
+
+    const HASH_BYTES: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1eff";
+    const MANIFEST: &str = "\
+        000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1eff 01 fb0301 07 fc602b4a1d fd2a9a0b7bfc392f2f 01 \
+        fc67452301 03637075 fc006aef1c fdefcdab8967452301";
+
+    #[test]
+    fn hello_is_variant_zero_for_ever() {
+        let (protocol, build) = (7, String::from("0.1.0"));
+        golden(
+            &ToWorker::Hello {
+                protocol,
+                build: build.clone(),
+            },
+            "00 07 05 302e312e30",
+        );
+        golden(
+            &ToSupervisor::Hello { protocol, build },
+            "00 07 05 302e312e30",
+        );
+    }
+
+    #[test]
+    fn frame_is_a_little_endian_length_and_the_message() {
+        let mut bytes = Vec::new();
+        frame::encode(&ToWorker::Cancel(JobKey(300)), &mut bytes).unwrap();
+        assert_eq!(bytes, [4, 0, 0, 0, 3, 0xfb, 0x2c, 0x01]);
+    }
+
+    #[test]
+    fn supervisor_to_worker() {
+        let mut load = LoadRequest {
+            model_path: "/m.gguf".into(),
+            device: Device::Cuda(1),
+            context: Some(4096),
+            parallel: None,
+            threads: Some(2),
+            kv_limit_tokens: None,
+            end_tokens: vec![151_643, 151_645],
+            engines: 1,
+            weights: None,
+            model_hash: None,
+        };
+        let head = "01 07 2f6d2e67677566";
+        let tail = "01 01 01fb0010 00 0102 00 02 fc5b500200 fc5d500200 01";
+        golden(
+            &ToWorker::Load(Box::new(load.clone())),
+            &format!("{head} {tail} 00 00"),
+        );
+        load.device = Device::Cpu;
+        load.weights = Some(manifest());
+        load.model_hash = Some(HASH);
+        let tail = "00 01fb0010 00 0102 00 02 fc5b500200 fc5d500200 01";
+        let load = ToWorker::Load(Box::new(load));
+        golden(
+            &load,
+            &format!("{head} {tail} 01 {MANIFEST} 01 {HASH_BYTES}"),
+        );
+
+        let job = JobSpec {
+            key: JobKey(300),
+            prompt: vec![7985, 264],
+            emitted: vec![5],
+            max_tokens: 64,
+            sampling: SamplingParams {
+                temperature: 1.0,
+                top_p: 0.5,
+                top_k: 40,
+                min_p: 0.0,
+                repetition_penalty: 1.5,
+                seed: u64::MAX,
+            },
+        };
+        let submit = "02 fb2c01 02 fb311f fb0801 01 05 40 \
+                      0000803f 0000003f 28 00000000 0000c03f fdffffffffffffffff";
+        golden(&ToWorker::Submit(Box::new(job)), submit);
+        golden(&ToWorker::Cancel(JobKey(300)), "03 fb2c01");
+        golden(&ToWorker::Shutdown, "04");
+    }
+
+    #[test]
+    fn worker_to_supervisor() {
+        golden(&ToSupervisor::LoadProgress { percent: 75 }, "01 4b");
+
+        let mut info = WorkerInfo {
+            device_name: "gpu".into(),
+            compute_capability: Some("9.0".into()),
+            runtime_version: Some("13.0".into()),
+            memory_used: 1 << 30,
+            memory_total: 80 << 30,
+            resident: true,
+            context: 4096,
+            parallel: 8,
+            quant_kind: "Q4_K_M".into(),
+            load_source: LoadSource::File,
+            load_ms: 900,
+            model_hash: HASH,
+            weights: None,
+        };
+        let rest = "fc00000040 fd0000000014000000 01 fb0010 08 06 51345f4b5f4d";
+        golden(
+            &ToSupervisor::Ready(Box::new(info.clone())),
+            &format!("02 03 677075 01 03 392e30 01 04 31332e30 {rest} 00 fb8403 {HASH_BYTES} 00"),
+        );
+        info.compute_capability = None;
+        info.runtime_version = None;
+        info.load_source = LoadSource::Handle;
+        info.weights = Some(manifest());
+        golden(
+            &ToSupervisor::Ready(Box::new(info)),
+            &format!("02 03 677075 00 00 {rest} 01 fb8403 {HASH_BYTES} 01 {MANIFEST}"),
+        );
+
+        let failed = ToSupervisor::LoadFailed {
+            code: ErrorCode::CudaError,
+            message: "no".into(),
+        };
+        golden(&failed, "03 08 02 6e6f");
+
+        let token = |key, index, id, finish| StepToken {
+            key: JobKey(key),
+            index,
+            id,
+            finish,
+        };
+        let step = StepReport {
+            step: 1000,
+            step_us: 368,
+            tokens: vec![
+                token(1, 0, 151_645, Some(Finish::Eos)),
+                token(2, 9, 5, Some(Finish::MaxTokens)),
+                token(3, 9, 5, Some(Finish::ContextFull)),
+                token(4, 300, 5, None),
+            ],
+        };
+        let tokens = "01 00 fc5d500200 0100  02 09 05 0101  03 09 05 0102  04 fb2c01 05 00";
+        golden(
+            &ToSupervisor::Step(step),
+            &format!("04 fbe803 fb7001 04 {tokens}"),
+        );
+
+        let failed = ToSupervisor::JobFailed {
+            key: JobKey(2),
+            code: ErrorCode::VramOom,
+            message: "kv".into(),
+        };
+        golden(&failed, "05 02 07 02 6b76");
+        golden(&ToSupervisor::Cancelled(JobKey(2)), "06 02");
+        let beat = ToSupervisor::Heartbeat {
+            steps: 251,
+            running: 2,
+        };
+        golden(&beat, "07 fbfb00 02");
+        let fatal = ToSupervisor::Fatal {
+            code: ErrorCode::Internal,
+            message: "x".into(),
+        };
+        golden(&fatal, "08 0a 01 78");
+        golden(&ToSupervisor::Residency { resident: true }, "09 01");
+    }
+
+    #[test]
+    fn error_codes_keep_their_numbers() {
+        let codes = [
+            ErrorCode::InvalidRequest,
+            ErrorCode::ContextLengthExceeded,
+            ErrorCode::JobExists,
+            ErrorCode::QueueFull,
+            ErrorCode::Draining,
+            ErrorCode::WorkerUnavailable,
+            ErrorCode::InsufficientVram,
+            ErrorCode::VramOom,
+            ErrorCode::CudaError,
+            ErrorCode::ModelLoadFailed,
+            ErrorCode::Internal,
+            ErrorCode::InferenceTimeout,
+            ErrorCode::Cancelled,
+            ErrorCode::WorkerCrashed,
+            ErrorCode::ReplayDiverged,
+            ErrorCode::InsufficientMemory,
+            ErrorCode::Unauthorized,
+            ErrorCode::ForbiddenOrigin,
+        ];
+        // A code that is added comes after them.
+        assert!(ErrorCode::ALL.starts_with(&codes));
+        for (number, code) in ErrorCode::ALL.into_iter().enumerate() {
+            golden(&code, &format!("{number:02x}"));
+        }
+    }
+}

@@ -8,7 +8,7 @@ pub(super) mod schema;
 use super::error::Detail;
 use super::json::Json;
 #[cfg(test)]
-pub(super) use execute::FIELDS;
+pub(super) use execute::field_names;
 pub use execute::{Fresh, Input, Request, execute};
 use fields::Fields;
 

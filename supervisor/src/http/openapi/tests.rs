@@ -1,5 +1,6 @@
 //! The document against the code that it describes.
 
+use orcd_shared::sampling::{PARAMETERS, numbers};
 use serde_json::{Value, json};
 
 use super::super::json::Json;
@@ -77,7 +78,7 @@ fn kinds(schema: &Value) -> Vec<&str> {
 fn fields_are_those_that_the_validator_knows() {
     let schema = execute_schema(&INSTANCE);
     let names: Vec<_> = schema["properties"].as_object().unwrap().keys().collect();
-    let mut known = validate::FIELDS.to_vec();
+    let mut known = validate::field_names();
     known.sort_unstable();
     assert_eq!(names, known);
     assert_eq!(schema["additionalProperties"], false);
@@ -110,7 +111,8 @@ fn bounds_of_numbers_are_those_of_the_validator() {
             assert_taken(name, &beside(least, is_integer, false), false);
         }
     }
-    assert_eq!(numbers, 7);
+    // Beside them max_tokens and seed.
+    assert_eq!(numbers, PARAMETERS.len() + 2);
 }
 
 #[test]
@@ -378,6 +380,22 @@ fn it_has_all_that_the_written_document_has() {
                 assert!(document.contains(part), "{title}: {part}");
             }
         }
+    }
+    for (name, bounds, _) in numbers() {
+        let (least, most, default) = (bounds.least, bounds.most, bounds.default);
+        let row = format!("| `{name}` | number | ");
+        let row = api.lines().find_map(|line| line.strip_prefix(row.as_str()));
+        let row = row.expect(name);
+        let is_range = match bounds.includes_least {
+            true => row.starts_with(&format!("{least}–{most};")),
+            false => {
+                row.starts_with(&format!("{least} < ")) && row.contains(&format!(" ≤ {most};"))
+            }
+        };
+        assert!(
+            is_range && row.ends_with(&format!("| {default} |")),
+            "{name}: {row}"
+        );
     }
     let names = table(api, "\n## Routes\n");
     assert_eq!(names.len(), ROUTES.len());

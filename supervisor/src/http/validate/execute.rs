@@ -1,8 +1,6 @@
 //! The body of `POST /execute`.
 
-use orcd_shared::sampling::{
-    DEFAULT_TOP_K, MIN_P, REPETITION_PENALTY, SamplingParams, TEMPERATURE, TOP_P,
-};
+use orcd_shared::sampling::{Kind, PARAMETERS, SamplingParams, numbers};
 
 use super::super::error::Detail;
 use super::super::json::Json;
@@ -11,21 +9,12 @@ use super::{Limits, MAX_MESSAGES, MAX_PROMPT_CHARS, MAX_STOP_BYTES, MAX_STOPS, j
 use crate::text::{Message, Role};
 
 /// All fields, as the error of an unknown one lists them.
-pub(in crate::http) const FIELDS: [&str; 13] = [
-    "job_id",
-    "prompt",
-    "messages",
-    "template",
-    "max_tokens",
-    "temperature",
-    "top_p",
-    "top_k",
-    "min_p",
-    "repetition_penalty",
-    "stop",
-    "seed",
-    "on_disconnect",
-];
+pub(in crate::http) fn field_names() -> Vec<&'static str> {
+    let mut names = vec!["job_id", "prompt", "messages", "template", "max_tokens"];
+    names.extend(PARAMETERS.iter().map(|p| p.name));
+    names.extend(["stop", "seed", "on_disconnect"]);
+    names
+}
 
 /// A checked request.
 #[derive(Debug, Clone, PartialEq)]
@@ -77,20 +66,10 @@ pub fn execute(body: Json, limits: &Limits, fresh: Fresh) -> Result<Request, Vec
     let job_id = f.take("job_id").map(|value| job_id(f, value));
     let input = input(f);
     let max_tokens = f.integer("max_tokens", 1, limits.max_tokens_out.into());
-    let top_k = f.integer("top_k", 0, limits.vocab_size.into());
-    let sampling = SamplingParams {
-        temperature: f.number("temperature", &TEMPERATURE),
-        top_p: f.number("top_p", &TOP_P),
-        top_k: top_k
-            .and_then(|k| u32::try_from(k).ok())
-            .unwrap_or(DEFAULT_TOP_K),
-        min_p: f.number("min_p", &MIN_P),
-        repetition_penalty: f.number("repetition_penalty", &REPETITION_PENALTY),
-        seed: f.integer("seed", 0, u64::MAX).unwrap_or(fresh.seed),
-    };
+    let sampling = sampling(f, limits.vocab_size, fresh.seed);
     let stop = stop(f);
     let continue_on_disconnect = on_disconnect(f);
-    fields.finish(&FIELDS)?;
+    fields.finish(&field_names())?;
     Ok(Request {
         // A bad one is a fault, on which `finish` has failed.
         job_id: job_id.flatten().unwrap_or(fresh.job_id),
@@ -101,6 +80,22 @@ pub fn execute(body: Json, limits: &Limits, fresh: Fresh) -> Result<Request, Vec
         stop,
         continue_on_disconnect,
     })
+}
+
+/// How to draw. Faults of whole numbers come first.
+fn sampling(f: &mut Fields, vocab_size: u32, seed: u64) -> SamplingParams {
+    let mut sampling = SamplingParams::GREEDY;
+    for p in &PARAMETERS {
+        if let Kind::Count(field) = p.kind {
+            let count = f.integer(p.name, 0, vocab_size.into());
+            *field(&mut sampling) = count.and_then(|n| u32::try_from(n).ok()).unwrap_or(0);
+        }
+    }
+    for (name, bounds, field) in numbers() {
+        *field(&mut sampling) = f.number(name, bounds);
+    }
+    sampling.seed = f.integer("seed", 0, u64::MAX).unwrap_or(seed);
+    sampling
 }
 
 fn input(f: &mut Fields) -> Option<Input> {

@@ -1,6 +1,6 @@
 //! What requests may be, for the OpenAPI document: the same bounds that they are checked against.
 
-use orcd_shared::sampling::{Bounds, DEFAULT_TOP_K, MIN_P, REPETITION_PENALTY, TEMPERATURE, TOP_P};
+use orcd_shared::sampling::{Bounds, Kind, PARAMETERS};
 use serde_json::{Value, json};
 use utoipa::openapi::extensions::Extensions;
 use utoipa::openapi::schema::{
@@ -22,12 +22,6 @@ pub(in crate::http) fn execute(instance: &Instance) -> Schema {
         .description(Some(
             "Most tokens to generate; cut to what the context leaves. The upper bound is --max-tokens-out.",
         ));
-    let top_k = integer(0, instance.vocab_size.map(u64::from))
-        .default(Some(DEFAULT_TOP_K.into()))
-        .description(Some(
-            "Draw from so many of the most likely tokens; 0 is off. The upper bound is the size of the \
-             vocabulary.",
-        ));
     let seed = integer(0, Some(u64::MAX)).description(Some(
         "Seed of the sampling. Left out: a random one below 2^53, sent in `started`.",
     ));
@@ -42,22 +36,24 @@ pub(in crate::http) fn execute(instance: &Instance) -> Schema {
             "What becomes of the job when its reader goes away, or reads too slowly. `continue` lets it run \
              and keeps its events for `GET /jobs/{job_id}/events`.",
         ));
-    let body = object()
+    let mut body = object()
         .property("job_id", job_id(optional(Type::String)).description(Some(
             "Names the job; not that of one in flight. Left out: a fresh UUID, sent in `started`.",
         )))
         .property("prompt", prompt())
         .property("messages", messages())
         .property("template", template)
-        .property("max_tokens", max_tokens)
-        .property("temperature", number(&TEMPERATURE, "0 takes the most likely token."))
-        .property("top_p", number(&TOP_P, "Draw from the most likely tokens of this probability; 1 is off."))
-        .property("top_k", top_k)
-        .property("min_p", number(&MIN_P, "Least probability, as a share of the most likely token's; 0 is off."))
-        .property("repetition_penalty", number(
-            &REPETITION_PENALTY,
-            "Over all tokens of prompt and output; 1 is off.",
-        ))
+        .property("max_tokens", max_tokens);
+    for p in &PARAMETERS {
+        let value = match &p.kind {
+            Kind::Number(bounds, _) => number(bounds),
+            Kind::Count(_) => {
+                integer(0, instance.vocab_size.map(u64::from)).default(Some(0.into()))
+            }
+        };
+        body = body.property(p.name, value.description(Some(p.about)));
+    }
+    let body = body
         .property("stop", stop())
         .property("seed", seed)
         .property("on_disconnect", on_disconnect)
@@ -129,11 +125,10 @@ fn integer(least: u64, most: Option<u64>) -> ObjectBuilder {
     optional(Type::Integer).minimum(Some(least)).maximum(most)
 }
 
-fn number(bounds: &Bounds, text: &str) -> ObjectBuilder {
+fn number(bounds: &Bounds) -> ObjectBuilder {
     let number = optional(Type::Number)
         .maximum(Some(bounds.most))
-        .default(Some(bounds.default.into()))
-        .description(Some(text));
+        .default(Some(bounds.default.into()));
     if bounds.includes_least {
         number.minimum(Some(bounds.least))
     } else {

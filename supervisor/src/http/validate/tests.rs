@@ -1,4 +1,4 @@
-use orcd_shared::sampling::{MIN_REPETITION_PENALTY, MIN_TOP_P};
+use orcd_shared::sampling::{Kind, MIN_REPETITION_PENALTY, MIN_TOP_P, PARAMETERS};
 use serde_json::{Value, json};
 
 use super::*;
@@ -66,9 +66,31 @@ fn defaults_are_those_of_the_contract() {
     assert_eq!(request, expected);
 }
 
+/// Each sampling parameter with the ends of its range, and what is next to them outside.
+fn ends_of_parameters() -> Vec<(&'static str, Vec<Value>, Vec<Value>)> {
+    let ends = PARAMETERS.iter().map(|p| match &p.kind {
+        Kind::Number(bounds, _) => {
+            let below = bounds.least.next_down();
+            let (least, below) = match bounds.includes_least {
+                true => (bounds.least, below),
+                false => (bounds.least.next_up(), bounds.least),
+            };
+            let beyond = vec![json!(below), json!(bounds.most.next_up()), json!(1e308)];
+            (p.name, vec![json!(least), json!(bounds.most)], beyond)
+        }
+        Kind::Count(_) => (
+            p.name,
+            vec![json!(0), json!(LIMITS.vocab_size)],
+            vec![json!(-1), json!(LIMITS.vocab_size + 1), json!(0.5)],
+        ),
+    });
+    ends.collect()
+}
+
 #[test]
 fn bounds_themselves_are_accepted() {
-    for (name, values) in [
+    let parameters = ends_of_parameters().into_iter();
+    for (name, values) in parameters.map(|(name, ends, _)| (name, ends)).chain([
         (
             "job_id",
             vec![json!("a"), json!("A-Za.z0:9_"), json!("x".repeat(128))],
@@ -86,12 +108,8 @@ fn bounds_themselves_are_accepted() {
         ("max_tokens", vec![json!(1), json!(2048), json!(5.0)]),
         (
             "temperature",
-            vec![json!(0), json!(2), json!(2.0), json!(0.7), json!(-0.0)],
+            vec![json!(2), json!(2.0), json!(0.7), json!(-0.0)],
         ),
-        ("top_p", vec![json!(1), json!(0.000_001)]),
-        ("top_k", vec![json!(0), json!(1000)]),
-        ("min_p", vec![json!(0), json!(1)]),
-        ("repetition_penalty", vec![json!(0.1), json!(2)]),
         (
             "stop",
             vec![
@@ -103,7 +121,7 @@ fn bounds_themselves_are_accepted() {
         ),
         ("seed", vec![json!(0), json!(u64::MAX)]),
         ("on_disconnect", vec![json!("cancel"), json!("continue")]),
-    ] {
+    ]) {
         for value in values {
             let body = with(name, value);
             assert!(check(&body).is_ok(), "{:?}", check(&body));
@@ -132,7 +150,9 @@ fn each_field_is_refused_beyond_its_bounds_and_in_other_types() {
     };
     let long = "x".repeat(129);
     let too_big: Value = serde_json::from_str("18446744073709551616").unwrap();
-    for (name, values) in [
+    let parameters = ends_of_parameters().into_iter();
+    let parameters = parameters.map(|(name, _, beyond)| (name, and(number(), beyond)));
+    for (name, values) in parameters.chain([
         (
             "job_id",
             and(
@@ -159,23 +179,6 @@ fn each_field_is_refused_beyond_its_bounds_and_in_other_types() {
             ),
         ),
         (
-            "temperature",
-            and(number(), vec![json!(-0.1), json!(2.000_001), json!(1e308)]),
-        ),
-        (
-            "top_p",
-            and(number(), vec![json!(0), json!(-1), json!(1.01)]),
-        ),
-        (
-            "top_k",
-            and(number(), vec![json!(-1), json!(1001), json!(0.5)]),
-        ),
-        ("min_p", and(number(), vec![json!(-0.001), json!(1.001)])),
-        (
-            "repetition_penalty",
-            and(number(), vec![json!(0), json!(-1), json!(2.01)]),
-        ),
-        (
             "stop",
             vec![
                 json!(""),
@@ -190,7 +193,7 @@ fn each_field_is_refused_beyond_its_bounds_and_in_other_types() {
             "on_disconnect",
             and(text(), vec![json!(""), json!("Cancel"), json!("keep")]),
         ),
-    ] {
+    ]) {
         for value in values {
             assert_eq!(fault(&with(name, value)).field, name);
         }
@@ -276,33 +279,16 @@ fn tiny_numbers_become_the_smallest_that_the_engine_takes() {
 
 #[test]
 fn all_faults_are_reported_at_once() {
-    let body = json!({
-        "prompt": "", "max_tokens": 0, "temperature": "hot", "top_p": 2, "top_k": -1, "min_p": 2,
-        "repetition_penalty": 0, "stop": [""], "seed": -1, "on_disconnect": "x", "template": 0,
-        "max_token": 1, "temp": 2,
-    });
-    let mut fields: Vec<_> = check(&body)
-        .unwrap_err()
-        .into_iter()
-        .map(|d| d.field)
-        .collect();
-    fields.sort_unstable();
-    let mut expected = vec![
-        "prompt",
-        "max_tokens",
-        "temperature",
-        "top_p",
-        "top_k",
-        "min_p",
-        "repetition_penalty",
-        "stop[0]",
-        "seed",
-        "on_disconnect",
-        "template",
-        "max_token",
-        "temp",
-    ];
+    // None may be an object; messages can't be given beside prompt.
+    let mut expected = super::execute::field_names();
+    expected.retain(|name| *name != "messages");
+    expected.extend(["max_token", "temp"]);
     expected.sort_unstable();
+    let body: serde_json::Map<_, _> =
+        (expected.iter().map(|name| (String::from(*name), json!({})))).collect();
+    let faults = check(&body.into()).unwrap_err();
+    let mut fields: Vec<_> = faults.into_iter().map(|d| d.field).collect();
+    fields.sort_unstable();
     assert_eq!(fields, expected);
 }
 
@@ -360,8 +346,9 @@ fn null_is_unset_and_a_job_without_a_name_gets_one() {
     let bare = check(&json!({"prompt": "p"})).unwrap();
     assert_eq!(bare.job_id, "fresh");
     let mut nulls = json!({"prompt": "p"});
-    for field in super::execute::FIELDS.iter().filter(|f| **f != "prompt") {
-        nulls[*field] = json!(null);
+    let fields = super::execute::field_names().into_iter();
+    for field in fields.filter(|f| *f != "prompt") {
+        nulls[field] = json!(null);
     }
     assert_eq!(check(&nulls).unwrap(), bare);
     let messages = json!({"prompt": null, "messages": [{"role": "user", "content": "x"}]});
