@@ -16,7 +16,7 @@ use engine_support::naive::Naive;
 use engine_support::{FLOATS, QUANTIZED, Rng, assert_same};
 use orcd_shared::sampling::{SamplingParams, numbers};
 
-const SHAPES: [&str; 4] = ["tiny-qwen2", "tiny-llama", "tiny-tied", "tiny-biased"];
+const SHAPES: [&str; 4] = synth_model::Shape::VARIED;
 
 /// Largest difference over the largest logit.
 fn relative_error(found: &[f32], exact: &[f64]) -> f64 {
@@ -78,7 +78,7 @@ fn logits_are_those_of_the_model_in_binary64() {
 fn a_qwen2_with_every_bias_gives_the_models_logits() {
     let model = Model::of(&synth_model::Shape {
         name: "biased-qwen2".into(),
-        all_biases: true,
+        more_biases: &["attn_output", "output"],
         ..synth_model::Shape::named("tiny-qwen2").unwrap()
     });
     let tokens = prompt(12, 3);
@@ -101,7 +101,7 @@ fn a_qwen2_with_every_bias_gives_the_models_logits() {
 #[test]
 fn every_weight_type_gives_the_models_logits() {
     for ty in QUANTIZED.into_iter().chain(FLOATS) {
-        for name in ["tiny-qwen2", "tiny-llama", "tiny-biased"] {
+        for name in SHAPES {
             let model = Model::with_type(name, ty);
             let tokens = prompt(5, 2);
             let exact = Naive::new(&model.file, &model.plan).logits(&tokens);

@@ -38,14 +38,9 @@ pub(crate) fn vocab(shape: &Shape) -> Result<Vocab, SynthError> {
 
     // Lossless: far fewer than 2^32 tokens.
     let id = |from_end: usize| Value::U32((wanted - from_end) as u32);
-    let pre = if shape.arch == "llama" {
-        "llama-bpe"
-    } else {
-        "qwen2"
-    };
     let other = vec![
         ("model", Value::String("gpt2".to_owned())),
-        ("pre", Value::String(pre.to_owned())),
+        ("pre", Value::String(shape.pre.to_owned())),
         (
             "merges",
             Value::Array(Array::String(MERGES.map(str::to_owned).to_vec())),

@@ -89,7 +89,7 @@ pub(crate) fn plan(shape: &Shape, vocab: &Vocab) -> Vec<Planned> {
         .block_order()
         .into_iter()
         .for_each(|layer| block(shape, layer, residual, &mut out));
-    if shape.all_biases && shape.arch == "qwen2" {
+    if shape.more_biases.contains(&"output") {
         // Lossless: far fewer than 2^32 tokens.
         let n = shape.vocab_size as u32;
         out.push(vector("output.bias", n, 0.0, LOGIT_SIGMA, vec![]));
@@ -127,16 +127,11 @@ fn block(shape: &Shape, layer: u32, residual: Residual, out: &mut Vec<Planned>) 
             .then(|| vector(&name(part), n, 0.0, sigma, peaks.to_vec()))
     };
     let more_bias = |part: &str, n: u32, sigma: f32| {
-        shape
-            .all_biases
-            .then(|| vector(&name(part), n, 0.0, sigma, vec![]))
-    };
-    // Only one of both architectures has them here.
-    let ffn_bias = |part: &str, n: u32, sigma: f32| {
-        more_bias(part, n, sigma).filter(|_| shape.arch == "llama")
+        let bias = name(&format!("{part}.bias"));
+        (shape.more_biases.contains(&part)).then(|| vector(&bias, n, 0.0, sigma, vec![]))
     };
     out.push(norm("attn_norm.weight"));
-    out.extend(ffn_bias("ffn_down.bias", hidden, residual.feed_forward));
+    out.extend(more_bias("ffn_down", hidden, residual.feed_forward));
     out.push(matrix(
         "ffn_down.weight",
         Role::Down,
@@ -144,14 +139,14 @@ fn block(shape: &Shape, layer: u32, residual: Residual, out: &mut Vec<Planned>) 
         hidden,
         residual.feed_forward,
     ));
-    out.extend(ffn_bias("ffn_gate.bias", ffn, 0.5));
+    out.extend(more_bias("ffn_gate", ffn, 0.5));
     out.push(matrix("ffn_gate.weight", Role::Gate, hidden, ffn, 1.0));
-    out.extend(ffn_bias("ffn_up.bias", ffn, 0.5));
+    out.extend(more_bias("ffn_up", ffn, 0.5));
     out.push(matrix("ffn_up.weight", Role::Up, hidden, ffn, 1.0));
     out.push(norm("ffn_norm.weight"));
     out.extend(bias("attn_k.bias", kv, 0.3, &[]));
     out.push(matrix("attn_k.weight", Role::K, hidden, kv, KEY_GAIN));
-    out.extend(more_bias("attn_output.bias", hidden, residual.attention));
+    out.extend(more_bias("attn_output", hidden, residual.attention));
     out.push(matrix(
         "attn_output.weight",
         Role::AttnOutput,

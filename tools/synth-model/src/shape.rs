@@ -7,8 +7,10 @@ use orcd_shared::gguf::TensorType;
 pub struct Shape {
     /// Name it is asked for by; also `general.name`.
     pub name: String,
-    /// `general.architecture`: `qwen2` or `llama`.
+    /// `general.architecture`.
     pub arch: &'static str,
+    /// `tokenizer.ggml.pre` of the built-in vocabulary.
+    pub pre: &'static str,
     /// Blocks.
     pub layers: u32,
     /// Elements of the residual stream.
@@ -27,8 +29,8 @@ pub struct Shape {
     pub rms_eps: f32,
     /// Biases on q, k and v.
     pub qkv_bias: bool,
-    /// Biases also wherever else the architecture may have them, which few files do.
-    pub all_biases: bool,
+    /// What else has biases, by the tensor's name (`ffn_up`), which few files have.
+    pub more_biases: &'static [&'static str],
     /// Writes `rope_freqs.weight`, what divides the rotation frequencies.
     pub rope_freqs: Option<RopeScaling>,
     /// No `output.weight`: the embedding is used.
@@ -124,6 +126,9 @@ impl Shape {
         "tiny-biased",
     ];
 
+    /// Those among them that tests run: together each architecture, and all that its files may have.
+    pub const VARIED: [&'static str; 4] = ["tiny-qwen2", "tiny-llama", "tiny-tied", "tiny-biased"];
+
     /// The shape called `name`.
     pub fn named(name: &str) -> Option<Shape> {
         Some(match name {
@@ -141,6 +146,7 @@ impl Shape {
             "llama-3.1-8b-q4_k_m" => Shape {
                 name: "llama-3.1-8b".to_owned(),
                 arch: "llama",
+                pre: "llama-bpe",
                 layers: 32,
                 hidden: 4096,
                 ffn: 14_336,
@@ -169,6 +175,7 @@ impl Shape {
             "tiny-qwen2" => tiny(name, Mix::KQuants),
             "tiny-llama" => Shape {
                 arch: "llama",
+                pre: "llama-bpe",
                 heads: 8,
                 kv_heads: 4,
                 rope_freq_base: 10_000.0,
@@ -184,7 +191,7 @@ impl Shape {
             "tiny-biased" => Shape {
                 name: name.to_owned(),
                 qkv_bias: true,
-                all_biases: true,
+                more_biases: &["attn_output", "ffn_gate", "ffn_up", "ffn_down"],
                 ..Shape::named("tiny-llama")?
             },
             _ => return None,
@@ -260,6 +267,7 @@ fn reference() -> Shape {
     Shape {
         name: "qwen2.5-0.5b-instruct".to_owned(),
         arch: "qwen2",
+        pre: "qwen2",
         layers: 24,
         hidden: 896,
         ffn: 4864,
@@ -269,7 +277,7 @@ fn reference() -> Shape {
         rope_freq_base: 1_000_000.0,
         rms_eps: 1e-6,
         qkv_bias: true,
-        all_biases: false,
+        more_biases: &[],
         rope_freqs: None,
         tied: false,
         redundant_keys: false,
