@@ -13,7 +13,8 @@ use engine_support::model::{
     Chunk, GREEDY, Model, in_chunks, one_by_one, options, prompt, run, step,
 };
 use engine_support::naive::Naive;
-use engine_support::{FLOATS, QUANTIZED, Rng, assert_same};
+use engine_support::{Rng, assert_same};
+use orcd_shared::gguf::TensorType;
 use orcd_shared::sampling::{SamplingParams, numbers};
 
 const SHAPES: [&str; 4] = synth_model::Shape::VARIED;
@@ -100,7 +101,7 @@ fn a_qwen2_with_every_bias_gives_the_models_logits() {
 
 #[test]
 fn every_weight_type_gives_the_models_logits() {
-    for ty in QUANTIZED.into_iter().chain(FLOATS) {
+    for ty in TensorType::ALL {
         for name in SHAPES {
             let model = Model::with_type(name, ty);
             let tokens = prompt(5, 2);
@@ -154,7 +155,7 @@ fn cutting_the_prompt_changes_no_bit() {
 
 #[test]
 fn every_type_gives_the_same_bits_however_it_is_cut() {
-    for ty in QUANTIZED.into_iter().chain(FLOATS) {
+    for ty in TensorType::ALL {
         let model = Model::with_type("tiny-qwen2", ty);
         let mut engine = model.engine(&options());
         let tokens = prompt(70, 5);

@@ -14,7 +14,7 @@ use cuda_worker::loader::{self, LoadError, Source};
 use cuda_worker::scheduler::step_engine::{BROKEN_LOGITS, StepEngine as _};
 use cuda_worker::weights_plan::{self, ModelPlan, PlannedTensor};
 use engine_support::model::{Chunk, Model, of_many_chunks, options, prompt, run};
-use engine_support::{FLOATS, QUANTIZED};
+use engine_support::{FLOATS, block_formats};
 use orcd_shared::gguf::{GgufFile, TensorType, shard_path};
 use orcd_shared::sampling::SamplingParams;
 use synth_model::{Options, Shape, write};
@@ -92,7 +92,7 @@ fn a_norm_that_is_not_finite_is_refused_by_name_value_and_place() {
 
 #[test]
 fn a_block_scale_that_is_not_finite_is_refused_in_every_type() {
-    for ty in QUANTIZED {
+    for ty in block_formats() {
         for &at in ty.scales() {
             let model = Damaged::new(&tiny().with_type(ty), |open, file| {
                 let block = ty.block_bytes() * 3;
@@ -188,7 +188,7 @@ fn of_a_split_model_the_damaged_file_is_named() {
 
 #[test]
 fn a_matrix_of_zeros_is_refused_and_vectors_and_blocks_of_zeros_are_not() {
-    for ty in QUANTIZED.into_iter().chain(FLOATS) {
+    for ty in TensorType::ALL {
         let model = Damaged::new(&tiny().with_type(ty), |open, file| {
             fill(open, file, "blk.1.attn_v.weight", 0);
         });

@@ -14,8 +14,8 @@ use cuda_worker::engine::{Backend, Weights};
 use cuda_worker::loader::{self, Source, attach_or_load, examine};
 use cuda_worker::scheduler::step_engine::EngineError;
 use cuda_worker::weights_plan;
+use engine_support::assert_same;
 use engine_support::model::{Model, in_chunks, of_many_chunks, options, prompt};
-use engine_support::{FLOATS, QUANTIZED, assert_same};
 use orcd_shared::gguf::{GgufFile, TensorType};
 use orcd_shared::protocol::message::LoadSource;
 use orcd_shared::weights::WeightsManifest;
@@ -28,7 +28,7 @@ fn load(model: &Model) -> (Backend, Weights) {
 
 #[test]
 fn packing_loses_nothing_of_any_type() {
-    for ty in QUANTIZED.into_iter().chain(FLOATS) {
+    for ty in TensorType::ALL {
         let model = Model::with_type("tiny-qwen2", ty);
         let (_, weights) = load(&model);
         for tensor in &model.plan.tensors {
@@ -81,7 +81,7 @@ fn rows_may_be_written_in_any_chunks_and_order() {
 
 #[test]
 fn tensors_read_in_many_chunks_arrive_whole() {
-    let model = Model::of(&of_many_chunks(QUANTIZED[0]));
+    let model = Model::of(&of_many_chunks(TensorType::Q4_0));
     let longest = model.plan.tensors.iter().map(|t| t.info.nbytes).max();
     assert!(
         longest > Some(1 << 20),

@@ -7,7 +7,7 @@
 mod engine_support;
 
 use cuda_worker::probe::{self, Form, Heads, Matrix};
-use engine_support::{FLOATS, QUANTIZED, Rng, assert_same, dequantized, dot, float_dot};
+use engine_support::{FLOATS, Rng, assert_same, block_formats, dequantized, dot, float_dot};
 use engine_support::{product, quantized, random_matrix, tree};
 use orcd_shared::gguf::TensorType;
 
@@ -40,7 +40,7 @@ fn every_form_of_the_product_equals_the_contract_for_every_type_and_shape() {
     let forms = Form::exact();
     println!("forms on this machine: {forms:?}");
     assert!(forms.len() >= 2);
-    for ty in QUANTIZED {
+    for ty in block_formats() {
         for (rows, cols, n) in shapes(ty) {
             let w = random_matrix(&mut rng, ty, rows, cols);
             let x = rng.floats(cols as usize * n);
@@ -75,7 +75,7 @@ fn float_weights_follow_the_contract() {
 #[test]
 fn float_activations_multiply_the_dequantized_weights() {
     let mut rng = Rng(3);
-    for ty in QUANTIZED {
+    for ty in block_formats() {
         let w = random_matrix(&mut rng, ty, 35, 512);
         let x = rng.floats(512 * 2);
         let expected = product(&w, &x, |row, x| float_dot(&dequantized(ty, row), x));
@@ -117,7 +117,7 @@ fn the_residual_is_added_to_the_whole_product() {
 
 #[test]
 fn extreme_weights_and_activations_do_not_overflow_any_form() {
-    for ty in QUANTIZED {
+    for ty in block_formats() {
         for fill in [0x00u8, 0x7f, 0x80, 0xff] {
             let size = ty.block_bytes() as usize;
             let mut w = Matrix {

@@ -5,7 +5,7 @@
 #include <cstdint>
 
 #include "arith/half.h"
-#include "orcd/enums.h"
+#include "cuda-worker/src/ffi/types.rs.h"
 
 namespace orcd::formats {
 

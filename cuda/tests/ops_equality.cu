@@ -16,22 +16,8 @@
 namespace orcd::testing {
 namespace {
 
-std::string name(TensorType t) {
-  switch (t) {
-    case TensorType::kF32: return "F32";
-    case TensorType::kF16: return "F16";
-    case TensorType::kBF16: return "BF16";
-    case TensorType::kQ4_0: return "Q4_0";
-    case TensorType::kQ4_1: return "Q4_1";
-    case TensorType::kQ5_0: return "Q5_0";
-    case TensorType::kQ5_1: return "Q5_1";
-    case TensorType::kQ8_0: return "Q8_0";
-    case TensorType::kQ4_K: return "Q4_K";
-    case TensorType::kQ5_K: return "Q5_K";
-    case TensorType::kQ6_K: return "Q6_K";
-  }
-  return "?";
-}
+// As in the file format.
+std::string name(TensorType t) { return "type " + std::to_string(uint32_t(t)); }
 
 // Rows of a type as in a file: random bits with sound scales.
 std::vector<uint8_t> random_rows(Random& rng, TensorType type, uint32_t rows, uint32_t cols) {
@@ -52,11 +38,11 @@ std::vector<uint8_t> random_rows(Random& rng, TensorType type, uint32_t rows, ui
   }
   const uint32_t size = formats::block_bytes(type);
   for (size_t at = 0; at < raw.size(); at += size) {
-    const size_t d = type == TensorType::kQ6_K ? at + 208 : at;
-    put(d, 0.01f * rng.uniform());
-    const bool second = type == TensorType::kQ4_1 || type == TensorType::kQ5_1 || type == TensorType::kQ4_K ||
-                        type == TensorType::kQ5_K;
-    if (second) put(at + 2, 0.01f * rng.uniform());
+    formats::with_format(type, [&]<TensorType T>() {
+      using Format = formats::Format<T>;
+      put(at + (Format::kScales == formats::Scales::kSplit ? Format::kParts.tail : 0), 0.01f * rng.uniform());
+      if (formats::is_affine(Format::kScales)) put(at + 2, 0.01f * rng.uniform());
+    });
   }
   return raw;
 }

@@ -1,5 +1,5 @@
-//! What crosses the bridge as values: defined here, and nowhere else. The C++ has its structs from the header
-//! that is made of this file; its enums stand in `orcd/enums.h`, and the compiler compares them with these.
+//! What crosses the bridge as values: defined here, and nowhere else. The C++ has its structs and enums from the
+//! header that is made of this file.
 
 use orcd_shared::sampling::SamplingParams;
 
@@ -63,10 +63,10 @@ pub mod shared {
         /// (`d_model`)
         #[cxx_name = "kOutputNorm"]
         OutputNorm = 1,
-        /// (vocab, `d_model`)
+        /// (vocab, `d_model`); absent where it is the embedding.
         #[cxx_name = "kOutput"]
         Output = 2,
-        /// (`head_dim` / 2)
+        /// (`head_dim` / 2), divides the rotation frequencies.
         #[cxx_name = "kRopeFreqs"]
         RopeFreqs = 3,
         /// (`d_model`)
@@ -272,14 +272,6 @@ pub mod shared {
         memory_total: u64,
         /// Memory not taken now, bytes.
         memory_free: u64,
-    }
-
-    extern "C++" {
-        include!("orcd/enums.h");
-        type ErrorKind;
-        type TensorType;
-        type TensorRole;
-        type RopeStyle;
     }
 }
 

@@ -26,33 +26,33 @@ const F32: u32 = 0x7f80_0000;
 /// # Errors
 /// The first value that is not finite.
 pub(super) fn look(ty: TensorType, raw: &[u8]) -> Result<bool, NotFinite> {
-    match ty {
-        TensorType::F32 => singles(raw),
-        TensorType::F16 => halves::<2, 0, 0>(raw, F16),
-        TensorType::BF16 => halves::<2, 0, 0>(raw, BF16),
-        TensorType::Q4_0 => halves::<18, 0, 0>(raw, F16),
-        TensorType::Q4_1 => halves::<20, 0, 2>(raw, F16),
-        TensorType::Q5_0 => halves::<22, 0, 0>(raw, F16),
-        TensorType::Q5_1 => halves::<24, 0, 2>(raw, F16),
-        TensorType::Q8_0 => halves::<34, 0, 0>(raw, F16),
-        TensorType::Q4K => halves::<144, 0, 2>(raw, F16),
-        TensorType::Q5K => halves::<176, 0, 2>(raw, F16),
-        TensorType::Q6K => halves::<210, 208, 208>(raw, F16),
+    // At most 210 bytes.
+    let size = ty.block_bytes() as usize;
+    match (ty, ty.scales()) {
+        (TensorType::F32, _) => singles(raw),
+        (TensorType::F16, _) => halves(raw, 2, [0], F16),
+        (TensorType::BF16, _) => halves(raw, 2, [0], BF16),
+        (_, &[d, m]) => halves(raw, size, [d, m], F16),
+        (_, places) => halves(raw, size, [places[0]], F16),
     }
 }
 
-/// The numbers at bytes `A` and `B` of each block.
-fn halves<const BLOCK: usize, const A: usize, const B: usize>(
+/// The numbers at bytes `places` of each block of `size` bytes. Inlined: a known size makes it fast.
+#[inline(always)]
+fn halves<const N: usize>(
     raw: &[u8],
+    size: usize,
+    places: [usize; N],
     exponent: u16,
 ) -> Result<bool, NotFinite> {
-    let blocks = raw.as_chunks::<BLOCK>().0;
-    let number = |block: &[u8; BLOCK], at: usize| u16::from_le_bytes([block[at], block[at + 1]]);
+    let blocks = raw.chunks_exact(size);
+    let number = |block: &[u8], at: usize| u16::from_le_bytes([block[at], block[at + 1]]);
     // The lowest bit of the exponent carries into the sign if all others are set.
     let carry = exponent & exponent.wrapping_neg();
     let (mut all, mut carried) = (0, 0);
-    for block in blocks {
-        for x in [number(block, A), number(block, B)] {
+    for block in blocks.clone() {
+        for at in places {
+            let x = number(block, at);
             all |= x;
             carried |= (x & exponent).wrapping_add(carry);
         }
@@ -60,8 +60,8 @@ fn halves<const BLOCK: usize, const A: usize, const B: usize>(
     if carried >> 15 == 0 {
         return Ok(all << 1 != 0);
     }
-    let mut numbers = (blocks.iter().enumerate())
-        .flat_map(|(n, block)| [A, B].map(|at| (n * BLOCK + at, number(block, at))));
+    let mut numbers = (blocks.enumerate())
+        .flat_map(|(n, block)| places.map(|at| (n * size + at, number(block, at))));
     let found = numbers.find(|(_, x)| x & exponent == exponent);
     found.map_or(Ok(true), |(at, x)| {
         Err(NotFinite {

@@ -10,16 +10,10 @@ use half::{bf16, f16};
 use orcd_shared::gguf::TensorType;
 
 /// Types with blocks.
-pub const QUANTIZED: [TensorType; 8] = [
-    TensorType::Q4_0,
-    TensorType::Q4_1,
-    TensorType::Q5_0,
-    TensorType::Q5_1,
-    TensorType::Q8_0,
-    TensorType::Q4K,
-    TensorType::Q5K,
-    TensorType::Q6K,
-];
+pub fn block_formats() -> impl Iterator<Item = TensorType> {
+    (TensorType::ALL.into_iter()).filter(|ty| ty.block_len() > 1)
+}
+
 /// Types without.
 pub const FLOATS: [TensorType; 3] = [TensorType::F32, TensorType::F16, TensorType::BF16];
 
@@ -56,15 +50,6 @@ impl Rng {
     }
 }
 
-/// Where a block has its binary16 scales.
-fn scale_offsets(ty: TensorType) -> &'static [usize] {
-    match ty {
-        TensorType::Q4_0 | TensorType::Q5_0 | TensorType::Q8_0 => &[0],
-        TensorType::Q6K => &[208],
-        _ => &[0, 2],
-    }
-}
-
 /// Any bits in the blocks, but scales that are numbers.
 pub fn random_matrix(rng: &mut Rng, ty: TensorType, rows: u32, cols: u32) -> Matrix {
     let values = rows as usize * cols as usize;
@@ -88,7 +73,7 @@ pub fn random_matrix(rng: &mut Rng, ty: TensorType, rows: u32, cols: u32) -> Mat
             let size = ty.block_bytes() as usize;
             let mut raw = rng.bytes(values / ty.block_len() as usize * size);
             for block in raw.chunks_exact_mut(size) {
-                for &at in scale_offsets(ty) {
+                for &at in ty.scales() {
                     let scale = f16::from_f32(rng.signed() * 0.01);
                     block[at..at + 2].copy_from_slice(&scale.to_le_bytes());
                 }

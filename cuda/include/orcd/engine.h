@@ -1,4 +1,4 @@
-// All that Rust sees of the engine, in plain C++ (bridge.h adapts it to cxx). The structs that cross are defined
+// All that Rust sees of the engine, in plain C++ (bridge.h adapts it to cxx). The values that cross are defined
 // in types.rs, for both sides.
 //
 // Ownership: Weights owns one immutable image (a sealed memfd, or one exportable VMM allocation);
@@ -14,7 +14,6 @@
 #include <string>
 
 #include "cuda-worker/src/ffi/types.rs.h"
-#include "orcd/enums.h"
 
 namespace orcd {
 
