@@ -342,45 +342,72 @@ fn rotated(x: &[f32], position: usize, heads: &Heads) -> Vec<f64> {
     out
 }
 
-/// Attention of one head by the contract; k and v as stored, in binary16.
+/// A head as integers up to `most`, and their scale.
+fn integers(x: &[f32], most: f32) -> (Vec<i64>, f32) {
+    let top = x.iter().fold(0f32, |m, x| m.max(x.abs()));
+    let scale = top / most;
+    let inverse = 1.0 / scale;
+    let integers = x.iter().map(|x| (x * inverse).round_ties_even() as i64);
+    (integers.collect(), scale)
+}
+
+fn pow2(k: f32) -> f32 {
+    if k >= -126.0 {
+        2f32.powi(k as i32)
+    } else {
+        0.0
+    }
+}
+
+/// A maximum, the sum of the weights below it, and the weighted values.
+type Part = (f32, f32, Vec<f32>);
+
+/// Appends a part, whose values are multiples of `unit`.
+fn combined((m0, l0, o0): Part, (m, l, o): Part, unit: f32) -> Part {
+    let top = m0.max(m);
+    let (a, b) = (pow2(m0 - top), pow2(m - top));
+    let o = (o0.iter().zip(&o)).map(|(o0, o)| o.mul_add(b * unit, o0 * a));
+    (top, l.mul_add(b, l0 * a), o.collect())
+}
+
+/// Attention of one head by the contract.
 fn attended(q: &[f32], k: &[Vec<f32>], v: &[Vec<f32>]) -> Vec<f32> {
     let scale = (std::f64::consts::LOG2_E / (q.len() as f64).sqrt()) as f32;
-    let exp2 = |x: f32| probe::function("exp2", &[x])[0];
-    let pow2 = |k: f32| {
-        if k >= -126.0 {
-            2f32.powi(k as i32)
-        } else {
-            0.0
-        }
-    };
-    let mut total: Option<(f32, f32, Vec<f32>)> = None;
-    for (k, v) in k.chunks(64).zip(v.chunks(64)) {
-        let t: Vec<f32> = k
-            .iter()
-            .map(|k| q.iter().zip(k).fold(0f32, |s, (q, k)| q.mul_add(*k, s)) * scale)
-            .collect();
+    let exp2 = |x: f32| probe::function("exp2", &[x.max(-64.0)])[0];
+    let (q, q_scale) = integers(q, 2047.0);
+    let q_scale = q_scale * scale;
+    // One split: its part and the unit of its values.
+    let split = |k: &[Vec<f32>], v: &[Vec<f32>]| -> (Part, f32) {
+        let t = k.iter().map(|k| {
+            let (k, k_scale) = integers(k, 2047.0);
+            let dot: i64 = q.iter().zip(&k).map(|(q, k)| q * k).sum();
+            dot as f32 * (q_scale * k_scale)
+        });
+        let t: Vec<f32> = t.collect();
+        let v: Vec<_> = v.iter().map(|v| integers(v, 127.0)).collect();
+        let largest = v.iter().fold(0f32, |m, (_, scale)| m.max(*scale));
+        let unit = 2f32.powi(f64::from(largest).log2().ceil() as i32 - 14);
         let m = t.iter().fold(f32::NEG_INFINITY, |m, t| m.max(*t)).ceil();
         let p: Vec<f32> = t.iter().map(|t| exp2(t - m)).collect();
-        let l = p.iter().fold(0f32, |l, p| l + p);
-        let o: Vec<f32> = (0..q.len())
-            .map(|d| p.iter().zip(v).fold(0f32, |o, (p, v)| p.mul_add(v[d], o)))
-            .collect();
-        total = Some(match total {
-            None => (m, l, o),
-            Some((m0, l0, o0)) => {
-                let top = m0.max(m);
-                let (a, b) = (pow2(m0 - top), pow2(m - top));
-                let o = o0
-                    .iter()
-                    .zip(&o)
-                    .map(|(o0, o)| o.mul_add(b, o0 * a))
-                    .collect();
-                (top, l.mul_add(b, l0 * a), o)
-            }
-        });
-    }
-    let (_, l, o) = total.unwrap();
-    o.iter().map(|o| o / l).collect()
+        let sum = p
+            .iter()
+            .map(|p| (p * 2f32.powi(21)).round_ties_even() as i64);
+        let weights = (p.iter().zip(&v)).map(|(p, (_, d))| (p * d / unit).round_ties_even() as i64);
+        let weights: Vec<i64> = weights.collect();
+        let of = |d: usize| -> i64 { weights.iter().zip(&v).map(|(w, (v, _))| w * v[d]).sum() };
+        let o = (0..q.len()).map(|d| of(d) as f32).collect();
+        ((m, sum.sum::<i64>() as f32, o), unit)
+    };
+    let run = |k: &[Vec<f32>], v: &[Vec<f32>]| -> Part {
+        let mut splits = k.chunks(64).zip(v.chunks(64)).map(|(k, v)| split(k, v));
+        let ((m, l, o), unit) = splits.next().unwrap();
+        let first = (m, l, o.iter().map(|o| o * unit).collect());
+        splits.fold(first, |run, (next, unit)| combined(run, next, unit))
+    };
+    let runs = k.chunks(256).zip(v.chunks(256)).map(|(k, v)| run(k, v));
+    let (_, l, o) = runs.reduce(|all, run| combined(all, run, 1.0)).unwrap();
+    let inverse = 1.0 / (l * 2f32.powi(-21));
+    o.iter().map(|o| o * inverse).collect()
 }
 
 fn check_attention(heads: &Heads, n: usize, seed: u64) {
@@ -409,7 +436,6 @@ fn check_attention_form(form: Form, heads: &Heads, n: usize, seed: u64) {
             }
         }
     }
-    let half = |x: &f32| half::f16::from_f32(*x).to_f32();
     let (dim, per) = (heads.dim as usize, (heads.q / heads.kv) as usize);
     for p in (0..n).filter(|p| p % 7 == 0 || p + 3 > n || p % 64 < 2) {
         for h in 0..heads.q as usize {
@@ -417,7 +443,7 @@ fn check_attention_form(form: Form, heads: &Heads, n: usize, seed: u64) {
                 let at = h / per * dim;
                 x.chunks(kw)
                     .take(p + 1)
-                    .map(|r| r[at..at + dim].iter().map(half).collect())
+                    .map(|r| r[at..at + dim].to_vec())
                     .collect()
             };
             let at = p * qw + h * dim;
@@ -445,6 +471,7 @@ fn rotation_and_attention_follow_the_contract() {
     check_attention(&heads(2, 2, 32, true), 130, 2);
     check_attention(&heads(5, 1, 80, false), 66, 3);
     check_attention(&heads(3, 1, 10, true), 20, 4);
+    check_attention(&heads(4, 1, 32, false), 600, 6);
     let factors = (0..16).map(|i| 1.0 + i as f32 / 4.0).collect();
     check_attention(
         &Heads {

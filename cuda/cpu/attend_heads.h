@@ -2,9 +2,8 @@
 // the scores and values of the head for the output.
 #pragma once
 
+#include "arith/attend.h"
 #include "arith/constants.h"
-#include "arith/exp2.h"
-#include "arith/half.h"
 #include "cpu/kernels.h"
 #include "cpu/kv_cache.h"
 #include "cpu/lanes.h"
@@ -14,126 +13,176 @@ namespace {
 
 constexpr uint32_t kMaxHeadDim = 256;  // check_shape() holds models to it
 
+// Query heads as integers, two to a word.
+template <uint32_t H>
+struct Queries {
+  int32_t pairs[H][kMaxHeadDim / 2];
+  float scale[H];  // with the scale of the scores
+};
+
+// What a split's keys weigh.
+template <uint32_t H>
+struct Weights {
+  alignas(64) float t[H][kAttnSplit];        // scores
+  alignas(64) int16_t value[H][kAttnSplit];  // weights of the values, as multiples of the split's unit
+};
+
 // Result of H query heads over one split, or over all splits so far.
 template <uint32_t H>
 struct State {
-  float max[H], sum[H];
+  float max[H] = {}, sum[H] = {};
   float out[H][kMaxHeadDim];
 };
+
+template <uint32_t H>
+ORCD_LANES void quantize_queries(const HeadsArgs& a, Queries<H>& q) {
+  for (uint32_t h = 0; h < H; ++h) {
+    const float* x = a.q + h * a.head_dim;
+    uint32_t top = 0;
+    for (uint32_t d = 0; d < a.head_dim; ++d) {
+      const uint32_t magnitude = arith::bits_of(x[d]) & 0x7fffffffu;
+      top = magnitude > top ? magnitude : top;
+    }
+    const arith::HeadScale s = arith::head_scale(top, arith::kKeyMost);
+    for (uint32_t d = 0; d < a.head_dim; d += 2)
+      q.pairs[h][d / 2] = int32_t((uint32_t(arith::head_integer(x[d], s)) & 0xffffu) |
+                                  uint32_t(arith::head_integer(x[d + 1], s)) << 16);
+    q.scale[h] = s.d * a.scale;
+  }
+}
 
 // t[h][j] of all the keys of a split; those behind the last key come out as rubbish. Two vectors of keys
 // at once, so that enough chains run beside each other.
 template <class V, uint32_t H>
-ORCD_LANES void scores(const HeadsArgs& a, const uint16_t* page, uint32_t n, float (*t)[kAttnSplit]) {
+ORCD_LANES void scores(const HeadsArgs& a, const Queries<H>& q, const uint8_t* page, uint32_t n, Weights<H>& w) {
+  using Ints = typename V::Ints;
   using Floats = typename V::Floats;
   constexpr uint32_t L = V::kLanes, at_once = 2 * L > kKeyBlock ? 2 * L : kKeyBlock, parts = at_once / L;
   static_assert(kAttnSplit % at_once == 0);
+  const HeadPage at = {a.head_dim};
   for (uint32_t j = 0; j < n; j += at_once) {
-    const uint16_t* keys = page + uint64_t{j} * a.head_dim;
-    Floats s[H][parts] = {};
-    for (uint32_t d = 0; d < a.head_dim; ++d) {
-      Floats k[parts];
+    Ints s[H][parts] = {};
+    const uint8_t* keys[parts];
+    for (uint32_t i = 0; i < parts; ++i) keys[i] = page + at.key(j + i * L, 0);
+    for (uint32_t d = 0; d < a.head_dim / 2; ++d) {
       for (uint32_t i = 0; i < parts; ++i) {
-        const uint32_t block = i * L / kKeyBlock, in_block = i * L % kKeyBlock;
-        const uint16_t* from = keys + (uint64_t{block} * a.head_dim + d) * kKeyBlock + in_block;
-        k[i] = V::f16(reinterpret_cast<const uint8_t*>(from));
-      }
-      for (uint32_t h = 0; h < H; ++h) {
-        const Floats q = Floats{} + a.q[h * a.head_dim + d];
-        for (uint32_t i = 0; i < parts; ++i) s[h][i] = V::fma(q, k[i], s[h][i]);
+        const auto k = V::load(keys[i] + d * kKeyBlock * 4);
+        for (uint32_t h = 0; h < H; ++h) s[h][i] = V::pairs(s[h][i], k, q.pairs[h][d]);
       }
     }
-    for (uint32_t h = 0; h < H; ++h) {
-      for (uint32_t i = 0; i < parts; ++i) {
-        const Floats scaled = s[h][i] * a.scale;
-        __builtin_memcpy(t[h] + j + i * L, &scaled, sizeof scaled);
+    for (uint32_t i = 0; i < parts; ++i) {
+      const Floats scale = V::floats(reinterpret_cast<const float*>(page + at.key_scale(j + i * L)));
+      for (uint32_t h = 0; h < H; ++h) {
+        const Floats t = V::to_float(s[h][i]) * (scale * q.scale[h]);
+        __builtin_memcpy(w.t[h] + j + i * L, &t, sizeof t);
       }
     }
   }
 }
 
-// Turns scores into weights in place and gives the maximum, m of the contract.
-ORCD_LANES float weights(float* t /* (kAttnSplit) */, uint32_t n) {
+// Turns a head's scores into weights; gives the maximum, m of the contract, and the sum of the weights.
+ORCD_LANES float weights(float* t /* (kAttnSplit) */, const float* scales /* (kAttnSplit) */, uint32_t n,
+                         const arith::WeightUnit& unit, int16_t* value /* (kAttnSplit) */, float* total) {
   float m = t[0];
   for (uint32_t j = 1; j < n; ++j) m = t[j] > m ? t[j] : m;
   m = __builtin_ceilf(m);
-  for (uint32_t j = 0; j < kAttnSplit; ++j) t[j] = arith::exp2(t[j] - m);
+  int32_t sum = 0;
+  for (uint32_t j = 0; j < kAttnSplit; ++j) {
+    const float p = arith::exp2_below(t[j] - m);
+    sum += j < n ? arith::sum_weight(p) : 0;
+    value[j] = int16_t(j < n ? arith::value_weight(p, scales[j], unit) : 0);
+  }
+  *total = float(sum);
   return m;
 }
 
-// l[h] = Σ_j p[h][j], ascending; the heads' chains run beside each other.
-template <uint32_t H>
-ORCD_LANES void sums(const float (*p)[kAttnSplit], uint32_t n, float* l /* (H) */) {
-  float s[H] = {};
-  for (uint32_t j = 0; j < n; ++j) {
-    for (uint32_t h = 0; h < H; ++h) s[h] = s[h] + p[h][j];
-  }
-  for (uint32_t h = 0; h < H; ++h) l[h] = s[h];
-}
-
-// out[h][d ..] = Σ_j p[h][j] · v[j][d ..], ascending, for `parts` vectors of values.
+// out[h][d ..] = scale · Σ_j W[h][j] · v[j][d ..] for `parts` vectors of values.
 template <class V, uint32_t H, uint32_t parts>
-ORCD_LANES void weighted_part(const HeadsArgs& a, const uint16_t* values, uint32_t n, const float (*p)[kAttnSplit],
+ORCD_LANES void weighted_part(const HeadsArgs& a, const int8_t* values, uint32_t n, const Weights<H>& w, float scale,
                               uint32_t d, float (*out)[kMaxHeadDim]) {
-  using Floats = typename V::Floats;
-  Floats o[H][parts] = {};
-  for (uint32_t j = 0; j < n; ++j) {
-    const uint16_t* value = values + uint64_t{j} * a.head_dim + d;
-    Floats v[parts];
-    for (uint32_t i = 0; i < parts; ++i) v[i] = V::f16(reinterpret_cast<const uint8_t*>(value + i * V::kLanes));
-    for (uint32_t h = 0; h < H; ++h) {
-      const Floats pj = Floats{} + p[h][j];
-      for (uint32_t i = 0; i < parts; ++i) o[h][i] = V::fma(pj, v[i], o[h][i]);
+  using Ints = typename V::Ints;
+  Ints o[H][parts] = {};
+  for (uint32_t j = 0; j < n; j += 2) {
+    const int8_t* value = values + (uint64_t{j / 2} * a.head_dim + d) * 2;
+    int32_t two[H];
+    for (uint32_t h = 0; h < H; ++h) __builtin_memcpy(two + h, w.value[h] + j, sizeof two[h]);
+    for (uint32_t i = 0; i < parts; ++i) {
+      const auto v = V::widen(value + i * V::kLanes * 2);
+      for (uint32_t h = 0; h < H; ++h) o[h][i] = V::pairs(o[h][i], v, two[h]);
     }
   }
-  for (uint32_t h = 0; h < H; ++h) __builtin_memcpy(out[h] + d, o[h], sizeof o[h]);
+  for (uint32_t h = 0; h < H; ++h) {
+    for (uint32_t i = 0; i < parts; ++i) {
+      const auto scaled = V::to_float(o[h][i]) * scale;
+      __builtin_memcpy(out[h] + d + i * V::kLanes, &scaled, sizeof scaled);
+    }
+  }
 }
 
 template <class V, uint32_t H>
-ORCD_LANES void weighted_values(const HeadsArgs& a, const uint16_t* values, uint32_t n, const float (*p)[kAttnSplit],
+ORCD_LANES void weighted_values(const HeadsArgs& a, const int8_t* values, uint32_t n, const Weights<H>& w, float scale,
                                 float (*out)[kMaxHeadDim]) {
   constexpr uint32_t L = V::kLanes;
   uint32_t d = 0;
-  for (; d + 2 * L <= a.head_dim; d += 2 * L) weighted_part<V, H, 2>(a, values, n, p, d, out);
-  for (; d + L <= a.head_dim; d += L) weighted_part<V, H, 1>(a, values, n, p, d, out);
+  for (; d + 2 * L <= a.head_dim; d += 2 * L) weighted_part<V, H, 2>(a, values, n, w, scale, d, out);
+  for (; d + L <= a.head_dim; d += L) weighted_part<V, H, 1>(a, values, n, w, scale, d, out);
   for (; d < a.head_dim; ++d) {
     for (uint32_t h = 0; h < H; ++h) {
-      float o = 0.0f;
-      for (uint32_t j = 0; j < n; ++j) {
-        o = arith::fma32(p[h][j], arith::f16_to_f32(values[uint64_t{j} * a.head_dim + d]), o);
-      }
-      out[h][d] = o;
+      int32_t o = 0;
+      for (uint32_t j = 0; j < n; ++j) o += w.value[h][j] * values[(uint64_t{j / 2} * a.head_dim + d) * 2 + j % 2];
+      out[h][d] = float(o) * scale;
     }
   }
 }
 
+// `unit`: what the values of `next` are multiples of.
 template <uint32_t H>
-ORCD_LANES void combine(State<H>& all, const State<H>& next, uint32_t head_dim) {
+ORCD_LANES void combine(State<H>& all, const State<H>& next, float unit, uint32_t head_dim) {
   for (uint32_t h = 0; h < H; ++h) {
     const float max = next.max[h] > all.max[h] ? next.max[h] : all.max[h];
     const float a = arith::pow2i(all.max[h] - max), b = arith::pow2i(next.max[h] - max);
     all.sum[h] = arith::fma32(next.sum[h], b, all.sum[h] * a);
-    for (uint32_t d = 0; d < head_dim; ++d) all.out[h][d] = arith::fma32(next.out[h][d], b, all.out[h][d] * a);
+    const float c = b * unit;
+    for (uint32_t d = 0; d < head_dim; ++d) all.out[h][d] = arith::fma32(next.out[h][d], c, all.out[h][d] * a);
     all.max[h] = max;
   }
 }
 
+// One split, of `n` keys. Gives the unit of s.out, which is 1 if `scaled`.
+template <class V, uint32_t H>
+ORCD_LANES float attend_split(const HeadsArgs& a, const Queries<H>& q, const uint8_t* page, uint32_t n, bool scaled,
+                              State<H>& s) {
+  const HeadPage at = {a.head_dim};
+  Weights<H> w = {};
+  scores<V, H>(a, q, page, n, w);
+  const auto* scales = reinterpret_cast<const float*>(page + at.value_scale(0));
+  float largest = 0.0f;
+  for (uint32_t j = 0; j < n; ++j) largest = scales[j] > largest ? scales[j] : largest;
+  const arith::WeightUnit unit = arith::weight_unit(largest);
+  for (uint32_t h = 0; h < H; ++h) s.max[h] = weights(w.t[h], scales, n, unit, w.value[h], s.sum + h);
+  weighted_values<V, H>(a, reinterpret_cast<const int8_t*>(page + at.value(0, 0)), n, w, scaled ? unit.unit : 1.0f,
+                        s.out);
+  return scaled ? 1.0f : unit.unit;
+}
+
 template <class V, uint32_t H>
 void attend(const HeadsArgs& a) {
-  State<H> all, next;
+  Queries<H> q;
+  State<H> all, run, next;
+  quantize_queries<H>(a, q);
   for (uint32_t first = 0; first < a.n; first += kAttnSplit) {
-    const uint32_t count = a.n - first < kAttnSplit ? a.n - first : kAttnSplit;
-    State<H>& s = first == 0 ? all : next;
-    float t[H][kAttnSplit] = {};
-    const uint16_t* keys = a.cache + a.pages[first / kAttnSplit] * a.page_stride;
-    scores<V, H>(a, keys, count, t);
-    for (uint32_t h = 0; h < H; ++h) s.max[h] = weights(t[h], count);
-    sums<H>(t, count, s.sum);
-    weighted_values<V, H>(a, keys + uint64_t{kAttnSplit} * a.head_dim, count, t, s.out);
-    if (first != 0) combine(all, next, a.head_dim);
+    const uint32_t count = a.n - first < kAttnSplit ? a.n - first : kAttnSplit, split = first / kAttnSplit;
+    const bool begins = split % kAttnRun == 0, ends = split % kAttnRun == kAttnRun - 1 || first + count == a.n;
+    const uint8_t* page = a.cache + a.pages[split] * a.page_stride;
+    const float unit = attend_split<V, H>(a, q, page, count, begins, begins ? run : next);
+    if (!begins) combine(run, next, unit, a.head_dim);
+    if (!ends) continue;
+    if (split < kAttnRun) all = run;
+    else combine(all, run, 1.0f, a.head_dim);
   }
   for (uint32_t h = 0; h < H; ++h) {
-    for (uint32_t d = 0; d < a.head_dim; ++d) a.out[h * a.head_dim + d] = all.out[h][d] / all.sum[h];
+    const float inverse = 1.0f / (all.sum[h] * arith::kSumUnit);
+    for (uint32_t d = 0; d < a.head_dim; ++d) a.out[h * a.head_dim + d] = all.out[h][d] * inverse;
   }
 }
 

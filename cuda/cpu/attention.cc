@@ -14,13 +14,13 @@ void attention(Pool& pool, Isa isa, const ModelShape& s, const Rows& rows, const
     const uint32_t row = task / (s.n_kv_heads * groups), kv_head = task / groups % s.n_kv_heads;
     const uint32_t first = task % groups * kMaxHeads;
     const uint64_t at = (uint64_t{row} * s.n_heads + kv_head * per_kv + first) * hd;
-    attend({kv.keys(0, layer, kv_head), kv.page_stride(), sequences.pages(rows.slot[row]).data(),
+    attend({kv.head(0, layer, kv_head), kv.page_stride(), sequences.pages(rows.slot[row]).data(),
             rows.position[row] + 1, q + at, std::min(kMaxHeads, per_kv - first), hd, scale, out + at});
   };
   uint64_t positions = 0;
   for (uint32_t r = 0; r < rows.count; ++r) positions += rows.position[r] + 1;
   const uint32_t tasks = rows.count * s.n_kv_heads * groups;
-  const double nanoseconds = 300.0 + static_cast<double>(positions) / rows.count * hd * 0.2;
+  const double nanoseconds = 300.0 + static_cast<double>(positions) / rows.count * hd * 0.1;
   share(pool, tasks, nanoseconds, [&](uint32_t first, uint32_t end) {
     for (uint32_t i = first; i < end; ++i) one(i);
   });

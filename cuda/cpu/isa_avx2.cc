@@ -22,6 +22,14 @@ struct Avx2 {
   static ORCD_LANES Floats f16(const uint8_t* p) {
     return (Floats)_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
   }
+  static ORCD_LANES Floats floats(const float* p) {
+    Floats v;
+    __builtin_memcpy(&v, p, sizeof v);
+    return v;
+  }
+  static ORCD_LANES Bytes widen(const int8_t* p) {
+    return (Bytes)_mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  }
   static ORCD_LANES Ints u8(const uint8_t* p) {
     return (Ints)_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
   }
@@ -42,6 +50,9 @@ struct Avx2 {
   static ORCD_LANES Ints dot8(Ints acc, Bytes w, const int8_t* x) {
     const __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8((__m256i)w), _mm256_sign_epi8(four(x), (__m256i)w));
     return acc + (Ints)_mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+  }
+  static ORCD_LANES Ints pairs(Ints acc, Bytes w, int32_t two) {
+    return acc + (Ints)_mm256_madd_epi16((__m256i)w, _mm256_set1_epi32(two));
   }
   static ORCD_LANES Floats fma(Floats a, Floats b, Floats c) { return (Floats)_mm256_fmadd_ps(a, b, c); }
   static ORCD_LANES Floats to_float(Ints i) { return (Floats)_mm256_cvtepi32_ps((__m256i)i); }

@@ -25,6 +25,14 @@ struct Avx512 {
   static ORCD_LANES Floats f16(const uint8_t* p) {
     return (Floats)_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
   }
+  static ORCD_LANES Floats floats(const float* p) {
+    Floats v;
+    __builtin_memcpy(&v, p, sizeof v);
+    return v;
+  }
+  static ORCD_LANES Bytes widen(const int8_t* p) {
+    return (Bytes)_mm512_cvtepi8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+  }
   static ORCD_LANES Ints u8(const uint8_t* p) {
     return (Ints)_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
   }
@@ -37,6 +45,9 @@ struct Avx512 {
     return (Ints)_mm512_dpbusd_epi32((__m512i)acc, (__m512i)w, _mm512_set1_epi32(four));
   }
   static ORCD_LANES Ints dot8(Ints acc, Bytes w, const int8_t* x) { return dot(acc, w, x); }
+  static ORCD_LANES Ints pairs(Ints acc, Bytes w, int32_t two) {
+    return (Ints)_mm512_dpwssd_epi32((__m512i)acc, (__m512i)w, _mm512_set1_epi32(two));
+  }
   static ORCD_LANES Floats fma(Floats a, Floats b, Floats c) { return (Floats)_mm512_fmadd_ps(a, b, c); }
   static ORCD_LANES Floats to_float(Ints i) { return (Floats)_mm512_cvtepi32_ps((__m512i)i); }
 };

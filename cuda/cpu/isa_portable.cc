@@ -22,6 +22,16 @@ struct Portable {
     for (uint32_t l = 0; l < kLanes; ++l) v[l] = formats::f16_at(p + 2 * l);
     return v;
   }
+  static ORCD_LANES Floats floats(const float* p) {
+    Floats v;
+    __builtin_memcpy(&v, p, sizeof v);
+    return v;
+  }
+  static ORCD_LANES Bytes widen(const int8_t* p) {
+    Bytes v;
+    for (uint32_t l = 0; l < kLanes; ++l) v[l] = uint16_t(p[2 * l]) | uint32_t(p[2 * l + 1]) << 16;
+    return v;
+  }
   static ORCD_LANES Ints u8(const uint8_t* p) {
     Ints v;
     for (uint32_t l = 0; l < kLanes; ++l) v[l] = p[l];
@@ -40,6 +50,9 @@ struct Portable {
   static ORCD_LANES Ints dot8(Ints acc, Bytes w, const int8_t* x) {
     for (uint32_t e = 0; e < 4; ++e) acc += (Ints(w << (24 - 8 * e)) >> 24) * int32_t(x[e]);
     return acc;
+  }
+  static ORCD_LANES Ints pairs(Ints acc, Bytes w, int32_t two) {
+    return acc + (Ints(w << 16) >> 16) * int32_t(int16_t(two)) + (Ints(w) >> 16) * (two >> 16);
   }
   static ORCD_LANES Floats fma(Floats a, Floats b, Floats c) {
     for (uint32_t l = 0; l < kLanes; ++l) c[l] = arith::fma32(a[l], b[l], c[l]);

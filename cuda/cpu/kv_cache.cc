@@ -12,14 +12,14 @@ namespace {
 constexpr uint64_t kSystemPage = 4096;
 
 uint64_t page_bytes(const ModelShape& s) {
-  const uint64_t bytes = uint64_t{s.n_layers} * s.n_kv_heads * 2 * kPageTokens * s.head_dim * sizeof(uint16_t);
+  const uint64_t bytes = uint64_t{s.n_layers} * s.n_kv_heads * HeadPage{s.head_dim}.bytes();
   return (bytes + kSystemPage - 1) / kSystemPage * kSystemPage;
 }
 
 }  // namespace
 
 KvCache::KvCache(const ModelShape& s, uint32_t pages)
-    : head_elements_(uint64_t{kPageTokens} * s.head_dim),
+    : head_bytes_(HeadPage{s.head_dim}.bytes()),
       page_bytes_(page_bytes(s)),
       bytes_(bytes(s, pages)),
       kv_heads_(s.n_kv_heads) {
@@ -40,13 +40,8 @@ void KvCache::release(std::span<const uint32_t> pages) {
   for (const uint32_t page : pages) madvise(memory_ + page * page_bytes_, page_bytes_, MADV_DONTNEED);
 }
 
-uint16_t* KvCache::keys(uint32_t page, uint32_t layer, uint32_t kv_head) const {
-  auto* base = reinterpret_cast<uint16_t*>(memory_ + page * page_bytes_);
-  return base + (uint64_t{layer} * kv_heads_ + kv_head) * 2 * head_elements_;
-}
-
-uint16_t* KvCache::values(uint32_t page, uint32_t layer, uint32_t kv_head) const {
-  return keys(page, layer, kv_head) + head_elements_;
+uint8_t* KvCache::head(uint32_t page, uint32_t layer, uint32_t kv_head) const {
+  return memory_ + page * page_bytes_ + (uint64_t{layer} * kv_heads_ + kv_head) * head_bytes_;
 }
 
 uint64_t KvCache::bytes(const ModelShape& shape, uint32_t pages) { return pages * page_bytes(shape); }

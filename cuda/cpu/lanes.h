@@ -7,6 +7,9 @@
 //   f16(p) → Floats, u8(p) → Ints, i8(p) → Floats      widened, one value per lane
 //   dot(Ints acc, Bytes w, x) → Ints    acc + Σ of 4 unsigned bytes (at most 63) times x[0..4]
 //   dot8(Ints acc, Bytes w, x) → Ints   the same for any byte, signed unless kFlip8
+//   pairs(Ints acc, Bytes w, two) → Ints    acc + Σ of 2 signed 16-bit values times those of `two`
+//   widen(p) → Bytes                    kLanes * 2 signed bytes, as 16 bits each
+//   floats(p) → Floats                  kLanes of them
 //   fma(a, b, c), to_float(Ints)
 //   kFlip8                              dot8 takes q + 128 instead of q
 #pragma once

@@ -1,4 +1,7 @@
-#include "arith/half.h"
+#include <algorithm>
+#include <cstring>
+
+#include "arith/attend.h"
 #include "arith/rope_table.h"
 #include "cpu/ops.h"
 
@@ -21,6 +24,26 @@ void rotate(float* x /* (2 * pairs) */, const float* cos /* (pairs) */, const fl
     a = __builtin_fmaf(x0, cos[i], -(x1 * sin[i]));
     b = __builtin_fmaf(x0, sin[i], x1 * cos[i]);
   }
+}
+
+uint32_t max_magnitude(const float* x /* (n) */, uint32_t n) {
+  uint32_t top = 0;
+  for (uint32_t i = 0; i < n; ++i) top = std::max(top, arith::bits_of(x[i]) & 0x7fffffffu);
+  return top;
+}
+
+// Appends one head of a key and its value.
+void append(uint8_t* page, uint32_t token, uint32_t head_dim, const float* k /* (head_dim) */, const float* v) {
+  const HeadPage at = {head_dim};
+  const arith::HeadScale key = arith::head_scale(max_magnitude(k, head_dim), arith::kKeyMost);
+  const arith::HeadScale value = arith::head_scale(max_magnitude(v, head_dim), arith::kValueMost);
+  for (uint32_t d = 0; d < head_dim; ++d) {
+    const auto integer = static_cast<int16_t>(arith::head_integer(k[d], key));
+    std::memcpy(page + at.key(token, d), &integer, sizeof integer);
+    page[at.value(token, d)] = static_cast<uint8_t>(arith::head_integer(v[d], value));
+  }
+  std::memcpy(page + at.key_scale(token), &key.d, sizeof key.d);
+  std::memcpy(page + at.value_scale(token), &value.d, sizeof value.d);
 }
 
 }  // namespace
@@ -59,13 +82,8 @@ void rope_kv(Pool& pool, const ModelShape& s, const Rotation& rotation, const Ro
     for (uint32_t h = 0; h < s.n_heads; ++h) rotate(q + h * hd, cos, sin, rotation.pairs, rotation.style);
     for (uint32_t h = 0; h < s.n_kv_heads; ++h) rotate(k + h * hd, cos, sin, rotation.pairs, rotation.style);
     const uint32_t page = sequences.pages(rows.slot[r])[rows.position[r] / kPageTokens];
-    const uint64_t p = rows.position[r] % kPageTokens;
-    for (uint32_t h = 0; h < s.n_kv_heads; ++h) {
-      uint16_t* keys = kv.keys(page, layer, h) + p / kKeyBlock * kKeyBlock * hd + p % kKeyBlock;
-      uint16_t* values = kv.values(page, layer, h) + p * hd;
-      for (uint32_t d = 0; d < hd; ++d) keys[d * kKeyBlock] = arith::f32_to_f16(k[h * hd + d]);
-      for (uint32_t d = 0; d < hd; ++d) values[d] = arith::f32_to_f16(v[h * hd + d]);
-    }
+    for (uint32_t h = 0; h < s.n_kv_heads; ++h)
+      append(kv.head(page, layer, h), rows.position[r] % kPageTokens, hd, k + h * hd, v + h * hd);
   };
   share(pool, rows.count, (q_width + 4.0 * kv_width) * 0.8, [&](uint32_t first, uint32_t end) {
     for (uint32_t r = first; r < end; ++r) one_row(r);

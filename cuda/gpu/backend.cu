@@ -18,6 +18,10 @@ class CudaBackend final : public Backend {
 
   // What the attention kernels can't do is said before anything is loaded.
   void check_heads(const ModelShape& shape) const {
+    if (shape.n_heads / shape.n_kv_heads > kernels::kMostHeadsPerKv)
+      throw Error(ErrorKind::kInvalid, std::to_string(shape.n_heads) + " query heads on " +
+                                           std::to_string(shape.n_kv_heads) + " KV heads: CUDA takes up to " +
+                                           std::to_string(kernels::kMostHeadsPerKv) + " on each");
     const size_t needed = kernels::prefill_shared_bytes(shape.head_dim);
     int most = 0;
     ORCD_CUDA(cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, ordinal_));

@@ -8,6 +8,7 @@
 #include "device/vmm.h"
 #include "engine/forward.h"
 #include "gpu/rope_table.h"
+#include "kernels/kv_page.cuh"
 #include "kernels/pdl.h"
 
 namespace orcd::gpu {
@@ -20,10 +21,13 @@ uint64_t align(uint64_t bytes) { return (bytes + 255) / 256 * 256; }
 
 uint32_t splits_of(uint32_t context) { return (context + kAttnSplit - 1) / kAttnSplit; }
 
-uint64_t page_values(const ModelShape& s) { return uint64_t{kAttnSplit} * s.head_dim * s.n_kv_heads; }
+uint32_t runs_of(uint32_t context) { return (splits_of(context) + kAttnRun - 1) / kAttnRun; }
+
+// Of a page in one layer.
+uint64_t page_bytes(const ModelShape& s) { return uint64_t{s.n_kv_heads} * kernels::KvPage{s.head_dim}.bytes(); }
 
 uint64_t partial_values(const ModelShape& s, const EngineOptions& o) {
-  return uint64_t{o.slots} * s.n_heads * splits_of(o.context) * (s.head_dim + 2);
+  return uint64_t{o.slots} * s.n_heads * runs_of(o.context) * (s.head_dim + 2);
 }
 
 constexpr uint64_t kTiledBuffers = 2;
@@ -62,7 +66,7 @@ KvBytes kv_bytes(const ModelShape& s, const EngineOptions& o) {
   const uint64_t counters = uint64_t{o.slots} * ((s.n_heads + 1) * 4 + sizeof(unsigned long long));
   const uint64_t input =
       CudaExecutor::input_bytes(o.max_batch_tokens, o.slots) + kernels::kSampleBatch * sizeof(kernels::SampleArgs);
-  return {uint64_t{s.n_layers} * 2 * SequenceStore::total_pages(o) * page_values(s) * sizeof(__half),
+  return {uint64_t{s.n_layers} * SequenceStore::total_pages(o) * page_bytes(s),
           rope + table + samples + partial_values(s, o) * sizeof(float) + tiled + sets + counters + input};
 }
 
@@ -74,7 +78,7 @@ CudaExecutor::CudaExecutor(const Model& model, const EngineOptions& options, int
       pages_(SequenceStore::total_pages(options)),
       pages_per_slot_(splits_of(options.context)),
       rope_(uint64_t{options.context} * (model.shape.head_dim / 2)),
-      kv_(uint64_t{model.shape.n_layers} * 2 * pages_ * page_values(model.shape)),
+      kv_(uint64_t{model.shape.n_layers} * pages_ * page_bytes(model.shape)),
       tiled_q_(kTiledBuffers * tiled_values(model.shape)),
       tiled_d_(kTiledBuffers * tiled_values(model.shape) / kQuantBlock),
       tiled_sum_(tiled_d_.size()),
@@ -108,7 +112,7 @@ CudaExecutor::CudaExecutor(const Model& model, const EngineOptions& options, int
       shape_.n_heads,  shape_.n_kv_heads,
       shape_.head_dim, shape_.rope_style,
       rope_.data(),    static_cast<float>(1.4426950408889634 / __builtin_sqrt(static_cast<double>(shape_.head_dim)))};
-  kv_.zero();  // a masked key adds 0 · v: v must be a number
+  kv_.zero();
   page_table_.zero();
   arrived_.zero();
   best_.zero();
@@ -158,11 +162,11 @@ void CudaExecutor::fork(uint32_t, uint32_t to, std::span<const SequenceStore::Co
     ORCD_CUDA(cudaMemcpyAsync(target, source, bytes, cudaMemcpyDeviceToDevice, stream_));
   };
   seen_length_[to] = 0;
-  const uint64_t values = page_values(shape_);
+  const uint64_t bytes = page_bytes(shape_);
   for (const SequenceStore::Copy& page : copies) {
-    for (uint64_t part = 0; part < uint64_t{shape_.n_layers} * 2; ++part) {
-      __half* base = kv_.data() + part * pages_ * values;
-      copy(base + page.to * values, base + page.from * values, values * sizeof(__half));
+    for (uint32_t layer = 0; layer < shape_.n_layers; ++layer) {
+      uint8_t* base = kv_layer(layer).heads;
+      copy(base + page.to * bytes, base + page.from * bytes, bytes);
     }
   }
 }
@@ -282,9 +286,7 @@ void CudaExecutor::matmul(std::span<const MatmulArgs> products, const Activation
 }
 
 kernels::KvLayer CudaExecutor::kv_layer(uint32_t layer) const {
-  const uint64_t values = uint64_t{pages_} * page_values(shape_);
-  __half* base = kv_.data() + uint64_t{layer} * 2 * values;
-  return {base, base + values, page_table_.data(), pages_per_slot_};
+  return {kv_.data() + uint64_t{layer} * pages_ * page_bytes(shape_), page_table_.data(), pages_per_slot_};
 }
 
 void CudaExecutor::rope_kv(uint32_t layer, const AttentionInputs& in) {
@@ -302,7 +304,7 @@ kernels::DecodeAttention CudaExecutor::decode_attention(uint32_t layer, const fl
   a.position = step.position;
   a.partial = partial_.data();
   a.arrived = arrived_.data();
-  a.splits = splits_of(options_.context);
+  a.runs = runs_of(options_.context);
   a.out = out;
   return a;
 }

@@ -101,7 +101,7 @@ class CudaExecutor final : public Executor, public Ops {
   kernels::Heads heads_;
 
   device::Buffer<float2> rope_;     // (context, head_dim / 2)
-  device::Buffer<__half> kv_;       // (layer, 2, page, kv_head, 64 * head_dim)
+  device::Buffer<uint8_t> kv_;      // (layer, page, kv_head, KvPage::bytes())
   device::Buffer<int8_t> tiled_q_;  // (2, ...) inputs of products on few rows
   device::Buffer<float> tiled_d_;
   device::Buffer<int32_t> tiled_sum_;
@@ -111,7 +111,7 @@ class CudaExecutor final : public Executor, public Ops {
   device::Buffer<uint32_t> seen_;                     // (slot, set_words_): each sequence's first seen_length_ tokens
   device::Buffer<uint32_t> masks_;                    // (samples, set_words_) of the step
   device::Pinned<uint32_t> mask_rows_;                // the same on the host
-  device::Buffer<float> partial_;                     // attention splits
+  device::Buffer<float> partial_;                     // attention runs
   device::Buffer<uint32_t> arrived_;                  // counters, zero between launches
   device::Buffer<unsigned long long> best_;           // (slots) ranks, zero between launches
   device::Buffer<float> scaled_;                      // (samples at once, scaled_width(vocab)) filtered ones

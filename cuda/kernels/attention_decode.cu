@@ -1,318 +1,359 @@
-// Attention of one new token per sequence. A warp does one split of 64 keys: lanes hold keys l and
-// l + 32 for the scores, then values l, l + 32, … of the head for the sum. A block of four warps takes
-// every gridDim.x-th run of four splits of one head; what it finds is combined in ascending order, in shared
-// memory when one block holds all splits, otherwise by the block that arrives last.
+// Attention of single rows, each with all query heads of a KV head at once: they are the rows of the matrix units'
+// fragments. A block of four warps takes every gridDim.x-th run of splits. Of a split each warp finds the scores of 16
+// keys, then, once the weights of all 64 are there, the sums for a quarter of the head's values. Runs are combined in
+// ascending order by the block that arrives last.
 #include "arith/exp2.h"
 #include "device/check.h"
+#include "kernels/attend.cuh"
 #include "kernels/launch.h"
 #include "kernels/pdl.h"
 #include "kernels/rope.cuh"
-#include "kernels/warp.cuh"
 
 namespace orcd::kernels {
 namespace {
 
 constexpr uint32_t kWarps = 4;
-static_assert(kDecodeShallow == kWarps * kAttnSplit);  // these splits meet in shared memory
+constexpr uint32_t kThreads = kWarps * 32;
+static_assert(kAttnSplit == kWarps * 16);
+static_assert(kMostHeadsPerKv == 16);  // rows of a fragment
 
-// A split's keys and values on their way: lane holds keys lane, lane + 32 and values lane, lane + 32, …
+// A warp's part of a split on its way: keys 16w .. 16w + 15, and values 8w' .. of all keys for its octets w'.
 template <uint32_t kDim>
 struct SplitData {
-  uint4 k[2][kDim / 8];                // (key, 8 values)
-  uint4 v[kDim / 32][kAttnSplit / 8];  // (value, 8 keys)
+  uint4 high[kDim / 32];
+  uint2 low[kDim / 32];
+  uint4 value[kDim / 32];
+  float2 key_scale[2], value_scale[2];  // of this lane's keys
 };
 
-// Keeps the first `keep` of eight binary16 values, zeros for the rest: what lies there may be no number.
-__device__ __forceinline__ uint4 first_of(uint4 v, uint32_t keep) {
-  uint32_t* words = reinterpret_cast<uint32_t*>(&v);
+template <uint32_t kDim>
+__device__ __forceinline__ void load_split(SplitData<kDim>& x, const uint8_t* page) {
+  constexpr KvPage at = {kDim};
+  constexpr uint32_t kBlocks = kDim / 32;
+  const uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32;
 #pragma unroll
-  for (uint32_t i = 0; i < 4; ++i) words[i] &= keep >= 2 * i + 2 ? kFull : keep == 2 * i + 1 ? 0xffffu : 0u;
-  return v;
+  for (uint32_t b = 0; b < kBlocks; ++b) {
+    x.high[b] = *reinterpret_cast<const uint4*>(page + ((warp * kBlocks + b) * 32 + lane) * 16);
+    x.low[b] =
+        *reinterpret_cast<const uint2*>(page + at.low() + ((warp / 2 * kBlocks + b) * 32 + lane) * 16 + warp % 2 * 8);
+    x.value[b] = *reinterpret_cast<const uint4*>(page + at.values() + ((warp * kBlocks + b) * 32 + lane) * 16);
+  }
+#pragma unroll
+  for (uint32_t o = 0; o < 2; ++o) {
+    const uint32_t key = 16 * warp + 8 * o + lane % 4 * 2;
+    x.key_scale[o] = *reinterpret_cast<const float2*>(page + at.key_scales() + key * 4);
+    x.value_scale[o] = *reinterpret_cast<const float2*>(page + at.value_scales() + key * 4);
+  }
 }
 
-// Keys from `n` on come as zeros.
-template <uint32_t kDim>
-__device__ __forceinline__ void load_split(SplitData<kDim>& x, const Heads& h, const KvLayer& kv, uint32_t kv_head,
-                                           uint32_t page, uint32_t n) {
-  const uint32_t lane = threadIdx.x % 32;
-#pragma unroll
-  for (uint32_t i = 0; i < 2; ++i)
-#pragma unroll
-    for (uint32_t d = 0; d < kDim / 8; ++d) {
-      x.k[i][d] = uint4{};
-      if (lane + 32 * i < n)
-        x.k[i][d] = *reinterpret_cast<const uint4*>(k_at(h, kv, page, kv_head, lane + 32 * i, 8 * d));
-    }
-#pragma unroll
-  for (uint32_t i = 0; i < kDim / 32; ++i)
-#pragma unroll
-    for (uint32_t o = 0; o < kAttnSplit / 8; ++o) {
-      x.v[i][o] = uint4{};
-      if (8 * o < n) x.v[i][o] = *reinterpret_cast<const uint4*>(v_at(h, kv, page, kv_head, 8 * o, lane + 32 * i));
-      if (8 * o < n && 8 * o + 8 > n) x.v[i][o] = first_of(x.v[i][o], n - 8 * o);
-    }
-}
-
-template <uint32_t kDim>
-struct SplitResult {
-  float m, l, o[kDim / 32];  // o: values lane, lane + 32, …
+template <uint32_t kDim, int kRows>
+struct Shared {
+  static constexpr uint32_t kStride = kDim + 16;  // of a head's bytes: fragment loads off each other's banks
+  alignas(16) uint8_t high[8 * kRows][kStride], low[8 * kRows][kStride];
+  float q_scale[8 * kRows];
+  float top[kWarps][8 * kRows];    // of the scores of a warp's keys
+  float largest[kWarps];           // of their values' scales
+  int32_t sum[kWarps][8 * kRows];  // of their weights
+  uint32_t weight_high[kWarps][kRows][32], weight_low[kWarps][kRows][32];
+  float y[8 * kRows * kDim];
+  bool last;
 };
 
-// Attention over the first n keys of a split. With `fresh` the last of them is this step's: it comes from
-// shared memory, and being the last it is added last.
-template <uint32_t kDim>
-__device__ __forceinline__ SplitResult<kDim> split_attention(SplitData<kDim>& x, float scale, uint32_t n, bool fresh,
-                                                             const float* q, const __half* fresh_k,
-                                                             const float* fresh_v, float* p) {
-  const uint32_t lane = threadIdx.x % 32, last = n - 1;
-  if (fresh && lane == last % 32) {
-#pragma unroll
-    for (uint32_t d = 0; d < kDim / 8; ++d) {
-      const uint4 eight = *reinterpret_cast<const uint4*>(fresh_k + 8 * d);
-      (last < 32 ? x.k[0][d] : x.k[1][d]) = eight;
-    }
-  }
-  float t[2] = {0.0f, 0.0f};
-#pragma unroll
-  for (uint32_t d = 0; d < kDim / 8; ++d) {
-    const __half2* first = reinterpret_cast<const __half2*>(&x.k[0][d]);
-    const __half2* second = reinterpret_cast<const __half2*>(&x.k[1][d]);
-#pragma unroll
-    for (uint32_t j = 0; j < 2; ++j) {
-      const float4 four = *reinterpret_cast<const float4*>(q + 8 * d + 4 * j);
-      const float2 a = __half22float2(first[2 * j]), b = __half22float2(second[2 * j]);
-      const float2 c = __half22float2(first[2 * j + 1]), e = __half22float2(second[2 * j + 1]);
-      t[0] = arith::fma32(four.x, a.x, t[0]);
-      t[1] = arith::fma32(four.x, b.x, t[1]);
-      t[0] = arith::fma32(four.y, a.y, t[0]);
-      t[1] = arith::fma32(four.y, b.y, t[1]);
-      t[0] = arith::fma32(four.z, c.x, t[0]);
-      t[1] = arith::fma32(four.z, e.x, t[1]);
-      t[0] = arith::fma32(four.w, c.y, t[0]);
-      t[1] = arith::fma32(four.w, e.y, t[1]);
-    }
-  }
-#pragma unroll
-  for (uint32_t i = 0; i < 2; ++i) t[i] = lane + 32 * i < n ? t[i] * scale : -arith::infinity();
-  SplitResult<kDim> r;
-  float top = fmaxf(t[0], t[1]);
-#pragma unroll
-  for (int stride = 16; stride; stride /= 2) top = fmaxf(top, __shfl_xor_sync(kFull, top, stride));
-  r.m = ceilf(top);
-  const float w0 = lane < n ? arith::exp2(t[0] - r.m) : 0.0f;
-  const float w1 = lane + 32 < n ? arith::exp2(t[1] - r.m) : 0.0f;
-  const float of_last = __shfl_sync(kFull, last < 32 ? w0 : w1, last % 32);
-  p[lane] = fresh && lane == last ? 0.0f : w0;
-  p[lane + 32] = fresh && lane + 32 == last ? 0.0f : w1;
-  __syncwarp();
-
-  r.l = 0.0f;
-#pragma unroll
-  for (uint32_t i = 0; i < kDim / 32; ++i) r.o[i] = 0.0f;
-#pragma unroll
-  for (uint32_t o = 0; o < kAttnSplit / 8; ++o) {
-    if (8 * o >= n) break;
-    const float4 low = *reinterpret_cast<const float4*>(p + 8 * o),
-                 high = *reinterpret_cast<const float4*>(p + 8 * o + 4);
-    const float w[8] = {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
-#pragma unroll
-    for (uint32_t j = 0; j < 8; j += 2) {  // weights behind the last key are 0, and so are the values
-      r.l = (r.l + w[j]) + w[j + 1];
-#pragma unroll
-      for (uint32_t i = 0; i < kDim / 32; ++i) {
-        const float2 v = __half22float2(reinterpret_cast<const __half2*>(&x.v[i][o])[j / 2]);
-        r.o[i] = arith::fma32(w[j], v.x, r.o[i]);
-        r.o[i] = arith::fma32(w[j + 1], v.y, r.o[i]);
-      }
-    }
-  }
-  if (fresh) {
-    r.l = r.l + of_last;
-#pragma unroll
-    for (uint32_t i = 0; i < kDim / 32; ++i) r.o[i] = arith::fma32(of_last, fresh_v[lane + 32 * i], r.o[i]);
-  }
-  __syncwarp();
-  return r;
-}
-
-// Appends split (m, l, o) to the running combination; one thread per value of the head.
-__device__ __forceinline__ void combine(float& M, float& L, float& O, float m, float l, float o, bool first) {
-  if (first) {
-    M = m, L = l, O = o;
-    return;
-  }
-  const float top = fmaxf(M, m);
-  const float a = arith::pow2i(M - top), b = arith::pow2i(m - top);
-  L = arith::fma32(l, b, L * a);
-  O = arith::fma32(o, b, O * a);
-  M = top;
-}
-
-// The largest of a warp's values up to each lane's.
-__device__ __forceinline__ float prefix_max(float m) {
-  const uint32_t lane = threadIdx.x % 32;
-#pragma unroll
-  for (uint32_t stride = 1; stride < 32; stride *= 2) {
-    const float before = __shfl_up_sync(kFull, m, stride);
-    if (lane >= stride) m = fmaxf(m, before);
-  }
-  return m;
-}
-
-// Combines splits that lie in device memory: one warp finds the factors of 32 of them at once, from their
-// running maximum, and then each thread goes through its value's chain. By the whole block.
-template <uint32_t kDim>
-__device__ __forceinline__ void combine_many(const float* partial, uint32_t splits, float& L, float& O) {
-  __shared__ float old_factor[32], new_factor[32], sums[32];
-  constexpr uint32_t kAtOnce = 16;  // loads in flight
-  const uint32_t lane = threadIdx.x % 32, d = min(threadIdx.x, kDim - 1);
-  float largest = 0.0f;  // of all splits before
-  for (uint32_t first = 0; first < splits; first += 32) {
-    const uint32_t n = min(32u, splits - first);
-    __syncthreads();
-    if (threadIdx.x < 32) {
-      const float* own = partial + uint64_t(first + min(lane, n - 1)) * (kDim + 2) + kDim;
-      const float m = __ldcg(own), within = prefix_max(m);
-      const float M = first ? fmaxf(largest, within) : within;
-      const float up = __shfl_up_sync(kFull, M, 1), before = lane ? up : largest;
-      old_factor[lane] = arith::pow2i(before - M);
-      new_factor[lane] = arith::pow2i(m - M);
-      sums[lane] = __ldcg(own + 1);
-      largest = __shfl_sync(kFull, M, 31);
-    }
-    __syncthreads();
-    for (uint32_t base = 0; base < n; base += kAtOnce) {
-      float o[kAtOnce];
-#pragma unroll
-      for (uint32_t i = 0; i < kAtOnce; ++i)
-        o[i] = base + i < n ? __ldcg(partial + uint64_t(first + base + i) * (kDim + 2) + d) : 0.0f;
-#pragma unroll
-      for (uint32_t i = 0; i < kAtOnce; ++i) {
-        const uint32_t at = base + i;
-        if (at >= n) break;
-        const bool start = first + at == 0;
-        L = start ? sums[at] : arith::fma32(sums[at], new_factor[at], L * old_factor[at]);
-        O = start ? o[i] : arith::fma32(o[i], new_factor[at], O * old_factor[at]);
-      }
-    }
-  }
-}
-
-template <uint32_t kDim>
-__global__ void __launch_bounds__(kWarps * 32) attention_decode_kernel(const __grid_constant__ DecodeAttention a) {
-  __shared__ __align__(16) float q[kDim], fresh_v[kDim];
-  __shared__ __align__(16) __half fresh_k[kDim];
-  __shared__ __align__(16) float p[kWarps][kAttnSplit];
-  __shared__ float local[kWarps][kDim + 2];
-  __shared__ bool last;
-
-  pdl_launch_dependents();
+// Makes a row's heads integers: those of q into shared memory, with `appends` k and v into the page. A warp has every
+// fourth of them.
+template <uint32_t kDim, int kRows>
+__device__ __forceinline__ void take_inputs(Shared<kDim, kRows>& s, const DecodeAttention& a, uint32_t row,
+                                            uint32_t position, uint32_t kv_head, uint32_t heads, const float2* angle,
+                                            uint8_t* append_to) {
   const Heads& h = a.heads;
-  const uint32_t head = blockIdx.y, count_index = blockIdx.z;
-  const uint32_t row = a.row ? a.row[count_index] : count_index;
-  // Written by the step's first kernel, for which no kernel behind embed has waited itself.
-  const uint32_t position = __ldcg(a.position + row), slot = __ldcg(a.slot + row);
-  const uint32_t splits = position / kAttnSplit + 1;
-  const uint32_t blocks = min((splits + kWarps - 1) / kWarps, gridDim.x);
-  if (blockIdx.x >= blocks) return;
-  const uint32_t kv_head = head / (h.n_heads / h.n_kv_heads);
-  const uint32_t warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-
-  // What earlier steps left in the cache depends on no kernel of this one: fetch before waiting.
-  const auto keys_in = [&](uint32_t split) { return split + 1 == splits ? position % kAttnSplit + 1 : kAttnSplit; };
-  uint32_t split = blockIdx.x * kWarps + warp;
-  SplitData<kDim> data;
-  if (a.rotate && split < splits) {
-    const uint32_t stored = keys_in(split) - (split + 1 == splits ? 1 : 0);
-    load_split(data, h, a.kv, kv_head, page_of(a.kv, slot, split * kAttnSplit), stored);
-  }
-  const uint32_t d = threadIdx.x;  // the value of the head that this thread rotates and combines
-  const Pair pair = pair_of(h.style, kDim, d);
-  const float2 angle = a.rotate && d < kDim ? angle_of(h, position, pair) : float2{};
-  // One block appends for all heads of the group; nobody reads this key from the cache in this step.
-  const bool appends = a.rotate && d < kDim && head % (h.n_heads / h.n_kv_heads) == 0 && blockIdx.x == 0;
-  const uint32_t append_page = appends ? page_of(a.kv, slot, position) : 0;
-  __half* k_to = k_at(h, a.kv, append_page, kv_head, position % kAttnSplit, d);
-  __half* v_to = v_at(h, a.kv, append_page, kv_head, position % kAttnSplit, d);
-  const float* q_row = a.q + (uint64_t(row) * h.n_heads + head) * kDim;
-  const float* k_row = a.k + (uint64_t(row) * h.n_kv_heads + kv_head) * kDim;
-  const float* v_row = a.v + (uint64_t(row) * h.n_kv_heads + kv_head) * kDim;
-  // Arguments and addresses that are fetched before the wait cost nothing.
-  asm volatile("" : "+l"(q_row), "+l"(k_row), "+l"(v_row), "+l"(k_to), "+l"(v_to));
-  pdl_wait();
-  if (!a.rotate && split < splits)
-    load_split(data, h, a.kv, kv_head, page_of(a.kv, slot, split * kAttnSplit), keys_in(split));
-
-  if (d < kDim) {
-    if (a.rotate) {
-      const float q0 = q_row[d], q1 = q_row[pair.partner], k0 = k_row[d], k1 = k_row[pair.partner];
-      const __half v = __float2half_rn(v_row[d]), k = __float2half_rn(rotate(k0, k1, angle, pair.first));
-      q[d] = rotate(q0, q1, angle, pair.first);
-      fresh_k[d] = k;
-      fresh_v[d] = __half2float(v);
-      if (appends) *k_to = k, *v_to = v;
-    } else {
-      q[d] = q_row[d];
+  const uint32_t lane = threadIdx.x % 32;
+  const float* q = a.q + (uint64_t(row) * h.n_heads + kv_head * heads) * kDim;
+  const float* k = a.k + (uint64_t(row) * h.n_kv_heads + kv_head) * kDim;
+  const float* v = a.v + (uint64_t(row) * h.n_kv_heads + kv_head) * kDim;
+  const uint32_t tasks = heads + (append_to ? 2 : 0);
+#pragma unroll 3
+  for (uint32_t task = threadIdx.x / 32; task < tasks; task += kWarps) {
+    const bool is_q = task < heads, is_v = task == heads + 1;
+    const float* from = is_q ? q + task * kDim : is_v ? v : k;
+    float x[kDim / 32];
+    uint32_t top = 0;
+#pragma unroll
+    for (uint32_t i = 0; i < kDim / 32; ++i) {
+      const uint32_t d = 32 * i + lane;
+      const Pair pair = pair_of(h.style, kDim, d);
+      x[i] = from[d];
+      if (a.rotate && !is_v) x[i] = rotate(x[i], from[pair.partner], angle[i], pair.first);
+      top = max(top, arith::bits_of(x[i]) & 0x7fffffffu);
     }
+    const arith::HeadScale scale =
+        arith::head_scale(__reduce_max_sync(kFull, top), is_v ? arith::kValueMost : arith::kKeyMost);
+#pragma unroll
+    for (uint32_t i = 0; i < kDim / 32; ++i) {
+      const uint32_t d = 32 * i + lane;
+      if (is_q) {
+        const int32_t integer = arith::head_integer(x[i], scale);
+        s.high[task][d] = uint8_t(integer >> 4);
+        s.low[task][d] = uint8_t(integer & 15);
+      } else if (is_v) {
+        store_value(append_to, kDim, position % kAttnSplit, d, x[i], scale);
+      } else {
+        store_key(append_to, kDim, position % kAttnSplit, d, x[i], scale);
+      }
+    }
+    if (is_q && lane == 0) s.q_scale[task] = scale.d * h.scale;
+  }
+}
+
+// A lane's results: of each octet of the warp's values the two of its lane, by row.
+template <uint32_t kDim, int kRows>
+struct Result {
+  Sums<kRows> sums;
+  float o[kDim / 32][kRows][2];
+};
+
+// One split, whose first n keys count; joins `r`. By the whole block.
+template <uint32_t kDim, int kRows>
+__device__ __forceinline__ void attend_split(Shared<kDim, kRows>& s, const SplitData<kDim>& x,
+                                             const QueryFragments<kDim>& q, const float* q_scale, uint32_t n,
+                                             bool begins, Result<kDim, kRows>& r) {
+  const uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32, g = lane / 4, t = lane % 4;
+  const auto sees = [&](uint32_t o, int i) { return 16 * warp + 8 * o + 2 * t + i % 2 < n; };
+  const auto one_of = [](const float2& two, int i) { return i % 2 ? two.y : two.x; };
+
+  Dots dots[2];
+#pragma unroll
+  for (uint32_t b = 0; b < kDim / 32; ++b) {
+    dots[0].add(q.high[b], q.low[b], x.high[b].x, x.high[b].y, x.low[b].x);
+    dots[1].add(q.high[b], q.low[b], x.high[b].z, x.high[b].w, x.low[b].y);
+  }
+  float score[2][2 * kRows], top[kRows], largest = 0.0f;
+#pragma unroll
+  for (int row = 0; row < kRows; ++row) top[row] = -arith::infinity();
+#pragma unroll
+  for (uint32_t o = 0; o < 2; ++o)
+#pragma unroll
+    for (int i = 0; i < 2 * kRows; ++i) {
+      score[o][i] = dots[o][i] * (q_scale[i / 2] * one_of(x.key_scale[o], i));
+      if (sees(o, i)) top[i / 2] = fmaxf(top[i / 2], score[o][i]);
+      if (i < 2 && sees(o, i)) largest = fmaxf(largest, one_of(x.value_scale[o], i));
+    }
+#pragma unroll
+  for (int row = 0; row < kRows; ++row) {
+    top[row] = row_max(top[row]);
+    if (t == 0) s.top[warp][g + 8 * row] = top[row];
+  }
+  largest = row_max(largest);
+  if (lane == 0) s.largest[warp] = largest;
+  __syncthreads();
+
+  const arith::WeightUnit unit =
+      arith::weight_unit(fmaxf(fmaxf(s.largest[0], s.largest[1]), fmaxf(s.largest[2], s.largest[3])));
+  float m[kRows];
+#pragma unroll
+  for (int row = 0; row < kRows; ++row) {
+    const uint32_t at = g + 8 * row;
+    m[row] = ceilf(fmaxf(fmaxf(s.top[0][at], s.top[1][at]), fmaxf(s.top[2][at], s.top[3][at])));
+    uint32_t w[4];
+    int32_t sum = 0;
+#pragma unroll
+    for (int j = 0; j < 4; ++j) {
+      const uint32_t o = j / 2;
+      const float p = arith::exp2_below(score[o][2 * row + j % 2] - m[row]);
+      const uint32_t weight = arith::value_weight(p, one_of(x.value_scale[o], j), unit);
+      sum += sees(o, j) ? arith::sum_weight(p) : 0;
+      w[j] = sees(o, j) ? weight : 0;
+    }
+    const WeightWords words = weight_words(w);
+    s.weight_high[warp][row][lane] = words.high;
+    s.weight_low[warp][row][lane] = words.low;
+    sum = row_sum(sum);
+    if (t == 0) s.sum[warp][at] = sum;
   }
   __syncthreads();
 
-  float* partial = a.partial + (uint64_t(count_index) * h.n_heads + head) * a.splits * (kDim + 2);
-  while (split < splits) {
-    const bool newest = split + 1 == splits;
-    const SplitResult<kDim> r =
-        split_attention<kDim>(data, h.scale, keys_in(split), newest && a.rotate, q, fresh_k, fresh_v, p[warp]);
-    float* to = blocks == 1 && splits <= kWarps ? local[warp] : partial + uint64_t(split) * (kDim + 2);
+  float l[kRows];
+  bool joins[kRows];
 #pragma unroll
-    for (uint32_t i = 0; i < kDim / 32; ++i) to[lane + 32 * i] = r.o[i];
-    if (lane == 0) to[kDim] = r.m, to[kDim + 1] = r.l;
-    split += blocks * kWarps;
-    if (split < splits) {
-      const uint32_t stored = keys_in(split) - (a.rotate && split + 1 == splits ? 1 : 0);
-      load_split(data, h, a.kv, kv_head, page_of(a.kv, slot, split * kAttnSplit), stored);
+  for (int row = 0; row < kRows; ++row) {
+    const uint32_t at = g + 8 * row;
+    l[row] = float(s.sum[0][at] + s.sum[1][at] + s.sum[2][at] + s.sum[3][at]);
+    joins[row] = true;
+  }
+  Factors<kRows> f = {};
+  if (begins) {
+#pragma unroll
+    for (int row = 0; row < kRows; ++row) r.sums.m[row] = m[row], r.sums.l[row] = l[row];
+  } else {
+    f = join(r.sums, m, l, joins);
+  }
+  uint32_t high[2][4] = {}, low[2][4] = {};
+#pragma unroll
+  for (uint32_t half = 0; half < 2; ++half)
+#pragma unroll
+    for (int row = 0; row < kRows; ++row)
+#pragma unroll
+      for (uint32_t word = 0; word < 2; ++word) {
+        high[half][2 * word + row] = s.weight_high[2 * half + word][row][lane];
+        low[half][2 * word + row] = s.weight_low[2 * half + word][row][lane];
+      }
+#pragma unroll
+  for (uint32_t octet = 0; octet < kDim / 32; ++octet) {
+    int32_t of_high[4] = {}, of_low[4] = {};
+    const uint4& v = x.value[octet];
+    mma_us(of_high, high[0], v.x, v.y);
+    mma_us(of_low, low[0], v.x, v.y);
+    mma_us(of_high, high[1], v.z, v.w);
+    mma_us(of_low, low[1], v.z, v.w);
+#pragma unroll
+    for (int i = 0; i < 2 * kRows; ++i) {
+      const float sum = float(of_high[i] * 256 + of_low[i]);
+      float& o = r.o[octet][i / 2][i % 2];
+      o = begins ? sum * unit.unit : arith::fma32(sum, f.b[i / 2] * unit.unit, o * f.a[i / 2]);
     }
   }
+}
 
-  const bool in_shared = blocks == 1 && splits <= kWarps;
-  if (blocks > 1) {
+// Combines the runs of a row's heads, which lie in device memory: each thread goes through its values' chains.
+template <uint32_t kDim>
+__device__ __forceinline__ float combine_runs(const float* partial /* (runs, kDim + 2) */, uint32_t runs, uint32_t d) {
+  constexpr uint32_t kAtOnce = 8;  // loads in flight
+  Sums<1> all = {};
+  float O = 0;
+  for (uint32_t base = 0; base < runs; base += kAtOnce) {
+    float o[kAtOnce], m[kAtOnce], l[kAtOnce];
+#pragma unroll
+    for (uint32_t i = 0; i < kAtOnce; ++i) {
+      const float* run = partial + uint64_t(min(base + i, runs - 1)) * (kDim + 2);
+      o[i] = __ldcg(run + d);
+      m[i] = __ldcg(run + kDim);
+      l[i] = __ldcg(run + kDim + 1);
+    }
+#pragma unroll
+    for (uint32_t i = 0; i < kAtOnce; ++i) {
+      if (base + i >= runs) break;
+      if (base + i == 0) {
+        all = {{m[0]}, {l[0]}};
+        O = o[0];
+        continue;
+      }
+      const bool joins = true;
+      const Factors<1> f = join(all, m + i, l + i, &joins);
+      O = arith::fma32(o[i], f.b[0], O * f.a[0]);
+    }
+  }
+  return O * __fdiv_rn(1.0f, all.l[0] * arith::kSumUnit);
+}
+
+template <uint32_t kDim, int kRows>
+__global__ void __launch_bounds__(kThreads) attention_decode_kernel(const __grid_constant__ DecodeAttention a) {
+  __shared__ Shared<kDim, kRows> s;
+  pdl_launch_dependents();
+  const Heads& h = a.heads;
+  const uint32_t kv_head = blockIdx.y, count_index = blockIdx.z, heads = h.n_heads / h.n_kv_heads;
+  const uint32_t row = a.row ? a.row[count_index] : count_index;
+  // Written by the step's first kernel, for which no kernel behind embed has waited itself.
+  const uint32_t position = __ldcg(a.position + row), slot = __ldcg(a.slot + row);
+  const uint32_t splits = position / kAttnSplit + 1, runs = (splits - 1) / kAttnRun + 1;
+  const uint32_t blocks = min(runs, gridDim.x);
+  if (blockIdx.x >= blocks) return;
+  const uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32, g = lane / 4, t = lane % 4;
+  const auto page = [&](uint32_t split) { return head_at(h, a.kv, page_of(a.kv, slot, split * kAttnSplit), kv_head); };
+
+  // What earlier steps left in the cache depends on no kernel of this one: fetch before waiting. The newest split is
+  // still to be completed.
+  uint32_t run = blockIdx.x, split = run * kAttnRun;
+  const bool early = a.rotate && split + 1 < splits;
+  SplitData<kDim> data;
+  if (early) load_split<kDim>(data, page(split));
+  float2 angle[kDim / 32] = {};
+#pragma unroll
+  for (uint32_t i = 0; i < kDim / 32; ++i)
+    if (a.rotate) angle[i] = angle_of(h, position, pair_of(h.style, kDim, 32 * i + lane));
+  // The block that has the newest split appends to it; nobody else reads it in this step.
+  uint8_t* append_to = a.rotate && (runs - 1) % blocks == blockIdx.x ? page(splits - 1) : nullptr;
+  pdl_wait();
+  if (!a.rotate) load_split<kDim>(data, page(split));
+  take_inputs<kDim, kRows>(s, a, row, position, kv_head, heads, angle, append_to);
+  __syncthreads();
+  if (a.rotate && !early) load_split<kDim>(data, page(split));
+  QueryFragments<kDim> queries;
+  load_queries<kDim, kRows == 2>(queries, s.high[0], s.low[0], Shared<kDim, kRows>::kStride);
+  float q_scale[kRows];
+#pragma unroll
+  for (int i = 0; i < kRows; ++i) q_scale[i] = s.q_scale[g + 8 * i];
+
+  const uint64_t partial_stride = uint64_t(a.runs) * (kDim + 2);
+  float* partial = a.partial + (uint64_t(count_index) * h.n_heads + kv_head * heads) * partial_stride;
+  Result<kDim, kRows> r;
+#pragma unroll 1
+  while (run < runs) {
+    const bool ends = split + 1 == splits || split % kAttnRun == kAttnRun - 1;
+    const uint32_t next_run = ends ? run + blocks : run, next = ends ? next_run * kAttnRun : split + 1;
+    SplitData<kDim> ahead;
+    if (next_run < runs) load_split<kDim>(ahead, page(next));
+    const uint32_t n = split + 1 == splits ? position % kAttnSplit + 1 : kAttnSplit;
+    attend_split<kDim, kRows>(s, data, queries, q_scale, n, split % kAttnRun == 0, r);
+    if (ends && runs > 1) {
+#pragma unroll
+      for (int i = 0; i < kRows; ++i) {
+        const uint32_t head = g + 8 * i;
+        if (head >= heads) continue;
+        float* to = partial + head * partial_stride + uint64_t(run) * (kDim + 2);
+#pragma unroll
+        for (uint32_t o = 0; o < kDim / 32; ++o)
+          *reinterpret_cast<float2*>(to + (warp * (kDim / 32) + o) * 8 + 2 * t) = {r.o[o][i][0], r.o[o][i][1]};
+        if (warp == 0 && t == 0) *reinterpret_cast<float2*>(to + kDim) = {r.sums.m[i], r.sums.l[i]};
+      }
+    }
+    data = ahead;
+    run = next_run;
+    split = next;
+  }
+
+  if (runs > 1) {
     __threadfence();
     __syncthreads();
     if (threadIdx.x == 0) {
-      uint32_t* arrived = a.arrived + count_index * h.n_heads + head;
-      last = atomicAdd(arrived, 1) + 1 == blocks;
-      if (last) *arrived = 0;
+      uint32_t* arrived = a.arrived + count_index * h.n_heads + kv_head;
+      s.last = atomicAdd(arrived, 1) + 1 == blocks;
+      if (s.last) *arrived = 0;
     }
     __syncthreads();
-    if (!last) return;
+    if (!s.last) return;
     __threadfence();
   } else {
+#pragma unroll
+    for (int i = 0; i < kRows; ++i) {
+      const float inverse = __fdiv_rn(1.0f, r.sums.l[i] * arith::kSumUnit);
+#pragma unroll
+      for (uint32_t o = 0; o < kDim / 32; ++o) {
+        float* to = s.y + (g + 8 * i) * kDim + (warp * (kDim / 32) + o) * 8 + 2 * t;
+        to[0] = r.o[o][i][0] * inverse;
+        to[1] = r.o[o][i][1] * inverse;
+      }
+    }
     __syncthreads();
   }
-  float L = 0, O = 0;
-  if (in_shared) {
-    float M = 0;
-    for (uint32_t i = 0; i < splits && d < kDim; ++i)
-      combine(M, L, O, local[i][kDim], local[i][kDim + 1], local[i][d], i == 0);
-  } else {
-    combine_many<kDim>(partial, splits, L, O);
+  for (uint32_t i = threadIdx.x; i < heads * kDim; i += kThreads) {  // whole warps: kDim is a multiple of 32
+    const float y = runs > 1 ? combine_runs<kDim>(partial + i / kDim * partial_stride, runs, i % kDim) : s.y[i];
+    const uint32_t at = kv_head * heads * kDim + i;
+    a.out.x[uint64_t(row) * h.n_heads * kDim + at] = y;
+    if (!a.out.q && !a.tiled.q) continue;
+    const QuantizedLane quantized = quantize_block(y);
+    if (a.out.q) store_block(a.out, row, at / 32, quantized);
+    else store_block(a.tiled, row, at / 32, quantized);
   }
-  if (d >= kDim) return;  // whole warps: kDim is a multiple of 32
-  const float y = __fdiv_rn(O, L);
-  a.out.x[(uint64_t(row) * h.n_heads + head) * kDim + d] = y;
-  if (!a.out.q && !a.tiled.q) return;
-  const QuantizedLane quantized = quantize_block(y);
-  if (a.out.q) store_block(a.out, row, (head * kDim + d) / 32, quantized);
-  else store_block(a.tiled, row, (head * kDim + d) / 32, quantized);
 }
 
 template <uint32_t kDim>
 void launch(const DecodeAttention& a, uint32_t count, bool pdl, cudaStream_t stream) {
-  // Enough blocks to fill the device for a long context of few sequences; those without a split leave at once,
+  // Enough blocks to fill the device for a long context of few sequences; those without a run leave at once,
   // yet each must have been there before the next kernel may begin.
-  const uint32_t most = (a.splits + kWarps - 1) / kWarps,
-                 filling = 2 * processor().count / (a.heads.n_heads * max(count, 1u));
-  const dim3 blocks(min(most, max(1u, filling)), a.heads.n_heads, count);
-  launch_kernel(attention_decode_kernel<kDim>, {blocks, kWarps * 32}, pdl, stream, a);
+  const uint32_t filling = 4 * processor().count / (a.heads.n_kv_heads * max(count, 1u));
+  const dim3 blocks(min(a.runs, max(1u, filling)), a.heads.n_kv_heads, count);
+  if (a.heads.n_heads / a.heads.n_kv_heads <= 8)
+    launch_kernel(attention_decode_kernel<kDim, 1>, {blocks, kThreads}, pdl, stream, a);
+  else launch_kernel(attention_decode_kernel<kDim, 2>, {blocks, kThreads}, pdl, stream, a);
 }
 
 }  // namespace

@@ -1,166 +1,265 @@
-// Attention of runs of consecutive rows of one sequence, whose keys are in the cache already. A block
-// of 256 threads computes 64 rows of one head, split by split in ascending order: scores, then the
-// weighted sum, each thread four rows by four keys (or values).
-#include "arith/exp2.h"
+// Attention of runs of consecutive rows of one sequence, whose keys are in the cache already. A block of four warps
+// computes 64 rows of one head, split by split in ascending order; a warp has 16 of the rows. Pages come into shared
+// memory as they are, one ahead of the one that is worked on.
 #include "device/check.h"
+#include "kernels/attend.cuh"
 #include "kernels/launch.h"
 #include "kernels/rope.cuh"
-#include "kernels/warp.cuh"
 
 namespace orcd::kernels {
 namespace {
 
-constexpr uint32_t kThreads = 256;
+constexpr uint32_t kThreads = 128;
 constexpr uint32_t kRows = 64;
+constexpr uint32_t kOctets = kAttnSplit / 8;  // of keys in a split
 static_assert(kAttnSplit == 64);
 
 template <uint32_t kDim>
-struct Tiles {
-  float q[kDim][kRows];        // (value, row)
-  float k[kDim][kAttnSplit];   // (value, key)
-  float v[kAttnSplit][kDim];   // (key, value)
-  float p[kAttnSplit][kRows];  // (key, row)
+struct Shared {
+  static constexpr uint32_t kPageBytes = kAttnSplit * kDim / 2 * 5 + 2 * kAttnSplit * 4;
+  static constexpr uint32_t kStride = kDim + 16;  // of a row's bytes: fragment loads off each other's banks
+  uint8_t pages[2][kPageBytes];
+  float q_scale[kRows];
+  union {
+    struct {
+      uint8_t high[kRows][kStride], low[kRows][kStride];
+    } q;                                  // before the first split
+    float total[kDim / 8 * 4][kThreads];  // what earlier runs of splits gave, by thread
+  };
 };
 
+__device__ __forceinline__ void copy_16(const uint8_t* from, uint8_t* to) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(uint32_t(__cvta_generic_to_shared(to))), "l"(from)
+               : "memory");
+}
+
 template <uint32_t kDim>
-__device__ void load_queries(Tiles<kDim>& s, const Heads& h, const float* q, const PrefillTile& t, uint32_t head) {
-  for (uint32_t i = threadIdx.x; i < kRows * kDim; i += kThreads) {
-    const uint32_t row = i / kDim, d = i % kDim;
-    s.q[d][row] = row < t.count ? q[(uint64_t(t.row + row) * h.n_heads + head) * kDim + d] : 0.0f;
+__device__ __forceinline__ void fetch(const uint8_t* from, uint8_t* to) {
+  for (uint32_t i = threadIdx.x; i < Shared<kDim>::kPageBytes / 16; i += kThreads) copy_16(from + 16 * i, to + 16 * i);
+  asm volatile("cp.async.commit_group;" ::: "memory");
+}
+
+// Makes the warp's rows integers, in shared memory; rows that are not there are zeros.
+template <uint32_t kDim>
+__device__ __forceinline__ void quantize_queries(Shared<kDim>& s, const Heads& h, const float* q, const PrefillTile& t,
+                                                 uint32_t head) {
+  const uint32_t lane = threadIdx.x % 32, first = threadIdx.x / 32 * 16;
+#pragma unroll 4
+  for (uint32_t row = first; row < first + 16; ++row) {
+    float x[kDim / 32];
+    uint32_t top = 0;
+#pragma unroll
+    for (uint32_t i = 0; i < kDim / 32; ++i) {
+      x[i] = row < t.count ? q[(uint64_t(t.row + row) * h.n_heads + head) * kDim + 32 * i + lane] : 0.0f;
+      top = max(top, arith::bits_of(x[i]) & 0x7fffffffu);
+    }
+    const arith::HeadScale scale = arith::head_scale(__reduce_max_sync(kFull, top), arith::kKeyMost);
+#pragma unroll
+    for (uint32_t i = 0; i < kDim / 32; ++i) {
+      const int32_t integer = arith::head_integer(x[i], scale);
+      s.q.high[row][32 * i + lane] = uint8_t(integer >> 4);
+      s.q.low[row][32 * i + lane] = uint8_t(integer & 15);
+    }
+    if (lane == 0) s.q_scale[row] = scale.d * h.scale;
+  }
+  __syncwarp();
+}
+
+// Scores of the warp's rows: (octet of keys, fragment).
+template <uint32_t kDim>
+__device__ __forceinline__ void find_scores(const uint8_t* page, const QueryFragments<kDim>& q, const float q_scale[2],
+                                            float t[kOctets][4]) {
+  constexpr KvPage at = {kDim};
+  constexpr uint32_t kBlocks = kDim / 32;
+  const uint32_t lane = threadIdx.x % 32;
+  const auto four = [&](uint32_t place) { return *reinterpret_cast<const uint4*>(page + place + lane * 16); };
+#pragma unroll
+  for (uint32_t half = 0; half < 2; ++half) {
+    Dots dots[4];
+#pragma unroll
+    for (uint32_t b = 0; b < kBlocks; ++b) {
+      const uint4 low = four(at.low() + (half * kBlocks + b) * 512);
+      const uint4 first = four((2 * half * kBlocks + b) * 512), second = four(((2 * half + 1) * kBlocks + b) * 512);
+      dots[0].add(q.high[b], q.low[b], first.x, first.y, low.x);
+      dots[1].add(q.high[b], q.low[b], first.z, first.w, low.y);
+      dots[2].add(q.high[b], q.low[b], second.x, second.y, low.z);
+      dots[3].add(q.high[b], q.low[b], second.z, second.w, low.w);
+    }
+#pragma unroll
+    for (uint32_t o = 0; o < 4; ++o) {
+      const float2 d =
+          *reinterpret_cast<const float2*>(page + at.key_scales() + (32 * half + 8 * o + lane % 4 * 2) * 4);
+#pragma unroll
+      for (int i = 0; i < 4; ++i) t[4 * half + o][i] = dots[o][i] * (q_scale[i / 2] * (i % 2 ? d.y : d.x));
+    }
   }
 }
 
-// Keys behind `n` are not written yet: zeros stand for them.
-template <uint32_t kDim>
-__device__ void load_split(Tiles<kDim>& s, const Heads& h, const KvLayer& kv, uint32_t page, uint32_t kv_head,
-                           uint32_t n) {
-  for (uint32_t i = threadIdx.x; i < kAttnSplit * kDim / 8; i += kThreads) {
-    const uint32_t key = i % kAttnSplit, d = i / kAttnSplit * 8;
-    uint4 eight = {};
-    if (key < n) eight = *reinterpret_cast<const uint4*>(k_at(h, kv, page, kv_head, key, d));
-    const __half* values = reinterpret_cast<const __half*>(&eight);
-#pragma unroll
-    for (uint32_t j = 0; j < 8; ++j) s.k[d + j][key] = __half2float(values[j]);
-  }
-  for (uint32_t i = threadIdx.x; i < kAttnSplit * kDim / 8; i += kThreads) {
-    const uint32_t key = i / kDim * 8, d = i % kDim;
-    uint4 eight = {};
-    if (key < n) eight = *reinterpret_cast<const uint4*>(v_at(h, kv, page, kv_head, key, d));
-    const __half* values = reinterpret_cast<const __half*>(&eight);
-#pragma unroll
-    for (uint32_t j = 0; j < 8; ++j) s.v[key + j][d] = key + j < n ? __half2float(values[j]) : 0.0f;
-  }
-}
+// A split's part in two rows' results.
+struct SplitParts {
+  float m[2], l[2], unit[2];
+  uint32_t high[2][4], low[2][4];  // weights, by half of the keys
+};
 
-// How many keys of the split that begins at `first` the row at `position` sees.
-__device__ __forceinline__ uint32_t seen_of_split(uint32_t position, uint32_t first) {
-  return position < first ? 0 : min(position + 1 - first, kAttnSplit);
+// `seen`: how many of the split's keys each of the two rows sees. kAll: all of them.
+template <bool kAll>
+__device__ __forceinline__ void find_weights(const float* value_scales /* (64) shared */, float t[kOctets][4],
+                                             const uint32_t seen[2], SplitParts& s) {
+  const uint32_t first = threadIdx.x % 4 * 2;
+  const auto sees = [&](uint32_t o, int i) { return kAll || 8 * o + first + i % 2 < seen[i / 2]; };
+  float top[2] = {-arith::infinity(), -arith::infinity()}, largest[2] = {0.0f, 0.0f};
+#pragma unroll
+  for (uint32_t o = 0; o < kOctets; ++o) {
+    const float2 d = *reinterpret_cast<const float2*>(value_scales + 8 * o + first);
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      if (sees(o, i)) top[i / 2] = fmaxf(top[i / 2], t[o][i]);
+      if ((!kAll || i < 2) && sees(o, i)) largest[i / 2] = fmaxf(largest[i / 2], i % 2 ? d.y : d.x);
+    }
+  }
+  int32_t sum[2] = {0, 0};
+  arith::WeightUnit unit[2];
+#pragma unroll
+  for (int r = 0; r < 2; ++r) {
+    s.m[r] = ceilf(row_max(top[r]));
+    unit[r] = kAll && r == 1 ? unit[0] : arith::weight_unit(row_max(largest[r]));
+    s.unit[r] = unit[r].unit;
+  }
+#pragma unroll
+  for (uint32_t pair = 0; pair < kOctets / 2; ++pair) {
+    uint32_t w[2][4];  // (row, octet · 2 + key)
+#pragma unroll
+    for (uint32_t j = 0; j < 2; ++j) {
+      const uint32_t o = 2 * pair + j;
+      const float2 d = *reinterpret_cast<const float2*>(value_scales + 8 * o + first);
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        const int r = i / 2;
+        const float p = arith::exp2_below(t[o][i] - s.m[r]);
+        const uint32_t weight = arith::value_weight(p, i % 2 ? d.y : d.x, unit[r]);
+        sum[r] += sees(o, i) ? arith::sum_weight(p) : 0;
+        w[r][2 * j + i % 2] = sees(o, i) ? weight : 0;
+      }
+    }
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      const WeightWords words = weight_words(w[r]);
+      s.high[pair / 2][pair % 2 * 2 + r] = words.high;
+      s.low[pair / 2][pair % 2 * 2 + r] = words.low;
+    }
+  }
+#pragma unroll
+  for (int r = 0; r < 2; ++r) s.l[r] = float(row_sum(sum[r]));
 }
 
 template <uint32_t kDim>
 __global__ void __launch_bounds__(kThreads)
     attention_prefill_kernel(Heads h, KvLayer kv, const float* q, const PrefillTile* tiles, float* out) {
   extern __shared__ __align__(16) uint8_t memory[];
-  Tiles<kDim>& s = *reinterpret_cast<Tiles<kDim>*>(memory);
-  constexpr uint32_t kValues = kDim / 16;  // values of the head per thread: tx, tx + 16, …
-  const PrefillTile t = tiles[blockIdx.x];
+  Shared<kDim>& s = *reinterpret_cast<Shared<kDim>*>(memory);
+  constexpr KvPage at = {kDim};
+  const PrefillTile tile = tiles[gridDim.x - 1 - blockIdx.x];  // the longest begin first
   const uint32_t head = blockIdx.y, kv_head = head / (h.n_heads / h.n_kv_heads);
-  const uint32_t tx = threadIdx.x % 16, ty = threadIdx.x / 16;  // keys 4 tx .., rows 4 ty ..
-  const uint32_t end = t.start + t.count;                       // keys the last row sees
+  const uint32_t lane = threadIdx.x % 32, own = threadIdx.x / 32 * 16 + lane / 4;  // and own + 8
+  const uint32_t splits = (tile.start + tile.count - 1) / kAttnSplit + 1;
+  const auto page = [&](uint32_t split) { return head_at(h, kv, page_of(kv, tile.slot, split * kAttnSplit), kv_head); };
 
-  load_queries(s, h, q, t, head);
-  float M[4], L[4], O[4][kValues];
-  for (uint32_t split = 0; split * kAttnSplit < end; ++split) {
-    __syncthreads();  // the split before is used up; the queries are there
+  fetch<kDim>(page(0), s.pages[0]);
+  quantize_queries<kDim>(s, h, q, tile, head);
+  QueryFragments<kDim> queries;
+  load_queries<kDim, true>(queries, s.q.high[threadIdx.x / 32 * 16], s.q.low[threadIdx.x / 32 * 16],
+                           Shared<kDim>::kStride);
+  const float q_scale[2] = {s.q_scale[own], s.q_scale[own + 8]};
+  const uint32_t position[2] = {tile.start + own, tile.start + own + 8};
+
+  Sums<2> run = {}, all = {};
+  float o[kDim / 8][4];
+#pragma unroll 1
+  for (uint32_t split = 0; split < splits; ++split) {
+    asm volatile("cp.async.wait_group 0;" ::: "memory");
+    __syncthreads();  // the page is there, and the one before is used up; so are the queries' bytes
+    if (split + 1 < splits) fetch<kDim>(page(split + 1), s.pages[(split + 1) % 2]);
+    const uint8_t* bytes = s.pages[split % 2];
+    const float* value_scales = reinterpret_cast<const float*>(bytes + at.value_scales());
+
     const uint32_t first = split * kAttnSplit;
-    load_split(s, h, kv, page_of(kv, t.slot, first), kv_head, end - first);
-    __syncthreads();
-
-    float score[4][4] = {};  // (row, key)
-#pragma unroll 8
-    for (uint32_t d = 0; d < kDim; ++d) {
-      const float4 a = *reinterpret_cast<const float4*>(&s.q[d][4 * ty]);
-      const float4 b = *reinterpret_cast<const float4*>(&s.k[d][4 * tx]);
-      const float qs[4] = {a.x, a.y, a.z, a.w}, ks[4] = {b.x, b.y, b.z, b.w};
-#pragma unroll
-      for (int i = 0; i < 4; ++i)
-#pragma unroll
-        for (int j = 0; j < 4; ++j) score[i][j] = arith::fma32(qs[i], ks[j], score[i][j]);
-    }
-    float m[4];
-#pragma unroll
-    for (uint32_t i = 0; i < 4; ++i) {
-      const uint32_t position = t.start + 4 * ty + i;
-      float top = -arith::infinity();
-#pragma unroll
-      for (uint32_t j = 0; j < 4; ++j) {
-        score[i][j] = first + 4 * tx + j <= position ? score[i][j] * h.scale : -arith::infinity();
-        top = fmaxf(top, score[i][j]);
-      }
-#pragma unroll
-      for (int stride = 8; stride; stride /= 2) top = fmaxf(top, __shfl_xor_sync(kFull, top, stride));
-      m[i] = ceilf(top);
-#pragma unroll
-      for (uint32_t j = 0; j < 4; ++j)
-        s.p[4 * tx + j][4 * ty + i] = first + 4 * tx + j <= position ? arith::exp2(score[i][j] - m[i]) : 0.0f;
-    }
-    __syncthreads();
-
-    // A key that a row does not see leaves its sum alone: 0 · v is NaN for a value that is not finite.
-    float l[4] = {}, o[4][kValues] = {};
-    const auto add_key = [&](uint32_t key, auto sees) {
-      const float4 a = *reinterpret_cast<const float4*>(&s.p[key][4 * ty]);
-      const float ps[4] = {a.x, a.y, a.z, a.w};
-#pragma unroll
-      for (uint32_t j = 0; j < kValues; ++j) {
-        const float v = s.v[key][tx + 16 * j];
-#pragma unroll
-        for (uint32_t i = 0; i < 4; ++i) o[i][j] = sees(i) ? arith::fma32(ps[i], v, o[i][j]) : o[i][j];
-      }
-#pragma unroll
-      for (uint32_t i = 0; i < 4; ++i) l[i] = l[i] + ps[i];
-    };
-    const auto all_see = [](uint32_t) { return true; };
-    if (first + kAttnSplit <= t.start + 1) {  // the tile's first row sees the whole split
-#pragma unroll 4
-      for (uint32_t key = 0; key < kAttnSplit; ++key) add_key(key, all_see);
+    const bool begins = split % kAttnRun == 0;
+    const bool joins[2] = {first <= position[0], first <= position[1]};
+    float t[kOctets][4];
+    find_scores<kDim>(bytes, queries, q_scale, t);
+    SplitParts part;
+    if (first + kAttnSplit <= tile.start + own / 16 * 16 + 1) {  // the warp's first row sees all of it
+      const uint32_t whole[2] = {kAttnSplit, kAttnSplit};
+      find_weights<true>(value_scales, t, whole, part);
     } else {
-      const uint32_t seen = seen_of_split(t.start + 4 * ty, first), most = seen_of_split(t.start + 4 * ty + 3, first);
-#pragma unroll 4
-      for (uint32_t key = 0; key < seen; ++key) add_key(key, all_see);
-      for (uint32_t key = seen; key < most; ++key)
-        add_key(key, [&](uint32_t i) { return first + key <= t.start + 4 * ty + i; });
+      const uint32_t seen[2] = {joins[0] ? position[0] + 1 - first : 0, joins[1] ? position[1] + 1 - first : 0};
+      find_weights<false>(value_scales, t, seen, part);
     }
+    Factors<2> f = {};
+    if (begins) {
+      run = {{part.m[0], part.m[1]}, {part.l[0], part.l[1]}};
+    } else {
+      f = join(run, part.m, part.l, joins);
+    }
+    const float factor[2] = {begins ? part.unit[0] : f.b[0] * part.unit[0],
+                             begins ? part.unit[1] : f.b[1] * part.unit[1]};
 #pragma unroll
-    for (uint32_t i = 0; i < 4; ++i) {
-      if (split == 0) {
-        M[i] = m[i], L[i] = l[i];
+    for (uint32_t octet = 0; octet < kDim / 8; ++octet) {
+      const uint4 v = *reinterpret_cast<const uint4*>(bytes + at.values() + (octet * 32 + lane) * 16);
+      int32_t high[4] = {}, low[4] = {};
+      mma_us(high, part.high[0], v.x, v.y);
+      mma_us(low, part.low[0], v.x, v.y);
+      mma_us(high, part.high[1], v.z, v.w);
+      mma_us(low, part.low[1], v.z, v.w);
 #pragma unroll
-        for (uint32_t j = 0; j < kValues; ++j) O[i][j] = o[i][j];
-      } else if (first <= t.start + 4 * ty + i) {  // the row sees this split
-        const float top = fmaxf(M[i], m[i]);
-        const float a = arith::pow2i(M[i] - top), b = arith::pow2i(m[i] - top);
-        L[i] = arith::fma32(l[i], b, L[i] * a);
-#pragma unroll
-        for (uint32_t j = 0; j < kValues; ++j) O[i][j] = arith::fma32(o[i][j], b, O[i][j] * a);
-        M[i] = top;
+      for (int i = 0; i < 4; ++i) {
+        const float sum = float(high[i] * 256 + low[i]);
+        if (begins) o[octet][i] = sum * factor[i / 2];
+        else if (joins[i / 2]) o[octet][i] = arith::fma32(sum, factor[i / 2], o[octet][i] * f.a[i / 2]);
       }
+    }
+    if (splits <= kAttnRun || (split % kAttnRun != kAttnRun - 1 && split + 1 < splits)) continue;
+
+    // The run's end.
+    const uint32_t start = first / (kAttnRun * kAttnSplit) * (kAttnRun * kAttnSplit);
+    const bool saw[2] = {start <= position[0], start <= position[1]};
+    if (start == 0) {
+      all = run;
+#pragma unroll
+      for (uint32_t i = 0; i < kDim / 2; ++i) s.total[i][threadIdx.x] = o[i / 4][i % 4];
+      continue;
+    }
+    f = join(all, run.m, run.l, saw);
+#pragma unroll
+    for (uint32_t i = 0; i < kDim / 2; ++i) {
+      float& total = s.total[i][threadIdx.x];
+      const int r = i % 4 / 2;
+      if (saw[r]) total = arith::fma32(o[i / 4][i % 4], f.b[r], total * f.a[r]);
     }
   }
+
+  const bool in_shared = splits > kAttnRun;
+  if (!in_shared) all = run;
 #pragma unroll
-  for (uint32_t i = 0; i < 4; ++i) {
-    const uint32_t row = 4 * ty + i;
-    if (row >= t.count) continue;
+  for (int r = 0; r < 2; ++r) {
+    const uint32_t row = own + 8 * r;
+    if (row >= tile.count) continue;
+    const float inverse = __fdiv_rn(1.0f, all.l[r] * arith::kSumUnit);
+    float* to = out + (uint64_t(tile.row + row) * h.n_heads + head) * kDim + lane % 4 * 2;
 #pragma unroll
-    for (uint32_t j = 0; j < kValues; ++j)
-      out[(uint64_t(t.row + row) * h.n_heads + head) * kDim + tx + 16 * j] = __fdiv_rn(O[i][j], L[i]);
+    for (uint32_t octet = 0; octet < kDim / 8; ++octet) {
+      float2 y;
+      y.x = (in_shared ? s.total[4 * octet + 2 * r][threadIdx.x] : o[octet][2 * r]) * inverse;
+      y.y = (in_shared ? s.total[4 * octet + 2 * r + 1][threadIdx.x] : o[octet][2 * r + 1]) * inverse;
+      *reinterpret_cast<float2*>(to + 8 * octet) = y;
+    }
   }
 }
 
 template <uint32_t kDim>
 void launch(const Heads& h, const KvLayer& kv, const float* q, const PrefillTile* tiles, uint32_t n_tiles, float* out,
             cudaStream_t stream) {
-  constexpr int bytes = sizeof(Tiles<kDim>);
+  constexpr int bytes = sizeof(Shared<kDim>);
   static const bool ready = [] {
     ORCD_CUDA(cudaFuncSetAttribute(attention_prefill_kernel<kDim>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
     return true;
@@ -174,10 +273,10 @@ void launch(const Heads& h, const KvLayer& kv, const float* q, const PrefillTile
 
 size_t prefill_shared_bytes(uint32_t head_dim) {
   switch (head_dim) {
-    case 32: return sizeof(Tiles<32>);
-    case 64: return sizeof(Tiles<64>);
-    case 96: return sizeof(Tiles<96>);
-    case 128: return sizeof(Tiles<128>);
+    case 32: return sizeof(Shared<32>);
+    case 64: return sizeof(Shared<64>);
+    case 96: return sizeof(Shared<96>);
+    case 128: return sizeof(Shared<128>);
     default: no_such_head(head_dim);
   }
 }

@@ -2,7 +2,6 @@
 // the given stream and check the launch; errors of the run itself show at the step's end.
 #pragma once
 
-#include <cuda_fp16.h>
 #include <cuda_runtime.h>
 
 #include <cstdint>
@@ -97,8 +96,7 @@ void matmul_float(const MatmulArgs& product, const Activations& a, uint32_t rows
 
 // KV cache of one layer: pages of 64 positions.
 struct KvLayer {
-  __half* k;              // (page, kv_head, head_dim / 8, 64, 8)
-  __half* v;              // (page, kv_head, 64 / 8, head_dim, 8)
+  uint8_t* heads;         // (page, kv_head, KvPage::bytes()), see kv_page.cuh
   const uint32_t* pages;  // (slot, pages_per_slot)
   uint32_t pages_per_slot;
 };
@@ -114,8 +112,8 @@ struct Heads {
 void rope_kv(const Heads& h, const KvLayer& kv, const AttentionInputs& in, const uint32_t* slot,
              const uint32_t* position, uint32_t rows, bool pdl, cudaStream_t stream);
 
-// Attention of rows that are each a sequence's last token. With `rotate`, q, k and v are as the
-// products left them (biases added): the kernel rotates q and k and appends k and v itself.
+// Attention of single rows. With `rotate`, q, k and v are as the products left them (biases added) and each row is its
+// sequence's last one: the kernel rotates q and k and appends k and v itself.
 struct DecodeAttention {
   Heads heads;
   KvLayer kv;
@@ -125,15 +123,16 @@ struct DecodeAttention {
   const uint32_t* row;       // (count) which rows, or null: 0 .. count
   const uint32_t* slot;      // (rows)
   const uint32_t* position;  // (rows)
-  float* partial;            // (count, n_heads, splits, head_dim + 2) scratch
+  float* partial;            // (count, n_heads, runs, head_dim + 2) scratch
   uint32_t* arrived;         // (count, n_heads), zero; left zero
-  uint32_t splits;           // most splits a row may have: partial's size
+  uint32_t runs;             // most runs of splits that a row may have: partial's size
   Activations out;           // (rows, n_heads * head_dim): x, and the rest where q is not null
   TiledActivations tiled;    // the same, where q is not null
   bool rotate;
 };
+inline constexpr uint32_t kMostHeadsPerKv = 16;  // query heads
 // Rows whose position is below this need no partial and arrived: any number of them may attend at once.
-inline constexpr uint32_t kDecodeShallow = 4 * kAttnSplit;
+inline constexpr uint32_t kDecodeShallow = kAttnRun * kAttnSplit;
 void attention_decode(const DecodeAttention& a, uint32_t count, bool pdl, cudaStream_t stream);
 
 // Shared memory that a block of attention_prefill takes, bytes. Throws kInvalid for widths of a head that the

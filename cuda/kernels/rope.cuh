@@ -1,12 +1,11 @@
 // Rotation of a head's pairs, and where a position lies in the KV pages.
 #pragma once
 
-#include <cuda_fp16.h>
-
 #include <string>
 
 #include "arith/constants.h"
 #include "arith/hd.h"
+#include "kernels/kv_page.cuh"
 #include "kernels/launch.h"
 #include "orcd/engine.h"
 
@@ -43,16 +42,9 @@ __device__ __forceinline__ uint32_t page_of(const KvLayer& kv, uint32_t slot, ui
   return kv.pages[slot * kv.pages_per_slot + position / kAttnSplit];
 }
 
-__device__ __forceinline__ __half* k_at(const Heads& h, const KvLayer& kv, uint32_t page, uint32_t kv_head,
-                                        uint32_t token, uint32_t d) {
-  return kv.k + ((uint64_t(page) * h.n_kv_heads + kv_head) * (h.head_dim / 8) + d / 8) * (kAttnSplit * 8) + token * 8 +
-         d % 8;
-}
-
-__device__ __forceinline__ __half* v_at(const Heads& h, const KvLayer& kv, uint32_t page, uint32_t kv_head,
-                                        uint32_t token, uint32_t d) {
-  return kv.v + ((uint64_t(page) * h.n_kv_heads + kv_head) * (kAttnSplit / 8) + token / 8) * (h.head_dim * 8) + d * 8 +
-         token % 8;
+// A KV head of the page.
+__device__ __forceinline__ uint8_t* head_at(const Heads& h, const KvLayer& kv, uint32_t page, uint32_t kv_head) {
+  return kv.heads + (uint64_t(page) * h.n_kv_heads + kv_head) * KvPage{h.head_dim}.bytes();
 }
 
 }  // namespace orcd::kernels

@@ -8,6 +8,18 @@
 namespace orcd::kernels {
 namespace {
 
+// The head's scale, for all its threads. By the whole block.
+__device__ __forceinline__ arith::HeadScale scale_of(float x, float most) {
+  __shared__ uint32_t top;
+  __syncthreads();  // the one before was read
+  if (threadIdx.x == 0) top = 0;
+  __syncthreads();
+  const uint32_t of_warp = warp_magnitude(x);
+  if (threadIdx.x % 32 == 0) atomicMax(&top, of_warp);
+  __syncthreads();
+  return arith::head_scale(top, most);
+}
+
 __global__ void rope_kv_kernel(Heads h, KvLayer kv, AttentionInputs in, const uint32_t* slot,
                                const uint32_t* position) {
   extern __shared__ float head[];  // (head_dim) before rotation
@@ -25,11 +37,12 @@ __global__ void rope_kv_kernel(Heads h, KvLayer kv, AttentionInputs in, const ui
   const float y = rotate(head[d], head[pair.partner], angle_of(h, p, pair), pair.first);
   x[d] = y;
   if (is_q) return;
-  const uint32_t page = page_of(kv, slot[row], p), token = p % kAttnSplit;
-  *k_at(h, kv, page, index, token, d) = __float2half_rn(y);
+  uint8_t* page = head_at(h, kv, page_of(kv, slot[row], p), index);
+  const uint32_t token = p % kAttnSplit;
+  store_key(page, h.head_dim, token, d, y, scale_of(y, arith::kKeyMost));
   float* v = in.v + uint64_t(row) * width + index * h.head_dim + d;
   if (in.v_bias) *v = *v + in.v_bias[index * h.head_dim + d];
-  *v_at(h, kv, page, index, token, d) = __float2half_rn(*v);
+  store_value(page, h.head_dim, token, d, *v, scale_of(*v, arith::kValueMost));
 }
 
 }  // namespace

@@ -14,6 +14,7 @@
 #include "arith/philox.h"
 #include "formats/formats.h"
 #include "gpu/executor.h"
+#include "kernels/kv_page.cuh"
 #include "tests/testing.h"
 
 namespace orcd::testing {
@@ -21,6 +22,10 @@ namespace {
 
 constexpr uint32_t kVocab = 151936, kWidth = 896, kFfn = 4864, kHeads = 14, kKvHeads = 2, kHeadDim = 64;
 constexpr uint32_t kKvWidth = kKvHeads * kHeadDim;
+struct Heads {
+  uint32_t query, kv, dim;
+};
+constexpr Heads kSmallHeads = {kHeads, kKvHeads, kHeadDim};
 constexpr uint32_t kLayers = 1024;                  // only so many KV caches: more than the L2 cache together
 constexpr uint64_t kRotated = uint64_t{192} << 20;  // bytes that one graph goes over: several times the L2 cache
 constexpr uint32_t kMostLaunches = 1024, kLeastLaunches = 16;
@@ -93,8 +98,10 @@ double streaming_read() {  // bytes per second
 // The backend with a step of `rows` rows begun: each a sequence of its own at `depth`, or one prompt.
 class Bench {
  public:
-  Bench(uint32_t rows, uint32_t depth, bool prompt, double read) : rows_(rows), depth_(depth), read_(read) {
-    model_.shape = {kLayers, kWidth, kFfn, kHeads, kKvHeads, kHeadDim, kVocab, RopeStyle::kNeox, 1e6, 1e-6f};
+  Bench(uint32_t rows, uint32_t depth, bool prompt, double read, const Heads& h = kSmallHeads,
+        uint32_t layers = kLayers)
+      : rows_(rows), depth_(depth), read_(read) {
+    model_.shape = {layers, kWidth, kFfn, h.query, h.kv, h.dim, kVocab, RopeStyle::kNeox, 1e6, 1e-6f};
     EngineOptions options = {};
     options.slots = prompt ? 1 : rows;
     options.context = std::max(depth + 1, rows);
@@ -216,19 +223,20 @@ void row_ops(Bench& b) {
 }
 
 // `keys`: cached positions that one row reads, on average; `cached`: those that all rows read, each once.
-void attention_ops(Bench& b, double keys, uint64_t cached) {
-  const uint64_t rows = b.rows();
-  float* q = b.floats(rows * kWidth);
-  float* k = b.floats(rows * kKvWidth);
-  float* v = b.floats(rows * kKvWidth);
-  float* out = b.floats(rows * kWidth);
+void attention_ops(Bench& b, double keys, uint64_t cached, const Heads& h = kSmallHeads, uint32_t layers = kLayers) {
+  const uint64_t rows = b.rows(), width = h.query * h.dim, kv_width = h.kv * h.dim;
+  float* q = b.floats(rows * width);
+  float* k = b.floats(rows * kv_width);
+  float* v = b.floats(rows * kv_width);
+  float* out = b.floats(rows * width);
   AttentionInputs in = {};
   in.q = q, in.k = k, in.v = v;
-  in.q_bias = b.floats(kWidth), in.k_bias = b.floats(kKvWidth), in.v_bias = b.floats(kKvWidth);
-  b.line("rope, append to KV", rows * (kWidth * 8 + kKvWidth * 12), kLayers, 0,
-         [&](uint32_t i) { b.ops().rope_kv(i % kLayers, in); });
-  b.line("attention", cached * kKvWidth * 4 + rows * kWidth * 8, kLayers, rows * keys * kWidth * 4.0,
-         [&](uint32_t i) { b.ops().attention(i % kLayers, q, out); });
+  in.q_bias = b.floats(width), in.k_bias = b.floats(kv_width), in.v_bias = b.floats(kv_width);
+  const uint64_t token = h.kv * kernels::KvPage{h.dim}.bytes() / kAttnSplit;
+  b.line("rope, append to KV", rows * (width * 8 + kv_width * 8 + token), layers, 0,
+         [&](uint32_t i) { b.ops().rope_kv(i % layers, in); });
+  b.line("attention", cached * token + rows * width * 8, layers, rows * keys * double(width) * 4.0,
+         [&](uint32_t i) { b.ops().attention(i % layers, q, out); });
 }
 
 void weight_ops(Bench& b) {
@@ -280,10 +288,26 @@ int run() {
     weight_ops(b);
     draw_ops(b);
   }
-  Bench prompt(512, 0, true, read);
-  row_ops(prompt);
-  attention_ops(prompt, 256.5, 512);
-  weight_ops(prompt);
+  {
+    Bench prompt(512, 0, true, read);
+    row_ops(prompt);
+    attention_ops(prompt, 256.5, 512);
+    weight_ops(prompt);
+  }
+  for (const Heads& h : {kSmallHeads, Heads{32, 8, 128}}) {
+    std::printf("\n%u query heads on %u of %u values\n", h.query, h.kv, h.dim);
+    for (const uint32_t depth : {128u, 4096u})
+      for (const uint32_t rows : {1u, 8u, 32u}) {
+        std::printf("depth %u\n", depth);
+        const uint32_t layers = depth > 1000 ? 8 : 128;
+        Bench b(rows, depth, false, read, h, layers);
+        attention_ops(b, depth + 1, uint64_t{depth + 1} * rows, h, layers);
+      }
+    for (const uint32_t rows : {512u, 2048u, 8192u}) {
+      Bench prompt(rows, 0, true, read, h, 16);
+      attention_ops(prompt, rows / 2 + 0.5, rows, h, 16);
+    }
+  }
   return 0;
 }
 

@@ -1,0 +1,53 @@
+// The numbers of attention (docs/ARITHMETIC.md, "Attention"): heads as integers, and weights as fixed-point numbers.
+#pragma once
+
+#include "arith/constants.h"
+#include "arith/exp2.h"
+#include "arith/hd.h"
+
+namespace orcd::arith {
+
+inline constexpr float kKeyMost = 2047.0f;   // of queries and keys: 12 bits
+inline constexpr float kValueMost = 127.0f;  // of values: 8 bits
+
+// How a head is made integers.
+struct HeadScale {
+  float d, inverse;  // both 0: all are 0
+};
+
+// `top`: the largest magnitude of the head, as bits. At 2^50 it ends, so that no score is infinite.
+ORCD_HD HeadScale head_scale(uint32_t top, float most) {
+  if (top < bits_of(0x1p-100f) || top >= bits_of(0x1p+50f)) return {0.0f, 0.0f};
+  const float d = float_of(top) / most;
+  return {d, 1.0f / d};
+}
+
+// rint(x · s.inverse): adding 1.5 · 2^23 rounds to the nearest integer, ties to even, and leaves it in the low bits.
+// x may be no number where the scale is 0.
+ORCD_HD int32_t head_integer(float x, const HeadScale& s) {
+  return s.d == 0.0f ? 0 : int32_t(bits_of(x * s.inverse + 0x1.8p+23f)) - 0x4b400000;
+}
+
+// 2^x for x <= 0; from -64 down it is 2^-64.
+ORCD_HD float exp2_below(float x) { return exp2_in_range(x > -64.0f ? x : -64.0f); }
+
+// A key's weight p, 0 .. 1, in the sum of the weights: a multiple of 2^-21.
+ORCD_HD int32_t sum_weight(float p) { return int32_t(bits_of(fma32(p, 0x1p+21f, 0x1.8p+23f))) - 0x4b400000; }
+inline constexpr float kSumUnit = 0x1p-21f;
+
+// What a split's weights of values are multiples of: 2^-14 of the least power of two that is not below the largest of
+// its values' scales, which is 0 or at least 2^-107.
+struct WeightUnit {
+  float unit, inverse;
+};
+ORCD_HD WeightUnit weight_unit(float largest) {
+  const uint32_t exponent = largest == 0.0f ? 127 : (bits_of(largest) + 0x7fffffu) >> 23;
+  return {float_of((exponent - 14) << 23), float_of((268 - exponent) << 23)};
+}
+
+// rint(p · d / unit) in the low 16 bits, at most 2^14; above them is rubbish.
+ORCD_HD uint32_t value_weight(float p, float d, const WeightUnit& u) {
+  return bits_of(fma32(p * d, u.inverse, 0x1.8p+23f));
+}
+
+}  // namespace orcd::arith
