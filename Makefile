@@ -7,7 +7,7 @@ CARGO ?= cargo
 CARGO_DENY_VERSION := 0.20.2
 export CARGO_TERM_COLOR ?= auto
 
-.PHONY: help requirements build build-cuda run test lint fmt deny spelling unit chaos soak fuzz cuda-toolkit cuda-check op-tests gpu-bundle api-check bench bench-peer real-models fetch-reference clean
+.PHONY: help requirements build build-cuda run test lint fmt deny spelling unit chaos soak eval fuzz cuda-toolkit cuda-check op-tests gpu-bundle api-check bench bench-peer real-models fetch-reference clean
 
 PROGRAMS := -p worker-orcd -p cuda-worker -p synth-model
 
@@ -72,6 +72,10 @@ soak: requirements ## clients of all manners and a kill every 25 s: make soak SO
 	$(TEST_PROGRAMS)
 	ORCD_SOAK_SECONDS=$(SOAK_SECONDS) \
 	  $(CARGO) test --release --locked --workspace --test chaos -- --nocapture soak::
+
+TOKENS ?= 1024
+eval: requirements ## what the arithmetic costs in quality: make eval MODEL=model.gguf TEXT=text.txt TOKENS=1024
+	$(CARGO) run --release --locked -p eval -- $(MODEL) --text $(TEXT) --tokens $(TOKENS)
 
 FUZZ_SECONDS ?= 60
 fuzz: ## each fuzz target for 60 s on mutations of its seeds: make fuzz FUZZ_SECONDS=600

@@ -15,17 +15,17 @@ const KEPT: u32 = 16;
 
 /// How the engine computes.
 #[derive(Debug, Clone, Copy)]
-pub struct Setting {
+pub(crate) struct Setting {
     /// Where.
-    pub device: Device,
+    pub(crate) device: Device,
     /// CPU backend: threads, 0 for one per core.
-    pub threads: u32,
+    pub(crate) threads: u32,
     /// Without quantized activations: what the weights themselves say. CPU only.
-    pub float_activations: bool,
+    pub(crate) float_activations: bool,
 }
 
 /// An engine that reads windows of a text.
-pub struct Reader {
+pub(crate) struct Reader {
     engine: Engine,
 }
 
@@ -34,7 +34,7 @@ impl Reader {
     ///
     /// # Errors
     /// The file is none, or the device has no room.
-    pub fn open(file: &GgufFile, setting: Setting, window: u32) -> Result<Self, Failure> {
+    pub(crate) fn open(file: &GgufFile, setting: Setting, window: u32) -> Result<Self, Failure> {
         let plan = weights_plan::plan(file.header())?;
         let backend = match setting.device {
             Device::Cpu => Backend::cpu(),
@@ -57,7 +57,7 @@ impl Reader {
     ///
     /// # Errors
     /// What the engine or `see` say.
-    pub fn read(
+    pub(crate) fn read(
         &mut self,
         window: &[u32],
         mut see: impl FnMut(usize, Vec<f32>) -> Result<(), Failure>,

@@ -2,9 +2,9 @@
 
 /// Sums over the rows of a text.
 #[derive(Debug, Default, Clone)]
-pub struct Quality {
+pub(crate) struct Quality {
     /// Rows.
-    pub rows: u32,
+    pub(crate) rows: u32,
     /// Nats: −log of what the exact rows give the token that follows.
     exact_loss: f64,
     /// The same of the rows that were found.
@@ -16,7 +16,7 @@ pub struct Quality {
 
 impl Quality {
     /// Adds a row whose token is `next`; `exact` and `found` are logits (vocabulary).
-    pub fn add(&mut self, exact: &[f32], found: &[f32], next: u32) {
+    pub(crate) fn add(&mut self, exact: &[f32], found: &[f32], next: u32) {
         let (a, b) = (log_sum(exact), log_sum(found));
         let pairs = exact.iter().zip(found);
         let divergence = pairs
@@ -32,13 +32,13 @@ impl Quality {
 
     /// Mean nats from the exact rows to those found.
     #[must_use]
-    pub fn divergence(&self) -> f64 {
+    pub(crate) fn divergence(&self) -> f64 {
         self.divergences.iter().sum::<f64>() / f64::from(self.rows)
     }
 
     /// Standard error of [`Quality::divergence`].
     #[must_use]
-    pub fn divergence_error(&self) -> f64 {
+    pub(crate) fn divergence_error(&self) -> f64 {
         let mean = self.divergence();
         let squares: f64 = self.divergences.iter().map(|d| (d - mean).powi(2)).sum();
         squares.sqrt() / f64::from(self.rows)
@@ -46,25 +46,25 @@ impl Quality {
 
     /// The largest of a row.
     #[must_use]
-    pub fn largest_divergence(&self) -> f64 {
+    pub(crate) fn largest_divergence(&self) -> f64 {
         self.divergences.iter().copied().fold(0.0, f64::max)
     }
 
     /// Perplexity of the exact rows.
     #[must_use]
-    pub fn exact_perplexity(&self) -> f64 {
+    pub(crate) fn exact_perplexity(&self) -> f64 {
         (self.exact_loss / f64::from(self.rows)).exp()
     }
 
     /// Perplexity of the rows that were found.
     #[must_use]
-    pub fn perplexity(&self) -> f64 {
+    pub(crate) fn perplexity(&self) -> f64 {
         (self.loss / f64::from(self.rows)).exp()
     }
 
     /// Share of the rows whose most likely token is the same.
     #[must_use]
-    pub fn agreement(&self) -> f64 {
+    pub(crate) fn agreement(&self) -> f64 {
         f64::from(self.agreed) / f64::from(self.rows)
     }
 }
