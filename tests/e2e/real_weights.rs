@@ -136,7 +136,7 @@ fn greedy_answers_are_word_for_word_what_the_arithmetic_gives() {
     if let Some(service) = coder.map(|model| start(&model)) {
         assert_eq!(
             service.run(&numbers()).text(),
-            "Sure, here are the numbers from one to five in English words:\n\n\
+            "Here are the numbers from one to five in English words:\n\n\
              1. One\n2. Two\n3. Three\n4. Four\n5. Five"
         );
         assert_eq!(
