@@ -15,6 +15,16 @@ struct HeadScale {
   float d, inverse;  // both 0: all are 0
 };
 
+// Largest |x| as bits: for numbers the order of their bits, with infinities and NaNs above all of them.
+ORCD_HD uint32_t max_magnitude(const float* x /* (n) */, uint32_t n) {
+  uint32_t top = 0;
+  for (uint32_t i = 0; i < n; ++i) {
+    const uint32_t magnitude = bits_of(x[i]) & 0x7fffffffu;
+    top = magnitude > top ? magnitude : top;
+  }
+  return top;
+}
+
 // `top`: the largest magnitude of the head, as bits. At 2^50 it ends, so that no score is infinite.
 ORCD_HD HeadScale head_scale(uint32_t top, float most) {
   if (top < bits_of(0x1p-100f) || top >= bits_of(0x1p+50f)) return {0.0f, 0.0f};

@@ -38,12 +38,7 @@ template <uint32_t H>
 ORCD_LANES void quantize_queries(const HeadsArgs& a, Queries<H>& q) {
   for (uint32_t h = 0; h < H; ++h) {
     const float* x = a.q + h * a.head_dim;
-    uint32_t top = 0;
-    for (uint32_t d = 0; d < a.head_dim; ++d) {
-      const uint32_t magnitude = arith::bits_of(x[d]) & 0x7fffffffu;
-      top = magnitude > top ? magnitude : top;
-    }
-    const arith::HeadScale s = arith::head_scale(top, arith::kKeyMost);
+    const arith::HeadScale s = arith::head_scale(arith::max_magnitude(x, a.head_dim), arith::kKeyMost);
     for (uint32_t d = 0; d < a.head_dim; d += 2)
       q.pairs[h][d / 2] = int32_t((uint32_t(arith::head_integer(x[d], s)) & 0xffffu) |
                                   uint32_t(arith::head_integer(x[d + 1], s)) << 16);

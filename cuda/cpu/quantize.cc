@@ -1,3 +1,4 @@
+#include "arith/attend.h"
 #include "arith/constants.h"
 #include "arith/hd.h"
 #include "cpu/ops.h"
@@ -8,18 +9,8 @@ namespace {
 constexpr uint32_t kSmallest = 0x0d800000u;  // bits of 2^-100
 constexpr uint32_t kInfinity = 0x7f800000u;
 
-// Largest |x| as bits: for numbers the order of their bits, with infinities and NaNs above all of them.
-uint32_t max_magnitude(const float* x /* (32) */) {
-  uint32_t m = 0;
-  for (uint32_t i = 0; i < kQuantBlock; ++i) {
-    const uint32_t b = arith::bits_of(x[i]) & 0x7fffffffu;
-    m = b > m ? b : m;
-  }
-  return m;
-}
-
 float quantize_block(const float* x /* (32) */, int8_t* q /* (32) */, int32_t* sum, int32_t* sum_lo16) {
-  const uint32_t magnitude = max_magnitude(x);
+  const uint32_t magnitude = arith::max_magnitude(x, kQuantBlock);
   const bool usable = magnitude >= kSmallest && magnitude < kInfinity;
   if (!usable) {
     __builtin_memset(q, 0, kQuantBlock);

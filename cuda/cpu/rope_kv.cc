@@ -1,4 +1,3 @@
-#include <algorithm>
 #include <cstring>
 
 #include "arith/attend.h"
@@ -26,17 +25,11 @@ void rotate(float* x /* (2 * pairs) */, const float* cos /* (pairs) */, const fl
   }
 }
 
-uint32_t max_magnitude(const float* x /* (n) */, uint32_t n) {
-  uint32_t top = 0;
-  for (uint32_t i = 0; i < n; ++i) top = std::max(top, arith::bits_of(x[i]) & 0x7fffffffu);
-  return top;
-}
-
 // Appends one head of a key and its value.
 void append(uint8_t* page, uint32_t token, uint32_t head_dim, const float* k /* (head_dim) */, const float* v) {
   const HeadPage at = {head_dim};
-  const arith::HeadScale key = arith::head_scale(max_magnitude(k, head_dim), arith::kKeyMost);
-  const arith::HeadScale value = arith::head_scale(max_magnitude(v, head_dim), arith::kValueMost);
+  const arith::HeadScale key = arith::head_scale(arith::max_magnitude(k, head_dim), arith::kKeyMost);
+  const arith::HeadScale value = arith::head_scale(arith::max_magnitude(v, head_dim), arith::kValueMost);
   for (uint32_t d = 0; d < head_dim; ++d) {
     const auto integer = static_cast<int16_t>(arith::head_integer(k[d], key));
     std::memcpy(page + at.key(token, d), &integer, sizeof integer);
