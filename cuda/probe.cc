@@ -18,16 +18,21 @@ namespace orcd::probe {
 namespace {
 
 // Activations and their memory.
-struct Quantized {
-  explicit Quantized(uint32_t rows, uint32_t cols)
-      : q(uint64_t{rows} * cols), d(q.size() / 32), sum(q.size() / 32), sum_lo16(q.size() / 32) {
+struct Inputs {
+  explicit Inputs(uint32_t rows, uint32_t cols) : blocks(uint64_t{rows} * cols), supers(blocks.q.size()) {
     a.cols = cols;
-    if (cols % 32 != 0) return;
-    a.q = q.data(), a.d = d.data(), a.sum = sum.data(), a.sum_lo16 = sum_lo16.data();
+    if (cols % kQuantBlock == 0) a.blocks = blocks.view();
+    if (cols % kSuperBlock == 0) a.supers = supers.view();
   }
-  std::vector<int8_t> q;
-  std::vector<float> d;
-  std::vector<int32_t> sum, sum_lo16;
+  struct Memory {
+    explicit Memory(uint64_t values) : q(values), d(values / 32), sum(values / 32), shifts(values / 256) {}
+    Quantized view() { return {q.data(), d.data(), sum.data(), shifts.data()}; }
+    std::vector<int8_t> q;
+    std::vector<float> d;
+    std::vector<int32_t> sum;
+    std::vector<uint32_t> shifts;
+  };
+  Memory blocks, supers;
   Activations a;
 };
 
@@ -52,7 +57,7 @@ void product(uint32_t form, uint32_t type_id, uint32_t rows, uint32_t cols, rust
   const uint64_t row_bytes = formats::row_bytes(type, cols);
   const auto n = static_cast<uint32_t>(x.size() / cols);
   std::vector<float> copy(x.begin(), x.end());
-  Quantized in(n, cols);
+  Inputs in(n, cols);
   in.a.x = copy.data();
   cpu::Pool pool(threads);
   cpu::quantize(pool, in.a, n);
@@ -76,10 +81,13 @@ void dequantize(uint32_t type, rust::Slice<const uint8_t> raw, rust::Slice<float
   formats::dequantize(static_cast<TensorType>(type), raw.data(), 0, static_cast<uint32_t>(out.size()), out.data());
 }
 
-void quantize(rust::Slice<const float> x, rust::Slice<int8_t> q, rust::Slice<float> d, rust::Slice<int32_t> sum) {
+void quantize(bool supers, rust::Slice<const float> x, rust::Slice<int8_t> q, rust::Slice<float> d,
+              rust::Slice<int32_t> sum, rust::Slice<uint32_t> shifts) {
   std::vector<float> copy(x.begin(), x.end());
-  std::vector<int32_t> sum_lo16(sum.size());
-  Activations a{static_cast<uint32_t>(x.size()), copy.data(), q.data(), d.data(), sum.data(), sum_lo16.data()};
+  Activations a;
+  a.cols = static_cast<uint32_t>(x.size());
+  a.x = copy.data();
+  (supers ? a.supers : a.blocks) = {q.data(), d.data(), sum.data(), shifts.data()};
   cpu::quantize_row(a, 0);
 }
 

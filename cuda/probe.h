@@ -21,8 +21,10 @@ void product(uint32_t form, uint32_t type, uint32_t rows, uint32_t cols,
 
 void dequantize(uint32_t type, rust::Slice<const uint8_t> raw, rust::Slice<float> out);
 
-// cols a multiple of 32; d and sum have a value per block of 32
-void quantize(rust::Slice<const float> x, rust::Slice<int8_t> q, rust::Slice<float> d, rust::Slice<int32_t> sum);
+// d has a value per block of 32, or of 256 with `supers`; sum one per 32; shifts, with `supers`, one per 256: as
+// Quantized has them
+void quantize(bool supers, rust::Slice<const float> x, rust::Slice<int8_t> q, rust::Slice<float> d,
+              rust::Slice<int32_t> sum, rust::Slice<uint32_t> shifts);
 
 void rmsnorm(rust::Slice<const float> x, rust::Slice<const float> weight, float eps, rust::Slice<float> out);
 

@@ -156,7 +156,14 @@ pub(crate) mod probe {
             y: &mut [f32],
         );
         fn dequantize(ty: u32, raw: &[u8], out: &mut [f32]);
-        fn quantize(x: &[f32], q: &mut [i8], d: &mut [f32], sum: &mut [i32]);
+        fn quantize(
+            supers: bool,
+            x: &[f32],
+            q: &mut [i8],
+            d: &mut [f32],
+            sum: &mut [i32],
+            shifts: &mut [u32],
+        );
         fn rmsnorm(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]);
         fn swiglu(gate: &[f32], up: &[f32], out: &mut [f32]);
         fn function(name: &str, x: &[f32], y: &mut [f32]) -> Result<()>;

@@ -94,16 +94,40 @@ pub fn dequantize(w: &Matrix) -> Vec<f32> {
     out
 }
 
-/// A row in int8 blocks: values, scales, sums.
+/// What [`quantize`] gives.
+pub struct Quantized {
+    /// The integers.
+    pub q: Vec<i8>,
+    /// A scale for each block.
+    pub d: Vec<f32>,
+    /// What is kept of the sums of each 32.
+    pub sum: Vec<i32>,
+    /// A word of shifts for each block of 256.
+    pub shifts: Vec<u32>,
+}
+
+/// A row as int8 in blocks of `width` (32 or 256).
 ///
 /// # Panics
-/// If its length is no multiple of 32.
+/// If its length is no multiple of `width`.
 #[must_use]
-pub fn quantize(x: &[f32]) -> (Vec<i8>, Vec<f32>, Vec<i32>) {
-    assert_eq!(x.len() % 32, 0, "whole blocks");
-    let blocks = x.len() / 32;
-    let mut out = (vec![77; x.len()], vec![f32::NAN; blocks], vec![77; blocks]);
-    ffi::quantize(x, &mut out.0, &mut out.1, &mut out.2);
+pub fn quantize(width: usize, x: &[f32]) -> Quantized {
+    assert_eq!(x.len() % width, 0, "whole blocks");
+    let supers = width == 256;
+    let mut out = Quantized {
+        q: vec![77; x.len()],
+        d: vec![f32::NAN; x.len() / width],
+        sum: vec![77; x.len() / 32],
+        shifts: vec![u32::MAX; if supers { x.len() / 256 } else { 0 }],
+    };
+    ffi::quantize(
+        supers,
+        x,
+        &mut out.q,
+        &mut out.d,
+        &mut out.sum,
+        &mut out.shifts,
+    );
     out
 }
 

@@ -100,6 +100,26 @@ fn a_qwen2_with_every_bias_gives_the_models_logits() {
     assert_same(&last, &whole, "one by one");
 }
 
+/// q, k and v, and gate and up, that read one input quantized in different ways, or not at all.
+#[test]
+fn layers_that_mix_k_quants_with_other_types_give_the_models_logits() {
+    let model = Model::of(&synth_model::Shape {
+        name: "mixed-llama".into(),
+        mix: synth_model::Mix::Everything,
+        ..synth_model::Shape::named("tiny-llama").unwrap()
+    });
+    let tokens = prompt(20, 4);
+    let exact = Naive::new(&model.file, &model.plan).logits(&tokens);
+    let mut engine = model.engine(&options());
+    let rows = one_by_one(&mut engine, 0, &tokens);
+    let kls = rows.iter().zip(&exact).map(|(r, e)| divergence(e, r));
+    let kl = kls.sum::<f64>() / 20.0;
+    println!("mixed types: KL {kl:.2e}");
+    assert!(kl < 1e-2, "{kl}");
+    let whole = in_chunks(&mut engine, 1, &tokens, 20);
+    assert_same(rows.last().unwrap(), &whole, "all at once");
+}
+
 #[test]
 fn every_weight_type_gives_the_models_logits() {
     for ty in TensorType::ALL {

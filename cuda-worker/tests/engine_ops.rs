@@ -8,7 +8,7 @@ mod engine_support;
 
 use cuda_worker::probe::{self, Form, Heads, Matrix};
 use engine_support::{FLOATS, Rng, assert_same, block_formats, dequantized, dot, float_dot};
-use engine_support::{product, quantized, random_matrix, tree};
+use engine_support::{product, quantized, quantized_super, random_matrix, tree};
 use orcd_shared::gguf::TensorType;
 
 /// Poison for outputs that must all be written.
@@ -156,30 +156,54 @@ fn extreme_weights_and_activations_do_not_overflow_any_form() {
 
 #[test]
 fn activations_are_quantized_by_the_contract() {
-    let mut rng = Rng(5);
-    let mut x = rng.floats(32 * 200);
-    x[0..32].fill(0.0);
-    x[32..64].fill(2f32.powi(-101));
-    x[64..96].fill(2f32.powi(-100));
-    x[100] = f32::NAN;
-    x[130] = f32::INFINITY;
-    x[170] = f32::MAX;
-    // Ties: with amax 127 the scale is 1, and halves go to the even neighbor.
-    (192..224).for_each(|i| x[i] = i as f32 - 207.5);
-    x[192] = 127.0;
-    let (q, d, sum) = probe::quantize(&x);
-    for (b, x) in x.chunks(32).enumerate() {
-        let (expected, scale, total) = quantized(x);
-        let q: Vec<i32> = q[32 * b..32 * b + 32]
-            .iter()
-            .map(|q| i32::from(*q))
-            .collect();
-        assert_eq!(q, expected, "block {b}");
-        assert_eq!(
-            (d[b].to_bits(), sum[b]),
-            (scale.to_bits(), total),
-            "block {b}"
-        );
+    for width in [32, 256] {
+        let mut rng = Rng(5);
+        let mut x = rng.floats(width * 200);
+        let block = |i: usize| i * width..(i + 1) * width;
+        x[block(0)].fill(0.0);
+        x[block(1)].fill(2f32.powi(-101));
+        x[block(2)].fill(2f32.powi(-100));
+        x[3 * width + 4] = f32::NAN;
+        x[4 * width + 2] = f32::INFINITY;
+        x[5 * width + 10] = f32::MAX;
+        // Ties: with amax 127 the scale is 1, and halves go to the even neighbor.
+        block(6).for_each(|i| x[i] = (i % 128) as f32 - 63.5);
+        x[6 * width] = 127.0;
+        x[block(7)].fill(1.0);
+        x[block(8)].fill(-1.0);
+        // Blocks of 32 that are smaller than their super-block's largest value, by powers of two and a little more.
+        for (j, part) in x[block(9)].chunks_mut(32).enumerate() {
+            part.fill(0.5f32.powi(j as i32 / 2) * (1.0 + (j % 2) as f32 * f32::EPSILON));
+        }
+        let probe::Quantized { q, d, sum, shifts } = probe::quantize(width, &x);
+        let shift = |at: usize| match shifts.get(at / 8) {
+            Some(word) => word >> (at % 4 * 8 + at % 8 / 4 * 4) & 3,
+            None => 0,
+        };
+        for (b, x) in x.chunks(width).enumerate() {
+            let (expected, scale) = if width == 256 {
+                quantized_super(x)
+            } else {
+                quantized(x)
+            };
+            let q = q[block(b)].iter().enumerate();
+            let q: Vec<i32> = q
+                .map(|(i, q)| i32::from(*q) << shift((b * width + i) / 32))
+                .collect();
+            assert_eq!(q, expected, "block {b} of {width}");
+            assert_eq!(d[b].to_bits(), scale.to_bits(), "block {b} of {width}");
+        }
+        for (b, q) in q.chunks(32).enumerate() {
+            let of = |q: &[i8]| q.iter().map(|q| i32::from(*q)).sum::<i32>();
+            let halves = (of(&q[..16]), of(&q[16..]));
+            let kept = if width == 32 {
+                halves.0 + halves.1
+            } else {
+                let halves = (halves.0 << shift(b), halves.1 << shift(b));
+                halves.0 & 0xffff | halves.1 << 16
+            };
+            assert_eq!(sum[b], kept, "sum of the 32 values {b}, blocks of {width}");
+        }
     }
 }
 

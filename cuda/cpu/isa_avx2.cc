@@ -33,8 +33,8 @@ struct Avx2 {
   static ORCD_LANES Ints u8(const uint8_t* p) {
     return (Ints)_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
   }
-  static ORCD_LANES Floats i8(const uint8_t* p) {
-    return to_float((Ints)_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
+  static ORCD_LANES Ints i8(const uint8_t* p) {
+    return (Ints)_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
   }
   static ORCD_LANES __m256i four(const int8_t* x) {
     int32_t word;
@@ -53,6 +53,26 @@ struct Avx2 {
   }
   static ORCD_LANES Ints pairs(Ints acc, Bytes w, int32_t two) {
     return acc + (Ints)_mm256_madd_epi16((__m256i)w, _mm256_set1_epi32(two));
+  }
+  // Twice, for both of a pair.
+  static ORCD_LANES Ints scale(Ints sc) { return (sc & 0xffff) | sc << 16; }
+  static ORCD_LANES Ints shifted(Ints sc, uint32_t by) {
+    return (Ints)_mm256_sll_epi16((__m256i)sc, _mm_cvtsi32_si128(int(by)));
+  }
+  // Pairs of products are added up in 16 bits for as many groups as are sure to fit, then multiplied by the scale and
+  // widened in one instruction.
+  template <int kBits, int kGroups>
+  static ORCD_LANES Ints scaled_dot(Ints acc, const Bytes* w, const int8_t* x, Ints sc) {
+    constexpr int kMost = 32767 / (((1 << kBits) - 1) * 127 * 2), kRun = kMost < kGroups ? kMost : kGroups;
+    static_assert(kGroups % kRun == 0);
+    for (int g = 0; g < kGroups; g += kRun) {
+      __m256i sums = _mm256_maddubs_epi16((__m256i)w[g], four(x + 4 * g));
+      for (int i = g + 1; i < g + kRun; ++i) {
+        sums = _mm256_add_epi16(sums, _mm256_maddubs_epi16((__m256i)w[i], four(x + 4 * i)));
+      }
+      acc += (Ints)_mm256_madd_epi16(sums, (__m256i)sc);
+    }
+    return acc;
   }
   static ORCD_LANES Floats fma(Floats a, Floats b, Floats c) { return (Floats)_mm256_fmadd_ps(a, b, c); }
   static ORCD_LANES Floats to_float(Ints i) { return (Floats)_mm256_cvtepi32_ps((__m256i)i); }

@@ -36,8 +36,8 @@ struct Avx512 {
   static ORCD_LANES Ints u8(const uint8_t* p) {
     return (Ints)_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
   }
-  static ORCD_LANES Floats i8(const uint8_t* p) {
-    return to_float((Ints)_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
+  static ORCD_LANES Ints i8(const uint8_t* p) {
+    return (Ints)_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
   }
   static ORCD_LANES Ints dot(Ints acc, Bytes w, const int8_t* x) {
     int32_t four;
@@ -47,6 +47,16 @@ struct Avx512 {
   static ORCD_LANES Ints dot8(Ints acc, Bytes w, const int8_t* x) { return dot(acc, w, x); }
   static ORCD_LANES Ints pairs(Ints acc, Bytes w, int32_t two) {
     return (Ints)_mm512_dpwssd_epi32((__m512i)acc, (__m512i)w, _mm512_set1_epi32(two));
+  }
+  static ORCD_LANES Ints scale(Ints sc) { return sc; }
+  static ORCD_LANES Ints shifted(Ints sc, uint32_t by) {
+    return (Ints)_mm512_sll_epi32((__m512i)sc, _mm_cvtsi32_si128(int(by)));
+  }
+  template <int kBits, int kGroups>
+  static ORCD_LANES Ints scaled_dot(Ints acc, const Bytes* w, const int8_t* x, Ints sc) {
+    Ints i{};
+    for (int g = 0; g < kGroups; ++g) i = dot(i, w[g], x + 4 * g);
+    return acc + i * sc;
   }
   static ORCD_LANES Floats fma(Floats a, Floats b, Floats c) { return (Floats)_mm512_fmadd_ps(a, b, c); }
   static ORCD_LANES Floats to_float(Ints i) { return (Floats)_mm512_cvtepi32_ps((__m512i)i); }

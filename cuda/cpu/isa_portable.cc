@@ -37,9 +37,9 @@ struct Portable {
     for (uint32_t l = 0; l < kLanes; ++l) v[l] = p[l];
     return v;
   }
-  static ORCD_LANES Floats i8(const uint8_t* p) {
-    Floats v;
-    for (uint32_t l = 0; l < kLanes; ++l) v[l] = float(int8_t(p[l]));
+  static ORCD_LANES Ints i8(const uint8_t* p) {
+    Ints v;
+    for (uint32_t l = 0; l < kLanes; ++l) v[l] = int8_t(p[l]);
     return v;
   }
   // Byte e of each lane, then times x[e].
@@ -53,6 +53,14 @@ struct Portable {
   }
   static ORCD_LANES Ints pairs(Ints acc, Bytes w, int32_t two) {
     return acc + (Ints(w << 16) >> 16) * int32_t(int16_t(two)) + (Ints(w) >> 16) * (two >> 16);
+  }
+  static ORCD_LANES Ints scale(Ints sc) { return sc; }
+  static ORCD_LANES Ints shifted(Ints sc, uint32_t by) { return sc * (1 << by); }
+  template <int kBits, int kGroups>
+  static ORCD_LANES Ints scaled_dot(Ints acc, const Bytes* w, const int8_t* x, Ints sc) {
+    Ints i{};
+    for (int g = 0; g < kGroups; ++g) i = dot(i, w[g], x + 4 * g);
+    return acc + i * sc;
   }
   static ORCD_LANES Floats fma(Floats a, Floats b, Floats c) {
     for (uint32_t l = 0; l < kLanes; ++l) c[l] = arith::fma32(a[l], b[l], c[l]);

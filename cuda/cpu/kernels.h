@@ -5,6 +5,7 @@
 
 #include <cstdint>
 
+#include "ops/ops.h"
 #include "orcd/engine.h"
 
 namespace orcd::cpu {
@@ -13,10 +14,7 @@ struct TileArgs {
   const uint8_t* tiles;  // (n_tiles) packed tiles of 16 rows, see pack.h
   uint32_t n_tiles;
   uint32_t cols;
-  const int8_t* q;          // (rows, cols)
-  const float* d;           // (rows, cols / 32)
-  const int32_t* sum;       // (rows, cols / 32)
-  const int32_t* sum_lo16;  // (rows, cols / 32)
+  Quantized x;  // (rows, cols), as the type wants it
   uint32_t rows;
   float* y;  // (rows, y_stride), at the column of the first tile
   uint32_t y_stride;

@@ -4,12 +4,16 @@
 //
 // V has kLanes (16, 8 or 4); Ints, Floats, Bytes: vectors of kLanes words; and the static functions
 //   load(p) → Bytes                     kLanes * 4 bytes
-//   f16(p) → Floats, u8(p) → Ints, i8(p) → Floats      widened, one value per lane
+//   f16(p) → Floats, u8(p) → Ints, i8(p) → Ints        widened, one value per lane
 //   dot(Ints acc, Bytes w, x) → Ints    acc + Σ of 4 unsigned bytes (at most 63) times x[0..4]
 //   dot8(Ints acc, Bytes w, x) → Ints   the same for any byte, signed unless kFlip8
 //   pairs(Ints acc, Bytes w, two) → Ints    acc + Σ of 2 signed 16-bit values times those of `two`
 //   widen(p) → Bytes                    kLanes * 2 signed bytes, as 16 bits each
 //   floats(p) → Floats                  kLanes of them
+//   scaled_dot<bits, groups>(Ints acc, Bytes* w, x, sc) → Ints
+//                                       acc + sc · Σ over `groups` words of dot(w[g], x[4g..]), w of so many bits;
+//                                       sc is what scale(Ints) made of an int8, and shifted(sc, by) of that: times
+//                                       2^by, by at most 3
 //   fma(a, b, c), to_float(Ints)
 //   kFlip8                              dot8 takes q + 128 instead of q
 #pragma once

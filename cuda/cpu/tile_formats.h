@@ -1,4 +1,4 @@
-// Unpacking of one block of 32 values from a packed tile, for as many rows at once as V has
+// Unpacking of blocks of 32 values from a packed tile, for as many rows at once as V has
 // lanes (lanes.h).
 #pragma once
 
@@ -16,13 +16,26 @@ namespace {
 template <TensorType T>
 inline constexpr uint32_t kBlockBytes = sizeof(typename formats::Format<T>::Block);
 
-enum class Chain { kPlain, kAffine, kSplit };
+enum class Chain { kPlain, kAffine, kSuper };
 
 template <class V>
 struct Block {
-  typename V::Bytes w[8];       // group g: values 4g .. 4g + 3 of each row
-  typename V::Floats d, m;      // m: kAffine only
-  typename V::Floats sc0, sc1;  // kSplit only: scales of the halves
+  typename V::Bytes w[8];   // group g: values 4g .. 4g + 3 of each row
+  typename V::Floats d, m;  // m: kAffine only
+};
+
+// A block of a super-block.
+template <class V>
+struct SubBlock {
+  typename V::Bytes w[8];  // still with their offset
+  typename V::Ints sc[2];  // of the halves, as V::scaled_dot takes it
+  typename V::Ints pair;   // what a pair of sums is multiplied with: mn and mn, or the scales of the halves
+};
+
+// What a super-block has beside its blocks.
+template <class V>
+struct SuperScales {
+  typename V::Floats d, less;  // less: -dmin, with minima only
 };
 
 // One byte's low and high nibbles.
@@ -112,83 +125,85 @@ struct Bytes {
   }
 };
 
-// Q4_K and Q5_K: two segments per super-block, sub-block j = 4 · (segment % 2) + B.
+// Q4_K and Q5_K.
 template <TensorType T>
 struct SuperNibbles {
   static constexpr bool kFifth = kHasFifthBits<T>;
-  static constexpr Chain kChain = Chain::kAffine;
-  static constexpr bool kWide = false;
+  static constexpr Chain kChain = Chain::kSuper;
+  static constexpr bool kMinima = true;
+  static constexpr int kBits = kFifth ? 5 : 4;
   static constexpr uint32_t kValues = kSuperBlock;
   static constexpr uint32_t kBytes = kBlockBytes<T> * kTileRows;
+
   template <class V>
-  static constexpr int offset_log2() {
-    return -1;
+  static ORCD_LANES SuperScales<V> scales(const uint8_t* block, uint32_t lane0) {
+    return {V::f16(block + 2 * lane0), -V::f16(block + 2 * kTileRows + 2 * lane0)};
   }
 
+  // Block B of the super-block.
   template <class V, int B>
-  static ORCD_LANES void unpack(const uint8_t* tile, uint32_t segment, uint32_t lane0, Block<V>& out) {
-    const uint8_t* block = tile + uint64_t{segment / 2} * kBytes;
-    const uint32_t half = segment % 2;
-    scales<V, B>(block, half, lane0, out);
+  static ORCD_LANES void unpack(const uint8_t* block, uint32_t lane0, SubBlock<V>& out) {
+    sub_scales<V, B>(block, lane0, out);
     const uint8_t* words = block + 16 * kTileRows + 4 * lane0;
-    const uint8_t* qs = words + ((kFifth ? 32 : 0) + 64 * half + B / 2 * 32) * kTileRows;
+    const uint8_t* qs = words + ((kFifth ? 32 : 0) + B / 2 * 32) * kTileRows;
     for (int g = 0; g < 8; ++g) {
       const typename V::Bytes x = V::load(qs + 4 * kTileRows * g);
       out.w[g] = B % 2 ? high_nibble(x) : low_nibble(x);
-      if constexpr (kFifth) {
-        const typename V::Bytes high = V::load(words + 4 * kTileRows * g);
-        out.w[g] |= bit_to<B, 4>(high >> (4 * half));
-      }
+      if constexpr (kFifth) out.w[g] |= bit_to<B, 4>(V::load(words + 4 * kTileRows * g));
     }
   }
 
-  // s = d·sc and m = -(dmin·mn); the bytes are laid out as read_super_scales() has it.
+  // The bytes are laid out as read_super_scales() has it.
   template <class V, int B>
-  static ORCD_LANES void scales(const uint8_t* block, uint32_t half, uint32_t lane0, Block<V>& out) {
+  static ORCD_LANES void sub_scales(const uint8_t* block, uint32_t lane0, SubBlock<V>& out) {
     const uint8_t* s = block + 4 * kTileRows + lane0;
-    typename V::Ints sc = V::u8(s + (half ? B + 8 : B) * kTileRows), mn;
-    if (half) {
-      mn = (sc >> 4) | (V::u8(s + (B + 4) * kTileRows) >> 6 << 4);
-      sc = (sc & 15) | (V::u8(s + B * kTileRows) >> 6 << 4);
-    } else {
+    typename V::Ints sc, mn;
+    if constexpr (B < 4) {
+      sc = V::u8(s + B * kTileRows) & 63;
       mn = V::u8(s + (B + 4) * kTileRows) & 63;
-      sc = sc & 63;
+    } else {
+      const typename V::Ints both = V::u8(s + (B + 4) * kTileRows);
+      sc = (both & 15) | (V::u8(s + (B - 4) * kTileRows) >> 6 << 4);
+      mn = (both >> 4) | (V::u8(s + B * kTileRows) >> 6 << 4);
     }
-    out.d = V::f16(block + 2 * lane0) * V::to_float(sc);
-    out.m = -(V::f16(block + 2 * kTileRows + 2 * lane0) * V::to_float(mn));
+    out.sc[0] = out.sc[1] = V::scale(sc);
+    out.pair = mn | mn << 16;
   }
 };
 
-// Q6_K. A segment is a half of the super-block; its four blocks differ in where their bits lie.
+// Q6_K. The four blocks of a half of the super-block differ in where their bits lie.
 template <TensorType T>
 struct SplitNibbles {
-  static constexpr Chain kChain = Chain::kSplit;
-  static constexpr bool kWide = false;
+  static constexpr Chain kChain = Chain::kSuper;
+  static constexpr bool kMinima = false;
+  static constexpr int kBits = 6;
+  static constexpr int kOffsetLog2 = cpu::kOffsetLog2<T>;
   static constexpr uint32_t kValues = kSuperBlock, kBytes = kBlockBytes<T> * kTileRows;
+
   template <class V>
-  static constexpr int offset_log2() {
-    return kOffsetLog2<T>;
+  static ORCD_LANES SuperScales<V> scales(const uint8_t* block, uint32_t lane0) {
+    return {V::f16(block + 208 * kTileRows + 2 * lane0), typename V::Floats{}};
   }
 
   template <class V, int B>
-  static ORCD_LANES void unpack(const uint8_t* tile, uint32_t segment, uint32_t lane0, Block<V>& out) {
-    const uint8_t* block = tile + uint64_t{segment / 2} * kBytes;
-    const uint32_t half = segment % 2;
-    const uint8_t* ql = block + (64 * half + 32 * (B % 2)) * kTileRows + 4 * lane0;
+  static ORCD_LANES void unpack(const uint8_t* block, uint32_t lane0, SubBlock<V>& out) {
+    constexpr uint32_t half = B / 4, c = B % 4;
+    const uint8_t* ql = block + (64 * half + 32 * (c % 2)) * kTileRows + 4 * lane0;
     const uint8_t* qh = block + (128 + 32 * half) * kTileRows + 4 * lane0;
     for (int g = 0; g < 8; ++g) {
       const typename V::Bytes low = V::load(ql + 4 * kTileRows * g), high = V::load(qh + 4 * kTileRows * g);
       typename V::Bytes top;
-      if constexpr (B == 0) top = high << 4 & 0x30303030u;
-      if constexpr (B == 1) top = high << 2 & 0x30303030u;
-      if constexpr (B == 2) top = high & 0x30303030u;
-      if constexpr (B == 3) top = high >> 2 & 0x30303030u;
-      out.w[g] = (B / 2 ? high_nibble(low) : low_nibble(low)) | top;
+      if constexpr (c == 0) top = high << 4 & 0x30303030u;
+      if constexpr (c == 1) top = high << 2 & 0x30303030u;
+      if constexpr (c == 2) top = high & 0x30303030u;
+      if constexpr (c == 3) top = high >> 2 & 0x30303030u;
+      out.w[g] = (c / 2 ? high_nibble(low) : low_nibble(low)) | top;
     }
-    const uint8_t* s = block + (192 + 8 * half + 2 * B) * kTileRows + lane0;
-    out.sc0 = V::i8(s);
-    out.sc1 = V::i8(s + kTileRows);
-    out.d = V::f16(block + 208 * kTileRows + 2 * lane0);
+    const uint8_t* s = block + (192 + 2 * B) * kTileRows + lane0;
+    const typename V::Ints first = V::i8(s), second = V::i8(s + kTileRows);
+    out.sc[0] = V::scale(first);
+    out.sc[1] = V::scale(second);
+    out.pair = (first & 0xffff) | second << 16;
   }
 };
 

@@ -1,6 +1,9 @@
 // Products of packed tiles, for any vector type V (lanes.h) and format F (tile_formats.h).
 #pragma once
 
+#include <utility>
+
+#include "arith/super_block.h"
 #include "cpu/kernels.h"
 #include "cpu/tile_formats.h"
 
@@ -20,28 +23,68 @@ ORCD_LANES typename V::Floats chain(const Block<V>& w, const TileArgs& a, uint64
   using Ints = typename V::Ints;
   using Floats = typename V::Floats;
   const uint64_t at = r * (a.cols / kQuantBlock) + b;
-  const int8_t* x = a.q + at * kQuantBlock;
-  const float da = a.d[at];
+  const int8_t* x = a.x.q + at * kQuantBlock;
+  const float da = a.x.d[at];
   const auto dot = [](Ints s, typename V::Bytes bytes, const int8_t* four) {
     return F::kWide ? V::dot8(s, bytes, four) : V::dot(s, bytes, four);
   };
-  if constexpr (F::kChain == Chain::kSplit) {
-    const int32_t first = a.sum_lo16[at];
-    Ints i0 = Ints{} - (first << 5), i1 = Ints{} - ((a.sum[at] - first) << 5);
-    for (int g = 0; g < 4; ++g) i0 = dot(i0, w.w[g], x + 4 * g);
-    for (int g = 4; g < 8; ++g) i1 = dot(i1, w.w[g], x + 4 * g);
-    // Exact: |i| < 2^16 and |sc| <= 2^7, so each product and the sum are integers below 2^24.
-    const Floats i = V::fma(w.sc0, V::to_float(i0), w.sc1 * V::to_float(i1));
-    return V::fma(w.d * da, i, acc);
-  } else {
-    constexpr int offset = F::template offset_log2<V>();
-    Ints i{};
-    if constexpr (offset >= 0) i = i - (a.sum[at] << offset);
-    for (int g = 0; g < 8; ++g) i = dot(i, w.w[g], x + 4 * g);
-    acc = V::fma(w.d * da, V::to_float(i), acc);
-    if constexpr (F::kChain == Chain::kAffine) acc = V::fma(w.m * da, Floats{} + float(a.sum[at]), acc);
-    return acc;
+  constexpr int offset = F::template offset_log2<V>();
+  Ints i{};
+  if constexpr (offset >= 0) i = i - (a.x.sum[at] << offset);
+  for (int g = 0; g < 8; ++g) i = dot(i, w.w[g], x + 4 * g);
+  acc = V::fma(w.d * da, V::to_float(i), acc);
+  if constexpr (F::kChain == Chain::kAffine) acc = V::fma(w.m * da, Floats{} + float(a.x.sum[at]), acc);
+  return acc;
+}
+
+// The integers of a super-block, of R rows.
+template <class V, uint32_t R>
+struct SuperSums {
+  typename V::Ints products[R] = {};
+  typename V::Ints pairs[R] = {};  // of Σ q: with the minima, or with the scales, for the offset
+};
+
+// Adds block `b` of super-block `super` of R rows.
+template <class V, class F, uint32_t R>
+ORCD_LANES void add_block(const SubBlock<V>& w, const TileArgs& a, uint64_t row, uint32_t super, uint32_t b,
+                          SuperSums<V, R>& sums) {
+  const uint64_t blocks = a.cols / kQuantBlock, block = super * kSuperBlocks + b;
+  for (uint32_t r = 0; r < R; ++r) {
+    const uint64_t at = (row + r) * blocks + block;
+    const int8_t* x = a.x.q + at * kQuantBlock;
+    const uint32_t shift = arith::shift_of(a.x.shifts[at / kSuperBlocks], b);
+    const typename V::Ints first = V::shifted(w.sc[0], shift);  // cheaper than to shift what it gives
+    if constexpr (F::kMinima) {
+      sums.products[r] = V::template scaled_dot<F::kBits, 8>(sums.products[r], w.w, x, first);
+    } else {
+      const typename V::Ints second = V::shifted(w.sc[1], shift);
+      sums.products[r] = V::template scaled_dot<F::kBits, 4>(sums.products[r], w.w, x, first);
+      sums.products[r] = V::template scaled_dot<F::kBits, 4>(sums.products[r], w.w + 4, x + 16, second);
+    }
+    sums.pairs[r] = V::pairs(sums.pairs[r], typename V::Bytes(w.pair), a.x.sum[at]);
   }
+}
+
+// Adds what a super-block gives to the totals of R rows.
+template <class V, class F, uint32_t R>
+ORCD_LANES void finish_super(const SuperScales<V>& w, const TileArgs& a, uint64_t row, uint32_t super,
+                             const SuperSums<V, R>& sums, typename V::Floats* total /* (R) */) {
+  for (uint32_t r = 0; r < R; ++r) {
+    typename V::Ints i = sums.products[r];
+    if constexpr (!F::kMinima) i = i - (sums.pairs[r] << F::kOffsetLog2);
+    typename V::Floats t = w.d * V::to_float(i);
+    if constexpr (F::kMinima) t = V::fma(w.less, V::to_float(sums.pairs[r]), t);
+    total[r] = total[r] + t * a.x.d[(row + r) * (a.cols / kSuperBlock) + super];
+  }
+}
+
+// Block B of a super-block, times R rows.
+template <class V, class F, uint32_t R, int B>
+ORCD_LANES void super_block_rows(const TileArgs& a, const uint8_t* block, uint32_t super, uint32_t lane0, uint32_t row,
+                                 SuperSums<V, R>& sums) {
+  SubBlock<V> w;
+  F::template unpack<V, B>(block, lane0, w);
+  add_block<V, F, R>(w, a, row, super, B, sums);
 }
 
 template <class V>
@@ -69,12 +112,26 @@ ORCD_LANES void block_rows(const TileArgs& a, const uint8_t* tile, uint32_t segm
   for (uint32_t r = 0; r < R; ++r) acc[r] = chain<V, F>(w, a, row + r, b, acc[r]);
 }
 
-// R rows from `row` on, R small: each block goes from the tile through registers.
+// The chains of R rows over all super-blocks.
 template <class V, class F, uint32_t R>
-void gemm_small_m(const TileArgs& a, const uint8_t* tile, uint32_t column, uint32_t lane0, uint32_t row) {
+ORCD_LANES void super_chain(const TileArgs& a, const uint8_t* tile, uint32_t lane0, uint32_t row,
+                            typename V::Floats* total /* (R) */) {
+  for (uint32_t s = 0; s < a.cols / kSuperBlock; ++s) {
+    const uint8_t* block = tile + uint64_t{s} * F::kBytes;
+    SuperSums<V, R> sums;
+    [&]<int... B>(std::integer_sequence<int, B...>) {
+      (super_block_rows<V, F, R, B>(a, block, s, lane0, row, sums), ...);
+    }(std::make_integer_sequence<int, kSuperBlocks>());
+    finish_super<V, F, R>(F::template scales<V>(block, lane0), a, row, s, sums, total);
+  }
+}
+
+// The same by segments.
+template <class V, class F, uint32_t R>
+ORCD_LANES void segment_chain(const TileArgs& a, const uint8_t* tile, uint32_t lane0, uint32_t row,
+                              typename V::Floats* total /* (R) */) {
   using Floats = typename V::Floats;
   const uint32_t segments = (a.cols + kSegment - 1) / kSegment;
-  Floats total[R] = {};
   for (uint32_t segment = 0; segment < segments; ++segment) {
     Floats acc[R] = {};
     block_rows<V, F, R, 0>(a, tile, segment, lane0, row, acc);
@@ -83,6 +140,14 @@ void gemm_small_m(const TileArgs& a, const uint8_t* tile, uint32_t column, uint3
     block_rows<V, F, R, 3>(a, tile, segment, lane0, row, acc);
     for (uint32_t r = 0; r < R; ++r) total[r] = total[r] + acc[r];
   }
+}
+
+// R rows from `row` on, R small: each block goes from the tile through registers.
+template <class V, class F, uint32_t R>
+void gemm_small_m(const TileArgs& a, const uint8_t* tile, uint32_t column, uint32_t lane0, uint32_t row) {
+  typename V::Floats total[R] = {};
+  if constexpr (F::kChain == Chain::kSuper) super_chain<V, F, R>(a, tile, lane0, row, total);
+  else segment_chain<V, F, R>(a, tile, lane0, row, total);
   for (uint32_t r = 0; r < R; ++r) store<V>(a, row + r, column + lane0, total[r]);
 }
 
@@ -97,11 +162,37 @@ ORCD_LANES void segment_rows(const TileArgs& a, const Block<V>* w, uint32_t n, u
   for (uint32_t r = 0; r < R; ++r) total[r] = total[r] + acc[r];
 }
 
-// Many rows: each segment is unpacked once, into the first-level cache, for up to kRowBlock of them.
+// The same of a super-block.
+template <class V, class F, uint32_t R>
+ORCD_LANES void super_rows(const TileArgs& a, const SubBlock<V>* w, const SuperScales<V>& scales, uint32_t super,
+                           uint32_t row, typename V::Floats* total) {
+  SuperSums<V, R> sums;
+  for (uint32_t b = 0; b < kSuperBlocks; ++b) add_block<V, F, R>(w[b], a, row, super, b, sums);
+  finish_super<V, F, R>(scales, a, row, super, sums, total);
+}
+
+// The chains of `count` rows over all super-blocks, each of which is unpacked once, into the first-level cache.
 template <class V, class F>
-void many_rows(const TileArgs& a, const uint8_t* tile, uint32_t column, uint32_t lane0, uint32_t row, uint32_t count) {
+ORCD_LANES void many_super_rows(const TileArgs& a, const uint8_t* tile, uint32_t lane0, uint32_t row, uint32_t count,
+                                typename V::Floats* total) {
+  SubBlock<V> w[kSuperBlocks];
+  for (uint32_t s = 0; s < a.cols / kSuperBlock; ++s) {
+    const uint8_t* block = tile + uint64_t{s} * F::kBytes;
+    [&]<int... B>(std::integer_sequence<int, B...>) {
+      (F::template unpack<V, B>(block, lane0, w[B]), ...);
+    }(std::make_integer_sequence<int, kSuperBlocks>());
+    const SuperScales<V> scales = F::template scales<V>(block, lane0);
+    uint32_t r = 0;
+    for (; r + kGroup <= count; r += kGroup) super_rows<V, F, kGroup>(a, w, scales, s, row + r, total + r);
+    for (; r < count; ++r) super_rows<V, F, 1>(a, w, scales, s, row + r, total + r);
+  }
+}
+
+// The same by segments.
+template <class V, class F>
+ORCD_LANES void many_segment_rows(const TileArgs& a, const uint8_t* tile, uint32_t lane0, uint32_t row, uint32_t count,
+                                  typename V::Floats* total) {
   const uint32_t blocks = a.cols / kQuantBlock;
-  typename V::Floats total[kRowBlock] = {};
   Block<V> w[kSegmentBlocks];
   for (uint32_t b0 = 0; b0 < blocks; b0 += kSegmentBlocks) {
     const uint32_t segment = b0 / kSegmentBlocks;
@@ -114,6 +205,14 @@ void many_rows(const TileArgs& a, const uint8_t* tile, uint32_t column, uint32_t
     for (; r + kGroup <= count; r += kGroup) segment_rows<V, F, kGroup>(a, w, n, b0, row + r, total + r);
     for (; r < count; ++r) segment_rows<V, F, 1>(a, w, n, b0, row + r, total + r);
   }
+}
+
+// Many rows, up to kRowBlock.
+template <class V, class F>
+void many_rows(const TileArgs& a, const uint8_t* tile, uint32_t column, uint32_t lane0, uint32_t row, uint32_t count) {
+  typename V::Floats total[kRowBlock] = {};
+  if constexpr (F::kChain == Chain::kSuper) many_super_rows<V, F>(a, tile, lane0, row, count, total);
+  else many_segment_rows<V, F>(a, tile, lane0, row, count, total);
   for (uint32_t r = 0; r < count; ++r) store<V>(a, row + r, column + lane0, total[r]);
 }
 

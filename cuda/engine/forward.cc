@@ -1,27 +1,46 @@
 #include "engine/forward.h"
 
+#include "formats/formats.h"
+
 namespace orcd {
+
+Activations read_by(std::span<const Tensor> weights, Activations a) {
+  bool blocks = false, supers = false;
+  a.floats = false;
+  for (const Tensor& w : weights) {
+    const bool super = formats::has_super_blocks(w.type), quantized = formats::is_quantized(w.type);
+    supers |= super;
+    blocks |= quantized && !super;
+    a.floats |= !quantized;
+  }
+  if (!blocks) a.blocks = {};
+  if (!supers) a.supers = {};
+  return a;
+}
+
 namespace {
 
 void attention_block(uint32_t index, const Model& m, const Scratch& s, Ops& ops, uint32_t rows) {
   const Layer& l = m.layers[index];
-  ops.rmsnorm(s.x, nullptr, rows, l.attn_norm, m.shape.rms_eps, s.normed);
+  const Activations normed = read_by({l.q, l.k, l.v}, s.normed), attended = read_by({l.attn_output}, s.attended);
+  ops.rmsnorm(s.x, nullptr, rows, l.attn_norm, m.shape.rms_eps, normed);
   const MatmulArgs qkv[] = {{l.q, s.q}, {l.k, s.k}, {l.v, s.v}};
-  ops.matmul(qkv, s.normed, rows);
+  ops.matmul(qkv, normed, rows);
   ops.rope_kv(index, {s.q, s.k, s.v, l.q_bias, l.k_bias, l.v_bias});
-  ops.attention(index, s.q, s.attended.x);
-  ops.quantize(s.attended, rows);
+  ops.attention(index, s.q, attended.x);
+  ops.quantize(attended, rows);
   const MatmulArgs output[] = {{l.attn_output, s.x, true, l.attn_output_bias}};
-  ops.matmul(output, s.attended, rows);
+  ops.matmul(output, attended, rows);
 }
 
 void feed_forward_block(const Layer& l, const Model& m, const Scratch& s, Ops& ops, uint32_t rows) {
-  ops.rmsnorm(s.x, nullptr, rows, l.ffn_norm, m.shape.rms_eps, s.normed);
+  const Activations normed = read_by({l.gate, l.up}, s.normed), hidden = read_by({l.down}, s.ffn);
+  ops.rmsnorm(s.x, nullptr, rows, l.ffn_norm, m.shape.rms_eps, normed);
   const MatmulArgs gate_up[] = {{l.gate, s.gate, false, l.gate_bias}, {l.up, s.up, false, l.up_bias}};
-  ops.matmul(gate_up, s.normed, rows);
-  ops.swiglu(s.gate, s.up, rows, s.ffn);
+  ops.matmul(gate_up, normed, rows);
+  ops.swiglu(s.gate, s.up, rows, hidden);
   const MatmulArgs down[] = {{l.down, s.x, true, l.down_bias}};
-  ops.matmul(down, s.ffn, rows);
+  ops.matmul(down, hidden, rows);
 }
 
 }  // namespace
@@ -36,9 +55,10 @@ void forward(const Model& m, const Scratch& s, Ops& ops, uint32_t rows, std::spa
   }
   if (logit_rows.empty()) return;
   const auto n_logits = static_cast<uint32_t>(logit_rows.size());
-  ops.rmsnorm(s.x, logit_rows.data(), n_logits, m.output_norm, m.shape.rms_eps, s.normed);
+  const Activations normed = read_by({m.output}, s.normed);
+  ops.rmsnorm(s.x, logit_rows.data(), n_logits, m.output_norm, m.shape.rms_eps, normed);
   const MatmulArgs logits[] = {{m.output, s.logits, false, m.output_bias}};
-  ops.matmul(logits, s.normed, n_logits);
+  ops.matmul(logits, normed, n_logits);
 }
 
 }  // namespace orcd

@@ -25,12 +25,17 @@ class Carver {
     Activations a;
     a.cols = cols;
     a.x = take<float>(rows * cols);
-    if (cols % kQuantBlock != 0) return a;
-    const uint64_t blocks = rows * (cols / kQuantBlock);
+    if (cols % kQuantBlock == 0) a.blocks = quantized(rows, cols, kQuantBlock);
+    if (cols % kSuperBlock == 0) a.supers = quantized(rows, cols, kSuperBlock);
+    return a;
+  }
+
+  Quantized quantized(uint64_t rows, uint32_t cols, uint32_t width) {
+    Quantized a;
     a.q = take<int8_t>(rows * cols);
-    a.d = take<float>(blocks);
-    a.sum = take<int32_t>(blocks);
-    a.sum_lo16 = take<int32_t>(blocks);
+    a.d = take<float>(rows * (cols / width));
+    a.sum = take<int32_t>(rows * (cols / kQuantBlock));
+    if (width == kSuperBlock) a.shifts = take<uint32_t>(rows * (cols / width));
     return a;
   }
 

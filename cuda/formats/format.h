@@ -4,6 +4,7 @@
 
 #include <cstdint>
 
+#include "arith/constants.h"
 #include "arith/half.h"
 #include "cuda-worker/src/ffi/types.rs.h"
 
@@ -19,13 +20,23 @@ enum class Scales : uint32_t {
 
 constexpr bool is_affine(Scales s) { return s == Scales::kAffine || s == Scales::kSuper; }
 
-// 32 integer weights with a scale and, for the affine types, an addend: what products and lookups read of every
-// format. weight = d · w (⊕ m); the chain of a product uses d and m alike.
+// Whether activations that meet such weights have one scale for 256 values.
+constexpr bool has_super_blocks(Scales s) { return s == Scales::kSuper || s == Scales::kSplit; }
+
+// 32 integer weights with a scale and, for the affine types, an addend: what lookups read of every format, and products
+// of those without super-blocks. weight = d · w (⊕ m); the chain of a product uses d and m alike.
 struct Block32 {
   int32_t w[32];
   float d;
   float m;  // 0 unless affine
   bool affine;
+};
+
+// A super-block as products read it: weight = d · w - dmin · mn of its sub-block of 32.
+struct SuperBlock {
+  int32_t w[kSuperBlock];  // stored value times its sub-block's scale
+  int32_t mn[kSuperBlock / kQuantBlock];
+  float d, dmin;
 };
 
 // A run of a block's bytes that the processor's image interleaves in pieces of `unit` bytes: piece i of the 16 rows of
@@ -75,6 +86,14 @@ ORCD_HD void read_super_scales(const uint8_t* scales, uint32_t j, uint32_t* sc, 
     *sc = (scales[j + 4] & 15u) | uint32_t(scales[j - 4] >> 6) << 4;
     *mn = uint32_t(scales[j + 4] >> 4) | uint32_t(scales[j] >> 6) << 4;
   }
+}
+
+// Sub-block j of a super-block with 6-bit scales, whose 32 values were read to out->w.
+ORCD_HD void scale_sub_block(const uint8_t* scales, uint32_t j, SuperBlock* out) {
+  uint32_t sc, mn;
+  read_super_scales(scales, j, &sc, &mn);
+  for (uint32_t i = 0; i < kQuantBlock; ++i) out->w[j * kQuantBlock + i] *= int32_t(sc);
+  out->mn[j] = int32_t(mn);
 }
 
 template <TensorType>

@@ -51,6 +51,9 @@ ORCD_HD uint32_t block_bytes(TensorType type) {
 
 ORCD_HD bool is_quantized(TensorType type) { return block_values(type) > 1; }
 
+// Whether its products read activations with a scale for 256 values.
+ORCD_HD bool has_super_blocks(TensorType type) { return block_values(type) == kSuperBlock; }
+
 // Bytes of a row of `cols` values, a multiple of the block.
 ORCD_HD uint64_t row_bytes(TensorType type, uint64_t cols) { return cols / block_values(type) * block_bytes(type); }
 
@@ -61,6 +64,16 @@ ORCD_HD Block32 read_block32(TensorType type, const uint8_t* row, uint32_t b) {
   with_format(type, [&]<TensorType T>() {
     Format<T>::read(reinterpret_cast<const typename Format<T>::Block*>(row), b, &out);
     out.affine = is_affine(Format<T>::kScales);
+  });
+  return out;
+}
+
+// Super-block `b` of a row of a type that has such, stored as in the file.
+ORCD_HD SuperBlock read_super_block(TensorType type, const uint8_t* row, uint32_t b) {
+  SuperBlock out;
+  with_format(type, [&]<TensorType T>() {
+    using F = Format<T>;
+    if constexpr (has_super_blocks(F::kScales)) F::read(reinterpret_cast<const typename F::Block*>(row)[b], &out);
   });
   return out;
 }

@@ -13,12 +13,25 @@ struct Format<TensorType::kQ4_K> {
   static constexpr Scales kScales = Scales::kSuper;
   static constexpr int32_t kOffset = 0;
 
+  ORCD_HD void read_stored(const Block& x, uint32_t j, int32_t* w /* (32) */) {
+    const uint8_t* qs = x.qs + j / 2 * 32;
+    for (uint32_t i = 0; i < 32; ++i) w[i] = int32_t(j % 2 ? qs[i] >> 4 : qs[i] & 15u);
+  }
+
+  ORCD_HD void read(const Block& x, SuperBlock* out) {
+    for (uint32_t j = 0; j < 8; ++j) {
+      read_stored(x, j, out->w + 32 * j);
+      scale_sub_block(x.scales, j, out);
+    }
+    out->d = f16_at(x.d);
+    out->dmin = f16_at(x.dmin);
+  }
+
   // Values 32·b .. 32·b + 31 of a row.
   ORCD_HD void read(const Block* row, uint32_t b, Block32* out) {
     const Block& x = row[b / 8];
     const uint32_t j = b % 8;
-    const uint8_t* qs = x.qs + j / 2 * 32;
-    for (uint32_t i = 0; i < 32; ++i) out->w[i] = int32_t(j % 2 ? qs[i] >> 4 : qs[i] & 15u);
+    read_stored(x, j, out->w);
     uint32_t sc, mn;
     read_super_scales(x.scales, j, &sc, &mn);
     out->d = f16_at(x.d) * float(sc);

@@ -30,8 +30,6 @@ uint64_t partial_values(const ModelShape& s, const EngineOptions& o) {
   return uint64_t{o.slots} * s.n_heads * runs_of(o.context) * (s.head_dim + 2);
 }
 
-constexpr uint64_t kTiledBuffers = 2;
-
 // Draws that one batch of kernels takes: batches run one after the other, in the same scratch.
 uint64_t samples_at_once(const EngineOptions& o) { return std::min(o.slots, kernels::kSampleBatch); }
 
@@ -50,24 +48,18 @@ kernels::SampleArgs sample_args(const PlacedSample& draw, uint32_t row, uint32_t
 
 }  // namespace
 
-uint64_t tiled_values(const ModelShape& s) {
-  const uint32_t widest = std::max({s.d_model, s.d_ff, s.n_heads * s.head_dim});
-  return uint64_t{kernels::tiled_segments(widest)} * kSegment * kernels::kSmallM;
-}
-
 // Everything that CudaExecutor takes beside the scratch.
 KvBytes kv_bytes(const ModelShape& s, const EngineOptions& o) {
   const uint64_t rope = uint64_t{o.context} * (s.head_dim / 2) * sizeof(float2);
   const uint64_t table = uint64_t{o.slots} * splits_of(o.context) * 4;
   const uint64_t draw = kernels::scaled_width(s.vocab) * sizeof(float) + sizeof(kernels::FilterState);
   const uint64_t samples = samples_at_once(o) * draw;
-  const uint64_t tiled = kTiledBuffers * (tiled_values(s) + 3 * sizeof(float) * tiled_values(s) / kQuantBlock);
   const uint64_t sets = 2 * uint64_t{o.slots} * mask_words(s.vocab) * 4;
   const uint64_t counters = uint64_t{o.slots} * ((s.n_heads + 1) * 4 + sizeof(unsigned long long));
   const uint64_t input =
       CudaExecutor::input_bytes(o.max_batch_tokens, o.slots) + kernels::kSampleBatch * sizeof(kernels::SampleArgs);
   return {uint64_t{s.n_layers} * SequenceStore::total_pages(o) * page_bytes(s),
-          rope + table + samples + partial_values(s, o) * sizeof(float) + tiled + sets + counters + input};
+          rope + table + samples + partial_values(s, o) * sizeof(float) + sets + counters + input};
 }
 
 CudaExecutor::CudaExecutor(const Model& model, const EngineOptions& options, int ordinal, const uint8_t* image)
@@ -79,10 +71,6 @@ CudaExecutor::CudaExecutor(const Model& model, const EngineOptions& options, int
       pages_per_slot_(splits_of(options.context)),
       rope_(uint64_t{options.context} * (model.shape.head_dim / 2)),
       kv_(uint64_t{model.shape.n_layers} * pages_ * page_bytes(model.shape)),
-      tiled_q_(kTiledBuffers * tiled_values(model.shape)),
-      tiled_d_(kTiledBuffers * tiled_values(model.shape) / kQuantBlock),
-      tiled_sum_(tiled_d_.size()),
-      tiled_half_(tiled_d_.size()),
       page_table_(uint64_t{options.slots} * pages_per_slot_),
       page_rows_(uint64_t{options.slots} * pages_per_slot_),
       seen_(uint64_t{options.slots} * mask_words(model.shape.vocab)),
@@ -277,11 +265,11 @@ void CudaExecutor::quantize(const Activations& a, uint32_t rows) { kernels::quan
 void CudaExecutor::matmul(std::span<const MatmulArgs> products, const Activations& a, uint32_t rows) {
   kernels::GemvInput input;
   input.a = a;
+  if (rows > 1) return kernels::matmul(products.data(), static_cast<uint32_t>(products.size()), a, rows, stream_);
   for (const MatmulArgs& p : products) {
     const kernels::MatmulJob job = {p.w, p.bias, p.y, p.add};
-    if (rows == 1 && formats::is_quantized(p.w.type) && kernels::gemv_fits(&p.w.type, 1, a.cols, false))
-      kernels::gemv(&job, 1, input, false, false, stream_);
-    else kernels::matmul(p, a, rows, stream_);
+    if (kernels::gemv_fits(&p.w.type, 1, a.cols, false)) kernels::gemv(&job, 1, input, false, false, stream_);
+    else kernels::matmul(&p, 1, a, rows, stream_);
   }
 }
 
@@ -291,7 +279,7 @@ kernels::KvLayer CudaExecutor::kv_layer(uint32_t layer) const {
 
 void CudaExecutor::rope_kv(uint32_t layer, const AttentionInputs& in) {
   const StepInput step = carve(input_.data());
-  kernels::rope_kv(heads_, kv_layer(layer), in, step.slot, step.position, rows_, false, stream_);
+  kernels::rope_kv(heads_, kv_layer(layer), in, step.slot, step.position, rows_, true, stream_);
 }
 
 kernels::DecodeAttention CudaExecutor::decode_attention(uint32_t layer, const float* q, const Activations& out) const {
@@ -460,10 +448,9 @@ void CudaExecutor::download(const void* from, size_t bytes, void* to) const {
 }
 
 bool CudaExecutor::resident() const {
-  const void* buffers[] = {
-      image_,          rope_.data(),    kv_.data(),        page_table_.data(), seen_.data(),        masks_.data(),
-      partial_.data(), arrived_.data(), best_.data(),      scaled_.data(),     filter_.data(),      input_.data(),
-      tiled_q_.data(), tiled_d_.data(), tiled_sum_.data(), tiled_half_.data(), step_samples_.data()};
+  const void* buffers[] = {image_,         rope_.data(),    kv_.data(),          page_table_.data(), seen_.data(),
+                           masks_.data(),  partial_.data(), arrived_.data(),     best_.data(),       scaled_.data(),
+                           filter_.data(), input_.data(),   step_samples_.data()};
   for (const void* p : buffers)
     if (!device::is_device_memory(p, ordinal_)) return false;
   for (const auto& s : scratch_)

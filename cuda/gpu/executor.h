@@ -20,9 +20,6 @@ struct KvBytes {
 };
 KvBytes kv_bytes(const ModelShape& shape, const EngineOptions& options);
 
-// Values that kSmallM rows of the widest product take, tiled.
-uint64_t tiled_values(const ModelShape& shape);
-
 class CudaExecutor final : public Executor, public Ops {
  public:
   CudaExecutor(const Model& model, const EngineOptions& options, int ordinal, const uint8_t* image);
@@ -70,7 +67,6 @@ class CudaExecutor final : public Executor, public Ops {
   StepInput carve(uint8_t* base) const;
 
   void find_runs(const Rows& rows);
-  kernels::TiledActivations tiled(uint32_t buffer, uint32_t rows) const;
   void send_rows(const Rows& rows);
   void send_pages(uint32_t slot, std::span<const uint32_t> pages);
   bool run_fused(const Model& model, const Scratch& scratch, std::span<const uint32_t> logit_rows);
@@ -86,7 +82,7 @@ class CudaExecutor final : public Executor, public Ops {
   void send_logprobs(const float* logits, uint32_t vocab, std::span<const PlacedSample> samples, uint32_t first);
   void await_tokens();
   const uint32_t* upload_logit_rows(std::span<const uint32_t> logit_rows);
-  void attend_fused(uint32_t layer, const Scratch& scratch, bool decoding);
+  void attend_fused(const Model& model, uint32_t layer, const Scratch& scratch, bool decoding);
   void launch_fused(const Model& model, const Scratch& scratch, const uint32_t* logit_rows, uint32_t n_logits,
                     bool decoding, bool recorded = false);
   kernels::KvLayer kv_layer(uint32_t layer) const;
@@ -100,12 +96,8 @@ class CudaExecutor final : public Executor, public Ops {
   uint32_t pages_, pages_per_slot_;
   kernels::Heads heads_;
 
-  device::Buffer<float2> rope_;     // (context, head_dim / 2)
-  device::Buffer<uint8_t> kv_;      // (layer, page, kv_head, KvPage::bytes())
-  device::Buffer<int8_t> tiled_q_;  // (2, ...) inputs of products on few rows
-  device::Buffer<float> tiled_d_;
-  device::Buffer<int32_t> tiled_sum_;
-  device::Buffer<int32_t> tiled_half_;
+  device::Buffer<float2> rope_;                       // (context, head_dim / 2)
+  device::Buffer<uint8_t> kv_;                        // (layer, page, kv_head, KvPage::bytes())
   device::Buffer<uint32_t> page_table_;               // (slot, pages_per_slot)
   device::Pinned<uint32_t> page_rows_;                // the same on the host: what is copied must stay put
   device::Buffer<uint32_t> seen_;                     // (slot, set_words_): each sequence's first seen_length_ tokens

@@ -1,10 +1,11 @@
 // Steps of few rows as a chain of fused kernels, each of which fetches its weights before its predecessor
-// has ended (programmatic dependent launch): five a layer for one row, seven for several. Same operations in
+// has ended (programmatic dependent launch): five a layer for one row, eight to eleven for several. Same operations in
 // the same order as forward.cc, so the same bits. Steps that decode some sequences run as graphs, recorded
 // once, from fetching their rows to drawing their tokens, but for samples with top-k, top-p or min-p.
 #include <algorithm>
 #include <initializer_list>
 
+#include "engine/forward.h"
 #include "gpu/executor.h"
 
 namespace orcd::gpu {
@@ -13,7 +14,6 @@ namespace {
 using kernels::GemvInput;
 using kernels::Input;
 using kernels::MatmulJob;
-using kernels::TiledActivations;
 
 bool fits(std::initializer_list<Tensor> weights, uint32_t rows, bool swiglu = false) {
   TensorType types[3];
@@ -22,8 +22,7 @@ bool fits(std::initializer_list<Tensor> weights, uint32_t rows, bool swiglu = fa
     if (!formats::is_quantized(w.type)) return false;
     types[n++] = w.type;
   }
-  return rows == 1 ? kernels::gemv_fits(types, n, weights.begin()->cols, swiglu)
-                   : kernels::gemm_few_rows_fits(weights.begin(), n, rows, swiglu);
+  return rows > 1 || kernels::gemv_fits(types, n, weights.begin()->cols, swiglu);
 }
 
 bool fits(const Model& m, uint32_t rows) {
@@ -34,41 +33,6 @@ bool fits(const Model& m, uint32_t rows) {
       return false;
   return fits({m.output}, rows);
 }
-
-// The products of a step, all in one stream: one row by gemv, which normalizes and quantizes for itself,
-// several by gemm_few_rows, whose inputs come tiled.
-struct Products {
-  const Model& m;
-  const Scratch& s;
-  TiledActivations tiled, hidden;  // what products read, and what leaves SwiGLU
-  cudaStream_t stream;
-
-  // y = W · RMSNorm(x[gather[r]]) for r < rows; swiglu(gate, up) instead if so.
-  void normed(std::initializer_list<MatmulJob> jobs, const float* weight, const uint32_t* gather, uint32_t rows,
-              bool swiglu = false) const {
-    const auto n = static_cast<uint32_t>(jobs.size());
-    if (rows > 1) {
-      kernels::rmsnorm_tiled(s.x, gather, rows, weight, m.shape.rms_eps, m.shape.d_model, tiled, true, stream);
-      kernels::gemm_few_rows(jobs.begin(), n, tiled, rows, swiglu ? &hidden : nullptr, true, stream);
-      return;
-    }
-    GemvInput in;
-    in.kind = Input::kNorm;
-    in.x = s.x;
-    in.gather = gather;
-    in.weight = weight;
-    in.eps = m.shape.rms_eps;
-    kernels::gemv(jobs.begin(), n, in, swiglu, true, stream);
-  }
-
-  // x += W · input ⊕ bias, of one row or several.
-  void residual(const Tensor& w, const float* bias, const GemvInput& one, const TiledActivations& several,
-                uint32_t rows) const {
-    const MatmulJob job = {w, bias, s.x, true};
-    if (rows == 1) kernels::gemv(&job, 1, one, false, true, stream);
-    else kernels::gemm_few_rows(&job, 1, several, rows, nullptr, true, stream);
-  }
-};
 
 GemvInput given(const Activations& a) {
   GemvInput in;
@@ -84,52 +48,98 @@ GemvInput floats(float* x, uint32_t cols) {
   return in;
 }
 
-}  // namespace
+// The products of a step, all in one stream. One row by gemv, which normalizes, quantizes and applies SwiGLU for itself;
+// several by matmul, with kernels between that do so.
+struct Products {
+  const Model& m;
+  const Scratch& s;
+  cudaStream_t stream;
 
-TiledActivations CudaExecutor::tiled(uint32_t buffer, uint32_t rows) const {
-  const uint64_t values = tiled_values(shape_), blocks = values / kQuantBlock;
-  const uint64_t place = buffer * blocks;
-  return {(rows + 7) / 8, tiled_q_.data() + buffer * values, tiled_d_.data() + place, tiled_sum_.data() + place,
-          tiled_half_.data() + place};
-}
+  // y = W · RMSNorm(x[gather[r]]) for r < rows.
+  void normed(std::initializer_list<MatmulJob> jobs, const float* weight, const uint32_t* gather, uint32_t rows) const {
+    if (rows == 1) return normed_one(jobs, weight, gather, false);
+    MatmulArgs products[3];
+    Tensor weights[3];
+    uint32_t n = 0;
+    for (const MatmulJob& j : jobs) weights[n] = j.w, products[n++] = {j.w, j.y, j.add, j.bias};
+    const Activations normed = read_by(std::span<const Tensor>(weights, n), s.normed);
+    kernels::rmsnorm(s.x, gather, rows, weight, m.shape.rms_eps, normed, stream);
+    kernels::matmul(products, n, normed, rows, stream);
+  }
+
+  // x += W · SwiGLU(gate · RMSNorm(x), up · RMSNorm(x)) ⊕ bias.
+  void feed_forward(const Layer& l, uint32_t rows) const {
+    const MatmulJob gate = {l.gate, nullptr, s.gate}, up = {l.up, nullptr, s.up};
+    if (rows == 1) {
+      normed_one({gate, up}, l.ffn_norm, nullptr, true);
+    } else {
+      normed({gate, up}, l.ffn_norm, nullptr, rows);
+      kernels::swiglu(s.gate, s.up, rows, read_by({l.down}, s.ffn), stream);
+    }
+    residual(l.down, l.down_bias, floats(s.gate, s.ffn.cols), read_by({l.down}, s.ffn), rows);
+  }
+
+  // x += W · input ⊕ bias: of one row `one`, of several `several`.
+  void residual(const Tensor& w, const float* bias, const GemvInput& one, const Activations& several,
+                uint32_t rows) const {
+    const MatmulJob job = {w, bias, s.x, true};
+    const MatmulArgs product = {w, s.x, true, bias};
+    if (rows == 1) kernels::gemv(&job, 1, one, false, true, stream);
+    else kernels::matmul(&product, 1, several, rows, stream);
+  }
+
+ private:
+  void normed_one(std::initializer_list<MatmulJob> jobs, const float* weight, const uint32_t* gather,
+                  bool swiglu) const {
+    GemvInput in;
+    in.kind = Input::kNorm;
+    in.x = s.x;
+    in.gather = gather;
+    in.weight = weight;
+    in.eps = m.shape.rms_eps;
+    kernels::gemv(jobs.begin(), static_cast<uint32_t>(jobs.size()), in, swiglu, true, stream);
+  }
+};
+
+}  // namespace
 
 // Rows that are all their sequences' only ones attend with the keys of this step in hand; others find them
 // in the cache.
-void CudaExecutor::attend_fused(uint32_t layer, const Scratch& s, bool decoding) {
+void CudaExecutor::attend_fused(const Model& m, uint32_t layer, const Scratch& s, bool decoding) {
   const StepInput step = carve(input_.data());
-  Activations out = {s.attended.cols, s.attended.x};
-  if (rows_ == 1) out = s.attended;
+  const Activations out = read_by({m.layers[layer].attn_output}, s.attended);
   kernels::DecodeAttention a = decode_attention(layer, s.q, out);
-  if (rows_ > 1) a.tiled = tiled(0, rows_);
   if (decoding) {
     a.k = s.k;
     a.v = s.v;
     a.rotate = true;
     kernels::attention_decode(a, rows_, true, stream_);
-    return;
+  } else {
+    kernels::rope_kv(heads_, kv_layer(layer), {s.q, s.k, s.v}, step.slot, step.position, rows_, true, stream_);
+    a.row = step.decode_rows;
+    if (n_decode_rows_) kernels::attention_decode(a, n_decode_rows_, true, stream_);
+    a.row = step.prefill_rows;
+    kernels::attention_decode(a, rows_ - n_decode_rows_, true, stream_);
   }
-  kernels::rope_kv(heads_, kv_layer(layer), {s.q, s.k, s.v}, step.slot, step.position, rows_, true, stream_);
-  a.row = step.decode_rows;
-  if (n_decode_rows_) kernels::attention_decode(a, n_decode_rows_, true, stream_);
-  a.row = step.prefill_rows;
-  kernels::attention_decode(a, rows_ - n_decode_rows_, true, stream_);
+  // Super-blocks are of several heads, and so of several thread blocks. One row is quantized by who reads it.
+  if (rows_ > 1 && out.supers.q) kernels::quantize(out, rows_, stream_);
 }
 
 void CudaExecutor::launch_fused(const Model& m, const Scratch& s, const uint32_t* logit_rows, uint32_t n_logits,
                                 bool decoding, bool recorded) {
-  const Products step = {m, s, tiled(0, rows_), tiled(1, rows_), stream_};
+  const Products step = {m, s, stream_};
   kernels::embed(m.token_embedding, carve(input_.data()).token, rows_, s.x, recorded, stream_);
   for (uint32_t i = 0; i < m.shape.n_layers; ++i) {
     const Layer& l = m.layers[i];
     step.normed({{l.q, l.q_bias, s.q}, {l.k, l.k_bias, s.k}, {l.v, l.v_bias, s.v}}, l.attn_norm, nullptr, rows_);
-    attend_fused(i, s, decoding);
-    step.residual(l.attn_output, l.attn_output_bias, given(s.attended), step.tiled, rows_);
-    step.normed({{l.gate, nullptr, s.gate}, {l.up}}, l.ffn_norm, nullptr, rows_, true);
-    step.residual(l.down, l.down_bias, floats(s.gate, s.ffn.cols), step.hidden, rows_);
+    attend_fused(m, i, s, decoding);
+    const Activations attended = read_by({l.attn_output}, s.attended);
+    step.residual(l.attn_output, l.attn_output_bias,
+                  attended.supers.q ? floats(s.attended.x, s.attended.cols) : given(s.attended), attended, rows_);
+    step.feed_forward(l, rows_);
   }
   if (!n_logits) return;
-  const Products last = {m, s, tiled(0, n_logits), {}, stream_};
-  last.normed({{m.output, m.output_bias, s.logits}}, m.output_norm, logit_rows, n_logits);
+  step.normed({{m.output, m.output_bias, s.logits}}, m.output_norm, logit_rows, n_logits);
 }
 
 void CudaExecutor::prepare(const Model& m, const Scratch& s) {

@@ -338,10 +338,7 @@ __global__ void __launch_bounds__(kThreads) attention_decode_kernel(const __grid
     const float y = runs > 1 ? combine_runs<kDim>(partial + i / kDim * partial_stride, runs, i % kDim) : s.y[i];
     const uint32_t at = kv_head * heads * kDim + i;
     a.out.x[uint64_t(row) * h.n_heads * kDim + at] = y;
-    if (!a.out.q && !a.tiled.q) continue;
-    const QuantizedLane quantized = quantize_block(y);
-    if (a.out.q) store_block(a.out, row, at / 32, quantized);
-    else store_block(a.tiled, row, at / 32, quantized);
+    if (a.out.blocks.q) store_block(a.out, row, at / 32, quantize_block(y));
   }
 }
 

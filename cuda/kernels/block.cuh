@@ -18,6 +18,9 @@ template <TensorType T>
 inline constexpr bool kSuper = formats::Format<T>::kScales == formats::Scales::kSuper;
 template <TensorType T>
 inline constexpr bool kSplit = formats::Format<T>::kScales == formats::Scales::kSplit;
+// Whether products take super-blocks of 256 values as one.
+template <TensorType T>
+inline constexpr bool kSupers = formats::has_super_blocks(formats::Format<T>::kScales);
 // What is taken off each stored value to get the integer weight.
 template <TensorType T>
 inline constexpr int32_t kOffset = formats::Format<T>::kOffset;
@@ -26,7 +29,7 @@ template <TensorType T>
 struct WeightBlock {
   uint32_t w[8];     // byte c of word i: value 4i + c, still with its offset (Q8_0: signed)
   float d, m;        // scale; addend of affine types
-  int32_t sc0, sc1;  // Q6_K: scales of the halves
+  int32_t sc0, sc1;  // of super-blocks: scale and minimum; Q6_K: scales of the halves
 };
 
 // The binary16 number in the lower half of a word, exactly.
@@ -79,6 +82,8 @@ __device__ __forceinline__ WeightBlock<T> unpack(const RawBlock& raw, uint32_t b
     const bool early = b % 8 < 4;
     const uint32_t sc = early ? first & 63u : (third & 15u) | first >> 6 << 4;
     const uint32_t mn = early ? second & 63u : third >> 4 | second >> 6 << 4;
+    out.sc0 = int32_t(sc);
+    out.sc1 = int32_t(mn);
     out.d = half_bits(head.x) * float(sc);
     out.m = -(half_bits(head.x >> 16) * float(mn));
   } else if constexpr (kSplit<T>) {
@@ -94,11 +99,10 @@ __device__ __forceinline__ WeightBlock<T> unpack(const RawBlock& raw, uint32_t b
 
 // `group`: a group of `rows` rows in device or shared memory, its parts 16-byte aligned when rows = 8.
 template <TensorType T, bool kWhole>
-__device__ __forceinline__ WeightBlock<T> load_block(const uint8_t* group, uint32_t rows, uint32_t nb, uint32_t b,
-                                                     uint32_t r) {
+__device__ __forceinline__ RawBlock load_raw(const uint8_t* group, uint32_t rows, uint32_t nb, uint32_t b, uint32_t r) {
   constexpr formats::Planes l = kPlanes<T>;
   const BlockPlace at = place(l, kWhole ? kGroupRows : rows, nb, b, r);
-  RawBlock raw;
+  RawBlock raw = {};
   const auto load16 = [&](uint32_t offset) {
     if constexpr (kWhole) return *reinterpret_cast<const uint4*>(group + offset);
     uint4 v;
@@ -120,7 +124,13 @@ __device__ __forceinline__ WeightBlock<T> load_block(const uint8_t* group, uint3
   if constexpr (kSuper<T>) raw.head = load16(at.head);
   else if constexpr (kSplit<T>) raw.scale = load2(at.head + b % 8 * 2) | load2(at.tail) << 16;
   else raw.scale = load2(at.head) | (kAffine<T> ? load2(at.head + 2) << 16 : 0);
-  return unpack<T>(raw, b);
+  return raw;
+}
+
+template <TensorType T, bool kWhole>
+__device__ __forceinline__ WeightBlock<T> load_block(const uint8_t* group, uint32_t rows, uint32_t nb, uint32_t b,
+                                                     uint32_t r) {
+  return unpack<T>(load_raw<T, kWhole>(group, rows, nb, b, r), b);
 }
 
 // The four blocks of a whole segment of one row of a whole group: what lies together comes together.
@@ -167,10 +177,56 @@ __device__ __forceinline__ void load_segment(const uint8_t* group, uint32_t nb, 
   }
 }
 
-// Exact integer dot product with 32 activations; sum and sum_lo16 as in Activations.
+// Stored values as signed bytes without their offset.
 template <TensorType T>
-__device__ __forceinline__ int32_t dot(const WeightBlock<T>& w, const uint4& q0, const uint4& q1, int32_t sum,
-                                       int32_t sum_lo16) {
+__device__ __forceinline__ uint32_t signed_bytes(uint32_t stored) {
+  constexpr uint32_t offset = kOffset<T> * 0x01010101u;
+  return offset == 0 ? stored : (stored + (0x80808080u - offset)) ^ 0x80808080u;  // no carry leaves its byte
+}
+
+// x · 2^by, `by` being the low five bits of what is given.
+__device__ __forceinline__ int32_t shifted(int32_t x, uint32_t by) {
+  return int32_t(__funnelshift_l(0, uint32_t(x), by));
+}
+
+// What the blocks of a super-block add up to.
+struct SuperSums {
+  int32_t products;
+  int32_t minima;  // of the types that have them
+};
+
+// The contract's step of a super-block: d, dmin of the weights, da of the activations.
+template <TensorType T>
+__device__ __forceinline__ float finish_super(int32_t products, float minima, float d, float dmin, float da) {
+  if constexpr (kSplit<T>) return da * (d * float(products));
+  else return da * arith::fma32(-dmin, minima, d * float(products));
+}
+
+// Adds a block's products with 32 activations; `shift`: theirs, in its low five bits; `sums`: of their halves, as int16.
+template <TensorType T>
+__device__ __forceinline__ void add_block(SuperSums& to, const WeightBlock<T>& w, const uint4& q0, const uint4& q1,
+                                          uint32_t shift, int32_t sums) {
+  const auto at = [&](int i) { return int32_t(signed_bytes<T>(w.w[i])); };
+  int32_t first = 0, second = 0;
+  first = __dp4a(at(0), int32_t(q0.x), first);
+  first = __dp4a(at(1), int32_t(q0.y), first);
+  first = __dp4a(at(2), int32_t(q0.z), first);
+  first = __dp4a(at(3), int32_t(q0.w), first);
+  second = __dp4a(at(4), int32_t(q1.x), second);
+  second = __dp4a(at(5), int32_t(q1.y), second);
+  second = __dp4a(at(6), int32_t(q1.z), second);
+  second = __dp4a(at(7), int32_t(q1.w), second);
+  if constexpr (kSplit<T>) {
+    to.products += shifted(w.sc0 * first + w.sc1 * second, shift);
+  } else {
+    to.products += w.sc0 * shifted(first + second, shift);
+    to.minima = __dp2a_lo(sums, w.sc1 | w.sc1 << 8, to.minima);
+  }
+}
+
+// Exact integer dot product with 32 activations; `sum`: of these.
+template <TensorType T>
+__device__ __forceinline__ int32_t dot(const WeightBlock<T>& w, const uint4& q0, const uint4& q1, int32_t sum) {
   int32_t first = 0, second = 0;
   first = __dp4a(int32_t(w.w[0]), int32_t(q0.x), first);
   first = __dp4a(int32_t(w.w[1]), int32_t(q0.y), first);
@@ -180,8 +236,6 @@ __device__ __forceinline__ int32_t dot(const WeightBlock<T>& w, const uint4& q0,
   second = __dp4a(int32_t(w.w[5]), int32_t(q1.y), second);
   second = __dp4a(int32_t(w.w[6]), int32_t(q1.z), second);
   second = __dp4a(int32_t(w.w[7]), int32_t(q1.w), second);
-  if constexpr (kSplit<T>)
-    return w.sc0 * (first - kOffset<T> * sum_lo16) + w.sc1 * (second - kOffset<T> * (sum - sum_lo16));
   return first + second - kOffset<T> * sum;
 }
 

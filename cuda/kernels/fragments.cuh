@@ -1,23 +1,12 @@
-// A segment of eight weight rows as an int8 matrix unit takes it (mma.m16n8k32: 16 activation rows by 8
-// weight rows), and the product with activations by the contract: exact sums of each block of 32, then one
-// float chain.
-//
-// Lane 4g + t brings values 4t .. 4t + 3 and 16 + 4t .. of weight row g and of activation rows g and
-// g + 8 (tiled.h), and gets the sums of these activation rows with weight rows 2t and 2t + 1.
+// Weights as an int8 matrix unit takes them: lane 4g + t brings values 4t .. 4t + 3 and 16 + 4t .. of a block of weight row
+// g, and what belongs to them.
 #pragma once
 
+#include <cuda_fp16.h>
+
 #include "kernels/block.cuh"
-#include "kernels/tiled.h"
 
 namespace orcd::kernels {
-
-template <TensorType T>
-struct SegmentWeights {
-  uint32_t values[kSegmentBlocks][2];  // still with their offset
-  float d[kSegmentBlocks][2];          // of weight rows 2t, 2t + 1
-  float m[kSegmentBlocks][2];          // affine types
-  uint2 scales[2];                     // Q6_K: both scales of the four blocks
-};
 
 // Numbers of a segment's blocks, 16 bytes at once where the layout allows it.
 template <bool kWhole, class N>
@@ -30,11 +19,6 @@ __device__ __forceinline__ void four_of(const N* from, uint32_t blocks, N out[kS
 #pragma unroll
     for (uint32_t j = 0; j < kSegmentBlocks; ++j) out[j] = j < blocks ? from[j] : N{};
   }
-}
-
-// Byte `i` of a word below 2^23 as a float: the integer in the lowest bits of 2^23, less 2^23. Exact.
-__device__ __forceinline__ float small_byte(uint32_t word, uint32_t i) {
-  return arith::float_of(__byte_perm(word, 0x4b000000u, 0x7440u | i)) - 8388608.0f;
 }
 
 __device__ __forceinline__ int32_t signed_byte(uint32_t word, uint32_t i) { return int32_t(int8_t(word >> (8 * i))); }
@@ -74,32 +58,14 @@ __device__ __forceinline__ void load_values(const uint8_t* group, uint32_t in_gr
   }
 }
 
-// What row `row` of the group has beside its values: d, and m of affine types, of each block; Q6_K: both scales of the
-// four blocks.
+// What row `row` of the group has beside its values: d, and m of affine types, of each block.
 template <TensorType T, bool kWhole>
 __device__ __forceinline__ void load_scales(const uint8_t* group, uint32_t in_group, uint32_t nb, uint32_t first,
                                             uint32_t blocks, uint32_t row, float d[kSegmentBlocks],
-                                            float m[kSegmentBlocks], uint2& scales) {
+                                            float m[kSegmentBlocks]) {
   constexpr formats::Planes l = kPlanes<T>;
   const BlockPlace of = place(l, in_group, nb, first, min(row, in_group - 1));
-  if constexpr (kSuper<T>) {
-    // d | dmin, then 12 bytes of scales: those of blocks 0 .. 3 lie plain, of 4 .. 7 in pieces.
-    const uint4 head = *reinterpret_cast<const uint4*>(group + of.head);
-    const bool early = first % 8 == 0;
-    const uint32_t sc = early ? head.y & 0x3f3f3f3fu : (head.w & 0x0f0f0f0fu) | (head.y >> 2 & 0x30303030u);
-    const uint32_t mn = early ? head.z & 0x3f3f3f3fu : (head.w >> 4 & 0x0f0f0f0fu) | (head.z >> 2 & 0x30303030u);
-    const float scale = half_bits(head.x), less = -half_bits(head.x >> 16);
-#pragma unroll
-    for (uint32_t j = 0; j < kSegmentBlocks; ++j) {
-      d[j] = scale * small_byte(sc, j);
-      m[j] = less * small_byte(mn, j);
-    }
-  } else if constexpr (kSplit<T>) {
-    scales = *reinterpret_cast<const uint2*>(group + of.head + first % 8 * 2);
-    const float scale = half_bits(*reinterpret_cast<const uint16_t*>(group + of.tail));
-#pragma unroll
-    for (uint32_t j = 0; j < kSegmentBlocks; ++j) d[j] = scale;
-  } else if constexpr (l.head == 4) {
+  if constexpr (l.head == 4) {
     uint32_t both[kSegmentBlocks];
     four_of<kWhole>(reinterpret_cast<const uint32_t*>(group + of.head), blocks, both);
 #pragma unroll
@@ -118,94 +84,68 @@ __device__ __forceinline__ void load_scales(const uint8_t* group, uint32_t in_gr
   }
 }
 
-// Segment `seg` of a group of `rows` weight rows. Rows and blocks that are not there come as others: nobody uses them.
-template <TensorType T, bool kWhole>
-__device__ __forceinline__ SegmentWeights<T> load_fragments(const uint8_t* group, uint32_t rows, uint32_t nb,
-                                                            uint32_t seg) {
-  const uint32_t in_group = kWhole ? kGroupRows : rows, first = seg * kSegmentBlocks;
-  const uint32_t blocks = kWhole ? kSegmentBlocks : min(kSegmentBlocks, nb - first);
-  SegmentWeights<T> w;
-  load_values<T, kWhole>(group, in_group, nb, first, blocks, w.values);
-#pragma unroll
-  for (uint32_t c = 0; c < 2; ++c) {
-    float d[kSegmentBlocks], m[kSegmentBlocks];
-    const uint32_t row = 2 * (threadIdx.x % 4) + c;
-    load_scales<T, kWhole>(group, in_group, nb, first, blocks, row, d, m, w.scales[c]);
-#pragma unroll
-    for (uint32_t j = 0; j < kSegmentBlocks; ++j) w.d[j][c] = d[j], w.m[j][c] = m[j];
+// The same of a super-block.
+template <TensorType T>
+struct SuperRow {
+  float d, dmin;
+  uint32_t sc[kSplit<T> ? 4 : 2];  // bytes: scales of the blocks, Q6_K: of their halves
+  uint32_t mn[2];                  // likewise minima
+};
+
+template <TensorType T>
+__device__ __forceinline__ SuperRow<T> load_super_row(const uint8_t* group, uint32_t in_group, uint32_t nb,
+                                                      uint32_t super, uint32_t row) {
+  constexpr formats::Planes l = kPlanes<T>;
+  const BlockPlace of = place(l, in_group, nb, super * kSuperBlocks, min(row, in_group - 1));
+  const uint4 head = *reinterpret_cast<const uint4*>(group + of.head);
+  if constexpr (kSplit<T>) {
+    const float d = half_bits(*reinterpret_cast<const uint16_t*>(group + of.tail));
+    return {d, 0.0f, {head.x, head.y, head.z, head.w}, {}};
+  } else {
+    // d | dmin, then 12 bytes of scales: those of blocks 0 .. 3 lie plain, of 4 .. 7 in pieces.
+    return {half_bits(head.x),
+            half_bits(head.x >> 16),
+            {head.y & 0x3f3f3f3fu, (head.w & 0x0f0f0f0fu) | (head.y >> 2 & 0x30303030u)},
+            {head.z & 0x3f3f3f3fu, (head.w >> 4 & 0x0f0f0f0fu) | (head.z >> 2 & 0x30303030u)}};
   }
-  return w;
 }
 
-__device__ __forceinline__ void mma_k32(int32_t c[4], const uint32_t a[4], const uint32_t b[2], int32_t low,
-                                        int32_t high) {
-  asm("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%10,%10,%11,%11};"
-      : "=r"(c[0]), "=r"(c[1]), "=r"(c[2]), "=r"(c[3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]), "r"(low), "r"(high));
+// Minimum of a block as the matrix unit takes it, twice, for both halves of the block.
+__device__ __forceinline__ uint32_t twice_as_half(uint32_t word, uint32_t i) {
+  const uint32_t bits = __byte_perm(word, 0x64646464u, 0x4040u | i | i << 8);  // 1024 + byte
+  const __half2 h = __hsub2(*reinterpret_cast<const __half2*>(&bits), __half2half2(__ushort_as_half(0x6400)));
+  return *reinterpret_cast<const uint32_t*>(&h);
 }
 
-__device__ __forceinline__ void mma_k16(int32_t c[4], uint32_t a0, uint32_t a1, uint32_t b, int32_t low, int32_t high) {
-  asm("mma.sync.aligned.m16n8k16.row.col.s32.s8.s8.s32 {%0,%1,%2,%3}, {%4,%5}, {%6}, {%7,%7,%8,%8};"
+__device__ __forceinline__ void mma_k16(int32_t c[4], uint32_t a0, uint32_t a1, uint32_t b) {
+  asm("mma.sync.aligned.m16n8k16.row.col.s32.s8.s8.s32 {%0,%1,%2,%3}, {%4,%5}, {%6}, {%7,%7,%7,%7};"
       : "=r"(c[0]), "=r"(c[1]), "=r"(c[2]), "=r"(c[3])
-      : "r"(a0), "r"(a1), "r"(b), "r"(low), "r"(high));
+      : "r"(a0), "r"(a1), "r"(b), "r"(0));
+}
+
+// Products of binary16 numbers, added up in binary32. Used for integers alone, the sums of which stay below 2^24: they
+// are exact in any order.
+__device__ __forceinline__ void mma_halves(float c[4], const uint32_t a[4], uint32_t b0, uint32_t b1) {
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%10,%10,%10,%10};"
+      : "=f"(c[0]), "=f"(c[1]), "=f"(c[2]), "=f"(c[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1), "f"(0.0f));
+}
+
+// A block's integers to a super-block's, of weights with these scales: as one product gives them, or, of Q6_K, as one
+// for each half does. `shift`: of the activations, in its low five bits.
+template <TensorType T>
+__device__ __forceinline__ void add_scaled(int32_t& to, const SuperRow<T>& w, uint32_t block, uint32_t shift,
+                                           int32_t first, int32_t second) {
+  if constexpr (kSplit<T>) {
+    const uint32_t word = w.sc[block / 2], at = block % 2 * 2;
+    to += signed_byte(word, at) * shifted(first, shift) + signed_byte(word, at + 1) * shifted(second, shift);
+  } else {
+    to += signed_byte(w.sc[block / 4], block % 4) * shifted(first, shift);
+  }
 }
 
 // An integer below 2^22 in magnitude, added to these bits, is a float that much above 1.5 · 2^23.
 inline constexpr int32_t kMagicBits = 0x4b400000;
 inline constexpr float kMagic = 12582912.0f;
-
-// The segment's chain for the rows of activation group `group` and, unless kEight, of the next: row g with
-// weight rows 2t and 2t + 1 to acc[0 .. 1], of the next group to acc[2 .. 3].
-template <TensorType T, bool kEight>
-__device__ __forceinline__ void multiply_segment(const SegmentWeights<T>& w, const TiledActivations& x, uint32_t group,
-                                                 uint32_t seg, uint32_t blocks, float acc[4]) {
-  constexpr uint32_t kSets = kEight ? 1 : 2;
-  const uint32_t lane = threadIdx.x % 32, g = lane / 4;
-  uint32_t a[kSegmentBlocks][4] = {};
-  float d[2][kSegmentBlocks];
-  int32_t sum[2][kSegmentBlocks], sum_lo16[2][kSegmentBlocks];
-#pragma unroll
-  for (uint32_t i = 0; i < kSets; ++i) {
-    const uint32_t at = seg * x.groups + min(group + i, x.groups - 1);
-    const uint4* q = reinterpret_cast<const uint4*>(x.q + at * kTiledSegment) + lane;
-    const uint4 first = q[0], second = q[32];
-    a[0][i] = first.x, a[0][i + 2] = first.y, a[1][i] = first.z, a[1][i + 2] = first.w;
-    a[2][i] = second.x, a[2][i + 2] = second.y, a[3][i] = second.z, a[3][i + 2] = second.w;
-    const uint32_t numbers = (at * 8 + g) * kSegmentBlocks;
-    four_of<true>(x.d + numbers, blocks, d[i]);
-    if constexpr (kAffine<T> || kOffset<T> != 0) four_of<true>(x.sum + numbers, blocks, sum[i]);
-    if constexpr (kSplit<T>) four_of<true>(x.sum_lo16 + numbers, blocks, sum_lo16[i]);
-  }
-#pragma unroll
-  for (uint32_t i = 0; i < 4; ++i) acc[i] = 0.0f;
-#pragma unroll
-  for (uint32_t j = 0; j < kSegmentBlocks; ++j) {
-    if (j >= blocks) break;
-    constexpr uint32_t last = kSets - 1;
-    float dots[4];
-    if constexpr (kSplit<T>) {
-      int32_t c0[4], c1[4];
-      mma_k16(c0, a[j][0], a[j][1], w.values[j][0], -kOffset<T> * sum_lo16[0][j], -kOffset<T> * sum_lo16[last][j]);
-      mma_k16(c1, a[j][2], a[j][3], w.values[j][1], -kOffset<T> * (sum[0][j] - sum_lo16[0][j]),
-              -kOffset<T> * (sum[last][j] - sum_lo16[last][j]));
-#pragma unroll
-      for (uint32_t i = 0; i < 2 * kSets; ++i) {
-        const uint32_t scales = j < 2 ? w.scales[i % 2].x : w.scales[i % 2].y;
-        dots[i] = float(signed_byte(scales, j % 2 * 2) * c0[i] + signed_byte(scales, j % 2 * 2 + 1) * c1[i]);
-      }
-    } else {
-      int32_t c[4], start[2] = {kMagicBits, kMagicBits};
-      if constexpr (kOffset<T> != 0) start[0] -= kOffset<T> * sum[0][j], start[1] -= kOffset<T> * sum[last][j];
-      mma_k32(c, a[j], w.values[j], start[0], start[1]);
-#pragma unroll
-      for (uint32_t i = 0; i < 2 * kSets; ++i) dots[i] = arith::float_of(uint32_t(c[i])) - kMagic;
-    }
-#pragma unroll
-    for (uint32_t i = 0; i < 2 * kSets; ++i) {
-      acc[i] = arith::fma32(w.d[j][i % 2] * d[i / 2][j], dots[i], acc[i]);
-      if constexpr (kAffine<T>) acc[i] = arith::fma32(w.m[j][i % 2] * d[i / 2][j], float(sum[i / 2][j]), acc[i]);
-    }
-  }
-}
 
 }  // namespace orcd::kernels

@@ -1,7 +1,7 @@
 // Products on one row, for decoding a single sequence. Tiles come through a ring as in tiles.cuh; eight lanes
-// take a segment of a tile, a row each. Such kernels are bound by the length of their chain of dependent
-// instructions: what can be known before the kernel before has ended is found out there, all loads come before
-// the first use, and the sums need no exchange between lanes.
+// take a segment of a tile, a row each; a super-block takes two times eight, which exchange their integers once. Such
+// kernels are bound by the length of their chain of dependent instructions: what can be known before the kernel before
+// has ended is found out there, and all loads come before the first use.
 #include "device/check.h"
 #include "kernels/pdl.h"
 #include "kernels/prologue.cuh"
@@ -18,22 +18,22 @@ struct Args : ProductArgs {
 
 // The activations in shared memory.
 struct SharedActivations {
-  int8_t* q;          // (cols)
-  float* d;           // (nb)
-  int32_t* sum;       // (nb)
-  int32_t* sum_lo16;  // (nb)
+  int8_t* q;         // (cols)
+  float* d;          // (nb), or of super-blocks
+  int32_t* sum;      // (nb); with super-blocks of both halves, as int16
+  uint32_t* shifts;  // of super-blocks
 };
 
 // What a block holds in shared memory; sizes follow from the arguments.
 struct Shared {
   Ring ring;
   SharedActivations a;
-  float* part;      // (2, tiles of a round, segments, 8)
+  float* part;      // (2, tiles of a round, chains, 8)
   uint32_t buffer;  // floats of one of both
   uint32_t bytes;
 };
 
-__host__ __device__ inline Shared carve(uint8_t* base, const ProductArgs& a) {
+__host__ __device__ inline Shared carve(uint8_t* base, const ProductArgs& a, bool supers) {
   const uint32_t nb = a.cols / 32;
   Carver c = {base};
   Shared s;
@@ -42,8 +42,8 @@ __host__ __device__ inline Shared carve(uint8_t* base, const ProductArgs& a) {
   s.a.q = c.take<int8_t>(a.cols);
   s.a.d = c.take<float>(nb);
   s.a.sum = c.take<int32_t>(nb);
-  s.a.sum_lo16 = c.take<int32_t>(nb);
-  s.buffer = a.at_once * (a.swiglu ? 2 : 1) * segments_of(a.cols) * kGroupRows;
+  s.a.shifts = c.take<uint32_t>(supers ? nb / kSuperBlocks : 0);
+  s.buffer = a.at_once * (a.swiglu ? 2 : 1) * chains_of(a.cols, supers) * kGroupRows;
   s.part = c.take<float>(2 * s.buffer);
   s.bytes = c.at;
   return s;
@@ -71,39 +71,92 @@ __device__ __forceinline__ void quantize_all(const Args& a, const Shared& s, Val
       if (lane % 8) continue;
       s.a.d[k / 32] = four.d;
       s.a.sum[k / 32] = four.sum;
-      s.a.sum_lo16[k / 32] = four.sum_lo16;
     }
   }
 }
 
-// Norm weights of this warp's first piece, fetched before the kernel before has ended.
+// The same by super-blocks: pieces of 256 values.
+template <uint32_t kAhead, class Value>
+__device__ __forceinline__ void quantize_supers(const Args& a, const Shared& s, Value value) {
+  const uint32_t warp = threadIdx.x / 32, lane = threadIdx.x % 32, warps = blockDim.x / 32;
+  for (uint32_t piece = warp; piece * kSuperBlock < a.cols; piece += kAhead * warps) {
+    float4 v[kAhead][2];
+#pragma unroll
+    for (uint32_t i = 0; i < kAhead; ++i)
+#pragma unroll
+      for (uint32_t h = 0; h < 2; ++h) {
+        const uint32_t k = (piece + i * warps) * kSuperBlock + h * kSegment + lane * 4;
+        v[i][h] = k < a.cols ? value(k, piece == warp && i == 0 && h == 0) : float4{};
+      }
+#pragma unroll
+    for (uint32_t i = 0; i < kAhead; ++i) {
+      const uint32_t super = piece + i * warps;
+      const SuperQuantized x = orcd::kernels::quantize_super(v[i][0], v[i][1]);
+      if (super * kSuperBlock >= a.cols) continue;
+#pragma unroll
+      for (uint32_t h = 0; h < 2; ++h) {
+        reinterpret_cast<uint32_t*>(s.a.q + super * kSuperBlock + h * kSegment)[lane] = x.q[h];
+        if (lane % 8 == 0) s.a.sum[super * kSuperBlocks + h * 4 + lane / 8] = x.sums[h].as_ints();
+      }
+      if (lane == 0) s.a.d[super] = x.d, s.a.shifts[super] = x.shifts;
+    }
+  }
+}
+
+// Values of this warp's first piece begin here.
+template <bool kSupers>
+__device__ __forceinline__ uint32_t own_values() {
+  return threadIdx.x / 32 * (kSupers ? kSuperBlock : kSegment) + threadIdx.x % 32 * 4;
+}
+
+// Norm weights of the first of them, fetched before the kernel before has ended.
+template <bool kSupers>
 __device__ __forceinline__ float4 early_weight(const Args& a) {
-  const uint32_t k = threadIdx.x / 32 * 128 + threadIdx.x % 32 * 4;
+  const uint32_t k = own_values<kSupers>();
   return a.input.kind == Input::kNorm && k < a.cols ? load4(a.input.weight + k) : float4{};
 }
 
-// Fills q, d, sum and sum_lo16 in shared memory.
+// Binary16 numbers of a word as int16.
+__device__ __forceinline__ int32_t ints_of_halves(int32_t word) {
+  const float2 f = __half22float2(*reinterpret_cast<const __half2*>(&word));
+  return HalfSums{int32_t(f.x), int32_t(f.y)}.as_ints();
+}
+
+// Copies what was quantized before.
+template <bool kSupers>
+__device__ __forceinline__ void copy_input(const Args& a, const Shared& s) {
+  const Quantized& from = kSupers ? a.input.a.supers : a.input.a.blocks;
+  const uint32_t nb = a.cols / 32, scales = kSupers ? nb / kSuperBlocks : nb;
+  for (uint32_t i = threadIdx.x; i < a.cols / 16; i += blockDim.x) {  // all loads before the first use
+    const uint4 q = reinterpret_cast<const uint4*>(from.q)[i];
+    const float d = i < scales ? from.d[i] : 0.0f;
+    const int32_t sum = i < nb ? from.sum[i] : 0;
+    reinterpret_cast<uint4*>(s.a.q)[i] = q;
+    if (i < scales) s.a.d[i] = d;
+    if (kSupers && i < scales) s.a.shifts[i] = from.shifts[i];
+    if (i < nb) s.a.sum[i] = kSupers ? ints_of_halves(sum) : sum;
+  }
+}
+
+// Fills q, d and sum in shared memory.
+template <bool kSupers>
 __device__ __forceinline__ void prepare_input(const Args& a, const Shared& s, const float4& first_weight) {
-  const uint32_t nb = a.cols / 32, warp = threadIdx.x / 32;
   if (a.input.kind == Input::kGiven) {
-    for (uint32_t i = threadIdx.x; i < a.cols / 16; i += blockDim.x) {
-      const bool block = i < nb;  // all loads before the first use
-      const uint4 q = reinterpret_cast<const uint4*>(a.input.a.q)[i];
-      const float d = block ? a.input.a.d[i] : 0.0f;
-      const int32_t sum = block ? a.input.a.sum[i] : 0, sum_lo16 = block ? a.input.a.sum_lo16[i] : 0;
-      reinterpret_cast<uint4*>(s.a.q)[i] = q;
-      if (block) s.a.d[i] = d, s.a.sum[i] = sum, s.a.sum_lo16[i] = sum_lo16;
-    }
+    copy_input<kSupers>(a, s);
   } else if (a.input.kind == Input::kQuantize) {
-    quantize_all<2>(a, s, [&](uint32_t k, bool) { return load4(a.input.a.x + k); });
-  } else if (warp * 128 < a.cols) {
+    const auto value = [&](uint32_t k, bool) { return load4(a.input.a.x + k); };
+    if constexpr (kSupers) quantize_supers<2>(a, s, value);
+    else quantize_all<2>(a, s, value);
+  } else if (threadIdx.x / 32 * (kSupers ? kSuperBlock : kSegment) < a.cols) {
     const float* x = a.input.x + uint64_t(a.input.gather ? a.input.gather[0] : 0) * a.cols;
-    const uint32_t own_k = warp * 128 + threadIdx.x % 32 * 4;
+    const uint32_t own_k = own_values<kSupers>();
     const float4 first = own_k < a.cols ? load4(x + own_k) : float4{};
     const float inverse = inverse_rms4(x, a.cols, a.input.eps);  // by each warp that quantizes
-    quantize_all<1>(a, s, [&](uint32_t k, bool own) {
+    const auto value = [&](uint32_t k, bool own) {
       return own ? normed4(first, inverse, first_weight) : normed4(load4(x + k), inverse, load4(a.input.weight + k));
-    });
+    };
+    if constexpr (kSupers) quantize_supers<1>(a, s, value);
+    else quantize_all<1>(a, s, value);
   }
 }
 
@@ -112,9 +165,9 @@ template <TensorType T>
 __device__ __forceinline__ void segment(const TileView& v, uint32_t seg, uint32_t nb, const Shared& s, float* part) {
   const uint32_t r = threadIdx.x % kGroupRows, first = seg * kSegmentBlocks, blocks = min(kSegmentBlocks, nb - first);
   float acc = 0.0f;
-  const auto add = [&](const WeightBlock<T>& w, uint32_t b, float d, int32_t sum, int32_t sum_lo16) {
+  const auto add = [&](const WeightBlock<T>& w, uint32_t b, float d, int32_t sum) {
     const uint4* q = reinterpret_cast<const uint4*>(s.a.q + b * 32);
-    acc = arith::fma32(w.d * d, float(dot(w, q[0], q[1], sum, sum_lo16)), acc);
+    acc = arith::fma32(w.d * d, float(dot(w, q[0], q[1], sum)), acc);
     if constexpr (kAffine<T>) acc = arith::fma32(w.m * d, float(sum), acc);
   };
   const bool whole = v.rows == kGroupRows;
@@ -123,21 +176,61 @@ __device__ __forceinline__ void segment(const TileView& v, uint32_t seg, uint32_
     RawBlock raw[kSegmentBlocks];
     load_segment<T>(group, nb, seg, r, raw);
     const float4 scales = *reinterpret_cast<const float4*>(s.a.d + first);
-    const int4 sums = *reinterpret_cast<const int4*>(s.a.sum + first),
-               halves = *reinterpret_cast<const int4*>(s.a.sum_lo16 + first);
-    add(unpack<T>(raw[0], first), first, scales.x, sums.x, halves.x);
-    add(unpack<T>(raw[1], first + 1), first + 1, scales.y, sums.y, halves.y);
-    add(unpack<T>(raw[2], first + 2), first + 2, scales.z, sums.z, halves.z);
-    add(unpack<T>(raw[3], first + 3), first + 3, scales.w, sums.w, halves.w);
+    const int4 sums = *reinterpret_cast<const int4*>(s.a.sum + first);
+    add(unpack<T>(raw[0], first), first, scales.x, sums.x);
+    add(unpack<T>(raw[1], first + 1), first + 1, scales.y, sums.y);
+    add(unpack<T>(raw[2], first + 2), first + 2, scales.z, sums.z);
+    add(unpack<T>(raw[3], first + 3), first + 3, scales.w, sums.w);
   } else if (r < v.rows) {
 #pragma unroll 1
     for (uint32_t b = first; b < first + blocks; ++b) {
       const WeightBlock<T> w =
           whole ? load_block<T, true>(group, kGroupRows, nb, b, r) : load_block<T, false>(group, v.rows, nb, b, r);
-      add(w, b, s.a.d[b], s.a.sum[b], s.a.sum_lo16[b]);
+      add(w, b, s.a.d[b], s.a.sum[b]);
     }
   }
   part[r] = acc;
+}
+
+// One row of a super-block of a tile. By sixteen lanes: eight take its first half, a row each, eight the other.
+template <TensorType T>
+__device__ __forceinline__ void super_block(const TileView& v, uint32_t super, uint32_t nb, const Shared& s,
+                                            float* part) {
+  const uint32_t lane = threadIdx.x % 32, r = lane % kGroupRows, half = lane / kGroupRows % 2, seg = super * 2 + half;
+  const uint32_t first = seg * kSegmentBlocks;
+  SuperSums sums = {};
+  const uint32_t shifts = arith::shifts_of_half(s.a.shifts[super], half);
+  const auto add = [&](const WeightBlock<T>& w, uint32_t b, int32_t pair) {
+    const uint4* q = reinterpret_cast<const uint4*>(s.a.q + b * 32);
+    add_block<T>(sums, w, q[0], q[1], shifts >> b % kSegmentBlocks * 8, pair);
+  };
+  const bool whole = v.rows == kGroupRows;
+  const uint8_t* group = kStaged && whole ? v.in_shared : v.in_device;
+  const uint32_t scales_row = min(r, v.rows - 1);
+  constexpr formats::Planes l = kPlanes<T>;
+  const BlockPlace at = place(l, v.rows, nb, first, scales_row);
+  // d, and dmin above it.
+  const uint32_t scales = kSplit<T> ? *reinterpret_cast<const uint16_t*>(group + at.tail)
+                                    : *reinterpret_cast<const uint32_t*>(group + at.head);
+  if (whole) {
+    RawBlock raw[kSegmentBlocks];
+    load_segment<T>(group, nb, seg, r, raw);
+    const int4 pairs = *reinterpret_cast<const int4*>(s.a.sum + first);
+    add(unpack<T>(raw[0], first), first, pairs.x);
+    add(unpack<T>(raw[1], first + 1), first + 1, pairs.y);
+    add(unpack<T>(raw[2], first + 2), first + 2, pairs.z);
+    add(unpack<T>(raw[3], first + 3), first + 3, pairs.w);
+  } else {
+#pragma unroll 1
+    for (uint32_t b = first; b < first + kSegmentBlocks; ++b)
+      add(load_block<T, false>(group, v.rows, nb, b, scales_row), b, s.a.sum[b]);
+  }
+  const uint32_t sixteen = 0xffffu << (lane & 16);
+  sums.products += __shfl_xor_sync(sixteen, sums.products, kGroupRows);
+  if constexpr (!kSplit<T>) sums.minima += __shfl_xor_sync(sixteen, sums.minima, kGroupRows);
+  const float acc =
+      finish_super<T>(sums.products, float(sums.minima), half_bits(scales), half_bits(scales >> 16), s.a.d[super]);
+  if (half == 0) part[r] = acc;
 }
 
 // What finish_round will add to, fetched while the products are computed.
@@ -155,10 +248,11 @@ __device__ __forceinline__ float bias_of(const ProductArgs& a, const Round& roun
 }
 
 // The results of a round: eight threads a tile.
+template <bool kSupers>
 __device__ __forceinline__ void finish_round(const ProductArgs& a, const Round& round, const float* part, float bias,
                                              float residual) {
   const Job& job = a.jobs[round.job];
-  const uint32_t i = threadIdx.x, n = round.tile * kGroupRows + i, segments = segments_of(a.cols);
+  const uint32_t i = threadIdx.x, n = round.tile * kGroupRows + i, segments = chains_of(a.cols, kSupers);
   if (i >= round.tiles * kGroupRows || n >= job.n) return;
   const auto total = [&](uint32_t second) {
     const float* p = part + (second * a.at_once + i / kGroupRows) * segments * kGroupRows + i % kGroupRows;
@@ -178,20 +272,21 @@ template <uint32_t kType, uint32_t kOther, bool kSwiglu>
 __global__ void __launch_bounds__(kMaxWarps * 32, 1 /* registers rather than blocks */)
     gemv_kernel(const __grid_constant__ Args a) {
   extern __shared__ __align__(128) uint8_t memory[];
-  const Shared s = carve(memory, a);
+  constexpr bool supers = takes_supers<kType>();
+  const Shared s = carve(memory, a, supers);
   const uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32, nb = a.cols / 32;
-  // Eight lanes take a segment; neighbors in a warp take what is `warps` segments apart, so that all warps
-  // have work.
-  const uint32_t segments = segments_of(a.cols), own = lane / kGroupRows * warps + warp;
+  // So many lanes take a chain; neighbors in a warp take what is `warps` chains apart, so that all warps have work.
+  constexpr uint32_t lanes = supers ? 2 * kGroupRows : kGroupRows;
+  const uint32_t segments = chains_of(a.cols, supers), own = lane / lanes * warps + warp;
   const uint32_t own_tile = own / segments, own_seg = own % segments;
 
   pdl_launch_dependents();
   if (threadIdx.x == 0) start_ring(a, s.ring);
-  const float4 first_weight = early_weight(a);
+  const float4 first_weight = early_weight<supers>(a);
   Round round = find_round(a, blockIdx.x);  // there are no more blocks than rounds
   float bias = bias_of(a, round);
   pdl_wait();
-  prepare_input(a, s, first_weight);
+  prepare_input<supers>(a, s, first_weight);
   __syncthreads();
 
   uint32_t stage = 0, parity = 0, turn = 0;
@@ -207,18 +302,18 @@ __global__ void __launch_bounds__(kMaxWarps * 32, 1 /* registers rather than blo
       const TileView v = view_tile(a, s.ring, round, stage, second, second ? tile - a.at_once : tile);
       float* to = part + (tile * segments + seg) * kGroupRows;
       if (!kSwiglu || second || tile < round.tiles) {
-        if constexpr (kType == kAnyType) {
-          formats::with_format(v.type, [&]<TensorType T>() { segment<T>(v, seg, nb, s, to); });
-        } else {
-          if (kType == kOther || v.type == TensorType(kType)) segment<TensorType(kType)>(v, seg, nb, s, to);
-          else segment<TensorType(kOther)>(v, seg, nb, s, to);
-        }
+        const auto run = [&]<TensorType T>() {
+          if constexpr (kSupers<T>) super_block<T>(v, seg, nb, s, to);
+          else segment<T>(v, seg, nb, s, to);
+        };
+        if (kType == kOther || v.type == TensorType(kType)) with_type<kType>(v.type, run);
+        else with_type<kOther>(v.type, run);
       }
-      for (seg += 32 / kGroupRows * warps; seg >= segments; seg -= segments) ++tile;  // cheaper than a division
+      for (seg += 32 / lanes * warps; seg >= segments; seg -= segments) ++tile;  // cheaper than a division
     }
     __syncthreads();
     if (threadIdx.x == blockDim.x - 32) fetch(a, s.ring, at + a.stages * gridDim.x, stage);  // not by who finishes
-    finish_round(a, round, part, bias, residual);
+    finish_round<supers>(a, round, part, bias, residual);
     if ((at += gridDim.x) >= a.rounds) break;
     round = find_round(a, at);
     bias = bias_of(a, round);
@@ -269,13 +364,15 @@ Kernel choose(const ProductArgs& a) {
   if (is(kQ5_0, kQ8_0)) return kernel_of<uint32_t(kQ5_0), uint32_t(kQ8_0), false>();
   if (is(kQ4_K, kQ6_K)) return kernel_of<uint32_t(kQ4_K), uint32_t(kQ6_K), false>();
   if (is(kQ5_K, kQ6_K)) return kernel_of<uint32_t(kQ5_K), uint32_t(kQ6_K), false>();
+  if (a.supers) return swiglu ? kernel_of<kAnySuper, kAnySuper, true>() : kernel_of<kAnySuper, kAnySuper, false>();
   return swiglu ? kernel_of<kAnyType, kAnyType, true>() : kernel_of<kAnyType, kAnyType, false>();
 }
 
 }  // namespace
 
 bool gemv_fits(const TensorType* types, uint32_t n_jobs, uint32_t cols, bool swiglu) {
-  return carve(nullptr, smallest_product(types, n_jobs, cols, swiglu)).bytes <= processor().shared_bytes;
+  const ProductArgs a = smallest_product(types, n_jobs, cols, swiglu);
+  return are_alike(types, n_jobs) && carve(nullptr, a, a.supers).bytes <= processor().shared_bytes;
 }
 
 void gemv(const MatmulJob* jobs, uint32_t n_jobs, const GemvInput& input, bool swiglu, bool pdl, cudaStream_t stream) {
@@ -290,8 +387,9 @@ void gemv(const MatmulJob* jobs, uint32_t n_jobs, const GemvInput& input, bool s
 
   // So many tiles a round that each processor has one round, where the warps can take them in one go: what a
   // round costs beside the products comes once.
-  const uint32_t segments = segments_of(a.cols), single_stage = a.stage_bytes;
-  const uint32_t matrices = swiglu ? 2 : 1, most = max(1u, 4 * kMaxWarps / (segments * matrices)),
+  const uint32_t segments = chains_of(a.cols, a.supers), single_stage = a.stage_bytes;
+  const uint32_t in_warp = a.supers ? 2 : 4;  // chains that a warp takes at once
+  const uint32_t matrices = swiglu ? 2 : 1, most = max(1u, in_warp * kMaxWarps / (segments * matrices)),
                  each = (tiles + count - 1) / count;
   a.at_once = tiles <= 2 * count ? 1 : each <= most ? each : min(4u, most);
   while (a.at_once > 1 && a.at_once * single_stage * 2 > limit / 2) --a.at_once;
@@ -299,15 +397,16 @@ void gemv(const MatmulJob* jobs, uint32_t n_jobs, const GemvInput& input, bool s
   add_jobs(a, jobs);
   const uint32_t grid = min(a.rounds, count * (tiles > 2 * count ? 1 : 2));
   a.stages = min((a.rounds + grid - 1) / grid, kMaxStages);
-  while (a.stages > 1 && carve(nullptr, a).bytes > limit) --a.stages;
+  while (a.stages > 1 && carve(nullptr, a, a.supers).bytes > limit) --a.stages;
 
-  // For the round's segments, and for quantizing as many pieces as a row has segments.
+  // For the round's chains, and for quantizing as many pieces as a row has chains.
   const auto spread = [](uint32_t tasks) {
     const uint32_t goes = (tasks + kMaxWarps - 1) / kMaxWarps;
     return (tasks + goes - 1) / goes;
   };
-  const uint32_t warps = max(4u, max(spread(segments), spread((segments * matrices * a.at_once + 3) / 4)));
-  launch_kernel(choose(a), {grid, warps * 32, carve(nullptr, a).bytes}, pdl, stream, a);
+  const uint32_t warps =
+      max(4u, max(spread(segments), spread((segments * matrices * a.at_once + in_warp - 1) / in_warp)));
+  launch_kernel(choose(a), {grid, warps * 32, carve(nullptr, a, a.supers).bytes}, pdl, stream, a);
 }
 
 }  // namespace orcd::kernels

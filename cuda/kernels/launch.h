@@ -8,7 +8,6 @@
 
 #include "arith/constants.h"
 #include "arith/hd.h"
-#include "kernels/tiled.h"
 #include "ops/ops.h"
 
 namespace orcd::kernels {
@@ -32,21 +31,17 @@ void embed(const Tensor& table, const uint32_t* token /* (rows) */, uint32_t row
 void rmsnorm(const float* x, const uint32_t* gather /* (rows) or null */, uint32_t rows,
              const float* weight /* (cols) */, float eps, const Activations& out, cudaStream_t stream);
 
-// The same for products on few rows; cols % 32 = 0.
-void rmsnorm_tiled(const float* x, const uint32_t* gather /* (rows) or null */, uint32_t rows,
-                   const float* weight /* (cols) */, float eps, uint32_t cols, const TiledActivations& out, bool pdl,
-                   cudaStream_t stream);
-
 void quantize(const Activations& a, uint32_t rows, cudaStream_t stream);
 
 void swiglu(const float* gate, const float* up, uint32_t rows, const Activations& out, cudaStream_t stream);
 
-// What a product reads. kGiven: quantized already. kQuantize: from x. kNorm: RMSNorm of x[gather[r]].
+// What a product reads, as its weights' types want it: those that meet are all with super-blocks or all without.
+// kGiven: quantized already. kQuantize: from x. kNorm: RMSNorm of x[gather[r]].
 enum class Input : uint32_t { kGiven, kQuantize, kNorm };
 
 struct GemvInput {
   Input kind = Input::kGiven;
-  Activations a;                     // kGiven: q, d, sum, sum_lo16; kQuantize: x
+  Activations a;                     // kGiven: blocks or supers; kQuantize: x
   const float* x = nullptr;          // kNorm: (*, cols)
   const uint32_t* gather = nullptr;  // kNorm: (rows) or null
   const float* weight = nullptr;     // kNorm: (cols)
@@ -69,27 +64,12 @@ void gemv(const MatmulJob* jobs /* host */, uint32_t n_jobs, const GemvInput& in
 // Whether gemv can take it: all of it fits a block's shared memory.
 bool gemv_fits(const TensorType* types /* host */, uint32_t n_jobs, uint32_t cols, bool swiglu);
 
+// Most rows of a step that runs as a chain of fused kernels.
 inline constexpr uint32_t kSmallM = 64;
 
-// The same on up to kSmallM rows. With `swiglu` the result goes to *swiglu, and the jobs' y are not written.
-void gemm_small_m(const MatmulJob* jobs /* host */, uint32_t n_jobs, const TiledActivations& input, uint32_t rows,
-                  const TiledActivations* swiglu /* host, or null */, bool pdl, cudaStream_t stream);
-
-// Whether gemm_small_m can take it: few enough rows, and all of it fits a block's shared memory.
-bool gemm_small_m_fits(const Tensor* weights /* host */, uint32_t n_jobs, uint32_t rows, bool swiglu);
-
-// The same for rows of any length: K comes in chunks.
-void gemm_chunked(const MatmulJob* jobs /* host */, uint32_t n_jobs, const TiledActivations& input, uint32_t rows,
-                  const TiledActivations* swiglu /* host, or null */, bool pdl, cudaStream_t stream);
-bool gemm_chunked_fits(const Tensor* weights /* host */, uint32_t n_jobs, uint32_t rows, bool swiglu);
-
-// The faster of both that fits.
-void gemm_few_rows(const MatmulJob* jobs /* host */, uint32_t n_jobs, const TiledActivations& input, uint32_t rows,
-                   const TiledActivations* swiglu /* host, or null */, bool pdl, cudaStream_t stream);
-bool gemm_few_rows_fits(const Tensor* weights /* host */, uint32_t n_jobs, uint32_t rows, bool swiglu);
-
-// Any number of rows, on int8 matrix units. Quantized weights.
-void matmul(const MatmulArgs& product, const Activations& a, uint32_t rows, cudaStream_t stream);
+// Any number of rows, on int8 matrix units where weights are quantized. All products read the same activations.
+void matmul(const MatmulArgs* products /* host, (n) */, uint32_t n, const Activations& a, uint32_t rows,
+            cudaStream_t stream);
 
 // Float weights, any number of rows.
 void matmul_float(const MatmulArgs& product, const Activations& a, uint32_t rows, cudaStream_t stream);
@@ -126,8 +106,7 @@ struct DecodeAttention {
   float* partial;            // (count, n_heads, runs, head_dim + 2) scratch
   uint32_t* arrived;         // (count, n_heads), zero; left zero
   uint32_t runs;             // most runs of splits that a row may have: partial's size
-  Activations out;           // (rows, n_heads * head_dim): x, and the rest where q is not null
-  TiledActivations tiled;    // the same, where q is not null
+  Activations out;           // (rows, n_heads * head_dim): x, and blocks where there is memory for them
   bool rotate;
 };
 inline constexpr uint32_t kMostHeadsPerKv = 16;  // query heads

@@ -2,11 +2,19 @@
 
 namespace orcd::kernels {
 
+bool are_alike(const TensorType* types, uint32_t n) {
+  for (uint32_t i = 0; i < n; ++i)
+    if (!formats::is_quantized(types[i]) || formats::has_super_blocks(types[i]) != formats::has_super_blocks(types[0]))
+      return false;
+  return true;
+}
+
 ProductArgs smallest_product(const TensorType* types, uint32_t n_jobs, uint32_t cols, bool swiglu) {
   ProductArgs a = {};
   a.n_jobs = n_jobs;
   a.cols = cols;
   a.swiglu = swiglu;
+  a.supers = formats::has_super_blocks(types[0]);
   a.at_once = a.stages = 1;
   for (uint32_t i = 0; i < n_jobs; ++i) {
     const uint32_t bytes = tile_bytes(types[i], cols);

@@ -11,7 +11,27 @@
 namespace orcd::kernels {
 
 inline constexpr uint32_t kMaxStages = 4;
-inline constexpr uint32_t kAnyType = 0xffff;  // template argument: the jobs' types differ
+// Template arguments beside single types: the jobs' types differ, or are rare; none has super-blocks, or all have.
+inline constexpr uint32_t kAnyType = 0xffff, kAnySuper = 0xfffe;
+
+// Whether the jobs' types have super-blocks.
+template <uint32_t kType>
+__host__ __device__ constexpr bool takes_supers() {
+  if constexpr (kType == kAnyType || kType == kAnySuper) return kType == kAnySuper;
+  else return formats::has_super_blocks(formats::Format<TensorType(kType)>::kScales);
+}
+
+// f.template operator()<T>() for the type, one of those that kType stands for.
+template <uint32_t kType, class F>
+__device__ __forceinline__ void with_type(TensorType type, const F& f) {
+  if constexpr (kType == kAnyType || kType == kAnySuper) {
+    formats::with_format(type, [&]<TensorType T>() {
+      if constexpr (kSupers<T> == (kType == kAnySuper)) f.template operator()<T>();
+    });
+  } else {
+    f.template operator()<TensorType(kType)>();
+  }
+}
 
 struct Job {
   const uint8_t* data;
@@ -25,15 +45,20 @@ struct Job {
 
 struct ProductArgs {
   Job jobs[3];
-  uint32_t n_jobs, cols, swiglu;
-  uint32_t at_once;  // tiles a round takes: neighbors in one job
-  uint32_t rounds;   // of the whole grid
-  uint32_t stages;   // rounds in shared memory
+  uint32_t n_jobs, cols, swiglu, supers;  // supers: the jobs' types have super-blocks
+  uint32_t at_once;                       // tiles a round takes: neighbors in one job
+  uint32_t rounds;                        // of the whole grid
+  uint32_t stages;                        // rounds in shared memory
   uint32_t stage_bytes;
 };
 
 __host__ __device__ inline uint32_t segments_of(uint32_t cols) {
   return (cols / 32 + kSegmentBlocks - 1) / kSegmentBlocks;
+}
+
+// Chains of a row: segments, or super-blocks.
+__host__ __device__ inline uint32_t chains_of(uint32_t cols, bool supers) {
+  return supers ? cols / kSuperBlock : segments_of(cols);
 }
 
 __host__ __device__ inline uint32_t tiles_of(uint32_t n) { return (n + kGroupRows - 1) / kGroupRows; }
@@ -157,6 +182,9 @@ __device__ __forceinline__ TileView view_tile(const ProductArgs& a, const Ring& 
 inline uint32_t tile_bytes(TensorType type, uint32_t cols) {
   return uint32_t(kGroupRows * formats::row_bytes(type, cols));
 }
+
+// Whether products with these types may read the same quantized input.
+bool are_alike(const TensorType* types, uint32_t n);
 
 // Everything but what depends on the jobs' memory: a tile at a time, one stage.
 ProductArgs smallest_product(const TensorType* types, uint32_t n_jobs, uint32_t cols, bool swiglu);

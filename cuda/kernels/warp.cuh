@@ -7,7 +7,6 @@
 #include "arith/by_127.h"
 #include "arith/exp2.h"
 #include "arith/hd.h"
-#include "kernels/tiled.h"
 #include "ops/ops.h"
 
 namespace orcd::kernels {
@@ -52,9 +51,9 @@ __device__ __forceinline__ float inverse_rms(const float* x /* (cols) */, uint32
 }
 
 struct QuantizedLane {
-  int32_t q;              // this lane's value
-  float d;                // all lanes
-  int32_t sum, sum_lo16;  // all lanes: of 32 values, of the first 16
+  int32_t q;    // this lane's value
+  float d;      // all lanes
+  int32_t sum;  // all lanes
 };
 
 // Quantizes a block of 32 values, one per lane.
@@ -65,7 +64,6 @@ __device__ __forceinline__ QuantizedLane quantize_block(float x) {
   const bool flat = top < arith::bits_of(0x1p-100f) || top >= arith::bits_of(arith::infinity());
   r.d = flat ? 0.0f : arith::by_127(arith::float_of(top));
   r.q = flat ? 0 : __float2int_rn(x * __frcp_rn(r.d));
-  r.sum_lo16 = __reduce_add_sync(kFull, threadIdx.x % 32 < 16 ? r.q : 0);
   r.sum = __reduce_add_sync(kFull, r.q);
   return r;
 }
@@ -75,22 +73,10 @@ __device__ __forceinline__ void store_block(const Activations& a, uint32_t row, 
                                             const QuantizedLane& v) {
   const uint32_t lane = threadIdx.x % 32;
   const uint32_t at = row * (a.cols / 32) + block;
-  a.q[uint64_t(row) * a.cols + block * 32 + lane] = int8_t(v.q);
+  a.blocks.q[uint64_t(row) * a.cols + block * 32 + lane] = int8_t(v.q);
   if (lane == 0) {
-    a.d[at] = v.d;
-    a.sum[at] = v.sum;
-    a.sum_lo16[at] = v.sum_lo16;
-  }
-}
-
-__device__ __forceinline__ void store_block(const TiledActivations& a, uint32_t row, uint32_t block,
-                                            const QuantizedLane& v) {
-  const uint32_t lane = threadIdx.x % 32, at = tiled_block(a, row, block);
-  a.q[tiled_word(a, row, block * 32 + lane / 4 * 4) + lane % 4] = int8_t(v.q);
-  if (lane == 0) {
-    a.d[at] = v.d;
-    a.sum[at] = v.sum;
-    a.sum_lo16[at] = v.sum_lo16;
+    a.blocks.d[at] = v.d;
+    a.blocks.sum[at] = v.sum;
   }
 }
 

@@ -32,14 +32,24 @@ struct Rows {
   const uint32_t* position = nullptr;  // (count), ascending by one within a chunk
 };
 
-// A matrix that products read: as floats, and as int8 blocks beside them where cols % 32 = 0.
+// int8 values of a matrix, with a scale for each of its blocks: of 32 values, or of 256 (super-blocks), of which each 32
+// have a shift: value = d · (q << shift).
+struct Quantized {
+  int8_t* q = nullptr;  // (rows, cols); null: nobody reads it
+  float* d = nullptr;   // (rows, cols / 32 or cols / 256)
+  // (rows, cols / 32) a = Σ q. With super-blocks Σ (q << shift) of both halves, 16 bits each, the first one low: int16
+  // on the processor, binary16 on a GPU, which holds them exactly.
+  int32_t* sum = nullptr;
+  uint32_t* shifts = nullptr;  // (rows, cols / 256), super-blocks alone; laid out as arith::shift_place() has it
+};
+
+// A matrix that products read: as floats, and quantized as their weights' types want it.
 struct Activations {
   uint32_t cols = 0;
-  float* x = nullptr;           // (rows, cols)
-  int8_t* q = nullptr;          // (rows, cols); null: floats only
-  float* d = nullptr;           // (rows, cols / 32) scale of each block
-  int32_t* sum = nullptr;       // (rows, cols / 32) a = Σ q of each block
-  int32_t* sum_lo16 = nullptr;  // (rows, cols / 32) Σ q of its first 16 values
+  float* x = nullptr;  // (rows, cols)
+  Quantized blocks;    // cols % 32 = 0
+  Quantized supers;    // cols % 256 = 0: what Q4_K, Q5_K and Q6_K read
+  bool floats = true;  // whether x is read too: else an operation that quantizes its result need not write it
 };
 
 // y = W · x for one weight matrix.
@@ -67,11 +77,12 @@ class Ops {
   // x[r] = table[token of row r]
   virtual void embed(const Tensor& table, float* x /* (rows, table.cols) */) = 0;
 
-  // out[r] = quantized RMSNorm of x[gather[r]] (x[r] without gather), r < rows
+  // out[r] = quantized RMSNorm of x[gather[r]] (x[r] without gather), r < rows. Here and below that is in the forms
+  // that `out` has memory for.
   virtual void rmsnorm(const float* x /* (*, out.cols) */, const uint32_t* gather /* host, (rows) or null */,
                        uint32_t rows, const float* weight /* (out.cols) */, float eps, const Activations& out) = 0;
 
-  // Fills q, d, sum and sum_lo16 from x.
+  // Fills blocks and supers from x.
   virtual void quantize(const Activations& a, uint32_t rows) = 0;
 
   // All products read the same activations.

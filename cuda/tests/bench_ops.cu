@@ -185,10 +185,16 @@ class Bench {
     Activations a;
     a.cols = cols;
     a.x = floats(n);
-    a.q = reinterpret_cast<int8_t*>(floats(n / 4));
-    a.d = floats(n / 32);
-    a.sum = reinterpret_cast<int32_t*>(floats(n / 32));
-    a.sum_lo16 = reinterpret_cast<int32_t*>(floats(n / 32));
+    const auto quantized = [&](uint32_t width) {
+      Quantized q;
+      q.q = reinterpret_cast<int8_t*>(floats(n / 4));
+      q.d = floats(n / width);
+      q.sum = reinterpret_cast<int32_t*>(floats(n / 32));
+      q.shifts = reinterpret_cast<uint32_t*>(floats(n / kSuperBlock));
+      return q;
+    };
+    a.blocks = quantized(kQuantBlock);
+    if (cols % kSuperBlock == 0) a.supers = quantized(kSuperBlock);
     ops_->quantize(a, rows_);
     ops_->finish();
     return a;

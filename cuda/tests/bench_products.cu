@@ -1,4 +1,4 @@
-// Time of the products of some rows, by kernel and number of rows: what plans are made of.
+// Time of products by shape, type and number of rows: what the choice among shapes of thread blocks is made of.
 //
 //   bench_products [--quick]
 //
@@ -20,62 +20,47 @@ struct Product {
   TensorType type;
   std::vector<uint32_t> heights;
   uint32_t cols;
-  bool swiglu;
 };
 
 const Product kProducts[] = {
-    {"8B q, k, v", TensorType::kQ4_K, {4096, 1024, 1024}, 4096, false},
-    {"8B attention output", TensorType::kQ4_K, {4096}, 4096, false},
-    {"8B gate, up", TensorType::kQ4_K, {14336, 14336}, 4096, true},
-    {"8B down", TensorType::kQ4_K, {4096}, 14336, false},
-    {"8B down", TensorType::kQ6_K, {4096}, 14336, false},
-    {"8B output", TensorType::kQ6_K, {128256}, 4096, false},
-    {"0.5B q, k, v", TensorType::kQ5_0, {896, 128, 128}, 896, false},
-    {"0.5B attention output", TensorType::kQ5_0, {896}, 896, false},
-    {"0.5B gate, up", TensorType::kQ5_0, {4864, 4864}, 896, true},
-    {"0.5B down", TensorType::kQ4_K, {896}, 4864, false},
-    {"0.5B down", TensorType::kQ6_K, {896}, 4864, false},
-    {"0.5B output", TensorType::kQ8_0, {151936}, 896, false},
+    {"8B q, k, v", TensorType::kQ4_K, {4096, 1024, 1024}, 4096},
+    {"8B attention output", TensorType::kQ4_K, {4096}, 4096},
+    {"8B gate, up", TensorType::kQ4_K, {14336, 14336}, 4096},
+    {"8B down", TensorType::kQ4_K, {4096}, 14336},
+    {"8B down", TensorType::kQ6_K, {4096}, 14336},
+    {"8B output", TensorType::kQ6_K, {128256}, 4096},
+    {"0.5B q, k, v", TensorType::kQ5_0, {896, 128, 128}, 896},
+    {"0.5B attention output", TensorType::kQ5_0, {896}, 896},
+    {"0.5B gate, up", TensorType::kQ5_0, {4864, 4864}, 896},
+    {"0.5B down", TensorType::kQ4_K, {896}, 4864},
+    {"0.5B down", TensorType::kQ6_K, {896}, 4864},
+    {"0.5B output", TensorType::kQ8_0, {151936}, 896},
 };
 
 class Bench {
  public:
   void line(const Product& p, uint32_t rows) {
-    uint64_t bytes = 0;
-    for (const uint32_t n : p.heights) bytes += n * formats::row_bytes(p.type, p.cols);
-    const uint64_t copies = std::clamp<uint64_t>(kWeights / (bytes + 1024), 1, 24);
-    const auto tensors = [&](uint64_t copy) {
+    uint64_t bytes = 0, outputs = 0;
+    for (const uint32_t n : p.heights) bytes += n * formats::row_bytes(p.type, p.cols), outputs += n;
+    if (rows * outputs > y_.size() || p.cols * uint64_t(rows) > kMany) return;
+    const uint64_t copies = std::clamp<uint64_t>(kWeights / (bytes + 1024), 1, 8);
+    int8_t* base = reinterpret_cast<int8_t*>(input_.data());
+    const Quantized q = {base, reinterpret_cast<float*>(base + kMany), reinterpret_cast<int32_t*>(base + kMany / 4 * 5),
+                         reinterpret_cast<uint32_t*>(base + kMany / 4 * 5)};
+    const Activations in = {p.cols, nullptr, q, q};
+    const double us = median(uint32_t(copies), [&](uint64_t copy) {
       uint8_t* at = weights_.data() + copy * ((bytes + 1023) / 256 * 256);
-      std::vector<kernels::MatmulJob> jobs;
+      std::vector<MatmulArgs> list;
       float* y = y_.data();
       for (const uint32_t n : p.heights) {
-        jobs.push_back({{p.type, n, p.cols, at}, nullptr, y});
+        list.push_back({{p.type, n, p.cols, at}, y});
         at += n * formats::row_bytes(p.type, p.cols), y += uint64_t{n} * rows;
       }
-      return jobs;
-    };
-    const uint32_t groups = (rows + 7) / 8;
-    const auto tiled = [&](uint32_t half) {
-      int8_t* base = reinterpret_cast<int8_t*>(input_.data()) + half * kInput;
-      return kernels::TiledActivations{groups, base, reinterpret_cast<float*>(base + kInput / 2),
-                                       reinterpret_cast<int32_t*>(base + kInput / 8 * 5),
-                                       reinterpret_cast<int32_t*>(base + kInput / 8 * 6)};
-    };
-    const kernels::TiledActivations in = tiled(0), out = tiled(1);
-    std::vector<Tensor> list;
-    for (const auto& job : tensors(0)) list.push_back(job.w);
-    const auto n = uint32_t(list.size());
-    const auto time = [&](auto* gemm) {
-      return median(uint32_t(copies), [&](uint64_t copy) {
-        const auto jobs = tensors(copy);
-        gemm(jobs.data(), n, in, rows, p.swiglu ? &out : nullptr, true, stream_);
-      });
-    };
-    const double small = kernels::gemm_small_m_fits(list.data(), n, rows, p.swiglu) ? time(kernels::gemm_small_m) : 0;
-    const double chunked = time(kernels::gemm_chunked);
-    const double floor = bytes / 3.0e6;
-    std::printf("| %-22s | %2u | %3u | %8.1f | %8.1f | %8.1f | %5.2f |\n", p.name, uint32_t(p.type), rows, floor, small,
-                chunked, floor / std::min(chunked, small > 0 ? small : chunked));
+      kernels::matmul(list.data(), uint32_t(list.size()), in, rows, stream_);
+    });
+    const double macs = double(rows) * outputs * p.cols;
+    std::printf("| %-22s | %2u | %4u | %8.1f | %6.1f T MAC/s | %9.2f |\n", p.name, uint32_t(p.type), rows, us,
+                macs / us / 1e6, bytes / 3.0e6 / us);
     std::fflush(stdout);
   }
 
@@ -106,20 +91,20 @@ class Bench {
     return times[times.size() / 2] * 1e3 / n;
   }
 
-  static constexpr uint64_t kWeights = uint64_t{1} << 30, kInput = uint64_t{8} << 20;
+  static constexpr uint64_t kWeights = uint64_t{1} << 30, kMany = uint64_t{32} << 20;
   device::Stream stream_;
-  device::Buffer<uint8_t> weights_ = filled(kWeights), input_ = filled(2 * kInput);
-  device::Buffer<float> y_ = device::Buffer<float>(uint64_t{64} * 151936);
+  device::Buffer<uint8_t> weights_ = filled(kWeights), input_ = filled(2 * kMany);
+  device::Buffer<float> y_ = device::Buffer<float>(uint64_t{2048} * 28672);
 };
 
 }  // namespace
 
 int run(bool quick) {
-  std::printf("| %-22s | ty | rows | floor us | small_m | chunked | share |\n", "product");
+  std::printf("| %-22s | ty | rows |       us |                | of 3 TB/s |\n", "product");
   Bench bench;
   for (const Product& p : kProducts)
-    for (const uint32_t rows : {2u, 4u, 8u, 16u, 32u, 64u})
-      if (!quick || rows == 8 || rows == 64) bench.line(p, rows);
+    for (const uint32_t rows : {2u, 4u, 8u, 16u, 32u, 64u, 128u, 256u, 512u, 2048u})
+      if (!quick || rows == 8 || rows == 512) bench.line(p, rows);
   return 0;
 }
 

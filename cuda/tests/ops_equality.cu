@@ -108,48 +108,79 @@ struct Backends {
   }
 };
 
+// Binary16 sums of both halves of a block, as the processor keeps them.
+int32_t ints_of_halves(int32_t word) {
+  const auto half = [&](uint32_t bits) { return int32_t(arith::f16_to_f32(uint16_t(bits))); };
+  return (half(uint32_t(word)) & 0xffff) | half(uint32_t(word) >> 16) << 16;
+}
+
+// One form of quantized activations in both memories; the device's is poisoned first.
+struct QuantizedBoth {
+  uint32_t width;  // of a block
+  std::vector<int8_t> q;
+  std::vector<float> d;
+  std::vector<int32_t> sum;
+  std::vector<uint32_t> shifts;
+  device::Buffer<int8_t> gq;
+  device::Buffer<float> gd;
+  device::Buffer<int32_t> gsum;
+  device::Buffer<uint32_t> gshifts;
+
+  QuantizedBoth(size_t values, uint32_t width)
+      : width(width),
+        q(values),
+        d(values / width),
+        sum(values / 32),
+        shifts(width == kSuperBlock ? values / width : 0),
+        gq(poisoned<int8_t>(values)),
+        gd(poisoned<float>(values / width)),
+        gsum(poisoned<int32_t>(values / 32)),
+        gshifts(poisoned<uint32_t>(shifts.size())) {}
+  Quantized on_cpu() { return {q.data(), d.data(), sum.data(), shifts.data()}; }
+  Quantized on_gpu() { return {gq.data(), gd.data(), gsum.data(), gshifts.data()}; }
+  // With numbers as the device has them, in this order.
+  void compare(const std::string& what, const std::vector<int8_t>& found_q, const std::vector<float>& found_d,
+               std::vector<int32_t> found_sum, const std::vector<uint32_t>& found_shifts) const {
+    if (width == kSuperBlock)
+      for (int32_t& word : found_sum) word = ints_of_halves(word);
+    const std::string at = what + " by " + std::to_string(width);
+    equal(at + " q", q.data(), found_q.data(), q.size());
+    equal(at + " d", d.data(), found_d.data(), d.size());
+    equal(at + " sum", sum.data(), found_sum.data(), sum.size());
+    equal(at + " shifts", shifts.data(), found_shifts.data(), shifts.size());
+  }
+  void compare(const std::string& what) const {
+    compare(what, to_host(gq.data(), q.size()), to_host(gd.data(), d.size()), to_host(gsum.data(), sum.size()),
+            to_host(gshifts.data(), shifts.size()));
+  }
+};
+
 // Activations in both memories, quantized by each backend itself.
 struct Inputs {
   uint32_t rows, cols;
   std::vector<float> x;
-  std::vector<int8_t> q;
-  std::vector<float> d;
-  std::vector<int32_t> sum, sum_lo16;
-  device::Buffer<float> gx, gd;
-  device::Buffer<int8_t> gq;
-  device::Buffer<int32_t> gsum, ghalf;
+  device::Buffer<float> gx;
+  QuantizedBoth blocks, supers;
 
-  Inputs(Random& rng, uint32_t rows, uint32_t cols) : rows(rows), cols(cols), x(rows * cols) {
+  Inputs(Random& rng, uint32_t rows, uint32_t cols)
+      : rows(rows), cols(cols), x(rows * cols), blocks(x.size(), kQuantBlock), supers(x.size(), kSuperBlock) {
     for (float& v : x) v = rng.normalish() * (rng.below(40) == 0 ? 30.0f : 1.0f);
-    if (rng.below(3) == 0) std::fill_n(x.begin(), std::min<size_t>(32, x.size()), 0.0f);
-    const size_t blocks = size_t(rows) * (cols / 32);
-    q.resize(x.size()), d.resize(blocks), sum.resize(blocks), sum_lo16.resize(blocks);
+    if (rng.below(3) == 0) std::fill_n(x.begin(), std::min<size_t>(rng.below(2) ? 32 : 256, x.size()), 0.0f);
     gx = to_device(x);
-    gq = poisoned<int8_t>(x.size()), gd = poisoned<float>(blocks);
-    gsum = poisoned<int32_t>(blocks), ghalf = poisoned<int32_t>(blocks);
   }
-  struct Numbers {
-    std::vector<int8_t> q;
-    std::vector<float> d;
-    std::vector<int32_t> sum, sum_lo16;
-    Numbers(size_t values, size_t blocks) : q(values), d(blocks), sum(blocks), sum_lo16(blocks) {}
-  };
-  bool quantizable() const { return cols % 32 == 0; }
+  bool has_blocks() const { return cols % kQuantBlock == 0; }
+  bool has_supers() const { return cols % kSuperBlock == 0; }
   Activations on_cpu() {
-    return quantizable() ? Activations{cols, x.data(), q.data(), d.data(), sum.data(), sum_lo16.data()}
-                         : Activations{cols, x.data()};
+    return {cols, x.data(), has_blocks() ? blocks.on_cpu() : Quantized{}, has_supers() ? supers.on_cpu() : Quantized{}};
   }
   Activations on_gpu() {
-    return quantizable() ? Activations{cols, gx.data(), gq.data(), gd.data(), gsum.data(), ghalf.data()}
-                         : Activations{cols, gx.data()};
+    return {cols, gx.data(), has_blocks() ? blocks.on_gpu() : Quantized{},
+            has_supers() ? supers.on_gpu() : Quantized{}};
   }
   void compare(const std::string& what) {
     equal(what + " x", x.data(), to_host(gx.data(), x.size()).data(), x.size());
-    if (!quantizable()) return;
-    equal(what + " q", q.data(), to_host(gq.data(), q.size()).data(), q.size());
-    equal(what + " d", d.data(), to_host(gd.data(), d.size()).data(), d.size());
-    equal(what + " sum", sum.data(), to_host(gsum.data(), sum.size()).data(), sum.size());
-    equal(what + " sum_lo16", sum_lo16.data(), to_host(ghalf.data(), sum_lo16.size()).data(), sum_lo16.size());
+    if (has_blocks()) blocks.compare(what);
+    if (has_supers()) supers.compare(what);
   }
 };
 
@@ -172,7 +203,7 @@ void rows_ops(Random& rng) {
       b.gpu->swiglu(in.gx.data(), up.gx.data(), rows, out.on_gpu());
       b.gpu->finish();
       out.compare("swiglu" + at);
-      if (!in.quantizable()) continue;
+      if (!in.has_blocks()) continue;
       b.cpu->quantize(in.on_cpu(), rows);
       b.gpu->quantize(in.on_gpu(), rows);
       b.gpu->finish();
@@ -186,14 +217,14 @@ void products(Random& rng, TensorType type, bool quick) {
   std::vector<uint32_t> widths =
       k_quant ? std::vector<uint32_t>{256, 512, 768, 4864} : std::vector<uint32_t>{32, 160, 896, 1024};
   if (is_float) widths = {8, 100, 896};
-  std::vector<uint32_t> heights = {1, 7, 8, 33, 64, 200}, counts = {1, 2, 8, 9, 16, 17, 33, 64, 65, 77};
+  std::vector<uint32_t> heights = {1, 7, 8, 33, 64, 200}, counts = {1, 2, 8, 9, 16, 17, 33, 64, 65, 77, 128, 150};
   if (quick) heights = {33}, counts = {1, 3, 20, 70};
   for (const uint32_t k : widths)
     for (const uint32_t n : heights) {
       Both w(rng, type, n, k);
       for (const uint32_t rows : counts) {
         Inputs in(rng, rows, k);
-        if (in.quantizable()) {
+        if (in.has_blocks()) {
           b.cpu->quantize(in.on_cpu(), rows);
           b.gpu->quantize(in.on_gpu(), rows);
         }
@@ -216,45 +247,42 @@ void products(Random& rng, TensorType type, bool quick) {
     }
 }
 
-// Tiled activations in poisoned device memory, and their numbers in the usual order.
-struct Tiled {
-  uint32_t rows, cols;
-  device::Buffer<int8_t> q;
-  device::Buffer<float> d;
-  device::Buffer<int32_t> sum, sum_lo16;
-
-  Tiled(uint32_t rows, uint32_t cols)
-      : rows(rows),
-        cols(cols),
-        q(poisoned<int8_t>(values())),
-        d(poisoned<float>(values() / 32)),
-        sum(poisoned<int32_t>(values() / 32)),
-        sum_lo16(poisoned<int32_t>(values() / 32)) {}
-  size_t values() const { return size_t(kernels::tiled_segments(cols)) * kSegment * ((rows + 7) / 8 * 8); }
-  kernels::TiledActivations view() const { return {(rows + 7) / 8, q.data(), d.data(), sum.data(), sum_lo16.data()}; }
-
-  void compare(const std::string& what, const Inputs& expected) const {
-    const auto hq = to_host(q.data(), q.size());
-    const auto hd = to_host(d.data(), d.size());
-    const auto hsum = to_host(sum.data(), sum.size()), hhalf = to_host(sum_lo16.data(), sum_lo16.size());
-    Inputs::Numbers got(expected.q.size(), expected.d.size());
-    for (uint32_t r = 0; r < rows; ++r) {
-      for (uint32_t k = 0; k < cols; ++k)
-        got.q[size_t(r) * cols + k] = hq[kernels::tiled_word(view(), r, k / 4 * 4) + k % 4];
-      for (uint32_t b = 0; b < cols / 32; ++b) {
-        const size_t from = kernels::tiled_block(view(), r, b), to = size_t(r) * (cols / 32) + b;
-        got.d[to] = hd[from], got.sum[to] = hsum[from], got.sum_lo16[to] = hhalf[from];
-      }
+// Products that share a launch, of several heights and types, on so many rows that thread blocks take 128 of them.
+void many_rows_products(Random& rng, TensorType type) {
+  if (!formats::is_quantized(type)) return;
+  Backends b;
+  const bool k_quant = formats::block_values(type) == 256;
+  const TensorType other = type == TensorType::kQ6_K ? TensorType::kQ5_0 : TensorType::kQ6_K;
+  const uint32_t heights[] = {2000, 1001, 72, 64}, k = 768;
+  const Both weights[] = {{rng, type, heights[0], k},
+                          {rng, type, heights[1], k},
+                          {rng, k_quant ? other : type, heights[2], k},
+                          {rng, type, heights[3], k}};
+  for (const uint32_t rows : {257u, 512u, 700u}) {
+    Inputs in(rng, rows, k);
+    b.cpu->quantize(in.on_cpu(), rows);
+    b.gpu->quantize(in.on_gpu(), rows);
+    std::vector<float> y[4];
+    device::Buffer<float> gy[4];
+    std::vector<MatmulArgs> on_cpu, on_gpu;
+    for (int i = 0; i < 4; ++i) {
+      y[i].resize(size_t(rows) * heights[i]);
+      for (float& v : y[i]) v = rng.normalish();
+      gy[i] = i == 1 ? to_device(y[i]) : poisoned<float>(y[i].size());
+      on_cpu.push_back({weights[i].on_cpu(), y[i].data(), i == 1});
+      on_gpu.push_back({weights[i].on_gpu(), gy[i].data(), i == 1});
     }
-    equal(what + " q", expected.q.data(), got.q.data(), got.q.size());
-    equal(what + " d", expected.d.data(), got.d.data(), got.d.size());
-    equal(what + " sum", expected.sum.data(), got.sum.data(), got.sum.size());
-    equal(what + " sum_lo16", expected.sum_lo16.data(), got.sum_lo16.data(), got.sum_lo16.size());
+    b.cpu->matmul(on_cpu, in.on_cpu(), rows);
+    b.gpu->matmul(on_gpu, in.on_gpu(), rows);
+    b.gpu->finish();
+    for (int i = 0; i < 4; ++i)
+      equal("many rows, product " + std::to_string(i) + " " + name(type) + " rows=" + std::to_string(rows), y[i].data(),
+            to_host(gy[i].data(), y[i].size()).data(), y[i].size());
   }
-};
+}
 
-// Three products of one input, two with a bias, one of them added to what is there, and SwiGLU, of rows that `gather`
-// names, normalized.
+// Three products of one row, two with a bias, one of them added to what is there, and SwiGLU, of a row that `gather` names,
+// normalized.
 void fused_products(Random& rng, TensorType type) {
   if (!formats::is_quantized(type)) return;
   Backends b;
@@ -264,102 +292,96 @@ void fused_products(Random& rng, TensorType type) {
   for (const uint32_t k : {k_quant ? 256u : 160u, k_quant ? 768u : 896u}) {
     const Both weights[] = {{rng, type, heights[0], k}, {rng, type, heights[1], k}, {rng, other, heights[2], k}};
     const Both gate(rng, type, hidden, k), up(rng, rng.below(2) ? type : other, hidden, k);
-    for (const uint32_t rows : {1u, 2u, 7u, 8u, 9u, 16u, 33u, 64u}) {
-      const std::string with_rows = " " + name(type) + " k=" + std::to_string(k) + " rows=" + std::to_string(rows);
-      Inputs in(rng, 70, k), normed(rng, rows, k), out(rng, rows, hidden);
-      std::vector<float> weight(k), bias(std::max(heights[0], heights[1]));
-      std::vector<uint32_t> gather(rows);
-      for (float& w : weight) w = rng.normalish();
-      for (float& v : bias) v = rng.normalish();
-      for (uint32_t& p : gather) p = rng.below(70);
-      const auto gweight = to_device(weight), gbias = to_device(bias);
-      const auto ggather = to_device(gather);
-      kernels::GemvInput input;
-      input.kind = kernels::Input::kNorm;
-      input.x = in.gx.data(), input.gather = ggather.data(), input.weight = gweight.data(), input.eps = 1e-6f;
-      b.cpu->rmsnorm(in.x.data(), gather.data(), rows, weight.data(), 1e-6f, normed.on_cpu());
-      const Tiled tiled(rows, k), hidden_tiled(rows, hidden);
-      if (rows > 1) {
-        kernels::rmsnorm_tiled(in.gx.data(), ggather.data(), rows, gweight.data(), 1e-6f, k, tiled.view(), false,
-                               nullptr);
-        tiled.compare("tiled rmsnorm" + with_rows, normed);
-      }
+    const std::string at = " " + name(type) + " k=" + std::to_string(k);
+    Inputs in(rng, 70, k), normed(rng, 1, k), out(rng, 1, hidden);
+    std::vector<float> weight(k), bias(std::max(heights[0], heights[1]));
+    const std::vector<uint32_t> gather = {rng.below(70)};
+    for (float& w : weight) w = rng.normalish();
+    for (float& v : bias) v = rng.normalish();
+    const auto gweight = to_device(weight), gbias = to_device(bias);
+    const auto ggather = to_device(gather);
+    kernels::GemvInput input;
+    input.kind = kernels::Input::kNorm;
+    input.x = in.gx.data(), input.gather = ggather.data(), input.weight = gweight.data(), input.eps = 1e-6f;
+    b.cpu->rmsnorm(in.x.data(), gather.data(), 1, weight.data(), 1e-6f, normed.on_cpu());
 
-      for (const auto& [kernel, gemm] :
-           {std::pair{" gemm_small_m", &kernels::gemm_small_m}, std::pair{" gemm_chunked", &kernels::gemm_chunked}}) {
-        const std::string at = with_rows + (rows == 1 ? "" : kernel);
-        std::vector<float> y[3];
-        device::Buffer<float> gy[3];
-        std::vector<kernels::MatmulJob> jobs;
-        for (int i = 0; i < 3; ++i) {
-          y[i].resize(size_t(rows) * heights[i]);
-          for (float& v : y[i]) v = rng.normalish();
-          gy[i] = i == 1 ? to_device(y[i]) : poisoned<float>(y[i].size());
-          const MatmulArgs product[] = {{weights[i].on_cpu(), y[i].data(), i == 1, i < 2 ? bias.data() : nullptr}};
-          b.cpu->matmul(product, normed.on_cpu(), rows);
-          jobs.push_back({weights[i].on_gpu(), i < 2 ? gbias.data() : nullptr, gy[i].data(), i == 1});
-        }
-        if (rows == 1) kernels::gemv(jobs.data(), 3, input, false, false, nullptr);
-        else gemm(jobs.data(), 3, tiled.view(), rows, nullptr, false, nullptr);
-        for (int i = 0; i < 3; ++i)
-          equal("product " + std::to_string(i) + at, y[i].data(), to_host(gy[i].data(), y[i].size()).data(),
-                y[i].size());
-
-        std::vector<float> g(size_t(rows) * hidden), u(g.size());
-        const MatmulArgs products[] = {{gate.on_cpu(), g.data(), false}, {up.on_cpu(), u.data(), false}};
-        b.cpu->matmul(products, normed.on_cpu(), rows);
-        b.cpu->swiglu(g.data(), u.data(), rows, out.on_cpu());
-        const kernels::MatmulJob both[] = {{gate.on_gpu(), nullptr, out.gx.data()}, {up.on_gpu(), nullptr, nullptr}};
-        if (rows == 1) {
-          kernels::gemv(both, 2, input, true, false, nullptr);
-          kernels::quantize(out.on_gpu(), rows, nullptr);
-          out.compare("swiglu product" + at);
-        } else {
-          const kernels::TiledActivations to = hidden_tiled.view();
-          gemm(both, 2, tiled.view(), rows, &to, false, nullptr);
-          hidden_tiled.compare("swiglu product" + at, out);
-        }
-      }
+    std::vector<float> y[3];
+    device::Buffer<float> gy[3];
+    std::vector<kernels::MatmulJob> jobs;
+    for (int i = 0; i < 3; ++i) {
+      y[i].resize(heights[i]);
+      for (float& v : y[i]) v = rng.normalish();
+      gy[i] = i == 1 ? to_device(y[i]) : poisoned<float>(y[i].size());
+      const MatmulArgs product[] = {{weights[i].on_cpu(), y[i].data(), i == 1, i < 2 ? bias.data() : nullptr}};
+      b.cpu->matmul(product, normed.on_cpu(), 1);
+      jobs.push_back({weights[i].on_gpu(), i < 2 ? gbias.data() : nullptr, gy[i].data(), i == 1});
     }
+    kernels::gemv(jobs.data(), 3, input, false, false, nullptr);
+    for (int i = 0; i < 3; ++i)
+      equal("product " + std::to_string(i) + at, y[i].data(), to_host(gy[i].data(), y[i].size()).data(), y[i].size());
+
+    std::vector<float> g(hidden), u(hidden);
+    const MatmulArgs products[] = {{gate.on_cpu(), g.data(), false}, {up.on_cpu(), u.data(), false}};
+    b.cpu->matmul(products, normed.on_cpu(), 1);
+    b.cpu->swiglu(g.data(), u.data(), 1, out.on_cpu());
+    const kernels::MatmulJob both[] = {{gate.on_gpu(), nullptr, out.gx.data()}, {up.on_gpu(), nullptr, nullptr}};
+    kernels::gemv(both, 2, input, true, false, nullptr);
+    kernels::quantize(out.on_gpu(), 1, nullptr);
+    out.compare("swiglu product" + at);
   }
 }
 
-// One product of every height and number of rows.
-void gemm_small_m_products(Random& rng, TensorType type, bool quick) {
+// Products of one launch of gemv read one form of quantized activations: types that want another one are refused.
+void refused_mixtures() {
+  using enum TensorType;
+  for (const TensorType k_quant : {kQ4_K, kQ5_K, kQ6_K})
+    for (const TensorType other : {kQ4_0, kQ4_1, kQ5_0, kQ5_1, kQ8_0}) {
+      const TensorType types[] = {k_quant, other}, alike[] = {k_quant, kQ4_K};
+      for (const bool swiglu : {false, true}) {
+        const uint32_t expected[] = {0, 1};
+        const uint32_t got[] = {kernels::gemv_fits(types, 2, 768, swiglu), kernels::gemv_fits(alike, 2, 768, swiglu)};
+        equal("mixture of " + name(k_quant) + " and " + name(other), expected, got, 2);
+      }
+    }
+}
+
+// One product of every height and number of rows, with biases and sums.
+void few_rows_products(Random& rng, TensorType type, bool quick) {
   if (!formats::is_quantized(type)) return;
   Backends b;
   const bool k_quant = formats::block_values(type) == 256;
   std::vector<uint32_t> widths =
-      k_quant ? std::vector<uint32_t>{256, 768, 4864, 14336} : std::vector<uint32_t>{32, 160, 896};
-  std::vector<uint32_t> heights = {1, 7, 8, 33, 2304}, counts = {2, 3, 8, 9, 16, 17, 24, 33, 64};
-  if (quick) heights = {33}, counts = {3, 20};
-  std::vector<float> ones(14336, 1.0f);
-  const auto gones = to_device(ones);
-  for (const uint32_t k : widths)
+      k_quant ? std::vector<uint32_t>{256, 768, 4864, 14336} : std::vector<uint32_t>{32, 160, 896, 4864};
+  std::vector<uint32_t> counts = {2, 3, 8, 9, 16, 17, 24, 33, 64};
+  if (quick) counts = {3, 20};
+  for (const uint32_t k : widths) {
+    std::vector<uint32_t> heights = {1, 7, 8, 33, 2304};
+    if (quick) heights = {33};
+    else if (k == 256 || k == 160) heights.push_back(17001);  // enough for all processors
     for (const uint32_t n : heights) {
       const Both w(rng, type, n, k);
+      std::vector<float> bias(n);
+      for (float& v : bias) v = rng.normalish();
+      const auto gbias = to_device(bias);
       for (const uint32_t rows : counts) {
-        Inputs in(rng, rows, k), normed(rng, rows, k);
-        b.cpu->rmsnorm(in.x.data(), nullptr, rows, ones.data(), 1e-6f, normed.on_cpu());
-        const Tiled tiled(rows, k);
-        kernels::rmsnorm_tiled(in.gx.data(), nullptr, rows, gones.data(), 1e-6f, k, tiled.view(), false, nullptr);
+        Inputs in(rng, rows, k);
+        b.cpu->quantize(in.on_cpu(), rows);
+        b.gpu->quantize(in.on_gpu(), rows);
         std::vector<float> y(size_t(rows) * n);
-        const auto gy = poisoned<float>(y.size());
-        const MatmulArgs product[] = {{w.on_cpu(), y.data(), false}};
-        b.cpu->matmul(product, normed.on_cpu(), rows);
-        const kernels::MatmulJob job = {w.on_gpu(), nullptr, gy.data()};
-        const auto compare = [&](const char* kernel, decltype(kernels::gemm_small_m)* gemm) {
-          ORCD_CUDA(cudaMemset(gy.data(), 0xfb, gy.bytes()));
-          gemm(&job, 1, tiled.view(), rows, nullptr, false, nullptr);
-          equal(std::string(kernel) + " " + name(type) + " n=" + std::to_string(n) + " k=" + std::to_string(k) +
-                    " rows=" + std::to_string(rows),
-                y.data(), to_host(gy.data(), y.size()).data(), y.size());
-        };
-        const Tensor weights = w.on_gpu();
-        if (kernels::gemm_small_m_fits(&weights, 1, rows, false)) compare("gemm_small_m", kernels::gemm_small_m);
-        compare("gemm_chunked", kernels::gemm_chunked);
+        for (float& v : y) v = rng.normalish();
+        const bool add = rng.below(2), biased = rng.below(2);
+        const auto gy = add ? to_device(y) : poisoned<float>(y.size());
+        const MatmulArgs on_cpu[] = {{w.on_cpu(), y.data(), add, biased ? bias.data() : nullptr}};
+        const MatmulArgs on_gpu = {w.on_gpu(), gy.data(), add, biased ? gbias.data() : nullptr};
+        b.cpu->matmul(on_cpu, in.on_cpu(), rows);
+        b.gpu->finish();
+        kernels::matmul(&on_gpu, 1, in.on_gpu(), rows, nullptr);
+        equal("few rows " + name(type) + " n=" + std::to_string(n) + " k=" + std::to_string(k) +
+                  " rows=" + std::to_string(rows),
+              y.data(), to_host(gy.data(), y.size()).data(), y.size());
       }
     }
+  }
 }
 
 void embeddings(Random& rng, TensorType type) {
@@ -627,8 +649,10 @@ void broken_logits(Random& rng, uint32_t vocab) {
 int run(bool quick) {
   Random rng(20261123);
   rows_ops(rng);
+  refused_mixtures();
   for (const TensorType t : formats::kAllTypes)
-    products(rng, t, quick), fused_products(rng, t), gemm_small_m_products(rng, t, quick), embeddings(rng, t);
+    products(rng, t, quick), many_rows_products(rng, t), fused_products(rng, t), few_rows_products(rng, t, quick),
+        embeddings(rng, t);
   attention(rng, 14, 2, 64, RopeStyle::kNeox, true);
   attention(rng, 4, 4, 32, RopeStyle::kInterleaved, false);
   attention(rng, 9, 1, 64, RopeStyle::kInterleaved, false);

@@ -143,16 +143,21 @@ fn small(raw: &[u8], m: Option<usize>, qs: usize, qh: Option<usize>, offset: i32
     }
 }
 
-fn k_block(ty: TensorType, raw: &[u8], j: usize) -> Block {
+/// Scale and minimum of sub-block j of a super-block.
+fn sub_scales(raw: &[u8], j: usize) -> (u8, u8) {
     let s = &raw[4..16];
-    let (sc, mn) = if j < 4 {
+    if j < 4 {
         (s[j] & 63, s[j + 4] & 63)
     } else {
         (
             (s[j + 4] & 15) | (s[j - 4] >> 6) << 4,
             (s[j + 4] >> 4) | (s[j] >> 6) << 4,
         )
-    };
+    }
+}
+
+fn k_block(ty: TensorType, raw: &[u8], j: usize) -> Block {
+    let (sc, mn) = sub_scales(raw, j);
     let five = ty == TensorType::Q5K;
     let qs = &raw[if five { 48 } else { 16 }..];
     let w = std::array::from_fn(|i| {
@@ -212,16 +217,38 @@ pub fn dequantized(ty: TensorType, row: &[u8]) -> Vec<f32> {
     }
 }
 
-/// A block of 32 activations: values, scale, sum.
-pub fn quantized(x: &[f32]) -> ([i32; 32], f32, i32) {
+/// A block of activations: values and scale.
+pub fn quantized(x: &[f32]) -> (Vec<i32>, f32) {
     let amax = x.iter().fold(0f32, |m, v| m.max(v.abs()));
     if x.iter().any(|v| !v.is_finite()) || amax < 2f32.powi(-100) {
-        return ([0; 32], 0.0, 0);
+        return (vec![0; x.len()], 0.0);
     }
     let d = amax / 127.0;
     let r = 1.0 / d;
-    let q = std::array::from_fn(|i| (x[i] * r).round_ties_even() as i32);
-    (q, d, q.iter().sum())
+    let q = x.iter().map(|x| (x * r).round_ties_even() as i32);
+    (q.collect(), d)
+}
+
+/// A super-block of 256 activations: values, shifted to one unit, and this.
+pub fn quantized_super(x: &[f32]) -> (Vec<i32>, f32) {
+    let (_, d) = quantized(x);
+    let unit = d / 8.0;
+    let top = x.iter().fold(0f32, |m, v| m.max(v.abs()));
+    let of_block = |block: &[f32]| {
+        let top_of_block = block.iter().fold(0f32, |m, v| m.max(v.abs()));
+        let shift = (0..3)
+            .find(|e| top_of_block <= top * 2f32.powi(e - 3))
+            .unwrap_or(3);
+        let r = 1.0 / d * 2f32.powi(3 - shift);
+        let values = block
+            .iter()
+            .map(|x| ((x * r).round_ties_even() as i32) << shift);
+        values.collect::<Vec<_>>()
+    };
+    if d == 0.0 {
+        return (vec![0; x.len()], 0.0);
+    }
+    (x.chunks(32).flat_map(of_block).collect(), unit)
 }
 
 /// Tree(s, n) for a power of two n.
@@ -238,11 +265,15 @@ pub fn dot(ty: TensorType, row: &[u8], x: &[f32]) -> f32 {
     if ty.block_len() == 1 {
         return float_dot(&dequantized(ty, row), x);
     }
+    if ty.block_len() == 256 {
+        return super_dot(ty, row, x);
+    }
     let mut y = 0f32;
     for (segment, x) in blocks(ty, row).chunks(4).zip(x.chunks(128)) {
         let mut acc = 0f32;
         for (block, x) in segment.iter().zip(x.chunks(32)) {
-            let (q, da, a) = quantized(x);
+            let (q, da) = quantized(x);
+            let a: i32 = q.iter().sum();
             let i: i32 = block.w.iter().zip(q).map(|(w, q)| w * q).sum();
             acc = (block.d * da).mul_add(i as f32, acc);
             if let Some(m) = block.m {
@@ -252,6 +283,32 @@ pub fn dot(ty: TensorType, row: &[u8], x: &[f32]) -> f32 {
         y += acc;
     }
     y
+}
+
+/// The form for k-quants: all of a super-block in integers, then one step of floats.
+fn super_dot(ty: TensorType, row: &[u8], x: &[f32]) -> f32 {
+    let supers = row.chunks_exact(ty.block_bytes() as usize);
+    supers.zip(x.chunks(256)).fold(0f32, |y, (raw, x)| {
+        let (q, da) = quantized_super(x);
+        let (mut products, mut minima) = (0i32, 0i32);
+        for (j, (block, q)) in file_block(ty, raw).iter().zip(q.chunks(32)).enumerate() {
+            // Q6_K's values come multiplied by their scales.
+            let (sc, mn) = if ty == TensorType::Q6K {
+                (1, 0)
+            } else {
+                sub_scales(raw, j)
+            };
+            let i: i32 = block.w.iter().zip(q).map(|(w, q)| w * q).sum();
+            products += i32::from(sc) * i;
+            minima += i32::from(mn) * q.iter().sum::<i32>();
+        }
+        let t = if ty == TensorType::Q6K {
+            half_at(raw, 208) * products as f32
+        } else {
+            (-half_at(raw, 2)).mul_add(minima as f32, half_at(raw, 0) * products as f32)
+        };
+        y + da * t
+    })
 }
 
 /// The form for float weights.

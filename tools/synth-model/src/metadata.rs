@@ -59,7 +59,7 @@ fn hyperparameters(shape: &Shape) -> [(&'static str, Value); 8] {
 /// llama.cpp's number for a file's mix of types.
 fn file_type(mix: Mix) -> u32 {
     let most = match mix {
-        Mix::Reference | Mix::Q4KM | Mix::KQuants => TensorType::Q4K,
+        Mix::Reference | Mix::Q4KM | Mix::KQuants | Mix::Everything => TensorType::Q4K,
         Mix::Legacy => TensorType::Q8_0,
         Mix::One(ty) => ty,
     };

@@ -59,6 +59,8 @@ pub enum Mix {
     KQuants,
     /// F16, BF16 and every type with blocks of 32 in turn.
     Legacy,
+    /// K-quants, other types and floats in turn, so that each kind meets the others on one input.
+    Everything,
     /// One type for all.
     One(TensorType),
 }
@@ -233,6 +235,10 @@ impl Shape {
             },
             // By layer as well, so that every role gets every type.
             Mix::KQuants => [Q4K, Q5K, Q6K][(role as usize + layer as usize) % 3],
+            Mix::Everything => {
+                let types = [Q4K, Q5_0, Q6K, F16, Q5K, Q8_0, Q4_1];
+                types[(role as usize + layer as usize) % types.len()]
+            }
             Mix::Legacy => {
                 let types = [Q8_0, F16, Q4_0, Q4_1, Q5_0, Q5_1, BF16];
                 types[(role as usize + layer as usize) % types.len()]

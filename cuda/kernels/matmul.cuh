@@ -1,0 +1,503 @@
+// Products of quantized weights on several rows: int8 matrix units give the exact integer sums of each block of 32, and
+// the rest of the contract's chain runs beside that in registers.
+//
+// A unit is what a chain of the contract goes over: a segment of four blocks, or a super-block. A warp computes sixteen
+// weight rows by all rows of activations of its thread block, a unit at a time. Packed weights and activations come
+// by asynchronous copies some steps ahead; a warp unpacks what is its own straight to where the matrix unit wants it,
+// once for all its rows. So nothing that is unpacked goes through shared memory, and a step has one barrier.
+//
+// Where there are too few weight rows for all processors, several warps share them: in each step every one takes another
+// unit, and what these give is added up in the contract's order a step later, from shared memory.
+#pragma once
+
+#include <algorithm>
+
+#include "arith/super_block.h"
+#include "device/check.h"
+#include "kernels/fragments.cuh"
+#include "kernels/pdl.h"
+#include "kernels/several_rows.cuh"
+#include "kernels/warp.cuh"
+
+namespace orcd::kernels {
+namespace {
+
+constexpr uint32_t kWarps = 8, kThreads = kWarps * 32;
+constexpr uint32_t kWarpGroups = 2, kWarpWeights = kWarpGroups * kGroupRows;
+constexpr uint32_t kMostStages = 4;
+
+// A unit's blocks of 32, and its numbers for a row of activations.
+template <TensorType T>
+inline constexpr uint32_t kUnitBlocks = kSupers<T> ? kSuperBlocks : kSegmentBlocks;
+template <TensorType T>
+inline constexpr uint32_t kUnit = kUnitBlocks<T> * kQuantBlock;
+template <TensorType T>
+inline constexpr uint32_t kUnitScales = kSupers<T> ? 1 : kSegmentBlocks;
+
+template <TensorType T>
+struct GroupBytes {  // of a unit of eight weight rows
+  static constexpr formats::Planes l = kPlanes<T>;
+  static constexpr uint32_t blocks = kUnitBlocks<T> * kGroupRows;
+  static constexpr uint32_t low = blocks * l.low, high = blocks * l.high;
+  static constexpr uint32_t head = (kSupers<T> ? kGroupRows : blocks) * l.head, tail = kGroupRows * l.tail;
+  static constexpr uint32_t all = low + high + head + tail;
+  static_assert(low % 16 == 0 && high % 16 == 0 && head % 16 == 0 && tail % 16 == 0);
+};
+
+// What a thread block computes: 8 · kTiles rows by sixteen weights for each of its groups of kShares warps.
+template <TensorType kTypeOf, uint32_t kTilesOf, uint32_t kSharesOf>
+struct Shape {
+  static constexpr TensorType kType = kTypeOf;
+  static constexpr uint32_t kTiles = kTilesOf, kRows = kTiles * 8, kShares = kSharesOf;
+  static constexpr uint32_t kWeights = kWarps / kShares * kWarpWeights;
+  static constexpr uint32_t kBlocksAProcessor = kShares == 1 || kTiles <= 2 ? 2 : 1;
+  static constexpr uint32_t kPartWidth = kWeights + 4;  // floats: keeps stores off each other's banks
+  static constexpr uint32_t kOutputs = (kRows * kWeights + kThreads - 1) / kThreads;  // of a thread, if shared
+};
+
+// Pieces of 16 bytes of a row lie as value_place() and sum_place() have it, which keeps loads off bank conflicts.
+template <class S>
+struct alignas(16) Stage {
+  uint8_t weights[kWarps * kWarpGroups][GroupBytes<S::kType>::all];
+  int8_t values[S::kShares][S::kRows][kUnit<S::kType>];
+  uint32_t sums[S::kShares][kAffine<S::kType> ? S::kRows : 1][kUnitBlocks<S::kType>];
+  float d[S::kShares][S::kRows][kUnitScales<S::kType>];
+  uint32_t shifts[S::kShares][kSupers<S::kType> ? S::kRows : 1];
+};
+
+__device__ __forceinline__ uint32_t value_place(uint32_t row, uint32_t piece) { return (piece ^ row % 8) * 16; }
+__device__ __forceinline__ uint32_t sum_place(uint32_t row, uint32_t block) { return block ^ (row & 4u); }
+
+template <class S>
+struct Part {  // what a step's units give
+  float y[S::kShares][S::kRows][S::kPartWidth];
+};
+
+// Two of them where they are little: then a step needs one barrier, else two.
+template <class S>
+inline constexpr uint32_t kParts = S::kShares == 1               ? 0
+                                   : sizeof(Part<S>) > 24 * 1024 ? 1
+                                                                 : 2;
+
+// Bytes of shared memory for a thread block: where two share a processor, what those of every generation have for one.
+template <class S>
+inline constexpr uint32_t kRoom = (S::kBlocksAProcessor == 2 ? 99 : 226) * 1024;
+
+// Stages that fit, of two to kMostStages.
+template <class S>
+inline constexpr uint32_t kFit = (kRoom<S> - kParts<S> * sizeof(Part<S>)) / sizeof(Stage<S>);
+template <class S>
+inline constexpr uint32_t kStages = kFit<S> < 2             ? 2
+                                    : kFit<S> > kMostStages ? kMostStages
+                                                            : kFit<S>;
+
+template <class S>
+inline constexpr uint32_t kBytes = kStages<S> * sizeof(Stage<S>) + kParts<S> * sizeof(Part<S>);
+
+// Copies a piece of a plane that is contiguous in both memories, by the lanes of a warp.
+template <uint32_t kBytes>
+__device__ __forceinline__ void copy_plane(uint8_t* to, const uint8_t* from) {
+  const uint32_t lane = threadIdx.x % 32;
+#pragma unroll
+  for (uint32_t at = 0; at < kBytes; at += 512)
+    if (at + 512 <= kBytes || lane * 16 < kBytes - at) copy_async<16>(to + at + lane * 16, from + at + lane * 16, true);
+}
+
+// A whole unit of a whole group, by a warp.
+template <TensorType T>
+__device__ __forceinline__ void fetch_group(uint8_t* to, const uint8_t* group, uint32_t nb, uint32_t unit) {
+  using B = GroupBytes<T>;
+  constexpr formats::Planes l = kPlanes<T>;
+  copy_plane<B::low>(to, group + unit * B::low);
+  group += nb * kGroupRows * l.low;
+  if constexpr (B::high > 0) copy_plane<B::high>(to + B::low, group + unit * B::high);
+  group += nb * kGroupRows * l.high;
+  copy_plane<B::head>(to + B::low + B::high, group + unit * B::head);
+  group += nb / kSuperBlocks * B::head;
+  if constexpr (B::tail > 0) copy_plane<B::tail>(to + B::low + B::high + B::head, group + unit * B::tail);
+}
+
+// The same of a last group of fewer rows or a last segment of fewer blocks, which lie otherwise: made whole ones.
+template <TensorType T>
+__device__ __forceinline__ void fetch_partial(uint8_t* to, const uint8_t* group, uint32_t in_group, uint32_t nb,
+                                              uint32_t unit) {
+  constexpr formats::Planes l = kPlanes<T>;
+  constexpr uint32_t kBlocks = kUnitBlocks<T>;
+  for (uint32_t i = threadIdx.x % 32; i < in_group * kBlocks; i += 32) {
+    const uint32_t r = i / kBlocks, b = i % kBlocks;
+    if (unit * kBlocks + b >= nb) continue;
+    const RawBlock raw = load_raw<T, false>(group, in_group, nb, unit * kBlocks + b, r);
+    const BlockPlace at = place(l, kGroupRows, kBlocks, b, r);
+    *reinterpret_cast<uint4*>(to + at.low) = raw.low;
+    if constexpr (l.low == 32) *reinterpret_cast<uint4*>(to + at.low + kGroupRows * 16) = raw.second;
+    if constexpr (l.high > 0) *reinterpret_cast<uint32_t*>(to + at.high) = raw.high[0];
+    if constexpr (l.high == 8) *reinterpret_cast<uint32_t*>(to + at.high + 4) = raw.high[1];
+    if constexpr (kSplit<T>) {
+      *reinterpret_cast<uint16_t*>(to + at.head + b * 2) = uint16_t(raw.scale);
+      *reinterpret_cast<uint16_t*>(to + at.tail) = uint16_t(raw.scale >> 16);
+    } else if constexpr (kSuper<T>) {
+      *reinterpret_cast<uint4*>(to + at.head) = raw.head;
+    } else {
+      *reinterpret_cast<uint16_t*>(to + at.head) = uint16_t(raw.scale);
+      if constexpr (kAffine<T>) *reinterpret_cast<uint16_t*>(to + at.head + 2) = uint16_t(raw.scale >> 16);
+    }
+  }
+}
+
+// The two groups of a warp.
+struct OwnGroups {
+  const uint8_t* first;
+  uint64_t bytes;  // of a whole group: the second lies so much further
+  uint32_t rows;   // that there are of both
+};
+
+// Starts the copies of this warp's unit of a step, if there is one. nb: blocks of a row.
+template <class S>
+__device__ __forceinline__ void fetch_weights(Stage<S>& to, const OwnGroups& own, uint32_t nb, uint32_t step) {
+  constexpr TensorType T = S::kType;
+  const uint32_t warp = threadIdx.x / 32, unit = step * S::kShares + warp % S::kShares;
+  if (unit * kUnitBlocks<T> >= nb) return;
+  const bool whole = (unit + 1) * kUnitBlocks<T> <= nb;
+#pragma unroll
+  for (uint32_t i = 0; i < kWarpGroups; ++i) {
+    const uint32_t rows = own.rows > i * kGroupRows ? min(own.rows - i * kGroupRows, kGroupRows) : 0;
+    uint8_t* target = to.weights[warp * kWarpGroups + i];
+    if (rows == kGroupRows && whole) fetch_group<T>(target, own.first + i * own.bytes, nb, unit);
+    else if (rows) fetch_partial<T>(target, own.first + i * own.bytes, rows, nb, unit);
+  }
+}
+
+// The same of the activations of all its units.
+template <class S>
+__device__ __forceinline__ void fetch_rows(Stage<S>& to, const SeveralRowsArgs& a, uint32_t row0, uint32_t step) {
+  constexpr TensorType T = S::kType;
+  constexpr uint32_t kPieces = kUnit<T> / 16, kAll = S::kShares * S::kRows, kScales = kUnitScales<T>;
+  const uint32_t nb = a.cols / kQuantBlock;
+#pragma unroll
+  for (uint32_t i = 0; i < (kAll * kPieces + kThreads - 1) / kThreads; ++i) {
+    const uint32_t at = i * kThreads + threadIdx.x, piece = at % kPieces, share = at / kPieces % S::kShares;
+    const uint32_t row = at / kPieces / S::kShares, k = (step * S::kShares + share) * kUnit<T> + piece * 16;
+    if (kAll * kPieces % kThreads && row >= S::kRows) break;
+    if (k >= a.cols) continue;
+    const bool inside = row0 + row < a.rows;
+    copy_async<16>(&to.values[share][row][value_place(row, piece)],
+                   a.x.q + (inside ? uint64_t(row0 + row) * a.cols + k : 0), inside);
+  }
+#pragma unroll
+  for (uint32_t i = 0; i < (kAll * kScales + kThreads - 1) / kThreads; ++i) {
+    const uint32_t at = i * kThreads + threadIdx.x, scale = at % kScales, share = at / kScales % S::kShares;
+    const uint32_t row = at / kScales / S::kShares, unit = step * S::kShares + share;
+    const uint32_t block = unit * kUnitBlocks<T> + scale;
+    if (row >= S::kRows) break;
+    if (block >= nb) continue;
+    const bool inside = row0 + row < a.rows;
+    const uint64_t block_of_row = inside ? uint64_t(row0 + row) * nb + block : 0;
+    if constexpr (!kSupers<T>) {
+      copy_async<4>(&to.d[share][row][scale], a.x.d + block_of_row, inside);
+      if constexpr (kAffine<T>) copy_async<4>(&to.sums[share][row][scale], a.x.sum + block_of_row, inside);
+    } else {
+      copy_async<4>(&to.d[share][row][0], a.x.d + block_of_row / kSuperBlocks, inside);
+      copy_async<4>(&to.shifts[share][row], a.x.shifts + block_of_row / kSuperBlocks, inside);
+      if constexpr (kAffine<T>) {
+        copy_async<16>(&to.sums[share][row][sum_place(row, 0)], a.x.sum + block_of_row, inside);
+        copy_async<16>(&to.sums[share][row][sum_place(row, 4)], a.x.sum + block_of_row + 4, inside);
+      }
+    }
+  }
+}
+
+__device__ __forceinline__ void mma(int32_t c[4], const uint32_t a[4], uint32_t b0, uint32_t b1, int32_t start) {
+  asm("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%10,%10,%10,%10};"
+      : "=r"(c[0]), "=r"(c[1]), "=r"(c[2]), "=r"(c[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1), "r"(start));
+}
+
+// Four blocks of a unit's weights as the matrix unit takes them, from the block `first` on.
+template <class S>
+__device__ __forceinline__ void load_weights(const Stage<S>& s, uint32_t first, uint32_t (&a)[kSegmentBlocks][4]) {
+  constexpr TensorType T = S::kType;
+#pragma unroll
+  for (uint32_t i = 0; i < kWarpGroups; ++i) {
+    uint32_t values[kSegmentBlocks][2];
+    load_values<T, true>(s.weights[threadIdx.x / 32 * kWarpGroups + i], kGroupRows, kUnitBlocks<T>, first,
+                         kSegmentBlocks, values);
+#pragma unroll
+    for (uint32_t j = 0; j < kSegmentBlocks; ++j)
+      a[j][i] = signed_bytes<T>(values[j][0]), a[j][i + 2] = signed_bytes<T>(values[j][1]);
+  }
+}
+
+// Two blocks of eight rows of activations, from the block `first` on.
+template <class S>
+__device__ __forceinline__ void load_rows(const Stage<S>& s, uint32_t tile, uint32_t first, uint32_t (&b)[4]) {
+  const uint32_t lane = threadIdx.x % 32, share = threadIdx.x / 32 % S::kShares;
+  load_matrices(b, &s.values[share][tile * 8 + lane % 8][value_place(lane, first * 2 + lane / 8)]);
+}
+
+// What this warp's segment of so many blocks gives, take(tile, i, value): of a lane 4g + t weight rows g (i < 2) and
+// g + 8, of each tile rows 2t (even i) and 2t + 1.
+template <class S, class Take>
+__device__ __forceinline__ void multiply_segment(const Stage<S>& s, uint32_t blocks, const Take& take) {
+  constexpr TensorType T = S::kType;
+  const uint32_t g = threadIdx.x % 32 / 4, t = threadIdx.x % 4, share = threadIdx.x / 32 % S::kShares;
+  uint32_t a[kSegmentBlocks][4];
+  load_weights(s, 0, a);
+  float d[kWarpGroups][kSegmentBlocks], m[kWarpGroups][kSegmentBlocks];
+#pragma unroll
+  for (uint32_t i = 0; i < kWarpGroups; ++i)
+    load_scales<T, true>(s.weights[threadIdx.x / 32 * kWarpGroups + i], kGroupRows, kSegmentBlocks, 0, kSegmentBlocks,
+                         g, d[i], m[i]);
+#pragma unroll
+  for (uint32_t n = 0; n < S::kTiles; ++n) {
+    float da[2][kSegmentBlocks], acc[4] = {};
+    int32_t sums[2][kSegmentBlocks];
+#pragma unroll
+    for (uint32_t c = 0; c < 2; ++c) {
+      const uint32_t row = n * 8 + t * 2 + c;
+      four_of<true>(s.d[share][row], kSegmentBlocks, da[c]);
+      if constexpr (kAffine<T>)
+        four_of<true>(reinterpret_cast<const int32_t*>(s.sums[share][row]), kSegmentBlocks, sums[c]);
+    }
+#pragma unroll
+    for (uint32_t j = 0; j < kSegmentBlocks; j += 2) {
+      uint32_t b[4];
+      load_rows(s, n, j, b);
+#pragma unroll
+      for (uint32_t k = j; k < j + 2; ++k) {
+        if (k >= blocks) break;
+        int32_t dots[4];
+        mma(dots, a[k], b[(k - j) * 2], b[(k - j) * 2 + 1], kMagicBits);
+#pragma unroll
+        for (uint32_t e = 0; e < 4; ++e) {
+          acc[e] = arith::fma32(d[e / 2][k] * da[e % 2][k], arith::float_of(uint32_t(dots[e])) - kMagic, acc[e]);
+          if constexpr (kAffine<T>) acc[e] = arith::fma32(m[e / 2][k] * da[e % 2][k], float(sums[e % 2][k]), acc[e]);
+        }
+      }
+    }
+#pragma unroll
+    for (uint32_t e = 0; e < 4; ++e) take(n, e, acc[e]);
+  }
+}
+
+// The same of a super-block.
+template <class S, class Take>
+__device__ __forceinline__ void multiply_super(const Stage<S>& s, const Take& take) {
+  constexpr TensorType T = S::kType;
+  constexpr uint32_t kTiles = S::kTiles;
+  const uint32_t lane = threadIdx.x % 32, g = lane / 4, t = lane % 4, share = threadIdx.x / 32 % S::kShares;
+  SuperRow<T> scales[kWarpGroups];
+#pragma unroll
+  for (uint32_t i = 0; i < kWarpGroups; ++i)
+    scales[i] = load_super_row<T>(s.weights[threadIdx.x / 32 * kWarpGroups + i], kGroupRows, kSuperBlocks, 0, g);
+
+  int32_t products[kTiles][4] = {};
+#pragma unroll
+  for (uint32_t half = 0; half < 2; ++half) {
+    uint32_t a[kSegmentBlocks][4];
+    load_weights(s, half * kSegmentBlocks, a);
+#pragma unroll
+    for (uint32_t n = 0; n < kTiles; ++n) {
+      const uint2 both = *reinterpret_cast<const uint2*>(&s.shifts[share][n * 8 + t * 2]);
+      const uint32_t shifts[2] = {arith::shifts_of_half(both.x, half), arith::shifts_of_half(both.y, half)};
+#pragma unroll
+      for (uint32_t j = 0; j < kSegmentBlocks; j += 2) {
+        uint32_t b[4];
+        load_rows(s, n, half * kSegmentBlocks + j, b);
+#pragma unroll
+        for (uint32_t k = 0; k < 2; ++k) {
+          int32_t first[4], second[4] = {};
+          if constexpr (kSplit<T>) {
+            mma_k16(first, a[j + k][0], a[j + k][1], b[k * 2]);
+            mma_k16(second, a[j + k][2], a[j + k][3], b[k * 2 + 1]);
+          } else {
+            mma(first, a[j + k], b[k * 2], b[k * 2 + 1], 0);
+          }
+#pragma unroll
+          for (uint32_t e = 0; e < 4; ++e)
+            add_scaled<T>(products[n][e], scales[e / 2], half * kSegmentBlocks + j + k, shifts[e % 2] >> (j + k) * 8,
+                          first[e], second[e]);
+        }
+      }
+    }
+  }
+
+  uint32_t mn[4] = {};
+  if constexpr (!kSplit<T>) {
+#pragma unroll
+    for (uint32_t i = 0; i < 4; ++i) mn[i] = twice_as_half(scales[i % 2].mn[i / 2], t);
+  }
+#pragma unroll
+  for (uint32_t n = 0; n < kTiles; ++n) {
+    float minima[4] = {};
+    if constexpr (!kSplit<T>)
+      mma_halves(minima, mn, s.sums[share][n * 8 + g][sum_place(g, t)], s.sums[share][n * 8 + g][sum_place(g, 4 + t)]);
+    const float2 da = *reinterpret_cast<const float2*>(s.d[share][n * 8 + t * 2]);
+#pragma unroll
+    for (uint32_t e = 0; e < 4; ++e) {
+      const SuperRow<T>& w = scales[e / 2];
+      take(n, e, finish_super<T>(products[n][e], minima[e], w.d, w.dmin, e % 2 ? da.y : da.x));
+    }
+  }
+}
+
+// Results that several warps share: each thread has some of them, and adds to them what a step's `count` units
+// gave, in ascending order.
+template <class S>
+struct SharedResults {
+  float y[S::kOutputs] = {};
+
+  __device__ __forceinline__ void add(const Part<S>& part, uint32_t count) {
+#pragma unroll
+    for (uint32_t i = 0; i < S::kOutputs; ++i) {
+      const uint32_t at = i * kThreads + threadIdx.x, row = at / S::kWeights, weight = at % S::kWeights;
+      if (row >= S::kRows) break;
+#pragma unroll
+      for (uint32_t share = 0; share < S::kShares; ++share)
+        if (share < count) y[i] = y[i] + part.y[share][row][weight];
+    }
+  }
+
+  __device__ __forceinline__ void store(const SeveralRowsJob& job, uint32_t rows, uint32_t row0,
+                                        uint32_t weight0) const {
+#pragma unroll
+    for (uint32_t i = 0; i < S::kOutputs; ++i) {
+      const uint32_t at = i * kThreads + threadIdx.x, row = row0 + at / S::kWeights,
+                     weight = weight0 + at % S::kWeights;
+      if (at < S::kRows * S::kWeights && row < rows && weight < job.n) store_result(job, row, weight, y[i]);
+    }
+  }
+};
+
+template <class S>
+__global__ void __launch_bounds__(kThreads, S::kBlocksAProcessor)
+    matmul_kernel(const __grid_constant__ SeveralRowsArgs a) {
+  constexpr uint32_t kTiles = S::kTiles, kRing = kStages<S>;
+  extern __shared__ __align__(16) uint8_t memory[];
+  Stage<S>* ring = reinterpret_cast<Stage<S>*>(memory);
+  Part<S>* parts = reinterpret_cast<Part<S>*>(memory + kRing * sizeof(Stage<S>));
+  const uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  const SeveralRowsJob& job = job_of(a, blockIdx.y);
+  constexpr uint32_t kBlocks = kUnitBlocks<S::kType>;
+  const uint32_t row0 = blockIdx.x * S::kRows, nb = a.cols / kQuantBlock, units = (nb + kBlocks - 1) / kBlocks;
+  const uint32_t steps = (units + S::kShares - 1) / S::kShares, weight0 = (blockIdx.y - job.first_tile) * S::kWeights;
+  const uint32_t own_weight = warp / S::kShares * kWarpWeights, first = weight0 + own_weight;
+  const uint64_t group_bytes = uint64_t(kGroupRows) * formats::row_bytes(S::kType, a.cols);
+  const OwnGroups own = {job.data + first / kGroupRows * group_bytes, group_bytes,
+                         first < job.n ? min(job.n - first, kWarpWeights) : 0};
+
+  pdl_launch_dependents();
+#pragma unroll
+  for (uint32_t i = 0; i + 1 < kRing; ++i) fetch_weights(ring[i], own, nb, i);  // these depend on nobody
+  pdl_wait();
+#pragma unroll
+  for (uint32_t i = 0; i + 1 < kRing; ++i) {
+    fetch_rows(ring[i], a, row0, i);
+    commit_copies();  // a thread has one group of copies for each step; the first has the weights of all these
+  }
+
+  float y[S::kShares == 1 ? kTiles : 1][4] = {};
+  SharedResults<S> shared;
+  uint32_t stage = 0;
+#pragma unroll 1
+  for (uint32_t step = 0; step < steps; ++step) {
+    await_copies<kRing - 2>();
+    __syncthreads();
+    const uint32_t free = stage == 0 ? kRing - 1 : stage - 1;
+    fetch_weights(ring[free], own, nb, step + kRing - 1);
+    fetch_rows(ring[free], a, row0, step + kRing - 1);
+    commit_copies();
+    const uint32_t unit = step * S::kShares + warp % S::kShares;
+    const auto multiply = [&](const auto& take) {
+      if constexpr (kSupers<S::kType>) multiply_super(ring[stage], take);
+      else multiply_segment(ring[stage], min(kBlocks, nb - unit * kBlocks), take);
+    };
+    if constexpr (S::kShares == 1) {
+      multiply([&](uint32_t n, uint32_t e, float value) { y[n][e] = y[n][e] + value; });
+    } else {
+      if (step > 0) shared.add(parts[(step - 1) % kParts<S>], S::kShares);
+      if constexpr (kParts<S> == 1) __syncthreads();
+      float (*part)[S::kPartWidth] = parts[step % kParts<S>].y[warp % S::kShares];
+      if (unit < units)
+        multiply([&](uint32_t n, uint32_t e, float value) {
+          part[n * 8 + lane % 4 * 2 + e % 2][own_weight + e / 2 * 8 + lane / 4] = value;
+        });
+    }
+    if (++stage == kRing) stage = 0;
+  }
+
+  if constexpr (S::kShares == 1) {
+#pragma unroll
+    for (uint32_t n = 0; n < kTiles; ++n)
+#pragma unroll
+      for (uint32_t e = 0; e < 4; ++e) {
+        const uint32_t row = row0 + n * 8 + lane % 4 * 2 + e % 2, weight = first + e / 2 * 8 + lane / 4;
+        if (row < a.rows && weight < job.n) store_result(job, row, weight, y[n][e]);
+      }
+  } else {
+    __syncthreads();
+    shared.add(parts[(steps - 1) % kParts<S>], units - (steps - 1) * S::kShares);
+    shared.store(job, a.rows, row0, weight0);
+  }
+}
+
+template <class S>
+void launch(SeveralRowsArgs& a, cudaStream_t stream) {
+  static const bool ready = [] {
+    ORCD_CUDA(cudaFuncSetAttribute(matmul_kernel<S>, cudaFuncAttributeMaxDynamicSharedMemorySize, int(kBytes<S>)));
+    return true;
+  }();
+  (void)ready;
+  const uint32_t tiles = cut_into_tiles(a, S::kWeights);
+  launch_kernel(matmul_kernel<S>, {dim3((a.rows + S::kRows - 1) / S::kRows, tiles), kThreads, kBytes<S>}, true, stream,
+                a);
+}
+
+// What a shape takes, about, by measurements on an H200; none if there is no room. A step costs by its rows of activations,
+// and something beside. Two thread blocks that share a processor slow each other down, the more the more they compute
+// for each byte; warps that share weights exchange what they give.
+template <class S>
+uint32_t cost_of(const SeveralRowsArgs& a) {
+  if (kBytes<S> > processor().shared_bytes) return UINT32_MAX;
+  uint32_t blocks = 0;
+  for (uint32_t i = 0; i < a.n_jobs; ++i) blocks += (a.jobs[i].n + S::kWeights - 1) / S::kWeights;
+  blocks *= (a.rows + S::kRows - 1) / S::kRows;
+  const uint32_t units = (a.cols + kUnit<S::kType> - 1) / kUnit<S::kType>, count = processor().count;
+  const uint32_t steps = (units + S::kShares - 1) / S::kShares + 2;
+  const uint32_t each = steps * (1 + S::kTiles) * (S::kShares > 1 ? 14 : 10);
+  if (blocks <= count || S::kBlocksAProcessor == 1) return (blocks + count - 1) / count * each;
+  return (blocks + 2 * count - 1) / (2 * count) * each * (10 + S::kTiles) / 10;
+}
+
+struct Choice {
+  uint32_t cost = UINT32_MAX;
+  void (*launch)(SeveralRowsArgs&, cudaStream_t) = nullptr;
+};
+
+template <class S>
+void consider(const SeveralRowsArgs& a, Choice& best) {
+  const uint32_t cost = cost_of<S>(a);
+  if (cost < best.cost) best = {cost, launch<S>};
+}
+
+template <TensorType T, uint32_t kTiles>
+void consider_all(const SeveralRowsArgs& a, Choice& best) {
+  static_assert(kBytes<Shape<T, kTiles, 1>> <= kRoom<Shape<T, kTiles, 1>>);
+  consider<Shape<T, kTiles, 1>>(a, best);
+  consider<Shape<T, kTiles, 4>>(a, best);
+  if constexpr (kTiles <= 4) consider<Shape<T, kTiles, 8>>(a, best);  // of eight tiles there is no room for it
+}
+
+}  // namespace
+
+// Of all shapes but those of which most rows would be empty. There is one at least: of warps that share nothing.
+template <TensorType T>
+void matmul_of(SeveralRowsArgs& a, cudaStream_t stream) {
+  Choice best;
+  if (a.rows > 16) consider_all<T, 4>(a, best);
+  if (a.rows > 32) consider_all<T, 8>(a, best);
+  else if (a.rows > 8) consider_all<T, 2>(a, best);
+  if (a.rows <= 16) consider_all<T, 1>(a, best);
+  best.launch(a, stream);
+}
+
+}  // namespace orcd::kernels

@@ -1,0 +1,74 @@
+// What the kernels for products on several rows share: their arguments, and asynchronous copies into shared memory.
+#pragma once
+
+#include "kernels/launch.h"
+
+namespace orcd::kernels {
+
+inline constexpr uint32_t kMostJobs = 3;
+
+struct SeveralRowsJob {
+  const uint8_t* data;
+  const float* bias;
+  float* y;
+  uint32_t n, add;
+  uint32_t first_tile;  // of this job among all
+};
+
+// Products of one type that read the same activations.
+struct SeveralRowsArgs {
+  SeveralRowsJob jobs[kMostJobs];
+  uint32_t n_jobs, cols, rows;
+  Quantized x;
+};
+
+// Sets each job's first tile; tiles of all jobs.
+inline uint32_t cut_into_tiles(SeveralRowsArgs& a, uint32_t weights_of_tile) {
+  uint32_t tiles = 0;
+  for (uint32_t i = 0; i < a.n_jobs; ++i) {
+    a.jobs[i].first_tile = tiles;
+    tiles += (a.jobs[i].n + weights_of_tile - 1) / weights_of_tile;
+  }
+  return tiles;
+}
+
+__device__ __forceinline__ const SeveralRowsJob& job_of(const SeveralRowsArgs& a, uint32_t tile) {
+  uint32_t job = 0;
+  while (job + 1 < a.n_jobs && tile >= a.jobs[job + 1].first_tile) ++job;
+  return a.jobs[job];
+}
+
+// What has no source is filled with zeros.
+template <uint32_t kBytes>
+__device__ __forceinline__ void copy_async(void* to, const void* from, bool inside) {
+  const uint32_t address = uint32_t(__cvta_generic_to_shared(to)), bytes = inside ? kBytes : 0;
+  if constexpr (kBytes == 16)
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(address), "l"(from), "r"(bytes) : "memory");
+  else asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(address), "l"(from), "r"(bytes) : "memory");
+}
+
+__device__ __forceinline__ void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+
+// Waits for all but the last kLater groups of this thread's copies.
+template <uint32_t kLater>
+__device__ __forceinline__ void await_copies() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(kLater) : "memory");
+}
+
+__device__ __forceinline__ void load_matrices(uint32_t out[4], const int8_t* from) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+               : "=r"(out[0]), "=r"(out[1]), "=r"(out[2]), "=r"(out[3])
+               : "r"(uint32_t(__cvta_generic_to_shared(from))));
+}
+
+__device__ __forceinline__ void store_result(const SeveralRowsJob& job, uint32_t row, uint32_t weight, float y) {
+  float* to = job.y + uint64_t(row) * job.n + weight;
+  const float product = job.bias ? y + job.bias[weight] : y;
+  *to = job.add ? *to + product : product;
+}
+
+// Any number of rows, though one is gemv's. The jobs' first tiles are set here.
+template <TensorType T>
+void matmul_of(SeveralRowsArgs& a, cudaStream_t stream);
+
+}  // namespace orcd::kernels
