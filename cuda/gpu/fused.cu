@@ -1,5 +1,5 @@
 // Steps of few rows as a chain of fused kernels, each of which fetches its weights before its predecessor
-// has ended (programmatic dependent launch): five a layer for one row, eight to eleven for several. Same operations in
+// has ended (programmatic dependent launch): five a layer for one row, eight and more for several. Same operations in
 // the same order as forward.cc, so the same bits. Steps that decode some sequences run as graphs, recorded
 // once, from fetching their rows to drawing their tokens, but for samples with top-k, top-p or min-p.
 #include <algorithm>

@@ -50,7 +50,7 @@ struct Shape {
   static constexpr TensorType kType = kTypeOf;
   static constexpr uint32_t kTiles = kTilesOf, kRows = kTiles * 8, kShares = kSharesOf;
   static constexpr uint32_t kWeights = kWarps / kShares * kWarpWeights;
-  static constexpr uint32_t kBlocksAProcessor = kShares == 1 || kTiles <= 2 ? 2 : 1;
+  static constexpr uint32_t kBlocksAProcessor = kShares == 1 || kTiles * kShares <= 8 ? 2 : 1;
   static constexpr uint32_t kPartWidth = kWeights + 4;  // floats: keeps stores off each other's banks
   static constexpr uint32_t kOutputs = (kRows * kWeights + kThreads - 1) / kThreads;  // of a thread, if shared
 };
