@@ -8,6 +8,9 @@ use std::sync::Mutex;
 const FOLDERS: [&str; 3] = ["device", "gpu", "kernels"];
 /// Compute capabilities that a release is built for, with PTX of the last for newer ones.
 const ARCHITECTURES: &str = "80,86,89,90";
+/// The file of instructions that Hopper alone has; it is compiled for that, whatever else is.
+const HOPPER: &str = "matmul_warpgroup.cu";
+const HOPPER_CODE: &str = "-gencode=arch=compute_90a,code=sm_90a";
 
 /// Compiles all kernels and returns their objects; tells cargo what to link with them.
 pub(crate) fn compile(root: &Path, headers: &Path, x86: bool) -> Vec<PathBuf> {
@@ -38,9 +41,8 @@ pub(crate) fn compile(root: &Path, headers: &Path, x86: bool) -> Vec<PathBuf> {
         "-ffp-contract=off"
     };
     flags.extend(["-Xcompiler".into(), host.into()]);
-    flags.extend(code_flags(
-        &std::env::var("ORCD_CUDA_ARCHS").unwrap_or(ARCHITECTURES.into()),
-    ));
+    let codes = code_flags(&std::env::var("ORCD_CUDA_ARCHS").unwrap_or(ARCHITECTURES.into()));
+    let hopper_codes = vec![HOPPER_CODE.to_owned()];
 
     let sources = Mutex::new(sources(root));
     let objects = Mutex::new(Vec::new());
@@ -52,7 +54,9 @@ pub(crate) fn compile(root: &Path, headers: &Path, x86: bool) -> Vec<PathBuf> {
         for _ in 0..jobs.max(1) {
             scope.spawn(|| {
                 while let Some(source) = sources.lock().ok().and_then(|mut s| s.pop()) {
-                    let object = compile_one(&nvcc, &flags, &source, &out);
+                    let hopper = source.ends_with(HOPPER);
+                    let codes = if hopper { &hopper_codes } else { &codes };
+                    let object = compile_one(&nvcc, &flags, codes, &source, &out);
                     if let Ok(mut done) = objects.lock() {
                         done.push(object);
                     }
@@ -122,7 +126,13 @@ fn sources(root: &Path) -> Vec<PathBuf> {
     files
 }
 
-fn compile_one(nvcc: &Path, flags: &[String], source: &Path, out: &Path) -> PathBuf {
+fn compile_one(
+    nvcc: &Path,
+    flags: &[String],
+    codes: &[String],
+    source: &Path,
+    out: &Path,
+) -> PathBuf {
     // Files of different folders may share a name: the folder goes into the object's.
     let folder = source
         .parent()
@@ -136,6 +146,7 @@ fn compile_one(nvcc: &Path, flags: &[String], source: &Path, out: &Path) -> Path
     ));
     let status = Command::new(nvcc)
         .args(flags)
+        .args(codes)
         .arg("-c")
         .arg(source)
         .arg("-o")

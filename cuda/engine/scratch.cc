@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "arith/constants.h"
+#include "ops/tiles.h"
 
 namespace orcd {
 namespace {
@@ -12,7 +13,7 @@ constexpr uint64_t kAlign = 64;
 // Hands out consecutive aligned pieces; without memory behind it, it only adds them up.
 class Carver {
  public:
-  explicit Carver(uint8_t* base) : base_(base) {}
+  Carver(uint8_t* base, bool tiles) : base_(base), tiles_(tiles) {}
 
   template <class T>
   T* take(uint64_t count) {
@@ -36,6 +37,7 @@ class Carver {
     a.d = take<float>(rows * (cols / width));
     a.sum = take<int32_t>(rows * (cols / kQuantBlock));
     if (width == kSuperBlock) a.shifts = take<uint32_t>(rows * (cols / width));
+    if (width == kSuperBlock && tiles_) a.tiles = take<uint8_t>(tiles_bytes(rows, cols));
     return a;
   }
 
@@ -43,6 +45,7 @@ class Carver {
 
  private:
   uint8_t* base_;
+  bool tiles_;
   uint64_t used_ = 0;
 };
 
@@ -65,14 +68,14 @@ Scratch carve(const ModelShape& s, uint64_t rows, uint64_t samples, Carver& c) {
 
 }  // namespace
 
-uint64_t scratch_bytes(const ModelShape& shape, uint32_t rows, uint32_t samples) {
-  Carver sizes(nullptr);
+uint64_t scratch_bytes(const ModelShape& shape, uint32_t rows, uint32_t samples, bool tiles) {
+  Carver sizes(nullptr, tiles);
   carve(shape, rows, samples, sizes);
   return sizes.used();
 }
 
-Scratch carve_scratch(const ModelShape& shape, uint32_t rows, uint32_t samples, void* memory) {
-  Carver carver(static_cast<uint8_t*>(memory));
+Scratch carve_scratch(const ModelShape& shape, uint32_t rows, uint32_t samples, bool tiles, void* memory) {
+  Carver carver(static_cast<uint8_t*>(memory), tiles);
   return carve(shape, rows, samples, carver);
 }
 

@@ -21,10 +21,10 @@ struct Scratch {
   float* logits;         // (samples, vocab)
 };
 
-// Bytes of it for steps of up to `rows` rows and `samples` samples.
-uint64_t scratch_bytes(const ModelShape& shape, uint32_t rows, uint32_t samples);
+// Bytes of it for steps of up to `rows` rows and `samples` samples. tiles: whether activations have those too.
+uint64_t scratch_bytes(const ModelShape& shape, uint32_t rows, uint32_t samples, bool tiles);
 
 // The same pieces of `memory`, which is as large.
-Scratch carve_scratch(const ModelShape& shape, uint32_t rows, uint32_t samples, void* memory);
+Scratch carve_scratch(const ModelShape& shape, uint32_t rows, uint32_t samples, bool tiles, void* memory);
 
 }  // namespace orcd

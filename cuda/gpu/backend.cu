@@ -54,7 +54,8 @@ class CudaBackend final : public Backend {
     check_heads(shape);
     check_options(options);
     const KvBytes kv = kv_bytes(shape, options);
-    return image_bytes + kv.cache + kv.tables + scratch_bytes(shape, options.max_batch_tokens, max_samples(options));
+    return image_bytes + kv.cache + kv.tables +
+           scratch_bytes(shape, options.max_batch_tokens, max_samples(options), kernels::has_warpgroups());
   }
 
   std::unique_ptr<Staging> staging(size_t bytes) const override { return std::make_unique<PinnedStaging>(bytes); }

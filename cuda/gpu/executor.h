@@ -25,6 +25,7 @@ class CudaExecutor final : public Executor, public Ops {
   CudaExecutor(const Model& model, const EngineOptions& options, int ordinal, const uint8_t* image);
   ~CudaExecutor() override;  // waits: finish() may return before the last kernel has ended
 
+  bool reads_tiles() const override { return kernels::has_warpgroups(); }
   void* allocate(size_t bytes) override;
   void prepare(const Model& model, const Scratch& scratch) override;
   void open(uint32_t slot) override;
@@ -82,7 +83,7 @@ class CudaExecutor final : public Executor, public Ops {
   void send_logprobs(const float* logits, uint32_t vocab, std::span<const PlacedSample> samples, uint32_t first);
   void await_tokens();
   const uint32_t* upload_logit_rows(std::span<const uint32_t> logit_rows);
-  void attend_fused(const Model& model, uint32_t layer, const Scratch& scratch, bool decoding);
+  void attend_fused(uint32_t layer, const Scratch& scratch, const Activations& out, bool decoding);
   void launch_fused(const Model& model, const Scratch& scratch, const uint32_t* logit_rows, uint32_t n_logits,
                     bool decoding, bool recorded = false);
   kernels::KvLayer kv_layer(uint32_t layer) const;
@@ -126,6 +127,7 @@ class CudaExecutor final : public Executor, public Ops {
 
   static constexpr uint32_t kGraphs = 32;
   uint32_t fused_rows_ = 0;            // steps of up to so many rows can be fused
+  uint32_t few_rows_ = 1;              // of these, steps whose rows each read all weights for themselves
   std::vector<device::Graph> graphs_;  // whole steps of decoding, by number of rows - 1
   bool recorded_ = false;              // the present step is one of those, and waits for its samples
 };

@@ -1,5 +1,5 @@
 // Steps of few rows as a chain of fused kernels, each of which fetches its weights before its predecessor
-// has ended (programmatic dependent launch): five a layer for one row, eight and more for several. Same operations in
+// has ended (programmatic dependent launch): five a layer for one row, eight and more for many. Same operations in
 // the same order as forward.cc, so the same bits. Steps that decode some sequences run as graphs, recorded
 // once, from fetching their rows to drawing their tokens, but for samples with top-k, top-p or min-p.
 #include <algorithm>
@@ -15,23 +15,27 @@ using kernels::GemvInput;
 using kernels::Input;
 using kernels::MatmulJob;
 
-bool fits(std::initializer_list<Tensor> weights, uint32_t rows, bool swiglu = false) {
+// Steps of up to so many rows may be prompts, or have such: more do better with the attention of long ones.
+constexpr uint32_t kMostPrefilled = 64;
+
+bool fits(std::initializer_list<Tensor> weights, bool swiglu = false) {
   TensorType types[3];
   uint32_t n = 0;
   for (const Tensor& w : weights) {
     if (!formats::is_quantized(w.type)) return false;
     types[n++] = w.type;
   }
-  return rows > 1 || kernels::gemv_fits(types, n, weights.begin()->cols, swiglu);
+  return kernels::gemv_fits(types, n, weights.begin()->cols, swiglu);
 }
 
-bool fits(const Model& m, uint32_t rows) {
+// Whether one row can be fused; more can then, too.
+bool fits(const Model& m) {
   for (const Layer& l : m.layers)
     // SwiGLU's products take no biases: few models have them, and those run operation by operation.
-    if (l.gate_bias || l.up_bias || !fits({l.q, l.k, l.v}, rows) || !fits({l.attn_output}, rows) ||
-        !fits({l.gate, l.up}, rows, true) || !fits({l.down}, rows))
+    if (l.gate_bias || l.up_bias || !fits({l.q, l.k, l.v}) || !fits({l.attn_output}) || !fits({l.gate, l.up}, true) ||
+        !fits({l.down}))
       return false;
-  return fits({m.output}, rows);
+  return fits({m.output});
 }
 
 GemvInput given(const Activations& a) {
@@ -48,16 +52,33 @@ GemvInput floats(float* x, uint32_t cols) {
   return in;
 }
 
-// The products of a step, all in one stream. One row by gemv, which normalizes, quantizes and applies SwiGLU for itself;
-// several by matmul, with kernels between that do so.
+// So many rows are few for this model: gemv reads all weights for each of them, from the second on out of the L2 cache, but
+// takes half the kernels.
+uint32_t few_rows(const Model& m) {
+  constexpr uint64_t kMostBytes = uint64_t{48} << 20;  // that all rows read of a layer: fewer bytes than latencies
+  constexpr uint32_t kMost = 4;
+  uint64_t most = 1;
+  for (const Layer& l : m.layers) {
+    uint64_t bytes = 0;
+    for (const Tensor& w : {l.q, l.k, l.v, l.attn_output, l.gate, l.up, l.down})
+      bytes += w.rows * formats::row_bytes(w.type, w.cols);
+    most = std::max(most, bytes);
+  }
+  return std::clamp<uint32_t>(uint32_t(kMostBytes / most), 1, kMost);
+}
+
+// The products of a step, all in one stream. Few rows by gemv, which normalizes, quantizes and applies SwiGLU for itself;
+// more by matmul, with kernels between that do so.
 struct Products {
   const Model& m;
   const Scratch& s;
+  uint32_t few;
   cudaStream_t stream;
 
-  // y = W · RMSNorm(x[gather[r]]) for r < rows.
-  void normed(std::initializer_list<MatmulJob> jobs, const float* weight, const uint32_t* gather, uint32_t rows) const {
-    if (rows == 1) return normed_one(jobs, weight, gather, false);
+  // y = W · RMSNorm(x[gather[r]]) for r < rows, by gemv if there are no more than `few`.
+  void normed(std::initializer_list<MatmulJob> jobs, const float* weight, const uint32_t* gather, uint32_t rows,
+              uint32_t few) const {
+    if (rows <= few) return normed_few(jobs, weight, gather, rows, false);
     MatmulArgs products[3];
     Tensor weights[3];
     uint32_t n = 0;
@@ -70,26 +91,27 @@ struct Products {
   // x += W · SwiGLU(gate · RMSNorm(x), up · RMSNorm(x)) ⊕ bias.
   void feed_forward(const Layer& l, uint32_t rows) const {
     const MatmulJob gate = {l.gate, nullptr, s.gate}, up = {l.up, nullptr, s.up};
-    if (rows == 1) {
-      normed_one({gate, up}, l.ffn_norm, nullptr, true);
+    const Activations hidden = read_by({l.down}, s.ffn);
+    if (rows <= few) {
+      normed_few({gate, up}, l.ffn_norm, nullptr, rows, true);
     } else {
-      normed({gate, up}, l.ffn_norm, nullptr, rows);
-      kernels::swiglu(s.gate, s.up, rows, read_by({l.down}, s.ffn), stream);
+      normed({gate, up}, l.ffn_norm, nullptr, rows, few);
+      kernels::swiglu(s.gate, s.up, rows, hidden, stream);
     }
-    residual(l.down, l.down_bias, floats(s.gate, s.ffn.cols), read_by({l.down}, s.ffn), rows);
+    residual(l.down, l.down_bias, floats(s.gate, s.ffn.cols), hidden, rows);
   }
 
-  // x += W · input ⊕ bias: of one row `one`, of several `several`.
-  void residual(const Tensor& w, const float* bias, const GemvInput& one, const Activations& several,
+  // x += W · input ⊕ bias: of few rows `input_of_few`, of more `input`.
+  void residual(const Tensor& w, const float* bias, const GemvInput& input_of_few, const Activations& input,
                 uint32_t rows) const {
     const MatmulJob job = {w, bias, s.x, true};
     const MatmulArgs product = {w, s.x, true, bias};
-    if (rows == 1) kernels::gemv(&job, 1, one, false, true, stream);
-    else kernels::matmul(&product, 1, several, rows, stream);
+    if (rows <= few) kernels::gemv(&job, 1, input_of_few, rows, false, true, stream);
+    else kernels::matmul(&product, 1, input, rows, stream);
   }
 
  private:
-  void normed_one(std::initializer_list<MatmulJob> jobs, const float* weight, const uint32_t* gather,
+  void normed_few(std::initializer_list<MatmulJob> jobs, const float* weight, const uint32_t* gather, uint32_t rows,
                   bool swiglu) const {
     GemvInput in;
     in.kind = Input::kNorm;
@@ -97,7 +119,7 @@ struct Products {
     in.gather = gather;
     in.weight = weight;
     in.eps = m.shape.rms_eps;
-    kernels::gemv(jobs.begin(), static_cast<uint32_t>(jobs.size()), in, swiglu, true, stream);
+    kernels::gemv(jobs.begin(), static_cast<uint32_t>(jobs.size()), in, rows, swiglu, true, stream);
   }
 };
 
@@ -105,9 +127,8 @@ struct Products {
 
 // Rows that are all their sequences' only ones attend with the keys of this step in hand; others find them
 // in the cache.
-void CudaExecutor::attend_fused(const Model& m, uint32_t layer, const Scratch& s, bool decoding) {
+void CudaExecutor::attend_fused(uint32_t layer, const Scratch& s, const Activations& out, bool decoding) {
   const StepInput step = carve(input_.data());
-  const Activations out = read_by({m.layers[layer].attn_output}, s.attended);
   kernels::DecodeAttention a = decode_attention(layer, s.q, out);
   if (decoding) {
     a.k = s.k;
@@ -121,30 +142,31 @@ void CudaExecutor::attend_fused(const Model& m, uint32_t layer, const Scratch& s
     a.row = step.prefill_rows;
     kernels::attention_decode(a, rows_ - n_decode_rows_, true, stream_);
   }
-  // Super-blocks are of several heads, and so of several thread blocks. One row is quantized by who reads it.
-  if (rows_ > 1 && out.supers.q) kernels::quantize(out, rows_, stream_);
+  // Super-blocks are of several heads, and so of several thread blocks. Few rows are quantized by who reads them.
+  if (rows_ > few_rows_ && out.supers.q) kernels::quantize(out, rows_, stream_);
 }
 
 void CudaExecutor::launch_fused(const Model& m, const Scratch& s, const uint32_t* logit_rows, uint32_t n_logits,
                                 bool decoding, bool recorded) {
-  const Products step = {m, s, stream_};
+  const Products step = {m, s, few_rows_, stream_};
   kernels::embed(m.token_embedding, carve(input_.data()).token, rows_, s.x, recorded, stream_);
   for (uint32_t i = 0; i < m.shape.n_layers; ++i) {
     const Layer& l = m.layers[i];
-    step.normed({{l.q, l.q_bias, s.q}, {l.k, l.k_bias, s.k}, {l.v, l.v_bias, s.v}}, l.attn_norm, nullptr, rows_);
-    attend_fused(m, i, s, decoding);
+    step.normed({{l.q, l.q_bias, s.q}, {l.k, l.k_bias, s.k}, {l.v, l.v_bias, s.v}}, l.attn_norm, nullptr, rows_,
+                few_rows_);
     const Activations attended = read_by({l.attn_output}, s.attended);
+    attend_fused(i, s, attended, decoding);
     step.residual(l.attn_output, l.attn_output_bias,
                   attended.supers.q ? floats(s.attended.x, s.attended.cols) : given(s.attended), attended, rows_);
     step.feed_forward(l, rows_);
   }
   if (!n_logits) return;
-  step.normed({{m.output, m.output_bias, s.logits}}, m.output_norm, logit_rows, n_logits);
+  step.normed({{m.output, m.output_bias, s.logits}}, m.output_norm, logit_rows, n_logits, 1);  // of many weights
 }
 
 void CudaExecutor::prepare(const Model& m, const Scratch& s) {
-  const uint32_t most = std::min(kernels::kSmallM, options_.max_batch_tokens);
-  while (fused_rows_ < most && fits(m, fused_rows_ + 1)) ++fused_rows_;
+  if (fits(m)) fused_rows_ = std::min(kernels::kSmallM, options_.max_batch_tokens);
+  few_rows_ = few_rows(m);
   const StepInput in = carve(input_.data());
   for (rows_ = 1; rows_ <= std::min<uint32_t>({kGraphs, fused_rows_, options_.slots}); ++rows_)
     graphs_.push_back(device::Graph::capture(stream_, [&] {
@@ -168,7 +190,7 @@ bool CudaExecutor::run_fused(const Model& m, const Scratch& s, std::span<const u
     launch_fused(m, s, nullptr, rows_, true);
     return true;
   }
-  if (deepest_prefill_ >= kernels::kDecodeShallow) return false;
+  if (deepest_prefill_ >= kernels::kDecodeShallow || (tiles_ && rows_ > kMostPrefilled)) return false;
   launch_fused(m, s, upload_logit_rows(logit_rows), n_logits, tiles_ == 0);
   return true;
 }

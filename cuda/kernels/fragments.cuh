@@ -8,40 +8,32 @@
 
 namespace orcd::kernels {
 
-// Numbers of a segment's blocks, 16 bytes at once where the layout allows it.
-template <bool kWhole, class N>
-__device__ __forceinline__ void four_of(const N* from, uint32_t blocks, N out[kSegmentBlocks]) {
+// Numbers of a segment's blocks.
+template <class N>
+__device__ __forceinline__ void four_of(const N* from, N out[kSegmentBlocks]) {
   static_assert(sizeof(N) == 4);
-  if constexpr (kWhole) {
-    const uint4 v = *reinterpret_cast<const uint4*>(from);
-    memcpy(out, &v, 16);
-  } else {
-#pragma unroll
-    for (uint32_t j = 0; j < kSegmentBlocks; ++j) out[j] = j < blocks ? from[j] : N{};
-  }
+  const uint4 v = *reinterpret_cast<const uint4*>(from);
+  memcpy(out, &v, 16);
 }
 
 __device__ __forceinline__ int32_t signed_byte(uint32_t word, uint32_t i) { return int32_t(int8_t(word >> (8 * i))); }
 
-// The values of this lane's row, a row beyond the group's last being that one. `group`: up to eight weight rows as
-// packed; `first` is the segment's first block, `blocks` what it has of them. kWhole: all eight rows, and every segment
-// has four blocks. Blocks that are not there are left alone: nobody uses them.
-template <TensorType T, bool kWhole>
-__device__ __forceinline__ void load_values(const uint8_t* group, uint32_t in_group, uint32_t nb, uint32_t first,
-                                            uint32_t blocks, uint32_t values[kSegmentBlocks][2]) {
+// Values of four blocks of this lane's row, from the block `first` on. `group`: eight weight rows of nb blocks, as packed.
+template <TensorType T>
+__device__ __forceinline__ void load_values(const uint8_t* group, uint32_t nb, uint32_t first,
+                                            uint32_t values[kSegmentBlocks][2]) {
   constexpr formats::Planes l = kPlanes<T>;
   const uint32_t lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
   const auto word = [&](uint32_t offset) { return *reinterpret_cast<const uint32_t*>(group + offset); };
-  const BlockPlace at = place(l, in_group, nb, first, min(g, in_group - 1));
+  const BlockPlace at = place(l, kGroupRows, nb, first, g);
   uint32_t high[kSegmentBlocks];
-  if constexpr (l.high == 4) four_of<kWhole>(reinterpret_cast<const uint32_t*>(group + at.high), blocks, high);
+  if constexpr (l.high == 4) four_of(reinterpret_cast<const uint32_t*>(group + at.high), high);
 #pragma unroll
   for (uint32_t j = 0; j < kSegmentBlocks; ++j) {
-    if (j >= blocks) break;
-    const uint32_t low = word(at.low + j * in_group * l.low + 4 * t);
+    const uint32_t low = word(at.low + j * kGroupRows * l.low + 4 * t);
     if constexpr (l.low == 32) {
       values[j][0] = low;
-      values[j][1] = word(at.low + (j * 2 + 1) * in_group * 16 + 4 * t);
+      values[j][1] = word(at.low + (j * 2 + 1) * kGroupRows * 16 + 4 * t);
     } else {
       values[j][0] = low & 0x0f0f0f0fu;
       values[j][1] = low >> 4 & 0x0f0f0f0fu;
@@ -51,40 +43,32 @@ __device__ __forceinline__ void load_values(const uint8_t* group, uint32_t in_gr
       values[j][1] |= high[j] >> t & 0x10101010u;
     }
     if constexpr (l.high == 8) {
-      const uint32_t offset = at.high + j * in_group * 8;
+      const uint32_t offset = at.high + j * kGroupRows * 8;
       values[j][0] |= (word(offset) >> (2 * t) & 0x03030303u) << 4;
       values[j][1] |= (word(offset + 4) >> (2 * t) & 0x03030303u) << 4;
     }
   }
 }
 
-// What row `row` of the group has beside its values: d, and m of affine types, of each block.
-template <TensorType T, bool kWhole>
-__device__ __forceinline__ void load_scales(const uint8_t* group, uint32_t in_group, uint32_t nb, uint32_t first,
-                                            uint32_t blocks, uint32_t row, float d[kSegmentBlocks],
+// What a row of a group of one segment has beside its values: d, and m of affine types, of each block.
+template <TensorType T>
+__device__ __forceinline__ void load_scales(const uint8_t* group, uint32_t row, float d[kSegmentBlocks],
                                             float m[kSegmentBlocks]) {
   constexpr formats::Planes l = kPlanes<T>;
-  const BlockPlace of = place(l, in_group, nb, first, min(row, in_group - 1));
+  const uint8_t* head = group + place(l, kGroupRows, kSegmentBlocks, 0, row).head;
   if constexpr (l.head == 4) {
     uint32_t both[kSegmentBlocks];
-    four_of<kWhole>(reinterpret_cast<const uint32_t*>(group + of.head), blocks, both);
+    four_of(reinterpret_cast<const uint32_t*>(head), both);
 #pragma unroll
     for (uint32_t j = 0; j < kSegmentBlocks; ++j) d[j] = half_bits(both[j]), m[j] = half_bits(both[j] >> 16);
   } else {
-    const uint16_t* halves = reinterpret_cast<const uint16_t*>(group + of.head);
-    uint2 four = {};
-    if constexpr (kWhole) {
-      four = *reinterpret_cast<const uint2*>(halves);
-    } else {
-      four.x = halves[0] | uint32_t(blocks > 1 ? halves[1] : 0) << 16;
-      four.y = uint32_t(blocks > 2 ? halves[2] : 0) | uint32_t(blocks > 3 ? halves[3] : 0) << 16;
-    }
+    const uint2 four = *reinterpret_cast<const uint2*>(head);
     d[0] = half_bits(four.x), d[1] = half_bits(four.x >> 16);
     d[2] = half_bits(four.y), d[3] = half_bits(four.y >> 16);
   }
 }
 
-// The same of a super-block.
+// The same of a row of a group of one super-block.
 template <TensorType T>
 struct SuperRow {
   float d, dmin;
@@ -93,10 +77,9 @@ struct SuperRow {
 };
 
 template <TensorType T>
-__device__ __forceinline__ SuperRow<T> load_super_row(const uint8_t* group, uint32_t in_group, uint32_t nb,
-                                                      uint32_t super, uint32_t row) {
+__device__ __forceinline__ SuperRow<T> load_super_row(const uint8_t* group, uint32_t row) {
   constexpr formats::Planes l = kPlanes<T>;
-  const BlockPlace of = place(l, in_group, nb, super * kSuperBlocks, min(row, in_group - 1));
+  const BlockPlace of = place(l, kGroupRows, kSuperBlocks, 0, row);
   const uint4 head = *reinterpret_cast<const uint4*>(group + of.head);
   if constexpr (kSplit<T>) {
     const float d = half_bits(*reinterpret_cast<const uint16_t*>(group + of.tail));

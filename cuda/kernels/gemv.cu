@@ -1,4 +1,4 @@
-// Products on one row, for decoding a single sequence. Tiles come through a ring as in tiles.cuh; eight lanes
+// Products on one row, for decoding a single sequence; a few rows are so many grids of thread blocks. Tiles come through a ring as in tiles.cuh; eight lanes
 // take a segment of a tile, a row each; a super-block takes two times eight, which exchange their integers once. Such
 // kernels are bound by the length of their chain of dependent instructions: what can be known before the kernel before
 // has ended is found out there, and all loads come before the first use.
@@ -122,10 +122,26 @@ __device__ __forceinline__ int32_t ints_of_halves(int32_t word) {
   return HalfSums{int32_t(f.x), int32_t(f.y)}.as_ints();
 }
 
+// What this thread block's row reads; where that depends on no other kernel, it is found out before these have ended.
+struct RowInput {
+  const float* x;
+  Quantized given;
+};
+
+template <bool kSupers>
+__device__ __forceinline__ RowInput input_of_row(const Args& a) {
+  const uint64_t row = blockIdx.y;
+  const uint32_t nb = a.cols / 32, scales = kSupers ? nb / kSuperBlocks : nb;
+  RowInput in = {(a.input.kind == Input::kNorm ? a.input.x : a.input.a.x) + row * a.cols,
+                 kSupers ? a.input.a.supers : a.input.a.blocks};
+  in.given.q += row * a.cols, in.given.d += row * scales, in.given.sum += row * nb;
+  if (kSupers) in.given.shifts += row * scales;
+  return in;
+}
+
 // Copies what was quantized before.
 template <bool kSupers>
-__device__ __forceinline__ void copy_input(const Args& a, const Shared& s) {
-  const Quantized& from = kSupers ? a.input.a.supers : a.input.a.blocks;
+__device__ __forceinline__ void copy_input(const Args& a, const Shared& s, const Quantized& from) {
   const uint32_t nb = a.cols / 32, scales = kSupers ? nb / kSuperBlocks : nb;
   for (uint32_t i = threadIdx.x; i < a.cols / 16; i += blockDim.x) {  // all loads before the first use
     const uint4 q = reinterpret_cast<const uint4*>(from.q)[i];
@@ -140,15 +156,16 @@ __device__ __forceinline__ void copy_input(const Args& a, const Shared& s) {
 
 // Fills q, d and sum in shared memory.
 template <bool kSupers>
-__device__ __forceinline__ void prepare_input(const Args& a, const Shared& s, const float4& first_weight) {
+__device__ __forceinline__ void prepare_input(const Args& a, const Shared& s, const RowInput& in,
+                                              const float4& first_weight) {
   if (a.input.kind == Input::kGiven) {
-    copy_input<kSupers>(a, s);
+    copy_input<kSupers>(a, s, in.given);
   } else if (a.input.kind == Input::kQuantize) {
-    const auto value = [&](uint32_t k, bool) { return load4(a.input.a.x + k); };
+    const auto value = [&](uint32_t k, bool) { return load4(in.x + k); };
     if constexpr (kSupers) quantize_supers<2>(a, s, value);
     else quantize_all<2>(a, s, value);
   } else if (threadIdx.x / 32 * (kSupers ? kSuperBlock : kSegment) < a.cols) {
-    const float* x = a.input.x + uint64_t(a.input.gather ? a.input.gather[0] : 0) * a.cols;
+    const float* x = a.input.gather ? a.input.x + uint64_t(a.input.gather[blockIdx.y]) * a.cols : in.x;
     const uint32_t own_k = own_values<kSupers>();
     const float4 first = own_k < a.cols ? load4(x + own_k) : float4{};
     const float inverse = inverse_rms4(x, a.cols, a.input.eps);  // by each warp that quantizes
@@ -233,11 +250,17 @@ __device__ __forceinline__ void super_block(const TileView& v, uint32_t super, u
   if (half == 0) part[r] = acc;
 }
 
+// Where a thread's result of a round goes, if it has one.
+__device__ __forceinline__ float* result_of(const ProductArgs& a, const Round& round) {
+  const Job& job = a.jobs[round.job];
+  return job.y + uint64_t(blockIdx.y) * job.n + round.tile * kGroupRows + threadIdx.x;
+}
+
 // What finish_round will add to, fetched while the products are computed.
-__device__ __forceinline__ float residual_of(const ProductArgs& a, const Round& round) {
+__device__ __forceinline__ float residual_of(const ProductArgs& a, const Round& round, const float* y) {
   const Job& job = a.jobs[round.job];
   const uint32_t n = round.tile * kGroupRows + threadIdx.x;
-  return job.add && threadIdx.x < round.tiles * kGroupRows && n < job.n ? job.y[n] : 0.0f;
+  return job.add && threadIdx.x < round.tiles * kGroupRows && n < job.n ? *y : 0.0f;
 }
 
 // The same of the bias, which depends on no other kernel.
@@ -250,7 +273,7 @@ __device__ __forceinline__ float bias_of(const ProductArgs& a, const Round& roun
 // The results of a round: eight threads a tile.
 template <bool kSupers>
 __device__ __forceinline__ void finish_round(const ProductArgs& a, const Round& round, const float* part, float bias,
-                                             float residual) {
+                                             float residual, float* to) {
   const Job& job = a.jobs[round.job];
   const uint32_t i = threadIdx.x, n = round.tile * kGroupRows + i, segments = chains_of(a.cols, kSupers);
   if (i >= round.tiles * kGroupRows || n >= job.n) return;
@@ -264,7 +287,7 @@ __device__ __forceinline__ void finish_round(const ProductArgs& a, const Round& 
   float y = total(0);
   if (job.bias) y = y + bias;
   if (a.swiglu) y = silu_times(y, total(1));
-  job.y[n] = job.add ? residual + y : y;
+  *to = job.add ? residual + y : y;
 }
 
 // The jobs' types: kType, and kOther if that is another one, or any.
@@ -285,14 +308,16 @@ __global__ void __launch_bounds__(kMaxWarps * 32, 1 /* registers rather than blo
   const float4 first_weight = early_weight<supers>(a);
   Round round = find_round(a, blockIdx.x);  // there are no more blocks than rounds
   float bias = bias_of(a, round);
+  float* result = result_of(a, round);
+  const RowInput in = input_of_row<supers>(a);
   pdl_wait();
-  prepare_input<supers>(a, s, first_weight);
+  prepare_input<supers>(a, s, in, first_weight);
   __syncthreads();
 
   uint32_t stage = 0, parity = 0, turn = 0;
   for (uint32_t at = blockIdx.x;;) {
     float* part = s.part + turn % 2 * s.buffer;
-    const float residual = residual_of(a, round);
+    const float residual = residual_of(a, round, result);
     wait_full(s.ring, stage, parity);
     // With SwiGLU the second matrix's tiles come behind a.at_once of the first.
     const uint32_t end = kSwiglu ? a.at_once + round.tiles : round.tiles;
@@ -313,10 +338,11 @@ __global__ void __launch_bounds__(kMaxWarps * 32, 1 /* registers rather than blo
     }
     __syncthreads();
     if (threadIdx.x == blockDim.x - 32) fetch(a, s.ring, at + a.stages * gridDim.x, stage);  // not by who finishes
-    finish_round<supers>(a, round, part, bias, residual);
+    finish_round<supers>(a, round, part, bias, residual, result);
     if ((at += gridDim.x) >= a.rounds) break;
     round = find_round(a, at);
     bias = bias_of(a, round);
+    result = result_of(a, round);
     if (++stage == a.stages) stage = 0, parity ^= 1;
     ++turn;
   }
@@ -375,7 +401,8 @@ bool gemv_fits(const TensorType* types, uint32_t n_jobs, uint32_t cols, bool swi
   return are_alike(types, n_jobs) && carve(nullptr, a, a.supers).bytes <= processor().shared_bytes;
 }
 
-void gemv(const MatmulJob* jobs, uint32_t n_jobs, const GemvInput& input, bool swiglu, bool pdl, cudaStream_t stream) {
+void gemv(const MatmulJob* jobs, uint32_t n_jobs, const GemvInput& input, uint32_t rows, bool swiglu, bool pdl,
+          cudaStream_t stream) {
   TensorType types[3];
   uint32_t tiles = 0;
   for (uint32_t i = 0; i < n_jobs; ++i) {
@@ -383,7 +410,8 @@ void gemv(const MatmulJob* jobs, uint32_t n_jobs, const GemvInput& input, bool s
     if (i == 0 || !swiglu) tiles += tiles_of(jobs[i].w.rows);
   }
   Args a = {smallest_product(types, n_jobs, jobs[0].w.cols, swiglu), input};
-  const uint32_t count = processor().count, limit = processor().shared_bytes;
+  // All rows' thread blocks shall run at once.
+  const uint32_t count = max(1u, processor().count / rows), limit = processor().shared_bytes;
 
   // So many tiles a round that each processor has one round, where the warps can take them in one go: what a
   // round costs beside the products comes once.
@@ -406,7 +434,7 @@ void gemv(const MatmulJob* jobs, uint32_t n_jobs, const GemvInput& input, bool s
   };
   const uint32_t warps =
       max(4u, max(spread(segments), spread((segments * matrices * a.at_once + in_warp - 1) / in_warp)));
-  launch_kernel(choose(a), {grid, warps * 32, carve(nullptr, a, a.supers).bytes}, pdl, stream, a);
+  launch_kernel(choose(a), {dim3(grid, rows), warps * 32, carve(nullptr, a, a.supers).bytes}, pdl, stream, a);
 }
 
 }  // namespace orcd::kernels

@@ -41,7 +41,7 @@ enum class Input : uint32_t { kGiven, kQuantize, kNorm };
 
 struct GemvInput {
   Input kind = Input::kGiven;
-  Activations a;                     // kGiven: blocks or supers; kQuantize: x
+  Activations a;                     // (rows, cols); kGiven: blocks or supers; kQuantize: x
   const float* x = nullptr;          // kNorm: (*, cols)
   const uint32_t* gather = nullptr;  // kNorm: (rows) or null
   const float* weight = nullptr;     // kNorm: (cols)
@@ -55,17 +55,29 @@ struct MatmulJob {
   bool add = false;             // y ⊕ W·x
 };
 
-// Up to three products on one row, all with the same cols. With `swiglu`, jobs are gate and up, and
+// Up to three products on one row or few, all with the same cols: every row reads all weights. With `swiglu`, jobs are gate and up, and
 // jobs[0].y gets gate · sigmoid(gate) · up. With `pdl` (programmatic dependent launch) the kernel may begin
 // before its predecessor in the stream has ended: it fetches weights, then waits for it.
-void gemv(const MatmulJob* jobs /* host */, uint32_t n_jobs, const GemvInput& input, bool swiglu, bool pdl,
-          cudaStream_t stream);
+void gemv(const MatmulJob* jobs /* host */, uint32_t n_jobs, const GemvInput& input, uint32_t rows, bool swiglu,
+          bool pdl, cudaStream_t stream);
 
 // Whether gemv can take it: all of it fits a block's shared memory.
 bool gemv_fits(const TensorType* types /* host */, uint32_t n_jobs, uint32_t cols, bool swiglu);
 
 // Most rows of a step that runs as a chain of fused kernels.
-inline constexpr uint32_t kSmallM = 64;
+inline constexpr uint32_t kSmallM = 256;
+
+// Least rows of a step whose activations are laid out for warpgroups too: fewer are bound by memory anyway.
+inline constexpr uint32_t kLeastTiled = 9;
+
+// As a step of so many rows has them.
+inline Activations tiled(Activations a, uint32_t rows) {
+  if (rows < kLeastTiled) a.supers.tiles = nullptr;
+  return a;
+}
+
+// Whether the current device, one of Hopper's, has the matrix units that read such tiles.
+bool has_warpgroups();
 
 // Any number of rows, on int8 matrix units where weights are quantized. All products read the same activations.
 void matmul(const MatmulArgs* products /* host, (n) */, uint32_t n, const Activations& a, uint32_t rows,

@@ -6,17 +6,8 @@ namespace orcd::kernels {
 namespace {
 
 void launch_alike(const MatmulArgs* products, uint32_t n, const Activations& x, uint32_t rows, cudaStream_t stream) {
-  const TensorType type = products[0].w.type;
-  SeveralRowsArgs a = {};
-  a.n_jobs = n;
-  a.cols = x.cols;
-  a.rows = rows;
-  a.x = formats::has_super_blocks(type) ? x.supers : x.blocks;
-  for (uint32_t i = 0; i < n; ++i) {
-    const MatmulArgs& p = products[i];
-    a.jobs[i] = {p.w.data, p.bias, p.y, p.w.rows, p.add, 0};
-  }
-  formats::with_format(type, [&]<TensorType T>() { matmul_of<T>(a, stream); });
+  SeveralRowsArgs a = several_rows(products, n, x, rows);
+  formats::with_format(products[0].w.type, [&]<TensorType T>() { matmul_of<T>(a, stream); });
 }
 
 }  // namespace

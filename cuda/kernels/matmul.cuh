@@ -15,6 +15,7 @@
 #include "arith/super_block.h"
 #include "device/check.h"
 #include "kernels/fragments.cuh"
+#include "kernels/group_copies.cuh"
 #include "kernels/pdl.h"
 #include "kernels/several_rows.cuh"
 #include "kernels/warp.cuh"
@@ -26,23 +27,9 @@ constexpr uint32_t kWarps = 8, kThreads = kWarps * 32;
 constexpr uint32_t kWarpGroups = 2, kWarpWeights = kWarpGroups * kGroupRows;
 constexpr uint32_t kMostStages = 4;
 
-// A unit's blocks of 32, and its numbers for a row of activations.
-template <TensorType T>
-inline constexpr uint32_t kUnitBlocks = kSupers<T> ? kSuperBlocks : kSegmentBlocks;
-template <TensorType T>
-inline constexpr uint32_t kUnit = kUnitBlocks<T> * kQuantBlock;
+// Numbers that a row of activations has beside a unit's values.
 template <TensorType T>
 inline constexpr uint32_t kUnitScales = kSupers<T> ? 1 : kSegmentBlocks;
-
-template <TensorType T>
-struct GroupBytes {  // of a unit of eight weight rows
-  static constexpr formats::Planes l = kPlanes<T>;
-  static constexpr uint32_t blocks = kUnitBlocks<T> * kGroupRows;
-  static constexpr uint32_t low = blocks * l.low, high = blocks * l.high;
-  static constexpr uint32_t head = (kSupers<T> ? kGroupRows : blocks) * l.head, tail = kGroupRows * l.tail;
-  static constexpr uint32_t all = low + high + head + tail;
-  static_assert(low % 16 == 0 && high % 16 == 0 && head % 16 == 0 && tail % 16 == 0);
-};
 
 // What a thread block computes: 8 · kTiles rows by sixteen weights for each of its groups of kShares warps.
 template <TensorType kTypeOf, uint32_t kTilesOf, uint32_t kSharesOf>
@@ -94,30 +81,7 @@ inline constexpr uint32_t kStages = kFit<S> < 2             ? 2
 template <class S>
 inline constexpr uint32_t kBytes = kStages<S> * sizeof(Stage<S>) + kParts<S> * sizeof(Part<S>);
 
-// Copies a piece of a plane that is contiguous in both memories, by the lanes of a warp.
-template <uint32_t kBytes>
-__device__ __forceinline__ void copy_plane(uint8_t* to, const uint8_t* from) {
-  const uint32_t lane = threadIdx.x % 32;
-#pragma unroll
-  for (uint32_t at = 0; at < kBytes; at += 512)
-    if (at + 512 <= kBytes || lane * 16 < kBytes - at) copy_async<16>(to + at + lane * 16, from + at + lane * 16, true);
-}
-
-// A whole unit of a whole group, by a warp.
-template <TensorType T>
-__device__ __forceinline__ void fetch_group(uint8_t* to, const uint8_t* group, uint32_t nb, uint32_t unit) {
-  using B = GroupBytes<T>;
-  constexpr formats::Planes l = kPlanes<T>;
-  copy_plane<B::low>(to, group + unit * B::low);
-  group += nb * kGroupRows * l.low;
-  if constexpr (B::high > 0) copy_plane<B::high>(to + B::low, group + unit * B::high);
-  group += nb * kGroupRows * l.high;
-  copy_plane<B::head>(to + B::low + B::high, group + unit * B::head);
-  group += nb / kSuperBlocks * B::head;
-  if constexpr (B::tail > 0) copy_plane<B::tail>(to + B::low + B::high + B::head, group + unit * B::tail);
-}
-
-// The same of a last group of fewer rows or a last segment of fewer blocks, which lie otherwise: made whole ones.
+// As fetch_group(), of a last group of fewer rows or a last segment of fewer blocks, which lie otherwise: made whole ones.
 template <TensorType T>
 __device__ __forceinline__ void fetch_partial(uint8_t* to, const uint8_t* group, uint32_t in_group, uint32_t nb,
                                               uint32_t unit) {
@@ -219,8 +183,7 @@ __device__ __forceinline__ void load_weights(const Stage<S>& s, uint32_t first, 
 #pragma unroll
   for (uint32_t i = 0; i < kWarpGroups; ++i) {
     uint32_t values[kSegmentBlocks][2];
-    load_values<T, true>(s.weights[threadIdx.x / 32 * kWarpGroups + i], kGroupRows, kUnitBlocks<T>, first,
-                         kSegmentBlocks, values);
+    load_values<T>(s.weights[threadIdx.x / 32 * kWarpGroups + i], kUnitBlocks<T>, first, values);
 #pragma unroll
     for (uint32_t j = 0; j < kSegmentBlocks; ++j)
       a[j][i] = signed_bytes<T>(values[j][0]), a[j][i + 2] = signed_bytes<T>(values[j][1]);
@@ -245,8 +208,7 @@ __device__ __forceinline__ void multiply_segment(const Stage<S>& s, uint32_t blo
   float d[kWarpGroups][kSegmentBlocks], m[kWarpGroups][kSegmentBlocks];
 #pragma unroll
   for (uint32_t i = 0; i < kWarpGroups; ++i)
-    load_scales<T, true>(s.weights[threadIdx.x / 32 * kWarpGroups + i], kGroupRows, kSegmentBlocks, 0, kSegmentBlocks,
-                         g, d[i], m[i]);
+    load_scales<T>(s.weights[threadIdx.x / 32 * kWarpGroups + i], g, d[i], m[i]);
 #pragma unroll
   for (uint32_t n = 0; n < S::kTiles; ++n) {
     float da[2][kSegmentBlocks], acc[4] = {};
@@ -254,9 +216,8 @@ __device__ __forceinline__ void multiply_segment(const Stage<S>& s, uint32_t blo
 #pragma unroll
     for (uint32_t c = 0; c < 2; ++c) {
       const uint32_t row = n * 8 + t * 2 + c;
-      four_of<true>(s.d[share][row], kSegmentBlocks, da[c]);
-      if constexpr (kAffine<T>)
-        four_of<true>(reinterpret_cast<const int32_t*>(s.sums[share][row]), kSegmentBlocks, sums[c]);
+      four_of(s.d[share][row], da[c]);
+      if constexpr (kAffine<T>) four_of(reinterpret_cast<const int32_t*>(s.sums[share][row]), sums[c]);
     }
 #pragma unroll
     for (uint32_t j = 0; j < kSegmentBlocks; j += 2) {
@@ -288,7 +249,7 @@ __device__ __forceinline__ void multiply_super(const Stage<S>& s, const Take& ta
   SuperRow<T> scales[kWarpGroups];
 #pragma unroll
   for (uint32_t i = 0; i < kWarpGroups; ++i)
-    scales[i] = load_super_row<T>(s.weights[threadIdx.x / 32 * kWarpGroups + i], kGroupRows, kSuperBlocks, 0, g);
+    scales[i] = load_super_row<T>(s.weights[threadIdx.x / 32 * kWarpGroups + i], g);
 
   int32_t products[kTiles][4] = {};
 #pragma unroll
@@ -452,7 +413,7 @@ void launch(SeveralRowsArgs& a, cudaStream_t stream) {
                 a);
 }
 
-// What a shape takes, about, by measurements on an H200; none if there is no room. A step costs by its rows of activations,
+// What a shape takes, about, in units of 36 ns, by measurements on an H200; none if there is no room. A step costs by its rows of activations,
 // and something beside. Two thread blocks that share a processor slow each other down, the more the more they compute
 // for each byte; warps that share weights exchange what they give.
 template <class S>
@@ -463,15 +424,11 @@ uint32_t cost_of(const SeveralRowsArgs& a) {
   blocks *= (a.rows + S::kRows - 1) / S::kRows;
   const uint32_t units = (a.cols + kUnit<S::kType> - 1) / kUnit<S::kType>, count = processor().count;
   const uint32_t steps = (units + S::kShares - 1) / S::kShares + 2;
-  const uint32_t each = steps * (1 + S::kTiles) * (S::kShares > 1 ? 14 : 10);
+  const uint32_t split = kSplit<S::kType> ? 15 : 10;  // two sub-scales a block
+  const uint32_t each = steps * (1 + S::kTiles) * (S::kShares == 1 ? split : S::kTiles == 8 ? 11 : 14);
   if (blocks <= count || S::kBlocksAProcessor == 1) return (blocks + count - 1) / count * each;
   return (blocks + 2 * count - 1) / (2 * count) * each * (10 + S::kTiles) / 10;
 }
-
-struct Choice {
-  uint32_t cost = UINT32_MAX;
-  void (*launch)(SeveralRowsArgs&, cudaStream_t) = nullptr;
-};
 
 template <class S>
 void consider(const SeveralRowsArgs& a, Choice& best) {
@@ -497,6 +454,11 @@ void matmul_of(SeveralRowsArgs& a, cudaStream_t stream) {
   if (a.rows > 32) consider_all<T, 8>(a, best);
   else if (a.rows > 8) consider_all<T, 2>(a, best);
   if (a.rows <= 16) consider_all<T, 1>(a, best);
+  if constexpr (kSupers<T>)
+    if (a.x.tiles)
+      visit_warpgroups<T>(a, [&](const Choice& c) {
+        if (c.cost < best.cost) best = c;
+      });
   best.launch(a, stream);
 }
 

@@ -1,5 +1,7 @@
 #include "kernels/pdl.h"
 
+#include "kernels/launch.h"
+
 namespace orcd::kernels {
 namespace {
 
@@ -16,6 +18,17 @@ const Processor& processor() {
     return Processor{uint32_t(count), uint32_t(shared_bytes)};
   }();
   return p;
+}
+
+bool has_warpgroups() {
+  static const bool has = [] {
+    int device = 0, major = 0, minor = 0;
+    ORCD_CUDA(cudaGetDevice(&device));
+    ORCD_CUDA(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device));
+    ORCD_CUDA(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device));
+    return major == 9 && minor == 0;
+  }();
+  return has;
 }
 
 bool has_pdl() {

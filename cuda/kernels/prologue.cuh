@@ -6,6 +6,7 @@
 #include "arith/super_block.h"
 #include "kernels/launch.h"
 #include "kernels/warp.cuh"
+#include "ops/tiles.h"
 
 namespace orcd::kernels {
 
@@ -105,7 +106,8 @@ __device__ __forceinline__ SuperQuantized quantize_super(const float4& first, co
   return out;
 }
 
-__device__ __forceinline__ void store_super(const Activations& a, uint32_t row, uint32_t super,
+// `rows`: of the step, which its tiles are laid out by.
+__device__ __forceinline__ void store_super(const Activations& a, uint32_t rows, uint32_t row, uint32_t super,
                                             const SuperQuantized& v) {
   const uint32_t lane = threadIdx.x % 32;
   const uint64_t at = uint64_t(row) * (a.cols / kSuperBlock) + super;
@@ -115,6 +117,22 @@ __device__ __forceinline__ void store_super(const Activations& a, uint32_t row, 
     if (lane % 8 == 0) a.supers.sum[at * kSuperBlocks + i * 4 + lane / 8] = v.sums[i].as_halves();
   }
   if (lane == 0) a.supers.d[at] = v.d, a.supers.shifts[at] = v.shifts;
+  if (!a.supers.tiles) return;
+  const uint32_t in_group = row % kTileRows, group = row / kTileRows;
+  uint8_t* planes[kTilePlanes];
+#pragma unroll
+  for (uint32_t p = 0; p < kTilePlanes; ++p) planes[p] = a.supers.tiles + plane_place(rows, super, p, group);
+  uint32_t* numbers = reinterpret_cast<uint32_t*>(a.supers.tiles + numbers_place(rows, a.cols, super, group));
+#pragma unroll
+  for (uint32_t i = 0; i < 2; ++i) {
+    const uint32_t block = i * 4 + lane / 8, at = plane_word(in_group, i * 32 + lane);
+    const ValueParts parts = parts_of(v.q[i], arith::shift_of(v.shifts, block));
+    const uint32_t words[kTilePlanes] = {parts.high, parts.low, parts.low << 5};
+#pragma unroll
+    for (uint32_t p = 0; p < kTilePlanes; ++p) *reinterpret_cast<uint32_t*>(planes[p] + at) = words[p];
+    if (lane % 8 == 0) numbers[sum_word(in_group, block)] = uint32_t(v.sums[i].as_halves());
+  }
+  if (lane == 0) reinterpret_cast<float*>(numbers)[kTileSums + in_group] = v.d;
 }
 
 // 1 / sqrt(mean square + eps) by one warp: lane t holds the contract's lanes 4t .. 4t + 3.

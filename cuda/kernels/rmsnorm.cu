@@ -1,4 +1,5 @@
-// RMSNorm and activation quantization of whole rows, and SwiGLU: a block of threads per row.
+// RMSNorm and activation quantization of whole rows, and SwiGLU: a block of threads per row, or, where no value depends on
+// the whole row, several.
 #include "device/check.h"
 #include "kernels/launch.h"
 #include "kernels/pdl.h"
@@ -10,21 +11,23 @@ namespace {
 
 constexpr uint32_t kThreads = 256;
 
-// Values of a row to wherever `out` has room for them, by a block of threads; value(k): one of them, value4(k): four.
+// A row's values to wherever `out` has room for them, by the blocks of threads that share it; value(k): one of them,
+// value4(k): four.
 template <class Value, class Value4>
 __device__ __forceinline__ void store_row(const Activations& out, uint32_t row, Value value, Value4 value4) {
-  const uint32_t warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  const uint32_t warp = (blockIdx.y * kThreads + threadIdx.x) / 32, lane = threadIdx.x % 32;
+  const uint32_t warps = gridDim.y * kThreads / 32;
   float* x = out.x && out.floats ? out.x + uint64_t(row) * out.cols : nullptr;
   if (out.supers.q) {
-    for (uint32_t super = warp; super < out.cols / kSuperBlock; super += kThreads / 32) {
+    for (uint32_t super = warp; super < out.cols / kSuperBlock; super += warps) {
       const uint32_t k = super * kSuperBlock + lane * 4;
       const float4 first = value4(k), second = value4(k + kSegment);
       if (x) *reinterpret_cast<float4*>(x + k) = first, *reinterpret_cast<float4*>(x + k + kSegment) = second;
-      store_super(out, row, super, quantize_super(first, second));
+      store_super(out, gridDim.x, row, super, quantize_super(first, second));
     }
     if (!out.blocks.q) return;
   }
-  for (uint32_t base = warp * 32; base < out.cols; base += kThreads) {
+  for (uint32_t base = warp * 32; base < out.cols; base += warps * 32) {
     const uint32_t k = base + lane;
     const bool inside = k < out.cols;
     const float y = inside ? value(k) : 0.0f;
@@ -66,20 +69,26 @@ __global__ void swiglu_rows(const float* gate, const float* up, Activations out)
       });
 }
 
+// So many blocks of threads share a row that a warp has one super-block, or a few blocks.
+dim3 spread(uint32_t rows, uint32_t cols) {
+  constexpr uint32_t kEach = kThreads / 32 * kSuperBlock;
+  return dim3(rows, (cols + kEach - 1) / kEach);
+}
+
 }  // namespace
 
 void rmsnorm(const float* x, const uint32_t* gather, uint32_t rows, const float* weight, float eps,
              const Activations& out, cudaStream_t stream) {
-  launch_kernel(rmsnorm_rows, {rows, kThreads}, true, stream, x, gather, weight, eps, out);
+  launch_kernel(rmsnorm_rows, {rows, kThreads}, true, stream, x, gather, weight, eps, tiled(out, rows));
 }
 
 void quantize(const Activations& a, uint32_t rows, cudaStream_t stream) {
   if (!a.blocks.q && !a.supers.q) return;  // only float weights read it
-  launch_kernel(quantize_rows, {rows, kThreads}, true, stream, a);
+  launch_kernel(quantize_rows, {spread(rows, a.cols), kThreads}, true, stream, tiled(a, rows));
 }
 
 void swiglu(const float* gate, const float* up, uint32_t rows, const Activations& out, cudaStream_t stream) {
-  launch_kernel(swiglu_rows, {rows, kThreads}, true, stream, gate, up, out);
+  launch_kernel(swiglu_rows, {spread(rows, out.cols), kThreads}, true, stream, gate, up, tiled(out, rows));
 }
 
 }  // namespace orcd::kernels

@@ -1,6 +1,9 @@
 // What the kernels for products on several rows share: their arguments, and asynchronous copies into shared memory.
 #pragma once
 
+#include <functional>
+
+#include "formats/formats.h"
 #include "kernels/launch.h"
 
 namespace orcd::kernels {
@@ -65,6 +68,31 @@ __device__ __forceinline__ void store_result(const SeveralRowsJob& job, uint32_t
   float* to = job.y + uint64_t(row) * job.n + weight;
   const float product = job.bias ? y + job.bias[weight] : y;
   *to = job.add ? *to + product : product;
+}
+
+// A form of a product, and what it takes, about.
+struct Choice {
+  uint32_t cost = UINT32_MAX;
+  void (*launch)(SeveralRowsArgs&, cudaStream_t) = nullptr;
+};
+
+// Those of warpgroups; for K-quants, where the activations' tiles are there.
+template <TensorType T>
+void visit_warpgroups(const SeveralRowsArgs& a, const std::function<void(const Choice&)>& visit);
+
+// Products of one type, up to kMostJobs. Without the tiles where so few rows have none.
+inline SeveralRowsArgs several_rows(const MatmulArgs* products /* host, (n) */, uint32_t n, const Activations& x,
+                                    uint32_t rows) {
+  SeveralRowsArgs a = {};
+  a.n_jobs = n;
+  a.cols = x.cols;
+  a.rows = rows;
+  a.x = formats::has_super_blocks(products[0].w.type) ? tiled(x, rows).supers : x.blocks;
+  for (uint32_t i = 0; i < n; ++i) {
+    const MatmulArgs& p = products[i];
+    a.jobs[i] = {p.w.data, p.bias, p.y, p.w.rows, p.add, 0};
+  }
+  return a;
 }
 
 // Any number of rows, though one is gemv's. The jobs' first tiles are set here.

@@ -41,6 +41,8 @@ struct Quantized {
   // on the processor, binary16 on a GPU, which holds them exactly.
   int32_t* sum = nullptr;
   uint32_t* shifts = nullptr;  // (rows, cols / 256), super-blocks alone; laid out as arith::shift_place() has it
+  uint8_t* tiles =
+      nullptr;  // super-blocks alone, where the device has matrix units for it: all of this again (tiles.h)
 };
 
 // A matrix that products read: as floats, and quantized as their weights' types want it.

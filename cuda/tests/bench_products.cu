@@ -1,6 +1,8 @@
 // Time of products by shape, type and number of rows: what the choice among shapes of thread blocks is made of.
 //
-//   bench_products [--quick]
+//   bench_products [--quick | --shapes]
+//
+// --shapes: every shape of warpgroups, with what it is taken to cost, for K-quants.
 //
 // Weights lie in so much memory that they come from there and not from the L2 cache.
 #include <algorithm>
@@ -9,7 +11,7 @@
 
 #include "device/stream.h"
 #include "formats/formats.h"
-#include "kernels/launch.h"
+#include "kernels/several_rows.cuh"
 #include "tests/testing.h"
 
 namespace orcd::testing {
@@ -46,9 +48,10 @@ class Bench {
     const uint64_t copies = std::clamp<uint64_t>(kWeights / (bytes + 1024), 1, 8);
     int8_t* base = reinterpret_cast<int8_t*>(input_.data());
     const Quantized q = {base, reinterpret_cast<float*>(base + kMany), reinterpret_cast<int32_t*>(base + kMany / 4 * 5),
-                         reinterpret_cast<uint32_t*>(base + kMany / 4 * 5)};
+                         reinterpret_cast<uint32_t*>(base + kMany / 4 * 5),
+                         kernels::has_warpgroups() ? input_.data() : nullptr};
     const Activations in = {p.cols, nullptr, q, q};
-    const double us = median(uint32_t(copies), [&](uint64_t copy) {
+    const auto list_of = [&](uint64_t copy) {
       uint8_t* at = weights_.data() + copy * ((bytes + 1023) / 256 * 256);
       std::vector<MatmulArgs> list;
       float* y = y_.data();
@@ -56,13 +59,34 @@ class Bench {
         list.push_back({{p.type, n, p.cols, at}, y});
         at += n * formats::row_bytes(p.type, p.cols), y += uint64_t{n} * rows;
       }
+      return list;
+    };
+    const double us = median(uint32_t(copies), [&](uint64_t copy) {
+      const std::vector<MatmulArgs> list = list_of(copy);
       kernels::matmul(list.data(), uint32_t(list.size()), in, rows, stream_);
     });
     const double macs = double(rows) * outputs * p.cols;
     std::printf("| %-22s | %2u | %4u | %8.1f | %6.1f T MAC/s | %9.2f |\n", p.name, uint32_t(p.type), rows, us,
                 macs / us / 1e6, bytes / 3.0e6 / us);
     std::fflush(stdout);
+    if (!shapes || !q.tiles || rows < kernels::kLeastTiled) return;
+    const auto args_of = [&](uint64_t copy) {
+      const std::vector<MatmulArgs> list = list_of(copy);
+      return kernels::several_rows(list.data(), uint32_t(list.size()), in, rows);
+    };
+    uint32_t shape = 0;
+    const auto measure = [&](const kernels::Choice& c) {
+      const double took = median(uint32_t(copies), [&](uint64_t copy) {
+        kernels::SeveralRowsArgs a = args_of(copy);
+        c.launch(a, stream_);
+      });
+      std::printf("|   warpgroups, shape %u: %8.1f us, cost %u\n", shape++, took, c.cost);
+    };
+    if (p.type == TensorType::kQ4_K) kernels::visit_warpgroups<TensorType::kQ4_K>(args_of(0), measure);
+    if (p.type == TensorType::kQ6_K) kernels::visit_warpgroups<TensorType::kQ6_K>(args_of(0), measure);
   }
+
+  bool shapes = false;
 
  private:
   template <class Launch>
@@ -93,15 +117,16 @@ class Bench {
 
   static constexpr uint64_t kWeights = uint64_t{1} << 30, kMany = uint64_t{32} << 20;
   device::Stream stream_;
-  device::Buffer<uint8_t> weights_ = filled(kWeights), input_ = filled(2 * kMany);
+  device::Buffer<uint8_t> weights_ = filled(kWeights), input_ = filled(3 * kMany);
   device::Buffer<float> y_ = device::Buffer<float>(uint64_t{2048} * 28672);
 };
 
 }  // namespace
 
-int run(bool quick) {
+int run(bool quick, bool shapes) {
   std::printf("| %-22s | ty | rows |       us |                | of 3 TB/s |\n", "product");
   Bench bench;
+  bench.shapes = shapes;
   for (const Product& p : kProducts)
     for (const uint32_t rows : {2u, 4u, 8u, 16u, 32u, 64u, 128u, 256u, 512u, 2048u})
       if (!quick || rows == 8 || rows == 512) bench.line(p, rows);
@@ -114,7 +139,8 @@ int main(int argc, char** argv) {
   using namespace orcd::testing;
   if (const int without = need_gpu("bench_products")) return without < 0 ? 0 : without;
   try {
-    return run(argc > 1 && std::string(argv[1]) == "--quick");
+    const std::string flag = argc > 1 ? argv[1] : "";
+    return run(flag == "--quick", flag == "--shapes");
   } catch (const orcd::Error& e) {
     std::printf("FAILED bench_products: %s\n", e.what());
     return 1;

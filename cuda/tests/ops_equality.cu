@@ -10,6 +10,8 @@
 #include "formats/formats.h"
 #include "gpu/executor.h"
 #include "gpu/weights.h"
+#include "kernels/several_rows.cuh"
+#include "ops/tiles.h"
 #include "tests/layouts.h"
 #include "tests/testing.h"
 
@@ -125,8 +127,9 @@ struct QuantizedBoth {
   device::Buffer<float> gd;
   device::Buffer<int32_t> gsum;
   device::Buffer<uint32_t> gshifts;
+  device::Buffer<uint8_t> gtiles;
 
-  QuantizedBoth(size_t values, uint32_t width)
+  QuantizedBoth(size_t values, uint32_t width, size_t tiles_bytes = 0)
       : width(width),
         q(values),
         d(values / width),
@@ -135,9 +138,12 @@ struct QuantizedBoth {
         gq(poisoned<int8_t>(values)),
         gd(poisoned<float>(values / width)),
         gsum(poisoned<int32_t>(values / 32)),
-        gshifts(poisoned<uint32_t>(shifts.size())) {}
+        gshifts(poisoned<uint32_t>(shifts.size())),
+        gtiles(poisoned<uint8_t>(tiles_bytes)) {}
   Quantized on_cpu() { return {q.data(), d.data(), sum.data(), shifts.data()}; }
-  Quantized on_gpu() { return {gq.data(), gd.data(), gsum.data(), gshifts.data()}; }
+  Quantized on_gpu() {
+    return {gq.data(), gd.data(), gsum.data(), gshifts.data(), gtiles.size() ? gtiles.data() : nullptr};
+  }
   // With numbers as the device has them, in this order.
   void compare(const std::string& what, const std::vector<int8_t>& found_q, const std::vector<float>& found_d,
                std::vector<int32_t> found_sum, const std::vector<uint32_t>& found_shifts) const {
@@ -163,7 +169,11 @@ struct Inputs {
   QuantizedBoth blocks, supers;
 
   Inputs(Random& rng, uint32_t rows, uint32_t cols)
-      : rows(rows), cols(cols), x(rows * cols), blocks(x.size(), kQuantBlock), supers(x.size(), kSuperBlock) {
+      : rows(rows),
+        cols(cols),
+        x(rows * cols),
+        blocks(x.size(), kQuantBlock),
+        supers(x.size(), kSuperBlock, kernels::has_warpgroups() ? tiles_bytes(rows, cols) : 0) {
     for (float& v : x) v = rng.normalish() * (rng.below(40) == 0 ? 30.0f : 1.0f);
     if (rng.below(3) == 0) std::fill_n(x.begin(), std::min<size_t>(rng.below(2) ? 32 : 256, x.size()), 0.0f);
     gx = to_device(x);
@@ -290,12 +300,14 @@ void fused_products(Random& rng, TensorType type) {
   const TensorType other = k_quant ? TensorType::kQ6_K : TensorType::kQ8_0;
   const uint32_t heights[] = {40, 13, 8}, hidden = 96;
   for (const uint32_t k : {k_quant ? 256u : 160u, k_quant ? 768u : 896u}) {
+    const uint32_t rows = 1 + rng.below(4);
     const Both weights[] = {{rng, type, heights[0], k}, {rng, type, heights[1], k}, {rng, other, heights[2], k}};
     const Both gate(rng, type, hidden, k), up(rng, rng.below(2) ? type : other, hidden, k);
-    const std::string at = " " + name(type) + " k=" + std::to_string(k);
-    Inputs in(rng, 70, k), normed(rng, 1, k), out(rng, 1, hidden);
+    const std::string at = " " + name(type) + " k=" + std::to_string(k) + " rows=" + std::to_string(rows);
+    Inputs in(rng, 70, k), normed(rng, rows, k), out(rng, rows, hidden);
     std::vector<float> weight(k), bias(std::max(heights[0], heights[1]));
-    const std::vector<uint32_t> gather = {rng.below(70)};
+    std::vector<uint32_t> gather(rows);
+    for (uint32_t& row : gather) row = rng.below(70);
     for (float& w : weight) w = rng.normalish();
     for (float& v : bias) v = rng.normalish();
     const auto gweight = to_device(weight), gbias = to_device(bias);
@@ -303,30 +315,30 @@ void fused_products(Random& rng, TensorType type) {
     kernels::GemvInput input;
     input.kind = kernels::Input::kNorm;
     input.x = in.gx.data(), input.gather = ggather.data(), input.weight = gweight.data(), input.eps = 1e-6f;
-    b.cpu->rmsnorm(in.x.data(), gather.data(), 1, weight.data(), 1e-6f, normed.on_cpu());
+    b.cpu->rmsnorm(in.x.data(), gather.data(), rows, weight.data(), 1e-6f, normed.on_cpu());
 
     std::vector<float> y[3];
     device::Buffer<float> gy[3];
     std::vector<kernels::MatmulJob> jobs;
     for (int i = 0; i < 3; ++i) {
-      y[i].resize(heights[i]);
+      y[i].resize(size_t(rows) * heights[i]);
       for (float& v : y[i]) v = rng.normalish();
       gy[i] = i == 1 ? to_device(y[i]) : poisoned<float>(y[i].size());
       const MatmulArgs product[] = {{weights[i].on_cpu(), y[i].data(), i == 1, i < 2 ? bias.data() : nullptr}};
-      b.cpu->matmul(product, normed.on_cpu(), 1);
+      b.cpu->matmul(product, normed.on_cpu(), rows);
       jobs.push_back({weights[i].on_gpu(), i < 2 ? gbias.data() : nullptr, gy[i].data(), i == 1});
     }
-    kernels::gemv(jobs.data(), 3, input, false, false, nullptr);
+    kernels::gemv(jobs.data(), 3, input, rows, false, false, nullptr);
     for (int i = 0; i < 3; ++i)
       equal("product " + std::to_string(i) + at, y[i].data(), to_host(gy[i].data(), y[i].size()).data(), y[i].size());
 
-    std::vector<float> g(hidden), u(hidden);
+    std::vector<float> g(rows * hidden), u(rows * hidden);
     const MatmulArgs products[] = {{gate.on_cpu(), g.data(), false}, {up.on_cpu(), u.data(), false}};
-    b.cpu->matmul(products, normed.on_cpu(), 1);
-    b.cpu->swiglu(g.data(), u.data(), 1, out.on_cpu());
+    b.cpu->matmul(products, normed.on_cpu(), rows);
+    b.cpu->swiglu(g.data(), u.data(), rows, out.on_cpu());
     const kernels::MatmulJob both[] = {{gate.on_gpu(), nullptr, out.gx.data()}, {up.on_gpu(), nullptr, nullptr}};
-    kernels::gemv(both, 2, input, true, false, nullptr);
-    kernels::quantize(out.on_gpu(), 1, nullptr);
+    kernels::gemv(both, 2, input, rows, true, false, nullptr);
+    kernels::quantize(out.on_gpu(), rows, nullptr);
     out.compare("swiglu product" + at);
   }
 }
@@ -380,6 +392,52 @@ void few_rows_products(Random& rng, TensorType type, bool quick) {
                   " rows=" + std::to_string(rows),
               y.data(), to_host(gy.data(), y.size()).data(), y.size());
       }
+    }
+  }
+}
+
+// Every shape of warpgroups, whatever its cost: products that share a launch, with biases and sums.
+template <TensorType T>
+void warpgroup_products(Random& rng) {
+  if (!kernels::has_warpgroups()) {
+    std::printf("SKIPPED products of warpgroups: this GPU has none\n");
+    return;
+  }
+  Backends b;
+  const uint32_t heights[] = {64, 320, 192};
+  for (const uint32_t k : {256u, 768u, 4864u}) {
+    const Both w[] = {{rng, T, heights[0], k}, {rng, T, heights[1], k}, {rng, T, heights[2], k}};
+    for (const uint32_t rows : {9u, 16u, 23u, 64u, 65u, 130u}) {
+      Inputs in(rng, rows, k);
+      b.cpu->quantize(in.on_cpu(), rows);
+      b.gpu->quantize(in.on_gpu(), rows);
+      b.gpu->finish();
+      std::vector<float> y[3], before[3], bias(320);
+      std::vector<device::Buffer<float>> gy;
+      for (float& v : bias) v = rng.normalish();
+      const auto gbias = to_device(bias);
+      std::vector<MatmulArgs> on_cpu, on_gpu;
+      for (uint32_t i = 0; i < 3; ++i) {
+        y[i].resize(size_t(rows) * heights[i]);
+        for (float& v : y[i]) v = rng.normalish();
+        before[i] = y[i];
+        gy.push_back(to_device(y[i]));
+        on_cpu.push_back({w[i].on_cpu(), y[i].data(), i == 1, i == 2 ? bias.data() : nullptr});
+        on_gpu.push_back({w[i].on_gpu(), gy[i].data(), i == 1, i == 2 ? gbias.data() : nullptr});
+      }
+      b.cpu->matmul(on_cpu, in.on_cpu(), rows);
+      kernels::SeveralRowsArgs args = kernels::several_rows(on_gpu.data(), 3, in.on_gpu(), rows);
+      uint32_t shape = 0;
+      kernels::visit_warpgroups<T>(args, [&](const kernels::Choice& choice) {
+        for (uint32_t i = 0; i < 3; ++i) gy[i].upload(before[i]);
+        ORCD_CUDA(cudaDeviceSynchronize());
+        choice.launch(args, nullptr);
+        for (uint32_t i = 0; i < 3; ++i)
+          equal("warpgroups " + name(T) + " shape " + std::to_string(shape) + " product " + std::to_string(i) +
+                    " k=" + std::to_string(k) + " rows=" + std::to_string(rows),
+                y[i].data(), to_host(gy[i].data(), y[i].size()).data(), y[i].size());
+        ++shape;
+      });
     }
   }
 }
@@ -653,6 +711,9 @@ int run(bool quick) {
   for (const TensorType t : formats::kAllTypes)
     products(rng, t, quick), many_rows_products(rng, t), fused_products(rng, t), few_rows_products(rng, t, quick),
         embeddings(rng, t);
+  warpgroup_products<TensorType::kQ4_K>(rng);
+  warpgroup_products<TensorType::kQ5_K>(rng);
+  warpgroup_products<TensorType::kQ6_K>(rng);
   attention(rng, 14, 2, 64, RopeStyle::kNeox, true);
   attention(rng, 4, 4, 32, RopeStyle::kInterleaved, false);
   attention(rng, 9, 1, 64, RopeStyle::kInterleaved, false);

@@ -19,8 +19,17 @@ use generate::{Job, Plan, generate};
 use orcd_shared::gguf::GgufFile;
 use orcd_shared::sampling::SamplingParams;
 
-/// Sequences that the GPU holds at once.
-const SLOTS: u32 = 33;
+/// Sequences at once and tokens of a prompt in a step: around the limits of what one kernel or one graph takes; steps
+/// of fewer rows follow as jobs end.
+const PLANS: [(usize, usize); 7] = [
+    (1, 512),
+    (3, 7),
+    (8, 64),
+    (9, 20),
+    (16, 30),
+    (17, 3),
+    (33, 64),
+];
 
 /// The GPU, or `None` after saying why there is none.
 fn gpu(test: &str) -> Option<Backend> {
@@ -84,7 +93,13 @@ fn jobs(vocab: u32, count: u32, longest: u32, tokens: u32) -> Vec<Job> {
 }
 
 /// Compares both backends on one model: the CPU runs each job alone, the GPU in several mixes.
-fn assert_same_bits(gpu: &Backend, path: &Path, jobs: &[Job], context: u32) {
+fn assert_same_bits(
+    gpu: &Backend,
+    path: &Path,
+    jobs: &[Job],
+    context: u32,
+    plans: &[(usize, usize)],
+) {
     let cpu = Backend::cpu().unwrap();
     let expected = generate(
         &mut engine(&cpu, path, context, 1),
@@ -99,19 +114,10 @@ fn assert_same_bits(gpu: &Backend, path: &Path, jobs: &[Job], context: u32) {
         distinct.len() > 10,
         "the model says next to nothing: nothing would be compared"
     );
-    let mut on_gpu = engine(gpu, path, context, SLOTS);
+    let slots = plans.iter().map(|(at_once, _)| *at_once).max().unwrap();
+    let mut on_gpu = engine(gpu, path, context, slots as u32);
     assert!(on_gpu.resident(), "a buffer is not device memory");
-    // Around the limits of what one kernel or one graph takes; steps of fewer rows follow as jobs end.
-    let plans = [
-        (1, 512),
-        (3, 7),
-        (8, 64),
-        (9, 20),
-        (16, 30),
-        (17, 3),
-        (33, 64),
-    ];
-    for (at_once, chunk) in plans {
+    for &(at_once, chunk) in plans {
         let plan = Plan { at_once, chunk };
         let got = generate(&mut on_gpu, jobs, plan);
         for (i, (e, g)) in expected.iter().zip(&got).enumerate() {
@@ -133,7 +139,7 @@ fn haiku_nano_gives_the_bits_of_the_cpu() {
         return;
     };
     let path = models().join("haiku-nano-q4_k_m.gguf");
-    assert_same_bits(&gpu, &path, &jobs(vocab(&path), 40, 300, 40), 1024);
+    assert_same_bits(&gpu, &path, &jobs(vocab(&path), 40, 300, 40), 1024, &PLANS);
 }
 
 #[test]
@@ -150,7 +156,7 @@ fn every_weight_type_gives_the_bits_of_the_cpu() {
         let shape = synth_model::Shape::named(name).unwrap();
         let options = synth_model::Options::default();
         synth_model::write(&shape, &options, &path).unwrap();
-        assert_same_bits(&gpu, &path, &jobs(vocab(&path), 40, 150, 12), 256);
+        assert_same_bits(&gpu, &path, &jobs(vocab(&path), 40, 150, 12), 256, &PLANS);
     }
 }
 
@@ -162,7 +168,10 @@ fn reference_shape_gives_the_bits_of_the_cpu() {
     let path = folder.path().join("reference.gguf");
     let shape = synth_model::Shape::named("qwen2.5-0.5b-instruct-q4_k_m").unwrap();
     synth_model::write(&shape, &synth_model::Options::default(), &path).unwrap();
-    assert_same_bits(&gpu, &path, &jobs(vocab(&path), 20, 200, 32), 512);
+    assert_same_bits(&gpu, &path, &jobs(vocab(&path), 20, 200, 32), 512, &PLANS);
+    // More than a chain of fused kernels takes, and more than a thread block of the widest products.
+    let many = jobs(vocab(&path), 270, 30, 4);
+    assert_same_bits(&gpu, &path, &many, 64, &[(65, 64), (140, 9), (270, 64)]);
 }
 
 /// Steps that draw from several rows of one sequence, of every length that kernels treat differently.
@@ -174,7 +183,7 @@ fn rows_within_a_run_draw_what_the_cpu_draws() {
     let jobs = jobs(vocab(&path), 8, 300, 1);
     let vocab = vocab(&path);
     let draw = |backend: &Backend| -> Vec<Vec<Sampled>> {
-        let mut engine = engine(backend, &path, 512, SLOTS);
+        let mut engine = engine(backend, &path, 512, 33);
         let mut of_job = |job: &Job| {
             let mut batch = StepBatch::default();
             batch.add_run(1, 0, &job.prompt).unwrap();
