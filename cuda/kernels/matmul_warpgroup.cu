@@ -15,6 +15,9 @@
 //
 // All of it comes by asynchronous copies some super-blocks ahead: weights by each warp for itself, since no other reads them;
 // activations in three pieces that one thread asks for when all warps have left the stage.
+//
+// Where there are too few weight rows for all processors, three warpgroups share them: each takes another super-block, and
+// what these give is added up in the contract's order a step later, from shared memory.
 #include <algorithm>
 
 #include "device/check.h"
@@ -35,12 +38,16 @@ constexpr uint32_t kWarpGroups = 2, kWarpWeights = kWarpGroups * kGroupRows;  //
 constexpr uint32_t kRoom = 226 * 1024;
 constexpr uint32_t kMostStages = 4;
 
-// A thread block computes 8 · kTiles rows by 64 weight rows for each of its warpgroups.
-template <TensorType kTypeOf, uint32_t kTilesOf, uint32_t kGroupsOf>
+// A thread block computes 8 · kTiles rows by 64 weight rows for each of its warpgroups, or for all of them together.
+template <TensorType kTypeOf, uint32_t kTilesOf, uint32_t kGroupsOf, bool kSharedOf>
 struct Shape {
   static constexpr TensorType kType = kTypeOf;
   static constexpr uint32_t kTiles = kTilesOf, kRows = kTiles * kTileRows, kGroups = kGroupsOf;
-  static constexpr uint32_t kWeights = kGroups * kGroupWeights, kThreads = kGroups * kGroupThreads;
+  static constexpr bool kShared = kSharedOf;
+  static constexpr uint32_t kShares = kShared ? kGroups : 1, kThreads = kGroups * kGroupThreads;
+  static constexpr uint32_t kWeights = kGroups / kShares * kGroupWeights;
+  static constexpr uint32_t kPartWidth = kWeights + 4;  // floats: keeps stores off each other's banks
+  static constexpr uint32_t kOutputs = (kRows * kWeights + kThreads - 1) / kThreads;  // of a thread, if shared
 };
 
 // The second of the planes of activations that a type reads.
@@ -49,16 +56,27 @@ inline constexpr uint32_t kLowPlane = kSplit<T> ? 2 : 1;
 
 template <class S>
 struct alignas(1024) Stage {
-  uint8_t planes[2][S::kTiles][kPlaneBytes];
-  uint8_t numbers[S::kTiles][kNumbersBytes];
+  uint8_t planes[S::kShares][2][S::kTiles][kPlaneBytes];
+  uint8_t numbers[S::kShares][S::kTiles][kNumbersBytes];
   uint8_t weights[S::kThreads / 32][kWarpGroups][GroupBytes<S::kType>::all];
 };
+
+template <class S>
+struct Part {  // what a step's super-blocks give
+  float y[S::kShares][S::kRows][S::kPartWidth];
+};
+
+// Two of them where there is room: then a step needs one barrier, else two.
+template <class S>
+inline constexpr uint32_t kParts = !S::kShared                                                  ? 0
+                                   : 2 * sizeof(Stage<S>) + 2 * sizeof(Part<S>) <= kRoom - 1024 ? 2
+                                                                                                : 1;
 
 // Stages for which there is room if so many thread blocks share a processor; as many blocks as registers are for, and
 // have two stages each.
 template <class S>
 constexpr uint32_t kFit(uint32_t blocks) {
-  return (kRoom / blocks - 1024) / sizeof(Stage<S>);
+  return (kRoom / blocks - 1024 - kParts<S> * sizeof(Part<S>)) / sizeof(Stage<S>);
 }
 template <class S>
 inline constexpr uint32_t kBlocksAProcessor =
@@ -71,6 +89,7 @@ inline constexpr uint32_t kStages = std::min(kMostStages, kFit<S>(kBlocksAProces
 template <class S>
 struct Memory {
   Stage<S> ring[kStages<S>];
+  Part<S> parts[kParts<S> > 0 ? kParts<S> : 1];
   uint64_t full[kStages<S>], empty[kStages<S>];
 };
 
@@ -113,15 +132,26 @@ __device__ __forceinline__ void multiply_scale(uint32_t stored, int32_t sc, uint
   high = __byte_perm(p, q, 0x7351), low = __byte_perm(p, q, 0x6240);
 }
 
-// Starts the copies of a super-block's activations, by one thread. groups: those of the thread block that there are.
+// Starts the copies of a step's activations, by one thread. groups: those of the thread block that there are.
 template <class S>
 __device__ __forceinline__ void fetch_rows(Stage<S>& to, uint64_t& full, const SeveralRowsArgs& a, uint32_t first_group,
-                                           uint32_t groups, uint32_t super) {
-  const auto plane = [&](uint32_t p) { return a.x.tiles + plane_place(a.rows, super, p, first_group); };
-  arrive_expecting(full, groups * (2 * kPlaneBytes + kNumbersBytes));
-  copy_bulk(to.planes[0], plane(0), groups * kPlaneBytes, full);
-  copy_bulk(to.planes[1], plane(kLowPlane<S::kType>), groups * kPlaneBytes, full);
-  copy_bulk(to.numbers, a.x.tiles + numbers_place(a.rows, a.cols, super, first_group), groups * kNumbersBytes, full);
+                                           uint32_t groups, uint32_t step) {
+  const uint32_t first = step * S::kShares, shares = S::kShared ? min(S::kShares, a.cols / kSuperBlock - first) : 1;
+  arrive_expecting(full, shares * groups * (2 * kPlaneBytes + kNumbersBytes));
+  for (uint32_t i = 0; i < shares; ++i) {
+    const uint32_t super = first + i;
+    const auto plane = [&](uint32_t p) { return a.x.tiles + plane_place(a.rows, super, p, first_group); };
+    copy_bulk(to.planes[i][0], plane(0), groups * kPlaneBytes, full);
+    copy_bulk(to.planes[i][1], plane(kLowPlane<S::kType>), groups * kPlaneBytes, full);
+    copy_bulk(to.numbers[i], a.x.tiles + numbers_place(a.rows, a.cols, super, first_group), groups * kNumbersBytes,
+              full);
+  }
+}
+
+// Which of those that share weights this warp is of.
+template <class S>
+__device__ __forceinline__ uint32_t share_of() {
+  return S::kShared ? threadIdx.x / kGroupThreads : 0;
 }
 
 // The integers of a super-block, of a lane 4g + t weight rows g (i < 2) and g + 8 of its warp, of each tile rows 2t (even i) and
@@ -133,7 +163,8 @@ __device__ __forceinline__ void multiply(const Stage<S>& s, const SuperRow<S::kT
   constexpr uint32_t kTiles = S::kTiles;
   const auto& packed = s.weights[threadIdx.x / 32];
   // The first lane's address: the compiler sees that it is all lanes'.
-  const uint64_t planes = matrix_descriptor(__shfl_sync(kFull, shared_address(s.planes), 0), kPlaneBytes);
+  const uint64_t planes =
+      matrix_descriptor(__shfl_sync(kFull, shared_address(s.planes[share_of<S>()]), 0), kPlaneBytes);
   const auto plane_of = [&](uint32_t plane, uint32_t block) {
     return planes + (plane * kTiles * kPlaneBytes + block / 4 * (kPlaneBytes / 2) + block % 4 * kQuantBlock) / 16;
   };
@@ -208,9 +239,9 @@ __device__ __forceinline__ void load_rows(const Stage<S>& s, SuperRow<S::kType> 
     rows[i] = load_super_row<S::kType>(s.weights[threadIdx.x / 32][i], threadIdx.x % 32 / 4);
 }
 
-// A super-block: what it adds to y, which is laid out as multiply() has it.
-template <class S, class Next>
-__device__ __forceinline__ void add_super(const Stage<S>& s, float (&y)[S::kTiles][4], const Next& next) {
+// What a super-block gives: take(n, i, value), laid out as multiply() has it.
+template <class S, class Next, class Take>
+__device__ __forceinline__ void add_super(const Stage<S>& s, const Next& next, const Take& take) {
   constexpr TensorType T = S::kType;
   const uint32_t lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
   SuperRow<T> rows[2];
@@ -224,17 +255,42 @@ __device__ __forceinline__ void add_super(const Stage<S>& s, float (&y)[S::kTile
     if constexpr (!kSplit<T>) mn[i] = twice_as_half(rows[i % 2].mn[i / 2], t);
 #pragma unroll
   for (uint32_t n = 0; n < S::kTiles; ++n) {
-    const uint32_t* numbers = reinterpret_cast<const uint32_t*>(s.numbers[n]);
+    const uint32_t* numbers = reinterpret_cast<const uint32_t*>(s.numbers[share_of<S>()][n]);
     float minima[4] = {};
     if constexpr (!kSplit<T>) mma_halves(minima, mn, numbers[sum_word(g, t)], numbers[sum_word(g, 4 + t)]);
     const float2 da = *reinterpret_cast<const float2*>(numbers + kTileSums + t * 2);
 #pragma unroll
     for (uint32_t e = 0; e < 4; ++e) {
       const SuperRow<T>& row = rows[e / 2];
-      y[n][e] = y[n][e] + finish_super<T>(products[n][e], minima[e], row.d, row.dmin, e % 2 ? da.y : da.x);
+      take(n, e, finish_super<T>(products[n][e], minima[e], row.d, row.dmin, e % 2 ? da.y : da.x));
     }
   }
 }
+
+// Results that warpgroups share: each thread has some of them, and adds to them what a step's `count` super-blocks
+// gave, in ascending order.
+template <class S>
+struct SharedResults {
+  float y[S::kOutputs] = {};
+
+  __device__ __forceinline__ void add(const Part<S>& part, uint32_t count) {
+#pragma unroll
+    for (uint32_t i = 0; i < S::kOutputs; ++i) {
+      const uint32_t at = i * S::kThreads + threadIdx.x, row = at / S::kWeights, weight = at % S::kWeights;
+      if (row >= S::kRows) break;
+      for (uint32_t share = 0; share < count; ++share) y[i] = y[i] + part.y[share][row][weight];
+    }
+  }
+
+  __device__ __forceinline__ void store(const SeveralRowsJob& job, uint32_t rows, uint32_t row0,
+                                        uint32_t weight0) const {
+#pragma unroll
+    for (uint32_t i = 0; i < S::kOutputs; ++i) {
+      const uint32_t at = i * S::kThreads + threadIdx.x, row = row0 + at / S::kWeights;
+      if (at < S::kRows * S::kWeights && row < rows) store_result(job, row, weight0 + at % S::kWeights, y[i]);
+    }
+  }
+};
 
 template <class S>
 __global__ void __launch_bounds__(S::kThreads, kBlocksAProcessor<S>)
@@ -247,19 +303,21 @@ __global__ void __launch_bounds__(S::kThreads, kBlocksAProcessor<S>)
   Memory<S>& m = *reinterpret_cast<Memory<S>*>(memory);
   const uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   const SeveralRowsJob& job = job_of(a, blockIdx.y);
-  const uint32_t row0 = blockIdx.x * S::kRows,
-                 first = (blockIdx.y - job.first_tile) * S::kWeights + warp * kWarpWeights;
+  const uint32_t row0 = blockIdx.x * S::kRows, weight0 = (blockIdx.y - job.first_tile) * S::kWeights;
+  const uint32_t own_weight = (S::kShared ? warp % 4 : warp) * kWarpWeights, first = weight0 + own_weight;
   const bool present = first < job.n;  // else it computes what another one does, and keeps it for itself
   const uint32_t supers = a.cols / kSuperBlock, nb = a.cols / kQuantBlock;
   const uint64_t group_bytes = uint64_t(kGroupRows) * formats::row_bytes(T, a.cols);
   const uint8_t* own = job.data + (present ? first : 0) / kGroupRows * group_bytes;
   const uint32_t first_group = row0 / kTileRows,
                  groups = min(S::kTiles, (a.rows + kTileRows - 1) / kTileRows - first_group);
-  const auto fetch_weights = [&](uint32_t stage, uint32_t super) {
+  const uint32_t steps = (supers + S::kShares - 1) / S::kShares;
+  const auto fetch_weights = [&](uint32_t stage, uint32_t step) {
+    const uint32_t super = step * S::kShares + share_of<S>();
     if (super < supers)
       for (uint32_t i = 0; i < kWarpGroups; ++i)
         fetch_group<T>(m.ring[stage].weights[warp][i], own + i * group_bytes, nb, super);
-    commit_copies();  // a thread has one group of copies for each super-block
+    commit_copies();  // a thread has one group of copies for each step
   };
 
   if (threadIdx.x == 0) {
@@ -272,27 +330,48 @@ __global__ void __launch_bounds__(S::kThreads, kBlocksAProcessor<S>)
   for (uint32_t i = 0; i + 1 < kRing; ++i) fetch_weights(i, i);  // these depend on nobody
   pdl_wait();
   if (threadIdx.x == 0)
-    for (uint32_t i = 0; i + 1 < kRing && i < supers; ++i) fetch_rows(m.ring[i], m.full[i], a, first_group, groups, i);
+    for (uint32_t i = 0; i + 1 < kRing && i < steps; ++i) fetch_rows(m.ring[i], m.full[i], a, first_group, groups, i);
 
-  float y[S::kTiles][4] = {};
+  float y[S::kShared ? 1 : S::kTiles][4] = {};
+  SharedResults<S> shared;  // instead, if shared
   uint32_t stage = 0, parity = 0;
 #pragma unroll 1
-  for (uint32_t super = 0; super < supers; ++super) {
+  for (uint32_t step = 0; step < steps; ++step) {
     await_copies<kRing - 2>();
     __syncwarp();
     await(m.full[stage], parity);
-    add_super(m.ring[stage], y, [&] {
-      const uint32_t later = super + kRing - 1, into = stage == 0 ? kRing - 1 : stage - 1;
+    const auto next = [&] {
+      const uint32_t later = step + kRing - 1, into = stage == 0 ? kRing - 1 : stage - 1;
       fetch_weights(into, later);
-      if (threadIdx.x == 0 && later < supers) {
-        if (super > 0) await(m.empty[into], stage == 0 ? parity ^ 1 : parity);
+      if (threadIdx.x == 0 && later < steps) {
+        if (step > 0) await(m.empty[into], stage == 0 ? parity ^ 1 : parity);
         fetch_rows(m.ring[into], m.full[into], a, first_group, groups, later);
       }
       __syncwarp();
-    });
+    };
+    if constexpr (!S::kShared) {
+      add_super(m.ring[stage], next, [&](uint32_t n, uint32_t e, float value) { y[n][e] = y[n][e] + value; });
+    } else {
+      if (step > 0) {
+        __syncthreads();
+        shared.add(m.parts[(step - 1) % kParts<S>], S::kShares);
+        if constexpr (kParts<S> == 1) __syncthreads();
+      }
+      float (*part)[S::kPartWidth] = m.parts[step % kParts<S>].y[share_of<S>()];
+      if (step * S::kShares + share_of<S>() < supers)
+        add_super(m.ring[stage], next, [&](uint32_t n, uint32_t e, float value) {
+          part[n * 8 + lane % 4 * 2 + e % 2][own_weight + e / 2 * 8 + lane / 4] = value;
+        });
+      else next();
+    }
     __syncwarp();
     if (lane == 0) arrive(m.empty[stage]);
     if (++stage == kRing) stage = 0, parity ^= 1;
+  }
+  if constexpr (S::kShared) {
+    __syncthreads();
+    shared.add(m.parts[(steps - 1) % kParts<S>], supers - (steps - 1) * S::kShares);
+    return shared.store(job, a.rows, row0, weight0);
   }
   if (!present) return;
 #pragma unroll
@@ -324,12 +403,14 @@ struct SuperCost {
   uint32_t alone, further;
 };
 template <class S>
-inline constexpr SuperCost kSuperCost = S::kTiles == 8   ? S::kGroups == 2 ? SuperCost{50, 40} : SuperCost{83, 82}
+inline constexpr SuperCost kSuperCost = S::kShared       ? SuperCost{46, 46}
+                                        : S::kTiles == 8 ? S::kGroups == 2 ? SuperCost{50, 40} : SuperCost{83, 82}
                                         : S::kTiles == 4 ? S::kGroups == 2 ? SuperCost{33, 26} : SuperCost{29, 14}
                                                          : SuperCost{24, 12};
 // The same of Q6_K.
 template <class S>
-inline constexpr SuperCost kSplitCost = S::kTiles == 8   ? S::kGroups == 2 ? SuperCost{67, 67} : SuperCost{96, 95}
+inline constexpr SuperCost kSplitCost = S::kShared       ? SuperCost{70, 70}
+                                        : S::kTiles == 8 ? S::kGroups == 2 ? SuperCost{67, 67} : SuperCost{96, 95}
                                         : S::kTiles == 4 ? S::kGroups == 2 ? SuperCost{54, 47} : SuperCost{39, 25}
                                                          : SuperCost{34, 22};
 
@@ -339,10 +420,11 @@ uint32_t cost_of(const SeveralRowsArgs& a) {
   for (uint32_t i = 0; i < a.n_jobs; ++i) blocks += (a.jobs[i].n + S::kWeights - 1) / S::kWeights;
   blocks *= (a.rows + S::kRows - 1) / S::kRows;
   // Where several have room on a processor, some are put together before every one has one.
+  const uint32_t steps = (a.cols / kSuperBlock + S::kShares - 1) / S::kShares;
   const uint32_t count = processor().count, room = kBlocksAProcessor<S> > 1 ? blocks + count / 4 : blocks;
   const uint32_t each = (room + count - 1) / count;
   const SuperCost super = kSplit<S::kType> ? kSplitCost<S> : kSuperCost<S>;
-  return (a.cols / kSuperBlock + 2) * (super.alone + (each - 1) * super.further);
+  return (steps + 2) * (super.alone + (each - 1) * super.further);
 }
 
 }  // namespace
@@ -351,9 +433,9 @@ template <TensorType T>
 void visit_warpgroups(const SeveralRowsArgs& a, const std::function<void(const Choice&)>& visit) {
   for (uint32_t i = 0; i < a.n_jobs; ++i)
     if (a.jobs[i].n % kGroupWeights) return;
-  if (sizeof(Memory<Shape<T, 8, kSplit<T> ? 3 : 4>>) > processor().shared_bytes) return;
-  const auto shape = [&]<uint32_t kTiles, uint32_t kGroups>() {
-    using S = Shape<T, kTiles, kGroups>;
+  if (sizeof(Memory<Shape<T, 8, kSplit<T> ? 3 : 4, false>>) > processor().shared_bytes) return;
+  const auto shape = [&]<uint32_t kTiles, uint32_t kGroups, bool kShared = false>() {
+    using S = Shape<T, kTiles, kGroups, kShared>;
     visit({cost_of<S>(a), launch<S>});
   };
   shape.template operator()<8, kSplit<T> ? 3 : 4>();
@@ -361,6 +443,7 @@ void visit_warpgroups(const SeveralRowsArgs& a, const std::function<void(const C
   shape.template operator()<4, 2>();
   shape.template operator()<4, 1>();
   shape.template operator()<2, 1>();
+  shape.template operator()<4, 3, true>();
 }
 
 template void visit_warpgroups<TensorType::kQ4_K>(const SeveralRowsArgs&, const std::function<void(const Choice&)>&);
