@@ -250,17 +250,11 @@ __device__ __forceinline__ void super_block(const TileView& v, uint32_t super, u
   if (half == 0) part[r] = acc;
 }
 
-// Where a thread's result of a round goes, if it has one.
-__device__ __forceinline__ float* result_of(const ProductArgs& a, const Round& round) {
-  const Job& job = a.jobs[round.job];
-  return job.y + uint64_t(blockIdx.y) * job.n + round.tile * kGroupRows + threadIdx.x;
-}
-
-// What finish_round will add to, fetched while the products are computed.
-__device__ __forceinline__ float residual_of(const ProductArgs& a, const Round& round, const float* y) {
+// What finish_round will add to, fetched while the products are computed. So few rows have less than 2^32 results.
+__device__ __forceinline__ float residual_of(const ProductArgs& a, const Round& round) {
   const Job& job = a.jobs[round.job];
   const uint32_t n = round.tile * kGroupRows + threadIdx.x;
-  return job.add && threadIdx.x < round.tiles * kGroupRows && n < job.n ? *y : 0.0f;
+  return job.add && threadIdx.x < round.tiles * kGroupRows && n < job.n ? job.y[blockIdx.y * job.n + n] : 0.0f;
 }
 
 // The same of the bias, which depends on no other kernel.
@@ -273,7 +267,7 @@ __device__ __forceinline__ float bias_of(const ProductArgs& a, const Round& roun
 // The results of a round: eight threads a tile.
 template <bool kSupers>
 __device__ __forceinline__ void finish_round(const ProductArgs& a, const Round& round, const float* part, float bias,
-                                             float residual, float* to) {
+                                             float residual) {
   const Job& job = a.jobs[round.job];
   const uint32_t i = threadIdx.x, n = round.tile * kGroupRows + i, segments = chains_of(a.cols, kSupers);
   if (i >= round.tiles * kGroupRows || n >= job.n) return;
@@ -287,7 +281,7 @@ __device__ __forceinline__ void finish_round(const ProductArgs& a, const Round& 
   float y = total(0);
   if (job.bias) y = y + bias;
   if (a.swiglu) y = silu_times(y, total(1));
-  *to = job.add ? residual + y : y;
+  job.y[blockIdx.y * job.n + n] = job.add ? residual + y : y;
 }
 
 // The jobs' types: kType, and kOther if that is another one, or any.
@@ -308,7 +302,6 @@ __global__ void __launch_bounds__(kMaxWarps * 32, 1 /* registers rather than blo
   const float4 first_weight = early_weight<supers>(a);
   Round round = find_round(a, blockIdx.x);  // there are no more blocks than rounds
   float bias = bias_of(a, round);
-  float* result = result_of(a, round);
   const RowInput in = input_of_row<supers>(a);
   pdl_wait();
   prepare_input<supers>(a, s, in, first_weight);
@@ -317,7 +310,7 @@ __global__ void __launch_bounds__(kMaxWarps * 32, 1 /* registers rather than blo
   uint32_t stage = 0, parity = 0, turn = 0;
   for (uint32_t at = blockIdx.x;;) {
     float* part = s.part + turn % 2 * s.buffer;
-    const float residual = residual_of(a, round, result);
+    const float residual = residual_of(a, round);
     wait_full(s.ring, stage, parity);
     // With SwiGLU the second matrix's tiles come behind a.at_once of the first.
     const uint32_t end = kSwiglu ? a.at_once + round.tiles : round.tiles;
@@ -338,11 +331,10 @@ __global__ void __launch_bounds__(kMaxWarps * 32, 1 /* registers rather than blo
     }
     __syncthreads();
     if (threadIdx.x == blockDim.x - 32) fetch(a, s.ring, at + a.stages * gridDim.x, stage);  // not by who finishes
-    finish_round<supers>(a, round, part, bias, residual, result);
+    finish_round<supers>(a, round, part, bias, residual);
     if ((at += gridDim.x) >= a.rounds) break;
     round = find_round(a, at);
     bias = bias_of(a, round);
-    result = result_of(a, round);
     if (++stage == a.stages) stage = 0, parity ^= 1;
     ++turn;
   }

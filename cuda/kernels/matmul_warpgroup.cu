@@ -89,9 +89,11 @@ inline constexpr uint32_t kStages = std::min(kMostStages, kFit<S>(kBlocksAProces
 template <class S>
 struct Memory {
   Stage<S> ring[kStages<S>];
-  Part<S> parts[kParts<S> > 0 ? kParts<S> : 1];
   uint64_t full[kStages<S>], empty[kStages<S>];
 };
+
+template <class S>
+inline constexpr uint32_t kBytes = sizeof(Memory<S>) + kParts<S> * sizeof(Part<S>);
 
 // Stored values of a block of this warp's sixteen rows, as the matrix unit takes them: rows g of the first and of the
 // second eight, values 4t .. and 16 + 4t ...
@@ -301,6 +303,7 @@ __global__ void __launch_bounds__(S::kThreads, kBlocksAProcessor<S>)
   static_assert(kRing >= 2);
   extern __shared__ __align__(1024) uint8_t memory[];
   Memory<S>& m = *reinterpret_cast<Memory<S>*>(memory);
+  Part<S>* parts = reinterpret_cast<Part<S>*>(memory + sizeof(Memory<S>));
   const uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   const SeveralRowsJob& job = job_of(a, blockIdx.y);
   const uint32_t row0 = blockIdx.x * S::kRows, weight0 = (blockIdx.y - job.first_tile) * S::kWeights;
@@ -354,10 +357,10 @@ __global__ void __launch_bounds__(S::kThreads, kBlocksAProcessor<S>)
     } else {
       if (step > 0) {
         __syncthreads();
-        shared.add(m.parts[(step - 1) % kParts<S>], S::kShares);
+        shared.add(parts[(step - 1) % kParts<S>], S::kShares);
         if constexpr (kParts<S> == 1) __syncthreads();
       }
-      float (*part)[S::kPartWidth] = m.parts[step % kParts<S>].y[share_of<S>()];
+      float (*part)[S::kPartWidth] = parts[step % kParts<S>].y[share_of<S>()];
       if (step * S::kShares + share_of<S>() < supers)
         add_super(m.ring[stage], next, [&](uint32_t n, uint32_t e, float value) {
           part[n * 8 + lane % 4 * 2 + e % 2][own_weight + e / 2 * 8 + lane / 4] = value;
@@ -370,7 +373,7 @@ __global__ void __launch_bounds__(S::kThreads, kBlocksAProcessor<S>)
   }
   if constexpr (S::kShared) {
     __syncthreads();
-    shared.add(m.parts[(steps - 1) % kParts<S>], supers - (steps - 1) * S::kShares);
+    shared.add(parts[(steps - 1) % kParts<S>], supers - (steps - 1) * S::kShares);
     return shared.store(job, a.rows, row0, weight0);
   }
   if (!present) return;
@@ -387,14 +390,14 @@ __global__ void __launch_bounds__(S::kThreads, kBlocksAProcessor<S>)
 template <class S>
 void launch(SeveralRowsArgs& a, cudaStream_t stream) {
   static const bool ready = [] {
-    ORCD_CUDA(cudaFuncSetAttribute(matmul_warpgroup_kernel<S>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                   int(sizeof(Memory<S>))));
+    ORCD_CUDA(
+        cudaFuncSetAttribute(matmul_warpgroup_kernel<S>, cudaFuncAttributeMaxDynamicSharedMemorySize, int(kBytes<S>)));
     return true;
   }();
   (void)ready;
   const uint32_t tiles = cut_into_tiles(a, S::kWeights);
-  launch_kernel(matmul_warpgroup_kernel<S>,
-                {dim3((a.rows + S::kRows - 1) / S::kRows, tiles), S::kThreads, sizeof(Memory<S>)}, true, stream, a);
+  launch_kernel(matmul_warpgroup_kernel<S>, {dim3((a.rows + S::kRows - 1) / S::kRows, tiles), S::kThreads, kBytes<S>},
+                true, stream, a);
 }
 
 // What a super-block takes, in the unit of matmul.cuh's costs, as bench_products --shapes has it on an H200: a thread block
@@ -433,9 +436,9 @@ template <TensorType T>
 void visit_warpgroups(const SeveralRowsArgs& a, const std::function<void(const Choice&)>& visit) {
   for (uint32_t i = 0; i < a.n_jobs; ++i)
     if (a.jobs[i].n % kGroupWeights) return;
-  if (sizeof(Memory<Shape<T, 8, kSplit<T> ? 3 : 4, false>>) > processor().shared_bytes) return;
   const auto shape = [&]<uint32_t kTiles, uint32_t kGroups, bool kShared = false>() {
     using S = Shape<T, kTiles, kGroups, kShared>;
+    static_assert(kBytes<S> * kBlocksAProcessor<S> <= kRoom + 1024);  // what every processor with warpgroups has
     visit({cost_of<S>(a), launch<S>});
   };
   shape.template operator()<8, kSplit<T> ? 3 : 4>();
