@@ -400,19 +400,19 @@ void launch(SeveralRowsArgs& a, cudaStream_t stream) {
                 true, stream, a);
 }
 
-// What a super-block takes, in the unit of matmul.cuh's costs, as bench_products --shapes has it on an H200: a thread block
+// What a step takes, in the unit of matmul.cuh's costs, as bench_products --shapes has it on an H200: a thread block
 // alone on its processor, and each further one beside it or after it.
 struct SuperCost {
   uint32_t alone, further;
 };
 template <class S>
-inline constexpr SuperCost kSuperCost = S::kShared       ? SuperCost{46, 46}
+inline constexpr SuperCost kSuperCost = S::kShared       ? SuperCost{58, 58}
                                         : S::kTiles == 8 ? S::kGroups == 2 ? SuperCost{50, 40} : SuperCost{83, 82}
                                         : S::kTiles == 4 ? S::kGroups == 2 ? SuperCost{33, 26} : SuperCost{29, 14}
                                                          : SuperCost{24, 12};
 // The same of Q6_K.
 template <class S>
-inline constexpr SuperCost kSplitCost = S::kShared       ? SuperCost{70, 70}
+inline constexpr SuperCost kSplitCost = S::kShared       ? SuperCost{88, 88}
                                         : S::kTiles == 8 ? S::kGroups == 2 ? SuperCost{67, 67} : SuperCost{96, 95}
                                         : S::kTiles == 4 ? S::kGroups == 2 ? SuperCost{54, 47} : SuperCost{39, 25}
                                                          : SuperCost{34, 22};
@@ -422,10 +422,10 @@ uint32_t cost_of(const SeveralRowsArgs& a) {
   uint32_t blocks = 0;
   for (uint32_t i = 0; i < a.n_jobs; ++i) blocks += (a.jobs[i].n + S::kWeights - 1) / S::kWeights;
   blocks *= (a.rows + S::kRows - 1) / S::kRows;
-  // Where several have room on a processor, some are put together before every one has one.
   const uint32_t steps = (a.cols / kSuperBlock + S::kShares - 1) / S::kShares;
-  const uint32_t count = processor().count, room = kBlocksAProcessor<S> > 1 ? blocks + count / 4 : blocks;
-  const uint32_t each = (room + count - 1) / count;
+  // Where several have room on a processor, some are put together before every one has one.
+  const uint32_t count = processor().count, together = blocks <= count ? count / 2 : count / 4;
+  const uint32_t each = (blocks + (kBlocksAProcessor<S> > 1 ? together : 0) + count - 1) / count;
   const SuperCost super = kSplit<S::kType> ? kSplitCost<S> : kSuperCost<S>;
   return (steps + 2) * (super.alone + (each - 1) * super.further);
 }
