@@ -18,6 +18,7 @@
 #include "kernels/group_copies.cuh"
 #include "kernels/pdl.h"
 #include "kernels/several_rows.cuh"
+#include "kernels/shared_results.cuh"
 #include "kernels/warp.cuh"
 
 namespace orcd::kernels {
@@ -36,10 +37,8 @@ template <TensorType kTypeOf, uint32_t kTilesOf, uint32_t kSharesOf>
 struct Shape {
   static constexpr TensorType kType = kTypeOf;
   static constexpr uint32_t kTiles = kTilesOf, kRows = kTiles * 8, kShares = kSharesOf;
-  static constexpr uint32_t kWeights = kWarps / kShares * kWarpWeights;
+  static constexpr uint32_t kThreads = kWarps * 32, kWeights = kWarps / kShares * kWarpWeights;
   static constexpr uint32_t kBlocksAProcessor = kShares == 1 || kTiles * kShares <= 8 ? 2 : 1;
-  static constexpr uint32_t kPartWidth = kWeights + 4;  // floats: keeps stores off each other's banks
-  static constexpr uint32_t kOutputs = (kRows * kWeights + kThreads - 1) / kThreads;  // of a thread, if shared
 };
 
 // Pieces of 16 bytes of a row lie as value_place() and sum_place() have it, which keeps loads off bank conflicts.
@@ -55,12 +54,7 @@ struct alignas(16) Stage {
 __device__ __forceinline__ uint32_t value_place(uint32_t row, uint32_t piece) { return (piece ^ row % 8) * 16; }
 __device__ __forceinline__ uint32_t sum_place(uint32_t row, uint32_t block) { return block ^ (row & 4u); }
 
-template <class S>
-struct Part {  // what a step's units give
-  float y[S::kShares][S::kRows][S::kPartWidth];
-};
-
-// Two of them where they are little: then a step needs one barrier, else two.
+// Parts of shared results: two where they are little: then a step needs one barrier, else two.
 template <class S>
 inline constexpr uint32_t kParts = S::kShares == 1               ? 0
                                    : sizeof(Part<S>) > 24 * 1024 ? 1
@@ -301,34 +295,6 @@ __device__ __forceinline__ void multiply_super(const Stage<S>& s, const Take& ta
   }
 }
 
-// Results that several warps share: each thread has some of them, and adds to them what a step's `count` units
-// gave, in ascending order.
-template <class S>
-struct SharedResults {
-  float y[S::kOutputs] = {};
-
-  __device__ __forceinline__ void add(const Part<S>& part, uint32_t count) {
-#pragma unroll
-    for (uint32_t i = 0; i < S::kOutputs; ++i) {
-      const uint32_t at = i * kThreads + threadIdx.x, row = at / S::kWeights, weight = at % S::kWeights;
-      if (row >= S::kRows) break;
-#pragma unroll
-      for (uint32_t share = 0; share < S::kShares; ++share)
-        if (share < count) y[i] = y[i] + part.y[share][row][weight];
-    }
-  }
-
-  __device__ __forceinline__ void store(const SeveralRowsJob& job, uint32_t rows, uint32_t row0,
-                                        uint32_t weight0) const {
-#pragma unroll
-    for (uint32_t i = 0; i < S::kOutputs; ++i) {
-      const uint32_t at = i * kThreads + threadIdx.x, row = row0 + at / S::kWeights,
-                     weight = weight0 + at % S::kWeights;
-      if (at < S::kRows * S::kWeights && row < rows && weight < job.n) store_result(job, row, weight, y[i]);
-    }
-  }
-};
-
 template <class S>
 __global__ void __launch_bounds__(kThreads, S::kBlocksAProcessor)
     matmul_kernel(const __grid_constant__ SeveralRowsArgs a) {
@@ -377,7 +343,7 @@ __global__ void __launch_bounds__(kThreads, S::kBlocksAProcessor)
     } else {
       if (step > 0) shared.add(parts[(step - 1) % kParts<S>], S::kShares);
       if constexpr (kParts<S> == 1) __syncthreads();
-      float (*part)[S::kPartWidth] = parts[step % kParts<S>].y[warp % S::kShares];
+      float (*part)[S::kWeights + 4] = parts[step % kParts<S>].y[warp % S::kShares];
       if (unit < units)
         multiply([&](uint32_t n, uint32_t e, float value) {
           part[n * 8 + lane % 4 * 2 + e % 2][own_weight + e / 2 * 8 + lane / 4] = value;

@@ -25,6 +25,7 @@
 #include "kernels/fragments.cuh"
 #include "kernels/group_copies.cuh"
 #include "kernels/pdl.h"
+#include "kernels/shared_results.cuh"
 #include "kernels/warp.cuh"
 #include "kernels/wgmma.cuh"
 #include "ops/tiles.h"
@@ -46,8 +47,6 @@ struct Shape {
   static constexpr bool kShared = kSharedOf;
   static constexpr uint32_t kShares = kShared ? kGroups : 1, kThreads = kGroups * kGroupThreads;
   static constexpr uint32_t kWeights = kGroups / kShares * kGroupWeights;
-  static constexpr uint32_t kPartWidth = kWeights + 4;  // floats: keeps stores off each other's banks
-  static constexpr uint32_t kOutputs = (kRows * kWeights + kThreads - 1) / kThreads;  // of a thread, if shared
 };
 
 // The second of the planes of activations that a type reads.
@@ -61,12 +60,7 @@ struct alignas(1024) Stage {
   uint8_t weights[S::kThreads / 32][kWarpGroups][GroupBytes<S::kType>::all];
 };
 
-template <class S>
-struct Part {  // what a step's super-blocks give
-  float y[S::kShares][S::kRows][S::kPartWidth];
-};
-
-// Two of them where there is room: then a step needs one barrier, else two.
+// Parts of shared results: two where there is room: then a step needs one barrier, else two.
 template <class S>
 inline constexpr uint32_t kParts = !S::kShared                                                  ? 0
                                    : 2 * sizeof(Stage<S>) + 2 * sizeof(Part<S>) <= kRoom - 1024 ? 2
@@ -269,31 +263,6 @@ __device__ __forceinline__ void add_super(const Stage<S>& s, const Next& next, c
   }
 }
 
-// Results that warpgroups share: each thread has some of them, and adds to them what a step's `count` super-blocks
-// gave, in ascending order.
-template <class S>
-struct SharedResults {
-  float y[S::kOutputs] = {};
-
-  __device__ __forceinline__ void add(const Part<S>& part, uint32_t count) {
-#pragma unroll
-    for (uint32_t i = 0; i < S::kOutputs; ++i) {
-      const uint32_t at = i * S::kThreads + threadIdx.x, row = at / S::kWeights, weight = at % S::kWeights;
-      if (row >= S::kRows) break;
-      for (uint32_t share = 0; share < count; ++share) y[i] = y[i] + part.y[share][row][weight];
-    }
-  }
-
-  __device__ __forceinline__ void store(const SeveralRowsJob& job, uint32_t rows, uint32_t row0,
-                                        uint32_t weight0) const {
-#pragma unroll
-    for (uint32_t i = 0; i < S::kOutputs; ++i) {
-      const uint32_t at = i * S::kThreads + threadIdx.x, row = row0 + at / S::kWeights;
-      if (at < S::kRows * S::kWeights && row < rows) store_result(job, row, weight0 + at % S::kWeights, y[i]);
-    }
-  }
-};
-
 template <class S>
 __global__ void __launch_bounds__(S::kThreads, kBlocksAProcessor<S>)
     matmul_warpgroup_kernel(const __grid_constant__ SeveralRowsArgs a) {
@@ -360,7 +329,7 @@ __global__ void __launch_bounds__(S::kThreads, kBlocksAProcessor<S>)
         shared.add(parts[(step - 1) % kParts<S>], S::kShares);
         if constexpr (kParts<S> == 1) __syncthreads();
       }
-      float (*part)[S::kPartWidth] = parts[step % kParts<S>].y[share_of<S>()];
+      float (*part)[S::kWeights + 4] = parts[step % kParts<S>].y[share_of<S>()];
       if (step * S::kShares + share_of<S>() < supers)
         add_super(m.ring[stage], next, [&](uint32_t n, uint32_t e, float value) {
           part[n * 8 + lane % 4 * 2 + e % 2][own_weight + e / 2 * 8 + lane / 4] = value;
