@@ -52,8 +52,8 @@ GemvInput floats(float* x, uint32_t cols) {
   return in;
 }
 
-// So many rows are few for this model: gemv reads all weights for each of them, from the second on out of the L2 cache, but
-// takes half the kernels.
+// So many rows are few for this model: gemv reads all weights for each of them, from the second on out of the L2 cache,
+// but takes half the kernels.
 uint32_t few_rows(const Model& m) {
   constexpr uint64_t kMostBytes = uint64_t{48} << 20;  // that all rows read of a layer: fewer bytes than latencies
   constexpr uint32_t kMost = 4;
@@ -67,8 +67,8 @@ uint32_t few_rows(const Model& m) {
   return std::clamp<uint32_t>(uint32_t(kMostBytes / most), 1, kMost);
 }
 
-// The products of a step, all in one stream. Few rows by gemv, which normalizes, quantizes and applies SwiGLU for itself;
-// more by matmul, with kernels between that do so.
+// The products of a step, all in one stream. Few rows by gemv, which normalizes, quantizes and applies SwiGLU for
+// itself; more by matmul, with kernels between that do so.
 struct Products {
   const Model& m;
   const Scratch& s;

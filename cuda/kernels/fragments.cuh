@@ -1,5 +1,5 @@
-// Weights as an int8 matrix unit takes them: lane 4g + t brings values 4t .. 4t + 3 and 16 + 4t .. of a block of weight row
-// g, and what belongs to them.
+// Weights as an int8 matrix unit takes them: lane 4g + t brings values 4t .. 4t + 3 and 16 + 4t .. of a block of weight
+// row g, and what belongs to them.
 #pragma once
 
 #include <cuda_fp16.h>
@@ -18,7 +18,8 @@ __device__ __forceinline__ void four_of(const N* from, N out[kSegmentBlocks]) {
 
 __device__ __forceinline__ int32_t signed_byte(uint32_t word, uint32_t i) { return int32_t(int8_t(word >> (8 * i))); }
 
-// Values of four blocks of this lane's row, from the block `first` on. `group`: eight weight rows of nb blocks, as packed.
+// Values of four blocks of this lane's row, from the block `first` on. `group`: eight weight rows of nb blocks, as
+// packed.
 template <TensorType T>
 __device__ __forceinline__ void load_values(const uint8_t* group, uint32_t nb, uint32_t first,
                                             uint32_t values[kSegmentBlocks][2]) {

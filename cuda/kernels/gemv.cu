@@ -1,7 +1,8 @@
-// Products on one row, for decoding a single sequence; a few rows are so many grids of thread blocks. Tiles come through a ring as in tiles.cuh; eight lanes
-// take a segment of a tile, a row each; a super-block takes two times eight, which exchange their integers once. Such
-// kernels are bound by the length of their chain of dependent instructions: what can be known before the kernel before
-// has ended is found out there, and all loads come before the first use.
+// Products on one row, for decoding a single sequence; a few rows are so many grids of thread blocks. Tiles come
+// through a ring as in tiles.cuh; eight lanes take a segment of a tile, a row each; a super-block takes two times
+// eight, which exchange their integers once. Such kernels are bound by the length of their chain of dependent
+// instructions: what can be known before the kernel before has ended is found out there, and all loads come before the
+// first use.
 #include "device/check.h"
 #include "kernels/pdl.h"
 #include "kernels/prologue.cuh"

@@ -55,9 +55,9 @@ struct MatmulJob {
   bool add = false;             // y ⊕ W·x
 };
 
-// Up to three products on one row or few, all with the same cols: every row reads all weights. With `swiglu`, jobs are gate and up, and
-// jobs[0].y gets gate · sigmoid(gate) · up. With `pdl` (programmatic dependent launch) the kernel may begin
-// before its predecessor in the stream has ended: it fetches weights, then waits for it.
+// Up to three products on one row or few, all with the same cols: every row reads all weights. With `swiglu`, jobs are
+// gate and up, and jobs[0].y gets gate · sigmoid(gate) · up. With `pdl` (programmatic dependent launch) the kernel may
+// begin before its predecessor in the stream has ended: it fetches weights, then waits for it.
 void gemv(const MatmulJob* jobs /* host */, uint32_t n_jobs, const GemvInput& input, uint32_t rows, bool swiglu,
           bool pdl, cudaStream_t stream);
 

@@ -6,8 +6,8 @@
 // by asynchronous copies some steps ahead; a warp unpacks what is its own straight to where the matrix unit wants it,
 // once for all its rows. So nothing that is unpacked goes through shared memory, and a step has one barrier.
 //
-// Where there are too few weight rows for all processors, several warps share them: in each step every one takes another
-// unit, and what these give is added up in the contract's order a step later, from shared memory.
+// Where there are too few weight rows for all processors, several warps share them: in each step every one takes
+// another unit, and what these give is added up in the contract's order a step later, from shared memory.
 #pragma once
 
 #include <algorithm>
@@ -75,7 +75,8 @@ inline constexpr uint32_t kStages = kFit<S> < 2             ? 2
 template <class S>
 inline constexpr uint32_t kBytes = kStages<S> * sizeof(Stage<S>) + kParts<S> * sizeof(Part<S>);
 
-// As fetch_group(), of a last group of fewer rows or a last segment of fewer blocks, which lie otherwise: made whole ones.
+// As fetch_group(), of a last group of fewer rows or a last segment of fewer blocks, which lie otherwise: made whole
+// ones.
 template <TensorType T>
 __device__ __forceinline__ void fetch_partial(uint8_t* to, const uint8_t* group, uint32_t in_group, uint32_t nb,
                                               uint32_t unit) {
@@ -379,9 +380,9 @@ void launch(SeveralRowsArgs& a, cudaStream_t stream) {
                 a);
 }
 
-// What a shape takes, about, in units of 36 ns, by measurements on an H200; none if there is no room. A step costs by its rows of activations,
-// and something beside. Two thread blocks that share a processor slow each other down, the more the more they compute
-// for each byte; warps that share weights exchange what they give.
+// What a shape takes, about, in units of 36 ns, by measurements on an H200; none if there is no room. A step costs by
+// its rows of activations, and something beside. Two thread blocks that share a processor slow each other down, the
+// more the more they compute for each byte; warps that share weights exchange what they give.
 template <class S>
 uint32_t cost_of(const SeveralRowsArgs& a) {
   if (kBytes<S> > processor().shared_bytes) return UINT32_MAX;

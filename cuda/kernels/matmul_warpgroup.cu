@@ -1,8 +1,8 @@
 // Products of K-quants on many rows, on the matrix units of Hopper's warpgroups. Compiled for sm_90a alone.
 //
-// A warpgroup computes 64 weight rows by all rows of activations of its thread block. Packed weights go from shared memory to
-// registers as matmul.cuh has them; activations are read by the matrix unit itself. Nothing is left to do for their shifts:
-// they come in two parts of eight bits, v = 8 · v1 + v0 (ops/tiles.h), whose products the unit adds up.
+// A warpgroup computes 64 weight rows by all rows of activations of its thread block. Packed weights go from shared
+// memory to registers as matmul.cuh has them; activations are read by the matrix unit itself. Nothing is left to do for
+// their shifts: they come in two parts of eight bits, v = 8 · v1 + v0 (ops/tiles.h), whose products the unit adds up.
 //
 //   Q4_K, Q5_K   of a block: w · v = (8 · w) · v1 + w · v0, two products in one accumulator. Then a multiply-add with the
 //                sub-scale.
@@ -13,11 +13,11 @@
 //
 // The sums are exact and fit 32 bits, so what comes out is the contract's integer.
 //
-// All of it comes by asynchronous copies some super-blocks ahead: weights by each warp for itself, since no other reads them;
-// activations in three pieces that one thread asks for when all warps have left the stage.
+// All of it comes by asynchronous copies some super-blocks ahead: weights by each warp for itself, since no other reads
+// them; activations in three pieces that one thread asks for when all warps have left the stage.
 //
-// Where there are too few weight rows for all processors, three warpgroups share them: each takes another super-block, and
-// what these give is added up in the contract's order a step later, from shared memory.
+// Where there are too few weight rows for all processors, three warpgroups share them: each takes another super-block,
+// and what these give is added up in the contract's order a step later, from shared memory.
 #include <algorithm>
 
 #include "device/check.h"
@@ -119,8 +119,8 @@ struct WeightParts {
   uint32_t high[4], low[4];
 };
 
-// Of four stored values and their scale. The products are made in 16 bits each, two in a word, of which the lower must not
-// borrow from the upper: it is lifted by 2^15.
+// Of four stored values and their scale. The products are made in 16 bits each, two in a word, of which the lower must
+// not borrow from the upper: it is lifted by 2^15.
 __device__ __forceinline__ void multiply_scale(uint32_t stored, int32_t sc, uint32_t& high, uint32_t& low) {
   const uint32_t even = stored & 0x00ff00ffu, odd = stored >> 8 & 0x00ff00ffu;
   const uint32_t lift = uint32_t(kOffset<TensorType::kQ6_K> * 8 * sc) * 0x00010001u + 0x8000u;
@@ -150,8 +150,8 @@ __device__ __forceinline__ uint32_t share_of() {
   return S::kShared ? threadIdx.x / kGroupThreads : 0;
 }
 
-// The integers of a super-block, of a lane 4g + t weight rows g (i < 2) and g + 8 of its warp, of each tile rows 2t (even i) and
-// 2t + 1. rows: of these weights. `next` is called once, when other stages may be filled.
+// The integers of a super-block, of a lane 4g + t weight rows g (i < 2) and g + 8 of its warp, of each tile rows 2t
+// (even i) and 2t + 1. rows: of these weights. `next` is called once, when other stages may be filled.
 template <class S, class Next>
 __device__ __forceinline__ void multiply(const Stage<S>& s, const SuperRow<S::kType> (&rows)[2],
                                          int32_t (&products)[S::kTiles][4], const Next& next) {

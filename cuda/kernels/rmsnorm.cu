@@ -1,5 +1,5 @@
-// RMSNorm and activation quantization of whole rows, and SwiGLU: a block of threads per row, or, where no value depends on
-// the whole row, several.
+// RMSNorm and activation quantization of whole rows, and SwiGLU: a block of threads per row, or, where no value depends
+// on the whole row, several.
 #include "device/check.h"
 #include "kernels/launch.h"
 #include "kernels/pdl.h"

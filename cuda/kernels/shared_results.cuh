@@ -1,6 +1,6 @@
-// Results that several warps, or groups of them, share: in each step every one takes another unit of K for the same weight rows,
-// and what these give is added up in the contract's order from shared memory. S is the shape of a thread block: kThreads
-// compute kRows rows of activations by kWeights weight rows, kShares units a step.
+// Results that several warps, or groups of them, share: in each step every one takes another unit of K for the same
+// weight rows, and what these give is added up in the contract's order from shared memory. S is the shape of a thread
+// block: kThreads compute kRows rows of activations by kWeights weight rows, kShares units a step.
 #pragma once
 
 #include "kernels/several_rows.cuh"

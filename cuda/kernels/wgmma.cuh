@@ -38,8 +38,8 @@ __device__ __forceinline__ void wgmma_commit() { asm volatile("wgmma.commit_grou
     else ORCD_WGMMA(64, types, ORCD_D32, 32, 33, 34, 35, 36, 37, ORCD_TILES8(d));                            \
   } while (false)
 
-// d = or += a · rows: 64 rows of 32 bytes, sixteen a warp as mma.m16n8k32 has them, by 8 · kTiles rows in shared memory.
-// Asynchronous: neither d nor a may be touched until wgmma_wait().
+// d = or += a · rows: 64 rows of 32 bytes, sixteen a warp as mma.m16n8k32 has them, by 8 · kTiles rows in shared
+// memory. Asynchronous: neither d nor a may be touched until wgmma_wait().
 template <bool kSignedA, bool kSignedRows, uint32_t kTiles>
 __device__ __forceinline__ void wgmma(int32_t (&d)[kTiles][4], const uint32_t (&a)[4], uint64_t rows, int32_t add) {
   static_assert(kTiles == 2 || kTiles == 4 || kTiles == 8);

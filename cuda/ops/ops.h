@@ -32,8 +32,8 @@ struct Rows {
   const uint32_t* position = nullptr;  // (count), ascending by one within a chunk
 };
 
-// int8 values of a matrix, with a scale for each of its blocks: of 32 values, or of 256 (super-blocks), of which each 32
-// have a shift: value = d · (q << shift).
+// int8 values of a matrix, with a scale for each of its blocks: of 32 values, or of 256 (super-blocks), of which each
+// 32 have a shift: value = d · (q << shift).
 struct Quantized {
   int8_t* q = nullptr;  // (rows, cols); null: nobody reads it
   float* d = nullptr;   // (rows, cols / 32 or cols / 256)

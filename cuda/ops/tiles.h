@@ -1,5 +1,6 @@
-// How activations lie that the matrix units of warpgroups read (kernels/matmul_warpgroup.cu): ready to be copied to shared
-// memory in three pieces for each super-block of K. Of a step of `rows` rows, in groups of eight, with cols / 256 super-blocks:
+// How activations lie that the matrix units of warpgroups read (kernels/matmul_warpgroup.cu): ready to be copied to
+// shared memory in three pieces for each super-block of K. Of a step of `rows` rows, in groups of eight, with cols /
+// 256 super-blocks:
 //
 //   planes   (super-block, plane, group, half, row of 8, 128 B)   value v = q << shift in two parts, v = 8 · high + low with
 //            0 <= low < 8: plane 0 has `high` as int8, plane 1 `low`, plane 2 32 · low as uint8. Pieces of 16 bytes of a row

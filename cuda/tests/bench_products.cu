@@ -117,7 +117,7 @@ class Bench {
 
   static constexpr uint64_t kWeights = uint64_t{1} << 30, kMany = uint64_t{32} << 20;
   device::Stream stream_;
-  device::Buffer<uint8_t> weights_ = filled(kWeights), input_ = filled(3 * kMany);
+  device::Buffer<uint8_t> weights_ = filled(kWeights), input_ = filled(4 * kMany);
   device::Buffer<float> y_ = device::Buffer<float>(uint64_t{2048} * 28672);
 };
 

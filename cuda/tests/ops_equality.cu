@@ -291,8 +291,8 @@ void many_rows_products(Random& rng, TensorType type) {
   }
 }
 
-// Three products of one row, two with a bias, one of them added to what is there, and SwiGLU, of a row that `gather` names,
-// normalized.
+// Three products of one row, two with a bias, one of them added to what is there, and SwiGLU, of a row that `gather`
+// names, normalized.
 void fused_products(Random& rng, TensorType type) {
   if (!formats::is_quantized(type)) return;
   Backends b;
