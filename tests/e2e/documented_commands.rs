@@ -30,7 +30,7 @@ const SYSTEMD: &str = "it asks a running systemd for the installed service";
 const TESTED: &str = "it is a part of `make test` already";
 
 /// Beginnings of commands, the first that fits counts.
-static KNOWN: [(&str, Here); 34] = [
+static KNOWN: [(&str, Here); 35] = [
     ("curl ", Request),
     ("target/release/worker-orcd ", Service),
     ("worker-orcd ", Service),
@@ -58,6 +58,7 @@ static KNOWN: [(&str, Here); 34] = [
     ("tests/run-on-gpu", Program("tests/run-on-gpu")),
     ("bench_engine ", Program("bench_engine")),
     ("target/release/synth-model ", Program("synth-model")),
+    ("bench-load ", Program("bench-load")),
     ("target/op-tests/", No("it needs a GPU")),
     (
         "tar xJf gpu-bundle",
@@ -241,7 +242,7 @@ fn program(path: &str, command: &str) -> Result<(), String> {
     let binaries = binaries.parent().unwrap_or(Path::new("."));
     let file = match path {
         "bench_engine" => binaries.join("examples").join(path),
-        "synth-model" => binaries.join(path),
+        "synth-model" | "bench-load" => binaries.join(path),
         _ => paths::repository().join(path),
     };
     if path == "bench_engine" && !file.is_file() {

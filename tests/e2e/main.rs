@@ -21,6 +21,7 @@ mod health;
 mod http_edges;
 mod invalid_request;
 mod keep_alive;
+mod load_generator;
 mod memory;
 mod metrics;
 mod model_files;

@@ -1,0 +1,59 @@
+//! `tools/bench/load`, which measures many streams at once: it counts what came, and says what went wrong.
+
+use std::process::{Command, Output};
+
+use orcd_tests::{Job, Model, Starter, paths};
+use serde_json::Value;
+
+fn load(words: &[&str]) -> Output {
+    Command::new(paths::load_generator())
+        .args(words)
+        .output()
+        .unwrap()
+}
+
+fn error(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+#[test]
+fn many_streams_are_measured() {
+    let service = Starter::new(Model::Tiny).start();
+    let address = service.address().to_string();
+    let output = load(&[
+        &address,
+        "--streams",
+        "12",
+        "--tokens",
+        "20",
+        "--rounds",
+        "2",
+        "--json",
+    ]);
+    assert!(output.status.success(), "{}", error(&output));
+    let figures: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(figures["streams"], 12);
+    assert!(figures["tokens_per_s"].as_f64().unwrap() > 0.0);
+    let [half, most, last] = [0, 1, 2].map(|rank| figures["first_ms"][rank].as_f64().unwrap());
+    assert!(0.0 < half && half <= most && most <= last, "{figures}");
+    // It has seen every token that the service made.
+    let metrics = service.get("/metrics").text().to_owned();
+    let made = metrics
+        .lines()
+        .find_map(|line| line.strip_prefix("orcd_tokens_generated_total "))
+        .and_then(|value| value.parse::<u64>().ok());
+    assert!(made > Some(2 * 12), "{metrics}");
+    assert_eq!(figures["tokens_in_all"].as_u64(), made);
+}
+
+#[test]
+fn a_service_that_refuses_is_an_error_with_its_words() {
+    let service = Starter::new(Model::Tiny).flag("--context", 64).start();
+    let refusal = service.refusal(&Job::new("a", "b").set("max_tokens", 100_000));
+    let address = service.address().to_string();
+    let output = load(&[&address, "--streams", "2", "--tokens", "100000"]);
+    assert_eq!(output.status.code(), Some(1));
+    let said = error(&output);
+    assert!(said.contains(&refusal.status().to_string()), "{said}");
+    assert!(output.stdout.is_empty(), "no figures of a failed round");
+}
