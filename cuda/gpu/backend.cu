@@ -4,6 +4,7 @@
 #include "engine/engine.h"
 #include "gpu/executor.h"
 #include "gpu/weights.h"
+#include "kernels/pdl.h"
 
 namespace orcd {
 namespace gpu {
@@ -55,7 +56,7 @@ class CudaBackend final : public Backend {
     check_options(options);
     const KvBytes kv = kv_bytes(shape, options);
     return image_bytes + kv.cache + kv.tables +
-           scratch_bytes(shape, options.max_batch_tokens, max_samples(options), kernels::has_warpgroups());
+           scratch_bytes(shape, options.max_batch_tokens, max_samples(options), kernels::processor().warpgroups);
   }
 
   std::unique_ptr<Staging> staging(size_t bytes) const override { return std::make_unique<PinnedStaging>(bytes); }

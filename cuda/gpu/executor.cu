@@ -136,6 +136,8 @@ uint64_t CudaExecutor::input_bytes(uint32_t rows, uint32_t slots) {
          align(uint64_t{rows} * sizeof(kernels::PrefillTile));
 }
 
+bool CudaExecutor::reads_tiles() const { return kernels::processor().warpgroups; }
+
 void* CudaExecutor::allocate(size_t bytes) {
   scratch_.emplace_back(bytes);
   // In the stream of the kernels that use it: it doesn't wait for others.

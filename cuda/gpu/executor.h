@@ -25,7 +25,7 @@ class CudaExecutor final : public Executor, public Ops {
   CudaExecutor(const Model& model, const EngineOptions& options, int ordinal, const uint8_t* image);
   ~CudaExecutor() override;  // waits: finish() may return before the last kernel has ended
 
-  bool reads_tiles() const override { return kernels::has_warpgroups(); }
+  bool reads_tiles() const override;
   void* allocate(size_t bytes) override;
   void prepare(const Model& model, const Scratch& scratch) override;
   void open(uint32_t slot) override;

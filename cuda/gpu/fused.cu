@@ -75,9 +75,8 @@ struct Products {
   uint32_t few;
   cudaStream_t stream;
 
-  // y = W · RMSNorm(x[gather[r]]) for r < rows, by gemv if there are no more than `few`.
-  void normed(std::initializer_list<MatmulJob> jobs, const float* weight, const uint32_t* gather, uint32_t rows,
-              uint32_t few) const {
+  // y = W · RMSNorm(x[gather[r]]) for r < rows.
+  void normed(std::initializer_list<MatmulJob> jobs, const float* weight, const uint32_t* gather, uint32_t rows) const {
     if (rows <= few) return normed_few(jobs, weight, gather, rows, false);
     MatmulArgs products[3];
     Tensor weights[3];
@@ -95,7 +94,7 @@ struct Products {
     if (rows <= few) {
       normed_few({gate, up}, l.ffn_norm, nullptr, rows, true);
     } else {
-      normed({gate, up}, l.ffn_norm, nullptr, rows, few);
+      normed({gate, up}, l.ffn_norm, nullptr, rows);
       kernels::swiglu(s.gate, s.up, rows, hidden, stream);
     }
     residual(l.down, l.down_bias, floats(s.gate, s.ffn.cols), hidden, rows);
@@ -152,8 +151,7 @@ void CudaExecutor::launch_fused(const Model& m, const Scratch& s, const uint32_t
   kernels::embed(m.token_embedding, carve(input_.data()).token, rows_, s.x, recorded, stream_);
   for (uint32_t i = 0; i < m.shape.n_layers; ++i) {
     const Layer& l = m.layers[i];
-    step.normed({{l.q, l.q_bias, s.q}, {l.k, l.k_bias, s.k}, {l.v, l.v_bias, s.v}}, l.attn_norm, nullptr, rows_,
-                few_rows_);
+    step.normed({{l.q, l.q_bias, s.q}, {l.k, l.k_bias, s.k}, {l.v, l.v_bias, s.v}}, l.attn_norm, nullptr, rows_);
     const Activations attended = read_by({l.attn_output}, s.attended);
     attend_fused(i, s, attended, decoding);
     step.residual(l.attn_output, l.attn_output_bias,
@@ -161,7 +159,8 @@ void CudaExecutor::launch_fused(const Model& m, const Scratch& s, const uint32_t
     step.feed_forward(l, rows_);
   }
   if (!n_logits) return;
-  step.normed({{m.output, m.output_bias, s.logits}}, m.output_norm, logit_rows, n_logits, 1);  // of many weights
+  const Products last = {m, s, 1, stream_};  // of so many weights that no two rows are few
+  last.normed({{m.output, m.output_bias, s.logits}}, m.output_norm, logit_rows, n_logits);
 }
 
 void CudaExecutor::prepare(const Model& m, const Scratch& s) {

@@ -76,9 +76,6 @@ inline Activations tiled(Activations a, uint32_t rows) {
   return a;
 }
 
-// Whether the current device, one of Hopper's, has the matrix units that read such tiles.
-bool has_warpgroups();
-
 // Any number of rows, on int8 matrix units where weights are quantized. All products read the same activations.
 void matmul(const MatmulArgs* products /* host, (n) */, uint32_t n, const Activations& a, uint32_t rows,
             cudaStream_t stream);

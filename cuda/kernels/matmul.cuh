@@ -20,6 +20,7 @@
 #include "kernels/several_rows.cuh"
 #include "kernels/shared_results.cuh"
 #include "kernels/warp.cuh"
+#include "ops/tiles.h"
 
 namespace orcd::kernels {
 namespace {
@@ -52,7 +53,6 @@ struct alignas(16) Stage {
 };
 
 __device__ __forceinline__ uint32_t value_place(uint32_t row, uint32_t piece) { return (piece ^ row % 8) * 16; }
-__device__ __forceinline__ uint32_t sum_place(uint32_t row, uint32_t block) { return block ^ (row & 4u); }
 
 // Parts of shared results: two where they are little: then a step needs one barrier, else two.
 template <class S>
@@ -344,7 +344,7 @@ __global__ void __launch_bounds__(kThreads, S::kBlocksAProcessor)
     } else {
       if (step > 0) shared.add(parts[(step - 1) % kParts<S>], S::kShares);
       if constexpr (kParts<S> == 1) __syncthreads();
-      float (*part)[S::kWeights + 4] = parts[step % kParts<S>].y[warp % S::kShares];
+      auto& part = parts[step % kParts<S>].y[warp % S::kShares];
       if (unit < units)
         multiply([&](uint32_t n, uint32_t e, float value) {
           part[n * 8 + lane % 4 * 2 + e % 2][own_weight + e / 2 * 8 + lane / 4] = value;
@@ -386,9 +386,7 @@ void launch(SeveralRowsArgs& a, cudaStream_t stream) {
 template <class S>
 uint32_t cost_of(const SeveralRowsArgs& a) {
   if (kBytes<S> > processor().shared_bytes) return UINT32_MAX;
-  uint32_t blocks = 0;
-  for (uint32_t i = 0; i < a.n_jobs; ++i) blocks += (a.jobs[i].n + S::kWeights - 1) / S::kWeights;
-  blocks *= (a.rows + S::kRows - 1) / S::kRows;
+  const uint32_t blocks = blocks_of(a, S::kWeights, S::kRows);
   const uint32_t units = (a.cols + kUnit<S::kType> - 1) / kUnit<S::kType>, count = processor().count;
   const uint32_t steps = (units + S::kShares - 1) / S::kShares + 2;
   const uint32_t split = kSplit<S::kType> ? 15 : 10;  // two sub-scales a block

@@ -329,7 +329,7 @@ __global__ void __launch_bounds__(S::kThreads, kBlocksAProcessor<S>)
         shared.add(parts[(step - 1) % kParts<S>], S::kShares);
         if constexpr (kParts<S> == 1) __syncthreads();
       }
-      float (*part)[S::kWeights + 4] = parts[step % kParts<S>].y[share_of<S>()];
+      auto& part = parts[step % kParts<S>].y[share_of<S>()];
       if (step * S::kShares + share_of<S>() < supers)
         add_super(m.ring[stage], next, [&](uint32_t n, uint32_t e, float value) {
           part[n * 8 + lane % 4 * 2 + e % 2][own_weight + e / 2 * 8 + lane / 4] = value;
@@ -388,9 +388,7 @@ inline constexpr SuperCost kSplitCost = S::kShared       ? SuperCost{88, 88}
 
 template <class S>
 uint32_t cost_of(const SeveralRowsArgs& a) {
-  uint32_t blocks = 0;
-  for (uint32_t i = 0; i < a.n_jobs; ++i) blocks += (a.jobs[i].n + S::kWeights - 1) / S::kWeights;
-  blocks *= (a.rows + S::kRows - 1) / S::kRows;
+  const uint32_t blocks = blocks_of(a, S::kWeights, S::kRows);
   const uint32_t steps = (a.cols / kSuperBlock + S::kShares - 1) / S::kShares;
   // Where several have room on a processor, some are put together before every one has one.
   const uint32_t count = processor().count, together = blocks <= count ? count / 2 : count / 4;

@@ -1,7 +1,5 @@
 #include "kernels/pdl.h"
 
-#include "kernels/launch.h"
-
 namespace orcd::kernels {
 namespace {
 
@@ -11,24 +9,15 @@ __global__ void probe() {}
 
 const Processor& processor() {
   static const Processor p = [] {
-    int device = 0, count = 0, shared_bytes = 0;
+    int device = 0, count = 0, shared_bytes = 0, major = 0, minor = 0;
     ORCD_CUDA(cudaGetDevice(&device));
     ORCD_CUDA(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device));
     ORCD_CUDA(cudaDeviceGetAttribute(&shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device));
-    return Processor{uint32_t(count), uint32_t(shared_bytes)};
-  }();
-  return p;
-}
-
-bool has_warpgroups() {
-  static const bool has = [] {
-    int device = 0, major = 0, minor = 0;
-    ORCD_CUDA(cudaGetDevice(&device));
     ORCD_CUDA(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device));
     ORCD_CUDA(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device));
-    return major == 9 && minor == 0;
+    return Processor{uint32_t(count), uint32_t(shared_bytes), major == 9 && minor == 0};
   }();
-  return has;
+  return p;
 }
 
 bool has_pdl() {

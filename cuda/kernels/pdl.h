@@ -15,6 +15,7 @@ bool has_pdl();
 // Properties of the current device that decide launches, asked for once.
 struct Processor {
   uint32_t count, shared_bytes;
+  bool warpgroups;  // one of Hopper's: it has matrix units that read Activations' tiles (ops/tiles.h)
 };
 const Processor& processor();
 

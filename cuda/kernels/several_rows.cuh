@@ -35,6 +35,13 @@ inline uint32_t cut_into_tiles(SeveralRowsArgs& a, uint32_t weights_of_tile) {
   return tiles;
 }
 
+// Thread blocks of so many weights by so many rows.
+inline uint32_t blocks_of(const SeveralRowsArgs& a, uint32_t weights, uint32_t rows) {
+  uint32_t tiles = 0;
+  for (uint32_t i = 0; i < a.n_jobs; ++i) tiles += (a.jobs[i].n + weights - 1) / weights;
+  return tiles * ((a.rows + rows - 1) / rows);
+}
+
 __device__ __forceinline__ const SeveralRowsJob& job_of(const SeveralRowsArgs& a, uint32_t tile) {
   uint32_t job = 0;
   while (job + 1 < a.n_jobs && tile >= a.jobs[job + 1].first_tile) ++job;

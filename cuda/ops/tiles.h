@@ -41,8 +41,9 @@ ORCD_HD uint32_t plane_word(uint32_t row, uint32_t word) {
   return word / 32 * (kPlaneBytes / 2) + row * 128 + ((word % 32 / 4) ^ row) * 16 + word % 4 * 4;
 }
 
-// Word of the sums of a row: two rows four apart don't meet in a bank.
-ORCD_HD uint32_t sum_word(uint32_t row, uint32_t block) { return row * kSuperBlocks + (block ^ (row & 4u)); }
+// Where a block's sum lies among a row's: two rows four apart don't meet in a bank.
+ORCD_HD uint32_t sum_place(uint32_t row, uint32_t block) { return block ^ (row & 4u); }
+ORCD_HD uint32_t sum_word(uint32_t row, uint32_t block) { return row * kSuperBlocks + sum_place(row, block); }
 
 // Of four values their bytes in the first two planes; those of the third are 32 times as much as the second's.
 struct ValueParts {

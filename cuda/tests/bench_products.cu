@@ -11,6 +11,7 @@
 
 #include "device/stream.h"
 #include "formats/formats.h"
+#include "kernels/pdl.h"
 #include "kernels/several_rows.cuh"
 #include "tests/testing.h"
 
@@ -49,7 +50,7 @@ class Bench {
     int8_t* base = reinterpret_cast<int8_t*>(input_.data());
     const Quantized q = {base, reinterpret_cast<float*>(base + kMany), reinterpret_cast<int32_t*>(base + kMany / 4 * 5),
                          reinterpret_cast<uint32_t*>(base + kMany / 4 * 5),
-                         kernels::has_warpgroups() ? input_.data() : nullptr};
+                         kernels::processor().warpgroups ? input_.data() : nullptr};
     const Activations in = {p.cols, nullptr, q, q};
     const auto list_of = [&](uint64_t copy) {
       uint8_t* at = weights_.data() + copy * ((bytes + 1023) / 256 * 256);

@@ -10,6 +10,7 @@
 #include "formats/formats.h"
 #include "gpu/executor.h"
 #include "gpu/weights.h"
+#include "kernels/pdl.h"
 #include "kernels/several_rows.cuh"
 #include "ops/tiles.h"
 #include "tests/layouts.h"
@@ -173,7 +174,7 @@ struct Inputs {
         cols(cols),
         x(rows * cols),
         blocks(x.size(), kQuantBlock),
-        supers(x.size(), kSuperBlock, kernels::has_warpgroups() ? tiles_bytes(rows, cols) : 0) {
+        supers(x.size(), kSuperBlock, kernels::processor().warpgroups ? tiles_bytes(rows, cols) : 0) {
     for (float& v : x) v = rng.normalish() * (rng.below(40) == 0 ? 30.0f : 1.0f);
     if (rng.below(3) == 0) std::fill_n(x.begin(), std::min<size_t>(rng.below(2) ? 32 : 256, x.size()), 0.0f);
     gx = to_device(x);
@@ -291,7 +292,7 @@ void many_rows_products(Random& rng, TensorType type) {
   }
 }
 
-// Three products of one row, two with a bias, one of them added to what is there, and SwiGLU, of a row that `gather`
+// Three products of few rows, two with a bias, one of them added to what is there, and SwiGLU, of rows that `gather`
 // names, normalized.
 void fused_products(Random& rng, TensorType type) {
   if (!formats::is_quantized(type)) return;
@@ -399,7 +400,7 @@ void few_rows_products(Random& rng, TensorType type, bool quick) {
 // Every shape of warpgroups, whatever its cost: products that share a launch, with biases and sums.
 template <TensorType T>
 void warpgroup_products(Random& rng) {
-  if (!kernels::has_warpgroups()) {
+  if (!kernels::processor().warpgroups) {
     std::printf("SKIPPED products of warpgroups: this GPU has none\n");
     return;
   }
