@@ -21,7 +21,6 @@ mod health;
 mod http_edges;
 mod invalid_request;
 mod keep_alive;
-mod load_generator;
 mod memory;
 mod metrics;
 mod model_files;

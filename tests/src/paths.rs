@@ -20,11 +20,6 @@ pub fn worker_with_failpoints() -> PathBuf {
     binary("cuda-worker-failpoints")
 }
 
-/// The program of `tools/bench/load`.
-pub fn load_generator() -> PathBuf {
-    binary("bench-load")
-}
-
 /// The device under test, `cpu` or `cuda:N`.
 pub fn device() -> String {
     env::var("ORCD_TEST_DEVICE").unwrap_or_else(|_| "cpu".into())

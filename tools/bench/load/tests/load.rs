@@ -1,12 +1,14 @@
-//! `tools/bench/load`, which measures many streams at once: it counts what came, and says what went wrong.
+//! The program against a service, and where there is none: it counts what came, and says what went wrong.
+
+#![allow(clippy::unwrap_used)] // a panic is a failing test with a place
 
 use std::process::{Command, Output};
 
-use orcd_tests::{Job, Model, Starter, paths};
+use orcd_tests::{Job, Model, Starter};
 use serde_json::Value;
 
 fn load(words: &[&str]) -> Output {
-    Command::new(paths::load_generator())
+    Command::new(env!("CARGO_BIN_EXE_bench-load"))
         .args(words)
         .output()
         .unwrap()
@@ -14,6 +16,24 @@ fn load(words: &[&str]) -> Output {
 
 fn error(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+#[test]
+fn other_machines_and_absent_services_are_refused() {
+    let output = load(&["192.0.2.1:80"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(error(&output).contains("loopback"), "{}", error(&output));
+    // A port that was free a moment ago.
+    let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = socket.local_addr().unwrap().to_string();
+    drop(socket);
+    let output = load(&[&address, "--streams", "1"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        error(&output).contains("can't connect"),
+        "{}",
+        error(&output)
+    );
 }
 
 #[test]
