@@ -169,6 +169,7 @@ pub(crate) fn load(
         context: options.context,
         vocab_size: plan.shape.vocab,
         max_batch_tokens: options.max_batch_tokens,
+        max_gap: sizing::max_gap(request),
     };
     Ok((engine, limits))
 }

@@ -1,18 +1,43 @@
 //! How large an engine is made. Pure.
 
+use std::time::Duration;
+
 use orcd_shared::protocol::message::{Device, LoadRequest};
 
 use crate::engine::EngineOptions;
 
-/// Sequences at once unless asked for, and most tokens in one step. A step of the GPU takes hardly
-/// longer for many tokens than for one; a processor's takes that many times as long, so that more
-/// at once would only make each stream slower. Each sequence takes memory for a whole context, and
-/// a standby as much again: who serves more asks for more.
-fn defaults(device: Device) -> (u32, u32) {
+/// What is taken unless asked for.
+struct Defaults {
+    /// Sequences at once. Each takes memory for a whole context, and a standby as much again: who serves
+    /// more asks for more.
+    slots: u32,
+    /// Most tokens in one step. A GPU reads prompts the faster the more of them it has at once; a
+    /// processor's step takes that many times as long, so that more would only make each stream slower.
+    batch: u32,
+    /// Time that a step with prompt tokens is to take at most, ms.
+    max_gap_ms: u32,
+}
+
+const fn defaults(device: Device) -> Defaults {
     match device {
-        Device::Cpu => (4, 64),
-        Device::Cuda(_) => (8, 512),
+        Device::Cpu => Defaults {
+            slots: 4,
+            batch: 64,
+            max_gap_ms: 100,
+        },
+        Device::Cuda(_) => Defaults {
+            slots: 8,
+            batch: 2048,
+            max_gap_ms: 50,
+        },
     }
+}
+
+/// Running streams are to wait no longer than this for a step that also reads prompts.
+#[must_use]
+pub fn max_gap(request: &LoadRequest) -> Duration {
+    let by_default = defaults(request.device).max_gap_ms;
+    Duration::from_millis(request.max_gap_ms.unwrap_or(by_default).into())
 }
 
 /// The engine to make for `request`, best first: as asked for, or with fewer sequences for want of
@@ -28,7 +53,7 @@ pub fn candidates(request: &LoadRequest, trained: u32) -> Result<Vec<EngineOptio
              --context or none"
         ));
     }
-    let (slots, batch) = defaults(request.device);
+    let Defaults { slots, batch, .. } = defaults(request.device);
     let slots = match request.parallel {
         Some(0) => return Err("parallel is 0; give --parallel 1 or more".into()),
         Some(slots) => vec![slots],
@@ -97,6 +122,14 @@ mod tests {
             ..request()
         };
         assert_eq!(candidates(&request, 100).unwrap()[0].max_batch_tokens, 1000);
+    }
+
+    #[test]
+    fn a_gap_is_bounded_as_asked_for() {
+        let mut request = request();
+        assert_eq!(max_gap(&request), Duration::from_millis(100));
+        request.max_gap_ms = Some(7);
+        assert_eq!(max_gap(&request), Duration::from_millis(7));
     }
 
     #[test]

@@ -441,6 +441,7 @@ fn settings(
                 context: flags.context,
                 parallel: flags.parallel,
                 threads: flags.threads,
+                max_gap_ms: flags.max_gap_ms,
                 kv_limit_tokens: config.kv_limit_tokens,
                 end_tokens,
                 ..LoadRequest::new(model_path, config.device)

@@ -11,7 +11,7 @@ mod sequence;
 mod step_batch;
 pub mod step_engine;
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use orcd_shared::error::ErrorCode;
 use orcd_shared::exit;
@@ -34,6 +34,8 @@ pub struct Limits {
     pub vocab_size: u32,
     /// Most tokens in one step, at least `slots`.
     pub max_batch_tokens: u32,
+    /// Running streams are to wait no longer than this for a step that also reads prompts.
+    pub max_gap: Duration,
 }
 
 /// The process has to end.
@@ -102,7 +104,7 @@ impl Scheduler {
             limits,
             end_tokens,
             running: Vec::new(),
-            pace: Pace::new(limits.max_batch_tokens as usize),
+            pace: Pace::new(limits.max_batch_tokens as usize, limits.max_gap),
             steps: 0,
             held_up: Vec::new(),
             batch: StepBatch::default(),

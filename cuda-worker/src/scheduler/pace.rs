@@ -1,12 +1,8 @@
-//! How many prompt tokens a step may hold so that it stays short. Commands are heard between
-//! steps only: a step that takes long delays the other streams, and a cancellation that is not
+//! How many prompt tokens a step may hold so that it stays short. Running streams get their next
+//! tokens when it ends, and commands are heard between steps only: a cancellation that is not
 //! answered in time costs the process its life.
 
 use std::time::Duration;
-
-/// Steps with prompt tokens are to stay below this: well inside the supervisor's patience with a
-/// cancellation (550 ms), and long enough that a slow CPU still reads prompts in sizable chunks.
-const TARGET: Duration = Duration::from_millis(100);
 
 /// Never fewer than this: smaller chunks read each weight almost as often as single tokens do.
 const LEAST: usize = 4;
@@ -16,13 +12,19 @@ const LEAST: usize = 4;
 pub struct Pace {
     tokens: usize,
     most: usize,
+    /// Steps with prompt tokens are to stay below this.
+    target: Duration,
 }
 
 impl Pace {
     /// Begins with `most` tokens a step and never goes over it.
     #[must_use]
-    pub fn new(most: usize) -> Self {
-        Self { tokens: most, most }
+    pub fn new(most: usize, target: Duration) -> Self {
+        Self {
+            tokens: most,
+            most,
+            target,
+        }
     }
 
     /// Prompt tokens for the next step.
@@ -37,9 +39,9 @@ impl Pace {
         if prefill == 0 {
             return;
         }
-        if took > TARGET {
+        if took > self.target {
             self.tokens = (self.tokens / 2).max(LEAST).min(self.most);
-        } else if took < TARGET / 3 && prefill >= self.tokens {
+        } else if took < self.target / 3 && prefill >= self.tokens {
             self.tokens = (self.tokens * 2).min(self.most);
         }
     }
@@ -49,12 +51,13 @@ impl Pace {
 mod tests {
     use super::*;
 
+    const TARGET: Duration = Duration::from_millis(100);
     const SLOW: Duration = Duration::from_millis(150);
     const FAST: Duration = Duration::from_millis(10);
 
     #[test]
     fn slow_steps_shrink_the_chunk_and_fast_ones_restore_it() {
-        let mut pace = Pace::new(64);
+        let mut pace = Pace::new(64, TARGET);
         pace.learn(64, SLOW);
         pace.learn(32, SLOW);
         assert_eq!(pace.tokens(), 16);
@@ -66,18 +69,29 @@ mod tests {
     }
 
     #[test]
+    fn what_is_slow_is_a_matter_of_the_gap_that_is_wanted() {
+        let took = Duration::from_millis(60);
+        let tokens = |target| {
+            let mut pace = Pace::new(64, Duration::from_millis(target));
+            pace.learn(64, took);
+            pace.tokens()
+        };
+        assert_eq!([50, 100].map(tokens), [32, 64]);
+    }
+
+    #[test]
     fn chunk_has_a_floor_but_never_exceeds_its_most() {
-        let mut pace = Pace::new(64);
+        let mut pace = Pace::new(64, TARGET);
         (0..10).for_each(|_| pace.learn(64, SLOW));
         assert_eq!(pace.tokens(), LEAST);
-        let mut tiny = Pace::new(2);
+        let mut tiny = Pace::new(2, TARGET);
         tiny.learn(2, SLOW);
         assert_eq!(tiny.tokens(), 2);
     }
 
     #[test]
     fn decode_steps_and_small_chunks_teach_nothing() {
-        let mut pace = Pace::new(64);
+        let mut pace = Pace::new(64, TARGET);
         pace.learn(0, SLOW);
         assert_eq!(pace.tokens(), 64);
         pace.learn(64, SLOW);

@@ -1,6 +1,7 @@
 //! A scheduler with a fake engine, and short ways to say what a test is about.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use cuda_worker::scheduler::{Fatal, Limits, Scheduler};
 use orcd_shared::error::ErrorCode;
@@ -18,6 +19,7 @@ pub const LIMITS: Limits = Limits {
     context: 256,
     vocab_size: VOCAB,
     max_batch_tokens: 16,
+    max_gap: Duration::from_millis(100),
 };
 
 pub struct Rig {

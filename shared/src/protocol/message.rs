@@ -46,6 +46,8 @@ pub struct LoadRequest {
     pub parallel: Option<u32>,
     /// CPU threads; `None` is one per core.
     pub threads: Option<u32>,
+    /// Milliseconds that a step with prompt tokens is to take at most; `None` is the backend's default.
+    pub max_gap_ms: Option<u32>,
     /// Debug: KV positions in all, for tests of running out of memory.
     pub kv_limit_tokens: Option<u64>,
     /// Ids that end generation.
@@ -70,6 +72,7 @@ impl LoadRequest {
             context: None,
             parallel: None,
             threads: None,
+            max_gap_ms: None,
             kv_limit_tokens: None,
             end_tokens: Vec::new(),
             engines: 1,

@@ -1,7 +1,7 @@
 //! Who speaks, and which bytes that version stands for.
 
 /// Raised with every change of a message's bytes.
-pub const PROTOCOL: u32 = 5;
+pub const PROTOCOL: u32 = 6;
 
 /// The build that speaks: package version, for messages to people.
 pub const BUILD: &str = env!("CARGO_PKG_VERSION");
@@ -102,6 +102,7 @@ mod tests {
             context: Some(4096),
             parallel: None,
             threads: Some(2),
+            max_gap_ms: Some(50),
             kv_limit_tokens: None,
             end_tokens: vec![151_643, 151_645],
             engines: 1,
@@ -109,7 +110,7 @@ mod tests {
             model_hash: None,
         };
         let head = "01 07 2f6d2e67677566";
-        let tail = "01 01 01fb0010 00 0102 00 02 fc5b500200 fc5d500200 01";
+        let tail = "01 01 01fb0010 00 0102 0132 00 02 fc5b500200 fc5d500200 01";
         golden(
             &ToWorker::Load(Box::new(load.clone())),
             &format!("{head} {tail} 00 00"),
@@ -117,7 +118,7 @@ mod tests {
         load.device = Device::Cpu;
         load.weights = Some(manifest());
         load.model_hash = Some(HASH);
-        let tail = "00 01fb0010 00 0102 00 02 fc5b500200 fc5d500200 01";
+        let tail = "00 01fb0010 00 0102 0132 00 02 fc5b500200 fc5d500200 01";
         let load = ToWorker::Load(Box::new(load));
         golden(
             &load,

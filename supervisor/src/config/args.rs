@@ -60,6 +60,12 @@ pub struct Flags {
           value_parser = whole::<u32>(1..=1024))]
     pub threads: Option<u32>,
 
+    /// Prompts are read in pieces, so that no running stream waits for its next token much longer than
+    /// this [default: 50 on a GPU, 100 on a CPU]
+    #[arg(long, value_name = "MS", env = "ORCD_MAX_GAP_MS",
+          value_parser = whole::<u32>(5..=400))]
+    pub max_gap_ms: Option<u32>,
+
     /// Keep a second worker ready to take over: a lost one is then replaced within milliseconds, at
     /// the cost of a second KV cache and context
     #[arg(long, env = "ORCD_STANDBY", value_parser = BoolishValueParser::new())]
