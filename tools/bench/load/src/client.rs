@@ -9,6 +9,7 @@ use hyper::{Request, Response, StatusCode, body::Incoming, client::conn::http1, 
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
 
 use crate::events::Events;
 
@@ -43,23 +44,47 @@ pub(crate) struct Streamed {
     pub(crate) ended: Instant,
 }
 
+/// A connection that nothing was asked on.
+pub(crate) struct Connection {
+    address: SocketAddr,
+    sender: http1::SendRequest<Full<Bytes>>,
+    driver: JoinHandle<Result<(), hyper::Error>>,
+}
+
+/// Opens a connection within `limit`.
+pub(crate) async fn connect(
+    address: SocketAddr,
+    limit: Duration,
+) -> Result<Connection, StreamError> {
+    let socket = tokio::time::timeout(limit, TcpStream::connect(address))
+        .await
+        .map_err(|_| StreamError::Late(limit))?
+        .map_err(|error| StreamError::Connect(address, error))?;
+    let (sender, driver) = http1::handshake(TokioIo::new(socket)).await?;
+    Ok(Connection {
+        address,
+        sender,
+        driver: tokio::spawn(driver),
+    })
+}
+
 /// Runs one job; `body`: as `POST /execute` takes it.
 pub(crate) async fn stream(
-    address: SocketAddr,
+    connection: Connection,
     body: Bytes,
     limit: Duration,
 ) -> Result<Streamed, StreamError> {
-    tokio::time::timeout(limit, run(address, body))
+    tokio::time::timeout(limit, run(connection, body))
         .await
         .unwrap_or(Err(StreamError::Late(limit)))
 }
 
-async fn run(address: SocketAddr, body: Bytes) -> Result<Streamed, StreamError> {
-    let socket = TcpStream::connect(address)
-        .await
-        .map_err(|error| StreamError::Connect(address, error))?;
-    let (mut sender, connection) = http1::handshake(TokioIo::new(socket)).await?;
-    let connection = tokio::spawn(connection);
+async fn run(connection: Connection, body: Bytes) -> Result<Streamed, StreamError> {
+    let Connection {
+        address,
+        mut sender,
+        driver,
+    } = connection;
     let mut request = Request::post("/execute")
         .body(Full::new(body))
         .unwrap_or_default();
@@ -74,7 +99,7 @@ async fn run(address: SocketAddr, body: Bytes) -> Result<Streamed, StreamError> 
     let sent = Instant::now();
     let answer = sender.send_request(request).await?;
     let streamed = read(answer, sent).await;
-    connection.abort();
+    driver.abort();
     streamed
 }
 

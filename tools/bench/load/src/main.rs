@@ -115,11 +115,16 @@ fn print(name: &str, round: &Round) -> std::io::Result<()> {
     )
 }
 
-/// All streams of a round, once every one has ended.
+/// All streams of a round, once every one has ended. Connections are opened ahead, as clients keep theirs: a machine
+/// whose queue of new connections overflows lets one wait for a second.
 async fn streams(args: &Args, round: u32) -> Result<Vec<Streamed>, StreamError> {
     let limit = Duration::from_secs(args.limit_s);
+    let mut connections = Vec::new();
+    for _ in 0..args.streams {
+        connections.push(client::connect(args.address, limit).await?);
+    }
     let mut running = JoinSet::new();
-    for i in 0..args.streams {
+    for (i, connection) in (0..args.streams).zip(connections) {
         let body = json!({
             "prompt": format!("{} {i}", args.prompt),
             "max_tokens": args.tokens,
@@ -127,7 +132,7 @@ async fn streams(args: &Args, round: u32) -> Result<Vec<Streamed>, StreamError> 
             "seed": u64::from(round) << 32 | u64::from(i),
         });
         let body = Bytes::from(body.to_string());
-        running.spawn(client::stream(args.address, body, limit));
+        running.spawn(client::stream(connection, body, limit));
     }
     running.join_all().await.into_iter().collect()
 }
