@@ -7,6 +7,7 @@
 #include "arith/by_127.h"
 #include "arith/exp2.h"
 #include "arith/gumbel.h"
+#include "arith/tanh.h"
 #include "bridge.h"
 #include "cpu/ops.h"
 #include "cpu/pack.h"
@@ -41,6 +42,9 @@ float apply(const std::string& name, float x) {
   if (name == "by_127") return arith::by_127(x);
   if (name == "log") return arith::log(x);
   if (name == "sigmoid") return arith::sigmoid(x);
+  if (name == "tanh") return arith::tanh(x);
+  if (name == "gelu") return arith::gelu(x);
+  if (name == "soft_cap_30") return arith::soft_cap(x, 30.0f, 1.0f / 30.0f);
   if (name == "gumbel") return arith::gumbel(arith::bits_of(x));
   throw Error(ErrorKind::kInvalid, "no function " + name);
 }

@@ -30,7 +30,7 @@ void rmsnorm(rust::Slice<const float> x, rust::Slice<const float> weight, float 
 
 void swiglu(rust::Slice<const float> gate, rust::Slice<const float> up, rust::Slice<float> out);
 
-// y[i] = exp2, log, sigmoid or gumbel of x[i]; gumbel takes the bits of x[i] as the random word
+// y[i] = exp2, log, sigmoid, tanh, gelu, soft_cap_30 or gumbel of x[i]; gumbel takes the bits of x[i] as the random word
 void function(rust::Str name, rust::Slice<const float> x, rust::Slice<float> y);
 
 // binary16 of x[i]

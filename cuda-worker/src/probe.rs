@@ -155,7 +155,7 @@ pub fn swiglu(gate: &[f32], up: &[f32]) -> Vec<f32> {
     out
 }
 
-/// `exp2`, `log`, `sigmoid`, or `gumbel` of the random words that are the bits of `x`.
+/// `exp2`, `log`, `sigmoid`, `tanh`, `gelu`, `soft_cap_30`, or `gumbel` of the random words that are the bits of `x`.
 ///
 /// # Panics
 /// For any other name.

@@ -292,6 +292,32 @@ fn exp2_log_and_sigmoid_are_as_exact_as_stated() {
     );
 }
 
+#[test]
+fn tanh_gelu_and_the_soft_cap_are_as_exact_as_stated() {
+    let relative = |y: f64, exact: f64| {
+        if exact == 0.0 {
+            y.abs()
+        } else {
+            (y / exact - 1.0).abs()
+        }
+    };
+    // Below, products of two inputs are no normal numbers.
+    let normal = |x: f32| x.is_normal();
+    assert!(worst("tanh", normal, |x, y| relative(y, x.tanh())) < 2.5e-7);
+    let gelu = |x: f64| {
+        let z = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044_715 * x * x * x);
+        x / (1.0 + (-2.0 * z).exp())
+    };
+    let finite = |x: f32| x.is_finite();
+    let error = worst("gelu", finite, |x, y| {
+        (y - gelu(x)).abs() / x.abs().max(1.0)
+    });
+    assert!(error < 3e-7);
+    let capped = |x: f64| 30.0 * (x / 30.0).tanh();
+    let scaled = |x: f32| x.abs() > 1e-30 && x.is_finite();
+    assert!(worst("soft_cap_30", scaled, |x, y| relative(y, capped(x))) < 4e-7);
+}
+
 /// All significands, at the ends of what is promised and between.
 #[test]
 fn by_127_is_the_rounded_quotient() {
@@ -321,6 +347,13 @@ fn functions_keep_their_promises_at_the_edges() {
     assert_eq!(of("log", f32::INFINITY), f32::INFINITY);
     assert_eq!(of("sigmoid", f32::NEG_INFINITY), 0.0);
     assert_eq!(of("sigmoid", f32::INFINITY), 1.0);
+    assert_eq!(of("tanh", -0.0).to_bits(), (-0.0f32).to_bits());
+    assert_eq!(of("tanh", f32::NEG_INFINITY), -1.0);
+    assert_eq!(of("tanh", f32::MAX), 1.0);
+    assert!(of("tanh", f32::NAN).is_nan());
+    assert_eq!(of("gelu", f32::MAX), f32::MAX);
+    assert_eq!(of("gelu", f32::MIN), 0.0);
+    assert_eq!(of("gelu", 0.0), 0.0);
     assert_eq!(of("gumbel", f32::from_bits(u32::MAX)), f32::NEG_INFINITY);
     let smallest = of("gumbel", f32::from_bits(0));
     assert!((smallest - (33.0 * 2f32.ln())).abs() < 1e-4, "{smallest}");

@@ -3,6 +3,7 @@
 
 #include "engine/engine.h"
 #include "gpu/executor.h"
+#include "gpu/unfit.h"
 #include "gpu/weights.h"
 #include "kernels/pdl.h"
 
@@ -90,11 +91,22 @@ class CudaBackend final : public Backend {
 }  // namespace
 }  // namespace gpu
 
+namespace {
+
+// The latest CUDA that the driver knows, 13.0 as 13000; 0 without a driver.
+int driver_version() {
+  int version = 0;
+  cudaDriverGetVersion(&version);
+  return version;
+}
+
+}  // namespace
+
 std::unique_ptr<Backend> cuda_backend(int ordinal) {
   int count = 0;
   const cudaError_t code = cudaGetDeviceCount(&count);
   if (code == cudaErrorInsufficientDriver || code == cudaErrorStubLibrary)
-    throw Error(ErrorKind::kDevice, "no usable NVIDIA driver on this machine; install one, or use --device cpu");
+    throw Error(ErrorKind::kDevice, gpu::unfit_driver(driver_version()));
   if (code == cudaErrorNoDevice || (code == cudaSuccess && count == 0))
     throw Error(ErrorKind::kDevice, "no NVIDIA GPU is visible on this machine; use --device cpu to run without");
   if (code != cudaSuccess)
@@ -104,6 +116,13 @@ std::unique_ptr<Backend> cuda_backend(int ordinal) {
                                         std::to_string(count) + " device(s), numbered from 0");
   ORCD_CUDA(cudaSetDevice(ordinal));
   ORCD_CUDA(cudaFree(nullptr));  // creates the context now, where an error can still be told plainly
+  const cudaError_t loads = kernels::loads();
+  if (loads == cudaErrorNoKernelImageForDevice || loads == cudaErrorUnsupportedPtxVersion) {
+    cudaDeviceProp p = {};
+    ORCD_CUDA(cudaGetDeviceProperties(&p, ordinal));
+    throw Error(ErrorKind::kDevice, gpu::unfit_device(p.name, p.major, p.minor, driver_version()));
+  }
+  ORCD_CUDA(loads);
   return std::make_unique<gpu::CudaBackend>(ordinal);
 }
 

@@ -20,6 +20,13 @@ const Processor& processor() {
   return p;
 }
 
+cudaError_t loads() {
+  cudaFuncAttributes a = {};
+  const cudaError_t code = cudaFuncGetAttributes(&a, probe);
+  cudaGetLastError();  // told here, and not again at the next launch
+  return code;
+}
+
 bool has_pdl() {
   static const bool can = [] {
     cudaFuncAttributes a = {};

@@ -1,4 +1,4 @@
-// exp2, log and sigmoid over all 2^32 float32 inputs, by_127 over all that it is for: the GPU's bits against the
+// exp2, log, sigmoid, tanh and gelu over all 2^32 float32 inputs, by_127 over all that it is for: the GPU's bits against the
 // CPU's. NaNs are equal to each other whatever their payload.
 #include <cstdlib>
 #include <thread>
@@ -6,6 +6,7 @@
 #include "arith/by_127.h"
 #include "arith/exp2.h"
 #include "arith/log.h"
+#include "arith/tanh.h"
 #include "tests/testing.h"
 
 namespace orcd::testing {
@@ -18,6 +19,8 @@ ORCD_HD float evaluate(int function, float x) {
     case 0: return arith::exp2(x);
     case 1: return arith::log(x);
     case 2: return arith::sigmoid(x);
+    case 3: return arith::tanh(x);
+    case 4: return arith::gelu(x);
     default: return x >= 0x1p-100f && x < arith::infinity() ? arith::by_127(x) : 0.0f;
   }
 }
@@ -40,11 +43,11 @@ uint64_t differences(int function, uint32_t first, const float* y, uint64_t n) {
 }  // namespace
 
 int run(uint64_t stride) {
-  const char* names[] = {"exp2", "log", "sigmoid", "by_127"};
+  const char* names[] = {"exp2", "log", "sigmoid", "tanh", "gelu", "by_127"};
   device::Buffer<float> y(kPiece);
   device::Pinned<float> host(kPiece);
   const uint32_t threads = std::max(1u, std::thread::hardware_concurrency());
-  for (int function = 0; function < 4; ++function) {
+  for (int function = 0; function < 6; ++function) {
     uint64_t bad = 0, seen = 0;
     for (uint64_t first = 0; first < uint64_t{1} << 32; first += kPiece * stride) {
       on_gpu<<<kPiece / 256, 256>>>(function, uint32_t(first), y.data());
