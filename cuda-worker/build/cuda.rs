@@ -26,8 +26,6 @@ pub(crate) fn compile(root: &Path, headers: &Path, x86: bool) -> Vec<PathBuf> {
     let mut flags: Vec<String> = [
         "-std=c++20",
         "-O3",
-        "-lineinfo",
-        "--compress-mode=size", // an eighth of what it is by default
         "--fmad=false",
         "--expt-relaxed-constexpr",
         "-DORCD_WITH_CUDA",
