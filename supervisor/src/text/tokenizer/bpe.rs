@@ -1,5 +1,9 @@
 //! Byte-level BPE: vocabularies of the model `gpt2`.
 
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use orcd_shared::gguf::Metadata;
 use tokenizers::Model;
 use tokenizers::models::bpe::{BPE, Merges};
@@ -12,12 +16,18 @@ use super::{TokenizerError, normalize};
 const PRE: &str = "tokenizer.ggml.pre";
 const MERGES: &str = "tokenizer.ggml.merges";
 
+/// Pieces of a text that are remembered while it is encoded: a megabyte at most, and more than most texts have.
+const MOST_KNOWN: usize = 16 << 10;
+
 /// Cuts a text into pieces and merges byte pairs inside each.
 pub(super) struct Bpe {
     pub(super) pre: PreTokenizer,
     model: BPE,
     /// Bytes without a token, ascending: a text loses them.
     pub(super) missing_bytes: Vec<u8>,
+    /// By id, whether the merges were seen to make this token of its own text: most words are one token, which need
+    /// not be found out for each of them again.
+    whole: Box<[AtomicBool]>,
 }
 
 impl Bpe {
@@ -27,6 +37,7 @@ impl Bpe {
         // lower one counts, so they are entered from the end.
         let mut ids = Vec::from_iter(vocab.iter().filter(|&(_, _, ty)| ty != TokenType::Control));
         ids.reverse();
+        let count = ids.first().map_or(0, |&(id, ..)| id as usize + 1);
         let longest = ids
             .iter()
             .map(|&(_, text, _)| text.len())
@@ -52,6 +63,7 @@ impl Bpe {
                 pre,
                 model,
                 missing_bytes,
+                whole: (0..count).map(|_| AtomicBool::default()).collect(),
             }),
         }
     }
@@ -71,13 +83,40 @@ impl Bpe {
 
     fn encode_normalized(&self, text: &str, out: &mut Vec<u32>) -> Result<(), TokenizerError> {
         let mut spelled = String::new();
+        // Where the ids of a piece lie that this text had before: most words of a long text have been there.
+        let mut known: HashMap<&str, Range<usize>> = HashMap::new();
         self.pre.cut(text, &mut |piece| {
+            if let Some(ids) = known.get(piece) {
+                out.extend_from_within(ids.clone());
+                return Ok(());
+            }
+            let begin = out.len();
             spelled.clear();
             bytelevel::write(piece.as_bytes(), &mut spelled);
-            let tokens = self.model.tokenize(&spelled).map_err(TokenizerError::Bpe)?;
-            out.extend(tokens.iter().map(|token| token.id));
+            self.merge(&spelled, out)?;
+            if known.len() < MOST_KNOWN {
+                known.insert(piece, begin..out.len());
+            }
             Ok(())
         })
+    }
+
+    /// Appends the ids of a piece, spelled as the vocabulary has it.
+    fn merge(&self, spelled: &str, out: &mut Vec<u32>) -> Result<(), TokenizerError> {
+        let own = self.model.token_to_id(spelled);
+        let whole = own.and_then(|id| Some((id, self.whole.get(id as usize)?)));
+        if let Some((id, is_whole)) = whole
+            && is_whole.load(Ordering::Relaxed)
+        {
+            out.push(id);
+            return Ok(());
+        }
+        let tokens = self.model.tokenize(spelled).map_err(TokenizerError::Bpe)?;
+        if let (Some((id, is_whole)), [token]) = (whole, &tokens[..]) {
+            is_whole.store(token.id == id, Ordering::Relaxed);
+        }
+        out.extend(tokens.iter().map(|token| token.id));
+        Ok(())
     }
 }
 
