@@ -9,15 +9,10 @@ use bytes::Bytes;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::sse;
-use crate::jobs::{JobStream, Numbered};
+use crate::jobs::JobStream;
 
 /// Longest silence. Clients are promised 5 s; the rest is for a busy machine.
 const KEEP_ALIVE: Duration = Duration::from_secs(4);
-
-/// What is taken for a frame at first: one token of text is some hundred bytes.
-const FRAME_BYTES: usize = 160;
-/// A frame that has so many bytes is sent before further events join it.
-const GATHERED_BYTES: usize = 8 << 10;
 
 /// The job waits for its place.
 const QUEUED: &[u8] = b": queued\n\n";
@@ -63,21 +58,8 @@ impl Frames {
             self.ended = true;
             return Some(Err(Unfinished));
         };
-        let mut frame = Vec::with_capacity(FRAME_BYTES);
-        self.put(&event, &mut frame);
-        // What has come meanwhile goes along: one write for all of it.
-        while !self.ended
-            && frame.len() < GATHERED_BYTES
-            && let Some(event) = self.stream.events.try_recv()
-        {
-            self.put(&event, &mut frame);
-        }
-        Some(Ok(frame.into()))
-    }
-
-    fn put(&mut self, event: &Numbered, frame: &mut Vec<u8>) {
-        sse::encode(event, frame);
         self.ended = event.event.is_terminal();
+        Some(Ok(sse::encode(&event)))
     }
 
     fn comment(&mut self) -> Bytes {

@@ -1,9 +1,8 @@
-//! Job events as server-sent events: a frame of the body for those that are there, so that each is flushed at once.
-
-use std::io::Write as _;
+//! Job events as server-sent events: one frame of the body for each, so that each is flushed.
 
 use axum::body::Body;
 use axum::response::Response;
+use bytes::Bytes;
 use futures_util::stream;
 use http::{HeaderValue, header};
 use utoipa::openapi::ResponseBuilder;
@@ -34,17 +33,22 @@ pub fn response(stream: JobStream) -> Response {
     response
 }
 
-/// Appends the bytes of one event.
-pub fn encode(numbered: &Numbered, frame: &mut Vec<u8>) {
-    let (name, id) = (numbered.event.name(), numbered.id);
-    // A vector takes all that is written.
-    let _ = write!(frame, "event: {name}\nid: {id}\ndata: ");
+/// The bytes of one event.
+#[must_use]
+pub fn encode(numbered: &Numbered) -> Bytes {
+    let mut frame = Vec::with_capacity(128);
+    frame.extend_from_slice(b"event: ");
+    frame.extend_from_slice(numbered.event.name().as_bytes());
+    frame.extend_from_slice(b"\nid: ");
+    frame.extend_from_slice(numbered.id.to_string().as_bytes());
+    frame.extend_from_slice(b"\ndata: ");
     // Strings and numbers: nothing that JSON can't hold. JSON has no raw line breaks, so it is one
     // line of data.
-    if serde_json::to_writer(&mut *frame, &numbered.event).is_err() {
+    if serde_json::to_writer(&mut frame, &numbered.event).is_err() {
         frame.extend_from_slice(b"{}");
     }
     frame.extend_from_slice(b"\n\n");
+    frame.into()
 }
 
 /// What the OpenAPI document says of a stream.
@@ -87,8 +91,7 @@ mod tests {
             id: 1234,
         };
         let json = serde_json::to_string(&event).unwrap();
-        let mut frame = Vec::new();
-        encode(&Numbered { id: 1, event }, &mut frame);
+        let frame = encode(&Numbered { id: 1, event });
         let expected = format!("event: token\nid: 1\ndata: {json}\n\n");
         assert_eq!(frame, expected.as_bytes());
         assert!(!json.contains(['\r', '\n']));

@@ -112,20 +112,3 @@ async fn a_log_that_is_cut_is_no_end() {
         assert!(frames.next().await.is_none());
     }
 }
-
-#[tokio::test]
-async fn events_that_wait_together_are_one_frame_up_to_a_limit() {
-    let log = EventLog::new(false, Default::default());
-    log.push(started());
-    (0..1000).for_each(|index| log.push(token(index)));
-    let mut frames = frames(&log, 0);
-    let first = text(&mut frames).await;
-    assert!(first.starts_with("event: started\n"));
-    assert!((GATHERED_BYTES..GATHERED_BYTES + 200).contains(&first.len()));
-    let mut all = first;
-    while all.matches("event: ").count() < 1001 {
-        all += &text(&mut frames).await;
-    }
-    let ids = all.lines().filter_map(|line| line.strip_prefix("id: "));
-    assert!(ids.map(|id| id.parse::<u64>().unwrap()).eq(0..1001));
-}
