@@ -60,6 +60,7 @@ pub struct Flags {
           value_parser = whole::<u32>(1..=1024))]
     pub threads: Option<u32>,
 
+    // The supervisor waits 550 ms for the answer to a cancellation, which comes between steps.
     /// Prompts are read in pieces, so that no running stream waits for its next token much longer than
     /// this [default: 50 on a GPU, 100 on a CPU]
     #[arg(long, value_name = "MS", env = "ORCD_MAX_GAP_MS",

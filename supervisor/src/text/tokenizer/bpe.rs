@@ -1,7 +1,5 @@
 //! Byte-level BPE: vocabularies of the model `gpt2`.
 
-use std::collections::HashMap;
-use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use orcd_shared::gguf::Metadata;
@@ -15,9 +13,6 @@ use super::{TokenizerError, normalize};
 
 const PRE: &str = "tokenizer.ggml.pre";
 const MERGES: &str = "tokenizer.ggml.merges";
-
-/// Pieces of a text that are remembered while it is encoded: a megabyte at most, and more than most texts have.
-const MOST_KNOWN: usize = 16 << 10;
 
 /// Cuts a text into pieces and merges byte pairs inside each.
 pub(super) struct Bpe {
@@ -83,21 +78,10 @@ impl Bpe {
 
     fn encode_normalized(&self, text: &str, out: &mut Vec<u32>) -> Result<(), TokenizerError> {
         let mut spelled = String::new();
-        // Where the ids of a piece lie that this text had before: most words of a long text have been there.
-        let mut known: HashMap<&str, Range<usize>> = HashMap::new();
         self.pre.cut(text, &mut |piece| {
-            if let Some(ids) = known.get(piece) {
-                out.extend_from_within(ids.clone());
-                return Ok(());
-            }
-            let begin = out.len();
             spelled.clear();
             bytelevel::write(piece.as_bytes(), &mut spelled);
-            self.merge(&spelled, out)?;
-            if known.len() < MOST_KNOWN {
-                known.insert(piece, begin..out.len());
-            }
-            Ok(())
+            self.merge(&spelled, out)
         })
     }
 
