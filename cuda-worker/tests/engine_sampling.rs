@@ -97,7 +97,7 @@ fn naive(logits: &[f32], seen: &[u32], mask: &[u32], position: u32, s: &Sampling
     let least = (s.min_p * 2f32.powi(32)) as u64;
     order.retain(|i| s.min_p == 0.0 || weight(*i) >= least);
     let score = |i: usize| {
-        let words = philox(s.seed, [i as u32 / 4, position, 0, 0]);
+        let words = philox(s.seed, [i as u32 / 4, position, s.choice, 0]);
         t[i] + probe::function("gumbel", &[f32::from_bits(words[i % 4])])[0]
     };
     order.sort_unstable();
@@ -144,6 +144,7 @@ fn draws_follow_the_contract() {
             top_k: pick(&[0.0, 0.0, 1.0, 2.0, 7.0, 40.0, 1e6]) as u32,
             min_p: pick(&[0.0, 0.0, 0.05, 0.5, 1.0]),
             repetition_penalty: pick(&[1.0, 1.0, 1.3, 2.0, 0.5]),
+            choice: pick(&[0.0, 0.0, 1.0, 15.0]) as u32,
             seed: rng.next(),
         };
         // One in two, one in four, … of the tokens, and one of them for certain.

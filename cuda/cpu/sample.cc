@@ -164,22 +164,22 @@ void keep_min_p(Candidates& c, float p, float t_max) {
 }
 
 // t ⊕ noise for all tokens; four neighbors share a block of random words.
-void add_noise(float* t, uint32_t vocab, uint64_t seed, uint32_t position) {
-  const auto key0 = static_cast<uint32_t>(seed), key1 = static_cast<uint32_t>(seed >> 32);
+void add_noise(float* t, uint32_t vocab, const Sampling& s, uint32_t position) {
+  const auto key0 = static_cast<uint32_t>(s.seed), key1 = static_cast<uint32_t>(s.seed >> 32);
   const uint32_t whole = vocab / 4;
   for (uint32_t c = 0; c < whole; ++c) {
-    const arith::PhiloxBlock x = arith::philox4x32(key0, key1, c, position, 0, 0);
+    const arith::PhiloxBlock x = arith::philox4x32(key0, key1, c, position, s.choice, 0);
     for (uint32_t i = 0; i < 4; ++i) t[4 * c + i] = t[4 * c + i] + arith::gumbel(x.word[i]);
   }
-  const arith::PhiloxBlock x = arith::philox4x32(key0, key1, whole, position, 0, 0);
+  const arith::PhiloxBlock x = arith::philox4x32(key0, key1, whole, position, s.choice, 0);
   for (uint32_t i = 4 * whole; i < vocab; ++i) t[i] = t[i] + arith::gumbel(x.word[i % 4]);
 }
 
 // The same for the candidates.
-void add_noise(Candidates& c, uint64_t seed, uint32_t position) {
-  const auto key0 = static_cast<uint32_t>(seed), key1 = static_cast<uint32_t>(seed >> 32);
+void add_noise(Candidates& c, const Sampling& s, uint32_t position) {
+  const auto key0 = static_cast<uint32_t>(s.seed), key1 = static_cast<uint32_t>(s.seed >> 32);
   for (size_t i = 0; i < c.id.size(); ++i) {
-    const arith::PhiloxBlock x = arith::philox4x32(key0, key1, c.id[i] / 4, position, 0, 0);
+    const arith::PhiloxBlock x = arith::philox4x32(key0, key1, c.id[i] / 4, position, s.choice, 0);
     const uint32_t even = c.id[i] & 2 ? x.word[2] : x.word[0], odd = c.id[i] & 2 ? x.word[3] : x.word[1];
     c.t[i] = c.t[i] + arith::gumbel(c.id[i] & 1 ? odd : even);
   }
@@ -192,7 +192,7 @@ uint32_t draw_filtered(const float* t, uint32_t vocab, float t_max, const Placed
   if (uses_top_k && s.top_k < c.id.size()) keep_prefix(c, s.top_k, [](uint32_t) -> uint64_t { return 1; });
   if (arith::uses_top_p(s)) keep_top_p(c, s.top_p, t_max);
   if (arith::uses_min_p(s)) keep_min_p(c, s.min_p, t_max);
-  add_noise(c, s.seed, draw.position);
+  add_noise(c, s, draw.position);
   return c.id[largest(c.t.data(), static_cast<uint32_t>(c.t.size()))];
 }
 
@@ -213,7 +213,7 @@ uint32_t sample(const float* logits, uint32_t vocab, std::span<const uint32_t> b
   for (uint32_t i = 0; i < vocab; ++i) t[i] = t[i] * factor;
   const float t_max = t[largest(t, vocab)];
   if (arith::filters(s, vocab)) return draw_filtered(t, vocab, t_max, draw, scratch.candidates);
-  add_noise(t, vocab, s.seed, draw.position);
+  add_noise(t, vocab, s, draw.position);
   return largest(t, vocab);
 }
 

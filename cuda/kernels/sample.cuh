@@ -84,7 +84,7 @@ __device__ __forceinline__ float scaled(const SampleArgs& d, const Draw& draw, u
 // The random words of four neighboring tokens.
 __device__ __forceinline__ arith::PhiloxBlock random_words(const SampleArgs& d, uint32_t group) {
   const uint64_t seed = d.sampling.seed;
-  return arith::philox4x32(uint32_t(seed), uint32_t(seed >> 32), group, d.position, 0, 0);
+  return arith::philox4x32(uint32_t(seed), uint32_t(seed >> 32), group, d.position, d.sampling.choice, 0);
 }
 
 // The largest of a block's values; all threads get it.

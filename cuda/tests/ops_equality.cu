@@ -653,7 +653,7 @@ void filtered_samples(Random& rng, uint32_t vocab, uint32_t n) {
   const Rows rows = {n, token.data(), slot.data(), position.data()};
   b.begin(rows);
   const Sampling samplings[] = {
-      // temperature, top-p, top-k, min-p, penalty, seed
+      // temperature, top-p, top-k, min-p, penalty
       {1.0f, 0.95f, 40, 0.05f, 1},   {1.0f, 1.0f, 0, 0, 1},         {1.0f, 1.0f, 1, 0, 1},
       {1.7f, 1.0f, vocab - 1, 0, 1}, {1.0f, 0.9f, 0, 0, 1},         {0.1f, 0.999999f, 0, 0, 1},
       {0.7f, 0.5f, vocab / 2, 0, 1}, {1.0f, 1.0f, 0, 0.1f, 1},      {0.0f, 0.5f, 5, 0.1f, 1},
@@ -666,6 +666,7 @@ void filtered_samples(Random& rng, uint32_t vocab, uint32_t n) {
     for (uint32_t i = 0; i < n; ++i) {
       wanted.push_back({i, rng.below(1000), nullptr, i % 5 == 0, i % 3, samplings[i % std::size(samplings)]});
       wanted[i].sampling.seed = rng.next();
+      wanted[i].sampling.choice = rng.below(3) ? 0 : rng.next();
     }
     compare_samples(std::to_string(n) + " sampled, " + terrain.name, b, logits, wanted);
     std::reverse(wanted.begin(), wanted.end());  // each slot and scratch with another filter

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::job::{JobKey, JobSpec};
+use crate::job::{JobKey, JobOptions, JobSpec};
 use crate::sampling::SamplingParams;
 
 /// One crash of a worker, as JSON in the crash directory.
@@ -59,6 +59,8 @@ pub struct CrashedJob {
     pub max_tokens: u32,
     /// How they are drawn, the seed included.
     pub sampling: SamplingParams,
+    /// What else the job wants.
+    pub options: JobOptions,
 }
 
 impl CrashedJob {
@@ -71,6 +73,7 @@ impl CrashedJob {
             emitted: self.emitted.clone(),
             max_tokens: self.max_tokens,
             sampling: self.sampling,
+            options: self.options.clone(),
         })
     }
 }

@@ -30,7 +30,22 @@ pub struct JobSpec {
     pub max_tokens: u32,
     /// How to draw.
     pub sampling: SamplingParams,
+    /// What else it wants.
+    pub options: JobOptions,
 }
+
+/// What few jobs want.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobOptions {
+    /// End tokens are tokens like others: only `max_tokens` and the context end the job.
+    pub ignore_end: bool,
+    /// Logprobs with each token: the drawn one's, and so many of the most likely ones', at most
+    /// [`MAX_TOP_LOGPROBS`].
+    pub top_logprobs: Option<u32>,
+}
+
+/// Most tokens whose logprobs come with a drawn one.
+pub const MAX_TOP_LOGPROBS: u32 = 20;
 
 impl JobSpec {
     /// Positions of the KV cache the job may use: prompt and output.

@@ -48,7 +48,7 @@ pub enum Kind {
 /// A field of [`SamplingParams`].
 pub type Field<T> = fn(&mut SamplingParams) -> &mut T;
 
-/// All parameters but the seed: what requests are checked by, what the OpenAPI document says of
+/// All parameters but choice and seed: what requests are checked by, what the OpenAPI document says of
 /// them, what the engine checks, and what tests go through.
 pub static PARAMETERS: [Parameter; 5] = [
     Parameter {
@@ -143,6 +143,8 @@ pub struct SamplingParams {
     pub min_p: f32,
     /// 1 is off. Applies to the set of all tokens of prompt and output.
     pub repetition_penalty: f32,
+    /// Which of several outputs of one request: a word of the generator's counter, so that they differ.
+    pub choice: u32,
     /// Key of the counter-based generator.
     pub seed: u64,
 }
@@ -155,6 +157,7 @@ impl SamplingParams {
         top_k: 0,
         min_p: 0.0,
         repetition_penalty: 1.0,
+        choice: 0,
         seed: 0,
     };
 
@@ -212,11 +215,11 @@ mod tests {
     }
 
     #[test]
-    fn all_fields_but_the_seed_are_parameters() {
+    fn all_fields_but_choice_and_seed_are_parameters() {
         let fields = serde_json::to_value(SamplingParams::GREEDY).unwrap();
         let fields = fields.as_object().unwrap().keys().map(String::as_str);
         let mut names: Vec<_> = PARAMETERS.iter().map(|p| p.name).collect();
-        names.push("seed");
+        names.extend(["choice", "seed"]);
         assert_eq!(fields.collect::<Vec<_>>(), names);
         let mut params = SamplingParams::GREEDY;
         for (name, bounds, field) in numbers() {

@@ -7,7 +7,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
 use orcd_shared::error::ErrorCode;
-use orcd_shared::job::{Finish, JobKey, JobSpec};
+use orcd_shared::job::{Finish, JobKey, JobOptions, JobSpec};
 use orcd_shared::protocol::frame::{self, FrameError, HEADER_BYTES, MAX_FRAME_BYTES};
 use orcd_shared::protocol::message::{StepReport, StepToken, ToSupervisor, ToWorker};
 use orcd_shared::sampling::SamplingParams;
@@ -95,6 +95,7 @@ fn sound_frames() -> Vec<Vec<u8>> {
         step: 1 << 40,
         step_us: 9,
         tokens: vec![token; 3],
+        logprobs: Vec::new(),
     };
     let job = JobSpec {
         key,
@@ -102,6 +103,7 @@ fn sound_frames() -> Vec<Vec<u8>> {
         emitted: vec![5],
         max_tokens: 64,
         sampling: SamplingParams::GREEDY,
+        options: JobOptions::default(),
     };
     let build = String::from("0.1.0");
     let to_worker = [
@@ -184,6 +186,7 @@ fn job() -> impl Strategy<Value = JobSpec> {
                 seed,
                 ..SamplingParams::GREEDY
             },
+            options: JobOptions::default(),
         },
     )
 }
@@ -213,6 +216,7 @@ fn step() -> impl Strategy<Value = StepReport> {
             step,
             step_us,
             tokens,
+            logprobs: Vec::new(),
         })
 }
 
@@ -366,6 +370,7 @@ fn message_over_the_limit_is_not_sent_and_leaves_no_trace() {
         emitted: Vec::new(),
         max_tokens: 1,
         sampling: SamplingParams::GREEDY,
+        options: JobOptions::default(),
     };
     let mut out = b"before".to_vec();
     assert!(frame::encode(&ToWorker::Submit(Box::new(spec)), &mut out).is_err());

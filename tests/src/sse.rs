@@ -183,7 +183,7 @@ impl Parser {
             "started" => {
                 event.keys(
                     &["job_id", "model", "started_at", "seed", "prompt_tokens"],
-                    None,
+                    &[],
                 )?;
                 let started_at = event.string("started_at")?;
                 check(started_at.parse::<jiff::Timestamp>().is_ok(), || {
@@ -198,12 +198,12 @@ impl Parser {
                 })
             }
             "token" => {
-                event.keys(&["t", "i", "id"], None)?;
+                event.keys(&["t", "i", "id"], &["logprob", "top"])?;
                 let (t, i, id) = (event.string("t")?, event.count("i")?, event.count("id")?);
                 Ok(Kind::Token { t, i, id })
             }
             "metrics" => {
-                event.keys(&["tokens_per_sec", "vram_bytes", "queue_depth"], None)?;
+                event.keys(&["tokens_per_sec", "vram_bytes", "queue_depth"], &[])?;
                 Ok(Kind::Metrics {
                     tokens_per_sec: event.number("tokens_per_sec")?,
                     vram_bytes: event.count("vram_bytes")?,
@@ -212,7 +212,7 @@ impl Parser {
             }
             "end" => end(event).map(Kind::End),
             "error" => {
-                event.keys(&["code", "message", "retriable", "tokens_out"], None)?;
+                event.keys(&["code", "message", "retriable", "tokens_out"], &[])?;
                 Ok(Kind::Error(StreamError {
                     code: event.string("code")?,
                     message: event.string("message")?,
@@ -265,7 +265,7 @@ fn end(event: &Object<'_>) -> Result<End, Malformed> {
         "replays",
         "engine_time_us",
     ];
-    event.keys(&always, Some("stop_sequence"))?;
+    event.keys(&always, &["stop_sequence"])?;
     let stop_reason = event.string("stop_reason")?;
     let known = ["EOS", "MAX_TOKENS", "STOP_SEQUENCE", "CONTEXT_FULL"];
     check(known.contains(&stop_reason.as_str()), || {
@@ -322,9 +322,9 @@ struct Object<'a> {
 
 impl Object<'_> {
     /// Exactly `type`, these keys and perhaps the optional one.
-    fn keys(&self, always: &[&str], optional: Option<&str>) -> Result<(), Malformed> {
+    fn keys(&self, always: &[&str], optional: &[&str]) -> Result<(), Malformed> {
         for key in self.map.keys().map(String::as_str) {
-            let known = key == "type" || always.contains(&key) || optional == Some(key);
+            let known = key == "type" || always.contains(&key) || optional.contains(&key);
             check(known, || {
                 format!("unknown key {key:?} in {} {:?}", self.name, self.map)
             })?;

@@ -209,6 +209,8 @@ pub mod shared {
         min_p: f32,
         /// 1: off.
         repetition_penalty: f32,
+        /// Which of several outputs of one request: the third word of the generator's counter.
+        choice: u32,
         /// Key of the counter-based generator.
         seed: u64,
     }
@@ -283,6 +285,7 @@ impl From<SamplingParams> for shared::Sampling {
             top_k: params.top_k,
             min_p: params.min_p,
             repetition_penalty: params.repetition_penalty,
+            choice: params.choice,
             seed: params.seed,
         }
     }

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use orcd_shared::error::ErrorCode;
 use orcd_shared::exit;
 use orcd_shared::job::{JobKey, JobSpec};
-use orcd_shared::protocol::message::{StepReport, ToSupervisor};
+use orcd_shared::protocol::message::{StepReport, ToSupervisor, TokenLogprobs};
 
 use pace::Pace;
 use rules::Rejection;
@@ -257,6 +257,7 @@ impl Scheduler {
             step: self.steps,
             step_us: u32::try_from(took.as_micros()).unwrap_or(u32::MAX),
             tokens: Vec::with_capacity(takes.len()),
+            logprobs: Vec::new(),
         };
         let mut broken = Vec::new();
         let prefill = self.take_results(takes, sampled, &mut report, &mut broken);
@@ -297,10 +298,11 @@ impl Scheduler {
             .zip(takes)
             .filter(|&(_, &take)| take > 0);
         let mut prefill = 0;
-        let mut sampled = sampled.iter().map(|s| s.token);
+        let mut sampled = sampled.iter();
         for (sequence, &take) in moving {
             let samples = take == sequence.pending();
-            let token = samples.then(|| sampled.next()).flatten();
+            let sampled = samples.then(|| sampled.next()).flatten();
+            let token = sampled.map(|s| s.token);
             if token == Some(BROKEN_LOGITS) {
                 broken.push((sequence.key, sequence.draws_at()));
                 continue;
@@ -309,6 +311,11 @@ impl Scheduler {
                 sequence.advance(take, token, &self.end_tokens, self.limits.context);
             prefill += given;
             report.tokens.extend(token);
+            let logprobs = sampled.zip(sequence.top_logprobs());
+            let key = sequence.key;
+            report
+                .logprobs
+                .extend(logprobs.map(|(s, n)| logprobs_of(key, s, n)));
         }
         prefill
     }
@@ -327,6 +334,17 @@ fn close<E: StepEngine>(engine: &mut E, slot: u32) -> Result<(), Fatal> {
     engine
         .close(slot)
         .map_err(|error| Fatal::of("closing a sequence", &error))
+}
+
+/// The logprobs of what was sampled for the job `key`, and those of the `n` most likely tokens.
+fn logprobs_of(key: JobKey, sampled: &Sampled, n: u32) -> TokenLogprobs {
+    // No more than a `Sampled` has room for: `rules` refused such a job.
+    let top = sampled.top.iter().take(n as usize);
+    TokenLogprobs {
+        key,
+        logprob: sampled.logprob,
+        top: top.map(|t| (t.token, t.logprob)).collect(),
+    }
 }
 
 /// A job whose next token can't be drawn.

@@ -1,7 +1,7 @@
 //! What a job must be to be taken, and when it is done. Pure.
 
 use orcd_shared::error::ErrorCode;
-use orcd_shared::job::{Finish, JobSpec};
+use orcd_shared::job::{Finish, JobSpec, MAX_TOP_LOGPROBS};
 
 use super::Limits;
 
@@ -53,6 +53,14 @@ pub fn check(job: &JobSpec, limits: &Limits) -> Result<(), Rejection> {
     // What the engine refuses costs the process.
     if let Some(fault) = job.sampling.first_fault() {
         return Err(Rejection::new(ErrorCode::InvalidRequest, fault.to_string()));
+    }
+    if let Some(wanted) = job.options.top_logprobs.filter(|&n| n > MAX_TOP_LOGPROBS) {
+        return Err(Rejection::new(
+            ErrorCode::InvalidRequest,
+            format!(
+                "the logprobs of {wanted} tokens are wanted; at most {MAX_TOP_LOGPROBS} are given"
+            ),
+        ));
     }
     if job.prompt.len() >= context {
         return Err(Rejection::new(

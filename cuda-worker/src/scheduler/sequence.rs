@@ -1,10 +1,11 @@
 //! One running job: its tokens in position order, and how far the engine is with them.
 
-use orcd_shared::job::{JobKey, JobSpec};
+use orcd_shared::job::{JobKey, JobOptions, JobSpec};
 use orcd_shared::protocol::message::StepToken;
 use orcd_shared::sampling::SamplingParams;
 
 use super::rules::{self, Progress};
+use super::step_batch::Wanted;
 use super::step_engine::{EngineError, StepBatch};
 
 /// A job in a slot. What it has to do next follows from two numbers: the tokens it has and those
@@ -26,6 +27,7 @@ pub(super) struct Sequence {
     next_index: u32,
     max_tokens: u32,
     sampling: SamplingParams,
+    options: JobOptions,
 }
 
 impl Sequence {
@@ -44,6 +46,7 @@ impl Sequence {
             next_index: u32::try_from(replayed).unwrap_or(u32::MAX),
             max_tokens: job.max_tokens,
             sampling: job.sampling,
+            options: job.options,
         }
     }
 
@@ -59,9 +62,17 @@ impl Sequence {
         let start = u32::try_from(self.processed).unwrap_or(u32::MAX);
         batch.add_run(self.slot, start, &self.tokens[self.processed..end])?;
         if end == self.tokens.len() {
-            batch.sample_last(self.sampling)?;
+            batch.sample_last(Wanted {
+                top_logprobs: self.options.top_logprobs,
+                ..self.sampling.into()
+            })?;
         }
         Ok(())
+    }
+
+    /// How many of the most likely tokens' logprobs it wants beside the drawn one's; `None` if it wants none.
+    pub(super) fn top_logprobs(&self) -> Option<u32> {
+        self.options.top_logprobs
     }
 
     /// The position of the token that is drawn when nothing is pending.
@@ -91,6 +102,11 @@ impl Sequence {
             max_tokens: self.max_tokens,
             positions: self.tokens.len(),
             context,
+        };
+        let end_tokens = if self.options.ignore_end {
+            &[]
+        } else {
+            end_tokens
         };
         let finish = rules::finish(id, end_tokens, at);
         (

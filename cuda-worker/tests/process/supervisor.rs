@@ -16,7 +16,7 @@ use interprocess::local_socket::traits::Listener as _;
 use interprocess::local_socket::{
     GenericFilePath, Listener, ListenerOptions, Stream, ToFsName as _,
 };
-use orcd_shared::job::{Finish, JobKey, JobSpec};
+use orcd_shared::job::{Finish, JobKey, JobOptions, JobSpec};
 use orcd_shared::protocol::frame;
 use orcd_shared::protocol::message::{Device, LoadRequest, ToSupervisor, ToWorker, WorkerInfo};
 use orcd_shared::protocol::version::{BUILD, PROTOCOL};
@@ -285,5 +285,6 @@ pub fn job(key: u64, prompt: u32, max_tokens: u32) -> JobSpec {
             seed: key,
             ..SamplingParams::GREEDY
         },
+        options: JobOptions::default(),
     }
 }

@@ -49,6 +49,18 @@ fn max_tokens_wins_over_a_context_that_is_full_at_the_same_token() {
 }
 
 #[test]
+fn an_end_token_that_is_ignored_is_a_token_like_others() {
+    let mut rig = Rig::new(LIMITS);
+    rig.engine.always = Some(EOS);
+    let mut job = job(1, 5, 4);
+    job.options.ignore_end = true;
+    rig.submit(job);
+    rig.finish();
+    assert_eq!(rig.ids(1), [EOS; 4]);
+    assert_eq!(rig.ending(1), Some((3, Finish::MaxTokens)));
+}
+
+#[test]
 fn end_token_wins_over_both() {
     assert_eq!(
         ending_of(LIMITS.context as usize - 1, 1, EOS),

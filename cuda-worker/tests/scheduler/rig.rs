@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use cuda_worker::scheduler::{Fatal, Limits, Scheduler};
 use orcd_shared::error::ErrorCode;
-use orcd_shared::job::{Finish, JobKey, JobSpec};
+use orcd_shared::job::{Finish, JobKey, JobOptions, JobSpec};
 use orcd_shared::protocol::message::{StepToken, ToSupervisor};
 use orcd_shared::sampling::SamplingParams;
 
@@ -146,6 +146,7 @@ pub fn job(key: u64, prompt: usize, max_tokens: u32) -> JobSpec {
             seed: key,
             ..SamplingParams::GREEDY
         },
+        options: JobOptions::default(),
     }
 }
 

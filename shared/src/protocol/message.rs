@@ -198,6 +198,20 @@ pub struct StepReport {
     pub step_us: u32,
     /// One entry per job that drew a token.
     pub tokens: Vec<StepToken>,
+    /// Of those tokens whose jobs want them, in their order.
+    pub logprobs: Vec<TokenLogprobs>,
+}
+
+/// Logprobs that come with a drawn token: natural logarithms of probabilities by the model's own logits.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TokenLogprobs {
+    /// The job whose token it is.
+    pub key: JobKey,
+    /// The drawn token's.
+    pub logprob: f32,
+    /// The most likely tokens' ids and logprobs, best first; at most
+    /// [`MAX_TOP_LOGPROBS`](crate::job::MAX_TOP_LOGPROBS).
+    pub top: Vec<(u32, f32)>,
 }
 
 /// One drawn token.

@@ -1,7 +1,7 @@
 //! Who speaks, and which bytes that version stands for.
 
 /// Raised with every change of a message's bytes.
-pub const PROTOCOL: u32 = 6;
+pub const PROTOCOL: u32 = 7;
 
 /// The build that speaks: package version, for messages to people.
 pub const BUILD: &str = env!("CARGO_PKG_VERSION");
@@ -13,10 +13,11 @@ mod tests {
     use std::fmt::Debug;
 
     use crate::error::ErrorCode;
-    use crate::job::{Finish, JobKey, JobSpec};
+    use crate::job::{Finish, JobKey, JobOptions, JobSpec};
     use crate::protocol::frame::{self, HEADER_BYTES};
     use crate::protocol::message::{
-        Device, LoadRequest, LoadSource, StepReport, StepToken, ToSupervisor, ToWorker, WorkerInfo,
+        Device, LoadRequest, LoadSource, StepReport, StepToken, ToSupervisor, ToWorker,
+        TokenLogprobs, WorkerInfo,
     };
     use crate::sampling::SamplingParams;
     use crate::weights::{ContentHash, FileStamp, ModelIdentity, WeightsManifest};
@@ -136,11 +137,16 @@ mod tests {
                 top_k: 40,
                 min_p: 0.0,
                 repetition_penalty: 1.5,
+                choice: 3,
                 seed: u64::MAX,
+            },
+            options: JobOptions {
+                ignore_end: true,
+                top_logprobs: Some(5),
             },
         };
         let submit = "02 fb2c01 02 fb311f fb0801 01 05 40 \
-                      0000803f 0000003f 28 00000000 0000c03f fdffffffffffffffff";
+                      0000803f 0000003f 28 00000000 0000c03f 03 fdffffffffffffffff 01 0105";
         golden(&ToWorker::Submit(Box::new(job)), submit);
         golden(&ToWorker::Cancel(JobKey(300)), "03 fb2c01");
         golden(&ToWorker::Shutdown, "04");
@@ -200,11 +206,16 @@ mod tests {
                 token(3, 9, 5, Some(Finish::ContextFull)),
                 token(4, 300, 5, None),
             ],
+            logprobs: vec![TokenLogprobs {
+                key: JobKey(4),
+                logprob: -1.0,
+                top: vec![(300, -0.5)],
+            }],
         };
         let tokens = "01 00 fc5d500200 0100  02 09 05 0101  03 09 05 0102  04 fb2c01 05 00";
         golden(
             &ToSupervisor::Step(step),
-            &format!("04 fbe803 fb7001 04 {tokens}"),
+            &format!("04 fbe803 fb7001 04 {tokens} 01 04 000080bf 01 fb2c01 000000bf"),
         );
 
         let failed = ToSupervisor::JobFailed {

@@ -89,6 +89,8 @@ mod tests {
             text: "a\r\nb".into(),
             index: 0,
             id: 1234,
+            logprob: None,
+            top: None,
         };
         let json = serde_json::to_string(&event).unwrap();
         let frame = encode(&Numbered { id: 1, event });

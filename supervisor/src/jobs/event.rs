@@ -40,6 +40,15 @@ pub enum JobEvent {
         index: u32,
         /// The token's id in the vocabulary.
         id: u32,
+        /// Natural logarithm of its probability by the model's own logits, before anything changes them; only
+        /// with `logprobs`.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        #[schema(nullable = false)]
+        logprob: Option<f32>,
+        /// The most likely tokens, best first, as many as `logprobs` says; only with `logprobs`.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        #[schema(nullable = false, value_type = Option<Vec<TopLogprob>>, max_items = 20)]
+        top: Option<Box<[TopLogprob]>>,
     },
     /// The last event of a job that ended by itself.
     End {
@@ -71,6 +80,21 @@ pub enum JobEvent {
         /// `token` events before it.
         tokens_out: u32,
     },
+}
+
+/// One of the most likely tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, ToSchema)]
+pub struct TopLogprob {
+    /// Its id in the vocabulary.
+    pub id: u32,
+    /// Natural logarithm of its probability.
+    pub logprob: f32,
+}
+
+impl From<(u32, f32)> for TopLogprob {
+    fn from((id, logprob): (u32, f32)) -> Self {
+        Self { id, logprob }
+    }
 }
 
 /// Why a job ended by itself.
@@ -121,7 +145,9 @@ impl Numbered {
     pub fn bytes(&self) -> usize {
         let text = match &self.event {
             JobEvent::Started { job_id, model, .. } => job_id.len() + model.len(),
-            JobEvent::Token { text, .. } => text.capacity(),
+            JobEvent::Token { text, top, .. } => {
+                text.capacity() + top.as_deref().map_or(0, size_of_val)
+            }
             JobEvent::End { stop_sequence, .. } => {
                 stop_sequence.as_ref().map_or(0, String::capacity)
             }
@@ -168,6 +194,15 @@ mod tests {
             text: "a\r\nb\u{0}\u{2028}é\"".into(),
             index: 0,
             id: 1234,
+            logprob: None,
+            top: None,
+        };
+        let likely = JobEvent::Token {
+            text: "a".into(),
+            index: 1,
+            id: 7,
+            logprob: Some(-0.25),
+            top: Some([(7, -0.25), (9, -2.0)].map(TopLogprob::from).into()),
         };
         let error = JobEvent::Error {
             code: ErrorCode::Cancelled,
@@ -183,6 +218,10 @@ mod tests {
             (
                 token,
                 "{\"type\":\"token\",\"t\":\"a\\r\\nb\\u0000\u{2028}é\\\"\",\"i\":0,\"id\":1234}",
+            ),
+            (
+                likely,
+                r#"{"type":"token","t":"a","i":1,"id":7,"logprob":-0.25,"top":[{"id":7,"logprob":-0.25},{"id":9,"logprob":-2.0}]}"#,
             ),
             (
                 end(StopReason::Eos, None),

@@ -10,10 +10,10 @@ mod outcome;
 use std::time::{Duration, Instant};
 
 use orcd_shared::job::{Finish, JobKey, JobSpec};
-use orcd_shared::protocol::message::StepToken;
+use orcd_shared::protocol::message::{StepToken, TokenLogprobs};
 
 use super::admission::Limit;
-use super::{JobEvent, NewJob, Numbered, StopReason};
+use super::{JobEvent, NewJob, Numbered, StopReason, TopLogprob};
 use crate::text::TokenText;
 use crate::worker::replay::ReplayCheck;
 pub use outcome::{Ending, TokenOutcome};
@@ -105,6 +105,7 @@ impl Journal {
             emitted: self.emitted.clone(),
             max_tokens: self.limit.max_tokens,
             sampling: self.job.sampling,
+            options: self.job.options.clone(),
         }
     }
 
@@ -129,7 +130,13 @@ impl Journal {
     /// is known to be the last. An end-of-generation token is no token event, except when text is
     /// still held back: then that text travels in an event with the end token's id and the next
     /// index, counted as any other.
-    pub fn record_token(&mut self, token: StepToken, step_us: u32, now: Instant) -> TokenOutcome {
+    pub fn record_token(
+        &mut self,
+        token: StepToken,
+        logprobs: Option<TokenLogprobs>,
+        step_us: u32,
+        now: Instant,
+    ) -> TokenOutcome {
         if let Some(check) = self.check.take() {
             return TokenOutcome::from_check(check, &token);
         }
@@ -140,9 +147,17 @@ impl Journal {
                 self.emitted.len()
             ));
         }
+        let wants = self.job.options.top_logprobs;
+        if wants.is_some() != logprobs.is_some() {
+            return TokenOutcome::failed(format!(
+                "token {} came {} logprobs",
+                token.index,
+                if wants.is_some() { "without" } else { "with" }
+            ));
+        }
         self.engine_time_us += u64::from(step_us);
         if token.finish == Some(Finish::Eos) {
-            return self.end_of_generation(token.id, now);
+            return self.end_of_generation(token.id, logprobs, now);
         }
         self.emitted.push(token.id);
         let mut piece = self.text.push(token.id, &self.job.tokenizer);
@@ -151,7 +166,7 @@ impl Journal {
             piece.text.push_str(&rest.text);
             piece.stop = rest.stop;
         }
-        let event = Some(self.token_event(piece.text, token.id, now));
+        let event = Some(self.token_event(piece.text, token.id, logprobs, now));
         let ending = (piece.stop.map(Ending::StopSequence))
             .or_else(|| Some(Ending::Stop(self.stop_reason(token.finish?))));
         TokenOutcome { event, ending }
@@ -191,9 +206,14 @@ impl Journal {
         self.emitted = Vec::new();
     }
 
-    fn end_of_generation(&mut self, id: u32, now: Instant) -> TokenOutcome {
+    fn end_of_generation(
+        &mut self,
+        id: u32,
+        logprobs: Option<TokenLogprobs>,
+        now: Instant,
+    ) -> TokenOutcome {
         let rest = self.flush();
-        let event = (!rest.text.is_empty()).then(|| self.token_event(rest.text, id, now));
+        let event = (!rest.text.is_empty()).then(|| self.token_event(rest.text, id, logprobs, now));
         let ending = (rest.stop).map_or(Ending::Stop(StopReason::Eos), Ending::StopSequence);
         TokenOutcome {
             event,
@@ -205,12 +225,26 @@ impl Journal {
         std::mem::replace(&mut self.text, TokenText::new(Vec::new())).finish()
     }
 
-    fn token_event(&mut self, text: String, id: u32, now: Instant) -> Numbered {
+    fn token_event(
+        &mut self,
+        text: String,
+        id: u32,
+        logprobs: Option<TokenLogprobs>,
+        now: Instant,
+    ) -> Numbered {
         self.first_token.get_or_insert(now);
         self.last_token = Some(now);
         let index = self.tokens_out;
         self.tokens_out += 1;
-        self.number(JobEvent::Token { text, index, id })
+        let logprob = logprobs.as_ref().map(|of| of.logprob);
+        let top = logprobs.map(|of| of.top.into_iter().map(TopLogprob::from).collect());
+        self.number(JobEvent::Token {
+            text,
+            index,
+            id,
+            logprob,
+            top,
+        })
     }
 
     fn stop_reason(&self, finish: Finish) -> StopReason {

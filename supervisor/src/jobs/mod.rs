@@ -12,14 +12,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use orcd_shared::error::ErrorCode;
-use orcd_shared::job::JobKey;
+use orcd_shared::job::{JobKey, JobOptions};
 use orcd_shared::sampling::SamplingParams;
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot, watch};
 use utoipa::ToSchema;
 
 pub use crate::snapshot::{ServiceState, Snapshot, Standby};
-pub use event::{JobEvent, Numbered, StopReason};
+pub use event::{JobEvent, Numbered, StopReason, TopLogprob};
 pub use event_log::EventReader;
 
 use crate::text::Tokenizer;
@@ -39,6 +39,8 @@ pub struct NewJob {
     pub max_tokens: Option<u32>,
     /// How to draw; the seed is already chosen.
     pub sampling: SamplingParams,
+    /// What else the worker is to do.
+    pub options: JobOptions,
     /// Stop sequences, at most four.
     pub stop: Vec<String>,
     /// Past this instant the job ends with `INFERENCE_TIMEOUT`.

@@ -12,7 +12,7 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use orcd_shared::job::{JobKey, JobSpec};
-use orcd_shared::protocol::message::StepToken;
+use orcd_shared::protocol::message::{StepToken, TokenLogprobs};
 
 use super::admission::{self, AdmissionContext};
 use super::event_log::{EventLog, EventReader, LogBytes};
@@ -246,6 +246,7 @@ impl JobTable {
     pub(super) fn token(
         &mut self,
         token: StepToken,
+        logprobs: Option<TokenLogprobs>,
         step_us: u32,
         now: Instant,
     ) -> Option<Progress> {
@@ -254,7 +255,7 @@ impl JobTable {
             return None;
         }
         let before = job.journal.last_token();
-        let outcome = job.journal.record_token(token, step_us, now);
+        let outcome = job.journal.record_token(token, logprobs, step_us, now);
         let shown = outcome.event.map(|event| {
             job.log.push(event);
             Shown {

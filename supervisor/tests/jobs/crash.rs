@@ -224,6 +224,7 @@ async fn what_a_lost_worker_still_says_is_not_heard() {
             step: 1,
             step_us: 1,
             tokens,
+            logprobs: Vec::new(),
         };
         WorkerEvent::Message(ToSupervisor::Step(report))
     };

@@ -55,6 +55,8 @@ async fn text_held_back_at_the_end_token_comes_in_an_event_of_its_own() {
         text: "bc".into(),
         index: 3,
         id: END,
+        logprob: None,
+        top: None,
     };
     assert_eq!(events[4].event, flushed);
     assert_eq!(stop_of(&events), (StopReason::Eos, None));

@@ -81,6 +81,7 @@ async fn one_step_serves_several_jobs() {
         step: 1,
         step_us: 5,
         tokens,
+        logprobs: Vec::new(),
     };
     service.message(ToSupervisor::Step(report)).await;
     for (stream, expected) in [(&mut a, "x"), (&mut b, "y")] {

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use orcd_shared::descriptors;
-use orcd_shared::job::JobKey;
+use orcd_shared::job::{JobKey, JobOptions};
 use orcd_shared::protocol::frame;
 use orcd_shared::protocol::message::{
     LoadSource, MAX_PARALLEL, ToSupervisor, ToWorker, WorkerInfo,
@@ -248,6 +248,7 @@ async fn last_words_come_before_the_exit() {
         emitted: vec![],
         max_tokens: 1,
         sampling: orcd_shared::sampling::SamplingParams::GREEDY,
+        options: JobOptions::default(),
     };
     stage
         .host
@@ -284,6 +285,7 @@ async fn a_worker_that_reads_nothing_yet_is_not_taken_for_clogged() {
         emitted: vec![],
         max_tokens: 1,
         sampling: orcd_shared::sampling::SamplingParams::GREEDY,
+        options: JobOptions::default(),
     };
     for n in 0..u64::from(MAX_PARALLEL) {
         let mut job = spec.clone();

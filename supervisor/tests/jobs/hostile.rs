@@ -68,6 +68,7 @@ fn message() -> impl Strategy<Value = ToSupervisor> {
                 step,
                 step_us,
                 tokens,
+                logprobs: Vec::new(),
             })
         });
     let code = prop_oneof![

@@ -76,7 +76,7 @@ impl Story {
                 assert_eq!(spec.emitted, self.ids[..spec.emitted.len()]);
                 index = spec.emitted.len().saturating_sub(1);
             }
-            let outcome = journal.record_token(self.token(index), 1, Instant::now());
+            let outcome = journal.record_token(self.token(index), None, 1, Instant::now());
             events.extend(outcome.event);
             match outcome.ending {
                 None => index += 1,

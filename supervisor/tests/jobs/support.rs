@@ -238,6 +238,7 @@ impl Service {
             step: self.steps,
             step_us: 100,
             tokens,
+            logprobs: Vec::new(),
         };
         self.message(ToSupervisor::Step(report)).await;
     }

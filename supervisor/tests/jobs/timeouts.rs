@@ -27,6 +27,7 @@ async fn with_steps_of(step: Duration) -> (Service, JobKey) {
         step: 1,
         step_us: u32::try_from(step.as_micros()).unwrap(),
         tokens: vec![],
+        logprobs: Vec::new(),
     };
     service.message(ToSupervisor::Step(report)).await;
     (service, spec.key)

@@ -4,6 +4,7 @@
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
+use orcd_shared::job::JobOptions;
 use orcd_shared::protocol::message::{LoadSource, WorkerInfo};
 use orcd_shared::sampling::SamplingParams;
 use orcd_shared::weights::ContentHash;
@@ -31,6 +32,7 @@ pub fn job(name: &str) -> NewJob {
             seed: 7,
             ..SamplingParams::GREEDY
         },
+        options: JobOptions::default(),
         stop: vec![],
         deadline: Instant::now() + Duration::from_secs(600),
         continue_on_disconnect: false,

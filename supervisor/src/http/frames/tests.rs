@@ -27,6 +27,8 @@ fn token(index: u32) -> Numbered {
         text: "x".into(),
         index,
         id: 7,
+        logprob: None,
+        top: None,
     };
     let id = u64::from(index) + 1;
     Numbered { id, event }

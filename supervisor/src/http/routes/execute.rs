@@ -63,6 +63,7 @@ pub(super) async fn execute(
         tokenizer: Arc::clone(service.model.text().tokenizer()),
         max_tokens: prepared.request.max_tokens,
         sampling: prepared.request.sampling,
+        options: prepared.request.options,
         stop: prepared.request.stop,
         deadline,
         continue_on_disconnect: prepared.request.continue_on_disconnect,

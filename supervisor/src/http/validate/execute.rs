@@ -1,5 +1,6 @@
 //! The body of `POST /execute`.
 
+use orcd_shared::job::{JobOptions, MAX_TOP_LOGPROBS};
 use orcd_shared::sampling::{Kind, PARAMETERS, SamplingParams, numbers};
 
 use super::super::error::Detail;
@@ -12,7 +13,7 @@ use crate::text::{Message, Role};
 pub(in crate::http) fn field_names() -> Vec<&'static str> {
     let mut names = vec!["job_id", "prompt", "messages", "template", "max_tokens"];
     names.extend(PARAMETERS.iter().map(|p| p.name));
-    names.extend(["stop", "seed", "on_disconnect"]);
+    names.extend(["ignore_eos", "logprobs", "stop", "seed", "on_disconnect"]);
     names
 }
 
@@ -27,6 +28,8 @@ pub struct Request {
     pub max_tokens: Option<u32>,
     /// How to draw, the seed included.
     pub sampling: SamplingParams,
+    /// What else the worker is to do.
+    pub options: JobOptions,
     /// Stop sequences.
     pub stop: Vec<String>,
     /// Go on without a reader.
@@ -65,8 +68,12 @@ pub fn execute(body: Json, limits: &Limits, fresh: Fresh) -> Result<Request, Vec
     let f = &mut fields;
     let job_id = f.take("job_id").map(|value| job_id(f, value));
     let input = input(f);
-    let max_tokens = f.integer("max_tokens", 1, limits.max_tokens_out.into());
+    let max_tokens = f.count("max_tokens", 1, limits.max_tokens_out);
     let sampling = sampling(f, limits.vocab_size, fresh.seed);
+    let options = JobOptions {
+        ignore_end: f.flag("ignore_eos"),
+        top_logprobs: f.count("logprobs", 0, MAX_TOP_LOGPROBS),
+    };
     let stop = stop(f);
     let continue_on_disconnect = on_disconnect(f);
     fields.finish(&field_names())?;
@@ -75,8 +82,9 @@ pub fn execute(body: Json, limits: &Limits, fresh: Fresh) -> Result<Request, Vec
         job_id: job_id.flatten().unwrap_or(fresh.job_id),
         // `finish` has failed where there is none.
         input: input.unwrap_or(Input::Messages(Vec::new())),
-        max_tokens: max_tokens.and_then(|n| u32::try_from(n).ok()),
+        max_tokens,
         sampling,
+        options,
         stop,
         continue_on_disconnect,
     })
@@ -87,8 +95,7 @@ fn sampling(f: &mut Fields, vocab_size: u32, seed: u64) -> SamplingParams {
     let mut sampling = SamplingParams::GREEDY;
     for p in &PARAMETERS {
         if let Kind::Count(field) = p.kind {
-            let count = f.integer(p.name, 0, vocab_size.into());
-            *field(&mut sampling) = count.and_then(|n| u32::try_from(n).ok()).unwrap_or(0);
+            *field(&mut sampling) = f.count(p.name, 0, vocab_size).unwrap_or(0);
         }
     }
     for (name, bounds, field) in numbers() {

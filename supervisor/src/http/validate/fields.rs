@@ -150,6 +150,24 @@ impl Fields {
         inside
     }
 
+    /// An optional whole number in `min..=max`; notes others.
+    pub(super) fn count(&mut self, name: &str, min: u32, max: u32) -> Option<u32> {
+        let value = self.integer(name, min.into(), max.into())?;
+        // At most `max`.
+        u32::try_from(value).ok()
+    }
+
+    /// Whether a field is `true`; notes what is no bool.
+    pub(super) fn flag(&mut self, name: &str) -> bool {
+        match self.take(name) {
+            None => false,
+            Some(Json::Bool(value)) => value,
+            Some(other) => self
+                .wrong_type(name, "bool", &other, "true or false")
+                .unwrap_or_default(),
+        }
+    }
+
     /// Ends with all faults, among them the fields that nobody took; `known` are those there are.
     pub(super) fn finish(mut self, known: &[&str]) -> Result<(), Vec<Detail>> {
         let mut unknown: Vec<_> = self.members.drain().map(|(name, _)| name).collect();

@@ -1,5 +1,6 @@
 //! What requests may be, for the OpenAPI document: the same bounds that they are checked against.
 
+use orcd_shared::job::MAX_TOP_LOGPROBS;
 use orcd_shared::sampling::{Bounds, Kind, PARAMETERS};
 use serde_json::{Value, json};
 use utoipa::openapi::extensions::Extensions;
@@ -53,7 +54,15 @@ pub(in crate::http) fn execute(instance: &Instance) -> Schema {
         };
         body = body.property(p.name, value.description(Some(p.about)));
     }
+    let ignore_eos = optional(Type::Boolean).default(Some(false.into())).description(Some(
+        "End tokens are tokens like others: only `max_tokens`, a stop sequence and the context end the output.",
+    ));
+    let logprobs = integer(0, Some(MAX_TOP_LOGPROBS.into())).description(Some(
+        "`token` events carry `logprob` and, of so many of the most likely tokens, `top`.",
+    ));
     let body = body
+        .property("ignore_eos", ignore_eos)
+        .property("logprobs", logprobs)
         .property("stop", stop())
         .property("seed", seed)
         .property("on_disconnect", on_disconnect)

@@ -60,6 +60,7 @@ fn defaults_are_those_of_the_contract() {
         },
         max_tokens: None,
         sampling,
+        options: orcd_shared::job::JobOptions::default(),
         stop: vec![],
         continue_on_disconnect: false,
     };
@@ -106,6 +107,8 @@ fn bounds_themselves_are_accepted() {
         ),
         ("template", vec![json!(true), json!(false)]),
         ("max_tokens", vec![json!(1), json!(2048), json!(5.0)]),
+        ("ignore_eos", vec![json!(true), json!(false)]),
+        ("logprobs", vec![json!(0), json!(20)]),
         (
             "temperature",
             vec![json!(2), json!(2.0), json!(0.7), json!(-0.0)],
@@ -177,6 +180,11 @@ fn each_field_is_refused_beyond_its_bounds_and_in_other_types() {
                 number(),
                 vec![json!(0), json!(-1), json!(2049), json!(1.5), json!(1e300)],
             ),
+        ),
+        ("ignore_eos", vec![json!(1), json!("true")]),
+        (
+            "logprobs",
+            and(number(), vec![json!(-1), json!(21), json!(0.5)]),
         ),
         (
             "stop",

@@ -80,5 +80,6 @@ fn crashed(key: JobKey, job: &Job, suspect: bool, include_prompt: bool) -> Crash
         emitted: job.journal.tokens().to_vec(),
         max_tokens: job.journal.max_tokens(),
         sampling: request.sampling,
+        options: request.options.clone(),
     }
 }

@@ -21,7 +21,7 @@ impl<H: WorkerHost> Dispatcher<H> {
     pub(super) fn follow_fleet(&mut self, now: Instant) {
         while let Some(event) = self.fleet.next_event() {
             match event {
-                FleetEvent::Tokens(report) => self.tokens(&report, now),
+                FleetEvent::Tokens(report) => self.tokens(report, now),
                 FleetEvent::JobFailed { key, code, message } => {
                     self.fail_job(key, code, message, now);
                 }
@@ -49,9 +49,11 @@ impl<H: WorkerHost> Dispatcher<H> {
     }
 
     /// This runs for every token.
-    fn tokens(&mut self, report: &StepReport, now: Instant) {
-        for token in &report.tokens {
-            let Some(progress) = self.table.token(*token, report.step_us, now) else {
+    fn tokens(&mut self, report: StepReport, now: Instant) {
+        let mut logprobs = report.logprobs.into_iter().peekable();
+        for token in report.tokens {
+            let logprobs = logprobs.next_if(|of| of.key == token.key);
+            let Some(progress) = self.table.token(token, logprobs, report.step_us, now) else {
                 continue;
             };
             if let Some(shown) = progress.shown {

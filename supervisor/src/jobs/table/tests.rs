@@ -144,7 +144,7 @@ impl Rig {
             id,
             finish,
         };
-        let Some(progress) = self.table.token(token, 1, self.now) else {
+        let Some(progress) = self.table.token(token, None, 1, self.now) else {
             return "ignored".into();
         };
         let mut said = match &progress.shown {
