@@ -328,7 +328,7 @@ fn qwen_turns_are_the_published_ids() {
 
 #[test]
 fn a_template_sees_tokens_but_no_tools() {
-    let source = "{{ bos_token }}{% if tools is defined %}tools{% endif %}{{ tools }}\
+    let source = "{{ bos_token }}{% if tools is not none or documents is not none %}tools{% endif %}\
                   {% for m in messages %}{% if loop.first %}{% continue %}{% endif %}\
                   {{ m.role ~ m['content'] }}{% endfor %}{{ eos_token }}\n";
     let template = ChatTemplate::compile(source, "<s>", "</s>").unwrap();

@@ -8,8 +8,13 @@
 //!
 //! This survives what templates do with contents (trimming, joining, splitting, `tojson`), since
 //! the guard travels inside the text; a message without such names is not touched at all, so its
-//! tokens are those of plain rendering. What it does not cover is a template that deletes from the
-//! middle of a content and so joins the halves of a name itself.
+//! tokens are those of plain rendering. A name of which only a part is in the text is broken as
+//! well, see [`edges`]. What it does not cover is a template that deletes from the middle of a
+//! content and so joins the halves of a name itself.
+
+mod edges;
+
+pub(super) use edges::Edges;
 
 use super::tokenizer::Tokenizer;
 
@@ -24,13 +29,18 @@ fn candidates() -> impl Iterator<Item = char> {
 /// Breaks control tokens apart in the texts of one prompt.
 pub struct Guard<'t> {
     tokenizer: &'t Tokenizer,
+    /// None for prompts of one text.
+    edges: Option<&'t Edges>,
     /// None if no text needs guarding.
     guard: Option<char>,
 }
 
-/// The messages have the name of a control token, and use every code point that could guard it.
+/// The messages use every code point that could stand for something of the service's own.
 #[derive(Debug, thiserror::Error)]
-#[error("the messages use all noncharacters of Unicode and a control token; leave out one of them")]
+#[error(
+    "the messages use all noncharacters of Unicode, one of which is needed to mark places in them; \
+     leave out one of them"
+)]
 pub struct Unguardable;
 
 impl<'t> Guard<'t> {
@@ -42,29 +52,68 @@ impl<'t> Guard<'t> {
     where
         I: Iterator<Item = &'a str> + Clone,
     {
-        if !texts
-            .clone()
-            .any(|text| tokenizer.special_tokens().has_control(text))
-        {
-            return Ok(Self {
-                tokenizer,
-                guard: None,
-            });
-        }
-        let free = |&c: &char| !texts.clone().any(|text| text.contains(c));
-        let guard = candidates().find(free).ok_or(Unguardable)?;
-        Ok(Self {
+        Self::with_edges(tokenizer, None, texts)
+    }
+
+    /// A guard for prompts that a template with `edges` makes of `texts`.
+    pub(super) fn with_edges<'a, I>(
+        tokenizer: &'t Tokenizer,
+        edges: Option<&'t Edges>,
+        texts: I,
+    ) -> Result<Self, Unguardable>
+    where
+        I: Iterator<Item = &'a str> + Clone,
+    {
+        let mut this = Self {
             tokenizer,
-            guard: Some(guard),
-        })
+            edges,
+            guard: None,
+        };
+        if texts.clone().any(|text| !this.breaks(text).is_empty()) {
+            this.guard = Some(this.marker(texts)?);
+        }
+        Ok(this)
+    }
+
+    /// A character other than the guard that occurs in none of `texts`.
+    pub(super) fn marker<'a>(
+        &self,
+        texts: impl Iterator<Item = &'a str> + Clone,
+    ) -> Result<char, Unguardable> {
+        let taken = |&c: &char| Some(c) == self.guard || texts.clone().any(|t| t.contains(c));
+        candidates().find(|c| !taken(c)).ok_or(Unguardable)
+    }
+
+    /// The character that breaks names apart, if there are any.
+    pub(super) fn character(&self) -> Option<char> {
+        self.guard
+    }
+
+    /// Where the guard goes in `text`, ascending.
+    fn breaks(&self, text: &str) -> Vec<usize> {
+        let mut at: Vec<usize> = self.tokenizer.special_tokens().breaks(text).collect();
+        if let Some(edges) = self.edges {
+            at.extend(edges.breaks(text));
+            at.sort_unstable();
+            at.dedup();
+        }
+        at
     }
 
     /// `text` without control tokens.
     pub fn apply(&self, text: &str) -> String {
-        match self.guard {
-            Some(guard) => self.tokenizer.special_tokens().break_apart(text, guard),
-            None => text.to_owned(),
+        let Some(guard) = self.guard else {
+            return text.to_owned();
+        };
+        let mut out = String::with_capacity(text.len() + 16);
+        let mut from = 0;
+        for at in self.breaks(text) {
+            out.push_str(&text[from..at]);
+            out.push(guard);
+            from = at;
         }
+        out.push_str(&text[from..]);
+        out
     }
 
     /// The prompt that was rendered from texts that went through [`apply`](Self::apply).
@@ -89,6 +138,14 @@ impl GuardedText {
         Self {
             text: text.into(),
             guard: None,
+        }
+    }
+
+    /// The text as people see it.
+    pub(super) fn into_text(self) -> String {
+        match self.guard {
+            Some(guard) => self.text.replace(guard, ""),
+            None => self.text,
         }
     }
 

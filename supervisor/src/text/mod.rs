@@ -1,8 +1,11 @@
 //! Everything that knows text: the chat template, the tokenizer, the assembly of UTF-8 and the
 //! stop sequences. The worker speaks token ids only, so a crash of the worker loses none of this.
 //!
-//! [`TextModel`] turns requests into token ids; [`TokenText`] turns a job's tokens into its output.
+//! [`TextModel`] turns requests into token ids; [`TokenText`] turns a job's tokens into its output,
+//! and [`AnswerParser`] splits that into content, reasoning and tool calls.
 
+mod answer;
+mod chat;
 mod guard;
 mod model;
 mod stop;
@@ -11,6 +14,10 @@ mod template;
 mod tokenizer;
 mod utf8;
 
+pub use answer::{
+    AnswerFormat, AnswerParser, ControlTokens, Piece, Reasoning, ThinkTags, ToolFormat,
+};
+pub use chat::{ChatError, ChatInput};
 pub use guard::{Guard, GuardedText, Unguardable};
 pub use model::{TemplateStatus, TextError, TextModel};
 pub use stop::{StopMatcher, StopOutput};

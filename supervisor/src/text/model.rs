@@ -7,9 +7,11 @@ use orcd_shared::gguf::{GgufError, Metadata};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::guard::{Guard, GuardedText, Unguardable};
+use super::answer::{AnswerFormat, AnswerParser, ControlTokens};
+use super::chat::{ChatError, ChatInput, Form};
+use super::guard::{Edges, Guard, GuardedText, Unguardable};
 use super::template::{ChatTemplate, Message, Role, TemplateError};
-use super::tokenizer::{Tokenizer, TokenizerError};
+use super::tokenizer::{Specials, Tokenizer, TokenizerError};
 
 const CHAT_TEMPLATE: &str = "tokenizer.chat_template";
 
@@ -35,6 +37,9 @@ pub enum TextError {
     /// `messages` were sent to a model that has no template for them.
     #[error("the model has no chat template; send `prompt` instead of `messages`")]
     NoChatTemplate,
+    /// The conversation can't be rendered.
+    #[error(transparent)]
+    Chat(#[from] ChatError),
     /// The messages cannot be kept apart from control tokens.
     #[error(transparent)]
     Unguardable(#[from] Unguardable),
@@ -46,6 +51,7 @@ impl TextError {
         matches!(
             self,
             Self::NoChatTemplate
+                | Self::Chat(_)
                 | Self::Unguardable(_)
                 | Self::Template(TemplateError::Refused(_) | TemplateError::Budget(_))
         )
@@ -61,15 +67,27 @@ impl TextError {
 pub struct TextModel {
     tokenizer: Arc<Tokenizer>,
     template: Template,
+    /// How the model writes reasoning and calls of tools.
+    answers: AnswerFormat,
+    /// The tokens without text that it does so with.
+    controls: ControlTokens,
 }
 
 /// What a model has for a chat template.
 enum Template {
     None,
-    /// One that compiles, and what its trial said if it failed.
-    Compiled(Box<ChatTemplate>, Option<String>),
+    /// One that compiles.
+    Compiled(Box<Compiled>),
     /// One that doesn't, and why.
     Broken(String),
+}
+
+/// A chat template that compiles.
+struct Compiled {
+    template: ChatTemplate,
+    edges: Edges,
+    /// What its trial said if it failed.
+    failed: Option<String>,
 }
 
 /// How a model's chat template is, as health reports it.
@@ -111,6 +129,8 @@ impl TextModel {
         };
         let template = source.map_or(Template::None, |source| Template::new(source, &tokenizer));
         Ok(Self {
+            answers: AnswerFormat::of_template(source),
+            controls: ControlTokens::new(|name| control_token(&tokenizer, name)),
             tokenizer,
             template,
         })
@@ -125,10 +145,19 @@ impl TextModel {
     pub fn template_status(&self) -> TemplateStatus {
         match &self.template {
             Template::None => TemplateStatus::None,
-            Template::Compiled(_, None) => TemplateStatus::Ok,
-            Template::Compiled(_, Some(reason)) | Template::Broken(reason) => {
-                TemplateStatus::Error(reason.clone())
-            }
+            Template::Compiled(compiled) => match &compiled.failed {
+                None => TemplateStatus::Ok,
+                Some(reason) => TemplateStatus::Error(reason.clone()),
+            },
+            Template::Broken(reason) => TemplateStatus::Error(reason.clone()),
+        }
+    }
+
+    /// The text of the chat template, if the model has one that compiles.
+    pub fn chat_template_source(&self) -> Option<&str> {
+        match &self.template {
+            Template::Compiled(compiled) => Some(compiled.template.source()),
+            Template::None | Template::Broken(_) => None,
         }
     }
 
@@ -150,27 +179,131 @@ impl TextModel {
             .encode_prompt(&GuardedText::trusted(prompt))?)
     }
 
+    /// A parser of the output that goes on after a prompt whose last tokens are `prompt_end`. Without
+    /// `with_tools`, calls are not looked for.
+    pub fn answer_parser(&self, prompt_end: &[u32], with_tools: bool) -> AnswerParser {
+        let text = |&id: &u32| match self.controls.name(id) {
+            Some(name) => name.into(),
+            None => String::from_utf8_lossy(self.tokenizer.token_bytes(id)),
+        };
+        let tail: String = prompt_end.iter().map(text).collect();
+        AnswerParser::new(self.answers, self.controls, &tail, with_tools)
+    }
+
     /// The ids of a conversation, up to where the assistant's next turn begins. Control tokens
     /// named in the contents are plain text.
     ///
     /// # Errors
     /// As [`encode_prompt`](Self::encode_prompt), and [`TextError::NoChatTemplate`].
     pub fn encode_messages(&self, messages: &[Message]) -> Result<Vec<u32>, TextError> {
-        let template = match &self.template {
-            Template::Compiled(template, _) => template,
+        self.encode_chat(&ChatInput::of(messages.to_vec()))
+    }
+
+    /// The ids of the prompt that `input` makes. Control tokens named in any of its texts, keys of
+    /// objects included, are plain text.
+    ///
+    /// # Errors
+    /// As [`encode_messages`](Self::encode_messages), and [`TextError::Chat`].
+    pub fn encode_chat(&self, input: &ChatInput) -> Result<Vec<u32>, TextError> {
+        Ok(self.tokenizer.encode_prompt(&self.render_guarded(input)?)?)
+    }
+
+    /// The prompt that `input` makes, for people: given to the model as a raw prompt, the control
+    /// tokens that clients' texts name would act.
+    ///
+    /// # Errors
+    /// As [`encode_chat`](Self::encode_chat).
+    pub fn render_chat(&self, input: &ChatInput) -> Result<String, TextError> {
+        Ok(self.render_guarded(input)?.into_text())
+    }
+
+    fn render_guarded(&self, input: &ChatInput) -> Result<GuardedText, TextError> {
+        let compiled = match &self.template {
+            Template::Compiled(compiled) => compiled,
             Template::Broken(reason) => {
                 return Err(TextError::BrokenTemplate(reason.clone()));
             }
             Template::None => return Err(TextError::NoChatTemplate),
         };
-        let rendered = render_guarded(&self.tokenizer, template, messages, &Zoned::now());
-        let rendered = rendered.map_err(|error| match error {
-            TextError::Template(error @ TemplateError::Render(_)) => {
-                TextError::BrokenTemplate(error.to_string())
+        compiled.render(&self.tokenizer, input, &Zoned::now())
+    }
+}
+
+impl Compiled {
+    /// Renders `input` in the first form that the template takes.
+    fn render(
+        &self,
+        tokenizer: &Tokenizer,
+        input: &ChatInput,
+        now: &Zoned,
+    ) -> Result<GuardedText, TextError> {
+        let mut first = None;
+        for form in input.forms() {
+            match self.render_as(form, tokenizer, input, now) {
+                Err(TextError::Template(error @ TemplateError::Render(_))) => {
+                    first.get_or_insert(error);
+                }
+                rendered_or_refused => return rendered_or_refused,
             }
-            other => other,
-        })?;
-        Ok(self.tokenizer.encode_prompt(&rendered)?)
+        }
+        let error = first.map_or_else(String::new, |error| error.to_string());
+        Err(self.blame(input, error))
+    }
+
+    /// Renders `input` so that control tokens named in it stay text.
+    fn render_as(
+        &self,
+        form: Form,
+        tokenizer: &Tokenizer,
+        input: &ChatInput,
+        now: &Zoned,
+    ) -> Result<GuardedText, TextError> {
+        let input = input.prepare(&self.template, form)?;
+        let texts = input.texts();
+        let guard = Guard::with_edges(tokenizer, Some(&self.edges), texts.iter().copied())?;
+        let marker = match input.continue_final_message {
+            true => Some(guard.marker(texts.into_iter().chain([self.template.source()]))?),
+            false => None,
+        };
+        let mut input = input.map_texts(&|text| guard.apply(text));
+        if let Some(marker) = marker {
+            input.mark_end(marker);
+        }
+        let unescaped: String = guard.character().into_iter().chain(marker).collect();
+        let rendered = self.template.render_chat(&input, &unescaped, now)?;
+        Ok(guard.seal(match marker {
+            Some(marker) => cut(rendered, marker)?,
+            None => rendered,
+        }))
+    }
+
+    /// Whose fault it is that the template fails with `input`: that of a template which can't
+    /// render plain messages either, or the input's.
+    fn blame(&self, input: &ChatInput, reason: String) -> TextError {
+        if self.failed.is_some() || input.is_plain() {
+            TextError::BrokenTemplate(reason)
+        } else {
+            ChatError::Unsuitable(reason).into()
+        }
+    }
+}
+
+/// `rendered` up to `marker`, which stands at the end of the last message.
+///
+/// White space in front of the marker is inside the content for templates that trim it, so it
+/// stays: the model goes on from what the client sent. The last marker counts, since a template
+/// may show a content twice.
+fn cut(mut rendered: String, marker: char) -> Result<String, ChatError> {
+    let end = rendered.rfind(marker).ok_or(ChatError::NotInPrompt)?;
+    rendered.truncate(end);
+    Ok(rendered.replace(marker, ""))
+}
+
+/// The token of that name, if there is one that has no text.
+fn control_token(tokenizer: &Tokenizer, name: &str) -> Option<u32> {
+    match tokenizer.encode(name, Specials::Parse).ok()?[..] {
+        [id] if tokenizer.token_bytes(id).is_empty() => Some(id),
+        _ => None,
     }
 }
 
@@ -179,25 +312,14 @@ impl Template {
         match ChatTemplate::compile(source, tokenizer.bos_text(), tokenizer.eos_text()) {
             Ok(template) => {
                 let failed = template.try_out(&Zoned::now()).err();
-                Self::Compiled(Box::new(template), failed.map(|error| error.to_string()))
+                let names = tokenizer.special_tokens().control_names();
+                Self::Compiled(Box::new(Compiled {
+                    edges: Edges::new(names, source),
+                    failed: failed.map(|error| error.to_string()),
+                    template,
+                }))
             }
             Err(error) => Self::Broken(error.to_string()),
         }
     }
-}
-
-/// Renders `messages` so that control tokens named in them stay text.
-fn render_guarded(
-    tokenizer: &Tokenizer,
-    template: &ChatTemplate,
-    messages: &[Message],
-    now: &Zoned,
-) -> Result<GuardedText, TextError> {
-    let guard = Guard::new(tokenizer, messages.iter().map(|m| m.content.as_str()))?;
-    let guarded = |m: &Message| Message {
-        role: m.role,
-        content: guard.apply(&m.content),
-    };
-    let messages: Vec<Message> = messages.iter().map(guarded).collect();
-    Ok(guard.seal(template.render(&messages, now)?))
 }

@@ -32,10 +32,18 @@ impl TokenText {
         }
     }
 
-    /// Takes the next token. Control tokens add nothing.
+    /// Takes the next token. Control tokens add nothing, but no stop sequence reaches over one: what was held back
+    /// for it comes out, in front of whatever the control token begins or ends.
     pub fn push(&mut self, id: u32, tokenizer: &Tokenizer) -> TextDelta {
+        let bytes = tokenizer.token_bytes(id);
+        if bytes.is_empty() {
+            return TextDelta {
+                text: self.stop.flush(),
+                stop: None,
+            };
+        }
         let mut text = String::new();
-        self.utf8.push(tokenizer.token_bytes(id), &mut text);
+        self.utf8.push(bytes, &mut text);
         self.pass(&text)
     }
 

@@ -4,11 +4,12 @@
 //! Face's `apply_chat_template` gives it; [`python`] holds what that has beyond Jinja itself, and
 //! [`source`] what the engine has to be told in other words.
 //!
-//! It reads no files and sees nothing but the messages, and a budget ends it when it does too much.
+//! It reads no files and sees nothing but what it is given, and a budget ends it when it does too much.
 //! How deep it nests expressions and data is bounded by its length and by [`python`]'s calls; the
 //! stack that this takes is [`apart`]'s.
 
 mod apart;
+mod data;
 mod error;
 mod python;
 mod source;
@@ -16,20 +17,23 @@ mod trial;
 
 use jiff::Zoned;
 use minijinja::syntax::SyntaxConfig;
-use minijinja::{Environment, Value, context};
+use minijinja::{Environment, Value};
 use serde::{Deserialize, Serialize};
 
 pub use error::TemplateError;
 
+use super::chat::ChatInput;
+
 /// Longest template in bytes. The longest that are published have some 20 KiB.
 pub const MAX_TEMPLATE_BYTES: usize = 64 << 10;
 /// What one rendering may cost: instructions, plus one for every 64 bytes of text or data that it
-/// makes. It bounds a hostile template to seconds and some 128 MB. The longest request, a body of
-/// 1 MiB or 256 messages, takes a small part of it in published templates.
+/// makes. It bounds a hostile template to seconds and some 128 MB. The longest requests, a body of
+/// 1 MiB or 4096 messages, take a part of it in published templates but one: Gemma 4 looks back from
+/// each message through all earlier ones, so some 600 are its most.
 const FUEL: u64 = 2_000_000;
-/// How deep macros may call each other. Published templates recurse over the nesting of a JSON
-/// schema only.
-const MAX_RECURSION: usize = 64;
+/// How deep macros may call each other, of which the engine counts each as four. Published
+/// templates recurse over the nesting of a JSON schema only, up to twice a level.
+const MAX_RECURSION: usize = 256;
 /// The name of the only template in its environment, as it appears in errors.
 const NAME: &str = "chat_template";
 
@@ -39,23 +43,40 @@ const NAME: &str = "chat_template";
 pub enum Role {
     /// Instructions for the whole conversation.
     System,
+    /// The same from whoever built the application, for templates that tell them apart.
+    Developer,
     /// The person.
     User,
     /// The model.
     Assistant,
+    /// What the model called, with its result.
+    Tool,
 }
 
 impl Role {
     /// Every one.
-    pub const ALL: [Self; 3] = [Self::System, Self::User, Self::Assistant];
+    pub const ALL: [Self; 5] = [
+        Self::System,
+        Self::Developer,
+        Self::User,
+        Self::Assistant,
+        Self::Tool,
+    ];
 
     /// As templates know it.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::System => "system",
+            Self::Developer => "developer",
             Self::User => "user",
             Self::Assistant => "assistant",
+            Self::Tool => "tool",
         }
+    }
+
+    /// All names, for people.
+    pub(super) fn names() -> String {
+        Self::ALL.map(Self::as_str).join(", ")
     }
 }
 
@@ -69,9 +90,29 @@ pub struct Message {
     pub content: String,
 }
 
+/// Variables that each rendering sets, or that Jinja itself has.
+const VARIABLES: [&str; 15] = [
+    "messages",
+    "tools",
+    "documents",
+    "add_generation_prompt",
+    "continue_final_message",
+    "bos_token",
+    "eos_token",
+    "strftime_now",
+    "loop",
+    "self",
+    "super",
+    "caller",
+    "varargs",
+    "kwargs",
+    "generation",
+];
+
 /// A compiled chat template.
 pub struct ChatTemplate {
     env: Environment<'static>,
+    source: String,
     bos: String,
     eos: String,
 }
@@ -91,9 +132,22 @@ impl ChatTemplate {
         let env = apart::run(|| environment(source)).map_err(TemplateError::Compile)??;
         Ok(Self {
             env,
+            source: source.to_owned(),
             bos: bos.to_owned(),
             eos: eos.to_owned(),
         })
+    }
+
+    /// The template as it was written.
+    pub fn source(&self) -> &str {
+        &self.source
+    }
+
+    /// Whether `name` has a meaning in templates that a client can't change.
+    pub(super) fn defines(&self, name: &str) -> bool {
+        VARIABLES.contains(&name)
+            || name.starts_with(python::names::OWN)
+            || self.env.globals().any(|(global, _)| global == name)
     }
 
     /// The prompt for the assistant's next turn after `messages`, at the local time `now`, which
@@ -104,25 +158,48 @@ impl ChatTemplate {
     /// [`TemplateError::Budget`] where they are too much for it, [`TemplateError::Render`] where it
     /// fails.
     pub fn render(&self, messages: &[Message], now: &Zoned) -> Result<String, TemplateError> {
-        apart::run(|| self.render_here(messages, now)).map_err(TemplateError::Render)?
+        self.render_chat(&ChatInput::of(messages.to_vec()), "", now)
     }
 
-    fn render_here(&self, messages: &[Message], now: &Zoned) -> Result<String, TemplateError> {
-        let messages: Vec<Value> = messages
-            .iter()
-            .map(|m| context! { role => m.role.as_str(), content => m.content.as_str() })
-            .collect();
-        let context = context! {
-            messages,
-            add_generation_prompt => true,
-            bos_token => self.bos.as_str(),
-            eos_token => self.eos.as_str(),
-            strftime_now => python::strftime(now.clone()),
-        };
+    /// The prompt that `input` makes. `tojson` writes the characters of `unescaped` as they are,
+    /// also where it makes ASCII of all others.
+    ///
+    /// # Errors
+    /// As [`render`](Self::render).
+    pub(super) fn render_chat(
+        &self,
+        input: &ChatInput,
+        unescaped: &str,
+        now: &Zoned,
+    ) -> Result<String, TemplateError> {
+        apart::run(|| self.render_here(input, unescaped, now)).map_err(TemplateError::Render)?
+    }
+
+    fn render_here(
+        &self,
+        input: &ChatInput,
+        unescaped: &str,
+        now: &Zoned,
+    ) -> Result<String, TemplateError> {
+        let own = [
+            ("messages", data::list(&input.messages)),
+            // None where there are none: templates test `tools is not none`, which an undefined
+            // one passes.
+            ("tools", data::optional(input.tools.as_ref())),
+            ("documents", data::optional(input.documents.as_ref())),
+            ("add_generation_prompt", input.add_generation_prompt.into()),
+            ("bos_token", self.bos.as_str().into()),
+            ("eos_token", self.eos.as_str().into()),
+            ("strftime_now", python::strftime(now.clone())),
+            (python::names::UNESCAPED, unescaped.into()),
+        ];
+        let kwargs = input.kwargs.iter();
+        let kwargs = kwargs.map(|(name, value)| (name.as_str(), data::value(value)));
+        let variables = Value::from_pairs(kwargs.chain(own));
         let rendered = self
             .env
             .get_template(NAME)
-            .and_then(|template| template.render(context));
+            .and_then(|template| template.render(variables));
         rendered.map_err(|e| TemplateError::render(&e))
     }
 }

@@ -33,6 +33,7 @@ pub(super) fn install(env: &mut Environment<'_>) {
     env.add_filter("truncate", truncate);
     env.add_filter("forceescape", minijinja::filters::escape);
     env.add_test("callable", is_callable);
+    env.add_test("iterable", is_iterable);
 }
 
 fn raise_exception(reason: String) -> Result<Value, Error> {
@@ -84,6 +85,11 @@ fn named(names: &[&'static str], args: &[Value]) -> Result<Kwargs, Error> {
 /// Whether a value is a function or a macro.
 fn is_callable(value: &Value) -> bool {
     value.kind() == ValueKind::Plain
+}
+
+/// Whether a value can be looped over: for the engine none can, for Python it can't.
+fn is_iterable(value: &Value) -> bool {
+    !value.is_none() && value.try_iter().is_ok()
 }
 
 /// `strftime_now(format)`: the time `now` in Python's notation.

@@ -33,6 +33,7 @@ fn acts(ty: TokenType) -> bool {
 /// Finds control, unknown and user-defined tokens; the leftmost wins, of several there the longest.
 pub(in crate::text) struct SpecialTokens {
     control: Matcher,
+    control_names: Vec<Box<str>>,
     user_defined: Matcher,
     both: Matcher,
 }
@@ -40,16 +41,17 @@ pub(in crate::text) struct SpecialTokens {
 impl SpecialTokens {
     pub(super) fn new(vocab: &Vocab<'_>) -> Result<Self, TokenizerError> {
         let of = |wanted: fn(TokenType) -> bool| {
-            Matcher::new(vocab.iter().filter(|&(_, text, ty)| {
-                // Of a single character no part could be broken apart, see `break_apart`.
+            vocab.iter().filter(move |&(_, text, ty)| {
+                // Of a single character no part could be broken apart, see `breaks`.
                 let long_enough = text.chars().nth(usize::from(acts(ty))).is_some();
                 wanted(ty) && long_enough
-            }))
+            })
         };
         Ok(Self {
-            control: of(acts)?,
-            user_defined: of(|ty| ty == TokenType::UserDefined)?,
-            both: of(|ty| acts(ty) || ty == TokenType::UserDefined)?,
+            control: Matcher::new(of(acts))?,
+            control_names: of(acts).map(|(_, text, _)| text.into()).collect(),
+            user_defined: Matcher::new(of(|ty| ty == TokenType::UserDefined))?,
+            both: Matcher::new(of(|ty| acts(ty) || ty == TokenType::UserDefined))?,
         })
     }
 
@@ -74,24 +76,20 @@ impl SpecialTokens {
         segments
     }
 
-    /// Whether the name of a control token stands in `text`.
-    pub(in crate::text) fn has_control(&self, text: &str) -> bool {
-        self.control.find(text, 0).is_some()
+    /// The names of all control tokens.
+    pub(in crate::text) fn control_names(&self) -> &[Box<str>] {
+        &self.control_names
     }
 
-    /// Puts `guard` after the first character of every control token's name in `text`, so that
-    /// none is left, not even one that overlaps another.
-    pub(in crate::text) fn break_apart(&self, text: &str, guard: char) -> String {
-        let mut out = String::with_capacity(text.len() + 16);
+    /// Where a guard breaks the names of control tokens in `text`, ascending: after the first
+    /// character of each, so that none is left, not even one that overlaps another.
+    pub(in crate::text) fn breaks(&self, text: &str) -> impl Iterator<Item = usize> {
         let mut at = 0;
-        while let Some((start, _, _)) = self.control.find(text, at) {
-            let first = text[start..].chars().next().map_or(1, char::len_utf8);
-            out.push_str(&text[at..start + first]);
-            out.push(guard);
-            at = start + first;
-        }
-        out.push_str(&text[at..]);
-        out
+        std::iter::from_fn(move || {
+            let (start, _, _) = self.control.find(text, at)?;
+            at = start + text[start..].chars().next().map_or(1, char::len_utf8);
+            Some(at)
+        })
     }
 }
 

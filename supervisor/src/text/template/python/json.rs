@@ -6,6 +6,8 @@ use std::fmt::Write as _;
 use minijinja::value::{Kwargs, ValueKind};
 use minijinja::{Error, ErrorKind, State, Value};
 
+use super::names::UNESCAPED;
+
 /// Deepest nesting that is written.
 const MAX_DEPTH: usize = 128;
 /// Widest indentation.
@@ -34,10 +36,12 @@ pub(super) fn tojson(
         Some([between, colon]) => (between.clone(), colon.clone()),
         Some(_) => return Err(invalid("tojson: separators has two strings")),
     };
+    let unescaped = state.lookup(UNESCAPED);
     let mut writer = Writer {
         out: String::new(),
         state,
         charged: 0,
+        unescaped: unescaped.as_ref().and_then(Value::as_str).unwrap_or(""),
         ascii: match ensure_ascii {
             Some(ascii) => ascii,
             None => flag("ensure_ascii")?,
@@ -75,6 +79,8 @@ struct Writer<'s, 't, 'e> {
     /// Bytes of `out` that are paid for.
     charged: usize,
     ascii: bool,
+    /// Characters that are not the text's own: they mark places in it, and are dropped later.
+    unescaped: &'s str,
     sort_keys: bool,
     indent: Option<String>,
     between: String,
@@ -170,11 +176,16 @@ impl Writer<'_, '_, '_> {
                 '\t' => self.out.push_str("\\t"),
                 '\u{8}' => self.out.push_str("\\b"),
                 '\u{c}' => self.out.push_str("\\f"),
-                c if c < ' ' || (self.ascii && !c.is_ascii()) => self.escape(c),
+                c if c < ' ' || (self.ascii && self.is_escaped(c)) => self.escape(c),
                 c => self.out.push(c),
             }
         }
         self.out.push('"');
+    }
+
+    /// Whether `c` is escaped where all is to be ASCII.
+    fn is_escaped(&self, c: char) -> bool {
+        !c.is_ascii() && !self.unescaped.contains(c)
     }
 
     fn escape(&mut self, c: char) {

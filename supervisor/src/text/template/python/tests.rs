@@ -143,6 +143,10 @@ fn templates_give_what_python_gives() {
             "TrueFalseTrueTrue",
         ),
         (
+            "{{ none is iterable }}{{ missing is iterable }}",
+            "FalseTrue",
+        ),
+        (
             "{{ 'a' is iterable }}{{ 1 is iterable }}{{ {} is mapping }}{{ [] is sequence }}{{ range is callable }}",
             "TrueFalseTrueTrueTrue",
         ),
