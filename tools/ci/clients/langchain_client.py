@@ -1,0 +1,22 @@
+"""LangChain's model for servers of OpenAI's kind."""
+
+import langchain_openai
+
+import common
+from common import BASE, HAIKU, KEY
+
+
+def model(**more):
+    ask = {"max_tokens": 24, "seed": 5, "temperature": 1.0, "max_retries": 0, **more}
+    return langchain_openai.ChatOpenAI(model="haiku", base_url=f"{BASE}/v1", api_key=KEY, **ask)
+
+
+def test_a_stream_says_what_the_whole_answer_says():
+    question = HAIKU[0]["content"]
+    whole = model().invoke(question)
+    assert whole.content and whole.usage_metadata["output_tokens"] > 0
+    assert "".join(chunk.content for chunk in model().stream(question)) == whole.content
+    assert [answer.content for answer in model().batch([question, question])] == [whole.content] * 2
+
+
+common.run(globals())
