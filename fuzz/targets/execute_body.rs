@@ -1,12 +1,14 @@
 //! Bodies of requests: they are refused, with faults that can be written, or what is accepted keeps
 //! the contract's bounds.
 
+use orcd_shared::sampling::SamplingParams;
 use orcd_supervisor::http::body;
 use orcd_supervisor::http::validate::{self, Fresh, Input, Limits};
 
 const LIMITS: Limits = Limits {
     max_tokens_out: 2048,
     vocab_size: 1000,
+    defaults: SamplingParams::GREEDY,
 };
 
 /// Reads `bytes` as the body of each route that has one.
@@ -20,7 +22,10 @@ pub fn run(bytes: &[u8]) {
         seed: 7,
     };
     match validate::execute(parsed, &LIMITS, fresh) {
-        Ok(request) => {
+        Ok(validate::Request {
+            generation: request,
+            ..
+        }) => {
             assert!(validate::is_job_id(&request.job_id));
             assert!(
                 request
@@ -36,10 +41,11 @@ pub fn run(bytes: &[u8]) {
             );
             match &request.input {
                 Input::Prompt { text, .. } => {
-                    assert!((1..=validate::MAX_PROMPT_CHARS).contains(&text.chars().count()));
+                    assert!(!text.is_empty());
                 }
-                Input::Messages(list) => {
-                    assert!((1..=validate::MAX_MESSAGES).contains(&list.len()));
+                Input::Ids(ids) => assert!(ids.iter().all(|&id| id < LIMITS.vocab_size)),
+                Input::Chat(chat) => {
+                    assert!((1..=validate::MAX_MESSAGES).contains(&chat.messages.len()));
                 }
             }
         }

@@ -59,7 +59,8 @@ pub struct CrashedJob {
     pub max_tokens: u32,
     /// How they are drawn, the seed included.
     pub sampling: SamplingParams,
-    /// What else the job wants.
+    /// What else the job wants; older builds did not say it.
+    #[serde(default)]
     pub options: JobOptions,
 }
 

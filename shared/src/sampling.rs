@@ -144,6 +144,8 @@ pub struct SamplingParams {
     /// 1 is off. Applies to the set of all tokens of prompt and output.
     pub repetition_penalty: f32,
     /// Which of several outputs of one request: a word of the generator's counter, so that they differ.
+    /// Crash files of older builds lack it.
+    #[serde(default)]
     pub choice: u32,
     /// Key of the counter-based generator.
     pub seed: u64,
@@ -160,6 +162,17 @@ impl SamplingParams {
         choice: 0,
         seed: 0,
     };
+
+    /// What a request gets that says nothing of it, where nobody set anything else: the defaults of
+    /// [`PARAMETERS`].
+    #[must_use]
+    pub fn defaults() -> Self {
+        let mut params = Self::GREEDY;
+        for (_, bounds, field) in numbers() {
+            *field(&mut params) = bounds.default;
+        }
+        params
+    }
 
     /// The first number that the engine does not take.
     #[must_use]

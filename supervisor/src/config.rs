@@ -8,10 +8,11 @@ mod args;
 mod environment;
 mod error;
 mod numbers;
+mod sampling;
 mod template;
 mod version;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::parser::ValueSource;
 use clap::{Command, CommandFactory, FromArgMatches};
@@ -24,10 +25,23 @@ pub use args::{Flags, LogFormat};
 pub use environment::UnknownVariable;
 use environment::{unknown_variables, without_empty_variables};
 pub use error::ConfigError;
+pub use sampling::SamplingFlags;
 pub use version::{REVISION, version};
 
 use crate::crash_dir::CrashDir;
 use crate::http::access::Access;
+
+/// A model file's name without what says that it is one, or a part of one.
+fn file_name(path: &Path) -> String {
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+    // Shards are named so: `NAME-00001-of-00003.gguf`.
+    let is_number = |text: &str| text.len() == 5 && text.bytes().all(|b| b.is_ascii_digit());
+    let parts: Vec<&str> = stem.rsplitn(4, '-').collect();
+    match parts[..] {
+        [of, "of", n, name] if is_number(of) && is_number(n) => name.to_owned(),
+        _ => stem.into_owned(),
+    }
+}
 
 /// Whether this build has the CUDA backend.
 pub const HAS_CUDA: bool = cfg!(feature = "cuda");
@@ -80,6 +94,16 @@ impl Config {
     /// [`ConfigError`]; among them the texts of `--help` and `--version`.
     pub fn from_env() -> Result<Self, ConfigError> {
         Self::parse(std::env::args_os())
+    }
+
+    /// The names under which clients ask for the model: those of `--served-model-name`, or the file's name.
+    #[must_use]
+    pub fn model_names(&self) -> Vec<String> {
+        let given = &self.flags.served_model_name;
+        if !given.is_empty() {
+            return given.clone();
+        }
+        vec![file_name(&self.model)]
     }
 
     /// Reads `args`, the program's name first, and the environment.

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 
 use orcd_shared::gguf::{GgufError, GgufFile, Metadata};
 
+use orcd_shared::sampling::{SamplingParams, numbers};
+
 use crate::text::{TemplateStatus, TextError, TextModel, end_of_generation};
 
 const NAME_KEY: &str = "general.name";
@@ -41,6 +43,7 @@ pub enum ModelError {
 pub struct Model {
     name: String,
     vocab_size: u32,
+    recommended: SamplingParams,
     text: TextModel,
 }
 
@@ -125,6 +128,7 @@ impl Model {
         Ok(Self {
             name,
             vocab_size,
+            recommended: recommended(metadata),
             text,
         })
     }
@@ -148,6 +152,12 @@ impl Model {
         &self.name
     }
 
+    /// The sampling that the file recommends, beside what it says nothing of.
+    #[must_use]
+    pub fn recommended_sampling(&self) -> SamplingParams {
+        self.recommended
+    }
+
     /// Tokens in the vocabulary.
     #[must_use]
     pub fn vocab_size(&self) -> u32 {
@@ -165,6 +175,32 @@ impl Model {
     pub fn text(&self) -> &TextModel {
         &self.text
     }
+}
+
+/// What the keys `general.sampling.*` say, as GGUF names them. What is out of bounds is passed over.
+fn recommended(metadata: &Metadata) -> SamplingParams {
+    let mut params = SamplingParams::defaults();
+    for (name, bounds, field) in numbers() {
+        let key = match name {
+            "temperature" => "general.sampling.temp",
+            "top_p" => "general.sampling.top_p",
+            "min_p" => "general.sampling.min_p",
+            "repetition_penalty" => "general.sampling.penalty_repeat",
+            _ => continue,
+        };
+        let value = metadata.opt_f32(key).ok().flatten();
+        match value.map(|value| bounds.engine_value(value.into())) {
+            Some(Some(value)) => *field(&mut params) = value,
+            Some(None) => tracing::warn!(
+                "{key} is out of bounds, {}; it is passed over",
+                bounds.rule(name)
+            ),
+            None => {}
+        }
+    }
+    let top_k = metadata.opt_u32("general.sampling.top_k").ok().flatten();
+    params.top_k = top_k.unwrap_or(params.top_k);
+    params
 }
 
 impl fmt::Debug for Model {

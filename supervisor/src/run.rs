@@ -458,7 +458,6 @@ fn settings(
             },
         },
         queue: flags.queue,
-        max_tokens_out: flags.max_tokens_out,
         resume_ttl: flags.resume_ttl,
         drain_timeout: flags.drain_timeout,
         crash_dir: config.crash_dir.clone(),

@@ -98,6 +98,45 @@ fn allowed_pages_and_names_are_served_and_may_read_the_answer() {
 }
 
 #[test]
+fn a_job_is_its_key_s_own() {
+    let service = Starter::new(Model::Slow)
+        .env("ORCD_API_KEY", "first-key,second-key")
+        .start();
+    let job = Job::lasting("a", 400).set("on_disconnect", "continue");
+    let ask = |key: &str, method: &str, path: &str, body: &[u8]| {
+        let bearer = format!("Bearer {key}");
+        service.request(method, path, &[("Authorization", &bearer)], body)
+    };
+    let start = |key: &str| {
+        let bearer = format!("Bearer {key}");
+        let mut stream = service
+            .try_execute(&job, &[("Authorization", &bearer)])
+            .unwrap();
+        assert!(stream.try_read().unwrap());
+        stream
+    };
+    let mine = start("first-key");
+    let cancel = |key| {
+        let reply = ask(key, "POST", "/cancel", br#"{"job_id":"a"}"#);
+        reply.json()["status"].as_str().unwrap().to_owned()
+    };
+    let events = |key| ask(key, "GET", "/jobs/a/events", b"").status();
+    assert_eq!(
+        (cancel("second-key").as_str(), events("second-key")),
+        ("unknown", 404)
+    );
+    // Another's job may have the same name.
+    let other = start("second-key");
+    assert_eq!(cancel("second-key"), "cancelling");
+    assert_eq!(events("second-key"), 200);
+    drop(other);
+    service.wait_for_health(Duration::from_secs(20), |h| h["jobs"]["running"] == 1);
+    assert_eq!(cancel("first-key"), "cancelling");
+    assert_eq!(events("first-key"), 200);
+    drop(mine);
+}
+
+#[test]
 fn keys_open_the_service_and_are_shown_nowhere() {
     const FIRST: &str = "first-s3cret-key";
     const SECOND: &str = "second-s3cret-key";

@@ -32,7 +32,8 @@ fn given_correlation_id_comes_back_everywhere() {
                 Some(id),
                 "{method} {path}"
             );
-            if reply.status() >= 400 {
+            // OpenAI's form has no place for it.
+            if reply.status() >= 400 && !path.starts_with("/v1/") {
                 assert_eq!(reply.error()["correlation_id"], id);
             }
         }

@@ -102,6 +102,29 @@ fn killed_worker_mid_stream_changes_no_byte_of_a_chat() {
 }
 
 #[test]
+fn killed_worker_mid_stream_changes_no_logprob() {
+    let service = without_hang_timeout(Model::Slow);
+    let jobs: Vec<_> = (four_jobs().into_iter().zip([0, 1, 5, 20]))
+        .map(|(job, top)| job.set("logprobs", top).set("ignore_eos", true))
+        .collect();
+    let undisturbed = service.run_together(&jobs);
+    let disturbed = run_disturbed(&service, &jobs, 30, || {
+        service.kill_worker();
+    });
+    assert_unchanged(&undisturbed, &disturbed, 1);
+    for (transcript, top) in disturbed.iter().zip([0, 1, 5, 20]) {
+        for token in transcript.token_data() {
+            let likely = token["top"].as_array().unwrap();
+            assert_eq!(likely.len(), top);
+            let logprob = token["logprob"].as_f64().unwrap();
+            assert!(logprob <= 0.0 && likely.iter().all(|t| t["logprob"].as_f64().unwrap() <= 0.0));
+            let own = likely.iter().find(|t| t["id"] == token["id"]);
+            assert!(own.is_none_or(|t| t["logprob"] == token["logprob"]));
+        }
+    }
+}
+
+#[test]
 fn each_way_to_die_changes_no_byte() {
     let service = without_hang_timeout(Model::Slow);
     let job = [Job::lasting("a", 40)];

@@ -41,8 +41,8 @@ fn unknown_path_is_404_and_wrong_method_405_in_json() {
     ];
     for (method, path, status) in wrong.chain(unknown.map(|path| ("GET", path, 404))) {
         let reply = service.request(method, path, &[], b"");
-        assert_eq!(reply.status(), status, "{method} {path}");
-        assert_eq!(reply.error()["code"], "INVALID_REQUEST", "{method} {path}");
+        let expected = (status, "INVALID_REQUEST".to_owned());
+        assert_eq!(reply.refusal(), expected, "{method} {path}");
     }
     assert_works(&service, "wrong paths");
 }

@@ -26,6 +26,7 @@ mod metrics;
 mod model_files;
 mod notices;
 mod oom;
+mod openai;
 mod orphan;
 mod poison;
 mod quality;

@@ -6,7 +6,7 @@ use std::path::Path;
 /// First words of blocks that show something else: what comes back, a picture, a path through the code.
 const NO_COMMANDS: [&str; 9] = [
     "HTTP",
-    "http/execute",
+    "http/routes",
     "outbox",
     "event:",
     "error:",

@@ -313,10 +313,24 @@ impl Reply {
     /// Status and code of an error body in one, for comparisons.
     #[track_caller]
     pub fn refusal(&self) -> (u16, String) {
-        (
-            self.status(),
-            self.error()["code"].as_str().unwrap().to_owned(),
-        )
+        let code = match self.json()["error"].get("type") {
+            Some(_) => self.openai_code(),
+            None => self.error()["code"].as_str().unwrap().to_owned(),
+        };
+        (self.status(), code)
+    }
+
+    /// The code of an error in OpenAI's form, by the name that it has elsewhere.
+    #[track_caller]
+    fn openai_code(&self) -> String {
+        let json = self.json();
+        let keys: Vec<_> = json["error"].as_object().unwrap().keys().collect();
+        assert_eq!(keys, ["message", "type", "param", "code"], "{json}");
+        match json["error"]["code"].as_str() {
+            Some("invalid_api_key") => "UNAUTHORIZED".into(),
+            Some(code) => code.to_uppercase(),
+            None => "INVALID_REQUEST".into(),
+        }
     }
 }
 

@@ -108,6 +108,14 @@ impl Transcript {
             .collect()
     }
 
+    /// The data of all token events.
+    pub fn token_data(&self) -> Vec<serde_json::Value> {
+        let raw = self.token_bytes();
+        let data = raw.lines().filter_map(|line| line.strip_prefix("data: "));
+        data.map(|data| serde_json::from_str(data).expect("data is JSON"))
+            .collect()
+    }
+
     /// Seed and number of prompt tokens that `started` reported.
     #[track_caller]
     pub fn started(&self) -> (u64, u64) {

@@ -13,6 +13,7 @@ use uuid::Uuid;
 use super::ConfigError;
 use super::access::AccessArgs;
 use super::numbers::{units, whole};
+use super::sampling::SamplingFlags;
 use super::template::TemplateArgs;
 
 const EXAMPLE: &str = "\
@@ -39,6 +40,20 @@ pub struct Flags {
     #[arg(long, value_name = "N", default_value_t = 2048, env = "ORCD_MAX_TOKENS_OUT",
           value_parser = whole::<u32>(1..=1_048_576))]
     pub max_tokens_out: u32,
+
+    /// Name under which clients ask for the model; several may be given, or separated by commas [default:
+    /// the file's name]
+    #[arg(
+        long,
+        value_name = "NAME",
+        env = "ORCD_SERVED_MODEL_NAME",
+        value_delimiter = ','
+    )]
+    pub served_model_name: Vec<String>,
+
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub sampling: SamplingFlags,
 
     /// Tokens per sequence, prompt and output [default: what the model was made for]
     #[arg(long, value_name = "N", env = "ORCD_CONTEXT",

@@ -85,7 +85,10 @@ fn slips_are_answered_with_what_was_probably_meant() {
             &["-p", "80"],
             "similar arguments exist: '--port', '--parallel'",
         ),
-        (&["-s"], "a similar argument exists: '--standby'"),
+        (
+            &["-s"],
+            "similar arguments exist: '--served-model-name', '--standby'",
+        ),
         (&["--log-format", "jsn"], "a similar value exists: 'json'"),
     ] {
         let message = usage(args);

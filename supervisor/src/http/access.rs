@@ -23,6 +23,7 @@ pub use names::{HostName, Origin};
 use super::body;
 use super::error::ApiError;
 use super::routes::is_probe;
+use crate::jobs::Owner;
 
 const ALLOW_PRIVATE_NETWORK: HeaderName =
     HeaderName::from_static("access-control-allow-private-network");
@@ -93,6 +94,8 @@ struct Admitted {
     reader: Option<HeaderValue>,
     /// A browser asks whether a page may send a request.
     is_preflight: bool,
+    /// Who asks; it goes with the request.
+    owner: Owner,
 }
 
 impl Guard {
@@ -126,12 +129,14 @@ impl Guard {
         // A browser sends preflights without a key.
         let is_open = is_preflight || is_probe(parts.uri.path());
         let keys = &self.access.keys;
-        if !is_open && !keys.is_empty() && !keys.are_in(&parts.headers) {
+        let owner = keys.owner(&parts.headers);
+        if !is_open && !keys.is_empty() && owner.is_none() {
             return Err((unauthorized(&parts.headers), reader));
         }
         Ok(Admitted {
             reader,
             is_preflight,
+            owner: owner.unwrap_or_default(),
         })
     }
 
@@ -224,7 +229,7 @@ pub(super) async fn admit(
     request: Request,
     next: Next,
 ) -> Response {
-    let (parts, body) = request.into_parts();
+    let (mut parts, body) = request.into_parts();
     let (mut response, reader) = match guard.judge(&parts) {
         Err((error, reader)) => {
             let error = body::pass_over(&parts, body, error).await;
@@ -232,6 +237,7 @@ pub(super) async fn admit(
         }
         Ok(admitted) if admitted.is_preflight => (preflight(&parts.headers), admitted.reader),
         Ok(admitted) => {
+            parts.extensions.insert(admitted.owner);
             let response = next.run(Request::from_parts(parts, body)).await;
             (response, admitted.reader)
         }

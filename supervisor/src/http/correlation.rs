@@ -14,6 +14,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use uuid::Uuid;
 
 use super::error::ApiError;
+use super::openai;
 use crate::metrics::Metrics;
 
 /// The header's name.
@@ -35,6 +36,7 @@ pub async fn correlate(
     let id = CorrelationId(id_of(request.headers()));
     request.extensions_mut().insert(id.clone());
     let method = request.method().clone();
+    let is_openai = openai::is_asked_at(request.uri().path());
     let route = request.extensions().get::<MatchedPath>().cloned();
     let answer = AssertUnwindSafe(next.run(request)).catch_unwind().await;
     let mut response = answer.unwrap_or_else(|_| {
@@ -44,7 +46,11 @@ pub async fn correlate(
     let error = response.extensions_mut().remove::<ApiError>();
     if let Some(error) = &error {
         metrics.request_refused(error.code().name());
-        *response.body_mut() = Body::from(error.body(&id.0));
+        *response.body_mut() = Body::from(if is_openai {
+            openai::body(error)
+        } else {
+            error.body(&id.0)
+        });
         let json = HeaderValue::from_static("application/json");
         response.headers_mut().insert(header::CONTENT_TYPE, json);
     }

@@ -118,6 +118,24 @@ impl ApiError {
         self.header(header::CONNECTION, HeaderValue::from_static("close"))
     }
 
+    /// The status of the answer.
+    #[must_use]
+    pub fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// What failed.
+    #[must_use]
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// The first field that is at fault.
+    #[must_use]
+    pub fn first_field(&self) -> Option<&str> {
+        self.details.first().map(|detail| detail.field.as_str())
+    }
+
     /// The contract's code.
     #[must_use]
     pub fn code(&self) -> ErrorCode {

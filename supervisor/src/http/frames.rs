@@ -72,10 +72,16 @@ impl Frames {
 
 /// Since when nothing was sent. Sending costs a look at the clock; the timer is set anew only when
 /// it has run down.
-struct KeepAlive {
+pub(super) struct KeepAlive {
     since: Instant,
     limit: Duration,
     timer: Pin<Box<Sleep>>,
+}
+
+impl Default for KeepAlive {
+    fn default() -> Self {
+        Self::new(KEEP_ALIVE)
+    }
 }
 
 impl KeepAlive {
@@ -89,13 +95,13 @@ impl KeepAlive {
     }
 
     /// Something is sent.
-    fn broken(&mut self) {
+    pub(super) fn broken(&mut self) {
         self.since = Instant::now();
         self.limit = KEEP_ALIVE;
     }
 
     /// Waits until nothing was sent for too long.
-    async fn over(&mut self) {
+    pub(super) async fn over(&mut self) {
         loop {
             self.timer.as_mut().await;
             let due = self.since + self.limit;

@@ -3,6 +3,10 @@
 use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_json::Value;
+
+/// Whole numbers up to here have one f64 each, so that 5.0 can be taken for 5.
+const MAX_EXACT: f64 = 9_007_199_254_740_992.0;
 
 /// A JSON value as it was written.
 #[derive(Debug, Clone, PartialEq)]
@@ -13,6 +17,8 @@ pub enum Json {
     Bool(bool),
     /// A whole number without fraction or exponent, not negative.
     Unsigned(u64),
+    /// Such a number that is negative.
+    Negative(i64),
     /// Any other number; finite.
     Float(f64),
     /// A string.
@@ -24,16 +30,54 @@ pub enum Json {
 }
 
 impl Json {
+    /// A whole number that is not negative: JSON has one kind of number, so 5.0 and 5e0 are 5.
+    #[must_use]
+    pub fn whole(&self) -> Option<u64> {
+        match *self {
+            Self::Unsigned(n) => Some(n),
+            Self::Float(x) if x.fract() == 0.0 && (0.0..=MAX_EXACT).contains(&x) => Some(x as u64),
+            _ => None,
+        }
+    }
+
+    /// The id of a token of a vocabulary of so many.
+    #[must_use]
+    pub fn token_id(&self, vocab_size: u32) -> Option<u32> {
+        let id = u32::try_from(self.whole()?).ok()?;
+        (id < vocab_size).then_some(id)
+    }
+
     /// Its type as an error names it.
     #[must_use]
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Null => "null",
             Self::Bool(_) => "a bool",
-            Self::Unsigned(_) | Self::Float(_) => "a number",
+            Self::Unsigned(_) | Self::Negative(_) | Self::Float(_) => "a number",
             Self::String(_) => "a string",
             Self::Array(_) => "an array",
             Self::Object(_) => "an object",
+        }
+    }
+}
+
+impl From<Json> for Value {
+    /// Of a key given twice the last value counts, as in most languages.
+    fn from(json: Json) -> Self {
+        match json {
+            Json::Null => Self::Null,
+            Json::Bool(value) => value.into(),
+            Json::Unsigned(value) => value.into(),
+            Json::Negative(value) => value.into(),
+            Json::Float(value) => value.into(),
+            Json::String(value) => value.into(),
+            Json::Array(items) => items.into_iter().map(Self::from).collect(),
+            Json::Object(members) => {
+                let members = members
+                    .into_iter()
+                    .map(|(name, value)| (name, value.into()));
+                Self::Object(members.collect())
+            }
         }
     }
 }
@@ -66,7 +110,7 @@ impl<'de> Visitor<'de> for JsonVisitor {
     }
 
     fn visit_i64<E>(self, value: i64) -> Result<Json, E> {
-        Ok(u64::try_from(value).map_or(Json::Float(value as f64), Json::Unsigned))
+        Ok(u64::try_from(value).map_or(Json::Negative(value), Json::Unsigned))
     }
 
     fn visit_f64<E>(self, value: f64) -> Result<Json, E> {
@@ -112,7 +156,7 @@ mod tests {
         let list = vec![
             Json::Null,
             Json::Bool(true),
-            Json::Float(-2.0),
+            Json::Negative(-2),
             Json::Unsigned(u64::MAX),
             Json::Float(1.0),
         ];

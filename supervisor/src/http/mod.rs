@@ -8,12 +8,16 @@ pub mod correlation;
 pub mod deadline;
 pub mod error;
 mod frames;
+mod generate;
 pub mod json;
+mod openai;
 mod openapi;
+mod outputs;
 mod routes;
 pub mod server;
 pub mod sse;
 pub mod validate;
+mod whole;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
@@ -24,10 +28,11 @@ use axum::extract::{DefaultBodyLimit, Request};
 use http::StatusCode;
 use orcd_shared::error::ErrorCode;
 use orcd_shared::protocol::message::Device;
+use orcd_shared::sampling::SamplingParams;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::Config;
+use crate::config::{Config, SamplingFlags};
 use crate::jobs::{JobsHandle, admission};
 use crate::metrics::Metrics;
 use crate::model::Model;
@@ -46,6 +51,12 @@ pub struct App {
     device: Device,
     queue: usize,
     max_tokens_out: u32,
+    /// Names of the model, at least one.
+    names: Arc<[String]>,
+    /// When the service was started, seconds since 1970.
+    created: u64,
+    /// What was set of the defaults of sampling.
+    sampling: SamplingFlags,
     inference_timeout: Duration,
     guard: Arc<access::Guard>,
     /// The OpenAPI document, once the model's part of it is known.
@@ -63,6 +74,8 @@ pub struct App {
 struct Service {
     jobs: JobsHandle,
     model: Arc<Model>,
+    /// Sampling of requests that say nothing of it.
+    defaults: SamplingParams,
 }
 
 impl App {
@@ -84,6 +97,9 @@ impl App {
             device: config.device,
             queue: config.flags.queue,
             max_tokens_out: config.flags.max_tokens_out,
+            names: config.model_names().into(),
+            sampling: config.flags.sampling,
+            created: openai::now(),
             inference_timeout: config.flags.inference_timeout,
             guard: Arc::new(config.access.guard(&config.host, address)),
             document: OnceLock::new(),
@@ -95,7 +111,13 @@ impl App {
 
     /// From now on jobs go to `jobs`. Only the first call counts.
     pub fn serve(&self, jobs: JobsHandle, model: Arc<Model>) {
-        let _ = self.service.set(Service { jobs, model });
+        let mut defaults = self.sampling.over(model.recommended_sampling());
+        defaults.top_k = defaults.top_k.min(model.vocab_size());
+        let _ = self.service.set(Service {
+            jobs,
+            model,
+            defaults,
+        });
     }
 
     fn service(&self) -> Result<&Service, ApiError> {
@@ -109,6 +131,16 @@ impl App {
 }
 
 impl App {
+    /// Names of the model, at least one.
+    fn names(&self) -> &[String] {
+        &self.names
+    }
+
+    /// When the service was started, seconds since 1970.
+    fn created(&self) -> u64 {
+        self.created
+    }
+
     /// What takes jobs, if it would take one now.
     fn service_with_room(&self) -> Result<&Service, ApiError> {
         let service = self.service()?;

@@ -13,6 +13,7 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http::header;
 use orcd_shared::error::ErrorCode;
+use orcd_shared::sampling::SamplingParams;
 use utoipa::openapi::path::{HttpMethod, Operation, OperationBuilder, PathItem};
 use utoipa::openapi::schema::{ComponentsBuilder, ObjectBuilder, Type};
 use utoipa::openapi::security::SecurityRequirement;
@@ -32,6 +33,8 @@ pub(super) struct Instance {
     pub(super) max_tokens_out: u32,
     /// Tokens in the model's vocabulary, once it is known.
     pub(super) vocab_size: Option<u32>,
+    /// Sampling of requests that say nothing of it.
+    pub(super) defaults: SamplingParams,
     /// It has keys, and requests have to bring one.
     pub(super) asks_for_key: bool,
 }
@@ -51,6 +54,7 @@ impl Instance {
         Self {
             max_tokens_out: app.max_tokens_out,
             vocab_size: app.service.get().map(|s| s.model.vocab_size()),
+            defaults: (app.service.get()).map_or_else(SamplingParams::defaults, |s| s.defaults),
             asks_for_key: app.guard.asks_for_key(),
         }
     }

@@ -6,7 +6,10 @@ mod execute;
 pub(super) mod health;
 mod job_events;
 mod metrics;
+mod props;
 mod shutdown;
+mod tokenize;
+mod v1;
 mod version;
 
 use std::sync::Arc;
@@ -33,7 +36,7 @@ pub(super) struct Route {
 }
 
 /// Every route there is.
-pub(super) static ROUTES: [Route; 10] = [
+pub(super) static ROUTES: [Route; 19] = [
     Route {
         method: Method::POST,
         path: "/execute",
@@ -91,6 +94,13 @@ pub(super) static ROUTES: [Route; 10] = [
         describe: openapi::describe,
     },
     Route {
+        method: Method::GET,
+        path: "/props",
+        is_probe: false,
+        handler: || get(props::props),
+        describe: props::describe,
+    },
+    Route {
         method: Method::POST,
         path: "/shutdown",
         is_probe: false,
@@ -103,6 +113,62 @@ pub(super) static ROUTES: [Route; 10] = [
         is_probe: false,
         handler: || get(version::version),
         describe: version::describe,
+    },
+    Route {
+        method: Method::GET,
+        path: "/v1/models",
+        is_probe: false,
+        handler: || get(v1::models::list),
+        describe: v1::models::describe_list,
+    },
+    Route {
+        method: Method::GET,
+        path: "/v1/models/{id}",
+        is_probe: false,
+        handler: || get(v1::models::get),
+        describe: v1::models::describe_one,
+    },
+    Route {
+        method: Method::POST,
+        path: "/v1/chat/completions",
+        is_probe: false,
+        handler: || post(v1::chat_completions::chat_completions),
+        describe: v1::chat_completions::describe,
+    },
+    Route {
+        method: Method::POST,
+        path: "/v1/completions",
+        is_probe: false,
+        handler: || post(v1::completions::create),
+        describe: v1::completions::describe,
+    },
+    Route {
+        method: Method::POST,
+        path: "/v1/responses",
+        is_probe: false,
+        handler: || post(v1::responses::create),
+        describe: v1::responses::describe,
+    },
+    Route {
+        method: Method::POST,
+        path: "/tokenize",
+        is_probe: false,
+        handler: || post(tokenize::tokenize),
+        describe: tokenize::describe_tokenize,
+    },
+    Route {
+        method: Method::POST,
+        path: "/detokenize",
+        is_probe: false,
+        handler: || post(tokenize::detokenize),
+        describe: tokenize::describe_detokenize,
+    },
+    Route {
+        method: Method::POST,
+        path: "/apply-template",
+        is_probe: false,
+        handler: || post(tokenize::apply_template),
+        describe: tokenize::describe_apply_template,
     },
 ];
 

@@ -20,13 +20,23 @@ pub fn response(stream: JobStream) -> Response {
     let frames = stream::unfold(Frames::new(stream), async |mut frames| {
         Some((frames.next().await?, frames))
     });
-    let mut response = Response::new(Body::from_stream(frames));
-    let headers = response.headers_mut();
-    headers.insert(
+    answer(Body::from_stream(frames))
+}
+
+/// An answer whose body is a stream of events.
+pub(super) fn answer(body: Body) -> Response {
+    let mut response = Response::new(body);
+    response.headers_mut().insert(
         header::CONTENT_TYPE,
         // Without the charset some clients take it for Latin-1, where a byte of UTF-8 may end a line.
         HeaderValue::from_static("text/event-stream; charset=utf-8"),
     );
+    private(response)
+}
+
+/// An answer that nobody on the way keeps or holds up.
+pub(super) fn private(mut response: Response) -> Response {
+    let headers = response.headers_mut();
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     // Proxies that buffer answers (nginx) are told not to.
     headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
@@ -77,6 +87,23 @@ pub(super) fn describe() -> ResponseBuilder {
     )
     .header_ref("Cache-Control", openapi::header("Cache-Control"))
     .header_ref("X-Accel-Buffering", openapi::header("X-Accel-Buffering"))
+}
+
+/// Adds to what the document says of an answer that it may be a stream instead.
+pub(super) fn with_stream(answer: ResponseBuilder) -> ResponseBuilder {
+    let text = ObjectBuilder::new().schema_type(Type::String);
+    let item = ObjectBuilder::new()
+        .schema_type(Type::Object)
+        .description(Some(
+            "One chunk of the stream; the last one's data is `[DONE]`.",
+        ))
+        .property("data", text)
+        .required("data");
+    let (kind, content) = openapi::content(KIND, item);
+    answer
+        .content(kind, content)
+        .header_ref("Cache-Control", openapi::header("Cache-Control"))
+        .header_ref("X-Accel-Buffering", openapi::header("X-Accel-Buffering"))
 }
 
 #[cfg(test)]

@@ -3,19 +3,25 @@
 
 mod execute;
 mod fields;
+pub(super) mod messages;
 pub(super) mod schema;
+mod texts;
+
+use orcd_shared::sampling::SamplingParams;
 
 use super::error::Detail;
 use super::json::Json;
 #[cfg(test)]
 pub(super) use execute::field_names;
-pub use execute::{Fresh, Input, Request, execute};
-use fields::Fields;
+pub use execute::{Fresh, Generation, Input, Request, execute};
+pub(super) use execute::{sampling, stop};
+pub(super) use fields::Fields;
+pub(super) use texts::{apply_template, detokenize, tokenize};
 
-/// Longest prompt, in characters.
-pub const MAX_PROMPT_CHARS: usize = 32_768;
+/// Tokens to generate for a request that says nothing of it.
+pub const DEFAULT_MAX_TOKENS: u32 = 2048;
 /// Most messages.
-pub const MAX_MESSAGES: usize = 256;
+pub const MAX_MESSAGES: usize = 4096;
 /// Most stop sequences.
 pub const MAX_STOPS: usize = 4;
 /// Longest stop sequence.
@@ -32,6 +38,8 @@ pub struct Limits {
     pub max_tokens_out: u32,
     /// Tokens in the model's vocabulary.
     pub vocab_size: u32,
+    /// Sampling of requests that say nothing of it.
+    pub defaults: SamplingParams,
 }
 
 /// Checks the body of `POST /cancel`.

@@ -12,8 +12,6 @@ use crate::snapshot::Snapshot;
 pub struct AdmissionContext {
     /// State of the service.
     pub state: ServiceState,
-    /// A job of this name is in flight.
-    pub name_taken: bool,
     /// Jobs that wait.
     pub queued: usize,
     /// Most jobs that may wait.
@@ -26,8 +24,17 @@ pub struct AdmissionContext {
     pub free_slots: usize,
     /// Tokens of a sequence, prompt and output; 0 before a worker was ready.
     pub context: u32,
-    /// Most tokens to generate for any job.
-    pub max_tokens_out: u32,
+}
+
+/// A job that asks to be taken.
+#[derive(Debug, Clone, Copy)]
+pub struct Candidate {
+    /// A job of its name is in flight.
+    pub name_taken: bool,
+    /// Tokens of its prompt.
+    pub prompt_tokens: usize,
+    /// Tokens to generate at most; `None` is what the context leaves.
+    pub wanted: Option<u32>,
 }
 
 /// How long a job's output may become.
@@ -39,30 +46,44 @@ pub struct Limit {
     pub by_context: bool,
 }
 
-/// Takes or refuses a job of `prompt_tokens` that asks for `wanted` tokens.
+/// Takes all of some jobs, or refuses them all.
 ///
 /// # Errors
-/// The rejection, as the client gets it.
+/// The rejection of the first that can't be taken beside those before it, as the client gets it.
 pub fn decide(
     context: &AdmissionContext,
-    prompt_tokens: usize,
-    wanted: Option<u32>,
-) -> Result<Limit, Rejection> {
+    candidates: &[Candidate],
+) -> Result<Vec<Limit>, Rejection> {
+    let mut context = context.clone();
+    let decide_next = |candidate: &Candidate| {
+        let limit = decide_one(&context, candidate)?;
+        context.queued += 1;
+        context.queued_bytes += prompt_bytes(candidate.prompt_tokens);
+        Ok(limit)
+    };
+    candidates.iter().map(decide_next).collect()
+}
+
+fn decide_one(context: &AdmissionContext, job: &Candidate) -> Result<Limit, Rejection> {
     available(context.state)?;
-    if context.name_taken {
+    if job.name_taken {
         return Err(Rejection {
             code: ErrorCode::JobExists,
             message: "a job of this job_id is in flight; cancel it or choose another job_id".into(),
             retry_after: None,
         });
     }
-    let limit = limit(context, prompt_tokens, wanted)?;
-    room_to_wait(context, prompt_tokens)?;
+    let limit = limit(context.context, job)?;
+    room_to_wait(context, job.prompt_tokens)?;
     Ok(limit)
 }
 
+fn prompt_bytes(prompt_tokens: usize) -> usize {
+    prompt_tokens * size_of::<u32>()
+}
+
 fn room_to_wait(s: &AdmissionContext, prompt_tokens: usize) -> Result<(), Rejection> {
-    let bytes = s.queued_bytes + prompt_tokens * size_of::<u32>();
+    let bytes = s.queued_bytes + prompt_bytes(prompt_tokens);
     if !has_capacity(s.queued, s.queue_limit, s.free_slots) {
         return Err(queue_full(s.queued, s.queue_limit));
     }
@@ -114,9 +135,6 @@ fn no_room(what: String) -> Rejection {
     }
 }
 
-/// Tokens of a job that says nothing of it.
-pub const DEFAULT_MAX_TOKENS: u32 = 2048;
-
 fn available(state: ServiceState) -> Result<(), Rejection> {
     let (code, message, seconds) = match state {
         ServiceState::Ready | ServiceState::Recovering => return Ok(()),
@@ -137,31 +155,23 @@ fn available(state: ServiceState) -> Result<(), Rejection> {
     })
 }
 
-fn limit(
-    s: &AdmissionContext,
-    prompt_tokens: usize,
-    wanted: Option<u32>,
-) -> Result<Limit, Rejection> {
-    let prompt = u32::try_from(prompt_tokens).unwrap_or(u32::MAX);
-    let room = s.context.saturating_sub(prompt);
+fn limit(context: u32, job: &Candidate) -> Result<Limit, Rejection> {
+    let prompt = u32::try_from(job.prompt_tokens).unwrap_or(u32::MAX);
+    let room = context.saturating_sub(prompt);
     if room == 0 {
         return Err(Rejection {
             code: ErrorCode::ContextLengthExceeded,
             message: format!(
-                "the prompt has {prompt_tokens} tokens, the context holds {}, at least one of \
-                 them for output; shorten the prompt",
-                s.context
+                "the prompt has {} tokens, the context holds {context}, at least one of them for \
+                 output; shorten the prompt",
+                job.prompt_tokens
             ),
             retry_after: None,
         });
     }
-    let wanted = wanted
-        .unwrap_or(DEFAULT_MAX_TOKENS)
-        .min(s.max_tokens_out)
-        .max(1);
     Ok(Limit {
-        max_tokens: wanted.min(room),
-        by_context: room < wanted,
+        max_tokens: job.wanted.map_or(room, |wanted| wanted.clamp(1, room)),
+        by_context: job.wanted.is_none_or(|wanted| room < wanted),
     })
 }
 
@@ -172,15 +182,29 @@ mod tests {
     fn context() -> AdmissionContext {
         AdmissionContext {
             state: ServiceState::Ready,
-            name_taken: false,
             queued: 0,
             queue_limit: 2,
             queued_bytes: 0,
             queue_bytes: 1 << 20,
             free_slots: 0,
             context: 100,
-            max_tokens_out: 50,
         }
+    }
+
+    fn job(prompt_tokens: usize, wanted: Option<u32>) -> Candidate {
+        Candidate {
+            name_taken: false,
+            prompt_tokens,
+            wanted,
+        }
+    }
+
+    fn decide(
+        s: &AdmissionContext,
+        prompt: usize,
+        wanted: Option<u32>,
+    ) -> Result<Limit, Rejection> {
+        super::decide(s, &[job(prompt, wanted)]).map(|limits| limits[0])
     }
 
     fn code(s: &AdmissionContext) -> ErrorCode {
@@ -250,22 +274,44 @@ mod tests {
 
     #[test]
     fn names_in_flight_are_refused_before_the_queue_is_looked_at() {
-        let taken = AdmissionContext {
-            name_taken: true,
+        let full = AdmissionContext {
             queued: 9,
             ..context()
         };
-        assert_eq!(code(&taken), ErrorCode::JobExists);
+        let taken = Candidate {
+            name_taken: true,
+            ..job(10, None)
+        };
+        let refusal = super::decide(&full, &[taken]).unwrap_err();
+        assert_eq!(refusal.code, ErrorCode::JobExists);
     }
 
     #[test]
-    fn output_is_cut_to_the_service_and_to_the_context() {
+    fn jobs_are_taken_together_or_not_at_all() {
+        let two = [job(10, None); 2];
+        assert_eq!(super::decide(&context(), &two).unwrap().len(), 2);
+        let refusal = super::decide(&context(), &[job(10, None); 3]).unwrap_err();
+        assert_eq!(refusal.code, ErrorCode::QueueFull);
+        let bytes = AdmissionContext {
+            queue_limit: 9,
+            queue_bytes: 79,
+            ..context()
+        };
+        assert!(super::decide(&bytes, &two[..1]).is_ok());
+        assert_eq!(
+            super::decide(&bytes, &two).unwrap_err().code,
+            ErrorCode::QueueFull
+        );
+    }
+
+    #[test]
+    fn output_is_cut_to_the_context() {
         let cut = |prompt, wanted| decide(&context(), prompt, wanted).unwrap();
         assert_eq!(
             cut(10, None),
             Limit {
-                max_tokens: 50,
-                by_context: false
+                max_tokens: 90,
+                by_context: true
             }
         );
         assert_eq!(

@@ -6,6 +6,7 @@ pub mod dispatcher;
 mod event;
 pub(crate) mod event_log;
 pub mod journal;
+mod name;
 mod table;
 
 use std::sync::Arc;
@@ -21,21 +22,26 @@ use utoipa::ToSchema;
 pub use crate::snapshot::{ServiceState, Snapshot, Standby};
 pub use event::{JobEvent, Numbered, StopReason, TopLogprob};
 pub use event_log::EventReader;
+pub use name::{JobName, Owner};
 
 use crate::text::Tokenizer;
 
 /// A validated request with its prompt in tokens.
 #[derive(Debug, Clone)]
 pub struct NewJob {
-    /// The client's name for it, unique among jobs in flight.
+    /// The client's name for it, unique among its owner's jobs in flight.
     pub job_id: String,
+    /// Whose it is.
+    pub owner: Owner,
+    /// The request that it belongs to, which may have several; its name cancels them all.
+    pub request: Box<str>,
     /// The model's name, for the stream's first event.
     pub model: Box<str>,
     /// Prompt token ids, at least one.
     pub prompt: Vec<u32>,
     /// What turns its output into text.
     pub tokenizer: Arc<Tokenizer>,
-    /// Most tokens to generate; `None` is the service's limit. Cut to what the context leaves.
+    /// Most tokens to generate, cut to what the context leaves; `None` is all of that.
     pub max_tokens: Option<u32>,
     /// How to draw; the seed is already chosen.
     pub sampling: SamplingParams,
@@ -137,15 +143,15 @@ pub struct JobsHandle {
 #[derive(Debug)]
 pub(crate) enum Command {
     Submit {
-        job: Box<NewJob>,
-        reply: oneshot::Sender<Result<JobStream, Rejection>>,
+        jobs: Vec<NewJob>,
+        reply: oneshot::Sender<Result<Vec<JobStream>, Rejection>>,
     },
     Cancel {
-        job_id: String,
+        job: JobName,
         reply: oneshot::Sender<CancelStatus>,
     },
     Resume {
-        job_id: String,
+        job: JobName,
         after: Option<u64>,
         reply: oneshot::Sender<Result<JobStream, NoStream>>,
     },
@@ -156,20 +162,40 @@ pub(crate) enum Command {
     Abort,
 }
 
+impl NewJob {
+    /// What it is called, and by whom.
+    #[must_use]
+    pub fn name(&self) -> JobName {
+        JobName {
+            owner: self.owner,
+            name: self.job_id.clone(),
+        }
+    }
+}
+
 impl JobsHandle {
     /// Hands a job over. Its stream yields `Started` once it runs.
     ///
     /// # Errors
     /// A [`Rejection`]; nothing of the job is kept then.
     pub async fn submit(&self, job: NewJob) -> Result<JobStream, Rejection> {
-        let job = Box::new(job);
-        let answer = self.ask(|reply| Command::Submit { job, reply }).await;
+        let streams = self.submit_all(vec![job]).await?;
+        // There is one for each job.
+        streams.into_iter().next().ok_or_else(Rejection::stopped)
+    }
+
+    /// Hands jobs over that are taken together or not at all: a stream for each, in their order.
+    ///
+    /// # Errors
+    /// A [`Rejection`]; nothing of the jobs is kept then.
+    pub async fn submit_all(&self, jobs: Vec<NewJob>) -> Result<Vec<JobStream>, Rejection> {
+        let answer = self.ask(|reply| Command::Submit { jobs, reply }).await;
         answer.unwrap_or_else(|| Err(Rejection::stopped()))
     }
 
     /// Ends a job with `CANCELLED`; safe to repeat.
-    pub async fn cancel(&self, job_id: String) -> CancelStatus {
-        let answer = self.ask(|reply| Command::Cancel { job_id, reply }).await;
+    pub async fn cancel(&self, job: JobName) -> CancelStatus {
+        let answer = self.ask(|reply| Command::Cancel { job, reply }).await;
         answer.unwrap_or(CancelStatus::Unknown)
     }
 
@@ -177,12 +203,8 @@ impl JobsHandle {
     ///
     /// # Errors
     /// [`NoStream`].
-    pub async fn resume(&self, job_id: String, after: Option<u64>) -> Result<JobStream, NoStream> {
-        let resume = |reply| Command::Resume {
-            job_id,
-            after,
-            reply,
-        };
+    pub async fn resume(&self, job: JobName, after: Option<u64>) -> Result<JobStream, NoStream> {
+        let resume = |reply| Command::Resume { job, after, reply };
         let answer = self.ask(resume).await;
         answer.unwrap_or(Err(NoStream::Unknown))
     }

@@ -14,10 +14,10 @@ use std::time::{Duration, Instant};
 use orcd_shared::job::{JobKey, JobSpec};
 use orcd_shared::protocol::message::{StepToken, TokenLogprobs};
 
-use super::admission::{self, AdmissionContext};
+use super::admission::{self, AdmissionContext, Candidate, Limit};
 use super::event_log::{EventLog, EventReader, LogBytes};
 use super::journal::{Ending, Journal};
-use super::{NewJob, Rejection};
+use super::{JobName, NewJob, Rejection};
 
 /// Where a job is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,7 +79,7 @@ pub(super) struct Shown {
 #[derive(Debug, Default)]
 pub(super) struct JobTable {
     jobs: HashMap<JobKey, Job>,
-    names: HashMap<String, JobKey>,
+    names: HashMap<JobName, JobKey>,
     last_key: u64,
     /// Keys rise with submission, so this is also the order in which jobs came.
     waiting: BTreeSet<JobKey>,
@@ -117,9 +117,21 @@ impl JobTable {
     }
 
     /// The job of this name that has not ended.
-    pub(super) fn named_in_flight(&self, name: &str) -> Option<JobKey> {
+    pub(super) fn named_in_flight(&self, name: &JobName) -> Option<JobKey> {
         let key = *self.names.get(name)?;
         self.in_flight(key).map(|_| key)
+    }
+
+    /// The job of this name, and all others of the request of this name, that have not ended.
+    pub(super) fn of_request_in_flight(&self, name: &JobName) -> Vec<JobKey> {
+        let belongs = |job: &NewJob| job.owner == name.owner && *job.request == *name.name;
+        let mut keys = self.keys_in_flight();
+        let named = self.named_in_flight(name);
+        keys.retain(|key| {
+            let job = self.jobs.get(key).map(|job| job.journal.job());
+            Some(*key) == named || job.is_some_and(belongs)
+        });
+        keys
     }
 
     pub(super) fn keys_in_flight(&self) -> Vec<JobKey> {
@@ -161,21 +173,34 @@ impl JobTable {
         self.waiting.is_empty() && self.begun() == 0
     }
 
-    /// Takes or refuses a job. One that is taken waits at the end of the queue; an ended job of its
-    /// name can't be found any more.
+    /// Takes all of some jobs or refuses them all. Those that are taken wait at the end of the queue; ended
+    /// jobs of their names can't be found any more.
     ///
     /// # Errors
     /// The rejection, as the client gets it.
     pub(super) fn submit(
         &mut self,
-        job: NewJob,
+        jobs: Vec<NewJob>,
         context: &AdmissionContext,
         now: Instant,
-    ) -> Result<(JobKey, EventReader), Rejection> {
-        let limit = admission::decide(context, job.prompt.len(), job.max_tokens)?;
+    ) -> Result<Vec<(JobKey, EventReader)>, Rejection> {
+        let candidate = |job: &NewJob| Candidate {
+            name_taken: self.named_in_flight(&job.name()).is_some(),
+            prompt_tokens: job.prompt.len(),
+            wanted: job.max_tokens,
+        };
+        let candidates: Vec<_> = jobs.iter().map(candidate).collect();
+        let limits = admission::decide(context, &candidates)?;
+        let taken = jobs.into_iter().zip(limits);
+        Ok(taken
+            .map(|(job, limit)| self.take(job, limit, now))
+            .collect())
+    }
+
+    fn take(&mut self, job: NewJob, limit: Limit, now: Instant) -> (JobKey, EventReader) {
         self.last_key += 1;
         let key = JobKey(self.last_key);
-        let (name, deadline) = (job.job_id.clone(), job.deadline);
+        let (name, deadline) = (job.name(), job.deadline);
         let log = EventLog::new(job.continue_on_disconnect, self.log_bytes.clone());
         let reader = log.reader(0);
         let job = Job {
@@ -195,7 +220,7 @@ impl JobTable {
             self.retained.retain(|(_, key)| *key != old);
             self.release(old);
         }
-        Ok((key, reader))
+        (key, reader)
     }
 
     /// The next job for the worker, now running: first those that await their replay, one after the

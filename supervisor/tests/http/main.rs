@@ -17,3 +17,4 @@ mod played;
 mod samples;
 mod streams;
 mod support;
+mod tool_calls;

@@ -13,7 +13,7 @@ async fn a_job_starts_streams_and_ends() {
     let mut service = Service::ready().await;
     let (mut stream, spec) = service.run(job("a")).await;
     assert_eq!(spec.prompt, [1, 2, 3]);
-    assert_eq!((spec.emitted.len(), spec.max_tokens), (0, 512));
+    assert_eq!((spec.emitted.len(), spec.max_tokens), (0, CONTEXT - 3));
     service.tokens(spec.key, 0, "Hi!").await;
     service.eos(spec.key, 3).await;
     let events = rest(&mut stream).await;

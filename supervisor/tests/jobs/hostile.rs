@@ -157,7 +157,7 @@ async fn play(deeds: Vec<Deed>) -> (Vec<Vec<Numbered>>, Outcome) {
                     .emit_as(first, WorkerEvent::Exited(WorkerExit::Code(0)))
                     .await
             }
-            Deed::IsCancelled(n) => drop(service.jobs.cancel(name(n)).await),
+            Deed::IsCancelled(n) => drop(service.jobs.cancel(name(n).as_str().into()).await),
         }
     }
     service.jobs.drain().await;

@@ -362,7 +362,6 @@ pub fn settings() -> DispatcherSettings {
             },
         },
         queue: 4,
-        max_tokens_out: 512,
         resume_ttl: Duration::from_secs(60),
         drain_timeout: Duration::from_secs(60),
         crash_dir: None,

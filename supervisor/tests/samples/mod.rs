@@ -8,7 +8,7 @@ use orcd_shared::job::JobOptions;
 use orcd_shared::protocol::message::{LoadSource, WorkerInfo};
 use orcd_shared::sampling::SamplingParams;
 use orcd_shared::weights::ContentHash;
-use orcd_supervisor::jobs::NewJob;
+use orcd_supervisor::jobs::{NewJob, Owner};
 use orcd_supervisor::text::Tokenizer;
 
 mod vocabulary;
@@ -24,6 +24,8 @@ pub const PARALLEL: u32 = 2;
 pub fn job(name: &str) -> NewJob {
     NewJob {
         job_id: name.into(),
+        owner: Owner::default(),
+        request: name.into(),
         model: "m".into(),
         prompt: vec![1, 2, 3],
         tokenizer: tokenizer(),

@@ -7,6 +7,8 @@ use http::header::AUTHORIZATION;
 use sha2::{Digest as _, Sha256};
 use subtle::{Choice, ConstantTimeEq as _};
 
+use crate::jobs::Owner;
+
 /// The keys that open the service.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Keys(Vec<[u8; 32]>);
@@ -23,25 +25,25 @@ impl Keys {
         self.0.is_empty()
     }
 
-    /// Whether `headers` bring one of the keys, as `Authorization: Bearer KEY`.
+    /// Who asks, if `headers` bring one of the keys, as `Authorization: Bearer KEY`.
     #[must_use]
-    pub fn are_in(&self, headers: &HeaderMap) -> bool {
+    pub fn owner(&self, headers: &HeaderMap) -> Option<Owner> {
         let mut values = headers.get_all(AUTHORIZATION).iter();
         let (Some(value), None) = (values.next(), values.next()) else {
-            return false;
+            return None;
         };
-        bearer(value.as_bytes()).is_some_and(|key| self.has(key))
+        self.owner_of(bearer(value.as_bytes())?)
     }
 
     /// Takes the same time whichever key it is, and whether it is one or not.
-    fn has(&self, key: &[u8]) -> bool {
+    fn owner_of(&self, key: &[u8]) -> Option<Owner> {
         let digest: [u8; 32] = Sha256::digest(key).into();
         let none = Choice::from(0);
         let found = self
             .0
             .iter()
             .fold(none, |found, known| found | known.ct_eq(&digest));
-        found.into()
+        bool::from(found).then(|| Owner::of_key(digest))
     }
 }
 
@@ -79,7 +81,7 @@ mod tests {
         let opens = |value: &str| {
             let mut headers = HeaderMap::new();
             headers.insert(AUTHORIZATION, HeaderValue::from_str(value).unwrap());
-            keys().are_in(&headers)
+            keys().owner(&headers).is_some()
         };
         for good in ["Bearer first-key", "bearer second", "BEARER   second "] {
             assert!(opens(good), "{good}");
@@ -97,12 +99,20 @@ mod tests {
         ] {
             assert!(!opens(bad), "{bad}");
         }
-        assert!(!keys().are_in(&HeaderMap::new()));
+        assert!(keys().owner(&HeaderMap::new()).is_none());
         let mut twice = HeaderMap::new();
         for _ in 0..2 {
             twice.append(AUTHORIZATION, HeaderValue::from_static("Bearer second"));
         }
-        assert!(!keys().are_in(&twice));
+        assert!(keys().owner(&twice).is_none());
+    }
+
+    #[test]
+    fn each_key_is_another_owner() {
+        let owner = |key: &[u8]| keys().owner_of(key).unwrap();
+        assert_eq!(owner(b"second"), owner(b"second"));
+        assert_ne!(owner(b"second"), owner(b"first-key"));
+        assert_eq!(format!("{:?}", owner(b"second")), "a key's");
     }
 
     #[test]

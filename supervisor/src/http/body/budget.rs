@@ -13,6 +13,10 @@ use super::{MAX_BYTES, MAX_CONTROL_BYTES};
 
 /// Bytes of bodies at once: as many as 64 of the largest.
 const TOTAL_BYTES: usize = 64 * MAX_BYTES;
+/// A token of text and what JSON makes of it: few are longer, and most have 4.
+const BYTES_PER_TOKEN: usize = 16;
+/// Largest body for any context: a quarter of all.
+const MOST_BYTES: usize = TOTAL_BYTES / 4;
 /// Memory grows in steps of this size.
 const STEP_BYTES: usize = 64 << 10;
 /// How long a body waits for others to be done with theirs.
@@ -46,6 +50,17 @@ impl Budget {
         Self {
             free: Arc::new(Semaphore::new(bytes)),
             largest,
+        }
+    }
+
+    /// The same budget, of which one body may have what a prompt of `tokens` can take; at least
+    /// [`MAX_BYTES`].
+    #[must_use]
+    pub fn for_context(&self, tokens: u32) -> Self {
+        let bytes = (tokens as usize).saturating_mul(BYTES_PER_TOKEN);
+        Self {
+            free: Arc::clone(&self.free),
+            largest: bytes.clamp(MAX_BYTES, MOST_BYTES),
         }
     }
 

@@ -82,7 +82,7 @@ pub(super) fn info() -> Info {
         .description(Some(format!(
             "LLM inference on one model and one device. docs/API.md says the same at more length.\n\n\
              **Transport.** HTTP/1.1 and 1.0 without TLS. Bodies are JSON whatever `Content-Type` says, at \
-             most {} bytes (`/cancel`, `/shutdown`: {}), else 413; compressed ones are refused, and so are \
+             most {} bytes, or 16 for each token of the context where that is more (`/cancel`, `/shutdown`: {}), else 413; compressed ones are refused, and so are \
              unknown fields and fields given twice. `null` for a field that may be left out is the same as \
              leaving it out. With `Expect: 100-continue` a body over the bound is refused before it is sent. \
              A head of more than about {} bytes is 431, such a request line 414; a head or a body that comes \

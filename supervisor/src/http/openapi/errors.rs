@@ -11,10 +11,12 @@ use utoipa::openapi::{Ref, RefOr, Response};
 use utoipa::{PartialSchema, ToSchema};
 
 use super::super::error::{Body, Detail, has_retry_after};
+use super::super::openai;
 use super::super::routes::Route;
 use super::super::routes::health::Report;
+use super::super::whole::{TokenLogprob, Whole};
 use super::common::{self, header};
-use crate::jobs::JobEvent;
+use crate::jobs::{JobEvent, TopLogprob};
 use crate::text::TemplateStatus;
 
 use super::{Description, Instance, json as json_content};
@@ -96,6 +98,10 @@ pub(super) fn components(components: ComponentsBuilder) -> ComponentsBuilder {
         .schema_from::<Code>()
         .schema_from::<Detail>()
         .schema_from::<Body<'_>>()
+        .schema_from::<openai::ErrorBody<'_>>()
+        .schema_from::<Whole>()
+        .schema_from::<TokenLogprob>()
+        .schema_from::<TopLogprob>()
         .schema_from::<JobEvent>()
         .schema_from::<Report<'_>>()
         .schema_from::<TemplateStatus>()
@@ -149,7 +155,11 @@ pub(super) fn of_route(
     }
     let answers = by_status.into_iter().map(|(status, codes)| {
         let names: Vec<_> = codes.iter().map(|code| format!("`{code}`")).collect();
-        let response = answer(status, &codes, &names.join(", "));
+        let text = names.join(", ");
+        let response = match openai::is_asked_at(route.path) {
+            true => openai_answer(status, &codes, &text),
+            false => answer(status, &codes, &text),
+        };
         (status.to_string(), response.into())
     });
     answers.collect()
@@ -164,7 +174,16 @@ fn answer(status: u16, codes: &[ErrorCode], text: &str) -> Response {
     let schema = AllOfBuilder::new()
         .item(Ref::from_schema_name(Body::name()))
         .item(narrowed);
-    let mut response = common::response(text, json_content(schema));
+    with_headers(status, codes, common::response(text, json_content(schema)))
+}
+
+/// The same in OpenAI's form.
+fn openai_answer(status: u16, codes: &[ErrorCode], text: &str) -> Response {
+    let schema = Ref::from_schema_name(openai::ErrorBody::name());
+    with_headers(status, codes, common::response(text, json_content(schema)))
+}
+
+fn with_headers(status: u16, codes: &[ErrorCode], mut response: ResponseBuilder) -> Response {
     if codes.iter().all(|code| has_retry_after(*code)) {
         response = response.header_ref("Retry-After", header("Retry-After"));
     }

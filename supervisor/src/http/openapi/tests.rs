@@ -7,9 +7,15 @@ use super::super::json::Json;
 use super::super::validate::{self, Fresh, Limits, Request};
 use super::*;
 
+const DEFAULTS: SamplingParams = SamplingParams {
+    temperature: 0.5,
+    top_k: 40,
+    ..SamplingParams::GREEDY
+};
 const INSTANCE: Instance = Instance {
     max_tokens_out: 4096,
     vocab_size: Some(1000),
+    defaults: DEFAULTS,
     asks_for_key: true,
 };
 
@@ -26,13 +32,17 @@ fn execute_schema(instance: &Instance) -> Value {
 /// [`Value`] can't hold.
 fn check(name: &str, value: &str) -> Result<Request, String> {
     let prompt = match name {
-        "prompt" | "messages" => String::new(),
+        "prompt" | "prompt_ids" | "messages" => String::new(),
+        "tools" | "documents" | "chat_template_kwargs" | "continue_final_message" => {
+            r#""messages": [{"role": "assistant", "content": "x"}],"#.to_owned()
+        }
         _ => r#""prompt": "p","#.to_owned(),
     };
     let body: Json = serde_json::from_str(&format!("{{{prompt} \"{name}\": {value}}}")).unwrap();
     let limits = Limits {
         max_tokens_out: INSTANCE.max_tokens_out,
         vocab_size: INSTANCE.vocab_size.unwrap(),
+        defaults: INSTANCE.defaults,
     };
     let fresh = Fresh {
         job_id: "fresh".into(),
@@ -84,7 +94,7 @@ fn fields_are_those_that_the_validator_knows() {
     assert_eq!(schema["additionalProperties"], false);
     for name in names {
         let null = check(name, "null").err();
-        let is_input = name == "prompt" || name == "messages";
+        let is_input = ["prompt", "prompt_ids", "messages"].contains(&name.as_str());
         assert_eq!(null.is_some(), is_input, "{name}: {null:?}");
     }
 }
@@ -111,8 +121,8 @@ fn bounds_of_numbers_are_those_of_the_validator() {
             assert_taken(name, &beside(least, is_integer, false), false);
         }
     }
-    // Beside them max_tokens and seed.
-    assert_eq!(numbers, PARAMETERS.len() + 2);
+    // Beside them max_tokens, logprobs and seed.
+    assert_eq!(numbers, PARAMETERS.len() + 3);
 }
 
 #[test]
@@ -136,9 +146,14 @@ fn lengths_and_values_are_those_of_the_validator() {
         }
     };
     let properties = &schema["properties"];
-    for name in ["job_id", "prompt"] {
-        lengths(name, &properties[name], &text);
-    }
+    lengths("job_id", &properties["job_id"], &text);
+    assert_eq!(properties["prompt"]["minLength"], 1);
+    assert_taken("prompt", "\"\"", false);
+    let ids = &properties["prompt_ids"];
+    assert_eq!(ids["items"]["exclusiveMaximum"], 1000);
+    assert_eq!(ids["minItems"], 1);
+    assert_taken("prompt_ids", "[999]", true);
+    assert_taken("prompt_ids", "[1000]", false);
     let stop = properties["stop"]["oneOf"].as_array().unwrap();
     lengths("stop", &stop[0], &text);
     lengths("stop", &stop[1]["items"], &|n| list(&text(n), 1));
@@ -175,7 +190,7 @@ fn lengths_and_values_are_those_of_the_validator() {
     for (role, is_taken) in roles
         .iter()
         .map(|r| (r, true))
-        .chain([(&json!("tool"), false)])
+        .chain([(&json!("function"), false)])
     {
         assert_taken(
             "messages",
@@ -222,7 +237,7 @@ fn defaults_are_what_a_field_left_out_counts_as() {
             );
         }
     }
-    assert_eq!(defaults, 8);
+    assert_eq!(defaults, 11);
     let default = |max_tokens_out| {
         let instance = Instance {
             max_tokens_out,

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use http::StatusCode;
 use orcd_shared::error::ErrorCode;
 use serde::Serialize;
@@ -15,7 +15,7 @@ use utoipa::{PartialSchema, ToSchema};
 use super::super::error::ApiError;
 use super::super::openapi::{self, Description, Instance};
 use super::super::{App, body, validate};
-use crate::jobs::CancelStatus;
+use crate::jobs::{CancelStatus, JobName, Owner};
 
 #[derive(Serialize, ToSchema)]
 struct Answer {
@@ -27,13 +27,17 @@ struct Answer {
 /// Cancels the job that the body names.
 pub(super) async fn cancel(
     State(app): State<Arc<App>>,
+    Extension(owner): Extension<Owner>,
     request: Request,
 ) -> Result<Response, ApiError> {
     let (parts, body) = request.into_parts();
     let bytes = body::read(&parts, body, &app.control_bodies).await?;
     let job_id = validate::cancel(body::parse(&bytes)?).map_err(ApiError::invalid)?;
     let status = match app.service.get() {
-        Some(service) => service.jobs.cancel(job_id.clone()).await,
+        Some(service) => {
+            let name = job_id.clone();
+            service.jobs.cancel(JobName { owner, name }).await
+        }
         None => CancelStatus::Unknown,
     };
     Ok((StatusCode::ACCEPTED, Json(Answer { job_id, status })).into_response())

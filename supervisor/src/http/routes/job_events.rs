@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse as _, Response};
@@ -16,7 +17,7 @@ use super::super::error::{ApiError, Detail};
 use super::super::openapi::{self, Description, Instance};
 use super::super::sse;
 use super::super::{App, validate};
-use crate::jobs::NoStream;
+use crate::jobs::{JobName, NoStream, Owner};
 
 const LAST_EVENT_ID: &str = "last-event-id";
 
@@ -24,17 +25,18 @@ const LAST_EVENT_ID: &str = "last-event-id";
 /// event gets 204, which is how an `EventSource` is told to stop.
 pub(super) async fn job_events(
     State(app): State<Arc<App>>,
+    Extension(owner): Extension<Owner>,
     path: Result<Path<String>, PathRejection>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     // A path that is no job's name names no job.
-    let job_id = path.map(|Path(job_id)| job_id).unwrap_or_default();
-    if !validate::is_job_id(&job_id) {
+    let name = path.map(|Path(job_id)| job_id).unwrap_or_default();
+    if !validate::is_job_id(&name) {
         return Err(unknown());
     }
     let after = last_event_id(&headers)?;
     let service = app.service()?;
-    let stream = match service.jobs.resume(job_id, after).await {
+    let stream = match service.jobs.resume(JobName { owner, name }, after).await {
         Ok(stream) => stream,
         Err(NoStream::Complete) => return Ok(StatusCode::NO_CONTENT.into_response()),
         Err(NoStream::Unknown) => return Err(unknown()),

@@ -6,25 +6,50 @@ use orcd_shared::sampling::{Kind, PARAMETERS, SamplingParams, numbers};
 use super::super::error::Detail;
 use super::super::json::Json;
 use super::fields::Fields;
-use super::{Limits, MAX_MESSAGES, MAX_PROMPT_CHARS, MAX_STOP_BYTES, MAX_STOPS, job_id};
-use crate::text::{Message, Role};
+use super::messages::{CHAT_FIELDS, Unknown, conversation};
+use super::{DEFAULT_MAX_TOKENS, Limits, MAX_STOP_BYTES, MAX_STOPS, job_id};
+use crate::text::ChatInput;
 
 /// All fields, as the error of an unknown one lists them.
 pub(in crate::http) fn field_names() -> Vec<&'static str> {
-    let mut names = vec!["job_id", "prompt", "messages", "template", "max_tokens"];
+    let mut names = vec![
+        "job_id",
+        "prompt",
+        "prompt_ids",
+        "messages",
+        "template",
+        "max_tokens",
+    ];
+    names.extend(CHAT_FIELDS);
     names.extend(PARAMETERS.iter().map(|p| p.name));
-    names.extend(["ignore_eos", "logprobs", "stop", "seed", "on_disconnect"]);
+    names.extend([
+        "ignore_eos",
+        "logprobs",
+        "stop",
+        "seed",
+        "stream",
+        "on_disconnect",
+    ]);
     names
 }
 
 /// A checked request.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Request {
+    /// What it wants.
+    pub generation: Generation,
+    /// Event by event; otherwise all at once.
+    pub stream: bool,
+}
+
+/// Outputs that are wanted for one prompt, whatever dialect they are asked for in.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Generation {
     /// The job's name.
     pub job_id: String,
     /// What to continue.
     pub input: Input,
-    /// Most tokens to generate; `None` is the default.
+    /// Most tokens to generate; `None` is what the context leaves.
     pub max_tokens: Option<u32>,
     /// How to draw, the seed included.
     pub sampling: SamplingParams,
@@ -34,6 +59,8 @@ pub struct Request {
     pub stop: Vec<String>,
     /// Go on without a reader.
     pub continue_on_disconnect: bool,
+    /// How many outputs, which differ in [`SamplingParams::choice`].
+    pub choices: u32,
 }
 
 /// What the model is to continue.
@@ -46,8 +73,22 @@ pub enum Input {
         /// Wrap it as one user turn, if the model has a chat template.
         template: bool,
     },
+    /// Tokens.
+    Ids(Vec<u32>),
     /// A conversation.
-    Messages(Vec<Message>),
+    Chat(Box<ChatInput>),
+}
+
+impl Input {
+    /// The field that it comes from.
+    #[must_use]
+    pub fn field(&self) -> &'static str {
+        match self {
+            Self::Prompt { .. } => "prompt",
+            Self::Ids(_) => "prompt_ids",
+            Self::Chat(_) => "messages",
+        }
+    }
 }
 
 /// What a request gets that does not say it.
@@ -67,46 +108,67 @@ pub fn execute(body: Json, limits: &Limits, fresh: Fresh) -> Result<Request, Vec
     let mut fields = Fields::of(body)?;
     let f = &mut fields;
     let job_id = f.take("job_id").map(|value| job_id(f, value));
-    let input = input(f);
-    let max_tokens = f.count("max_tokens", 1, limits.max_tokens_out);
-    let sampling = sampling(f, limits.vocab_size, fresh.seed);
+    let input = input(f, limits.vocab_size);
+    let most = limits.max_tokens_out;
+    let max_tokens = f.count("max_tokens", 1, most);
+    let sampling = sampling(f, limits, fresh.seed);
     let options = JobOptions {
         ignore_end: f.flag("ignore_eos"),
         top_logprobs: f.count("logprobs", 0, MAX_TOP_LOGPROBS),
     };
     let stop = stop(f);
+    let stream = stream(f);
     let continue_on_disconnect = on_disconnect(f);
+    if continue_on_disconnect && !stream {
+        let message = "stream is false; a job that goes on without its reader has a stream".into();
+        f.fault("on_disconnect", "cancel without a stream", message);
+    }
     fields.finish(&field_names())?;
-    Ok(Request {
+    let generation = Generation {
         // A bad one is a fault, on which `finish` has failed.
         job_id: job_id.flatten().unwrap_or(fresh.job_id),
         // `finish` has failed where there is none.
-        input: input.unwrap_or(Input::Messages(Vec::new())),
-        max_tokens,
+        input: input.unwrap_or(Input::Ids(Vec::new())),
+        max_tokens: Some(max_tokens.unwrap_or(DEFAULT_MAX_TOKENS.min(most))),
         sampling,
         options,
         stop,
         continue_on_disconnect,
-    })
+        choices: 1,
+    };
+    Ok(Request { generation, stream })
 }
 
-/// How to draw. Faults of whole numbers come first.
-fn sampling(f: &mut Fields, vocab_size: u32, seed: u64) -> SamplingParams {
-    let mut sampling = SamplingParams::GREEDY;
+fn stream(f: &mut Fields) -> bool {
+    match f.take("stream") {
+        None => true,
+        Some(Json::Bool(value)) => value,
+        Some(other) => {
+            f.wrong_type::<()>("stream", "bool", &other, "true or false");
+            true
+        }
+    }
+}
+
+/// How to draw: what the body says, and the service's defaults. Faults of whole numbers come first.
+pub(in crate::http) fn sampling(f: &mut Fields, limits: &Limits, seed: u64) -> SamplingParams {
+    let mut sampling = limits.defaults;
     for p in &PARAMETERS {
         if let Kind::Count(field) = p.kind {
-            *field(&mut sampling) = f.count(p.name, 0, vocab_size).unwrap_or(0);
+            let default = *field(&mut sampling);
+            *field(&mut sampling) = f.count(p.name, 0, limits.vocab_size).unwrap_or(default);
         }
     }
     for (name, bounds, field) in numbers() {
-        *field(&mut sampling) = f.number(name, bounds);
+        let default = *field(&mut sampling);
+        *field(&mut sampling) = f.number(name, bounds, default);
     }
     sampling.seed = f.integer("seed", 0, u64::MAX).unwrap_or(seed);
     sampling
 }
 
-fn input(f: &mut Fields) -> Option<Input> {
-    const RULE: &str = "exactly one of prompt and messages";
+fn input(f: &mut Fields, vocab_size: u32) -> Option<Input> {
+    const RULE: &str = "exactly one of prompt, prompt_ids and messages";
     let template = f.take("template");
     if let Some(value) = &template
         && !matches!(value, Json::Bool(_))
@@ -114,108 +176,81 @@ fn input(f: &mut Fields) -> Option<Input> {
         f.wrong_type::<()>("template", "bool", value, "true or false");
     }
     let template = template != Some(Json::Bool(false));
-    match (f.take("prompt"), f.take("messages")) {
-        (Some(value), None) => prompt(f, value).map(|text| Input::Prompt { text, template }),
-        (None, Some(value)) => {
-            if !template {
-                let message = "template is false; messages always use it".to_owned();
-                f.fault("template", "true with messages", message);
-            }
-            messages(f, value).map(Input::Messages)
+    let (mut input, mut found) = (None, Vec::with_capacity(1));
+    let given = ["prompt", "prompt_ids", "messages"].map(|name| Some((name, f.take(name)?)));
+    for (name, value) in given.into_iter().flatten() {
+        if let Some(other) = found.last() {
+            let message = format!("{other} and {name} are both given; give one");
+            f.fault(name, RULE, message);
         }
-        (None, None) => {
-            f.fault(
-                "prompt",
-                RULE,
-                "prompt is missing, and so is messages; give one".into(),
-            );
-            None
-        }
-        (Some(value), Some(list)) => {
-            f.fault(
-                "messages",
-                RULE,
-                "prompt and messages are both given; give one".into(),
-            );
-            prompt(f, value);
-            messages(f, list);
-            None
+        found.push(name);
+        input = match name {
+            "prompt" => prompt(f, value).map(|text| Input::Prompt { text, template }),
+            "prompt_ids" => ids(f, name, value, vocab_size).map(Input::Ids),
+            _ => templated(f, value, template).map(|chat| Input::Chat(Box::new(chat))),
+        };
+    }
+    if !found.contains(&"messages") {
+        without_messages(f);
+    }
+    if found.is_empty() {
+        let message = "prompt is missing, and so are prompt_ids and messages; give one".into();
+        f.fault("prompt", RULE, message);
+    }
+    input
+}
+
+/// Notes what goes with messages only.
+pub(super) fn without_messages(f: &mut Fields) {
+    for name in CHAT_FIELDS {
+        let is_off = |value: &Json| name == "continue_final_message" && *value == Json::Bool(false);
+        if f.take(name).is_some_and(|value| !is_off(&value)) {
+            let message =
+                format!("{name} is given without messages; it goes to the chat template with them");
+            f.fault(name, "with messages", message);
         }
     }
+}
+
+fn templated(f: &mut Fields, value: Json, template: bool) -> Option<ChatInput> {
+    if !template {
+        let message = "template is false; messages always use it".to_owned();
+        f.fault("template", "true with messages", message);
+    }
+    conversation(f, value, Unknown::Refused)
+}
+
+/// Token ids of a prompt.
+pub(super) fn ids(f: &mut Fields, name: &str, value: Json, vocab_size: u32) -> Option<Vec<u32>> {
+    const RULE: &str = "ids of the vocabulary";
+    let Json::Array(items) = value else {
+        return f.wrong_type(name, RULE, &value, "an array of token ids");
+    };
+    let id = |item: &Json| item.token_id(vocab_size);
+    let found: Option<Vec<u32>> = items.iter().map(id).collect();
+    if found.is_none() {
+        let at = items
+            .iter()
+            .position(|item| id(item).is_none())
+            .unwrap_or_default();
+        let message = format!("{name}[{at}] is no token id; give whole numbers below {vocab_size}");
+        f.fault(name, RULE, message);
+    }
+    found
 }
 
 fn prompt(f: &mut Fields, value: Json) -> Option<String> {
-    const RULE: &str = "1-32768 characters";
+    const RULE: &str = "at least one character";
     let text = f.string("prompt", RULE, value)?;
-    let chars = text.chars().count();
-    if (1..=MAX_PROMPT_CHARS).contains(&chars) {
-        return Some(text);
-    }
-    let message = format!("prompt has {chars} characters; give 1 to {MAX_PROMPT_CHARS}");
-    f.fault("prompt", RULE, message);
-    None
-}
-
-fn messages(f: &mut Fields, value: Json) -> Option<Vec<Message>> {
-    const RULE: &str = "1-256 messages";
-    let Json::Array(items) = value else {
-        return f.wrong_type("messages", RULE, &value, "an array of messages");
-    };
-    if !(1..=MAX_MESSAGES).contains(&items.len()) {
-        let message = format!(
-            "messages has {} items; give 1 to {MAX_MESSAGES}",
-            items.len()
-        );
-        f.fault("messages", RULE, message);
+    // How long it may be the context says.
+    if text.is_empty() {
+        f.fault("prompt", RULE, "prompt is empty; give some text".into());
         return None;
     }
-    let mut list = Vec::with_capacity(items.len());
-    let mut faults = Vec::new();
-    for (i, item) in items.into_iter().enumerate() {
-        match message(i, item) {
-            Ok(message) => list.push(message),
-            Err(more) => faults.extend(more),
-        }
-    }
-    // How long they are together is bounded by the body's size, and by the context.
-    if faults.is_empty() && list.iter().all(|m| m.content.is_empty()) {
-        let message = "the contents of messages are all empty; give some text".to_owned();
-        f.fault("messages", "at least one character", message);
-    }
-    f.add_faults(faults);
-    Some(list)
+    Some(text)
 }
 
-fn message(index: usize, value: Json) -> Result<Message, Vec<Detail>> {
-    const ROLE_RULE: &str = "system, user or assistant";
-    let path = format!("messages[{index}]");
-    let mut m = Fields::at(path, value).map_err(|fault| vec![fault])?;
-    let role = m.required("role", ROLE_RULE);
-    let role = role.and_then(|value| m.string("role", ROLE_RULE, value));
-    let role = match role.as_deref() {
-        Some("system") => Role::System,
-        Some("assistant") => Role::Assistant,
-        // None: already a fault.
-        Some("user") | None => Role::User,
-        Some(_) => {
-            m.fault(
-                "role",
-                ROLE_RULE,
-                format!("messages[{index}].role is none of {ROLE_RULE}"),
-            );
-            Role::User
-        }
-    };
-    let content = m.required("content", "string");
-    let content = content.and_then(|value| m.string("content", "string", value));
-    m.finish(&["role", "content"])?;
-    Ok(Message {
-        role,
-        content: content.unwrap_or_default(),
-    })
-}
-
-fn stop(f: &mut Fields) -> Vec<String> {
+pub(in crate::http) fn stop(f: &mut Fields) -> Vec<String> {
     const RULE: &str = "at most 4 strings";
     let items = match f.take("stop") {
         None => return Vec::new(),

@@ -9,12 +9,10 @@ use super::super::json::Json;
 
 /// Longest part of an unknown field's name that is repeated to the client.
 const MAX_NAME_CHARS: usize = 64;
-/// Whole numbers up to here have one f64 each, so that 5.0 can be taken for 5.
-const MAX_EXACT: f64 = 9_007_199_254_740_992.0;
 
 /// An object being taken apart.
 #[derive(Debug)]
-pub(super) struct Fields {
+pub(in crate::http) struct Fields {
     /// In front of every name: `messages[3].`, or nothing.
     path: String,
     members: HashMap<String, Json>,
@@ -23,12 +21,12 @@ pub(super) struct Fields {
 
 impl Fields {
     /// The members of a request body.
-    pub(super) fn of(body: Json) -> Result<Self, Vec<Detail>> {
+    pub(in crate::http) fn of(body: Json) -> Result<Self, Vec<Detail>> {
         Self::at(String::new(), body).map_err(|fault| vec![fault])
     }
 
     /// The members of an object that stands at `path`.
-    pub(super) fn at(path: String, value: Json) -> Result<Self, Detail> {
+    pub(in crate::http) fn at(path: String, value: Json) -> Result<Self, Detail> {
         let Json::Object(list) = value else {
             let (field, what) = if path.is_empty() {
                 ("", "the body")
@@ -67,7 +65,7 @@ impl Fields {
     }
 
     /// Notes a fault of the field `name`.
-    pub(super) fn fault(&mut self, name: &str, constraint: &str, message: String) {
+    pub(in crate::http) fn fault(&mut self, name: &str, constraint: &str, message: String) {
         if self.is_full() {
             return;
         }
@@ -79,18 +77,23 @@ impl Fields {
     }
 
     /// Adds faults found elsewhere.
-    pub(super) fn add_faults(&mut self, faults: Vec<Detail>) {
+    pub(in crate::http) fn add_faults(&mut self, faults: Vec<Detail>) {
         self.faults.extend(faults);
         self.faults.truncate(MAX_DETAILS + 1);
     }
 
+    /// A field's value, which stays.
+    pub(in crate::http) fn peek(&self, name: &str) -> Option<&Json> {
+        self.members.get(name)
+    }
+
     /// Takes the value of a field that may be left out; `null` is how some clients leave it out.
-    pub(super) fn take(&mut self, name: &str) -> Option<Json> {
+    pub(in crate::http) fn take(&mut self, name: &str) -> Option<Json> {
         self.members.remove(name).filter(|v| *v != Json::Null)
     }
 
     /// Takes the value of a field that may not be left out; notes its absence.
-    pub(super) fn required(&mut self, name: &str, rule: &str) -> Option<Json> {
+    pub(in crate::http) fn required(&mut self, name: &str, rule: &str) -> Option<Json> {
         let is_there = self.members.contains_key(name);
         let value = self.take(name);
         if value.is_none() {
@@ -102,22 +105,28 @@ impl Fields {
     }
 
     /// A string; notes another type.
-    pub(super) fn string(&mut self, name: &str, rule: &str, value: Json) -> Option<String> {
+    pub(in crate::http) fn string(
+        &mut self,
+        name: &str,
+        rule: &str,
+        value: Json,
+    ) -> Option<String> {
         match value {
             Json::String(text) => Some(text),
             other => self.wrong_type(name, rule, &other, "a string"),
         }
     }
 
-    /// A number in `bounds` as the engine gets it, the default if it is left out; notes others.
-    pub(super) fn number(&mut self, name: &str, bounds: &Bounds) -> f32 {
+    /// A number in `bounds` as the engine gets it, `default` if it is left out; notes others.
+    pub(in crate::http) fn number(&mut self, name: &str, bounds: &Bounds, default: f32) -> f32 {
         let value = match self.take(name) {
-            None => return bounds.default,
+            None => return default,
             Some(Json::Unsigned(n)) => n as f64,
+            Some(Json::Negative(n)) => n as f64,
             Some(Json::Float(x)) => x,
             Some(other) => {
                 self.wrong_type::<()>(name, &bounds.rule(name), &other, "a number");
-                return bounds.default;
+                return default;
             }
         };
         if let Some(value) = bounds.engine_value(value) {
@@ -126,21 +135,20 @@ impl Fields {
         let rule = bounds.rule(name);
         let message = format!("{}{name} is {value}; give {rule}", self.path);
         self.fault(name, &rule, message);
-        bounds.default
+        default
     }
 
     /// An optional whole number in `min..=max`; notes others.
-    pub(super) fn integer(&mut self, name: &str, min: u64, max: u64) -> Option<u64> {
+    pub(in crate::http) fn integer(&mut self, name: &str, min: u64, max: u64) -> Option<u64> {
         let rule = format!("{min} <= {name} <= {max}");
-        let (value, shown) = match self.take(name)? {
-            Json::Unsigned(n) => (Some(n), n.to_string()),
-            // JSON has one kind of number: 5.0 and 5e0 are 5.
-            Json::Float(x) if x.fract() == 0.0 && (0.0..=MAX_EXACT).contains(&x) => {
-                (Some(x as u64), x.to_string())
-            }
-            Json::Float(x) => (None, x.to_string()),
-            other => return self.wrong_type(name, &rule, &other, "a whole number"),
+        let value = self.take(name)?;
+        let shown = match &value {
+            Json::Unsigned(n) => n.to_string(),
+            Json::Negative(n) => n.to_string(),
+            Json::Float(x) => x.to_string(),
+            other => return self.wrong_type(name, &rule, other, "a whole number"),
         };
+        let value = value.whole();
         let inside = value.filter(|n| (min..=max).contains(n));
         if inside.is_none() {
             let path = &self.path;
@@ -151,14 +159,14 @@ impl Fields {
     }
 
     /// An optional whole number in `min..=max`; notes others.
-    pub(super) fn count(&mut self, name: &str, min: u32, max: u32) -> Option<u32> {
+    pub(in crate::http) fn count(&mut self, name: &str, min: u32, max: u32) -> Option<u32> {
         let value = self.integer(name, min.into(), max.into())?;
         // At most `max`.
         u32::try_from(value).ok()
     }
 
     /// Whether a field is `true`; notes what is no bool.
-    pub(super) fn flag(&mut self, name: &str) -> bool {
+    pub(in crate::http) fn flag(&mut self, name: &str) -> bool {
         match self.take(name) {
             None => false,
             Some(Json::Bool(value)) => value,
@@ -168,8 +176,17 @@ impl Fields {
         }
     }
 
+    /// Ends with all faults, or with the names of the fields that nobody took.
+    pub(in crate::http) fn finish_leniently(self) -> Result<Vec<String>, Vec<Detail>> {
+        if self.faults.is_empty() {
+            Ok(self.members.into_keys().collect())
+        } else {
+            Err(self.faults)
+        }
+    }
+
     /// Ends with all faults, among them the fields that nobody took; `known` are those there are.
-    pub(super) fn finish(mut self, known: &[&str]) -> Result<(), Vec<Detail>> {
+    pub(in crate::http) fn finish(mut self, known: &[&str]) -> Result<(), Vec<Detail>> {
         let mut unknown: Vec<_> = self.members.drain().map(|(name, _)| name).collect();
         unknown.sort_unstable();
         for name in unknown {
@@ -191,7 +208,7 @@ impl Fields {
         }
     }
 
-    pub(super) fn wrong_type<T>(
+    pub(in crate::http) fn wrong_type<T>(
         &mut self,
         name: &str,
         rule: &str,

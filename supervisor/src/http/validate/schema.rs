@@ -8,11 +8,12 @@ use utoipa::openapi::schema::{
     AdditionalProperties, ArrayBuilder, ObjectBuilder, OneOfBuilder, Schema, SchemaType, Type,
 };
 
+use super::messages::MAX_TOOLS;
 use super::{
-    JOB_ID_PUNCTUATION, MAX_JOB_ID_BYTES, MAX_MESSAGES, MAX_PROMPT_CHARS, MAX_STOP_BYTES, MAX_STOPS,
+    DEFAULT_MAX_TOKENS, JOB_ID_PUNCTUATION, MAX_JOB_ID_BYTES, MAX_MESSAGES, MAX_STOP_BYTES,
+    MAX_STOPS,
 };
 use crate::http::openapi::Instance;
-use crate::jobs::admission::DEFAULT_MAX_TOKENS;
 use crate::text::Role;
 
 /// The body of `POST /execute`.
@@ -37,23 +38,22 @@ pub(in crate::http) fn execute(instance: &Instance) -> Schema {
             "What becomes of the job when its reader goes away, or reads too slowly. `continue` lets it run \
              and keeps its events for `GET /jobs/{job_id}/events`.",
         ));
+    let stream = optional(Type::Boolean)
+        .default(Some(true.into()))
+        .description(Some(
+            "Events as they come; false: one JSON object when all is there.",
+        ));
     let mut body = object()
         .property("job_id", job_id(optional(Type::String)).description(Some(
             "Names the job; not that of one in flight. Left out: a fresh UUID, sent in `started`.",
         )))
         .property("prompt", prompt())
-        .property("messages", messages())
+        .property("prompt_ids", prompt_ids(instance.vocab_size))
+        .property("messages", optional_messages())
         .property("template", template)
         .property("max_tokens", max_tokens);
-    for p in &PARAMETERS {
-        let value = match &p.kind {
-            Kind::Number(bounds, _) => number(bounds),
-            Kind::Count(_) => {
-                integer(0, instance.vocab_size.map(u64::from)).default(Some(0.into()))
-            }
-        };
-        body = body.property(p.name, value.description(Some(p.about)));
-    }
+    body = chat_fields(body);
+    body = sampling(body, instance);
     let ignore_eos = optional(Type::Boolean).default(Some(false.into())).description(Some(
         "End tokens are tokens like others: only `max_tokens`, a stop sequence and the context end the output.",
     ));
@@ -65,6 +65,7 @@ pub(in crate::http) fn execute(instance: &Instance) -> Schema {
         .property("logprobs", logprobs)
         .property("stop", stop())
         .property("seed", seed)
+        .property("stream", stream)
         .property("on_disconnect", on_disconnect)
         .examples([
             json!({"job_id": "count", "prompt": "Count to five", "temperature": 0}),
@@ -79,13 +80,24 @@ pub(in crate::http) fn execute(instance: &Instance) -> Schema {
     let either = json!([
         {
             "required": ["prompt"],
-            "properties": {"prompt": {"type": "string"}, "messages": {"type": "null"}},
+            "properties": without_messages(json!({
+                "prompt": {"type": "string"},
+                "prompt_ids": {"type": "null"},
+            })),
+        },
+        {
+            "required": ["prompt_ids"],
+            "properties": without_messages(json!({
+                "prompt_ids": {"type": "array"},
+                "prompt": {"type": "null"},
+            })),
         },
         {
             "required": ["messages"],
             "properties": {
                 "messages": {"type": "array"},
                 "prompt": {"type": "null"},
+                "prompt_ids": {"type": "null"},
                 "template": {"enum": [true, null]},
             },
         },
@@ -93,6 +105,16 @@ pub(in crate::http) fn execute(instance: &Instance) -> Schema {
     let mut body = body.build();
     body.extensions = Some(Extensions::from_iter([("oneOf", either)]));
     body.into()
+}
+
+/// `properties`, and those of a body that has no messages.
+fn without_messages(mut properties: Value) -> Value {
+    properties["messages"] = json!({"type": "null"});
+    for name in ["tools", "documents", "chat_template_kwargs"] {
+        properties[name] = json!({"type": "null"});
+    }
+    properties["continue_final_message"] = json!({"enum": [false, null]});
+    properties
 }
 
 /// The body of `POST /cancel`.
@@ -119,25 +141,41 @@ pub(in crate::http) fn job_id(builder: ObjectBuilder) -> ObjectBuilder {
         .max_length(Some(MAX_JOB_ID_BYTES))
 }
 
-fn object() -> ObjectBuilder {
+pub(in crate::http) fn object() -> ObjectBuilder {
     ObjectBuilder::new()
         .schema_type(Type::Object)
         .additional_properties(Some(AdditionalProperties::FreeForm(false)))
 }
 
+/// The parameters of sampling, with the defaults of this instance.
+pub(in crate::http) fn sampling(mut body: ObjectBuilder, instance: &Instance) -> ObjectBuilder {
+    let mut defaults = instance.defaults;
+    for p in &PARAMETERS {
+        let value = match &p.kind {
+            Kind::Number(bounds, field) => number(bounds, *field(&mut defaults)),
+            Kind::Count(field) => {
+                let default = *field(&mut defaults);
+                integer(0, instance.vocab_size.map(u64::from)).default(Some(default.into()))
+            }
+        };
+        body = body.property(p.name, value.description(Some(p.about)));
+    }
+    body
+}
+
 /// A field that may be left out, or be `null`.
-fn optional(kind: Type) -> ObjectBuilder {
+pub(in crate::http) fn optional(kind: Type) -> ObjectBuilder {
     ObjectBuilder::new().schema_type(SchemaType::from_iter([kind, Type::Null]))
 }
 
-fn integer(least: u64, most: Option<u64>) -> ObjectBuilder {
+pub(in crate::http) fn integer(least: u64, most: Option<u64>) -> ObjectBuilder {
     optional(Type::Integer).minimum(Some(least)).maximum(most)
 }
 
-fn number(bounds: &Bounds) -> ObjectBuilder {
+fn number(bounds: &Bounds, default: f32) -> ObjectBuilder {
     let number = optional(Type::Number)
         .maximum(Some(bounds.most))
-        .default(Some(bounds.default.into()));
+        .default(Some(default.into()));
     if bounds.includes_least {
         number.minimum(Some(bounds.least))
     } else {
@@ -148,39 +186,194 @@ fn number(bounds: &Bounds) -> ObjectBuilder {
 fn prompt() -> ObjectBuilder {
     optional(Type::String)
         .min_length(Some(1))
-        .max_length(Some(MAX_PROMPT_CHARS))
         .description(Some(
-            "What to continue, in characters. Give this or `messages`, not both.",
+            "What to continue; its tokens have to leave room in the context. Give this or `messages`, not both.",
         ))
 }
 
-fn messages() -> ArrayBuilder {
-    let roles = Role::ALL.map(|role| json!(role));
-    let role = ObjectBuilder::new()
-        .schema_type(Type::String)
-        .enum_values(Some(roles));
-    let content = ObjectBuilder::new().schema_type(Type::String);
-    let message = object()
-        .property("role", role)
-        .property("content", content)
-        .required("role")
-        .required("content");
-    let mut array = ArrayBuilder::new()
+fn token_id(vocab_size: Option<u32>) -> ObjectBuilder {
+    ObjectBuilder::new()
+        .schema_type(Type::Integer)
+        .minimum(Some(0))
+        .exclusive_maximum(vocab_size)
+}
+
+fn prompt_ids(vocab_size: Option<u32>) -> ArrayBuilder {
+    ArrayBuilder::new()
         .schema_type(SchemaType::from_iter([Type::Array, Type::Null]))
-        .items(message)
+        .items(token_id(vocab_size))
+        .min_items(Some(1))
+        .description(Some(
+            "What to continue, in token ids; nothing is put in front of them.",
+        ))
+}
+
+/// A conversation, which may be left out.
+fn optional_messages() -> ArrayBuilder {
+    conversation(SchemaType::from_iter([Type::Array, Type::Null]))
+}
+
+/// A conversation.
+pub(in crate::http) fn messages() -> ArrayBuilder {
+    conversation(Type::Array.into())
+}
+
+fn conversation(kind: SchemaType) -> ArrayBuilder {
+    let mut array = ArrayBuilder::new()
+        .schema_type(kind)
+        .items(message())
         .min_items(Some(1))
         .max_items(Some(MAX_MESSAGES))
         .description(Some(
             "A conversation, whose contents are not all empty. Needs a chat template (`chat_template` of \
-             `/health`). Give this or `prompt`, not both.",
+             `/health`).",
         ))
         .build();
-    let some_text = json!({"type": "object", "properties": {"content": {"minLength": 1}}});
+    let some_text = json!({
+        "type": "object",
+        "properties": {"content": {"type": "string", "minLength": 1}},
+        "required": ["content"],
+    });
     array.extensions = Some(Extensions::from_iter([("contains", some_text)]));
     array.into()
 }
 
-fn stop() -> OneOfBuilder {
+fn message() -> ObjectBuilder {
+    let text = || ObjectBuilder::new().schema_type(Type::String);
+    let role = text().enum_values(Some(Role::ALL.map(|role| json!(role))));
+    let part = object()
+        .property("type", text().enum_values(Some(["text"])))
+        .property("text", text())
+        .required("type")
+        .required("text");
+    let content = OneOfBuilder::new().item(text()).item(
+        ArrayBuilder::new()
+            .items(part)
+            .description(Some("Texts, put together with line breaks between them.")),
+    );
+    let arguments = ObjectBuilder::new()
+        .schema_type(SchemaType::from_iter([Type::String, Type::Object]))
+        .description(Some("A JSON object, or its text."));
+    let function = ObjectBuilder::new()
+        .schema_type(Type::Object)
+        .property("name", text())
+        .property("arguments", arguments)
+        .required("name")
+        .required("arguments");
+    let call = ObjectBuilder::new()
+        .schema_type(Type::Object)
+        .property("function", function)
+        .required("function");
+    let calls = ArrayBuilder::new()
+        .schema_type(SchemaType::from_iter([Type::Array, Type::Null]))
+        .items(call)
+        .max_items(Some(MAX_TOOLS))
+        .description(Some("Calls that the assistant made."));
+    object()
+        .property("role", role)
+        .property("content", content)
+        .property("name", optional(Type::String))
+        .property("tool_calls", calls)
+        .property("tool_call_id", optional(Type::String))
+        .property("reasoning_content", optional(Type::String))
+        .required("role")
+        .required("content")
+}
+
+/// What goes to the chat template beside the messages.
+pub(in crate::http) fn chat_fields(body: ObjectBuilder) -> ObjectBuilder {
+    let text = || ObjectBuilder::new().schema_type(Type::String);
+    let function = ObjectBuilder::new()
+        .schema_type(Type::Object)
+        .property(
+            "name",
+            text()
+                .pattern(Some("^[A-Za-z0-9_.-]+$"))
+                .min_length(Some(1))
+                .max_length(Some(64)),
+        )
+        .property("description", optional(Type::String))
+        .property("parameters", optional(Type::Object))
+        .required("name");
+    let tool = ObjectBuilder::new()
+        .schema_type(Type::Object)
+        .property("function", function)
+        .required("function");
+    let list = |items: ObjectBuilder| {
+        ArrayBuilder::new()
+            .schema_type(SchemaType::from_iter([Type::Array, Type::Null]))
+            .items(items)
+            .max_items(Some(MAX_TOOLS))
+    };
+    body.property(
+        "tools",
+        list(tool).description(Some("Functions that the model may call.")),
+    )
+    .property(
+        "documents",
+        list(ObjectBuilder::new().schema_type(Type::Object))
+            .description(Some("Texts for templates that take them.")),
+    )
+    .property(
+        "chat_template_kwargs",
+        optional(Type::Object)
+            .additional_properties(Some(AdditionalProperties::FreeForm(true)))
+            .description(Some(
+                "Variables of the chat template, such as `enable_thinking`.",
+            )),
+    )
+    .property(
+        "continue_final_message",
+        optional(Type::Boolean)
+            .default(Some(false.into()))
+            .description(Some("The last message is the assistant's, and goes on.")),
+    )
+}
+
+/// The body of `POST /tokenize`.
+pub(in crate::http) fn tokenize() -> Schema {
+    let body = object()
+        .property("model", optional(Type::String))
+        .property(
+            "prompt",
+            optional(Type::String).description(Some("A text, as it is.")),
+        )
+        .property("messages", optional_messages());
+    let either = json!([
+        {
+            "required": ["prompt"],
+            "properties": without_messages(json!({"prompt": {"type": "string"}})),
+        },
+        {
+            "required": ["messages"],
+            "properties": {"messages": {"type": "array"}, "prompt": {"type": "null"}},
+        },
+    ]);
+    let mut body = chat_fields(body).build();
+    body.extensions = Some(Extensions::from_iter([("oneOf", either)]));
+    body.into()
+}
+
+/// The body of `POST /detokenize`.
+pub(in crate::http) fn detokenize(instance: &Instance) -> Schema {
+    let ids = ArrayBuilder::new().items(token_id(instance.vocab_size));
+    object()
+        .property("model", optional(Type::String))
+        .property("tokens", ids)
+        .required("tokens")
+        .into()
+}
+
+/// The body of `POST /apply-template`.
+pub(in crate::http) fn apply_template() -> Schema {
+    let body = object()
+        .property("model", optional(Type::String))
+        .property("messages", messages())
+        .required("messages");
+    chat_fields(body).into()
+}
+
+pub(in crate::http) fn stop() -> OneOfBuilder {
     let one = || {
         ObjectBuilder::new()
             .schema_type(Type::String)

@@ -1,4 +1,4 @@
-use orcd_shared::sampling::{Kind, MIN_REPETITION_PENALTY, MIN_TOP_P, PARAMETERS};
+use orcd_shared::sampling::{Kind, MIN_REPETITION_PENALTY, MIN_TOP_P, PARAMETERS, SamplingParams};
 use serde_json::{Value, json};
 
 use super::*;
@@ -6,6 +6,10 @@ use super::*;
 const LIMITS: Limits = Limits {
     max_tokens_out: 2048,
     vocab_size: 1000,
+    defaults: SamplingParams {
+        temperature: 1.0,
+        ..SamplingParams::GREEDY
+    },
 };
 const SEED: u64 = 42;
 
@@ -47,22 +51,26 @@ fn fault(body: &Value) -> Detail {
 #[test]
 fn defaults_are_those_of_the_contract() {
     let request = check(&json!({"job_id": "j", "prompt": "p"})).unwrap();
-    let sampling = orcd_shared::sampling::SamplingParams {
+    let sampling = SamplingParams {
         temperature: 1.0,
         seed: SEED,
-        ..orcd_shared::sampling::SamplingParams::GREEDY
+        ..SamplingParams::GREEDY
     };
     let expected = Request {
-        job_id: "j".into(),
-        input: Input::Prompt {
-            text: "p".into(),
-            template: true,
+        generation: Generation {
+            job_id: "j".into(),
+            input: Input::Prompt {
+                text: "p".into(),
+                template: true,
+            },
+            max_tokens: Some(2048),
+            sampling,
+            options: orcd_shared::job::JobOptions::default(),
+            stop: vec![],
+            continue_on_disconnect: false,
+            choices: 1,
         },
-        max_tokens: None,
-        sampling,
-        options: orcd_shared::job::JobOptions::default(),
-        stop: vec![],
-        continue_on_disconnect: false,
+        stream: true,
     };
     assert_eq!(request, expected);
 }
@@ -100,7 +108,7 @@ fn bounds_themselves_are_accepted() {
             "prompt",
             vec![
                 json!("x"),
-                json!("ß".repeat(32_768)),
+                json!("ß".repeat(400_000)),
                 json!("\u{0}"),
                 json!("😀"),
             ],
@@ -108,6 +116,7 @@ fn bounds_themselves_are_accepted() {
         ("template", vec![json!(true), json!(false)]),
         ("max_tokens", vec![json!(1), json!(2048), json!(5.0)]),
         ("ignore_eos", vec![json!(true), json!(false)]),
+        ("stream", vec![json!(true), json!(false)]),
         ("logprobs", vec![json!(0), json!(20)]),
         (
             "temperature",
@@ -133,12 +142,17 @@ fn bounds_themselves_are_accepted() {
     assert!(
         check(&with("temperature", json!(-0.0)))
             .unwrap()
+            .generation
             .sampling
             .temperature
             .is_sign_positive()
     );
     assert_eq!(
-        check(&with("seed", json!(u64::MAX))).unwrap().sampling.seed,
+        check(&with("seed", json!(u64::MAX)))
+            .unwrap()
+            .generation
+            .sampling
+            .seed,
         u64::MAX
     );
 }
@@ -169,10 +183,7 @@ fn each_field_is_refused_beyond_its_bounds_and_in_other_types() {
                 ],
             ),
         ),
-        (
-            "prompt",
-            and(text(), vec![json!(""), json!("x".repeat(32_769))]),
-        ),
+        ("prompt", and(text(), vec![json!("")])),
         ("template", vec![json!(1), json!("true")]),
         (
             "max_tokens",
@@ -182,6 +193,7 @@ fn each_field_is_refused_beyond_its_bounds_and_in_other_types() {
             ),
         ),
         ("ignore_eos", vec![json!(1), json!("true")]),
+        ("stream", vec![json!(1), json!("true")]),
         (
             "logprobs",
             and(number(), vec![json!(-1), json!(21), json!(0.5)]),
@@ -221,7 +233,7 @@ fn each_field_is_refused_beyond_its_bounds_and_in_other_types() {
 fn messages_are_checked_one_by_one() {
     let of = |messages: Value| json!({"job_id": "j", "messages": messages});
     let user = |content: &str| json!({"role": "user", "content": content});
-    let most: Vec<_> = (0..256).map(|_| user("x")).collect();
+    let most: Vec<_> = (0..4096).map(|_| user("x")).collect();
     for good in [
         json!([user("hi")]),
         json!([{"role": "system", "content": ""}, user("hi"), {"role": "assistant", "content": "a"}]),
@@ -240,7 +252,7 @@ fn messages_are_checked_one_by_one() {
         (json!(["hi"]), "messages[0]"),
         (json!([user("a"), {"content": "x"}]), "messages[1].role"),
         (
-            json!([{"role": "tool", "content": "x"}]),
+            json!([{"role": "function", "content": "x"}]),
             "messages[0].role",
         ),
         (json!([{"role": 1, "content": "x"}]), "messages[0].role"),
@@ -250,8 +262,8 @@ fn messages_are_checked_one_by_one() {
             "messages[0].content",
         ),
         (
-            json!([{"role": "user", "content": "x", "name": "y"}]),
-            "messages[0].name",
+            json!([{"role": "user", "content": "x", "names": "y"}]),
+            "messages[0].names",
         ),
     ] {
         assert_eq!(fault(&of(bad)).field, field);
@@ -259,7 +271,19 @@ fn messages_are_checked_one_by_one() {
 }
 
 #[test]
-fn exactly_one_of_prompt_and_messages() {
+fn exactly_one_of_prompt_prompt_ids_and_messages() {
+    let ids = |ids: Value| check(&json!({"prompt_ids": ids}));
+    assert_eq!(
+        ids(json!([0, 999])).unwrap().generation.input,
+        Input::Ids(vec![0, 999])
+    );
+    for bad in [json!([1000]), json!([-1]), json!(["a"]), json!(1)] {
+        assert_eq!(fault(&json!({"prompt_ids": bad})).field, "prompt_ids");
+    }
+    let both = json!({"prompt": "p", "prompt_ids": [1]});
+    assert_eq!(fault(&both).field, "prompt_ids");
+    let tools = json!({"prompt": "p", "tools": [{"function": {"name": "f"}}]});
+    assert_eq!(fault(&tools).field, "tools");
     assert_eq!(fault(&json!({"job_id": "j"})).field, "prompt");
     let message = json!([{"role": "user", "content": "x"}]);
     assert_eq!(
@@ -275,21 +299,28 @@ fn exactly_one_of_prompt_and_messages() {
 fn tiny_numbers_become_the_smallest_that_the_engine_takes() {
     let tiny = json!({"job_id": "j", "prompt": "p", "temperature": 1e-300, "top_p": 1e-300,
                       "min_p": 1e-300, "repetition_penalty": 1e-300});
-    let s = check(&tiny).unwrap().sampling;
+    let s = check(&tiny).unwrap().generation.sampling;
     assert_eq!((s.temperature, s.min_p), (0.0, 0.0));
     assert_eq!(
         (s.top_p, s.repetition_penalty),
         (MIN_TOP_P, MIN_REPETITION_PENALTY)
     );
     let small = json!({"job_id": "j", "prompt": "p", "repetition_penalty": 1e-5});
-    assert_eq!(check(&small).unwrap().sampling.repetition_penalty, 1e-5);
+    assert_eq!(
+        check(&small)
+            .unwrap()
+            .generation
+            .sampling
+            .repetition_penalty,
+        1e-5
+    );
 }
 
 #[test]
 fn all_faults_are_reported_at_once() {
-    // None may be an object; messages can't be given beside prompt.
+    // None may be an object; messages and prompt_ids can't be given beside prompt.
     let mut expected = super::execute::field_names();
-    expected.retain(|name| *name != "messages");
+    expected.retain(|name| !["messages", "prompt_ids"].contains(name));
     expected.extend(["max_token", "temp"]);
     expected.sort_unstable();
     let body: serde_json::Map<_, _> =
@@ -330,7 +361,7 @@ fn texts_of_the_client_are_not_repeated() {
     let secret = "s3cret";
     let long = secret.repeat(6000);
     for body in [
-        with("prompt", json!(long)),
+        with("prompt", json!([long])),
         json!({"job_id": "j", "messages": [{"role": secret, "content": long}]}),
         json!({"job_id": format!("{secret} "), "prompt": "p", "stop": [long]}),
         with("on_disconnect", json!(secret)),
@@ -352,7 +383,7 @@ fn a_body_that_is_no_object_is_refused() {
 #[test]
 fn null_is_unset_and_a_job_without_a_name_gets_one() {
     let bare = check(&json!({"prompt": "p"})).unwrap();
-    assert_eq!(bare.job_id, "fresh");
+    assert_eq!(bare.generation.job_id, "fresh");
     let mut nulls = json!({"prompt": "p"});
     let fields = super::execute::field_names().into_iter();
     for field in fields.filter(|f| *f != "prompt") {
@@ -379,8 +410,15 @@ fn null_is_unset_and_a_job_without_a_name_gets_one() {
 }
 
 #[test]
+fn a_job_that_goes_on_without_its_reader_has_a_stream() {
+    let body = json!({"prompt": "p", "stream": false, "on_disconnect": "continue"});
+    assert_eq!(fault(&body).field, "on_disconnect");
+    assert!(!check(&with("stream", json!(false))).unwrap().stream);
+}
+
+#[test]
 fn a_single_stop_may_stand_alone() {
-    let stops = |stop| check(&with("stop", stop)).unwrap().stop;
+    let stops = |stop| check(&with("stop", stop)).unwrap().generation.stop;
     assert_eq!(stops(json!("\n\n")), stops(json!(["\n\n"])));
     assert_eq!(stops(json!("ab")), ["ab"]);
 }

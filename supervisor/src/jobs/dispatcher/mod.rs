@@ -54,8 +54,6 @@ pub struct DispatcherSettings {
     pub fleet: FleetSettings,
     /// Most jobs that wait.
     pub queue: usize,
-    /// Most tokens to generate for any job.
-    pub max_tokens_out: u32,
     /// How long the events of an ended job are held for its readers.
     pub resume_ttl: Duration,
     /// How long running and queued jobs may take to finish once draining began.

@@ -6,7 +6,7 @@ use orcd_shared::error::ErrorCode;
 use orcd_shared::job::JobKey;
 
 use super::super::admission::AdmissionContext;
-use super::super::{CancelStatus, Command, JobStream, NewJob, NoStream, Rejection};
+use super::super::{CancelStatus, Command, JobName, JobStream, NewJob, NoStream, Rejection};
 use super::state::Dispatcher;
 use super::{Answer, answer};
 use crate::worker::WorkerHost;
@@ -14,13 +14,9 @@ use crate::worker::WorkerHost;
 impl<H: WorkerHost> Dispatcher<H> {
     pub(super) fn command(&mut self, command: Command, now: Instant) -> Option<Answer> {
         match command {
-            Command::Submit { job, reply } => answer(reply, self.submit(*job, now)),
-            Command::Cancel { job_id, reply } => answer(reply, self.cancel(&job_id, now)),
-            Command::Resume {
-                job_id,
-                after,
-                reply,
-            } => answer(reply, self.resume(&job_id, after)),
+            Command::Submit { jobs, reply } => answer(reply, self.submit(jobs, now)),
+            Command::Cancel { job, reply } => answer(reply, self.cancel(&job, now)),
+            Command::Resume { job, after, reply } => answer(reply, self.resume(&job, after)),
             Command::Ping { reply } => answer(reply, ()),
             Command::Drain => {
                 let by = now + self.settings.drain_timeout;
@@ -35,31 +31,33 @@ impl<H: WorkerHost> Dispatcher<H> {
         }
     }
 
-    fn submit(&mut self, job: NewJob, now: Instant) -> Result<JobStream, Rejection> {
+    fn submit(&mut self, jobs: Vec<NewJob>, now: Instant) -> Result<Vec<JobStream>, Rejection> {
         let context = AdmissionContext {
             state: self.service_state(),
-            name_taken: self.table.named_in_flight(&job.job_id).is_some(),
             queued: self.table.waiting(),
             queue_limit: self.settings.queue,
             queued_bytes: self.table.waiting_bytes(),
             queue_bytes: self.settings.bounds.queue_bytes,
             free_slots: self.free_slots(),
             context: self.fleet.info().map_or(0, |info| info.context),
-            max_tokens_out: self.settings.max_tokens_out,
         };
-        let (key, events) = self.table.submit(job, &context, now)?;
-        Ok(JobStream::new(key, events, self.disconnects.clone()))
+        let taken = self.table.submit(jobs, &context, now)?;
+        let stream = |(key, events)| JobStream::new(key, events, self.disconnects.clone());
+        Ok(taken.into_iter().map(stream).collect())
     }
 
-    fn cancel(&mut self, name: &str, now: Instant) -> CancelStatus {
-        let Some(key) = self.table.named_in_flight(name) else {
+    fn cancel(&mut self, name: &JobName, now: Instant) -> CancelStatus {
+        let keys = self.table.of_request_in_flight(name);
+        if keys.is_empty() {
             return CancelStatus::Unknown;
-        };
-        self.fail_job(key, ErrorCode::Cancelled, "the job was cancelled", now);
+        }
+        for key in keys {
+            self.fail_job(key, ErrorCode::Cancelled, "the job was cancelled", now);
+        }
         CancelStatus::Cancelling
     }
 
-    fn resume(&mut self, name: &str, after: Option<u64>) -> Result<JobStream, NoStream> {
+    fn resume(&mut self, name: &JobName, after: Option<u64>) -> Result<JobStream, NoStream> {
         let most = self.settings.bounds.readers_per_job;
         let (key, events) = self.table.resume(name, after, most)?;
         Ok(JobStream::new(key, events, self.disconnects.clone()))

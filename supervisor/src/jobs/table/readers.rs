@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 use orcd_shared::job::JobKey;
 
 use super::{JobState, JobTable};
-use crate::jobs::NoStream;
 use crate::jobs::dispatcher::Bounds;
 use crate::jobs::event_log::EventReader;
+use crate::jobs::{JobName, NoStream};
 
 impl JobTable {
     /// Another reader of the job's events after the event `after`, of at most `most`.
@@ -16,7 +16,7 @@ impl JobTable {
     /// [`NoStream`].
     pub(in crate::jobs) fn resume(
         &mut self,
-        name: &str,
+        name: &JobName,
         after: Option<u64>,
         most: usize,
     ) -> Result<(JobKey, EventReader), NoStream> {
@@ -130,10 +130,10 @@ impl JobTable {
 
     fn forget_name(&mut self, key: JobKey) {
         if let Some(job) = self.jobs.get(&key) {
-            let name = &job.journal.job().job_id;
+            let name = job.journal.job().name();
             // A later job may have it by now.
-            if self.names.get(name) == Some(&key) {
-                self.names.remove(name);
+            if self.names.get(&name) == Some(&key) {
+                self.names.remove(&name);
             }
         }
     }

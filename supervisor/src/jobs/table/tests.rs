@@ -105,17 +105,16 @@ impl Rig {
         };
         let context = AdmissionContext {
             state: ServiceState::Ready,
-            name_taken: self.table.named_in_flight(name).is_some(),
             queued: self.table.waiting(),
             queue_limit: QUEUE,
             queued_bytes: self.table.waiting_bytes(),
             queue_bytes: 1000,
             free_slots: 0,
             context: CONTEXT,
-            max_tokens_out: 512,
         };
-        match self.table.submit(job, &context, self.now) {
-            Ok((key, reader)) => {
+        match self.table.submit(vec![job], &context, self.now) {
+            Ok(taken) => {
+                let (key, reader) = taken.into_iter().next().unwrap();
                 self.readers.insert(key.0, reader);
                 key.to_string()
             }
@@ -168,7 +167,7 @@ impl Rig {
     }
 
     fn resume(&mut self, name: &str, after: Option<u64>) -> String {
-        match self.table.resume(name, after, 2) {
+        match self.table.resume(&name.into(), after, 2) {
             Ok((key, reader)) => format!("{key} from {}", reader.next_id()),
             Err(NoStream::Unknown) => "unknown".into(),
             Err(NoStream::Complete) => "complete".into(),
@@ -237,7 +236,7 @@ impl Rig {
         for key in in_flight {
             let name = &table.jobs[&key].journal.job().job_id;
             assert_eq!(
-                table.named_in_flight(name),
+                table.named_in_flight(&name.as_str().into()),
                 Some(key),
                 "{name} after {step}"
             );

@@ -1,0 +1,173 @@
+//! What the bodies of chat completions and completions have in common.
+
+use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
+
+use orcd_shared::job::JobOptions;
+use orcd_shared::sampling::SamplingParams;
+
+use super::super::error::ApiError;
+use super::super::json::Json;
+use super::super::validate::{Fields, Fresh, Generation, Input, Limits, sampling, stop};
+
+/// Most outputs for one prompt.
+pub(super) const MAX_CHOICES: u32 = 16;
+/// Names of ignored fields that are remembered as logged.
+const MAX_LOGGED: usize = 64;
+
+/// The fields of both dialects.
+pub(super) struct Common {
+    pub(super) model: Option<String>,
+    pub(super) stream: bool,
+    /// A last chunk has the usage.
+    pub(super) include_usage: bool,
+    pub(super) return_token_ids: bool,
+    choices: u32,
+    ignore_end: bool,
+    sampling: SamplingParams,
+    stop: Vec<String>,
+}
+
+impl Common {
+    /// Takes them; notes what is wrong.
+    pub(super) fn take(f: &mut Fields, limits: &Limits, seed: u64) -> Self {
+        let model = f.take("model");
+        let model = model.and_then(|value| f.string("model", "a name of /v1/models", value));
+        let stream = f.flag("stream");
+        let include_usage = stream_options(f, stream);
+        refuse(f);
+        // As vLLM's clients turn it off.
+        if f.peek("top_k") == Some(&Json::Negative(-1)) {
+            f.take("top_k");
+        }
+        Self {
+            model,
+            stream,
+            include_usage,
+            return_token_ids: f.flag("return_token_ids"),
+            choices: f.count("n", 1, MAX_CHOICES).unwrap_or(1),
+            ignore_end: f.flag("ignore_eos"),
+            sampling: sampling(f, limits, seed),
+            stop: stop(f),
+        }
+    }
+
+    /// What is wanted for `input`.
+    pub(super) fn generation(
+        &self,
+        job_id: String,
+        input: Input,
+        max_tokens: Option<u32>,
+        top_logprobs: Option<u32>,
+    ) -> Generation {
+        Generation {
+            job_id,
+            input,
+            max_tokens,
+            sampling: self.sampling,
+            options: JobOptions {
+                ignore_end: self.ignore_end,
+                top_logprobs,
+            },
+            stop: self.stop.clone(),
+            continue_on_disconnect: false,
+            choices: self.choices,
+        }
+    }
+
+    /// How tokens are drawn.
+    pub(super) fn sampling(&self) -> &SamplingParams {
+        &self.sampling
+    }
+
+    /// Outputs for one prompt.
+    pub(super) fn choices(&self) -> usize {
+        self.choices as usize
+    }
+}
+
+/// Ends the decoding of a body. What nobody knows is logged once.
+pub(super) fn finish(f: Fields) -> Result<(), ApiError> {
+    let unknown = f.finish_leniently().map_err(ApiError::invalid)?;
+    log_once(&unknown);
+    Ok(())
+}
+
+/// A request's fresh id, with the dialect's own beginning.
+pub(super) fn fresh(prefix: &str) -> Fresh {
+    let fresh = Fresh::new();
+    Fresh {
+        job_id: format!("{prefix}-{}", fresh.job_id),
+        ..fresh
+    }
+}
+
+fn stream_options(f: &mut Fields, stream: bool) -> bool {
+    let Some(value) = f.take("stream_options") else {
+        return false;
+    };
+    if !stream {
+        let message = "stream_options are given without stream".to_owned();
+        f.fault("stream_options", "only with stream", message);
+    }
+    match Fields::at("stream_options".into(), value) {
+        Ok(mut options) => {
+            let include_usage = options.flag("include_usage");
+            let faults = options.finish_leniently().err();
+            f.add_faults(faults.unwrap_or_default());
+            include_usage
+        }
+        Err(fault) => {
+            f.add_faults(vec![fault]);
+            false
+        }
+    }
+}
+
+/// Refuses by name what is known and can't be done.
+fn refuse(f: &mut Fields) {
+    for name in ["best_of", "echo", "suffix"] {
+        match f.take(name) {
+            None | Some(Json::Bool(false) | Json::Unsigned(1)) => {}
+            Some(Json::String(text)) if text.is_empty() => {}
+            Some(_) => not_supported(f, name),
+        }
+    }
+    for name in ["frequency_penalty", "presence_penalty"] {
+        match f.take(name) {
+            None | Some(Json::Unsigned(0)) => {}
+            Some(Json::Float(0.0)) => {}
+            Some(_) => not_supported(f, name),
+        }
+    }
+    for name in ["logit_bias", "functions", "function_call", "audio"] {
+        match f.take(name) {
+            None => {}
+            Some(Json::Object(members)) if members.is_empty() => {}
+            Some(_) => not_supported(f, name),
+        }
+    }
+}
+
+/// Notes that the field `name` asks for what this service can't do.
+pub(super) fn not_supported(f: &mut Fields, name: &str) {
+    let message = format!("{name} is not supported by this service; leave it out");
+    f.fault(name, "not supported", message);
+}
+
+/// Logs names of fields that are ignored, each once in the life of the process.
+fn log_once(names: &[String]) {
+    static LOGGED: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+    // These say who asks, and change nothing.
+    const HARMLESS: [&str; 4] = ["user", "metadata", "store", "safety_identifier"];
+    let is_name = |name: &&String| {
+        let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
+        name.len() <= 64 && name.bytes().all(plain) && !HARMLESS.contains(&name.as_str())
+    };
+    for name in names.iter().filter(is_name) {
+        let mut logged = LOGGED.lock().unwrap_or_else(PoisonError::into_inner);
+        if logged.len() < MAX_LOGGED && logged.insert(name.clone()) {
+            tracing::info!(field = %name, "ignored a field that is not known");
+        }
+    }
+}

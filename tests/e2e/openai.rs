@@ -1,0 +1,152 @@
+//! OpenAI's routes beside `/execute`: one core, two dialects. What clients of others make of them: `make clients`.
+
+use std::time::Duration;
+
+use orcd_tests::proc::wait_until;
+use orcd_tests::{Job, Model, Starter, WorkerHarness};
+use serde_json::{Value, json};
+
+const QUESTION: &str = "Write a haiku about rain";
+
+fn chat(more: &Value) -> Value {
+    let mut body = json!({
+        "messages": [{"role": "user", "content": QUESTION}], "seed": 5, "temperature": 1.2, "max_tokens": 32,
+    });
+    for (name, value) in more.as_object().unwrap() {
+        body[name] = value.clone();
+    }
+    body
+}
+
+fn content(reply: &Value) -> &str {
+    reply["choices"][0]["message"]["content"].as_str().unwrap()
+}
+
+#[test]
+fn one_seed_gives_one_text_in_every_dialect() {
+    let service = WorkerHarness::start(Model::Haiku);
+    let job = Job::new("a", QUESTION)
+        .set("seed", 5)
+        .set("temperature", 1.2)
+        .set("max_tokens", 32);
+    let expected = service.run(&job).text();
+    let whole = service
+        .post("/execute", &job.set("stream", false).json())
+        .json();
+    assert_eq!(whole["text"], expected);
+    assert_eq!(
+        whole["ids"].as_array().unwrap().len() as u64,
+        whole["tokens_out"].as_u64().unwrap()
+    );
+    let chat = service
+        .post("/v1/chat/completions", &chat(&json!({})))
+        .json();
+    assert_eq!(content(&chat), expected);
+    assert_eq!(chat["usage"]["completion_tokens"], whole["tokens_out"]);
+    // The same prompt, as tokens.
+    let messages = json!({"messages": [{"role": "user", "content": QUESTION}]});
+    let tokens = service.post("/tokenize", &messages).json()["tokens"].clone();
+    let ids = json!({"prompt_ids": tokens, "seed": 5, "temperature": 1.2, "max_tokens": 32, "stream": false});
+    assert_eq!(service.post("/execute", &ids).json()["text"], expected);
+    let completion = json!({"prompt": tokens, "seed": 5, "temperature": 1.2, "max_tokens": 32});
+    let completion = service.post("/v1/completions", &completion).json();
+    assert_eq!(completion["choices"][0]["text"], expected);
+    // And the prompt's text.
+    let prompt = service.post("/apply-template", &messages).json()["prompt"].clone();
+    let again = service.post("/tokenize", &json!({"prompt": prompt})).json();
+    assert_eq!(again["tokens"], tokens);
+    let text = service
+        .post("/detokenize", &json!({"tokens": whole["ids"]}))
+        .json();
+    assert_eq!(text["prompt"], expected);
+}
+
+#[test]
+fn choices_are_taken_together_or_not_at_all() {
+    let service = Starter::new(Model::Slow)
+        .flag("--parallel", 1)
+        .flag("--queue", 1)
+        .start();
+    let several = |n: u32| {
+        let body = json!({"prompt": "in the morning", "seed": 5, "temperature": 1.2, "max_tokens": 8, "n": n});
+        service.post("/v1/completions", &body)
+    };
+    // More than there will ever be places for.
+    let reply = several(3);
+    assert_eq!(reply.refusal(), (400, "INVALID_REQUEST".into()));
+    assert_eq!(reply.json()["error"]["param"], "n");
+    // More than there are places for now.
+    let mut running = service.execute(&Job::lasting("a", 400));
+    running.read_anything();
+    let reply = several(2);
+    assert_eq!(reply.refusal(), (503, "QUEUE_FULL".into()));
+    assert!(reply.header("retry-after").is_some());
+    assert_eq!(reply.json()["error"]["type"], "server_error");
+    assert_eq!(service.health()["jobs"], json!({"running": 1, "queued": 0}));
+    drop(running);
+    // Its place is free once the worker has said so.
+    let mut reply = several(2);
+    wait_until(Duration::from_secs(20), || {
+        reply = several(2);
+        reply.status() == 200
+    });
+    let both = reply.json();
+    assert_eq!(several(1).json()["choices"][0], both["choices"][0]);
+    assert_ne!(both["choices"][1]["text"], both["choices"][0]["text"]);
+}
+
+#[test]
+fn an_answer_is_cancelled_by_its_id() {
+    let service = WorkerHarness::start(Model::Slow);
+    let body =
+        json!({"prompt": "in the morning", "max_tokens": 400, "ignore_eos": true, "stream": true});
+    let mut connection = service.connect();
+    let request = orcd_tests::http::request_bytes(
+        "POST",
+        "/v1/completions",
+        &[],
+        body.to_string().as_bytes(),
+    );
+    connection.send(&request).unwrap();
+    let head = connection.read_head().unwrap();
+    let mut stream = connection.into_body(&head);
+    let first = String::from_utf8(stream.read().unwrap().unwrap()).unwrap();
+    let chunk: Value = serde_json::from_str(first.trim_start_matches("data: ").trim_end()).unwrap();
+    assert_eq!(service.cancel(chunk["id"].as_str().unwrap()), "cancelling");
+    let mut rest = String::new();
+    while let Some(bytes) = stream.read().unwrap() {
+        rest.push_str(&String::from_utf8(bytes).unwrap());
+    }
+    assert!(rest.ends_with("data: [DONE]\n\n"), "{rest}");
+    assert!(rest.contains("\"code\":\"cancelled\""), "{rest}");
+    service.wait_for_health(Duration::from_secs(20), |h| h["jobs"]["running"] == 0);
+}
+
+#[test]
+fn names_of_the_model_are_those_that_were_given() {
+    let service = Starter::new(Model::Haiku)
+        .flag("--served-model-name", "poet,haiku")
+        .start();
+    let models = service.get("/v1/models").json();
+    let names: Vec<_> = models["data"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|m| m["id"].clone())
+        .collect();
+    assert_eq!(names, ["poet", "haiku"]);
+    assert_eq!(models["data"][0]["owned_by"], "worker-orcd");
+    assert!(models["data"][0]["max_model_len"].as_u64().unwrap() > 0);
+    for (name, status) in [("poet", 200), ("haiku", 200), ("haiku-nano-q4_k_m", 404)] {
+        assert_eq!(
+            service.get(&format!("/v1/models/{name}")).status(),
+            status,
+            "{name}"
+        );
+        let reply = service.post(
+            "/v1/chat/completions",
+            &chat(&json!({"model": name, "max_tokens": 1})),
+        );
+        assert_eq!(reply.status(), status, "{name}");
+    }
+}
