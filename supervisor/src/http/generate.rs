@@ -204,8 +204,8 @@ impl Decoding {
 
     fn prepare(&self, mut generation: Generation) -> Result<Prepared, ApiError> {
         let input = std::mem::replace(&mut generation.input, Input::Ids(Vec::new()));
-        let field = input.field();
-        let prompt = self.encode(input)?;
+        let field = generation.field;
+        let prompt = self.encode(input, field)?;
         if prompt.is_empty() {
             let message = format!("{field} has no tokens");
             return Err(invalid(field, "at least one token", message));
@@ -222,10 +222,9 @@ impl Decoding {
         }
     }
 
-    /// The tokens of a prompt.
-    pub(super) fn encode(&self, input: Input) -> Result<Vec<u32>, ApiError> {
+    /// The tokens of a prompt, which comes from `field`.
+    pub(super) fn encode(&self, input: Input, field: &str) -> Result<Vec<u32>, ApiError> {
         let text = self.model.text();
-        let field = input.field();
         let encoded = match input {
             Input::Prompt {
                 text: prompt,

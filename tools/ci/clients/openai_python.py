@@ -124,6 +124,11 @@ def test_responses_are_the_same_text_in_items():
         last = event
     assert text == whole.output_text
     assert last.type == f"response.{whole.status}" and last.response.output_text == text
+    said = [{"role": "user", "content": "a"}, {"role": "robot", "content": "b"}]
+    error = refused(lambda: client.responses.create(**{**ask, "input": said}, instructions="Be brief."))
+    assert error.param == "input[1].role", error
+    error = refused(lambda: client.responses.create(**{**ask, "input": "rain and " * 3000}))
+    assert (error.code, error.param) == ("context_length_exceeded", "input"), error
     error = refused(lambda: client.responses.create(**ask, previous_response_id="resp_1"))
     assert error.param == "previous_response_id"
 

@@ -85,7 +85,7 @@ pub(in crate::http) fn decode(
         head,
     };
     let input = Input::Chat(Box::new(chat));
-    let generation = common.generation(fresh.job_id, input, max_tokens, top_logprobs);
+    let generation = common.generation(fresh.job_id, ("messages", input), max_tokens, top_logprobs);
     Ok((vec![generation], answer))
 }
 

@@ -92,7 +92,7 @@ pub(in crate::http) fn decode(
             0 => fresh.job_id.clone(),
             _ => format!("{}-{at}", fresh.job_id),
         };
-        common.generation(job_id, input, Some(max_tokens), logprobs)
+        common.generation(job_id, ("prompt", input), Some(max_tokens), logprobs)
     };
     let generations = inputs.into_iter().enumerate().map(generation).collect();
     let answer = Completion {

@@ -52,17 +52,18 @@ impl Common {
         }
     }
 
-    /// What is wanted for `input`.
+    /// What is wanted for an input, which comes from a field.
     pub(super) fn generation(
         &self,
         job_id: String,
-        input: Input,
+        (field, input): (&'static str, Input),
         max_tokens: Option<u32>,
         top_logprobs: Option<u32>,
     ) -> Generation {
         Generation {
             job_id,
             input,
+            field,
             max_tokens,
             sampling: self.sampling,
             options: JobOptions {

@@ -100,7 +100,7 @@ pub(in crate::http) fn decode(
         head,
     };
     let input = Input::Chat(Box::new(chat));
-    let generation = common.generation(fresh.job_id, input, max_tokens, None);
+    let generation = common.generation(fresh.job_id, ("input", input), max_tokens, None);
     Ok((vec![generation], answer))
 }
 

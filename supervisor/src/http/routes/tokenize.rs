@@ -43,7 +43,8 @@ pub(super) async fn tokenize(
 ) -> Result<Response, ApiError> {
     answer(&app, request, |body, decoding| {
         let input = validate::tokenize(body).map_err(ApiError::invalid)?;
-        let tokens = decoding.encode(input)?;
+        let field = input.field();
+        let tokens = decoding.encode(input, field)?;
         Ok(Json(Tokens {
             count: tokens.len(),
             max_model_len: decoding.context(),

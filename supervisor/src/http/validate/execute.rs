@@ -49,6 +49,8 @@ pub struct Generation {
     pub job_id: String,
     /// What to continue.
     pub input: Input,
+    /// The field that it comes from, as the dialect calls it.
+    pub field: &'static str,
     /// Most tokens to generate; `None` is what the context leaves.
     pub max_tokens: Option<u32>,
     /// How to draw, the seed included.
@@ -127,6 +129,7 @@ pub fn execute(body: Json, limits: &Limits, fresh: Fresh) -> Result<Request, Vec
     let generation = Generation {
         // A bad one is a fault, on which `finish` has failed.
         job_id: job_id.flatten().unwrap_or(fresh.job_id),
+        field: input.as_ref().map_or("prompt", Input::field),
         // `finish` has failed where there is none.
         input: input.unwrap_or(Input::Ids(Vec::new())),
         max_tokens: Some(max_tokens.unwrap_or(DEFAULT_MAX_TOKENS.min(most))),

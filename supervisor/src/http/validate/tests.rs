@@ -63,6 +63,7 @@ fn defaults_are_those_of_the_contract() {
                 text: "p".into(),
                 template: true,
             },
+            field: "prompt",
             max_tokens: Some(2048),
             sampling,
             options: orcd_shared::job::JobOptions::default(),

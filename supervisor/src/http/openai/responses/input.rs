@@ -13,17 +13,21 @@ struct UnknownItem;
 
 /// The conversation; notes what is wrong with it.
 pub(super) fn conversation(f: &mut Fields) -> ChatInput {
+    // Each with the place that it comes from.
     let mut messages = Vec::new();
     if let Some(value) = f.take("instructions") {
         let text = f.string("instructions", "string", value);
-        messages.extend(text.map(|text| message("system", text.into())));
+        messages
+            .extend(text.map(|text| ("instructions".to_owned(), message("system", text.into()))));
     }
     match f.required("input", "a string, or an array of items") {
-        Some(Json::String(text)) => messages.push(message("user", text.into())),
+        Some(Json::String(text)) => {
+            messages.push(("input".to_owned(), message("user", text.into())))
+        }
         Some(Json::Array(items)) => {
             for (at, item) in items.into_iter().enumerate() {
                 match of_item(item.into()) {
-                    Ok(item) => messages.extend(item),
+                    Ok(item) => messages.extend(item.map(|item| (format!("input[{at}]"), item))),
                     Err(UnknownItem) => unknown_item(f, at),
                 }
             }
@@ -38,11 +42,12 @@ pub(super) fn conversation(f: &mut Fields) -> ChatInput {
     let effort = f
         .take("reasoning")
         .map(|r| Value::from(r)["effort"].clone());
+    let (places, messages): (Vec<_>, Vec<_>) = messages.into_iter().unzip();
     let mut body = json!({"messages": messages});
     if let Some(tools) = tools {
         body["tools"] = nested_tools(&tools);
     }
-    let mut chat = within(f, body).unwrap_or_default();
+    let mut chat = within(f, body, &places).unwrap_or_default();
     if let Some(effort) = effort.filter(Value::is_string) {
         chat.kwargs.insert("reasoning_effort".into(), effort);
     }
@@ -50,7 +55,7 @@ pub(super) fn conversation(f: &mut Fields) -> ChatInput {
 }
 
 /// Checks messages and tools as those of chat completions are checked.
-fn within(f: &mut Fields, body: Value) -> Option<ChatInput> {
+fn within(f: &mut Fields, body: Value, places: &[String]) -> Option<ChatInput> {
     // A value made of one that was parsed is one that can be.
     let body: Json = serde_json::from_value(body).ok()?;
     let mut inner = Fields::of(body).ok()?;
@@ -58,11 +63,23 @@ fn within(f: &mut Fields, body: Value) -> Option<ChatInput> {
     let chat = checked(&mut inner, messages, Unknown::Ignored);
     let mut faults = inner.finish_leniently().err().unwrap_or_default();
     for fault in &mut faults {
-        fault.field = fault.field.replace("messages", "input");
-        fault.message = fault.message.replace("messages", "input");
+        let (field, place) = place(&fault.field, places);
+        fault.message = fault.message.replace(&field, &place);
+        fault.field = fault.field.replace(&field, &place);
     }
     f.add_faults(faults);
     chat
+}
+
+/// What a fault's `field` begins with, and what stands for that in the request.
+fn place(field: &str, places: &[String]) -> (String, String) {
+    let index = field
+        .strip_prefix("messages[")
+        .and_then(|rest| rest.split(']').next());
+    match index.and_then(|index| Some((index, places.get(index.parse::<usize>().ok()?)?))) {
+        Some((index, place)) => (format!("messages[{index}]"), place.clone()),
+        None => ("messages".into(), "input".into()),
+    }
 }
 
 fn message(role: &str, content: Value) -> Value {
