@@ -131,16 +131,6 @@ impl App {
 }
 
 impl App {
-    /// Names of the model, at least one.
-    fn names(&self) -> &[String] {
-        &self.names
-    }
-
-    /// When the service was started, seconds since 1970.
-    fn created(&self) -> u64 {
-        self.created
-    }
-
     /// What takes jobs, if it would take one now.
     fn service_with_room(&self) -> Result<&Service, ApiError> {
         let service = self.service()?;

@@ -61,10 +61,11 @@ const FORMS: [Form; 4] = [
     Form::of(true, true),
 ];
 
-/// Longest part of a setting's name that is repeated to the client.
+/// Longest part of a field's or a setting's name that is repeated to the client.
 const MAX_NAME_CHARS: usize = 64;
 
-fn shortened(name: &str) -> String {
+/// A client's name for something, as an error repeats it.
+pub(crate) fn shortened(name: &str) -> String {
     match name.char_indices().nth(MAX_NAME_CHARS) {
         Some((end, _)) => format!("{}…", &name[..end]),
         None => name.to_owned(),

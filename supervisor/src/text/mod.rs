@@ -17,6 +17,7 @@ mod utf8;
 pub use answer::{
     AnswerFormat, AnswerParser, ControlTokens, Piece, Reasoning, ThinkTags, ToolFormat,
 };
+pub(crate) use chat::shortened;
 pub use chat::{ChatError, ChatInput};
 pub use guard::{Guard, GuardedText, Unguardable};
 pub use model::{TemplateStatus, TextError, TextModel};

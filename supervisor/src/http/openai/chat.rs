@@ -16,8 +16,8 @@ use super::stream::{Answer, Chunks};
 use super::usage::Usage;
 use super::{Head, finish_reason};
 use crate::jobs::{JobEvent, StopReason};
+use crate::text::ChatInput;
 use crate::text::{AnswerParser, Piece};
-use crate::text::{ChatInput, Tokenizer};
 use message::{Delta, Message};
 
 mod message;
@@ -31,7 +31,6 @@ pub(in crate::http) struct Chat {
     stream: bool,
     include_usage: bool,
     return_token_ids: bool,
-    tokenizer: Arc<Tokenizer>,
     model: Arc<crate::model::Model>,
     with_tools: bool,
     parallel_calls: bool,
@@ -63,7 +62,8 @@ pub(in crate::http) fn decode(
     let most = f.count("max_completion_tokens", 1, u32::MAX);
     let max_tokens = most.or(f.count("max_tokens", 1, u32::MAX));
     let top_logprobs = top_logprobs(f);
-    let parallel_calls = parallel_calls(f);
+    // Without it calls after the first are left out.
+    let parallel_calls = f.flag_or("parallel_tool_calls", true);
     let chat = chat_input(f);
     request::finish(fields)?;
     // `finish` has failed where there is none.
@@ -74,7 +74,6 @@ pub(in crate::http) fn decode(
         stream: common.stream,
         include_usage: common.include_usage,
         return_token_ids: common.return_token_ids,
-        tokenizer: Arc::clone(decoding.model.text().tokenizer()),
         model: Arc::clone(&decoding.model),
         with_tools: chat.tools.is_some(),
         parallel_calls,
@@ -96,11 +95,7 @@ fn chat_input(f: &mut Fields) -> Option<ChatInput> {
     response_format(f);
     let messages = f.required("messages", "an array of messages")?;
     let mut chat = conversation(f, messages, Unknown::Ignored)?;
-    if f.peek("add_generation_prompt")
-        .is_some_and(|value| *value != Json::Null)
-    {
-        chat.add_generation_prompt = f.flag("add_generation_prompt");
-    }
+    chat.add_generation_prompt = f.flag_or("add_generation_prompt", chat.add_generation_prompt);
     if !uses_tools {
         chat.tools = None;
     }
@@ -121,11 +116,6 @@ pub(super) fn tool_choice(f: &mut Fields) -> bool {
         Some(_) => not_supported(f, "tool_choice"),
     }
     true
-}
-
-/// Whether an answer may have several calls; otherwise those after the first are left out.
-pub(super) fn parallel_calls(f: &mut Fields) -> bool {
-    f.peek("parallel_tool_calls") != Some(&Json::Bool(false)) || f.flag("parallel_tool_calls")
 }
 
 /// Whether a piece may stay where one call is wanted at most.
@@ -196,7 +186,7 @@ impl Answer for Chat {
                     .map(|(logprob, top)| Logprob { id, logprob, top });
                 choice
                     .logprobs
-                    .extend(logprob.map(|l| ChatLogprob::new(&l, &self.tokenizer)));
+                    .extend(logprob.map(|l| ChatLogprob::new(&l, self.model.text().tokenizer())));
                 if self.return_token_ids {
                     choice.token_ids.push(id);
                 }

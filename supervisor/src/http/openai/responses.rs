@@ -13,7 +13,7 @@ use super::super::generate::Decoding;
 use super::super::json::Json;
 use super::super::validate::{Fields, Generation, Input};
 use super::Head;
-use super::chat::{is_of_the_first_call, parallel_calls};
+use super::chat::is_of_the_first_call;
 use super::request::{self, Common, not_supported};
 use super::stream::{Answer, Chunks};
 use crate::jobs::{JobEvent, StopReason};
@@ -70,7 +70,7 @@ pub(in crate::http) fn decode(
     let fresh = request::fresh("resp");
     let common = Common::take(f, &decoding.limits, fresh.seed);
     let max_tokens = f.count("max_output_tokens", 1, u32::MAX);
-    let parallel_calls = parallel_calls(f);
+    let parallel_calls = f.flag_or("parallel_tool_calls", true);
     let said = json!({
         "instructions": said(f, "instructions"),
         "metadata": f.take("metadata").map_or_else(|| json!({}), Value::from),

@@ -119,7 +119,7 @@ pub fn execute(body: Json, limits: &Limits, fresh: Fresh) -> Result<Request, Vec
         top_logprobs: f.count("logprobs", 0, MAX_TOP_LOGPROBS),
     };
     let stop = stop(f);
-    let stream = stream(f);
+    let stream = f.flag_or("stream", true);
     let continue_on_disconnect = on_disconnect(f);
     if continue_on_disconnect && !stream {
         let message = "stream is false; a job that goes on without its reader has a stream".into();
@@ -142,17 +142,6 @@ pub fn execute(body: Json, limits: &Limits, fresh: Fresh) -> Result<Request, Vec
     Ok(Request { generation, stream })
 }
 
-fn stream(f: &mut Fields) -> bool {
-    match f.take("stream") {
-        None => true,
-        Some(Json::Bool(value)) => value,
-        Some(other) => {
-            f.wrong_type::<()>("stream", "bool", &other, "true or false");
-            true
-        }
-    }
-}
-
 /// How to draw: what the body says, and the service's defaults. Faults of whole numbers come first.
 pub(in crate::http) fn sampling(f: &mut Fields, limits: &Limits, seed: u64) -> SamplingParams {
     let mut sampling = limits.defaults;
@@ -172,13 +161,7 @@ pub(in crate::http) fn sampling(f: &mut Fields, limits: &Limits, seed: u64) -> S
 
 fn input(f: &mut Fields, vocab_size: u32) -> Option<Input> {
     const RULE: &str = "exactly one of prompt, prompt_ids and messages";
-    let template = f.take("template");
-    if let Some(value) = &template
-        && !matches!(value, Json::Bool(_))
-    {
-        f.wrong_type::<()>("template", "bool", value, "true or false");
-    }
-    let template = template != Some(Json::Bool(false));
+    let template = f.flag_or("template", true);
     let (mut input, mut found) = (None, Vec::with_capacity(1));
     let given = ["prompt", "prompt_ids", "messages"].map(|name| Some((name, f.take(name)?)));
     for (name, value) in given.into_iter().flatten() {

@@ -6,9 +6,7 @@ use orcd_shared::sampling::Bounds;
 
 use super::super::error::{Detail, MAX_DETAILS};
 use super::super::json::Json;
-
-/// Longest part of an unknown field's name that is repeated to the client.
-const MAX_NAME_CHARS: usize = 64;
+use crate::text::shortened;
 
 /// An object being taken apart.
 #[derive(Debug)]
@@ -167,12 +165,17 @@ impl Fields {
 
     /// Whether a field is `true`; notes what is no bool.
     pub(in crate::http) fn flag(&mut self, name: &str) -> bool {
+        self.flag_or(name, false)
+    }
+
+    /// The same of a field that counts as `default` where it is left out.
+    pub(in crate::http) fn flag_or(&mut self, name: &str, default: bool) -> bool {
         match self.take(name) {
-            None => false,
+            None => default,
             Some(Json::Bool(value)) => value,
             Some(other) => self
                 .wrong_type(name, "bool", &other, "true or false")
-                .unwrap_or_default(),
+                .unwrap_or(default),
         }
     }
 
@@ -219,12 +222,5 @@ impl Fields {
         let message = format!("{}{name} is {kind}; give {wanted}", self.path);
         self.fault(name, rule, message);
         None
-    }
-}
-
-fn shortened(name: &str) -> String {
-    match name.char_indices().nth(MAX_NAME_CHARS) {
-        Some((end, _)) => format!("{}…", &name[..end]),
-        None => name.to_owned(),
     }
 }

@@ -46,7 +46,7 @@ pub(in super::super) struct List {
 /// # Errors
 /// The model is not there yet: routers take the first answer for the sign that a worker is up.
 pub(in super::super) async fn list(State(app): State<Arc<App>>) -> Result<Json<List>, ApiError> {
-    let names = app.names().iter();
+    let names = app.names.iter();
     let data: Result<_, ApiError> = names.map(|name| entry(&app, name)).collect();
     Ok(Json(List {
         object: "list",
@@ -64,8 +64,8 @@ pub(in super::super) async fn get(
 ) -> Result<axum::response::Response, ApiError> {
     // A path that is no name names no model.
     let id = path.map(|Path(id)| id).unwrap_or_default();
-    if !app.names().contains(&id) {
-        return Err(model_not_found(app.names()));
+    if !app.names.contains(&id) {
+        return Err(model_not_found(&app.names));
     }
     let entry = entry(&app, &id)?;
     Ok(axum::response::IntoResponse::into_response(Json(entry)))
@@ -76,9 +76,9 @@ fn entry(app: &App, name: &str) -> Result<Entry, ApiError> {
     Ok(Entry {
         id: name.to_owned(),
         object: "model",
-        created: app.created(),
+        created: app.created,
         owned_by: "worker-orcd",
-        root: app.names().first().cloned().unwrap_or_default(),
+        root: app.names.first().cloned().unwrap_or_default(),
         max_model_len: worker.map(|worker| worker.context),
     })
 }
