@@ -7,8 +7,10 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <chrono>
 #include <cstring>
 #include <string>
+#include <thread>
 
 #include "cpu/pack.h"
 #include "engine/model.h"
@@ -29,6 +31,20 @@ constexpr uint64_t kPage = 4096;
 
 [[noreturn]] void failed(ErrorKind kind, const std::string& what) {
   throw Error(kind, what + ": " + std::strerror(errno));
+}
+
+// Seals a memfd that nobody has mapped for writing. The kernel says EBUSY while it holds a page of it for itself, as it
+// does for a moment when memory is short or the processors are busy, so that answer counts only if it stays.
+bool seal_fd(int fd) {
+  constexpr int kTries = 200;
+  constexpr std::chrono::milliseconds kPause(10);
+  for (int i = 0; i < kTries; ++i) {
+    if (fcntl(fd, F_ADD_SEALS, kSeals) == 0) return true;
+    if (errno != EBUSY) return false;
+    std::this_thread::sleep_for(kPause);
+  }
+  errno = EBUSY;
+  return false;
 }
 
 }  // namespace
@@ -114,7 +130,7 @@ void MemfdWeights::seal() {
   if (sealed_) return;
   packers_.reset();
   unmap();  // a writable mapping forbids F_SEAL_WRITE
-  if (fcntl(fd_, F_ADD_SEALS, kSeals) != 0) failed(ErrorKind::kDevice, "sealing the weights image");
+  if (!seal_fd(fd_)) failed(ErrorKind::kDevice, "sealing the weights image");
   sealed_ = true;
   map(PROT_READ);
 }
