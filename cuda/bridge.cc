@@ -81,9 +81,13 @@ int32_t share(const Weights& weights) {
   return fd;
 }
 
-void run(Engine& engine, rust::Slice<const uint32_t> tokens, rust::Slice<const Run> runs,
-         rust::Slice<const SampleRow> samples, rust::Slice<const uint32_t> masks, rust::Slice<Sampled> sampled) {
-  engine.run({span(tokens), span(runs), span(samples), span(masks)}, span(sampled), [] { return abandoned(); });
+void begin(Engine& engine, rust::Slice<const uint32_t> tokens, rust::Slice<const Run> runs,
+           rust::Slice<const SampleRow> samples) {
+  engine.begin({span(tokens), span(runs), span(samples)}, [] { return abandoned(); });
+}
+
+void finish(Engine& engine, rust::Slice<const uint32_t> masks, rust::Slice<Sampled> sampled) {
+  engine.finish(span(masks), span(sampled));
 }
 
 void logits(const Engine& engine, uint32_t draw, rust::Slice<float> to) { engine.logits(draw, span(to)); }

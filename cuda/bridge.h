@@ -58,8 +58,9 @@ uint64_t write(Weights& weights, const TensorDesc& tensor, uint64_t first_row, r
 void read(const Weights& weights, const TensorDesc& tensor, uint64_t first_row, rust::Slice<uint8_t> raw);
 int32_t share(const Weights& weights);  // a new descriptor of the image
 
-void run(Engine& engine, rust::Slice<const uint32_t> tokens, rust::Slice<const Run> runs,
-         rust::Slice<const SampleRow> samples, rust::Slice<const uint32_t> masks, rust::Slice<Sampled> sampled);
+void begin(Engine& engine, rust::Slice<const uint32_t> tokens, rust::Slice<const Run> runs,
+           rust::Slice<const SampleRow> samples);
+void finish(Engine& engine, rust::Slice<const uint32_t> masks, rust::Slice<Sampled> sampled);
 void logits(const Engine& engine, uint32_t draw, rust::Slice<float> to);
 
 }  // namespace orcd::bridge

@@ -323,18 +323,16 @@ impl StepEngine for Engine {
         self.inner.pin_mut().close(slot).map_err(error_of)
     }
 
-    fn run(&mut self, batch: &StepBatch) -> Result<&[Sampled], EngineError> {
+    fn begin(&mut self, batch: &StepBatch) -> Result<(), EngineError> {
+        let inner = self.inner.pin_mut();
+        bridge::begin(inner, &batch.tokens, &batch.runs, &batch.samples).map_err(error_of)
+    }
+
+    fn finish(&mut self, batch: &StepBatch) -> Result<&[Sampled], EngineError> {
         // What is there from the step before is cleared on the other side.
         self.sampled.resize(batch.samples.len(), NOTHING_SAMPLED);
-        bridge::run(
-            self.inner.pin_mut(),
-            &batch.tokens,
-            &batch.runs,
-            &batch.samples,
-            &batch.masks,
-            &mut self.sampled,
-        )
-        .map_err(error_of)?;
+        let inner = self.inner.pin_mut();
+        bridge::finish(inner, &batch.masks, &mut self.sampled).map_err(error_of)?;
         Ok(&self.sampled)
     }
 

@@ -13,7 +13,7 @@ use crate::log;
 use crate::outbox::Status;
 use crate::residency::Residency;
 use crate::scheduler::step_engine::StepEngine;
-use crate::scheduler::{Fatal, Scheduler};
+use crate::scheduler::{Fatal, Scheduler, StepPlan, Underway};
 
 /// What the reader passes on.
 #[derive(Debug)]
@@ -38,8 +38,9 @@ pub struct LoopContext<'a> {
 /// Serves until the commands end: hears everything that has come, then makes one step, and again.
 /// Without jobs it waits for a command; with jobs it never waits for one.
 ///
-/// Answers are said before the step that follows them and a step's tokens right after it, so that
-/// nothing waits for more than one step. They are said only after the step's errors were checked.
+/// A step's tokens and the answers to commands are said when the next step was begun and before anything
+/// waits for it, so that a GPU computes meanwhile and nobody waits for more than one step. Tokens are said
+/// only after their own step's errors were checked.
 ///
 /// # Errors
 /// The process has to end. Everything that was true before has been said.
@@ -58,6 +59,7 @@ pub fn serve<E: StepEngine>(
     let mut out = Vec::new();
     loop {
         let first = if scheduler.idle() {
+            out.drain(..).for_each(&mut say);
             match wait(commands, &residency) {
                 Ok(command) => Some(command),
                 Err(RecvTimeoutError::Timeout) => None,
@@ -69,30 +71,36 @@ pub fn serve<E: StepEngine>(
         let change = residency.look(Instant::now(), || engine.resident());
         change.into_iter().for_each(&mut say);
         let heard = first.into_iter().chain(commands.try_iter());
-        let prepared = prepare(engine, &mut scheduler, heard, abandon, &mut out);
+        let begun = prepare(engine, &mut scheduler, heard, abandon, &mut out)
+            .and_then(|()| begin(engine, &mut scheduler, abandon));
         status.set(scheduler.steps(), scheduler.running());
         out.drain(..).for_each(&mut say);
-        let cancelled = prepared?;
-        if abandon.take() {
-            let running = scheduler.running();
-            log::line(format_args!(
-                "asked to abandon: {cancelled} cancelled, {running} go on"
-            ));
-        }
-
-        if scheduler.running() > 0 {
-            failpoints::pass(Failpoint::Step);
-        }
-        let plan = scheduler.plan();
-        abandon.begin(scheduler.jobs_in(&plan), plan.binding);
-        let stepped = scheduler.step(&plan, engine, &mut out);
+        let Some((plan, underway)) = begun? else {
+            continue;
+        };
+        failpoints::pass(Failpoint::Step);
+        let stepped = scheduler.finish(&plan, underway, engine, &mut out);
         if !out.is_empty() {
             failpoints::pass(Failpoint::Sampled);
         }
         status.set(scheduler.steps(), scheduler.running());
-        out.drain(..).for_each(&mut say);
+        if stepped.is_err() {
+            out.drain(..).for_each(&mut say);
+        }
         stepped?;
     }
+}
+
+/// Begins the next step, if there is one to finish then.
+fn begin<E: StepEngine>(
+    engine: &mut E,
+    scheduler: &mut Scheduler,
+    abandon: &Abandon,
+) -> Result<Option<(StepPlan, Underway)>, Fatal> {
+    let plan = scheduler.plan();
+    abandon.begin(scheduler.jobs_in(&plan), plan.binding);
+    let underway = scheduler.begin(&plan, engine)?;
+    Ok(underway.map(|underway| (plan, underway)))
 }
 
 /// The next command, or the time for the next look.
@@ -103,14 +111,14 @@ fn wait(commands: &Receiver<Command>, residency: &Residency) -> Result<Command, 
     }
 }
 
-/// Everything between two steps; returns how many cancellations there were.
+/// Everything between two steps.
 fn prepare<E: StepEngine>(
     engine: &mut E,
     scheduler: &mut Scheduler,
     heard: impl Iterator<Item = Command>,
     abandon: &Abandon,
     out: &mut Vec<ToSupervisor>,
-) -> Result<usize, Fatal> {
+) -> Result<(), Fatal> {
     let mut cancelled = 0;
     for command in heard {
         match command {
@@ -126,5 +134,11 @@ fn prepare<E: StepEngine>(
             }
         }
     }
-    Ok(cancelled)
+    if abandon.take() {
+        let running = scheduler.running();
+        log::line(format_args!(
+            "asked to abandon: {cancelled} cancelled, {running} go on"
+        ));
+    }
+    Ok(())
 }

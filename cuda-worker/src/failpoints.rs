@@ -20,7 +20,7 @@ pub enum Failpoint {
         /// The job's seed.
         seed: u64,
     },
-    /// On the engine thread, before a step.
+    /// On the engine thread, in a step: it was begun, and the one before has been told.
     Step,
     /// On the engine thread, when a step's tokens have left the device and not this process.
     Sampled,

@@ -114,14 +114,13 @@ pub(crate) mod bridge {
         fn open(self: Pin<&mut Engine>, slot: u32, max_tokens: u32) -> Result<()>;
         fn fork(self: Pin<&mut Engine>, from: u32, to: u32, max_tokens: u32) -> Result<()>;
         fn close(self: Pin<&mut Engine>, slot: u32) -> Result<()>;
-        fn run(
+        fn begin(
             engine: Pin<&mut Engine>,
             tokens: &[u32],
             runs: &[Run],
             samples: &[SampleRow],
-            masks: &[u32],
-            sampled: &mut [Sampled],
         ) -> Result<()>;
+        fn finish(engine: Pin<&mut Engine>, masks: &[u32], sampled: &mut [Sampled]) -> Result<()>;
         fn logits(engine: &Engine, draw: u32, to: &mut [f32]) -> Result<()>;
         fn memory_bytes(self: &Engine) -> u64;
         fn resident(self: &Engine) -> bool;

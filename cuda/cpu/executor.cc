@@ -41,7 +41,7 @@ void CpuExecutor::begin(const Rows& rows, const SequenceStore& sequences) {
   rotation_rows(rotation_, rows);
 }
 
-void CpuExecutor::run(const Model& model, const Scratch& scratch, const Step& step, std::span<Sampled> sampled) {
+void CpuExecutor::finish(const Model& model, const Scratch& scratch, const Step& step, std::span<Sampled> sampled) {
   begin(step.rows, step.sequences);
   forward(model, scratch, *this, step.rows.count, step.logit_rows, step.abandoned);
   sample(scratch.logits, model.shape.vocab, step.samples, sampled);

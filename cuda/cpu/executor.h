@@ -16,7 +16,8 @@ class CpuExecutor final : public Executor, public Ops {
   void open(uint32_t) override {}
   void fork(uint32_t from, uint32_t to, std::span<const SequenceStore::Copy> copies) override;
   void close(uint32_t, std::span<const uint32_t> released) override { kv_.release(released); }
-  void run(const Model& model, const Scratch& scratch, const Step& step, std::span<Sampled> sampled) override;
+  void begin(const Model&, const Scratch&, const Step&) override {}  // there is nobody else to do the work meanwhile
+  void finish(const Model& model, const Scratch& scratch, const Step& step, std::span<Sampled> sampled) override;
   void download(const void* from, size_t bytes, void* to) const override;
   bool resident() const override { return false; }
 

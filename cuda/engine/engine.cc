@@ -34,7 +34,12 @@ Engine::Engine(Model model, const EngineOptions& options, std::unique_ptr<Execut
   executor_->prepare(model_, scratch_);
 }
 
+void Engine::refuse_during_step() const {
+  if (stepping_) invalid("a step is under way: it has to be finished first");
+}
+
 void Engine::open(uint32_t slot, uint32_t max_tokens) {
+  refuse_during_step();
   sequences_.open(slot, max_tokens);
   try {
     executor_->open(slot);
@@ -45,6 +50,7 @@ void Engine::open(uint32_t slot, uint32_t max_tokens) {
 }
 
 void Engine::fork(uint32_t from, uint32_t to, uint32_t max_tokens) {
+  refuse_during_step();
   const std::vector<SequenceStore::Copy> copies = sequences_.fork(from, to, max_tokens);
   try {
     executor_->fork(from, to, copies);
@@ -54,11 +60,13 @@ void Engine::fork(uint32_t from, uint32_t to, uint32_t max_tokens) {
   }
 }
 
-void Engine::close(uint32_t slot) { executor_->close(slot, sequences_.close(slot)); }
+void Engine::close(uint32_t slot) {
+  refuse_during_step();
+  executor_->close(slot, sequences_.close(slot));
+}
 
-void Engine::check(const StepBatch& batch, std::span<const Sampled> sampled) const {
+void Engine::check(const StepBatch& batch) const {
   if (batch.runs.empty()) invalid("a step needs a run");
-  if (sampled.size() != batch.samples.size()) invalid("there must be one place per draw");
   uint64_t rows = 0;
   std::vector<bool> seen(sequences_.slots());
   for (const Run& r : batch.runs) {
@@ -80,7 +88,6 @@ void Engine::check(const StepBatch& batch, std::span<const Sampled> sampled) con
     }
   }
   check_samples(batch);
-  check_masks(batch);
 }
 
 void Engine::check_samples(const StepBatch& batch) const {
@@ -102,52 +109,81 @@ void Engine::check_samples(const StepBatch& batch) const {
   }
 }
 
-void Engine::check_masks(const StepBatch& batch) const {
-  const uint32_t vocab = model_.shape.vocab, words = mask_words(vocab);
-  if (batch.masks.size() % words != 0) {
-    invalid("a mask for " + std::to_string(vocab) + " tokens has " + std::to_string(words) + " words, all have " +
-            std::to_string(batch.masks.size()));
-  }
-  for (const SampleRow& d : batch.samples) {
-    if (d.mask == 0) continue;
-    const std::string mask = "mask " + std::to_string(d.mask) + " of row " + std::to_string(d.row);
-    if (uint64_t{d.mask} * words > batch.masks.size()) invalid(mask + " is not there");
-    const auto allowed = batch.masks.subspan(uint64_t{d.mask - 1} * words, words);
-    const uint32_t last = vocab % 32 == 0 ? ~0u : (1u << vocab % 32) - 1;
-    const bool any = std::any_of(allowed.begin(), allowed.end() - 1, [](uint32_t word) { return word != 0; });
-    if (!any && !(allowed.back() & last)) invalid(mask + " allows no token");
-  }
-}
-
 void Engine::flatten(const StepBatch& batch) {
-  row_slots_.clear(), positions_.clear(), logit_rows_.clear(), samples_.clear();
+  row_slots_.clear(), positions_.clear(), logit_rows_.clear(), mask_numbers_.clear(), samples_.clear();
+  runs_.assign(batch.runs.begin(), batch.runs.end());
+  tokens_.assign(batch.tokens.begin(), batch.tokens.end());
   for (const Run& r : batch.runs) {
     row_slots_.insert(row_slots_.end(), r.n_tokens, r.slot);
     for (uint32_t p = r.start; p < r.start + r.n_tokens; ++p) positions_.push_back(p);
   }
   for (const SampleRow& d : batch.samples) {
     logit_rows_.push_back(d.row);
-    const uint32_t* mask =
-        d.mask == 0 ? nullptr : batch.masks.data() + uint64_t{d.mask - 1} * mask_words(model_.shape.vocab);
-    samples_.push_back({row_slots_[d.row], positions_[d.row] + 1, mask, d.logprobs, d.top_logprobs, d.sampling});
+    mask_numbers_.push_back(d.mask);
+    samples_.push_back({row_slots_[d.row], positions_[d.row] + 1, nullptr, d.logprobs, d.top_logprobs, d.sampling});
   }
 }
 
-void Engine::run(const StepBatch& batch, std::span<Sampled> sampled, bool (*abandoned)()) {
-  check(batch, sampled);
+Step Engine::step() const {
+  const Rows rows{static_cast<uint32_t>(tokens_.size()), tokens_.data(), row_slots_.data(), positions_.data()};
+  const bool masked = std::any_of(mask_numbers_.begin(), mask_numbers_.end(), [](uint32_t number) { return number; });
+  return {rows, logit_rows_, samples_, sequences_, abandoned_, masked};
+}
+
+// Gives each sample its mask.
+void Engine::place_masks(std::span<const uint32_t> masks) {
+  const uint32_t vocab = model_.shape.vocab, words = mask_words(vocab);
+  if (masks.size() % words != 0) {
+    invalid("a mask for " + std::to_string(vocab) + " tokens has " + std::to_string(words) + " words, all have " +
+            std::to_string(masks.size()));
+  }
+  for (size_t i = 0; i < samples_.size(); ++i) {
+    const uint32_t number = mask_numbers_[i];
+    if (number == 0) continue;
+    const std::string mask = "mask " + std::to_string(number) + " of row " + std::to_string(logit_rows_[i]);
+    if (uint64_t{number} * words > masks.size()) invalid(mask + " is not there");
+    const auto allowed = masks.subspan(uint64_t{number - 1} * words, words);
+    const uint32_t last = vocab % 32 == 0 ? ~0u : (1u << vocab % 32) - 1;
+    const bool any = std::any_of(allowed.begin(), allowed.end() - 1, [](uint32_t word) { return word != 0; });
+    if (!any && !(allowed.back() & last)) invalid(mask + " allows no token");
+    samples_[i].mask = allowed.data();
+  }
+}
+
+void Engine::take_back() {
+  stepping_ = false;
+  for (const Run& r : runs_) sequences_.truncate(r.slot, r.start);
+}
+
+void Engine::begin(const StepBatch& batch, bool (*abandoned)()) {
+  refuse_during_step();
+  check(batch);
   flatten(batch);
-  std::fill(sampled.begin(), sampled.end(), Sampled{});
-  const Rows rows{static_cast<uint32_t>(batch.tokens.size()), batch.tokens.data(), row_slots_.data(),
-                  positions_.data()};
+  abandoned_ = abandoned;
   try {
     size_t first = 0;
-    for (const Run& r : batch.runs) {
-      sequences_.append(r.slot, batch.tokens.subspan(first, r.n_tokens));
+    for (const Run& r : runs_) {
+      sequences_.append(r.slot, std::span(tokens_).subspan(first, r.n_tokens));
       first += r.n_tokens;
     }
-    executor_->run(model_, scratch_, {rows, logit_rows_, samples_, sequences_, abandoned}, sampled);
+    executor_->begin(model_, scratch_, step());
+    stepping_ = true;
   } catch (...) {
-    for (const Run& r : batch.runs) sequences_.truncate(r.slot, r.start);
+    take_back();
+    throw;
+  }
+}
+
+void Engine::finish(std::span<const uint32_t> masks, std::span<Sampled> sampled) {
+  if (!stepping_) invalid("no step is under way");
+  try {
+    if (sampled.size() != samples_.size()) invalid("there must be one place per draw");
+    place_masks(masks);
+    std::fill(sampled.begin(), sampled.end(), Sampled{});
+    executor_->finish(model_, scratch_, step(), sampled);
+    stepping_ = false;
+  } catch (...) {
+    take_back();
     throw;
   }
 }

@@ -30,19 +30,26 @@ class Engine {
   // kOutOfMemory leaves all as it was.
   void fork(uint32_t from, uint32_t to, uint32_t max_tokens);
   void close(uint32_t slot);
-  // Processes all runs as one batch; sampled[i] is what was drawn for samples[i]. `abandoned`, if there is one, is
-  // asked between layers; once it says yes the step throws kAbandoned.
-  void run(const StepBatch& batch, std::span<Sampled> sampled, bool (*abandoned)() = nullptr);
+  // Begins a step that processes all runs as one batch; a GPU is at work when this returns. Nothing of the batch is
+  // read later. `abandoned`, if there is one, is asked between layers; once it says yes the step throws kAbandoned.
+  // When either half of a step throws, the step is over and nothing has changed.
+  void begin(const StepBatch& batch, bool (*abandoned)() = nullptr);
+  // Ends it: sampled[i] is what was drawn for samples[i]. `masks` (*, mask_words(vocab)): which tokens may be sampled,
+  // for the samples that have the number of one.
+  void finish(std::span<const uint32_t> masks, std::span<Sampled> sampled);
   // Copies the logits of draw number `draw` of the last step from the device to `to` (vocab).
   void logits(uint32_t draw, std::span<float> to) const;
   uint64_t memory_bytes() const { return memory_bytes_; }  // weights + KV + scratch
   bool resident() const { return executor_->resident(); }
 
  private:
-  void check(const StepBatch& batch, std::span<const Sampled> sampled) const;
+  void check(const StepBatch& batch) const;
   void check_samples(const StepBatch& batch) const;
-  void check_masks(const StepBatch& batch) const;
   void flatten(const StepBatch& batch);
+  void place_masks(std::span<const uint32_t> masks);
+  Step step() const;
+  void refuse_during_step() const;
+  void take_back();
 
   Model model_;
   EngineOptions options_;
@@ -51,10 +58,14 @@ class Engine {
   Scratch scratch_{};
   uint64_t memory_bytes_ = 0;
 
-  // The current step, flat.
-  std::vector<uint32_t> row_slots_, positions_;  // (rows)
-  std::vector<uint32_t> logit_rows_;             // (samples) row whose logits are sampled from
-  std::vector<PlacedSample> samples_;            // (samples)
+  // The current step, or the last one, flat.
+  bool stepping_ = false;                                 // it was begun and has not ended
+  std::vector<Run> runs_;                                 // (runs)
+  std::vector<uint32_t> tokens_, row_slots_, positions_;  // (rows)
+  std::vector<uint32_t> logit_rows_;                      // (samples) row whose logits are sampled from
+  std::vector<uint32_t> mask_numbers_;                    // (samples) from 1 on; 0: none
+  std::vector<PlacedSample> samples_;                     // (samples)
+  bool (*abandoned_)() = nullptr;
 };
 
 }  // namespace orcd

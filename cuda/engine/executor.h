@@ -17,7 +17,7 @@ namespace orcd {
 struct PlacedSample {
   uint32_t slot;         // whose tokens before `position` the repetition penalty covers
   uint32_t position;     // absolute position of the token being sampled
-  const uint32_t* mask;  // (mask_words(vocab)) the tokens that may be sampled; null: all
+  const uint32_t* mask;  // (mask_words(vocab)) the tokens that may be sampled; null: all. Known to finish() alone
   bool logprobs;
   uint32_t top_logprobs;
   Sampling sampling;
@@ -30,6 +30,7 @@ struct Step {
   std::span<const PlacedSample> samples;  // (samples)
   const SequenceStore& sequences;         // with the step's tokens
   bool (*abandoned)() = nullptr;          // asked between layers; once it says yes the step throws kAbandoned
+  bool masked = false;                    // some sample has a mask, which finish() brings
 };
 
 class Executor {
@@ -50,10 +51,13 @@ class Executor {
   virtual void fork(uint32_t from, uint32_t to, std::span<const SequenceStore::Copy> copies) = 0;
   virtual void close(uint32_t slot, std::span<const uint32_t> released /* pages */) = 0;
 
-  // Runs the forward pass over the rows and draws: the logits of those rows are in scratch.logits afterwards.
-  // Throws whatever failed in it before anything of `sampled` may be used; what was written to the KV cache by then is
-  // written again, the same, by the step that repeats it.
-  virtual void run(const Model&, const Scratch&, const Step&, std::span<Sampled> sampled /* (samples) */) = 0;
+  // A step has two halves, so that the host has its hands free while a device computes. begin() starts the forward
+  // pass over the rows, and the draws where nothing is missing; on the CPU it does nothing. finish() gets the same step,
+  // with its masks, does the rest and waits: the logits of the sampled rows are in scratch.logits afterwards.
+  // Either throws whatever failed by then, and the step is over without a token; what was written to the KV cache is
+  // written again, the same, by the step that repeats it. What a step points to stays as it is until then.
+  virtual void begin(const Model&, const Scratch&, const Step&) = 0;
+  virtual void finish(const Model&, const Scratch&, const Step&, std::span<Sampled> sampled /* (samples) */) = 0;
 
   // Copies from the backend's memory to the host.
   virtual void download(const void* from, size_t bytes, void* to /* host */) const = 0;

@@ -57,7 +57,7 @@ KvBytes kv_bytes(const ModelShape& s, const EngineOptions& o) {
   const uint64_t sets = 2 * uint64_t{o.slots} * mask_words(s.vocab) * 4;
   const uint64_t counters = uint64_t{o.slots} * ((s.n_heads + 1) * 4 + sizeof(unsigned long long));
   const uint64_t input =
-      CudaExecutor::input_bytes(o.max_batch_tokens, o.slots) + kernels::kSampleBatch * sizeof(kernels::SampleArgs);
+      CudaExecutor::input_bytes(o.max_batch_tokens, o.slots) + kernels::kSmallM * sizeof(kernels::SampleArgs);
   return {uint64_t{s.n_layers} * SequenceStore::total_pages(o) * page_bytes(s),
           rope + table + samples + partial_values(s, o) * sizeof(float) + sets + counters + input};
 }
@@ -84,7 +84,7 @@ CudaExecutor::CudaExecutor(const Model& model, const EngineOptions& options, int
       sampled_(options.slots),
       logprobs_(options.slots),
       step_args_(1),
-      step_samples_(kernels::kSampleBatch),
+      step_samples_(kernels::kSmallM),
       input_(input_bytes(options.max_batch_tokens, options.slots)),
       input_host_(input_bytes(options.max_batch_tokens, options.slots)),
       set_words_(mask_words(model.shape.vocab)),
@@ -183,33 +183,29 @@ void CudaExecutor::find_runs(const Rows& rows) {
   }
 }
 
-// Few rows stay on the host: a recorded step fetches them by itself, others have them sent (begin_batch). More
-// are copied with all else that a step needs.
+// Puts few rows, none of a prompt, where a kernel gets them from the host: as its argument, or by fetching them. False
+// for others.
+bool CudaExecutor::store_rows(const Rows& rows) {
+  if (tiles_ || rows_ > kernels::kSmallM) return false;
+  kernels::RowBatch& batch = step_args_[0].rows;
+  batch.count = rows_;
+  std::memcpy(batch.token, rows.token, rows_ * 4);
+  std::memcpy(batch.slot, rows.slot, rows_ * 4);
+  std::memcpy(batch.position, rows.position, rows_ * 4);
+  return true;
+}
+
+// Few rows go as a kernel's argument, which spares a copy before the first kernel; more are copied with all else that
+// a step needs.
 void CudaExecutor::send_rows(const Rows& rows) {
-  const StepInput host = carve(input_host_.data());
-  if (tiles_ == 0 && rows_ <= kernels::kSmallM) {
-    kernels::RowBatch& batch = step_args_[0].rows;
-    batch.count = rows_;
-    std::memcpy(batch.token, rows.token, rows_ * 4);
-    std::memcpy(batch.slot, rows.slot, rows_ * 4);
-    std::memcpy(batch.position, rows.position, rows_ * 4);
-    if (!is_deferred()) begin_batch();
-    return;
-  }
+  const StepInput host = carve(input_host_.data()), device = carve(input_.data());
+  if (store_rows(rows))
+    return kernels::begin_rows(step_args_[0].rows, device.token, device.slot, device.position, stream_);
   std::memcpy(host.token, rows.token, rows_ * 4);
   std::memcpy(host.slot, rows.slot, rows_ * 4);
   std::memcpy(host.position, rows.position, rows_ * 4);
   // One copy for a few rows would cost more in bytes than it saves in calls only for very large steps.
   ORCD_CUDA(cudaMemcpyAsync(input_.data(), input_host_.data(), input_.bytes(), cudaMemcpyHostToDevice, stream_));
-}
-
-// Whether a recorded step may fetch the rows: then they have not been sent.
-bool CudaExecutor::is_deferred() const { return tiles_ == 0 && rows_ <= graphs_.size(); }
-
-// Few rows go as a kernel's argument, which spares a copy before the first kernel.
-void CudaExecutor::begin_batch() {
-  const StepInput device = carve(input_.data());
-  kernels::begin_rows(step_args_[0].rows, device.token, device.slot, device.position, stream_);
 }
 
 // Which pages a sequence has, where the device does not know it yet.
@@ -222,26 +218,39 @@ void CudaExecutor::send_pages(uint32_t slot, std::span<const uint32_t> pages) {
   sent_pages_[slot] = static_cast<uint32_t>(pages.size());
 }
 
-void CudaExecutor::begin(const Rows& rows, const SequenceStore& sequences) {
+void CudaExecutor::take_rows(const Rows& rows, const SequenceStore& sequences) {
   rows_ = rows.count;
   samples_ = 0;
-  recorded_ = false;
+  graph_ = nullptr;
   forget_replaced(rows);
   find_runs(rows);
   for (uint32_t r = 0; r < rows_; ++r) send_pages(rows.slot[r], sequences.pages(rows.slot[r]));
+}
+
+void CudaExecutor::begin(const Rows& rows, const SequenceStore& sequences) {
+  take_rows(rows, sequences);
   send_rows(rows);
 }
 
-void CudaExecutor::run(const Model& m, const Scratch& s, const Step& step, std::span<Sampled> sampled) {
-  begin(step.rows, step.sequences);
-  try {
+void CudaExecutor::begin(const Model& m, const Scratch& s, const Step& step) {
+  // A step that was given up still reads the host's buffers, which this one fills.
+  if (pending_) finish();
+  pending_ = true;
+  drawn_ = false;
+  take_rows(step.rows, step.sequences);
+  graph_ = recorded(m, s, step);
+  if (graph_) {
+    store_rows(step.rows);
+    if (step.masked) graph_->launch(stream_);
+  } else {
+    send_rows(step.rows);
     if (!run_fused(m, s, step.logit_rows)) forward(m, s, *this, rows_, step.logit_rows, step.abandoned);
-  } catch (const Error& e) {
-    // What was begun still reads the host's buffers, which the next step fills again.
-    if (e.kind == ErrorKind::kAbandoned) finish();
-    throw;
   }
-  if (!step.samples.empty()) sample(s.logits, m.shape.vocab, step);
+  if (!step.masked && !step.samples.empty()) sample(s.logits, m.shape.vocab, step);
+}
+
+void CudaExecutor::finish(const Model& m, const Scratch& s, const Step& step, std::span<Sampled> sampled) {
+  if (step.masked) sample(s.logits, m.shape.vocab, step);
   finish(sampled);
 }
 
@@ -354,42 +363,49 @@ void CudaExecutor::place_penalty(const Step& step, uint32_t sample, kernels::Sam
   args.overlay = static_cast<uint16_t>(step.logit_rows[sample] + 1 - args.overlay_count);
 }
 
-void CudaExecutor::send_masks(std::span<const PlacedSample> samples, uint32_t first) {
+void CudaExecutor::send_masks(std::span<const PlacedSample> samples) {
   size_t begin = samples.size(), end = 0;
   for (size_t i = 0; i < samples.size(); ++i) {
     if (!samples[i].mask) continue;
     begin = std::min(begin, i), end = i + 1;
-    std::copy_n(samples[i].mask, set_words_, mask_rows_.data() + (first + i) * set_words_);
+    std::copy_n(samples[i].mask, set_words_, mask_rows_.data() + i * set_words_);
   }
   if (begin >= end) return;
-  const uint64_t at = (first + begin) * set_words_;
-  ORCD_CUDA(cudaMemcpyAsync(masks_.data() + at, mask_rows_.data() + at, (end - begin) * set_words_ * 4,
-                            cudaMemcpyHostToDevice, stream_));
+  ORCD_CUDA(cudaMemcpyAsync(masks_.data() + begin * set_words_, mask_rows_.data() + begin * set_words_,
+                            (end - begin) * set_words_ * 4, cudaMemcpyHostToDevice, stream_));
 }
 
 void CudaExecutor::sample(const float* logits, uint32_t vocab, const Step& step) {
   samples_ = uint32_t(step.samples.size());
   std::fill_n(sampled_.data(), samples_, kNoToken);
   marked_slot_ = kNoSlot;
+  draws_.clear();
+  for (uint32_t i = 0; i < samples_; ++i) {
+    draws_.push_back(sample_args(step.samples[i], i, vocab));
+    place_penalty(step, i, draws_.back());
+  }
+  send_masks(step.samples);
+  // One that was recorded with its draws begins here.
+  const bool whole = graph_ && !step.masked;
+  if (whole) {
+    std::copy(draws_.begin(), draws_.end(), step_args_[0].samples);
+    graph_->launch(stream_);
+  }
   for (uint32_t first = 0; first < samples_; first += kernels::kSampleBatch) {
     const uint32_t n = std::min(samples_ - first, kernels::kSampleBatch);
-    kernels::SampleBatch& batch = step_args_[0].samples;
+    kernels::SampleBatch batch;
     bool plain = false, filtered = false;
     for (uint32_t i = 0; i < n; ++i) {
-      batch.draw[i] = sample_args(step.samples[first + i], first + i, vocab);
-      place_penalty(step, first + i, batch.draw[i]);
+      batch.draw[i] = draws_[first + i];
       (batch.draw[i].filtered ? filtered : plain) = true;
     }
-    const std::span<const PlacedSample> these = step.samples.subspan(first, n);
-    send_masks(these, first);
     uint32_t* to = sampled_.data() + first;
-    if (recorded_) graphs_[rows_ - 1].launch(stream_);
-    else if (plain)
+    if (plain && !whole)
       kernels::sample(logits, vocab, batch, nullptr, n, sample_sets(), best_.data() + first, samples_arrived() + first,
                       to, false, stream_);
     if (filtered)
       kernels::sample_filtered(logits, vocab, batch, n, sample_sets(), scaled_.data(), filter_.data(), to, stream_);
-    send_logprobs(logits, vocab, these, first);
+    send_logprobs(logits, vocab, step.samples.subspan(first, n), first);
   }
 }
 
@@ -441,7 +457,7 @@ void CudaExecutor::finish(std::span<Sampled> sampled) {
   for (size_t i = 0; i < sampled.size(); ++i) sampled[i].token = sampled_[i];
   if (has_logprobs_) take_logprobs(sampled);
   samples_ = 0;
-  has_logprobs_ = false;
+  has_logprobs_ = pending_ = false;
 }
 
 void CudaExecutor::download(const void* from, size_t bytes, void* to) const {

@@ -31,7 +31,8 @@ class CudaExecutor final : public Executor, public Ops {
   void open(uint32_t slot) override;
   void fork(uint32_t from, uint32_t to, std::span<const SequenceStore::Copy> copies) override;
   void close(uint32_t slot, std::span<const uint32_t> released) override;
-  void run(const Model& model, const Scratch& scratch, const Step& step, std::span<Sampled> sampled) override;
+  void begin(const Model& model, const Scratch& scratch, const Step& step) override;
+  void finish(const Model& model, const Scratch& scratch, const Step& step, std::span<Sampled> sampled) override;
   void download(const void* from, size_t bytes, void* to) const override;
   bool resident() const override;
 
@@ -67,18 +68,21 @@ class CudaExecutor final : public Executor, public Ops {
   };
   StepInput carve(uint8_t* base) const;
 
+  void take_rows(const Rows& rows, const SequenceStore& sequences);
   void find_runs(const Rows& rows);
+  bool store_rows(const Rows& rows);
   void send_rows(const Rows& rows);
   void send_pages(uint32_t slot, std::span<const uint32_t> pages);
   bool run_fused(const Model& model, const Scratch& scratch, std::span<const uint32_t> logit_rows);
-  bool is_deferred() const;
-  void begin_batch();
+  bool is_decoding(std::span<const uint32_t> logit_rows) const;
+  const device::Graph* recorded(const Model& model, const Scratch& scratch, const Step& step);
+  device::Graph record(const Model& model, const Scratch& scratch, bool draws);
   uint32_t* samples_arrived() const;
   kernels::SampleSets sample_sets() const;
   void forget_replaced(const Rows& rows);
   void mark_seen(uint32_t slot, std::span<const uint32_t> tokens);
   void place_penalty(const Step& step, uint32_t sample, kernels::SampleArgs& args);
-  void send_masks(std::span<const PlacedSample> samples, uint32_t first);
+  void send_masks(std::span<const PlacedSample> samples);
   void take_logprobs(std::span<Sampled> sampled) const;
   void send_logprobs(const float* logits, uint32_t vocab, std::span<const PlacedSample> samples, uint32_t first);
   void await_tokens();
@@ -111,25 +115,34 @@ class CudaExecutor final : public Executor, public Ops {
   device::Buffer<kernels::FilterState> filter_;       // (samples at once)
   device::Pinned<uint32_t> sampled_;                  // (slots) written by the device
   device::Pinned<kernels::Logprobs> logprobs_;        // (slots) likewise, for those that want them
-  device::Pinned<kernels::StepArgs> step_args_;       // of a step of few rows
+  device::Pinned<kernels::StepArgs> step_args_;       // what a recorded step fetches
   device::Buffer<kernels::SampleArgs> step_samples_;  // where a recorded one finds its samples
   device::Buffer<uint8_t> input_;
   device::Pinned<uint8_t> input_host_;
   std::vector<device::Buffer<uint8_t>> scratch_;
 
   uint32_t set_words_;
-  std::vector<uint32_t> seen_length_;  // (slots)
+  std::vector<uint32_t> seen_length_;       // (slots)
+  std::vector<kernels::SampleArgs> draws_;  // (samples) of the step
   uint32_t rows_ = 0, n_decode_rows_ = 0, tiles_ = 0, samples_ = 0;
   uint32_t marked_slot_ = 0;          // whose set this step has brought up to date last
   bool has_logprobs_ = false;         // some sample of this step
   uint32_t deepest_prefill_ = 0;      // position of the last row that is not alone in its run
   std::vector<uint32_t> sent_pages_;  // (slots) pages of each sequence that the device knows
 
-  static constexpr uint32_t kGraphs = 32;
-  uint32_t fused_rows_ = 0;            // steps of up to so many rows can be fused
-  uint32_t few_rows_ = 1;              // of these, steps whose rows each read all weights for themselves
-  std::vector<device::Graph> graphs_;  // whole steps of decoding, by number of rows - 1
-  bool recorded_ = false;              // the present step is one of those, and waits for its samples
+  // Steps of decoding of one number of rows, each row of which draws.
+  struct Recording {
+    device::Graph whole;    // from fetching their rows to drawing their tokens, but for samples with filters
+    device::Graph forward;  // without drawing
+    uint32_t uses = 0;      // as long as one of the two is missing
+  };
+  uint32_t fused_rows_ = 0;               // steps of up to so many rows can be fused
+  uint32_t few_rows_ = 1;                 // of these, steps whose rows each read all weights for themselves
+  std::vector<Recording> recordings_;     // (fused rows) by number of rows - 1
+  uint32_t may_record_ = 0;               // graphs that may still be made while steps run
+  const device::Graph* graph_ = nullptr;  // the present step is this one
+  bool drawn_ = false;                    // its tokens are on their way
+  bool pending_ = false;                  // a step was begun that nobody has waited for
 };
 
 }  // namespace orcd::gpu

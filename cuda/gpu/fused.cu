@@ -18,6 +18,14 @@ using kernels::MatmulJob;
 // Steps of up to so many rows may be prompts, or have such: more do better with the attention of long ones.
 constexpr uint32_t kMostPrefilled = 64;
 
+// Steps of decoding up to so many sequences are recorded while the model is loaded: one stream is to be fast from its
+// first token on.
+constexpr uint32_t kEarlyGraphs = 32;
+// Others are when they come again and again, at most so many: each takes a few milliseconds, and some memory that
+// the device's driver finds for itself.
+constexpr uint32_t kLateGraphs = 64;
+constexpr uint32_t kUsesToRecord = 8;
+
 bool fits(std::initializer_list<Tensor> weights, bool swiglu = false) {
   TensorType types[3];
   uint32_t n = 0;
@@ -163,34 +171,63 @@ void CudaExecutor::launch_fused(const Model& m, const Scratch& s, const uint32_t
   last.normed({{m.output, m.output_bias, s.logits}}, m.output_norm, logit_rows, n_logits);
 }
 
+device::Graph CudaExecutor::record(const Model& m, const Scratch& s, bool draws) {
+  const StepInput in = carve(input_.data());
+  return device::Graph::capture(stream_, [&] {
+    kernels::begin_step(step_args_.data(), rows_, in.token, in.slot, in.position, step_samples_.data(), stream_);
+    launch_fused(m, s, nullptr, rows_, true, true);
+    if (!draws) return;
+    kernels::sample(s.logits, m.output.rows, {}, step_samples_.data(), rows_, sample_sets(), best_.data(),
+                    samples_arrived(), sampled_.data(), true, stream_);
+  });
+}
+
 void CudaExecutor::prepare(const Model& m, const Scratch& s) {
   if (fits(m)) fused_rows_ = std::min(kernels::kSmallM, options_.max_batch_tokens);
   few_rows_ = few_rows(m);
-  const StepInput in = carve(input_.data());
-  for (rows_ = 1; rows_ <= std::min<uint32_t>({kGraphs, fused_rows_, options_.slots}); ++rows_)
-    graphs_.push_back(device::Graph::capture(stream_, [&] {
-      kernels::begin_step(step_args_.data(), rows_, in.token, in.slot, in.position, step_samples_.data(), stream_);
-      launch_fused(m, s, nullptr, rows_, true, true);
-      kernels::sample(s.logits, m.output.rows, {}, step_samples_.data(), rows_, sample_sets(), best_.data(),
-                      samples_arrived(), sampled_.data(), true, stream_);
-    }));
+  recordings_.resize(fused_rows_);
+  may_record_ = kLateGraphs;
+  for (rows_ = 1; rows_ <= std::min({kEarlyGraphs, fused_rows_, options_.slots}); ++rows_)
+    recordings_[rows_ - 1].whole = record(m, s, true);
+}
+
+// Whether every row is alone in its run and draws.
+bool CudaExecutor::is_decoding(std::span<const uint32_t> logit_rows) const {
+  if (tiles_ || logit_rows.size() != rows_) return false;
+  for (uint32_t i = 0; i < rows_; ++i)
+    if (logit_rows[i] != i) return false;
+  return true;
+}
+
+// The graph that is this step, without its draws if these wait for masks; null if it is none. One that is missing is
+// recorded when steps like it have come a few times.
+const device::Graph* CudaExecutor::recorded(const Model& m, const Scratch& s, const Step& step) {
+  if (rows_ > fused_rows_ || !is_decoding(step.logit_rows)) return nullptr;
+  Recording& recording = recordings_[rows_ - 1];
+  device::Graph& graph = step.masked ? recording.forward : recording.whole;
+  if (graph) return &graph;
+  if (may_record_ == 0 || ++recording.uses < kUsesToRecord) return nullptr;
+  --may_record_;
+  try {
+    graph = record(m, s, !step.masked);
+  } catch (const Error& e) {
+    if (e.kind != ErrorKind::kOutOfMemory) throw;
+    may_record_ = 0;  // it goes without
+    return nullptr;
+  }
+  return &graph;
 }
 
 // Whether there is such a form for this step; nothing is done if not. If every row is sampled from, the logits may come
 // as late as with sample().
 bool CudaExecutor::run_fused(const Model& m, const Scratch& s, std::span<const uint32_t> logit_rows) {
-  if (rows_ > fused_rows_) return false;  // and their rows were sent: there are no more graphs than fused rows
-  const auto n_logits = static_cast<uint32_t>(logit_rows.size());
-  bool decoding = tiles_ == 0 && n_logits == rows_;  // then every row samples, in order
-  for (uint32_t i = 0; i < n_logits; ++i) decoding = decoding && logit_rows[i] == i;
-  if (decoding && is_deferred()) return recorded_ = true;  // launched with its samples
-  if (is_deferred()) begin_batch();
-  if (decoding) {
+  if (rows_ > fused_rows_) return false;
+  if (is_decoding(logit_rows)) {
     launch_fused(m, s, nullptr, rows_, true);
     return true;
   }
   if (deepest_prefill_ >= kernels::kDecodeShallow || (tiles_ && rows_ > kMostPrefilled)) return false;
-  launch_fused(m, s, upload_logit_rows(logit_rows), n_logits, tiles_ == 0);
+  launch_fused(m, s, upload_logit_rows(logit_rows), static_cast<uint32_t>(logit_rows.size()), tiles_ == 0);
   return true;
 }
 

@@ -27,7 +27,7 @@ __global__ void begin_step_kernel(const StepArgs* order, uint32_t rows, uint32_t
   static_assert(sizeof(SampleArgs) % sizeof(uint4) == 0);
   uint4 part[kParts];
 #pragma unroll
-  for (uint32_t i = 0; i < kParts; ++i) part[i] = __ldcv(reinterpret_cast<const uint4*>(order->samples.draw + row) + i);
+  for (uint32_t i = 0; i < kParts; ++i) part[i] = __ldcv(reinterpret_cast<const uint4*>(order->samples + row) + i);
   token[row] = id;
   slot[row] = of;
   position[row] = at;
@@ -44,7 +44,7 @@ void begin_rows(const RowBatch& rows, uint32_t* token, uint32_t* slot, uint32_t*
 
 void begin_step(const StepArgs* order, uint32_t rows, uint32_t* token, uint32_t* slot, uint32_t* position,
                 SampleArgs* samples, cudaStream_t stream) {
-  begin_step_kernel<<<1, kSampleBatch, 0, stream>>>(order, rows, token, slot, position, samples);
+  begin_step_kernel<<<1, (rows + 31) / 32 * 32, 0, stream>>>(order, rows, token, slot, position, samples);
   ORCD_CUDA(cudaGetLastError());
 }
 

@@ -167,7 +167,7 @@ struct RowBatch {
 // Everything that a recorded step takes from the host.
 struct StepArgs {
   RowBatch rows;
-  SampleBatch samples;
+  SampleArgs samples[kSmallM];
 };
 
 // Stores a step's rows where its kernels read them.

@@ -76,6 +76,13 @@ pub struct StepPlan {
     pub binding: bool,
 }
 
+/// A step that was begun and has to be finished.
+#[derive(Debug)]
+#[must_use = "a step that was begun has to be finished"]
+pub struct Underway {
+    began: Instant,
+}
+
 /// All jobs of this worker.
 #[derive(Debug)]
 pub struct Scheduler {
@@ -215,33 +222,73 @@ impl Scheduler {
         takes.filter(|&(_, &take)| take > 0).map(|(s, _)| s.key)
     }
 
-    /// One batched step as planned. Jobs that are done leave their slots. Without running jobs
-    /// nothing happens.
+    /// One batched step as planned, both halves of it.
     ///
     /// # Errors
-    /// The step failed. None of its tokens are in `out`, and the process has to end.
+    /// As [`Scheduler::begin`] and [`Scheduler::finish`].
     pub fn step<E: StepEngine>(
         &mut self,
         plan: &StepPlan,
         engine: &mut E,
         out: &mut Vec<ToSupervisor>,
     ) -> Result<(), Fatal> {
-        if self.running.is_empty() {
-            return Ok(());
+        match self.begin(plan, engine)? {
+            Some(underway) => self.finish(plan, underway, engine, out),
+            None => Ok(()),
         }
-        let takes = &plan.takes;
-        self.fill_batch(takes)
+    }
+
+    /// Has the engine begin one batched step as planned; `None` if there is nothing to finish, because no
+    /// job runs or the step was given up as asked.
+    ///
+    /// # Errors
+    /// The step failed, and the process has to end.
+    pub fn begin<E: StepEngine>(
+        &mut self,
+        plan: &StepPlan,
+        engine: &mut E,
+    ) -> Result<Option<Underway>, Fatal> {
+        if self.running.is_empty() {
+            return Ok(None);
+        }
+        self.fill_batch(&plan.takes)
             .map_err(|error| Fatal::of("engine step", &error))?;
         let began = Instant::now();
-        let result = engine.run(&self.batch);
-        let took = began.elapsed();
+        match engine.begin(&self.batch) {
+            Ok(()) => Ok(Some(Underway { began })),
+            Err(EngineError::Abandoned) => {
+                self.hold_up(plan);
+                Ok(None)
+            }
+            Err(error) => Err(Fatal::of("engine step", &error)),
+        }
+    }
+
+    /// A step was given up half-way: nothing happened. The next one does the same for the jobs that are
+    /// left by then, and does it to its end: whatever is cancelled meanwhile, they come further.
+    fn hold_up(&mut self, plan: &StepPlan) {
+        self.held_up = self.jobs_in(plan).collect();
+    }
+
+    /// Takes the results of the step. Jobs that are done leave their slots.
+    ///
+    /// # Errors
+    /// The step failed. None of its tokens are in `out`, and the process has to end.
+    pub fn finish<E: StepEngine>(
+        &mut self,
+        plan: &StepPlan,
+        underway: Underway,
+        engine: &mut E,
+        out: &mut Vec<ToSupervisor>,
+    ) -> Result<(), Fatal> {
+        let takes = &plan.takes;
+        let result = engine.finish(&self.batch);
+        let took = underway.began.elapsed();
         self.held_up.clear();
         let sampled = match result {
             Ok(sampled) => sampled,
-            // Nothing happened; the next step does the same for the jobs that are left by then, and
-            // does it to its end: whatever is cancelled meanwhile, they come further.
             Err(EngineError::Abandoned) => {
-                self.held_up = self.jobs_in(plan).collect();
+                self.hold_up(plan);
                 return Ok(());
             }
             Err(error) => return Err(Fatal::of("engine step", &error)),

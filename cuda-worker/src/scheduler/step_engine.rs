@@ -39,12 +39,29 @@ pub trait StepEngine {
     /// `Invalid` if none is open there.
     fn close(&mut self, slot: u32) -> Result<(), EngineError>;
 
-    /// Processes all runs of `batch` as one; what was sampled, in the order of its samples: a token or
-    /// [`BROKEN_LOGITS`] each.
+    /// Begins a step that processes all runs of `batch` as one. A GPU is at work when this returns, so that
+    /// the caller can do something else meanwhile; the CPU does all of it in [`StepEngine::finish`]. No other
+    /// call may come before that one.
+    ///
+    /// # Errors
+    /// Of the step as a whole, which is over then.
+    fn begin(&mut self, batch: &StepBatch) -> Result<(), EngineError>;
+
+    /// Ends the step that was begun with this batch, whose masks may have been filled meanwhile; what was
+    /// sampled, in the order of its samples: a token or [`BROKEN_LOGITS`] each.
     ///
     /// # Errors
     /// Of the step as a whole: none of its tokens may be used.
-    fn run(&mut self, batch: &StepBatch) -> Result<&[Sampled], EngineError>;
+    fn finish(&mut self, batch: &StepBatch) -> Result<&[Sampled], EngineError>;
+
+    /// Both, one after the other.
+    ///
+    /// # Errors
+    /// As theirs.
+    fn run(&mut self, batch: &StepBatch) -> Result<&[Sampled], EngineError> {
+        self.begin(batch)?;
+        self.finish(batch)
+    }
 
     /// Whether every buffer is found to be device memory; false on the CPU.
     fn resident(&self) -> bool;

@@ -34,6 +34,8 @@ pub struct Fake {
     pub always: Option<u32>,
     /// The slot whose logits are broken.
     pub broken_slot: Option<u32>,
+    /// A step was begun and not finished.
+    pub stepping: bool,
     sampled: Vec<Sampled>,
     /// All batches so far.
     pub batches: Vec<Batch>,
@@ -64,6 +66,7 @@ pub fn next_id(tokens: &[u32], seed: u64) -> u32 {
 
 impl StepEngine for Fake {
     fn open(&mut self, slot: u32, max_tokens: u32) -> Result<(), EngineError> {
+        assert!(!self.stepping, "slot {slot} opened during a step");
         assert!(!self.open.contains_key(&slot), "slot {slot} opened twice");
         self.opened.push((slot, max_tokens));
         let used: usize = self.open.values().map(|o| o.most).sum();
@@ -81,6 +84,7 @@ impl StepEngine for Fake {
     }
 
     fn close(&mut self, slot: u32) -> Result<(), EngineError> {
+        assert!(!self.stepping, "slot {slot} closed during a step");
         assert!(
             self.open.remove(&slot).is_some(),
             "slot {slot} closed but not open"
@@ -88,7 +92,15 @@ impl StepEngine for Fake {
         Ok(())
     }
 
-    fn run(&mut self, batch: &StepBatch) -> Result<&[Sampled], EngineError> {
+    fn begin(&mut self, _: &StepBatch) -> Result<(), EngineError> {
+        assert!(!self.stepping, "a step is under way");
+        self.stepping = true;
+        Ok(())
+    }
+
+    fn finish(&mut self, batch: &StepBatch) -> Result<&[Sampled], EngineError> {
+        assert!(self.stepping, "a step that was not begun");
+        self.stepping = false;
         if let Some(error) = self.fail_next.take() {
             return Err(error);
         }

@@ -1,6 +1,7 @@
 //! The loop around the scheduler: when commands are received and answers are sent.
 
 use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -35,13 +36,17 @@ impl StepEngine for Slow {
         self.fake.close(slot)
     }
 
-    fn run(&mut self, batch: &StepBatch) -> Result<&[Sampled], EngineError> {
+    fn begin(&mut self, batch: &StepBatch) -> Result<(), EngineError> {
+        self.fake.begin(batch)
+    }
+
+    fn finish(&mut self, batch: &StepBatch) -> Result<&[Sampled], EngineError> {
         std::thread::sleep(self.step);
         if let Some(leave) = &self.leave {
             leave.recv().unwrap();
         }
         self.fake.fail_next = self.errors.try_recv().ok();
-        self.fake.run(batch)
+        self.fake.finish(batch)
     }
 
     /// Was at first, and is no longer.
@@ -177,6 +182,67 @@ fn commands_are_heard_between_steps_and_answered_before_the_next() {
         [ToSupervisor::Cancelled(JobKey(9)), ToSupervisor::Step(_)]
     );
     assert!(answered, "the answer waited for a third step: {received:?}");
+}
+
+/// The fake, which notes when each half of a step came.
+struct Noting {
+    fake: Fake,
+    notes: Arc<Mutex<Vec<&'static str>>>,
+}
+
+impl StepEngine for Noting {
+    fn open(&mut self, slot: u32, max_tokens: u32) -> Result<(), EngineError> {
+        self.fake.open(slot, max_tokens)
+    }
+
+    fn close(&mut self, slot: u32) -> Result<(), EngineError> {
+        self.fake.close(slot)
+    }
+
+    fn begin(&mut self, batch: &StepBatch) -> Result<(), EngineError> {
+        self.notes.lock().unwrap().push("begin");
+        self.fake.begin(batch)
+    }
+
+    fn finish(&mut self, batch: &StepBatch) -> Result<&[Sampled], EngineError> {
+        self.notes.lock().unwrap().push("finish");
+        self.fake.finish(batch)
+    }
+
+    fn resident(&self) -> bool {
+        false
+    }
+}
+
+#[test]
+fn tokens_of_a_step_are_told_while_the_next_one_runs() {
+    let notes = Arc::new(Mutex::new(Vec::new()));
+    let mut engine = Noting {
+        fake: Fake::default(),
+        notes: Arc::clone(&notes),
+    };
+    let (commands, inbox) = mpsc::channel();
+    commands
+        .send(Command::Submit(Box::new(job(1, 1, 3))))
+        .unwrap();
+    drop(commands);
+    let context = LoopContext {
+        status: &Status::default(),
+        abandon: &Abandon::default(),
+        residency: Residency::new(false, Duration::from_secs(60), Instant::now()),
+    };
+    let scheduler = Scheduler::new(LIMITS, Vec::new());
+    engine_thread::serve(&mut engine, scheduler, &inbox, context, |message| {
+        assert!(matches!(message, ToSupervisor::Step(_)), "{message:?}");
+        notes.lock().unwrap().push("told");
+    })
+    .unwrap();
+    let notes = notes.lock().unwrap().join(" ");
+    // The last step's are told at once: there is nothing else to do.
+    assert_eq!(
+        notes,
+        "begin finish begin told finish begin told finish told"
+    );
 }
 
 #[test]

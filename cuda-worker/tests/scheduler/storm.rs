@@ -29,18 +29,21 @@ struct Stormy {
     commands: Arc<Mutex<Option<Sender<Command>>>>,
     newest: u64,
     steps: Arc<Mutex<usize>>,
+    /// The half of a step in which all this happens.
+    at: Half,
 }
 
-impl StepEngine for Stormy {
-    fn open(&mut self, slot: u32, max_tokens: u32) -> Result<(), EngineError> {
-        self.fake.open(slot, max_tokens)
-    }
+#[derive(Clone, Copy, PartialEq)]
+enum Half {
+    Begin,
+    Finish,
+}
 
-    fn close(&mut self, slot: u32) -> Result<(), EngineError> {
-        self.fake.close(slot)
-    }
-
-    fn run(&mut self, batch: &StepBatch) -> Result<&[Sampled], EngineError> {
+impl Stormy {
+    fn rage(&mut self, half: Half) -> Result<(), EngineError> {
+        if half != self.at {
+            return Ok(());
+        }
         *self.steps.lock().unwrap() += 1;
         if *self.steps.lock().unwrap() > 1000 {
             return Err(EngineError::Device("the bystander starves".into()));
@@ -57,9 +60,30 @@ impl StepEngine for Stormy {
             commands.send(another).unwrap();
         }
         if self.abandon.is_due() {
+            self.fake.stepping = false;
             return Err(EngineError::Abandoned);
         }
-        self.fake.run(batch)
+        Ok(())
+    }
+}
+
+impl StepEngine for Stormy {
+    fn open(&mut self, slot: u32, max_tokens: u32) -> Result<(), EngineError> {
+        self.fake.open(slot, max_tokens)
+    }
+
+    fn close(&mut self, slot: u32) -> Result<(), EngineError> {
+        self.fake.close(slot)
+    }
+
+    fn begin(&mut self, batch: &StepBatch) -> Result<(), EngineError> {
+        self.rage(Half::Begin)?;
+        self.fake.begin(batch)
+    }
+
+    fn finish(&mut self, batch: &StepBatch) -> Result<&[Sampled], EngineError> {
+        self.rage(Half::Finish)?;
+        self.fake.finish(batch)
     }
 
     fn resident(&self) -> bool {
@@ -68,7 +92,7 @@ impl StepEngine for Stormy {
 }
 
 /// The bystander's ids and the steps that were begun until it was over.
-fn through_the_storm(limits: Limits) -> (Vec<u32>, usize) {
+fn through_the_storm(limits: Limits, at: Half) -> (Vec<u32>, usize) {
     let (commands, inbox) = mpsc::channel();
     let bystander = Command::Submit(Box::new(job(BYSTANDER, 40, TOKENS as u32)));
     commands.send(bystander).unwrap();
@@ -81,6 +105,7 @@ fn through_the_storm(limits: Limits) -> (Vec<u32>, usize) {
         commands: Arc::clone(&commands),
         newest: BYSTANDER,
         steps: Arc::clone(&steps),
+        at,
     };
     let status = Status::default();
     let context = LoopContext {
@@ -117,18 +142,20 @@ fn steps_alone(limits: Limits) -> usize {
 
 #[test]
 fn bystander_of_cancelled_steps_comes_further_with_every_other_step() {
-    let (ids, steps) = through_the_storm(LIMITS);
-    assert_eq!(ids, alone(&job(BYSTANDER, 40, TOKENS as u32)));
-    // The newcomers' prompts take their part of its steps.
-    let alone = steps_alone(LIMITS);
-    assert!(steps <= 4 * alone + 2, "{steps} steps, {alone} alone");
-    assert!(steps > alone, "nothing was given up");
+    for at in [Half::Begin, Half::Finish] {
+        let (ids, steps) = through_the_storm(LIMITS, at);
+        assert_eq!(ids, alone(&job(BYSTANDER, 40, TOKENS as u32)));
+        // The newcomers' prompts take their part of its steps.
+        let alone = steps_alone(LIMITS);
+        assert!(steps <= 4 * alone + 2, "{steps} steps, {alone} alone");
+        assert!(steps > alone + 1, "nothing was given up");
+    }
 }
 
 #[test]
 fn no_step_is_given_up_for_a_job_that_is_not_in_it() {
     let one = Limits { slots: 1, ..LIMITS };
-    let (ids, steps) = through_the_storm(one);
+    let (ids, steps) = through_the_storm(one, Half::Finish);
     assert_eq!(ids, alone(&job(BYSTANDER, 40, TOKENS as u32)));
     assert_eq!(steps, steps_alone(one));
 }

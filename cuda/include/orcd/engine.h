@@ -28,7 +28,6 @@ struct StepBatch {
   std::span<const uint32_t> tokens;  // of all runs, one after the other
   std::span<const Run> runs;
   std::span<const SampleRow> samples;
-  std::span<const uint32_t> masks;  // (*, mask_words(vocab)): which tokens may be sampled
 };
 
 // Words of a set of tokens: bit i % 32 of word i / 32 stands for token i.
