@@ -12,6 +12,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
 use crate::events::Events;
+use crate::route::Route;
 
 /// Why a stream did not come to its end.
 #[derive(Debug, thiserror::Error)]
@@ -68,24 +69,25 @@ pub(crate) async fn connect(
     })
 }
 
-/// Runs one job; `body`: as `POST /execute` takes it.
+/// Runs one job; `body`: as `route` takes it.
 pub(crate) async fn stream(
     connection: Connection,
+    route: Route,
     body: Bytes,
     limit: Duration,
 ) -> Result<Streamed, StreamError> {
-    tokio::time::timeout(limit, run(connection, body))
+    tokio::time::timeout(limit, run(connection, route, body))
         .await
         .unwrap_or(Err(StreamError::Late(limit)))
 }
 
-async fn run(connection: Connection, body: Bytes) -> Result<Streamed, StreamError> {
+async fn run(connection: Connection, route: Route, body: Bytes) -> Result<Streamed, StreamError> {
     let Connection {
         address,
         mut sender,
         driver,
     } = connection;
-    let mut request = Request::post("/execute")
+    let mut request = Request::post(route.path())
         .body(Full::new(body))
         .unwrap_or_default();
     let headers = request.headers_mut();

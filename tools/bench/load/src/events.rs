@@ -1,6 +1,6 @@
 //! What of an event stream is of interest: how many tokens came, and how it ended.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// Longest line that is looked into. The lines of tokens may be longer: their beginning is enough.
 const MOST_BYTES: usize = 64 * 1024;
@@ -9,7 +9,11 @@ const MOST_BYTES: usize = 64 * 1024;
 #[derive(Default)]
 pub(crate) struct Events {
     line: Vec<u8>,
+    /// Events have names, as those of `/execute` do.
+    named: bool,
     ends: bool,
+    /// Tokens, as an OpenAI stream says them before its end.
+    counted: Option<u64>,
     last: Option<Value>,
 }
 
@@ -33,17 +37,44 @@ impl Events {
     }
 
     fn finish_line(&mut self) -> u32 {
-        let line = self.line.trim_ascii_end();
+        let mut whole = std::mem::take(&mut self.line);
+        let line = whole.trim_ascii_end();
         let mut tokens = 0;
         if let Some(event) = line.strip_prefix(b"event: ") {
+            self.named = true;
             tokens = u32::from(event == b"token");
             self.ends = event == b"end" || event == b"error";
-        } else if let (true, Some(data)) = (self.ends, line.strip_prefix(b"data: ")) {
-            self.last = serde_json::from_slice(data).ok();
+        } else if let Some(data) = line.strip_prefix(b"data: ") {
+            if self.ends {
+                self.last = serde_json::from_slice(data).ok();
+            } else if !self.named {
+                tokens = self.chunk(data);
+            }
         }
-        self.line.clear();
+        whole.clear();
+        self.line = whole; // for its memory
         tokens
     }
+
+    /// A chunk of OpenAI's form: the first has the role, the last counts tokens, and a word ends the stream. Those
+    /// between bring tokens; they are not taken apart, which would make this program the bottleneck.
+    fn chunk(&mut self, data: &[u8]) -> u32 {
+        if data == b"[DONE]" {
+            self.last = Some(json!({"type": "end", "tokens_out": self.counted}));
+        } else if has(data, b"\"error\":") {
+            self.last = serde_json::from_slice(data).ok();
+        } else if has(data, b"\"completion_tokens\":") {
+            let usage = serde_json::from_slice::<Value>(data).ok();
+            self.counted = usage.and_then(|chunk| chunk["usage"]["completion_tokens"].as_u64());
+        } else if has(data, b"\"finish_reason\":null") && !has(data, b"\"role\":") {
+            return 1;
+        }
+        0
+    }
+}
+
+fn has(data: &[u8], words: &[u8]) -> bool {
+    data.windows(words.len()).any(|at| at == words)
 }
 
 #[cfg(test)]
@@ -67,6 +98,26 @@ mod tests {
                 "cut at {cut}"
             );
         }
+    }
+
+    #[test]
+    fn chunks_of_openai_s_form_are_counted_and_so_is_what_they_say_themselves() {
+        let chunk = |delta: &str| {
+            format!(
+                "data: {{\"choices\":[{{\"delta\":{delta},\"finish_reason\":null}}],\"usage\":null}}\n\n"
+            )
+        };
+        let mut events = Events::default();
+        assert_eq!(events.take(chunk("{\"role\":\"assistant\"}").as_bytes()), 0);
+        assert_eq!(events.take(chunk("{\"content\":\"a\"}").as_bytes()), 1);
+        assert_eq!(events.take(chunk("{\"content\":\"b\"}").as_bytes()), 1);
+        events.take(b"data: {\"choices\":[],\"usage\":{\"completion_tokens\":5}}\n\n");
+        assert_eq!(events.last(), None);
+        events.take(b"data: [DONE]\n\n");
+        assert_eq!(
+            events.last(),
+            Some(&json!({"type": "end", "tokens_out": 5}))
+        );
     }
 
     #[test]

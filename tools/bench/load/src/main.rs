@@ -3,6 +3,7 @@
 mod client;
 mod events;
 mod report;
+mod route;
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -14,7 +15,8 @@ use clap::Parser;
 use clap::builder::RangedU64ValueParser;
 use client::{StreamError, Streamed};
 use report::{Round, median};
-use serde_json::json;
+use route::{Ask, Route};
+use serde_json::{Map, Value, json};
 use tokio::task::JoinSet;
 
 /// Measures tokens per second, first tokens and gaps of many streams at once.
@@ -41,6 +43,15 @@ struct Args {
     /// 0: greedy
     #[arg(long, default_value_t = 1.0)]
     temperature: f64,
+    /// What is asked
+    #[arg(long, value_enum, default_value = "execute")]
+    route: Route,
+    /// Further fields of the requests, as a JSON object
+    #[arg(long, value_name = "JSON", value_parser = object)]
+    with: Option<Map<String, Value>>,
+    /// Streams that get those fields; the others don't [default: all]
+    #[arg(long, requires = "with")]
+    with_streams: Option<u32>,
     /// Times all of it is done
     #[arg(long, default_value_t = 3, value_parser = RangedU64ValueParser::<u32>::new().range(1..=1000))]
     rounds: u32,
@@ -61,6 +72,10 @@ fn loopback(text: &str) -> Result<SocketAddr, String> {
     } else {
         Err("this is not a loopback address; it is a load for one's own service".to_owned())
     }
+}
+
+fn object(text: &str) -> Result<Map<String, Value>, String> {
+    serde_json::from_str(text).map_err(|error| format!("give a JSON object: {error}"))
 }
 
 #[tokio::main]
@@ -125,14 +140,16 @@ async fn streams(args: &Args, round: u32) -> Result<Vec<Streamed>, StreamError> 
     }
     let mut running = JoinSet::new();
     for (i, connection) in (0..args.streams).zip(connections) {
-        let body = json!({
-            "prompt": format!("{} {i}", args.prompt),
-            "max_tokens": args.tokens,
-            "temperature": args.temperature,
-            "seed": u64::from(round) << 32 | u64::from(i),
+        let more = i < args.with_streams.unwrap_or(args.streams);
+        let body = args.route.body(&Ask {
+            prompt: format!("{} {i}", args.prompt),
+            tokens: args.tokens,
+            temperature: args.temperature,
+            seed: u64::from(round) << 32 | u64::from(i),
+            extra: args.with.as_ref().filter(|_| more),
         });
         let body = Bytes::from(body.to_string());
-        running.spawn(client::stream(connection, body, limit));
+        running.spawn(client::stream(connection, args.route, body, limit));
     }
     running.join_all().await.into_iter().collect()
 }

@@ -37,33 +37,66 @@ fn other_machines_and_absent_services_are_refused() {
 }
 
 #[test]
-fn many_streams_are_measured() {
+fn many_streams_are_measured_on_every_route() {
     let service = Starter::new(Model::Tiny).start();
     let address = service.address().to_string();
-    let output = load(&[
-        &address,
-        "--streams",
-        "12",
-        "--tokens",
-        "20",
+    let mut seen = 0;
+    for route in ["execute", "chat", "completions"] {
+        let output = load(&[
+            &address,
+            "--route",
+            route,
+            "--streams",
+            "12",
+            "--tokens",
+            "20",
+            "--rounds",
+            "2",
+            "--json",
+        ]);
+        assert!(output.status.success(), "{route}: {}", error(&output));
+        let figures: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(figures["streams"], 12);
+        assert!(figures["tokens_per_s"].as_f64().unwrap() > 0.0);
+        let [half, most, last] = [0, 1, 2].map(|rank| figures["first_ms"][rank].as_f64().unwrap());
+        assert!(0.0 < half && half <= most && most <= last, "{figures}");
+        // It has seen every token that the service made.
+        let metrics = service.get("/metrics").text().to_owned();
+        let made = metrics
+            .lines()
+            .find_map(|line| line.strip_prefix("orcd_tokens_generated_total "))
+            .and_then(|value| value.parse::<u64>().ok())
+            .unwrap();
+        assert!(made > seen + 2 * 12, "{metrics}");
+        assert_eq!(
+            figures["tokens_in_all"].as_u64(),
+            Some(made - seen),
+            "{route}"
+        );
+        seen = made;
+    }
+}
+
+#[test]
+fn further_fields_reach_the_streams_that_are_to_have_them() {
+    let service = Starter::new(Model::Tiny).start();
+    let address = service.address().to_string();
+    let words = ["--with", "{\"temperature\": 9}", "--streams", "3"];
+    let output = load(&[&[address.as_str()], words.as_slice()].concat());
+    assert!(error(&output).contains("temperature"), "{}", error(&output));
+    let none = [
+        "--with-streams",
+        "0",
         "--rounds",
-        "2",
+        "1",
+        "--tokens",
+        "4",
         "--json",
-    ]);
+    ];
+    let output = load(&[&[address.as_str()], words.as_slice(), &none].concat());
     assert!(output.status.success(), "{}", error(&output));
-    let figures: Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(figures["streams"], 12);
-    assert!(figures["tokens_per_s"].as_f64().unwrap() > 0.0);
-    let [half, most, last] = [0, 1, 2].map(|rank| figures["first_ms"][rank].as_f64().unwrap());
-    assert!(0.0 < half && half <= most && most <= last, "{figures}");
-    // It has seen every token that the service made.
-    let metrics = service.get("/metrics").text().to_owned();
-    let made = metrics
-        .lines()
-        .find_map(|line| line.strip_prefix("orcd_tokens_generated_total "))
-        .and_then(|value| value.parse::<u64>().ok());
-    assert!(made > Some(2 * 12), "{metrics}");
-    assert_eq!(figures["tokens_in_all"].as_u64(), made);
+    let output = load(&[&address, "--with", "[]"]);
+    assert_eq!(output.status.code(), Some(2));
 }
 
 #[test]
