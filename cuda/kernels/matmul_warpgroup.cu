@@ -375,16 +375,29 @@ struct SuperCost {
   uint32_t alone, further;
 };
 template <class S>
-inline constexpr SuperCost kSuperCost = S::kShared       ? SuperCost{58, 58}
-                                        : S::kTiles == 8 ? S::kGroups == 2 ? SuperCost{50, 40} : SuperCost{83, 82}
-                                        : S::kTiles == 4 ? S::kGroups == 2 ? SuperCost{33, 26} : SuperCost{29, 14}
-                                                         : SuperCost{24, 12};
+constexpr SuperCost super_cost() {
+  if (S::kShared) return {63, 63};
+  switch (S::kTiles) {
+    case 10: return {58, 57};
+    case 8: return S::kGroups == 2 ? SuperCost{50, 40} : SuperCost{83, 82};
+    case 6: return S::kGroups == 2 ? SuperCost{45, 30} : SuperCost{32, 17};
+    case 4: return S::kGroups == 2 ? SuperCost{33, 26} : SuperCost{29, 14};
+    default: return {24, 12};
+  }
+}
 // The same of Q6_K.
 template <class S>
-inline constexpr SuperCost kSplitCost = S::kShared       ? SuperCost{88, 88}
-                                        : S::kTiles == 8 ? S::kGroups == 2 ? SuperCost{67, 67} : SuperCost{96, 95}
-                                        : S::kTiles == 4 ? S::kGroups == 2 ? SuperCost{54, 47} : SuperCost{39, 25}
-                                                         : SuperCost{34, 22};
+constexpr SuperCost split_cost() {
+  if (S::kShared) return {88, 88};
+  switch (S::kTiles) {
+    case 12: return {80, 79};
+    case 10: return {73, 73};
+    case 8: return S::kGroups == 2 ? SuperCost{67, 67} : SuperCost{96, 95};
+    case 6: return S::kGroups == 2 ? SuperCost{68, 56} : SuperCost{45, 29};
+    case 4: return S::kGroups == 2 ? SuperCost{54, 47} : SuperCost{39, 25};
+    default: return {34, 22};
+  }
+}
 
 template <class S>
 uint32_t cost_of(const SeveralRowsArgs& a) {
@@ -393,7 +406,7 @@ uint32_t cost_of(const SeveralRowsArgs& a) {
   // Where several have room on a processor, some are put together before every one has one.
   const uint32_t count = processor().count, together = blocks <= count ? count / 2 : count / 4;
   const uint32_t each = (blocks + (kBlocksAProcessor<S> > 1 ? together : 0) + count - 1) / count;
-  const SuperCost super = kSplit<S::kType> ? kSplitCost<S> : kSuperCost<S>;
+  const SuperCost super = kSplit<S::kType> ? split_cost<S>() : super_cost<S>();
   return (steps + 2) * (super.alone + (each - 1) * super.further);
 }
 
@@ -410,6 +423,10 @@ void visit_warpgroups(const SeveralRowsArgs& a, const std::function<void(const C
   };
   shape.template operator()<8, kSplit<T> ? 3 : 4>();
   shape.template operator()<8, 2>();
+  if constexpr (kSplit<T>) shape.template operator()<12, 2>();
+  shape.template operator()<10, 2>();
+  shape.template operator()<6, 2>();
+  shape.template operator()<6, 1>();
   shape.template operator()<4, 2>();
   shape.template operator()<4, 1>();
   shape.template operator()<2, 1>();

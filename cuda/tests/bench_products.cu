@@ -129,7 +129,7 @@ int run(bool quick, bool shapes) {
   Bench bench;
   bench.shapes = shapes;
   for (const Product& p : kProducts)
-    for (const uint32_t rows : {2u, 4u, 8u, 16u, 32u, 64u, 128u, 256u, 512u, 2048u})
+    for (const uint32_t rows : {2u, 4u, 8u, 16u, 32u, 48u, 64u, 80u, 96u, 128u, 256u, 512u, 2048u})
       if (!quick || rows == 8 || rows == 512) bench.line(p, rows);
   return 0;
 }
