@@ -134,7 +134,8 @@ fn read_all(
     refusals: &mut usize,
     away: &mut Option<(Instant, Instant)>,
 ) -> Result<(), String> {
-    let mut body = accepted(service, job, refusals)?;
+    let request = request_bytes("POST", "/execute", &[], &job.body());
+    let mut body = accepted(service, &request, refusals)?;
     if let Some((tokens, time)) = absence {
         notes.read(&mut body, |notes| notes.tokens.len() >= tokens)?;
         if notes.ending.is_none() {
@@ -149,12 +150,15 @@ fn read_all(
     notes.read(&mut body, |_| false)
 }
 
-/// Sends a job, again as long as it is told to come later.
-fn accepted(service: &WorkerHarness, job: &Job, refusals: &mut usize) -> Result<Body, String> {
+/// Sends a request, again as long as it is told to come later.
+pub(crate) fn accepted(
+    service: &WorkerHarness,
+    request: &[u8],
+    refusals: &mut usize,
+) -> Result<Body, String> {
     let begin = Instant::now();
-    let request = request_bytes("POST", "/execute", &[], &job.body());
     loop {
-        let (status, body) = exchange(service, &request)?;
+        let (status, body) = exchange(service, request)?;
         if status == 200 {
             return Ok(body);
         }

@@ -1,15 +1,36 @@
 //! The jobs of the campaign, and what they say when nothing disturbs them.
 
 use orcd_tests::{Job, Model, Starter, WorkerHarness};
+use serde_json::{Value, json};
 
+use crate::chunks::{self, Asked};
 use crate::client::{self, Received};
 use crate::judge::{Ending, Token};
 use crate::rng::Rng;
 
-/// A job with its undisturbed stream.
+/// A request, in one of the dialects.
+#[derive(Debug, Clone)]
+pub(crate) enum Ask {
+    /// Of `/execute`, whose streams can be resumed.
+    Native(Job),
+    /// Of OpenAI's routes.
+    OpenAi(Asked),
+}
+
+impl Ask {
+    /// For people.
+    pub(crate) fn json(&self) -> Value {
+        match self {
+            Self::Native(job) => job.json(),
+            Self::OpenAi(asked) => asked.body.clone(),
+        }
+    }
+}
+
+/// A request with its undisturbed stream.
 #[derive(Debug, Clone)]
 pub(crate) struct Known {
-    pub(crate) job: Job,
+    pub(crate) ask: Ask,
     pub(crate) tokens: Vec<Token>,
     pub(crate) ending: Ending,
 }
@@ -17,8 +38,10 @@ pub(crate) struct Known {
 /// Jobs for one model.
 #[derive(Debug)]
 pub(crate) struct Pool {
-    /// Of all sorts.
+    /// Of all sorts, of `/execute`.
     pub(crate) jobs: Vec<Known>,
+    /// Of OpenAI's routes.
+    pub(crate) asked: Vec<Known>,
     /// With a long prompt and little to say.
     pub(crate) prompts: Vec<Known>,
 }
@@ -30,9 +53,11 @@ impl Pool {
     /// Draws the jobs and runs each of them once on a service that nothing happens to.
     pub(crate) fn prepare(model: &Model, rng: &mut Rng) -> Self {
         let service = Starter::new(model.clone()).alone().start();
-        let mut jobs = undisturbed(&service, jobs(model, rng));
+        let native = |jobs: Vec<Job>| jobs.into_iter().map(Ask::Native).collect();
+        let mut jobs = undisturbed(&service, native(jobs(model, rng)));
         let with_stop: Vec<_> = jobs.iter().step_by(4).filter_map(stopped).collect();
-        jobs.extend(undisturbed(&service, with_stop));
+        jobs.extend(undisturbed(&service, native(with_stop)));
+        let asked = undisturbed(&service, asked(model, rng));
         let long = |n: u64| {
             Job::new(
                 "",
@@ -42,9 +67,13 @@ impl Pool {
             .set("max_tokens", 8 + n)
             .set("seed", n)
         };
-        let prompts = undisturbed(&service, (0..4).map(long).collect());
+        let prompts = undisturbed(&service, native((0..4).map(long).collect()));
         jobs.extend_from_slice(&prompts);
-        Self { jobs, prompts }
+        Self {
+            jobs,
+            asked,
+            prompts,
+        }
     }
 }
 
@@ -90,7 +119,10 @@ fn stopped(known: &Known) -> Option<Job> {
     let chars: Vec<char> = text.chars().collect();
     let from = chars.len() * 2 / 3;
     let stop: String = chars.get(from..from + 4)?.iter().collect();
-    Some(known.job.clone().set("stop", vec![stop]))
+    match &known.ask {
+        Ask::Native(job) => Some(job.clone().set("stop", vec![stop])),
+        Ask::OpenAi(_) => None,
+    }
 }
 
 fn text_of(token: &Token) -> Option<String> {
@@ -100,16 +132,14 @@ fn text_of(token: &Token) -> Option<String> {
 }
 
 /// Runs jobs, some at a time, and remembers what they say.
-fn undisturbed(service: &WorkerHarness, jobs: Vec<Job>) -> Vec<Known> {
+fn undisturbed(service: &WorkerHarness, asks: Vec<Ask>) -> Vec<Known> {
     let mut known = Vec::new();
-    for some in jobs.chunks(6) {
+    for some in asks.chunks(6) {
         let received: Vec<Received> = std::thread::scope(|scope| {
-            let name = |(n, job): (usize, &Job)| job.clone().named(&format!("undisturbed-{n}"));
-            let running: Vec<_> = some
-                .iter()
-                .enumerate()
-                .map(name)
-                .map(|job| scope.spawn(move || client::run(service, &job, None)))
+            let running: Vec<_> = (some.iter().enumerate())
+                .map(|(n, ask)| {
+                    scope.spawn(move || run(service, ask, &format!("undisturbed-{n}"), None))
+                })
                 .collect();
             running.into_iter().map(|t| t.join().unwrap()).collect()
         });
@@ -127,11 +157,78 @@ fn undisturbed(service: &WorkerHarness, jobs: Vec<Job>) -> Vec<Known> {
                 job.json()
             );
             known.push(Known {
-                job: job.clone(),
+                ask: job.clone(),
                 tokens: received.tokens,
                 ending: received.ending,
             });
         }
     }
     known
+}
+
+/// Runs a request to the end of its stream; `absence`, and the name of the job, only for `/execute`.
+pub(crate) fn run(
+    service: &WorkerHarness,
+    ask: &Ask,
+    name: &str,
+    absence: client::Absence,
+) -> Received {
+    match ask {
+        Ask::Native(job) => {
+            let job = job.clone().named(name);
+            let leaves = absence.is_some();
+            let job = if leaves {
+                job.set("on_disconnect", "continue")
+            } else {
+                job
+            };
+            client::run(service, &job, absence)
+        }
+        Ask::OpenAi(asked) => chunks::run(service, asked),
+    }
+}
+
+/// Chats where the model has a template, else completions: one and two choices, tools, logprobs, stop sequences.
+fn asked(model: &Model, rng: &mut Rng) -> Vec<Ask> {
+    let chats = matches!(model, Model::Haiku);
+    let one = |n: u64, rng: &mut Rng| {
+        let mut body = json!({
+            "stream": true,
+            "stream_options": {"include_usage": true},
+            "seed": n,
+            "max_tokens": 12 + rng.below(60),
+            "temperature": rng.pick(&[0.0, 0.8, 1.1]),
+        });
+        if chats {
+            let question = rng.pick(&["Write a haiku about rain", "Greet me", "Count to ten 🦀"]);
+            body["messages"] = json!([{"role": "user", "content": question}]);
+        } else {
+            body["prompt"] = json!(rng.pick(&["in the evening", "schöne wörter", "日本の"]));
+        }
+        if n % 3 == 0 {
+            body["n"] = json!(2);
+        }
+        match n % 4 {
+            1 if chats => {
+                body["tools"] = json!([{"type": "function", "function": {
+                    "name": "weather", "description": "Tells the weather",
+                    "parameters": {"type": "object", "properties": {"place": {"type": "string"}}},
+                }}]);
+            }
+            2 if chats => {
+                body["logprobs"] = json!(true);
+                body["top_logprobs"] = json!(3);
+            }
+            2 => body["logprobs"] = json!(2),
+            3 => body["stop"] = json!([" the", "\n\n"]),
+            _ => {}
+        }
+        let path = if chats {
+            "/v1/chat/completions"
+        } else {
+            "/v1/completions"
+        };
+        Ask::OpenAi(Asked { path, body })
+    };
+    (0..16).map(|n| one(n, rng)).collect()
 }

@@ -11,7 +11,7 @@ use crate::board::Board;
 use crate::client::{self, Received};
 use crate::faults::Deck;
 use crate::inject::{self, InjectedFault};
-use crate::jobs::{Known, Pool};
+use crate::jobs::{self, Known, Pool};
 use crate::judge::{Ending, Verdict, compare};
 use crate::rng::Rng;
 use crate::settings::Leg;
@@ -79,7 +79,7 @@ pub(crate) fn run(leg: &Leg, pool: &Pool, seed: u64) -> Report {
     }
     let service = starter.start();
     // The first steps show the service what a step takes: hangs are recognized by that.
-    client::run(&service, &pool.jobs[0].job.clone().named("first"), None);
+    jobs::run(&service, &pool.jobs[0].ask, "first", None);
     let before = holdings(&service, leg.standby, None);
     let shared = Shared {
         service: &service,
@@ -116,8 +116,13 @@ pub(crate) fn run(leg: &Leg, pool: &Pool, seed: u64) -> Report {
 /// One job after the other until the campaign is over.
 fn stream(shared: &Shared<'_>, mut rng: Rng) {
     while !shared.over.load(Ordering::Relaxed) {
-        let at = rng.below(shared.pool.jobs.len() as u64);
-        let known = &shared.pool.jobs[usize::try_from(at).unwrap()];
+        // Half of them in each dialect.
+        let native = rng.chance(50);
+        let known = rng.choose(if native {
+            &shared.pool.jobs
+        } else {
+            &shared.pool.asked
+        });
         let leaves = rng.chance(15);
         let absence = leaves.then(|| {
             let tokens = usize::try_from(1 + rng.below(20)).unwrap();
@@ -129,11 +134,8 @@ fn stream(shared: &Shared<'_>, mut rng: Rng) {
 
 fn run_one(shared: &Shared<'_>, known: &Known, absence: client::Absence) {
     let entry = shared.board.enter();
-    let mut job = known.job.clone().named(&format!("job-{}", entry.number()));
-    if absence.is_some() {
-        job = job.set("on_disconnect", "continue");
-    }
-    let received = client::run(shared.service, &job, absence);
+    let name = format!("job-{}", entry.number());
+    let received = jobs::run(shared.service, &known.ask, &name, absence);
     drop(entry);
     let expected = (&known.tokens[..], &known.ending);
     let verdict = compare(expected, (&received.tokens, &received.ending));
@@ -141,7 +143,7 @@ fn run_one(shared: &Shared<'_>, known: &Known, absence: client::Absence) {
         let ending = &received.ending;
         let strictly = &received.strictly;
         let count = received.tokens.len();
-        let body = job.json();
+        let body = known.ask.json();
         shared.failures.lock().unwrap().push(format!(
             "{verdict:?}, {count} tokens of {}, {ending:?} where {:?} was due, {strictly:?}: {body}",
             known.tokens.len(),

@@ -5,6 +5,7 @@
 //! different each time, so the same seed is a similar run and not the same one.
 
 mod board;
+mod chunks;
 mod client;
 mod faults;
 mod inject;

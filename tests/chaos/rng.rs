@@ -32,6 +32,12 @@ impl Rng {
         of[usize::try_from(at).unwrap()]
     }
 
+    /// One of those in a list.
+    pub(crate) fn choose<'v, T>(&mut self, of: &'v [T]) -> &'v T {
+        let at = self.below(of.len() as u64);
+        &of[usize::try_from(at).unwrap()]
+    }
+
     /// So often in a hundred.
     pub(crate) fn chance(&mut self, percent: u64) -> bool {
         self.below(100) < percent

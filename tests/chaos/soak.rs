@@ -11,7 +11,7 @@ use orcd_tests::{Model, Starter, WorkerHarness, report};
 use serde_json::json;
 
 use crate::client;
-use crate::jobs::{Known, Pool};
+use crate::jobs::{Ask, Known, Pool};
 use crate::judge::{Ending, compare};
 use crate::leg::{Holdings, holdings};
 use crate::rng::Rng;
@@ -152,7 +152,10 @@ fn visit(shared: &Shared<'_>, name: &str, rng: &mut Rng) {
     let service = shared.service;
     let at = rng.below(shared.pool.jobs.len() as u64);
     let known = &shared.pool.jobs[usize::try_from(at).unwrap()];
-    let job = known.job.clone().named(name);
+    let Ask::Native(job) = &known.ask else {
+        panic!("the pool's jobs are of /execute")
+    };
+    let job = job.clone().named(name);
     let manner = rng.below(6);
     match manner {
         0 => whole(shared, known, &job, None),
