@@ -68,7 +68,7 @@ pub struct Config {
     /// Who may ask.
     pub access: Access,
     /// What is to be said about how that is set.
-    pub access_warning: Option<String>,
+    pub access_warnings: Vec<String>,
     /// Names this instance.
     pub worker_id: Uuid,
     /// Who is notified once the service is ready; always `http`.
@@ -132,7 +132,7 @@ impl Config {
         model: PathBuf,
         device: Option<Device>,
     ) -> Result<Self, ConfigError> {
-        let (access, access_warning) = args.access.resolve()?;
+        let (access, access_warnings) = args.access.resolve()?;
         Ok(Self {
             model: absolute("--model", model)?,
             chat_template: args.template.read()?,
@@ -143,7 +143,7 @@ impl Config {
             port: args.port,
             address_by_default: false,
             access,
-            access_warning,
+            access_warnings,
             worker_id: args.worker_id.unwrap_or_else(Uuid::new_v4),
             callback_url: args.callback_url,
             flags: args.flags,

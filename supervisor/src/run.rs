@@ -88,7 +88,7 @@ impl RunError {
 /// The address is wrong or taken, or what was passed can't be listened on; or it lets in whom nobody
 /// said may come in.
 pub async fn bind(config: &Config, manager: &mut Manager) -> Result<TcpListener, RunError> {
-    if let Some(warning) = &config.access_warning {
+    for warning in &config.access_warnings {
         tracing::warn!("{warning}");
     }
     let listener = listen(config, manager).await?;
@@ -164,6 +164,7 @@ async fn run_to_end(
     let address = local_address(&listener)?;
     let drain = shutdown.drain.clone();
     let app = App::new(&config, address, Arc::clone(&metrics), drain);
+    tokio::spawn(app.watch_keys());
     let stop_serving = CancellationToken::new();
     let router = http::router(Arc::clone(&app));
     let serving = http::server::serve(listener, router.clone(), stop_serving.clone());

@@ -3,6 +3,7 @@
 use std::net::TcpListener;
 use std::time::Duration;
 
+use orcd_tests::proc::wait_until;
 use orcd_tests::{Job, Model, Starter, WorkerHarness, routes};
 
 const SOON: Duration = Duration::from_secs(30);
@@ -95,6 +96,33 @@ fn allowed_pages_and_names_are_served_and_may_read_the_answer() {
     }
     let without = service.get("/health");
     assert_eq!(without.header("access-control-allow-origin"), None);
+}
+
+#[test]
+fn keys_follow_their_file_and_only_an_admin_s_ends_the_service() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("keys");
+    std::fs::write(&file, "first\n").unwrap();
+    let service = Starter::new(Model::Tiny)
+        .flag("--api-key-file", file.display())
+        .env("ORCD_ADMIN_KEY", "boss")
+        .start();
+    let ask = |key: &str, method: &str, path: &str| {
+        let bearer = format!("Bearer {key}");
+        let reply = service.request(method, path, &[("Authorization", &bearer)], b"");
+        reply.status()
+    };
+    assert_eq!(ask("first", "GET", "/v1/models"), 200);
+    assert_eq!(ask("second", "GET", "/v1/models"), 401);
+    std::fs::write(&file, "# another\nsecond\n").unwrap();
+    assert!(
+        wait_until(SOON, || ask("second", "GET", "/v1/models") == 200),
+        "the file was not read again"
+    );
+    assert_eq!(ask("first", "GET", "/v1/models"), 401);
+    assert_eq!(ask("second", "POST", "/shutdown"), 401);
+    assert_eq!(ask("boss", "GET", "/v1/models"), 200);
+    assert_eq!(ask("boss", "POST", "/shutdown"), 202);
 }
 
 #[test]

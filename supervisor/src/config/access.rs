@@ -2,17 +2,12 @@
 
 use std::convert::Infallible;
 use std::fmt;
-use std::io::Read as _;
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::builder::BoolishValueParser;
 
 use super::ConfigError;
-use crate::http::access::{Access, HostName, Keys, Origin};
-
-/// Largest file of keys that is read.
-const MAX_FILE_BYTES: u64 = 1 << 20;
+use crate::http::access::{Access, HostName, KeySource, Origin, Role};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct AccessArgs {
@@ -22,9 +17,19 @@ pub(super) struct AccessArgs {
           value_delimiter = ',', value_parser = secret)]
     api_key: Vec<Secret>,
 
-    /// File with such keys, one a line; empty lines and those that begin with # don't count
+    /// File with such keys, one a line; empty lines and those that begin with # don't count. It is read
+    /// again when it changes
     #[arg(long, value_name = "PATH", env = "ORCD_API_KEY_FILE")]
     api_key_file: Option<PathBuf>,
+
+    /// A key that also ends the service (POST /shutdown), which others don't
+    #[arg(long, value_name = "KEY", env = "ORCD_ADMIN_KEY", hide_env_values = true,
+          value_delimiter = ',', value_parser = secret)]
+    admin_key: Vec<Secret>,
+
+    /// File with such keys, as --api-key-file has them
+    #[arg(long, value_name = "PATH", env = "ORCD_ADMIN_KEY_FILE")]
+    admin_key_file: Option<PathBuf>,
 
     /// Let everybody in who reaches the service, also from other machines
     #[arg(long, env = "ORCD_INSECURE_NO_AUTH", value_parser = BoolishValueParser::new())]
@@ -68,15 +73,28 @@ fn secret(text: &str) -> Result<Secret, Infallible> {
 
 impl AccessArgs {
     /// Who may ask, and what to say about how that is set.
-    pub(super) fn resolve(self) -> Result<(Access, Option<String>), ConfigError> {
-        let mut keys = Keys::default();
-        for Secret(key) in &self.api_key {
-            add(&mut keys, key.trim(), "--api-key")?;
+    pub(super) fn resolve(self) -> Result<(Access, Vec<String>), ConfigError> {
+        let mut source = KeySource::default();
+        let given = [
+            ("--api-key", &self.api_key, Role::User),
+            ("--admin-key", &self.admin_key, Role::Admin),
+        ];
+        for (flag, keys, role) in given {
+            for Secret(key) in keys {
+                let added = source.add(key.trim(), role, flag);
+                added.map_err(ConfigError::usage)?;
+            }
         }
-        let mut warning = None;
-        if let Some(path) = &self.api_key_file {
-            warning = read_keys(path, &mut keys)?;
+        let files = [
+            ("--api-key-file", self.api_key_file, Role::User),
+            ("--admin-key-file", self.admin_key_file, Role::Admin),
+        ];
+        for (flag, path, role) in files {
+            if let Some(path) = path {
+                source.add_file(flag, path, role);
+            }
         }
+        let (keys, warnings) = source.read().map_err(ConfigError::usage)?;
         if self.insecure_no_auth && !keys.is_empty() {
             return Err(ConfigError::usage(
                 "--insecure-no-auth and an API key are both given; give one of them",
@@ -86,66 +104,13 @@ impl AccessArgs {
         let hosts = self.allow_host.iter().map(|text| host(text));
         let access = Access {
             keys,
+            source,
             everybody: self.insecure_no_auth,
             origins: origins.collect::<Result<_, _>>()?,
             hosts: hosts.collect::<Result<_, _>>()?,
         };
-        Ok((access, warning))
+        Ok((access, warnings))
     }
-}
-
-fn add(keys: &mut Keys, key: &str, whence: &str) -> Result<(), ConfigError> {
-    if key.is_empty() {
-        let message = format!("{whence}: a key is empty; give at least one character");
-        return Err(ConfigError::usage(message));
-    }
-    // What a header can carry, so that there is no key that no request can bring.
-    if !key.bytes().all(|b| b.is_ascii_graphic()) {
-        let message = format!(
-            "{whence}: a key has a space or a character that is not ASCII; give letters, digits \
-             and signs"
-        );
-        return Err(ConfigError::usage(message));
-    }
-    keys.add(key);
-    Ok(())
-}
-
-/// Adds the keys in the file; says so if others can read it.
-fn read_keys(path: &Path, keys: &mut Keys) -> Result<Option<String>, ConfigError> {
-    let shown = path.display();
-    let failed = |what: String| ConfigError::usage(format!("--api-key-file {shown}: {what}"));
-    let broken = |e: std::io::Error| failed(e.to_string());
-    let file = std::fs::File::open(path).map_err(broken)?;
-    let mode = file.metadata().map_err(broken)?.permissions().mode();
-    let mut text = String::new();
-    file.take(MAX_FILE_BYTES + 1)
-        .read_to_string(&mut text)
-        .map_err(broken)?;
-    if text.len() as u64 > MAX_FILE_BYTES {
-        return Err(failed(format!("it has more than {MAX_FILE_BYTES} bytes")));
-    }
-    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
-    let mut found = 0;
-    for (number, line) in (1..).zip(text.lines().map(str::trim)) {
-        if line.is_empty() || line.starts_with('#') {
-            continue;
-        }
-        add(
-            keys,
-            line,
-            &format!("--api-key-file {shown}, line {number}"),
-        )?;
-        found += 1;
-    }
-    if found == 0 {
-        return Err(failed("there is no key in it; give one a line".into()));
-    }
-    Ok((mode & 0o004 != 0).then(|| {
-        format!(
-            "--api-key-file {shown} can be read by every user of the machine: chmod o-r {shown}"
-        )
-    }))
 }
 
 fn origin(text: &str) -> Result<Origin, ConfigError> {

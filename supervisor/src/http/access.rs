@@ -5,9 +5,11 @@
 
 mod keys;
 mod names;
+mod source;
+mod watch;
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use axum::extract::{Request, State};
 use axum::middleware::Next;
@@ -17,12 +19,14 @@ use http::request::Parts;
 use http::{HeaderMap, Method, StatusCode, Version};
 use orcd_shared::error::ErrorCode;
 
-pub use keys::Keys;
+pub use keys::{Keys, Role};
 pub use names::{HostName, Origin};
+pub use source::KeySource;
+pub(super) use watch::watch;
 
 use super::body;
 use super::error::ApiError;
-use super::routes::is_probe;
+use super::routes::{is_admin, is_probe};
 use crate::jobs::Owner;
 
 const ALLOW_PRIVATE_NETWORK: HeaderName =
@@ -37,6 +41,8 @@ const PREFLIGHT_SECONDS: HeaderValue = HeaderValue::from_static("600");
 pub struct Access {
     /// Requests have to bring one of these, if there is any.
     pub keys: Keys,
+    /// Where these came from.
+    pub source: KeySource,
     /// Beyond loopback everybody may ask.
     pub everybody: bool,
     /// Web pages that may use the service, beside those of this machine.
@@ -70,6 +76,7 @@ impl Access {
             .hosts
             .extend(HostName::parse(host).or_else(|| HostName::parse(&quoted)));
         Guard {
+            keys: RwLock::new(self.keys.clone()),
             access,
             on_loopback: is_loopback(address),
         }
@@ -84,6 +91,8 @@ fn is_loopback(address: SocketAddr) -> bool {
 #[derive(Debug)]
 pub struct Guard {
     access: Access,
+    /// As they are by now.
+    keys: RwLock<Keys>,
     on_loopback: bool,
 }
 
@@ -101,7 +110,23 @@ struct Admitted {
 impl Guard {
     /// Whether requests have to bring a key.
     pub(super) fn asks_for_key(&self) -> bool {
-        !self.access.keys.is_empty()
+        !self.keys().is_empty()
+    }
+
+    fn keys(&self) -> RwLockReadGuard<'_, Keys> {
+        // Each change is one whole assignment.
+        self.keys.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From now on these keys open the service; whether they are others than before. There never are none where there
+    /// were some.
+    fn replace_keys(&self, keys: Keys) -> bool {
+        let mut own = self.keys.write().unwrap_or_else(PoisonError::into_inner);
+        if keys.is_empty() || *own == keys {
+            return false;
+        }
+        *own = keys;
+        true
     }
 
     /// Whether a request of these `parts` may be answered; in the error's case with the origin that
@@ -128,15 +153,21 @@ impl Guard {
                 .contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
         // A browser sends preflights without a key.
         let is_open = is_preflight || is_probe(parts.uri.path());
-        let keys = &self.access.keys;
-        let owner = keys.owner(&parts.headers);
-        if !is_open && !keys.is_empty() && owner.is_none() {
-            return Err((unauthorized(&parts.headers), reader));
+        let keys = self.keys();
+        let holder = keys.holder(&parts.headers);
+        if !is_open && !keys.is_empty() {
+            match holder {
+                None => return Err((unauthorized(&parts.headers), reader)),
+                Some(holder) if holder.role == Role::User && is_admin(parts.uri.path()) => {
+                    return Err((admin_only(), reader));
+                }
+                Some(_) => {}
+            }
         }
         Ok(Admitted {
             reader,
             is_preflight,
-            owner: owner.unwrap_or_default(),
+            owner: holder.map(|holder| holder.owner).unwrap_or_default(),
         })
     }
 
@@ -169,7 +200,7 @@ impl Guard {
             }
         }
         // Where a key is asked for it is the key that decides. Other pages can't read the answer.
-        if !self.on_loopback && !self.access.keys.is_empty() {
+        if !self.on_loopback && self.asks_for_key() {
             return Ok(None);
         }
         Err(forbidden(
@@ -219,6 +250,12 @@ fn unauthorized(headers: &HeaderMap) -> ApiError {
     } else {
         "this service requires a key; send the header \"Authorization: Bearer KEY\""
     };
+    ApiError::new(ErrorCode::Unauthorized, message)
+        .header(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
+}
+
+fn admin_only() -> ApiError {
+    let message = "this key does not end the service; give one of --admin-key-file or --admin-key, or send SIGTERM";
     ApiError::new(ErrorCode::Unauthorized, message)
         .header(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
 }

@@ -109,6 +109,11 @@ impl App {
         })
     }
 
+    /// Reads files of keys again when they change, for as long as it is polled.
+    pub fn watch_keys(&self) -> impl Future<Output = ()> + Send + use<> {
+        access::watch(Arc::clone(&self.guard))
+    }
+
     /// From now on jobs go to `jobs`. Only the first call counts.
     pub fn serve(&self, jobs: JobsHandle, model: Arc<Model>) {
         let mut defaults = self.sampling.over(model.recommended_sampling());

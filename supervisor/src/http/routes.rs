@@ -102,7 +102,7 @@ pub(super) static ROUTES: [Route; 19] = [
     },
     Route {
         method: Method::POST,
-        path: "/shutdown",
+        path: shutdown::PATH,
         is_probe: false,
         handler: || post(shutdown::shutdown),
         describe: shutdown::describe,
@@ -182,6 +182,11 @@ pub(super) fn add_all(router: Router<Arc<App>>) -> Router<Arc<App>> {
 /// Whether `path` is one that monitors ask.
 pub(super) fn is_probe(path: &str) -> bool {
     ROUTES.iter().any(|r| r.is_probe && r.path == path)
+}
+
+/// Whether `path` is one that only an admin's key opens, where keys are asked for.
+pub(super) fn is_admin(path: &str) -> bool {
+    path == shutdown::PATH
 }
 
 /// All of them in one line.

@@ -3,6 +3,8 @@ use std::io::Write as _;
 use http::{HeaderMap, HeaderValue, header};
 
 use super::super::Config;
+use std::os::unix::fs::PermissionsExt as _;
+
 use super::*;
 
 fn parse(args: &[&str]) -> Result<Config, ConfigError> {
@@ -19,7 +21,7 @@ fn opens(config: &Config, key: &str) -> bool {
     let mut headers = HeaderMap::new();
     let value = HeaderValue::from_str(&format!("Bearer {key}")).unwrap();
     headers.insert(header::AUTHORIZATION, value);
-    config.access.keys.owner(&headers).is_some()
+    config.access.keys.holder(&headers).is_some()
 }
 
 #[test]
@@ -43,10 +45,10 @@ fn keys_come_from_flags_and_from_a_file() {
         assert!(!opens(&config, other), "{other}");
     }
     // The file is its owner's alone.
-    assert_eq!(config.access_warning, None);
+    assert!(config.access_warnings.is_empty());
     let everybody = std::fs::Permissions::from_mode(0o644);
     std::fs::set_permissions(path, everybody).unwrap();
-    let warning = parse(&args).unwrap().access_warning.unwrap();
+    let warning = parse(&args).unwrap().access_warnings.remove(0);
     assert!(
         warning.contains(path) && warning.contains("chmod"),
         "{warning}"
@@ -64,6 +66,8 @@ fn what_is_wrong_with_a_key_is_said_without_it() {
         (vec!["--api-key", "s3cret key"], "space"),
         (vec!["--api-key", "s3crét"], "ASCII"),
         (vec!["--api-key-file", "/no/such"], "/no/such"),
+        (vec!["--admin-key-file", "/no/such"], "--admin-key-file"),
+        (vec!["--admin-key", "s3crét"], "--admin-key"),
         (vec!["--api-key-file", &path(&empty)], "no key"),
         (vec!["--api-key-file", &path(&bad)], "line 2"),
         (vec!["--api-key", "k", "--insecure-no-auth"], "one of them"),
@@ -85,6 +89,8 @@ fn keys_are_in_no_picture_of_the_configuration() {
     let args = AccessArgs {
         api_key: vec![Secret("s3cret".into())],
         api_key_file: None,
+        admin_key: vec![Secret("s3cret".into())],
+        admin_key_file: None,
         insecure_no_auth: false,
         allow_origin: Vec::new(),
         allow_host: Vec::new(),

@@ -9,14 +9,43 @@ use subtle::{Choice, ConstantTimeEq as _};
 
 use crate::jobs::Owner;
 
+/// What a key is good for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Every route but those that end the service.
+    User,
+    /// Every route.
+    Admin,
+}
+
+/// Whose key came with a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Holder {
+    /// As jobs know it.
+    pub owner: Owner,
+    /// What the key is good for; the more of two, if it was given as both.
+    pub role: Role,
+}
+
 /// The keys that open the service.
 #[derive(Clone, Default, PartialEq, Eq)]
-pub struct Keys(Vec<[u8; 32]>);
+pub struct Keys(Vec<([u8; 32], Role)>);
 
 impl Keys {
     /// Adds a key.
-    pub fn add(&mut self, key: &str) {
-        self.0.push(Sha256::digest(key).into());
+    pub fn add(&mut self, key: &str, role: Role) {
+        self.0.push((Sha256::digest(key).into(), role));
+    }
+
+    /// Adds those of another set.
+    pub fn extend(&mut self, other: Self) {
+        self.0.extend(other.0);
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.len()
     }
 
     /// Whether there is none, so that none is asked for.
@@ -27,23 +56,32 @@ impl Keys {
 
     /// Who asks, if `headers` bring one of the keys, as `Authorization: Bearer KEY`.
     #[must_use]
-    pub fn owner(&self, headers: &HeaderMap) -> Option<Owner> {
+    pub fn holder(&self, headers: &HeaderMap) -> Option<Holder> {
         let mut values = headers.get_all(AUTHORIZATION).iter();
         let (Some(value), None) = (values.next(), values.next()) else {
             return None;
         };
-        self.owner_of(bearer(value.as_bytes())?)
+        self.holder_of(bearer(value.as_bytes())?)
     }
 
     /// Takes the same time whichever key it is, and whether it is one or not.
-    fn owner_of(&self, key: &[u8]) -> Option<Owner> {
+    fn holder_of(&self, key: &[u8]) -> Option<Holder> {
         let digest: [u8; 32] = Sha256::digest(key).into();
-        let none = Choice::from(0);
-        let found = self
-            .0
-            .iter()
-            .fold(none, |found, known| found | known.ct_eq(&digest));
-        bool::from(found).then(|| Owner::of_key(digest))
+        let none = (Choice::from(0), Choice::from(0));
+        let (found, admin) = self.0.iter().fold(none, |(found, admin), (known, role)| {
+            let same = known.ct_eq(&digest);
+            let is_admin = Choice::from(u8::from(*role == Role::Admin));
+            (found | same, admin | same & is_admin)
+        });
+        let role = if bool::from(admin) {
+            Role::Admin
+        } else {
+            Role::User
+        };
+        bool::from(found).then(|| Holder {
+            owner: Owner::of_key(digest),
+            role,
+        })
     }
 }
 
@@ -71,8 +109,8 @@ mod tests {
 
     fn keys() -> Keys {
         let mut keys = Keys::default();
-        keys.add("first-key");
-        keys.add("second");
+        keys.add("first-key", Role::User);
+        keys.add("second", Role::Admin);
         keys
     }
 
@@ -81,7 +119,7 @@ mod tests {
         let opens = |value: &str| {
             let mut headers = HeaderMap::new();
             headers.insert(AUTHORIZATION, HeaderValue::from_str(value).unwrap());
-            keys().owner(&headers).is_some()
+            keys().holder(&headers).is_some()
         };
         for good in ["Bearer first-key", "bearer second", "BEARER   second "] {
             assert!(opens(good), "{good}");
@@ -99,20 +137,32 @@ mod tests {
         ] {
             assert!(!opens(bad), "{bad}");
         }
-        assert!(keys().owner(&HeaderMap::new()).is_none());
+        assert!(keys().holder(&HeaderMap::new()).is_none());
         let mut twice = HeaderMap::new();
         for _ in 0..2 {
             twice.append(AUTHORIZATION, HeaderValue::from_static("Bearer second"));
         }
-        assert!(keys().owner(&twice).is_none());
+        assert!(keys().holder(&twice).is_none());
     }
 
     #[test]
     fn each_key_is_another_owner() {
-        let owner = |key: &[u8]| keys().owner_of(key).unwrap();
+        let owner = |key: &[u8]| keys().holder_of(key).unwrap().owner;
         assert_eq!(owner(b"second"), owner(b"second"));
         assert_ne!(owner(b"second"), owner(b"first-key"));
         assert_eq!(format!("{:?}", owner(b"second")), "a key's");
+    }
+
+    #[test]
+    fn a_key_is_good_for_what_it_was_given_for() {
+        let mut keys = keys();
+        let role = |keys: &Keys, key: &[u8]| keys.holder_of(key).unwrap().role;
+        assert_eq!(role(&keys, b"first-key"), Role::User);
+        assert_eq!(role(&keys, b"second"), Role::Admin);
+        keys.add("first-key", Role::Admin);
+        keys.add("second", Role::User);
+        assert_eq!(role(&keys, b"first-key"), Role::Admin);
+        assert_eq!(role(&keys, b"second"), Role::Admin);
     }
 
     #[test]

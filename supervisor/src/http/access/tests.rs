@@ -115,7 +115,7 @@ fn more_names_and_pages_can_be_allowed() {
 #[test]
 fn keys_open_all_but_what_monitors_ask() {
     for address in [LOOPBACK, ANYWHERE] {
-        let guard = guard(address, |access| access.keys.add("k"));
+        let guard = guard(address, |access| access.keys.add("k", Role::User));
         for (head, expected) in [
             ("POST /execute\nHost: localhost", 401),
             (
@@ -146,7 +146,7 @@ fn beyond_loopback_pages_are_kept_out_where_no_key_is_asked_for() {
         access.everybody = true;
         access.hosts.extend(HostName::parse("gpu.lan"));
     });
-    let keyed = guard(ANYWHERE, |access| access.keys.add("k"));
+    let keyed = guard(ANYWHERE, |access| access.keys.add("k", Role::User));
     for (head, without_key) in [
         ("Host: gpu.lan:8080", 200),
         ("Host: gpu.lan:8080\nOrigin: http://gpu.lan:8080", 200),
@@ -171,7 +171,7 @@ fn beyond_loopback_pages_are_kept_out_where_no_key_is_asked_for() {
 
 #[test]
 fn a_preflight_needs_an_allowed_origin_and_no_key() {
-    let guard = guard(LOOPBACK, |access| access.keys.add("k"));
+    let guard = guard(LOOPBACK, |access| access.keys.add("k", Role::User));
     let preflight = |origin: &str| {
         let head = format!(
             "OPTIONS /execute\nHost: localhost\nOrigin: {origin}\nAccess-Control-Request-Method: POST"
@@ -211,7 +211,70 @@ fn listening_beyond_loopback_needs_a_decision() {
         };
         assert!(suffices(&everybody, beyond).is_ok());
         let mut keyed = Access::default();
-        keyed.keys.add("k");
+        keyed.keys.add("k", Role::User);
         assert!(suffices(&keyed, beyond).is_ok());
+    }
+}
+
+#[test]
+fn only_an_admin_s_key_ends_the_service_where_keys_are_asked_for() {
+    let open = guard(LOOPBACK, |_| {});
+    assert_eq!(status(&open, "POST /shutdown\nHost: localhost"), 200);
+    let asks = guard(LOOPBACK, |access| {
+        access.keys.add("user", Role::User);
+        access.keys.add("admin", Role::Admin);
+    });
+    let with = |path: &str, key: &str| {
+        status(
+            &asks,
+            &format!("POST {path}\nHost: localhost\nAuthorization: Bearer {key}"),
+        )
+    };
+    assert_eq!(
+        [with("/shutdown", "user"), with("/execute", "user")],
+        [401, 200]
+    );
+    assert_eq!(
+        [with("/shutdown", "admin"), with("/execute", "admin")],
+        [200, 200]
+    );
+    assert_eq!(
+        [with("/shutdown", "none"), with("/execute", "none")],
+        [401, 401]
+    );
+}
+
+#[test]
+fn keys_of_a_file_follow_it_and_a_broken_one_changes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("keys");
+    std::fs::write(&path, "old\n").unwrap();
+    let guard = guard(LOOPBACK, |access| {
+        access.source.add("flag", Role::User, "--api-key").unwrap();
+        access
+            .source
+            .add_file("--api-key-file", path.clone(), Role::User);
+        access.keys = access.source.read().unwrap().0;
+    });
+    let opens = |key: &str| {
+        let head = format!("POST /execute\nHost: localhost\nAuthorization: Bearer {key}");
+        status(&guard, &head) == 200
+    };
+    assert!(opens("old") && opens("flag") && !opens("new"));
+    let mut seen = watch::look(&guard, Vec::new());
+    for (text, old, new) in [
+        (Some("new and longer\n"), true, false),
+        (Some(""), true, false),
+        (None, true, false),
+        (Some("# changed\nnew\n"), false, true),
+        (Some("old\nnew\n"), true, true),
+    ] {
+        match text {
+            Some(text) => std::fs::write(&path, text).unwrap(),
+            None => std::fs::remove_file(&path).unwrap(),
+        }
+        seen = watch::look(&guard, seen);
+        assert_eq!((opens("old"), opens("new")), (old, new), "{text:?}");
+        assert!(opens("flag"), "{text:?}");
     }
 }

@@ -16,6 +16,9 @@ use super::super::error::ApiError;
 use super::super::openapi::{self, Description, Instance};
 use super::super::{App, body, validate};
 
+/// Where it is.
+pub(super) const PATH: &str = "/shutdown";
+
 #[derive(Serialize, ToSchema)]
 struct Answer {
     #[schema(pattern = "^draining$")]
@@ -50,7 +53,7 @@ pub(super) fn describe(_: &Instance) -> Description {
             .summary(Some("Stop the service"))
             .description(Some(
                 "The same as SIGTERM; safe to repeat. From the answer on no job is taken; those in flight go \
-                 on for --drain-timeout-sec.",
+                 on for --drain-timeout-sec. Where the service asks for keys, it takes an admin's.",
             ))
             .request_body(Some(openapi::body(
                 "None, or an empty object.",
