@@ -82,8 +82,10 @@ int32_t share(const Weights& weights) {
 }
 
 void run(Engine& engine, rust::Slice<const uint32_t> tokens, rust::Slice<const Run> runs,
-         rust::Slice<const SampleRow> samples, rust::Slice<const uint32_t> masks, rust::Slice<Sampled> sampled) {
-  engine.run({span(tokens), span(runs), span(samples), span(masks)}, span(sampled), [] { return abandoned(); });
+         rust::Slice<const SampleRow> samples, rust::Slice<const uint32_t> masks, rust::Slice<const TokenBias> biases,
+         rust::Slice<Sampled> sampled) {
+  engine.run({span(tokens), span(runs), span(samples), span(masks), span(biases)}, span(sampled),
+             [] { return abandoned(); });
 }
 
 void logits(const Engine& engine, uint32_t draw, rust::Slice<float> to) { engine.logits(draw, span(to)); }

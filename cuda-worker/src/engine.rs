@@ -332,6 +332,7 @@ impl StepEngine for Engine {
             &batch.runs,
             &batch.samples,
             &batch.masks,
+            &batch.biases,
             &mut self.sampled,
         )
         .map_err(error_of)?;

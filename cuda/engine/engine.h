@@ -42,6 +42,7 @@ class Engine {
   void check(const StepBatch& batch, std::span<const Sampled> sampled) const;
   void check_samples(const StepBatch& batch) const;
   void check_masks(const StepBatch& batch) const;
+  void check_biases(const StepBatch& batch) const;
   void flatten(const StepBatch& batch);
 
   Model model_;
@@ -53,6 +54,7 @@ class Engine {
 
   // The current step, flat.
   std::vector<uint32_t> row_slots_, positions_;  // (rows)
+  std::vector<uint32_t> output_starts_;          // (rows) of their sequences
   std::vector<uint32_t> logit_rows_;             // (samples) row whose logits are sampled from
   std::vector<PlacedSample> samples_;            // (samples)
 };
