@@ -82,8 +82,8 @@ int32_t share(const Weights& weights) {
 }
 
 void begin(Engine& engine, rust::Slice<const uint32_t> tokens, rust::Slice<const Run> runs,
-           rust::Slice<const SampleRow> samples) {
-  engine.begin({span(tokens), span(runs), span(samples)}, [] { return abandoned(); });
+           rust::Slice<const SampleRow> samples, rust::Slice<const TokenBias> biases) {
+  engine.begin({span(tokens), span(runs), span(samples), span(biases)}, [] { return abandoned(); });
 }
 
 void finish(Engine& engine, rust::Slice<const uint32_t> masks, rust::Slice<Sampled> sampled) {

@@ -59,7 +59,7 @@ void read(const Weights& weights, const TensorDesc& tensor, uint64_t first_row, 
 int32_t share(const Weights& weights);  // a new descriptor of the image
 
 void begin(Engine& engine, rust::Slice<const uint32_t> tokens, rust::Slice<const Run> runs,
-           rust::Slice<const SampleRow> samples);
+           rust::Slice<const SampleRow> samples, rust::Slice<const TokenBias> biases);
 void finish(Engine& engine, rust::Slice<const uint32_t> masks, rust::Slice<Sampled> sampled);
 void logits(const Engine& engine, uint32_t draw, rust::Slice<float> to);
 

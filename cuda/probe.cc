@@ -169,11 +169,15 @@ uint32_t throwing_chunks(uint32_t threads, uint32_t chunks, uint32_t bad) {
 
 uint64_t golden_hash(uint32_t type) { return golden_hashes(static_cast<TensorType>(type)).tile; }
 
-uint32_t draw(rust::Slice<const float> logits, rust::Slice<const uint32_t> before, rust::Slice<const uint32_t> mask,
+uint32_t draw(rust::Slice<const float> logits, rust::Slice<const uint32_t> before, uint32_t output_start,
+              rust::Slice<const uint32_t> mask, rust::Slice<const uint32_t> biased, rust::Slice<const float> biases,
               uint32_t position, const Sampling& sampling) {
   cpu::SampleScratch scratch;
   const auto vocab = static_cast<uint32_t>(logits.size());
-  const PlacedSample draw = {0, position, mask.empty() ? nullptr : mask.data(), false, 0, sampling};
+  const uint32_t* masked = mask.empty() ? nullptr : mask.data();
+  std::vector<TokenBias> added;
+  for (size_t i = 0; i < biased.size(); ++i) added.push_back({biased[i], biases[i]});
+  const PlacedSample draw = {0, position, masked, false, 0, sampling, output_start, added};
   return cpu::sample(logits.data(), vocab, {before.data(), before.size()}, draw, scratch);
 }
 

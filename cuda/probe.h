@@ -50,8 +50,9 @@ uint32_t throwing_chunks(uint32_t threads, uint32_t chunks, uint32_t bad);
 // What the packed sample of a type hashes to in the processor's image (layout_version.h).
 uint64_t golden_hash(uint32_t type);
 
-// `mask`: empty if there is none.
-uint32_t draw(rust::Slice<const float> logits, rust::Slice<const uint32_t> before, rust::Slice<const uint32_t> mask,
+// `mask`: empty if there is none. `biased`: tokens, each with one of `biases`.
+uint32_t draw(rust::Slice<const float> logits, rust::Slice<const uint32_t> before, uint32_t output_start,
+              rust::Slice<const uint32_t> mask, rust::Slice<const uint32_t> biased, rust::Slice<const float> biases,
               uint32_t position, const Sampling& sampling);
 // The logprob of `token`, then those of the most likely ones, as many as `top` has room for.
 void logprobs(rust::Slice<const float> logits, uint32_t token, rust::Slice<uint32_t> top /* (n) */,

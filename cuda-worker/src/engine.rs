@@ -325,7 +325,8 @@ impl StepEngine for Engine {
 
     fn begin(&mut self, batch: &StepBatch) -> Result<(), EngineError> {
         let inner = self.inner.pin_mut();
-        bridge::begin(inner, &batch.tokens, &batch.runs, &batch.samples).map_err(error_of)
+        let (samples, biases) = (&batch.samples, &batch.biases);
+        bridge::begin(inner, &batch.tokens, &batch.runs, samples, biases).map_err(error_of)
     }
 
     fn finish(&mut self, batch: &StepBatch) -> Result<&[Sampled], EngineError> {

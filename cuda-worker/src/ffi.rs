@@ -47,6 +47,7 @@ pub(crate) mod bridge {
         type EngineOptions = crate::ffi::types::shared::EngineOptions;
         type Run = crate::ffi::types::shared::Run;
         type SampleRow = crate::ffi::types::shared::SampleRow;
+        type TokenBias = crate::ffi::types::shared::TokenBias;
         type Sampled = crate::ffi::types::shared::Sampled;
         type DeviceInfo = crate::ffi::types::shared::DeviceInfo;
     }
@@ -119,6 +120,7 @@ pub(crate) mod bridge {
             tokens: &[u32],
             runs: &[Run],
             samples: &[SampleRow],
+            biases: &[TokenBias],
         ) -> Result<()>;
         fn finish(engine: Pin<&mut Engine>, masks: &[u32], sampled: &mut [Sampled]) -> Result<()>;
         fn logits(engine: &Engine, draw: u32, to: &mut [f32]) -> Result<()>;
@@ -184,10 +186,14 @@ pub(crate) mod probe {
         );
         fn golden_hash(ty: u32) -> u64;
         fn throwing_chunks(threads: u32, chunks: u32, bad: u32) -> Result<u32>;
+        #[allow(clippy::too_many_arguments)]
         fn draw(
             logits: &[f32],
             before: &[u32],
+            output_start: u32,
             mask: &[u32],
+            biased: &[u32],
+            biases: &[f32],
             position: u32,
             sampling: &Sampling,
         ) -> u32;

@@ -251,11 +251,24 @@ pub fn golden_hash(ty: TensorType) -> u64 {
     ffi::golden_hash(ty.id())
 }
 
-/// The token sampled at `position`, with `before` the tokens before it; one of `mask` alone, unless that is
-/// empty.
+/// What a token is sampled by beside its logits and parameters.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Beside<'a> {
+    /// The tokens before it.
+    pub before: &'a [u32],
+    /// How many of them are the prompt.
+    pub output_start: u32,
+    /// What is added to logits of tokens, ids ascending.
+    pub biases: &'a [(u32, f32)],
+    /// The tokens that it may be, a bit for each; empty: all.
+    pub mask: &'a [u32],
+}
+
+/// The token sampled at `position`, with `before` the tokens before it, all of them of the output; one of `mask`
+/// alone, unless that is empty.
 ///
 /// # Panics
-/// If a token has no logit, or the mask not as many words as that takes.
+/// As [`draw_beside`].
 #[must_use]
 pub fn draw(
     logits: &[f32],
@@ -264,15 +277,51 @@ pub fn draw(
     position: u32,
     sampling: &SamplingParams,
 ) -> u32 {
+    let beside = Beside {
+        before,
+        mask,
+        ..Beside::default()
+    };
+    draw_beside(logits, &beside, position, sampling)
+}
+
+/// The token sampled at `position`.
+///
+/// # Panics
+/// If a token has no logit, or the mask not as many words as that takes.
+#[must_use]
+pub fn draw_beside(
+    logits: &[f32],
+    beside: &Beside<'_>,
+    position: u32,
+    sampling: &SamplingParams,
+) -> u32 {
+    let Beside {
+        before,
+        output_start,
+        biases,
+        mask,
+    } = *beside;
+    let (biased, biases): (Vec<u32>, Vec<f32>) = biases.iter().copied().unzip();
     assert!(
-        before.iter().all(|token| (*token as usize) < logits.len()),
+        (before.iter().chain(&biased)).all(|token| (*token as usize) < logits.len()),
         "tokens of the vocabulary"
     );
     assert!(
         mask.is_empty() || mask.len() == logits.len().div_ceil(32),
         "a bit for each"
     );
-    ffi::draw(logits, before, mask, position, &(*sampling).into())
+    let sampling = (*sampling).into();
+    ffi::draw(
+        logits,
+        before,
+        output_start,
+        mask,
+        &biased,
+        &biases,
+        position,
+        &sampling,
+    )
 }
 
 /// The logprob of `token`, and the `n` most likely tokens with theirs.

@@ -534,20 +534,28 @@ fn several_rows_of_one_sequence_draw_what_they_draw_one_by_one() {
         repetition_penalty: 1.3,
         ..drawing
     };
+    let counted = SamplingParams {
+        frequency_penalty: 0.5,
+        presence_penalty: -1.0,
+        ..drawing
+    };
+    // The output begins after row 7.
     let wanted = [
         (2, penalized),
         (3, SamplingParams::GREEDY),
-        (4, drawing),
+        (4, counted),
         (9, penalized),
-        (17, drawing),
+        (17, counted),
         (18, penalized),
-        (39, penalized),
+        (30, drawing),
+        (39, counted),
     ];
     let expected: Vec<u32> = wanted
         .iter()
         .map(|&(row, sampling)| {
             let mut batch = StepBatch::default();
             batch.add_run(0, 0, &tokens[..=row]).unwrap();
+            batch.begin_output(8);
             batch.add_sample(row, sampling).unwrap();
             engine.open(0, 64).unwrap();
             let token = engine.run(&batch).unwrap()[0].token;
@@ -560,6 +568,7 @@ fn several_rows_of_one_sequence_draw_what_they_draw_one_by_one() {
     let mut batch = StepBatch::default();
     batch.add_run(2, 0, &tokens[..7]).unwrap();
     batch.add_run(1, 0, &tokens).unwrap();
+    batch.begin_output(8);
     for (row, sampling) in wanted {
         batch.add_sample(7 + row, sampling).unwrap();
     }
@@ -646,6 +655,105 @@ fn masks_leave_what_they_allow_and_logprobs_as_they_are() {
         );
     }
     assert_eq!((sampled[3].logprob, sampled[3].top[0].token), (0.0, 0));
+}
+
+/// Against the draw from the same logits with these tokens of the output, and with these biases.
+#[test]
+fn a_draw_counts_the_output_and_adds_its_own_biases() {
+    let model = Model::named("tiny-qwen2");
+    let mut engine = model.engine(&options());
+    let (tokens, more) = (prompt(30, 5), [9u32, 9, 200, 9]);
+    let sampling = SamplingParams {
+        temperature: 0.8,
+        frequency_penalty: 1.5,
+        presence_penalty: 0.5,
+        seed: 4,
+        ..SamplingParams::GREEDY
+    };
+    let biases = [(9, 8.0), (44, 7.0), (200, 9.5), (250, -3.0)];
+    let all = [&tokens[..], &more].concat();
+    for output_start in [0, 30, 33, 34, 90] {
+        for first in 1..=4 {
+            engine.open(0, 64).unwrap();
+            step(&mut engine, 0, 0, &tokens);
+            let mut batch = StepBatch::default();
+            let run = |batch: &mut StepBatch, start: usize, tokens: &[u32]| {
+                batch.add_run(0, start as u32, tokens).unwrap();
+                batch.begin_output(output_start);
+                // Of which the first are somebody else's.
+                batch.add_biases(&biases[..2]);
+                let biases = batch.add_biases(&biases);
+                let wanted = Wanted {
+                    biases,
+                    ..sampling.into()
+                };
+                batch.sample_last(wanted).unwrap();
+            };
+            run(&mut batch, 30, &more[..first]);
+            let mut found = engine.run(&batch).unwrap()[0].token;
+            let mut before = 30 + first;
+            if first < 4 {
+                batch.clear();
+                run(&mut batch, 30 + first, &more[first..]);
+                found = engine.run(&batch).unwrap()[0].token;
+                before = 34;
+            }
+            let beside = cuda_worker::probe::Beside {
+                before: &all[..before],
+                output_start,
+                biases: &biases,
+                mask: &[],
+            };
+            let logits = engine.logits(0).unwrap();
+            let expected =
+                cuda_worker::probe::draw_beside(&logits, &beside, before as u32, &sampling);
+            assert_eq!(
+                found, expected,
+                "output from {output_start}, cut at {first}"
+            );
+            engine.close(0).unwrap();
+        }
+    }
+}
+
+#[test]
+fn biases_that_can_not_be_are_refused() {
+    let model = Model::named("tiny-qwen2");
+    let vocab = model.plan.shape.vocab;
+    let mut engine = model.engine(&options());
+    engine.open(0, 64).unwrap();
+    let mut refused = |biases: &[(u32, f32)], what: &str| {
+        let mut batch = StepBatch::default();
+        batch.add_run(0, 0, &[1, 2]).unwrap();
+        let wanted = Wanted {
+            biases: batch.add_biases(biases),
+            ..SamplingParams::GREEDY.into()
+        };
+        batch.sample_last(wanted).unwrap();
+        let found = engine.run(&batch).map(<[_]>::len);
+        assert!(
+            matches!(&found, Err(EngineError::Invalid(m)) if m.contains(what)),
+            "{what}: {found:?}"
+        );
+    };
+    refused(&[(vocab, 1.0)], "row 1 has a bias of token");
+    refused(&[(3, 1.0), (3, 1.0)], "or twice");
+    refused(&[(4, 1.0), (3, 1.0)], "after that of a later token");
+    refused(&[(3, f32::NAN)], "token 3 that is not finite");
+    refused(&[(3, f32::INFINITY)], "token 3 that is not finite");
+    let many: Vec<_> = (0..1025).map(|id| (id, 0.0)).collect();
+    refused(&many, "has 1025 biases, at most 1024");
+    let mut batch = StepBatch::default();
+    let of_another = batch.add_biases(&[(1, 1.0); 5]);
+    batch.clear();
+    batch.add_run(0, 0, &[1, 2]).unwrap();
+    let wanted = Wanted {
+        biases: of_another,
+        ..SamplingParams::GREEDY.into()
+    };
+    batch.sample_last(wanted).unwrap();
+    assert!(matches!(engine.run(&batch), Err(EngineError::Invalid(m)) if m.contains("not there")));
+    assert_eq!(step(&mut engine, 0, 0, &[1, 2]).len(), vocab as usize);
 }
 
 #[test]

@@ -5,7 +5,7 @@
 
 mod engine_support;
 
-use cuda_worker::probe;
+use cuda_worker::probe::{self, Beside};
 use cuda_worker::scheduler::step_engine::BROKEN_LOGITS;
 use engine_support::Rng;
 use orcd_shared::sampling::SamplingParams;
@@ -44,13 +44,19 @@ fn exp2(x: f32) -> f32 {
 }
 
 /// The token sampled, by the contract.
-fn naive(logits: &[f32], seen: &[u32], mask: &[u32], position: u32, s: &SamplingParams) -> u32 {
+fn naive(logits: &[f32], beside: &Beside<'_>, position: u32, s: &SamplingParams) -> u32 {
+    let Beside {
+        before,
+        output_start,
+        biases,
+        mask,
+    } = *beside;
     if logits.iter().any(|l| !l.is_finite()) || logits.iter().all(|l| *l == 0.0) {
         return BROKEN_LOGITS;
     }
     let mut t = logits.to_vec();
     let mut penalized = vec![false; t.len()];
-    for &token in seen {
+    for &token in before {
         if !std::mem::replace(&mut penalized[token as usize], true) {
             let l = &mut t[token as usize];
             *l = if *l > 0.0 {
@@ -58,6 +64,17 @@ fn naive(logits: &[f32], seen: &[u32], mask: &[u32], position: u32, s: &Sampling
             } else {
                 *l * s.repetition_penalty
             };
+        }
+    }
+    for (token, t) in t.iter_mut().enumerate() {
+        let output = before.iter().skip(output_start as usize);
+        let count = output.filter(|of| **of as usize == token).count();
+        if count > 0 {
+            *t -= s.frequency_penalty * count.min(65_535) as f32;
+            *t -= s.presence_penalty;
+        }
+        for &(_, bias) in biases.iter().filter(|bias| bias.0 as usize == token) {
+            *t += bias;
         }
     }
     let factor = 1.0 / s.temperature;
@@ -134,7 +151,7 @@ fn draws_follow_the_contract() {
     for round in 0..1500u32 {
         let n = [1usize, 2, 3, 5, 64, 97, 300][rng.below(7) as usize];
         let l = logits(&mut rng, n);
-        let seen: Vec<u32> = (0..rng.below(6))
+        let before: Vec<u32> = (0..rng.below(9))
             .map(|_| rng.below(n as u64) as u32)
             .collect();
         let mut pick = |values: &[f32]| values[rng.below(values.len() as u64) as usize];
@@ -144,6 +161,8 @@ fn draws_follow_the_contract() {
             top_k: pick(&[0.0, 0.0, 1.0, 2.0, 7.0, 40.0, 1e6]) as u32,
             min_p: pick(&[0.0, 0.0, 0.05, 0.5, 1.0]),
             repetition_penalty: pick(&[1.0, 1.0, 1.3, 2.0, 0.5]),
+            frequency_penalty: pick(&[0.0, 0.0, 0.3, 2.0, -2.0]),
+            presence_penalty: pick(&[0.0, 0.0, 0.1, 2.0, -1.5]),
             choice: pick(&[0.0, 0.0, 1.0, 15.0]) as u32,
             seed: rng.next(),
         };
@@ -157,11 +176,21 @@ fn draws_follow_the_contract() {
         if rng.below(2) == 0 {
             mask.clear();
         }
-        let expected = naive(&l, &seen, &mask, round, &s);
+        // Of none, or of one in `of`.
+        let (of, any) = (1 + rng.below(8), rng.below(2) == 0);
+        let biased = (0..n as u32).filter(|id| any && id.is_multiple_of(of as u32));
+        let biases: Vec<(u32, f32)> = biased.map(|id| (id, rng.signed() * 20.0)).collect();
+        let beside = Beside {
+            before: &before,
+            output_start: rng.below(12) as u32,
+            biases: &biases,
+            mask: &mask,
+        };
+        let expected = naive(&l, &beside, round, &s);
         assert_eq!(
-            probe::draw(&l, &seen, &mask, round, &s),
+            probe::draw_beside(&l, &beside, round, &s),
             expected,
-            "{s:?} seen {seen:?} of {l:?}"
+            "{s:?} {beside:?} of {l:?}"
         );
     }
 }
@@ -220,6 +249,85 @@ fn the_penalty_counts_a_token_once_and_pushes_both_signs_down() {
     assert_eq!(probe::draw(&[1.9, 1.0, 0.9], &[0, 0, 0], &[], 0, &s), 1);
     assert_eq!(probe::draw(&[2.1, 1.0, 0.9], &[0, 0, 0], &[], 0, &s), 0);
     assert_eq!(probe::draw(&[-1.0, -1.9], &[0], &[], 0, &s), 1);
+}
+
+#[test]
+fn penalties_for_the_output_count_its_tokens_and_not_the_prompt() {
+    let s = |frequency_penalty, presence_penalty| SamplingParams {
+        frequency_penalty,
+        presence_penalty,
+        ..SamplingParams::GREEDY
+    };
+    // Token 0 three times, once in the prompt.
+    let draw = |of_first, output_start, s: &SamplingParams| {
+        let beside = Beside {
+            before: &[0, 2, 0, 0],
+            output_start,
+            ..Beside::default()
+        };
+        probe::draw_beside(&[of_first, 1.0, -9.0], &beside, 4, s)
+    };
+    assert_eq!(draw(1.99, 1, &s(0.5, 0.0)), 1);
+    assert_eq!(draw(2.01, 1, &s(0.5, 0.0)), 0);
+    assert_eq!(draw(2.01, 0, &s(0.5, 0.0)), 1);
+    assert_eq!(draw(1.49, 0, &s(0.0, 0.5)), 1);
+    assert_eq!(draw(1.51, 0, &s(0.0, 0.5)), 0);
+    assert_eq!(draw(1.51, 0, &s(0.25, 0.5)), 1);
+    assert_eq!(draw(1.01, 4, &s(2.0, 2.0)), 0);
+    assert_eq!(draw(1.01, u32::MAX, &s(2.0, 2.0)), 0);
+    // Below 0 they help.
+    assert_eq!(draw(0.01, 1, &s(-0.5, 0.0)), 0);
+}
+
+#[test]
+fn a_count_is_no_larger_than_16_bits_hold() {
+    let s = SamplingParams {
+        frequency_penalty: 2f32.powi(-16),
+        ..SamplingParams::GREEDY
+    };
+    let l = [1.0, 2f32.powi(-16), 0.0];
+    let draw = |count: usize| probe::draw(&l, &vec![0; count], &[], 0, &s);
+    // 1 - 65534 / 65536 is above 1 / 65536, 1 - 65535 / 65536 is equal to it: the lower id.
+    assert_eq!([65_534, 65_535, 65_536, 70_000].map(draw), [0; 4]);
+    let second = [1.0, 2f32.powi(-16) * 1.5, 0.0];
+    assert_eq!(probe::draw(&second, &vec![0; 65_534], &[], 0, &s), 0);
+    assert_eq!(probe::draw(&second, &vec![0; 65_535], &[], 0, &s), 1);
+}
+
+#[test]
+fn biases_are_added_after_penalties_and_count_for_every_draw() {
+    let penalized = SamplingParams {
+        repetition_penalty: 2.0,
+        ..SamplingParams::GREEDY
+    };
+    let draw = |l: &[f32], biases: &[(u32, f32)], s: &SamplingParams| {
+        let beside = Beside {
+            before: &[0],
+            biases,
+            ..Beside::default()
+        };
+        probe::draw_beside(l, &beside, 0, s)
+    };
+    // 8 / 2 + 1 and not (8 + 1) / 2.
+    assert_eq!(draw(&[8.0, 4.75], &[(0, 1.0)], &penalized), 0);
+    assert_eq!(draw(&[8.0, 5.25], &[(0, 1.0)], &penalized), 1);
+    let filtered = SamplingParams {
+        top_p: 0.5,
+        top_k: 3,
+        ..FREE
+    };
+    let l = [5.0, 6.0, 7.0, 4.0];
+    for s in [SamplingParams::GREEDY, FREE, filtered] {
+        for id in 0..4 {
+            assert_eq!(draw(&l, &[(id, 100.0)], &s), id, "{s:?}");
+        }
+        let all_but_3 = [(0, -100.0), (1, -100.0), (2, -100.0)];
+        assert_eq!(draw(&l, &all_but_3, &s), 3, "{s:?}");
+    }
+    // What is broken stays so, and what is made zero is not.
+    assert_eq!(draw(&[f32::NAN, 1.0], &[(0, 1.0)], &FREE), BROKEN_LOGITS);
+    assert_eq!(draw(&[0.0, 0.0], &[(0, 1.0)], &FREE), BROKEN_LOGITS);
+    assert_eq!(draw(&[0.0, 3.0], &[(1, -3.0)], &SamplingParams::GREEDY), 0);
 }
 
 #[test]
@@ -354,7 +462,11 @@ fn a_large_vocabulary_is_drawn_from_as_by_the_book() {
     for s in s {
         for position in 0..3 {
             let found = probe::draw(&l, &[3, 4, 5], &[], position, &s);
-            assert_eq!(found, naive(&l, &[3, 4, 5], &[], position, &s), "{s:?}");
+            let beside = Beside {
+                before: &[3, 4, 5],
+                ..Beside::default()
+            };
+            assert_eq!(found, naive(&l, &beside, position, &s), "{s:?}");
         }
     }
 }

@@ -13,6 +13,21 @@ ORCD_HD float penalized(float logit, const Sampling& s) {
   return logit > 0.0f ? logit / s.repetition_penalty : logit * s.repetition_penalty;
 }
 
+// Whether logits of tokens of the output are changed, by how often they are in it.
+ORCD_HD bool counts(const Sampling& s) { return s.frequency_penalty != 0.0f || s.presence_penalty != 0.0f; }
+
+// A count is no larger than this, so that 16 bits hold it.
+constexpr uint32_t kMostCounted = 65535;
+
+// `count`: how often the token is in the output.
+ORCD_HD float discounted(float logit, uint32_t count, const Sampling& s) {
+  if (count == 0) return logit;
+  const uint32_t counted = count < kMostCounted ? count : kMostCounted;
+  return (logit - s.frequency_penalty * static_cast<float>(counted)) - s.presence_penalty;
+}
+
+ORCD_HD float biased(float logit, float bias) { return logit + bias; }
+
 // The factor of logits; 0 is greedy. A temperature whose inverse is infinite leaves only the best, as 0 does.
 ORCD_HD float inverse_temperature(const Sampling& s) {
   const float inverse = 1.0f / s.temperature;

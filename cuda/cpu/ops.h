@@ -55,8 +55,9 @@ struct Candidates {
 };
 
 struct SampleScratch {
-  std::vector<float> t;        // (vocab)
-  std::vector<uint64_t> seen;  // a bit per token
+  std::vector<float> t;          // (vocab)
+  std::vector<uint64_t> seen;    // a bit per token
+  std::vector<uint32_t> counts;  // (vocab) zeros between draws
   std::vector<uint32_t> order;
   Candidates candidates;
 };

@@ -1,7 +1,9 @@
-// One draw: penalty, temperature, top-k, top-p, min-p, Gumbel-max. What sorts elsewhere is counted here:
+// One draw: penalties, biases, temperature, top-k, top-p, min-p, Gumbel-max. What sorts elsewhere is counted here:
 // a threshold is found digit by digit in integer histograms, over ever fewer tokens.
+#include <algorithm>
 #include <cmath>
 #include <limits>
+#include <utility>
 #include <vector>
 
 #include "arith/gumbel.h"
@@ -32,6 +34,19 @@ void penalize(float* t, uint32_t vocab, std::span<const uint32_t> before, const 
     seen[token / 64] |= bit;
     t[token] = arith::penalized(t[token], s);
   }
+}
+
+// The tokens of the output by how often they are there. `counts`: zeros, and left so.
+void discount(float* t, uint32_t vocab, std::span<const uint32_t> output, const Sampling& s,
+              std::vector<uint32_t>& counts) {
+  if (!arith::counts(s)) return;
+  counts.resize(vocab);
+  for (const uint32_t token : output) ++counts[token];
+  for (const uint32_t token : output) t[token] = arith::discounted(t[token], std::exchange(counts[token], 0), s);
+}
+
+void add_biases(float* t, std::span<const TokenBias> biases) {
+  for (const TokenBias& b : biases) t[b.token] = arith::biased(t[b.token], b.bias);
 }
 
 // What a mask leaves out is NaN from here on: below everything, and part of nothing.
@@ -204,10 +219,13 @@ uint32_t sample(const float* logits, uint32_t vocab, std::span<const uint32_t> b
   const Sampling& s = draw.sampling;
   const float factor = arith::inverse_temperature(s);
   const bool greedy = factor == 0.0f;
-  if (greedy && !arith::penalizes(s) && !draw.mask) return largest(logits, vocab);
+  const bool changed = arith::penalizes(s) || arith::counts(s) || !draw.biases.empty() || draw.mask;
+  if (greedy && !changed) return largest(logits, vocab);
   scratch.t.assign(logits, logits + vocab);
   float* t = scratch.t.data();
   penalize(t, vocab, before, s, scratch.seen);
+  discount(t, vocab, before.subspan(std::min<size_t>(draw.output_start, before.size())), s, scratch.counts);
+  add_biases(t, draw.biases);
   exclude(t, vocab, draw.mask);
   if (greedy) return largest(t, vocab);
   for (uint32_t i = 0; i < vocab; ++i) t[i] = t[i] * factor;

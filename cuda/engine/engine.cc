@@ -1,6 +1,8 @@
 #include "engine/engine.h"
 
 #include <algorithm>
+#include <cmath>
+#include <limits>
 #include <string>
 #include <utility>
 
@@ -88,6 +90,7 @@ void Engine::check(const StepBatch& batch) const {
     }
   }
   check_samples(batch);
+  check_biases(batch);
 }
 
 void Engine::check_samples(const StepBatch& batch) const {
@@ -109,18 +112,44 @@ void Engine::check_samples(const StepBatch& batch) const {
   }
 }
 
+void Engine::check_biases(const StepBatch& batch) const {
+  const uint32_t vocab = model_.shape.vocab;
+  for (const SampleRow& d : batch.samples) {
+    if (d.n_biases == 0) continue;
+    const auto refuse = [&d](const std::string& why) { invalid("row " + std::to_string(d.row) + why); };
+    if (d.n_biases > kMostBiases)
+      refuse(" has " + std::to_string(d.n_biases) + " biases, at most " + std::to_string(kMostBiases) + " are taken");
+    if (uint64_t{d.first_bias} + d.n_biases > batch.biases.size()) refuse(" has biases that are not there");
+    uint64_t next = 0;  // the first token that may follow
+    for (const TokenBias& b : batch.biases.subspan(d.first_bias, d.n_biases)) {
+      const std::string token = "token " + std::to_string(b.token);
+      if (b.token >= vocab) refuse(" has a bias of " + token + ", the vocabulary has " + std::to_string(vocab));
+      if (b.token < next) refuse(" has the bias of " + token + " after that of a later token, or twice");
+      if (!(std::abs(b.bias) <= std::numeric_limits<float>::max()))
+        refuse(" has a bias of " + token + " that is not finite");
+      next = uint64_t{b.token} + 1;
+    }
+  }
+}
+
 void Engine::flatten(const StepBatch& batch) {
-  row_slots_.clear(), positions_.clear(), logit_rows_.clear(), mask_numbers_.clear(), samples_.clear();
+  row_slots_.clear(), positions_.clear(), output_starts_.clear();
+  logit_rows_.clear(), mask_numbers_.clear(), samples_.clear();
   runs_.assign(batch.runs.begin(), batch.runs.end());
   tokens_.assign(batch.tokens.begin(), batch.tokens.end());
+  biases_.assign(batch.biases.begin(), batch.biases.end());
   for (const Run& r : batch.runs) {
     row_slots_.insert(row_slots_.end(), r.n_tokens, r.slot);
+    output_starts_.insert(output_starts_.end(), r.n_tokens, r.output_start);
     for (uint32_t p = r.start; p < r.start + r.n_tokens; ++p) positions_.push_back(p);
   }
   for (const SampleRow& d : batch.samples) {
     logit_rows_.push_back(d.row);
     mask_numbers_.push_back(d.mask);
-    samples_.push_back({row_slots_[d.row], positions_[d.row] + 1, nullptr, d.logprobs, d.top_logprobs, d.sampling});
+    const std::span<const TokenBias> all = biases_;
+    const auto biases = d.n_biases == 0 ? all.first(0) : all.subspan(d.first_bias, d.n_biases);
+    samples_.push_back({row_slots_[d.row], positions_[d.row] + 1, nullptr, d.logprobs, d.top_logprobs, d.sampling,
+                        output_starts_[d.row], biases});
   }
 }
 

@@ -45,6 +45,7 @@ class Engine {
  private:
   void check(const StepBatch& batch) const;
   void check_samples(const StepBatch& batch) const;
+  void check_biases(const StepBatch& batch) const;
   void flatten(const StepBatch& batch);
   void place_masks(std::span<const uint32_t> masks);
   Step step() const;
@@ -62,8 +63,10 @@ class Engine {
   bool stepping_ = false;                                 // it was begun and has not ended
   std::vector<Run> runs_;                                 // (runs)
   std::vector<uint32_t> tokens_, row_slots_, positions_;  // (rows)
+  std::vector<uint32_t> output_starts_;                   // (rows) of their sequences
   std::vector<uint32_t> logit_rows_;                      // (samples) row whose logits are sampled from
   std::vector<uint32_t> mask_numbers_;                    // (samples) from 1 on; 0: none
+  std::vector<TokenBias> biases_;                         // of all samples
   std::vector<PlacedSample> samples_;                     // (samples)
   bool (*abandoned_)() = nullptr;
 };

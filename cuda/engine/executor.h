@@ -15,12 +15,14 @@ namespace orcd {
 
 // A draw with its place.
 struct PlacedSample {
-  uint32_t slot;         // whose tokens before `position` the repetition penalty covers
+  uint32_t slot;         // whose tokens before `position` penalties cover
   uint32_t position;     // absolute position of the token being sampled
   const uint32_t* mask;  // (mask_words(vocab)) the tokens that may be sampled; null: all. Known to finish() alone
   bool logprobs;
   uint32_t top_logprobs;
   Sampling sampling;
+  uint32_t output_start = 0;            // position from which penalties for tokens of the output count
+  std::span<const TokenBias> biases{};  // (at most kMostBiases) ids ascending
 };
 
 // A step as its rows, checked.

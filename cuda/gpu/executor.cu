@@ -35,6 +35,13 @@ uint64_t samples_at_once(const EngineOptions& o) { return std::min(o.slots, kern
 
 constexpr uint32_t kNoSlot = 0xffffffffu;
 
+// Whether that fills the batch.
+bool put(kernels::MarkBatch& batch, uint32_t slot, uint32_t token) {
+  batch.slot[batch.count] = slot;
+  batch.token[batch.count] = token;
+  return ++batch.count == kernels::MarkBatch::kMost;
+}
+
 kernels::SampleArgs sample_args(const PlacedSample& draw, uint32_t row, uint32_t vocab) {
   kernels::SampleArgs args = {};
   args.sampling = draw.sampling;
@@ -43,6 +50,7 @@ kernels::SampleArgs sample_args(const PlacedSample& draw, uint32_t row, uint32_t
   args.row = static_cast<uint16_t>(row);
   args.filtered = arith::filters(draw.sampling, vocab);
   args.masked = draw.mask != nullptr;
+  args.biases = static_cast<uint16_t>(draw.biases.size());
   return args;
 }
 
@@ -55,11 +63,13 @@ KvBytes kv_bytes(const ModelShape& s, const EngineOptions& o) {
   const uint64_t draw = kernels::scaled_width(s.vocab) * sizeof(float) + sizeof(kernels::FilterState);
   const uint64_t samples = samples_at_once(o) * draw;
   const uint64_t sets = 2 * uint64_t{o.slots} * mask_words(s.vocab) * 4;
+  const uint64_t counts = uint64_t{o.slots} * kernels::count_words(s.vocab) * 4;
+  const uint64_t biases = uint64_t{o.slots} * kMostBiases * sizeof(TokenBias);
   const uint64_t counters = uint64_t{o.slots} * ((s.n_heads + 1) * 4 + sizeof(unsigned long long));
   const uint64_t input =
       CudaExecutor::input_bytes(o.max_batch_tokens, o.slots) + kernels::kSmallM * sizeof(kernels::SampleArgs);
   return {uint64_t{s.n_layers} * SequenceStore::total_pages(o) * page_bytes(s),
-          rope + table + samples + partial_values(s, o) * sizeof(float) + sets + counters + input};
+          rope + table + samples + partial_values(s, o) * sizeof(float) + sets + counts + biases + counters + input};
 }
 
 CudaExecutor::CudaExecutor(const Model& model, const EngineOptions& options, int ordinal, const uint8_t* image)
@@ -76,6 +86,9 @@ CudaExecutor::CudaExecutor(const Model& model, const EngineOptions& options, int
       seen_(uint64_t{options.slots} * mask_words(model.shape.vocab)),
       masks_(seen_.size()),
       mask_rows_(seen_.size()),
+      counts_(uint64_t{options.slots} * kernels::count_words(model.shape.vocab)),
+      biases_(uint64_t{options.slots} * kMostBiases),
+      bias_rows_(biases_.size()),
       partial_(partial_values(model.shape, options)),
       arrived_(uint64_t{options.slots} * (model.shape.n_heads + 1)),
       best_(options.slots),
@@ -89,6 +102,8 @@ CudaExecutor::CudaExecutor(const Model& model, const EngineOptions& options, int
       input_host_(input_bytes(options.max_batch_tokens, options.slots)),
       set_words_(mask_words(model.shape.vocab)),
       seen_length_(options.slots),
+      counted_(options.slots),
+      sent_biases_(options.slots),
       sent_pages_(options.slots) {
   const uint32_t pairs = shape_.head_dim / 2;
   std::vector<float> factors(pairs, 1.0f);
@@ -145,13 +160,13 @@ void* CudaExecutor::allocate(size_t bytes) {
   return scratch_.back().data();
 }
 
-void CudaExecutor::open(uint32_t slot) { seen_length_[slot] = 0; }
+void CudaExecutor::open(uint32_t slot) { seen_length_[slot] = counted_[slot].end = 0; }
 
 void CudaExecutor::fork(uint32_t, uint32_t to, std::span<const SequenceStore::Copy> copies) {
   const auto copy = [this](void* target, const void* source, size_t bytes) {
     ORCD_CUDA(cudaMemcpyAsync(target, source, bytes, cudaMemcpyDeviceToDevice, stream_));
   };
-  seen_length_[to] = 0;
+  open(to);
   const uint64_t bytes = page_bytes(shape_);
   for (const SequenceStore::Copy& page : copies) {
     for (uint32_t layer = 0; layer < shape_.n_layers; ++layer) {
@@ -325,14 +340,21 @@ void CudaExecutor::swiglu(const float* gate, const float* up, uint32_t rows, con
 uint32_t* CudaExecutor::samples_arrived() const { return arrived_.data() + uint64_t{options_.slots} * shape_.n_heads; }
 
 kernels::SampleSets CudaExecutor::sample_sets() const {
-  return {seen_.data(), masks_.data(), carve(input_.data()).token, set_words_};
+  return {seen_.data(),
+          masks_.data(),
+          counts_.data(),
+          biases_.data(),
+          carve(input_.data()).token,
+          set_words_,
+          kernels::count_words(shape_.vocab)};
 }
 
-// A sequence that goes on from before the end of its set had tokens taken back: the set is made anew.
+// A sequence that goes on from before the end of its set or counts had tokens taken back: these are made anew.
 void CudaExecutor::forget_replaced(const Rows& rows) {
   for (uint32_t r = 0; r < rows.count; ++r) {
-    uint32_t& length = seen_length_[rows.slot[r]];
+    uint32_t &length = seen_length_[rows.slot[r]], &counted = counted_[rows.slot[r]].end;
     if (rows.position[r] < length) length = 0;
+    if (rows.position[r] < counted) counted = 0;
   }
 }
 
@@ -340,27 +362,67 @@ void CudaExecutor::forget_replaced(const Rows& rows) {
 void CudaExecutor::mark_seen(uint32_t slot, std::span<const uint32_t> tokens) {
   uint32_t& length = seen_length_[slot];
   if (length == 0) ORCD_CUDA(cudaMemsetAsync(seen_.data() + uint64_t{slot} * set_words_, 0, set_words_ * 4, stream_));
-  kernels::MarkBatch batch;
-  while (length < tokens.size()) {
-    batch.count = std::min(uint32_t(tokens.size()) - length, kernels::MarkBatch::kMost);
-    std::fill_n(batch.slot, batch.count, slot);
-    std::copy_n(tokens.begin() + length, batch.count, batch.token);
-    kernels::mark(batch, seen_.data(), set_words_, stream_);
-    length += batch.count;
+  for (; length < tokens.size(); ++length)
+    if (put(marks_, slot, tokens[length])) send_marks();
+}
+
+// Brings a sequence's counts up to these tokens, its first ones, of which those from `start` on are the output.
+void CudaExecutor::count_output(uint32_t slot, uint32_t start, std::span<const uint32_t> tokens) {
+  Counted& of = counted_[slot];
+  const uint64_t words = kernels::count_words(shape_.vocab);
+  if (of.end == 0 || of.start != start) {
+    ORCD_CUDA(cudaMemsetAsync(counts_.data() + slot * words, 0, words * 4, stream_));
+    of = {start, start};
+  }
+  for (; of.end < tokens.size(); ++of.end)
+    if (put(counting_, slot, tokens[of.end])) send_counts();
+}
+
+void CudaExecutor::send_marks() {
+  if (marks_.count) kernels::mark(marks_, seen_.data(), set_words_, stream_);
+  marks_.count = 0;
+}
+
+void CudaExecutor::send_counts() {
+  if (counting_.count) kernels::count(counting_, counts_.data(), kernels::count_words(shape_.vocab), stream_);
+  counting_.count = 0;
+}
+
+// Which tokens a sample's penalties cover. A sequence's first one in a step brings its set and counts up to date; the
+// later ones lay the step's tokens since then over them, for these may be taken back.
+void CudaExecutor::place_penalties(const Step& step, uint32_t sample, kernels::SampleArgs& args) {
+  const PlacedSample& draw = step.samples[sample];
+  const bool penalizes = arith::penalizes(draw.sampling), counts = arith::counts(draw.sampling);
+  if (!penalizes && !counts) return;
+  const std::span<const uint32_t> all = step.sequences.tokens(draw.slot);
+  const std::span<const uint32_t> before = all.first(std::min<size_t>(draw.position, all.size()));
+  args.last = static_cast<uint16_t>(step.logit_rows[sample]);
+  if (penalizes) {
+    if (marked_slot_ != draw.slot) mark_seen(draw.slot, before);
+    marked_slot_ = draw.slot;
+    args.unmarked = static_cast<uint16_t>(before.size() - seen_length_[draw.slot]);
+  }
+  if (counts) {
+    if (counted_slot_ != draw.slot) count_output(draw.slot, draw.output_start, before);
+    counted_slot_ = draw.slot;
+    // Of a sequence that is still in its prompt nothing counts.
+    const size_t end = std::min<size_t>(counted_[draw.slot].end, before.size());
+    args.uncounted = static_cast<uint16_t>(before.size() - end);
   }
 }
 
-// Which tokens a sample's penalty covers. A sequence's first one in a step brings its set up to date; the later ones
-// lay the step's tokens since then over it, for these may be taken back.
-void CudaExecutor::place_penalty(const Step& step, uint32_t sample, kernels::SampleArgs& args) {
-  const PlacedSample& draw = step.samples[sample];
-  if (!arith::penalizes(draw.sampling)) return;
-  const std::span<const uint32_t> all = step.sequences.tokens(draw.slot);
-  const std::span<const uint32_t> before = all.first(std::min<size_t>(draw.position, all.size()));
-  if (marked_slot_ != draw.slot) mark_seen(draw.slot, before);
-  marked_slot_ = draw.slot;
-  args.overlay_count = static_cast<uint16_t>(before.size() - seen_length_[draw.slot]);
-  args.overlay = static_cast<uint16_t>(step.logit_rows[sample] + 1 - args.overlay_count);
+// Sends the samples' biases, but for those that the device has in their places already: of the step before.
+void CudaExecutor::send_biases(std::span<const PlacedSample> samples) {
+  for (size_t i = 0; i < samples.size(); ++i) {
+    const std::span<const TokenBias> biases = samples[i].biases;
+    const uint64_t at = i * kMostBiases;
+    TokenBias* host = bias_rows_.data() + at;
+    if (biases.empty()) continue;
+    if (biases.size() == sent_biases_[i] && std::memcmp(host, biases.data(), biases.size_bytes()) == 0) continue;
+    std::memcpy(host, biases.data(), biases.size_bytes());
+    ORCD_CUDA(cudaMemcpyAsync(biases_.data() + at, host, biases.size_bytes(), cudaMemcpyHostToDevice, stream_));
+    sent_biases_[i] = static_cast<uint32_t>(biases.size());
+  }
 }
 
 void CudaExecutor::send_masks(std::span<const PlacedSample> samples) {
@@ -378,12 +440,15 @@ void CudaExecutor::send_masks(std::span<const PlacedSample> samples) {
 void CudaExecutor::sample(const float* logits, uint32_t vocab, const Step& step) {
   samples_ = uint32_t(step.samples.size());
   std::fill_n(sampled_.data(), samples_, kNoToken);
-  marked_slot_ = kNoSlot;
+  marked_slot_ = counted_slot_ = kNoSlot;
   draws_.clear();
   for (uint32_t i = 0; i < samples_; ++i) {
     draws_.push_back(sample_args(step.samples[i], i, vocab));
-    place_penalty(step, i, draws_.back());
+    place_penalties(step, i, draws_.back());
   }
+  send_marks();
+  send_counts();
+  send_biases(step.samples);
   send_masks(step.samples);
   // One that was recorded with its draws begins here.
   const bool whole = graph_ && !step.masked;
@@ -466,9 +531,9 @@ void CudaExecutor::download(const void* from, size_t bytes, void* to) const {
 }
 
 bool CudaExecutor::resident() const {
-  const void* buffers[] = {image_,         rope_.data(),    kv_.data(),          page_table_.data(), seen_.data(),
-                           masks_.data(),  partial_.data(), arrived_.data(),     best_.data(),       scaled_.data(),
-                           filter_.data(), input_.data(),   step_samples_.data()};
+  const void* buffers[] = {image_,        rope_.data(),   kv_.data(),     page_table_.data(), seen_.data(),
+                           masks_.data(), counts_.data(), biases_.data(), partial_.data(),    arrived_.data(),
+                           best_.data(),  scaled_.data(), filter_.data(), input_.data(),      step_samples_.data()};
   for (const void* p : buffers)
     if (!device::is_device_memory(p, ordinal_)) return false;
   for (const auto& s : scratch_)

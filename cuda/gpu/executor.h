@@ -81,7 +81,11 @@ class CudaExecutor final : public Executor, public Ops {
   kernels::SampleSets sample_sets() const;
   void forget_replaced(const Rows& rows);
   void mark_seen(uint32_t slot, std::span<const uint32_t> tokens);
-  void place_penalty(const Step& step, uint32_t sample, kernels::SampleArgs& args);
+  void count_output(uint32_t slot, uint32_t start, std::span<const uint32_t> tokens);
+  void place_penalties(const Step& step, uint32_t sample, kernels::SampleArgs& args);
+  void send_marks();
+  void send_counts();
+  void send_biases(std::span<const PlacedSample> samples);
   void send_masks(std::span<const PlacedSample> samples);
   void take_logprobs(std::span<Sampled> sampled) const;
   void send_logprobs(const float* logits, uint32_t vocab, std::span<const PlacedSample> samples, uint32_t first);
@@ -108,6 +112,9 @@ class CudaExecutor final : public Executor, public Ops {
   device::Buffer<uint32_t> seen_;                     // (slot, set_words_): each sequence's first seen_length_ tokens
   device::Buffer<uint32_t> masks_;                    // (samples, set_words_) of the step
   device::Pinned<uint32_t> mask_rows_;                // the same on the host
+  device::Buffer<uint32_t> counts_;                   // (slot, count_words(vocab)): of what counted_ says
+  device::Buffer<TokenBias> biases_;                  // (samples, kMostBiases) of the step
+  device::Pinned<TokenBias> bias_rows_;               // the same on the host
   device::Buffer<float> partial_;                     // attention runs
   device::Buffer<uint32_t> arrived_;                  // counters, zero between launches
   device::Buffer<unsigned long long> best_;           // (slots) ranks, zero between launches
@@ -122,10 +129,17 @@ class CudaExecutor final : public Executor, public Ops {
   std::vector<device::Buffer<uint8_t>> scratch_;
 
   uint32_t set_words_;
-  std::vector<uint32_t> seen_length_;       // (slots)
-  std::vector<kernels::SampleArgs> draws_;  // (samples) of the step
+  std::vector<uint32_t> seen_length_;  // (slots)
+  struct Counted {
+    uint32_t start, end;  // tokens of an output, by their positions; end 0: the counts are anything
+  };
+  std::vector<Counted> counted_;             // (slots)
+  std::vector<uint32_t> sent_biases_;        // (samples) biases that the device has
+  kernels::MarkBatch marks_{}, counting_{};  // tokens on their way into seen_ and counts_
+  std::vector<kernels::SampleArgs> draws_;   // (samples) of the step
   uint32_t rows_ = 0, n_decode_rows_ = 0, tiles_ = 0, samples_ = 0;
   uint32_t marked_slot_ = 0;          // whose set this step has brought up to date last
+  uint32_t counted_slot_ = 0;         // whose counts
   bool has_logprobs_ = false;         // some sample of this step
   uint32_t deepest_prefill_ = 0;      // position of the last row that is not alone in its run
   std::vector<uint32_t> sent_pages_;  // (slots) pages of each sequence that the device knows

@@ -19,20 +19,24 @@ __global__ void begin_step_kernel(const StepArgs* order, uint32_t rows, uint32_t
                                   uint32_t* position, SampleArgs* samples) {
   pdl_launch_dependents();
   const uint32_t row = threadIdx.x;
-  if (row >= rows) return;
+  // Samples go as words, one after the other, and by all threads.
+  constexpr uint32_t kParts = (sizeof(SampleArgs) + sizeof(uint4) - 1) / sizeof(uint4);
+  const uint4* from = reinterpret_cast<const uint4*>(order->samples);
+  const uint32_t parts = (rows * sizeof(SampleArgs) + sizeof(uint4) - 1) / sizeof(uint4);
   // All loads before the first use: each goes to the host's memory and back.
-  const uint32_t id = __ldcv(order->rows.token + row), of = __ldcv(order->rows.slot + row);
-  const uint32_t at = __ldcv(order->rows.position + row);
-  constexpr uint32_t kParts = sizeof(SampleArgs) / sizeof(uint4);
-  static_assert(sizeof(SampleArgs) % sizeof(uint4) == 0);
+  uint32_t id = 0, of = 0, at = 0;
+  if (row < rows) {
+    id = __ldcv(order->rows.token + row), of = __ldcv(order->rows.slot + row);
+    at = __ldcv(order->rows.position + row);
+  }
   uint4 part[kParts];
 #pragma unroll
-  for (uint32_t i = 0; i < kParts; ++i) part[i] = __ldcv(reinterpret_cast<const uint4*>(order->samples + row) + i);
-  token[row] = id;
-  slot[row] = of;
-  position[row] = at;
+  for (uint32_t i = 0; i < kParts; ++i)
+    if (i * blockDim.x + row < parts) part[i] = __ldcv(from + i * blockDim.x + row);
+  if (row < rows) token[row] = id, slot[row] = of, position[row] = at;
 #pragma unroll
-  for (uint32_t i = 0; i < kParts; ++i) reinterpret_cast<uint4*>(samples + row)[i] = part[i];
+  for (uint32_t i = 0; i < kParts; ++i)
+    if (i * blockDim.x + row < parts) reinterpret_cast<uint4*>(samples)[i * blockDim.x + row] = part[i];
 }
 
 }  // namespace

@@ -135,26 +135,33 @@ void attention_prefill(const Heads& h, const KvLayer& kv, const float* q, const 
                        float* out, cudaStream_t stream);
 
 // One draw as the device sees it. Small, for kSampleBatch of them are one argument.
-struct alignas(16) SampleArgs {
+struct alignas(8) SampleArgs {
   Sampling sampling;
   uint32_t position;
   uint16_t slot, row;  // row: of logits
-  uint16_t filtered, masked;
-  uint16_t overlay, overlay_count;  // the step's tokens that a penalty covers beside the sequence's set
+  uint16_t filtered : 1, masked : 1, biases : 14;
+  uint16_t last;                 // the step's row that is sampled after
+  uint16_t unmarked, uncounted;  // so many rows up to it are not in the sequence's set, in its counts
 };
+static_assert(sizeof(SampleArgs) == 56 && kMostBiases < 1 << 14);
 
-// Which tokens a draw's penalty covers, and which a mask leaves.
+// Words of the counts of all tokens: 16 bits each, the even token's first.
+constexpr uint32_t count_words(uint32_t vocab) { return (vocab + 1) / 2; }
+
+// Which tokens a draw's penalties cover, which a mask leaves, and what is added to some.
 struct SampleSets {
-  const uint32_t* seen;   // (slot, words)
-  const uint32_t* masks;  // (row of logits, words)
-  const uint32_t* token;  // (rows of the step)
-  uint32_t words;
+  const uint32_t* seen;     // (slot, words)
+  const uint32_t* masks;    // (row of logits, words)
+  const uint32_t* counts;   // (slot, count_words)
+  const TokenBias* biases;  // (row of logits, kMostBiases) ids ascending
+  const uint32_t* token;    // (rows of the step)
+  uint32_t words, count_words;
 };
 
 inline constexpr uint32_t kSampleBatch = 64;
 
 // Draws as a kernel's argument: no copy before it.
-struct SampleBatch {
+struct alignas(16) SampleBatch {
   SampleArgs draw[kSampleBatch];
 };
 
@@ -167,7 +174,7 @@ struct RowBatch {
 // Everything that a recorded step takes from the host.
 struct StepArgs {
   RowBatch rows;
-  SampleArgs samples[kSmallM];
+  alignas(16) SampleArgs samples[kSmallM];
 };
 
 // Stores a step's rows where its kernels read them.
@@ -178,13 +185,16 @@ void begin_rows(const RowBatch& rows /* host */, uint32_t* token /* (rows) */, u
 void begin_step(const StepArgs* order /* pinned host */, uint32_t rows, uint32_t* token /* (rows) */, uint32_t* slot,
                 uint32_t* position, SampleArgs* samples /* (rows) */, cudaStream_t stream);
 
-// Tokens for the sets of their slots, as a kernel's argument.
+// Tokens for the sets or the counts of their slots, as a kernel's argument.
 struct MarkBatch {
   static constexpr uint32_t kMost = 128;
   uint32_t count;
   uint32_t slot[kMost], token[kMost];
 };
 void mark(const MarkBatch& tokens /* host */, uint32_t* seen /* (slot, words) */, uint32_t words, cudaStream_t stream);
+// Counts each as often as it is there, up to arith::kMostCounted.
+void count(const MarkBatch& tokens /* host */, uint32_t* counts /* (slot, words) */, uint32_t words,
+           cudaStream_t stream);
 
 // Draws without top-k, top-p or min-p. With `stored`, those are the samples. best: (n) scratch, zero; left zero, as
 // arrived. sampled: device memory or pinned host memory.

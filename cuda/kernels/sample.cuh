@@ -54,30 +54,57 @@ struct LogitsSeen {
   __device__ __forceinline__ bool nonzero() const { return all << 1 != 0; }
 };
 
-// One draw's factor, the tokens that its penalty covers, and those that its mask leaves.
+// One draw's factor, the tokens that its penalties cover, those that its mask leaves, and its biases.
 struct Draw {
   float inverse_temperature;    // 0: greedy
   const uint32_t *seen, *mask;  // (words); no mask: null
-  const uint32_t* overlay;      // (overlay_count)
+  const uint32_t* counts;       // (count_words)
+  const TokenBias* biases;      // ids ascending
+  const uint32_t* last;         // the step's last token before what is sampled
 
   __device__ __forceinline__ Draw(const SampleArgs& d, const SampleSets& all)
       : inverse_temperature(arith::inverse_temperature(d.sampling)),
         seen(all.seen + uint64_t(d.slot) * all.words),
         mask(d.masked ? all.masks + uint64_t(d.row) * all.words : nullptr),
-        overlay(all.token + d.overlay) {}
+        counts(all.counts + uint64_t(d.slot) * all.count_words),
+        biases(all.biases + uint64_t(d.row) * kMostBiases),
+        last(all.token + d.last) {}
 
-  __device__ __forceinline__ bool has_seen(uint32_t id, uint32_t overlay_count) const {
+  __device__ __forceinline__ bool has_seen(uint32_t id, uint32_t unmarked) const {
     if (seen[id / 32] >> id % 32 & 1u) return true;
-    for (uint32_t i = 0; i < overlay_count; ++i)
-      if (overlay[i] == id) return true;
+#pragma unroll 1
+    for (uint32_t i = 0; i < unmarked; ++i)
+      if (*(last - i) == id) return true;
     return false;
+  }
+
+  // How often the token is in the output.
+  __device__ __forceinline__ uint32_t count(uint32_t id, uint32_t uncounted) const {
+    uint32_t count = counts[id / 2] >> id % 2 * 16 & 0xffffu;
+#pragma unroll 1
+    for (uint32_t i = 0; i < uncounted; ++i) count += *(last - i) == id;
+    return count;
+  }
+
+  // The logit with the token's bias, if there is one among the first n.
+  __device__ __forceinline__ float biased(float logit, uint32_t id, uint32_t n) const {
+    uint32_t low = 0;
+#pragma unroll 1  // few samples come here: registers rather than speed
+    for (uint32_t high = n; low < high;) {
+      const uint32_t middle = (low + high) / 2;
+      if (biases[middle].token < id) low = middle + 1;
+      else high = middle;
+    }
+    return low < n && biases[low].token == id ? arith::biased(logit, biases[low].bias) : logit;
   }
 };
 
-// Logit after penalties and temperature; NaN, which is below everything, where the mask leaves it out.
+// Logit after penalties, bias and temperature; NaN, which is below everything, where the mask leaves it out.
 __device__ __forceinline__ float scaled(const SampleArgs& d, const Draw& draw, uint32_t id, float logit) {
   if (draw.mask && !(draw.mask[id / 32] >> id % 32 & 1u)) return arith::float_of(0x7fc00000u);
-  if (arith::penalizes(d.sampling) && draw.has_seen(id, d.overlay_count)) logit = arith::penalized(logit, d.sampling);
+  if (arith::penalizes(d.sampling) && draw.has_seen(id, d.unmarked)) logit = arith::penalized(logit, d.sampling);
+  if (arith::counts(d.sampling)) logit = arith::discounted(logit, draw.count(id, d.uncounted), d.sampling);
+  if (d.biases) logit = draw.biased(logit, id, d.biases);
   return draw.inverse_temperature != 0.0f ? logit * draw.inverse_temperature : logit;
 }
 

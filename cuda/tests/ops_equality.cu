@@ -4,6 +4,7 @@
 #include <cstdlib>
 #include <numeric>
 
+#include "arith/sampling.h"
 #include "cpu/executor.h"
 #include "cpu/weights.h"
 #include "engine/model.h"
@@ -84,12 +85,12 @@ struct Backends {
   std::unique_ptr<SequenceStore> sequences;
 
   explicit Backends(ModelShape shape = {1, 64, 64, 2, 1, 32, 1000, RopeStyle::kNeox, 10000.0, 1e-6f},
-                    uint32_t slots = 4) {
+                    uint32_t slots = 4, uint32_t context = 1024) {
     model = {};
     model.shape = shape;
     options = {};
     options.slots = slots;
-    options.context = 1024;
+    options.context = context;
     options.max_batch_tokens = 512;
     cpu = std::make_unique<cpu::CpuExecutor>(model, options, cpu::best_isa());
     gpu = std::make_unique<gpu::CudaExecutor>(model, options, 0, nullptr);
@@ -554,14 +555,13 @@ void infinite_values(Random& rng, uint32_t heads, uint32_t kv_heads, uint32_t he
   }
 }
 
-// Samples from each of the rows begun. What the GPU gets.
+// Samples from each of the rows begun, or from these. What the GPU gets.
 std::vector<Sampled> compare_samples(const std::string& what, Backends& b, const std::vector<float>& logits,
-                                     const std::vector<PlacedSample>& wanted) {
+                                     const std::vector<PlacedSample>& wanted, std::vector<uint32_t> rows = {}) {
   std::vector<Sampled> sampled(wanted.size()), got(wanted.size());
   const auto glogits = to_device(logits);
   const uint32_t vocab = b.model.shape.vocab;
-  std::vector<uint32_t> rows(wanted.size());
-  std::iota(rows.begin(), rows.end(), 0u);
+  if (rows.empty()) rows.resize(wanted.size()), std::iota(rows.begin(), rows.end(), 0u);
   b.cpu->sample(logits.data(), vocab, wanted, sampled);
   b.gpu->sample(glogits.data(), vocab, {{}, rows, wanted, *b.sequences});
   b.gpu->finish(got);
@@ -588,6 +588,14 @@ std::vector<uint32_t> random_mask(Random& rng, uint32_t vocab, uint32_t of) {
   return mask;
 }
 
+// Biases of about one in `of` tokens, at most as many as there may be, some of which decide.
+std::vector<TokenBias> random_biases(Random& rng, uint32_t vocab, uint32_t of) {
+  std::vector<TokenBias> biases;
+  for (uint32_t i = 0; i < vocab && biases.size() < kMostBiases; ++i)
+    if (rng.below(of) == 0) biases.push_back({i, rng.normalish() * 6.0f});
+  return biases;
+}
+
 void samples(Random& rng, uint32_t vocab) {
   Backends b({1, 64, 64, 2, 1, 32, vocab, RopeStyle::kNeox, 10000.0, 1e-6f}, 8);
   for (int round = 0; round < 40; ++round) {
@@ -603,16 +611,21 @@ void samples(Random& rng, uint32_t vocab) {
     for (int i = 0; i < 50; ++i) logits[rng.below(8 * vocab)] = logits[rng.below(8 * vocab)];  // ties
     std::vector<std::vector<uint32_t>> masks;
     for (uint32_t of : {1, 2, 50, 1000}) masks.push_back(random_mask(rng, vocab, of));
+    std::vector<std::vector<TokenBias>> biases(1);
+    for (uint32_t of : {1, 3, 100, 400}) biases.push_back(random_biases(rng, vocab, of));
     std::vector<PlacedSample> wanted;
     for (uint32_t row = 0; row < 8; ++row) {
       const float temperatures[] = {0.0f, 0.7f, 1.0f, 1.7f}, ps[] = {1.0f, 0.9f, 0.3f, 0.01f};
       const uint32_t ks[] = {0, 1, 5, 40, vocab};
-      Sampling p = {temperatures[rng.below(4)], ps[rng.below(4)],           ks[rng.below(5)],
-                    rng.below(3) ? 0.0f : 0.1f, rng.below(2) ? 1.0f : 1.3f, rng.next()};
+      const float penalties[] = {0.0f, 0.0f, 0.5f, 2.0f, -1.0f};
+      Sampling p = {
+          temperatures[rng.below(4)], ps[rng.below(4)],        ks[rng.below(5)],        rng.below(3) ? 0.0f : 0.1f,
+          rng.below(2) ? 1.0f : 1.3f, penalties[rng.below(5)], penalties[rng.below(5)], rng.next()};
       const uint32_t* mask = rng.below(2) ? nullptr : masks[rng.below(4)].data();
       // The first row of two has one token before what is sampled, the second has both.
-      wanted.push_back(
-          {row / 2, row % 2 ? 2 + rng.below(1000) : 1, mask, rng.below(3) == 0, rng.below(2) ? rng.below(21) : 0, p});
+      // Each sequence's output begins at one place.
+      wanted.push_back({row / 2, row % 2 ? 2 + rng.below(1000) : 1, mask, rng.below(3) == 0,
+                        rng.below(2) ? rng.below(21) : 0, p, row / 2 % 3, biases[rng.below(5)]});
     }
     compare_samples("sampled in round " + std::to_string(round), b, logits, wanted);
     for (uint32_t s = 0; s < 4; ++s) b.close(s);
@@ -658,7 +671,9 @@ void filtered_samples(Random& rng, uint32_t vocab, uint32_t n) {
       {1.7f, 1.0f, vocab - 1, 0, 1}, {1.0f, 0.9f, 0, 0, 1},         {0.1f, 0.999999f, 0, 0, 1},
       {0.7f, 0.5f, vocab / 2, 0, 1}, {1.0f, 1.0f, 0, 0.1f, 1},      {0.0f, 0.5f, 5, 0.1f, 1},
       {1.0f, 1.0f, 40, 0, 1.3f},     {2.0f, 0.99f, 4097, 1e-6f, 1}, {0.01f, 0.01f, 0, 1, 1},
+      {1.0f, 0.9f, 9, 0, 1, 2, 1},   {0.0f, 1, 0, 0, 1, -1, 2},
   };
+  const std::vector<TokenBias> biases[] = {{}, random_biases(rng, vocab, 1), random_biases(rng, vocab, 30)};
   for (const Terrain& terrain : kTerrains) {
     std::vector<float> logits(n * size_t(vocab));
     for (float& l : logits) l = terrain.logit(rng);
@@ -667,11 +682,74 @@ void filtered_samples(Random& rng, uint32_t vocab, uint32_t n) {
       wanted.push_back({i, rng.below(1000), nullptr, i % 5 == 0, i % 3, samplings[i % std::size(samplings)]});
       wanted[i].sampling.seed = rng.next();
       wanted[i].sampling.choice = rng.below(3) ? 0 : rng.next();
+      wanted[i].biases = biases[rng.below(3)];
     }
     compare_samples(std::to_string(n) + " sampled, " + terrain.name, b, logits, wanted);
     std::reverse(wanted.begin(), wanted.end());  // each slot and scratch with another filter
     for (uint32_t i = 0; i < n; ++i) wanted[i].slot = i;
     compare_samples(std::to_string(n) + " sampled, reversed, " + terrain.name, b, logits, wanted);
+  }
+}
+
+// Rows of single sequences go on for some steps, with penalties for tokens of the output: new ones, such that had
+// tokens taken back, that sample only now and then, and whose slot has another output now.
+void counted_samples(Random& rng, uint32_t vocab) {
+  constexpr uint32_t n = 5;
+  Backends b({1, 64, 64, 2, 1, 32, vocab, RopeStyle::kNeox, 10000.0, 1e-6f}, n);
+  uint32_t start[n] = {};
+  for (uint32_t s = 0; s < n; ++s) b.open(s);
+  for (int step = 0; step < 60; ++step) {
+    std::vector<uint32_t> token, slot, position, logit_rows;
+    std::vector<PlacedSample> wanted;
+    for (uint32_t s = 0; s < n; ++s) {
+      uint32_t length = uint32_t(b.sequences->tokens(s).size());
+      if (rng.below(12) == 0 || length > 900) b.close(s), b.open(s), length = 0, start[s] = rng.below(90);
+      if (rng.below(4) == 0) b.sequences->truncate(s, length -= rng.below(std::min(length, 9u) + 1));
+      const uint32_t rows = rng.below(3) ? 1 : 1 + rng.below(40);
+      for (uint32_t r = 0; r < rows; ++r) {
+        token.push_back(rng.below(std::min(vocab, 9u)) + (rng.below(5) ? 0 : vocab - std::min(vocab, 9u)));
+        slot.push_back(s), position.push_back(length + r);
+        if (r + 1 < rows ? rng.below(3) : rng.below(5) == 0) continue;
+        Sampling p = {rng.below(2) ? 0.0f : 1.0f, rng.below(3) ? 1.0f : 0.8f, 0, 0, rng.below(3) ? 1.0f : 1.2f};
+        p.frequency_penalty = rng.below(4) ? 0.25f * float(rng.below(9)) - 0.5f : 0.0f;
+        p.presence_penalty = rng.below(2) ? 0.0f : 0.7f;
+        p.seed = rng.next();
+        logit_rows.push_back(uint32_t(token.size()) - 1);
+        wanted.push_back({s, length + r + 1, nullptr, false, 0, p, start[s]});
+      }
+    }
+    const size_t most = std::min<size_t>(wanted.size(), n);  // as many logits as an engine has
+    wanted.resize(most), logit_rows.resize(most);
+    b.begin({uint32_t(token.size()), token.data(), slot.data(), position.data()});
+    std::vector<float> logits(most * size_t(vocab));
+    for (float& l : logits) l = rng.normalish();
+    for (size_t i = 0; i < most; ++i)  // tokens of the output matter
+      for (uint32_t t = 0; t < std::min(vocab, 9u); ++t) logits[i * vocab + t] += 6.0f;
+    compare_samples("counted in step " + std::to_string(step), b, logits, wanted, logit_rows);
+  }
+}
+
+// A count stops at the largest that 16 bits hold, and leaves its neighbor's alone.
+void longest_counts(Random& rng) {
+  constexpr uint32_t vocab = 7, most = arith::kMostCounted;
+  Backends b({1, 64, 64, 2, 1, 32, vocab, RopeStyle::kNeox, 10000.0, 1e-6f}, 1, most + 1000);
+  b.open(0);
+  const auto rest = [&](uint32_t length) {
+    const uint32_t now = uint32_t(b.sequences->tokens(0).size());
+    b.sequences->append(0, std::vector<uint32_t>(length - now, 2));
+  };
+  for (const uint32_t length : {most - 2, most - 1, most, most + 1, most + 900}) {
+    rest(length - 1);
+    const uint32_t token = 2, slot = 0, position = length - 1;
+    b.begin({1, &token, &slot, &position});
+    // About where the counted token falls behind the others.
+    for (const float ahead : {most - 2.5f, most - 1.5f, most - 0.5f, most + 0.5f}) {
+      std::vector<float> logits(vocab);
+      for (float& l : logits) l = rng.normalish() * 1e-4f;
+      logits[2] = ahead * 0.001f;
+      Sampling p = {0.0f, 1, 0, 0, 1, 0.001f};
+      compare_samples("a token " + std::to_string(length) + " times", b, logits, {{0, length, nullptr, false, 0, p}});
+    }
   }
 }
 
@@ -684,7 +762,9 @@ void broken_logits(Random& rng, uint32_t vocab) {
   const std::vector<uint32_t> token(n, 0), slot = {0, 1, 2, 3}, position(n, 0);
   const Rows rows = {n, token.data(), slot.data(), position.data()};
   b.begin(rows);
-  const Sampling samplings[] = {{0, 1, 0, 0, 1}, {1, 1, 0, 0, 1}, {1, 0.9f, 40, 0, 1}, {1, 1, 0, 0.1f, 1.3f}};
+  const Sampling samplings[] = {
+      {0, 1, 0, 0, 1}, {1, 1, 0, 0, 1}, {1, 0.9f, 40, 0, 1}, {1, 1, 0, 0.1f, 1.3f}, {0, 1, 0, 0, 1, 1, 1}};
+  const std::vector<TokenBias> biases = random_biases(rng, vocab, 2);
   for (const Sampling& sampling : samplings)
     for (const float value : {arith::float_of(0x7fc00000u), arith::infinity(), -arith::infinity()})
       for (const bool broken : {true, false}) {
@@ -695,7 +775,10 @@ void broken_logits(Random& rng, uint32_t vocab) {
           std::fill_n(logits.begin() + 2 * size_t(vocab), vocab, 0.0f);
         }
         std::vector<PlacedSample> wanted;
-        for (uint32_t i = 0; i < n; ++i) wanted.push_back({i, 7 + i, nullptr, i % 2 == 0, 3, sampling});
+        for (uint32_t i = 0; i < n; ++i) {
+          wanted.push_back({i, 7 + i, nullptr, i % 2 == 0, 3, sampling});
+          if (i % 2) wanted[i].biases = biases;
+        }
         const std::vector<Sampled> got = compare_samples("broken logits", b, logits, wanted);
         for (uint32_t i = 0; i < n; ++i) {
           const uint32_t is = got[i].token == kBrokenLogits, should = broken && (i == 1 || i == 2);
@@ -729,6 +812,8 @@ int run(bool quick) {
   if (!quick) broken_logits(rng, 151936);
   samples(rng, 1003);
   samples(rng, quick ? 5000 : 151936);
+  for (const uint32_t vocab : {5u, 1003u}) counted_samples(rng, vocab);
+  longest_counts(rng);
   for (const uint32_t vocab : {2u, 7u, 33u, 1003u, 4098u}) filtered_samples(rng, vocab, 12);
   filtered_samples(rng, 1001, 150);
   filtered_samples(rng, quick ? 9001 : 151936, 12);

@@ -78,3 +78,30 @@ impl CrashedJob {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_job_of_an_older_build_is_read_with_what_it_lacks_off() {
+        let older = r#"{"job_id": "a", "correlation_id": "c", "key": 7, "suspect": true, "prompt_tokens": 1,
+            "prompt": [5], "emitted": [6], "max_tokens": 9, "sampling": {"temperature": 0.5, "top_p": 1.0,
+            "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0, "seed": 3}"#;
+        let of_any = [
+            format!("{older}}}"),
+            format!("{older}, \"options\": {{\"ignore_end\": false, \"top_logprobs\": null}}}}"),
+        ];
+        for text in of_any {
+            let job: CrashedJob = serde_json::from_str(&text).unwrap();
+            let spec = job.spec().unwrap();
+            let expected = SamplingParams {
+                temperature: 0.5,
+                seed: 3,
+                ..SamplingParams::GREEDY
+            };
+            assert_eq!(spec.sampling, expected);
+            assert_eq!(spec.options, JobOptions::default());
+        }
+    }
+}

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::logit_bias::LogitBias;
 use crate::sampling::SamplingParams;
 
 /// Names a job between supervisor and worker. Given out by the supervisor, never used twice in
@@ -35,13 +36,16 @@ pub struct JobSpec {
 }
 
 /// What few jobs want.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct JobOptions {
     /// End tokens are tokens like others: only `max_tokens` and the context end the job.
     pub ignore_end: bool,
     /// Logprobs with each token: the drawn one's, and so many of the most likely ones', at most
     /// [`MAX_TOP_LOGPROBS`].
     pub top_logprobs: Option<u32>,
+    /// What is added to the logits of some tokens. Crash files of older builds lack it.
+    #[serde(default)]
+    pub logit_bias: LogitBias,
 }
 
 /// Most tokens whose logprobs come with a drawn one.

@@ -9,6 +9,7 @@ pub mod error;
 pub mod exit;
 pub mod gguf;
 pub mod job;
+pub mod logit_bias;
 pub mod protocol;
 pub mod sampling;
 pub mod sealed;

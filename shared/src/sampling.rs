@@ -50,7 +50,7 @@ pub type Field<T> = fn(&mut SamplingParams) -> &mut T;
 
 /// All parameters but choice and seed: what requests are checked by, what the OpenAPI document says of
 /// them, what the engine checks, and what tests go through.
-pub static PARAMETERS: [Parameter; 5] = [
+pub static PARAMETERS: [Parameter; 7] = [
     Parameter {
         name: "temperature",
         about: "0 takes the most likely token.",
@@ -79,6 +79,16 @@ pub static PARAMETERS: [Parameter; 5] = [
             &mut p.repetition_penalty
         }),
     },
+    Parameter {
+        name: "frequency_penalty",
+        about: "Taken from a token's logit for each time that it is in the output; 0 is off.",
+        kind: Kind::Number(Bounds::around_zero(2.0), |p| &mut p.frequency_penalty),
+    },
+    Parameter {
+        name: "presence_penalty",
+        about: "Taken from the logits of tokens that are in the output; 0 is off.",
+        kind: Kind::Number(Bounds::around_zero(2.0), |p| &mut p.presence_penalty),
+    },
 ];
 
 /// Those of [`PARAMETERS`] that are numbers: name, bounds, field.
@@ -97,6 +107,17 @@ impl Bounds {
             most,
             default,
             engine_least: 0.0,
+        }
+    }
+
+    /// Of what is off at 0, which is the default.
+    pub(crate) const fn around_zero(most: f64) -> Self {
+        Self {
+            least: -most,
+            includes_least: true,
+            most,
+            default: 0.0,
+            engine_least: -most as f32,
         }
     }
 
@@ -143,8 +164,14 @@ pub struct SamplingParams {
     pub min_p: f32,
     /// 1 is off. Applies to the set of all tokens of prompt and output.
     pub repetition_penalty: f32,
+    /// 0 is off. Applies to tokens of the output, by how often they are in it. Crash files of older builds
+    /// lack it, as those below.
+    #[serde(default)]
+    pub frequency_penalty: f32,
+    /// 0 is off. Applies to the set of the output's tokens.
+    #[serde(default)]
+    pub presence_penalty: f32,
     /// Which of several outputs of one request: a word of the generator's counter, so that they differ.
-    /// Crash files of older builds lack it.
     #[serde(default)]
     pub choice: u32,
     /// Key of the counter-based generator.
@@ -159,6 +186,8 @@ impl SamplingParams {
         top_k: 0,
         min_p: 0.0,
         repetition_penalty: 1.0,
+        frequency_penalty: 0.0,
+        presence_penalty: 0.0,
         choice: 0,
         seed: 0,
     };

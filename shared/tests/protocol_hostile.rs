@@ -8,6 +8,7 @@ use std::cell::Cell;
 
 use orcd_shared::error::ErrorCode;
 use orcd_shared::job::{Finish, JobKey, JobOptions, JobSpec};
+use orcd_shared::logit_bias::LogitBias;
 use orcd_shared::protocol::frame::{self, FrameError, HEADER_BYTES, MAX_FRAME_BYTES};
 use orcd_shared::protocol::message::{StepReport, StepToken, ToSupervisor, ToWorker};
 use orcd_shared::sampling::SamplingParams;
@@ -186,7 +187,10 @@ fn job() -> impl Strategy<Value = JobSpec> {
                 seed,
                 ..SamplingParams::GREEDY
             },
-            options: JobOptions::default(),
+            options: JobOptions {
+                logit_bias: LogitBias::new(vec![(top_k, -1.5)], u32::MAX).unwrap_or_default(),
+                ..JobOptions::default()
+            },
         },
     )
 }

@@ -104,10 +104,11 @@ fn jobs(model: &Model, rng: &mut Rng) -> Vec<Job> {
             4 => job.set("temperature", 0.8).set("min_p", 0.02),
             _ => job.set("temperature", 0.8).set("top_k", 64),
         };
-        if n % 4 == 1 {
-            job.set("repetition_penalty", 1.2)
-        } else {
-            job
+        match n % 4 {
+            1 => job.set("repetition_penalty", 1.2),
+            2 => (job.set("frequency_penalty", 0.4)).set("logit_bias", json!({"5": 2, "9": -100})),
+            3 => job.set("presence_penalty", 0.8),
+            _ => job,
         }
     };
     (0..20).map(|n| job(n, rng)).collect()

@@ -5,6 +5,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use orcd_tests::stream::Stream;
 use orcd_tests::{Job, Model, Starter, Transcript, WorkerHarness, report};
+use serde_json::json;
 
 const RECOVERY: Duration = Duration::from_secs(20);
 
@@ -99,6 +100,52 @@ fn killed_worker_mid_stream_changes_no_byte_of_a_chat() {
         assert_eq!(expected.token_bytes(), found.token_bytes());
         assert_eq!(expected.end().stop_reason, found.end().stop_reason);
     }
+}
+
+/// A replay resubmits what was generated: it counts as output there, and the prompt never does.
+#[test]
+fn killed_worker_mid_stream_changes_no_byte_under_penalties_and_biases() {
+    const FORCED: u64 = 7;
+    let service = without_hang_timeout(Model::Slow);
+    let plain: Vec<_> = (four_jobs().into_iter())
+        .map(|job| job.set("ignore_eos", true))
+        .collect();
+    let without = service.run_together(&plain);
+    let banned: serde_json::Map<_, _> = (without[2].ids().iter())
+        .map(|id| (id.to_string(), json!(-100)))
+        .collect();
+    let forced = json!({ FORCED.to_string(): 100 });
+    let mut jobs = plain.into_iter();
+    let mut next = |fields: [(&str, serde_json::Value); 2]| {
+        let job = jobs.next().unwrap();
+        (fields.into_iter()).fold(job, |job, (name, value)| job.set(name, value))
+    };
+    let jobs = [
+        next([
+            ("frequency_penalty", json!(0.4)),
+            ("repetition_penalty", json!(1.1)),
+        ]),
+        next([
+            ("presence_penalty", json!(2)),
+            ("frequency_penalty", json!(-0.1)),
+        ]),
+        next([("logit_bias", banned.into()), ("top_p", json!(0.9))]),
+        next([("logit_bias", forced), ("frequency_penalty", json!(2))]),
+    ];
+    let undisturbed = service.run_together(&jobs);
+    let disturbed = run_disturbed(&service, &jobs, 30, || {
+        service.kill_worker();
+    });
+    assert_unchanged(&undisturbed, &disturbed, 1);
+    for (without, with) in without.iter().zip(&disturbed) {
+        assert_ne!(without.ids(), with.ids(), "nothing was changed");
+    }
+    let ids = disturbed[2].ids();
+    assert!(without[2].ids().iter().all(|id| !ids.contains(id)));
+    // Until it was there so often that the penalty outweighs the bias: that is after the kill.
+    let ids = disturbed[3].ids();
+    assert!(ids[..35].iter().all(|id| *id == FORCED), "{ids:?}");
+    assert!(ids[60..].iter().any(|id| *id != FORCED), "{ids:?}");
 }
 
 #[test]

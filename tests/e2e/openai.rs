@@ -62,6 +62,51 @@ fn one_seed_gives_one_text_in_every_dialect() {
 }
 
 #[test]
+fn penalties_and_biases_are_those_of_execute() {
+    let service = WorkerHarness::start(Model::Haiku);
+    let mut job = Job::new("a", QUESTION)
+        .set("seed", 5)
+        .set("temperature", 1.2)
+        .set("max_tokens", 32);
+    let plain = service.run(&job);
+    let mut changes = json!({
+        "frequency_penalty": 1.5,
+        "presence_penalty": 0.5,
+        "logit_bias": {plain.ids()[0].to_string(): -100, "300": 2.5},
+    });
+    for (name, value) in changes.as_object().unwrap() {
+        job = job.set(name, value.clone());
+    }
+    let expected = service.run(&job).text();
+    assert_ne!(expected, plain.text());
+    // Choices count their own outputs alone.
+    for n in [1, 2] {
+        changes["n"] = json!(n);
+        let reply = service.post("/v1/chat/completions", &chat(&changes));
+        assert_eq!(content(&reply.json()), expected);
+    }
+
+    let forced = |bias: &Value| {
+        let body = json!({"prompt": QUESTION, "max_tokens": 6, "ignore_eos": true, "return_token_ids": true,
+                          "logit_bias": bias});
+        service.post("/v1/completions", &body)
+    };
+    let ids = forced(&json!({"42": 100})).json()["choices"][0]["token_ids"].clone();
+    assert_eq!(ids, json!([42, 42, 42, 42, 42, 42]));
+    for bad in [json!({"x": 1}), json!({"1": 101}), json!({"99999999": 1})] {
+        let reply = forced(&bad);
+        assert_eq!(reply.refusal(), (400, "INVALID_REQUEST".into()), "{bad}");
+        assert_eq!(reply.json()["error"]["param"], "logit_bias");
+    }
+    let reply = service.post(
+        "/v1/chat/completions",
+        &chat(&json!({"presence_penalty": 2.5})),
+    );
+    assert_eq!(reply.refusal(), (400, "INVALID_REQUEST".into()));
+    assert_eq!(reply.json()["error"]["param"], "presence_penalty");
+}
+
+#[test]
 fn choices_are_taken_together_or_not_at_all() {
     let service = Starter::new(Model::Slow)
         .flag("--parallel", 1)

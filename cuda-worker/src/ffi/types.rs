@@ -209,6 +209,10 @@ pub mod shared {
         min_p: f32,
         /// 1: off.
         repetition_penalty: f32,
+        /// 0: off.
+        frequency_penalty: f32,
+        /// 0: off.
+        presence_penalty: f32,
         /// Which of several outputs of one request: the third word of the generator's counter.
         choice: u32,
         /// Key of the counter-based generator.
@@ -224,6 +228,17 @@ pub mod shared {
         start: u32,
         /// How many of the step's tokens; the runs' tokens lie one after the other.
         n_tokens: u32,
+        /// Position of the sequence's first token of the output: what penalties count of it begins there.
+        output_start: u32,
+    }
+
+    /// What is added to a token's logit.
+    #[derive(Debug, Clone, Copy, PartialEq)]
+    struct TokenBias {
+        /// The token.
+        token: u32,
+        /// Finite.
+        bias: f32,
     }
 
     /// A token to be sampled.
@@ -238,6 +253,10 @@ pub mod shared {
         logprobs: bool,
         /// How many of the most likely tokens it gets with theirs, at most `MAX_TOP_LOGPROBS`.
         top_logprobs: u32,
+        /// The first of the step's biases that is for it.
+        first_bias: u32,
+        /// How many are, at most `kMostBiases`: those of different tokens, ids ascending.
+        n_biases: u32,
         /// How.
         sampling: Sampling,
     }
@@ -285,6 +304,8 @@ impl From<SamplingParams> for shared::Sampling {
             top_k: params.top_k,
             min_p: params.min_p,
             repetition_penalty: params.repetition_penalty,
+            frequency_penalty: params.frequency_penalty,
+            presence_penalty: params.presence_penalty,
             choice: params.choice,
             seed: params.seed,
         }

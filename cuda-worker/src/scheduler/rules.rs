@@ -62,6 +62,9 @@ pub fn check(job: &JobSpec, limits: &Limits) -> Result<(), Rejection> {
             ),
         ));
     }
+    if let Some(fault) = job.options.logit_bias.first_fault(limits.vocab_size) {
+        return Err(Rejection::new(ErrorCode::InvalidRequest, fault.to_string()));
+    }
     if job.prompt.len() >= context {
         return Err(Rejection::new(
             ErrorCode::ContextLengthExceeded,

@@ -23,6 +23,8 @@ pub(super) struct Sequence {
     processed: usize,
     /// Tokens known before the first draw: prompt and replayed ones.
     given: usize,
+    /// Tokens of the prompt alone: penalties for tokens of the output count those after them.
+    prompt: usize,
     /// Index of the next token to be drawn.
     next_index: u32,
     max_tokens: u32,
@@ -35,6 +37,7 @@ impl Sequence {
     /// can compare it with the one that it sent.
     pub(super) fn new(job: JobSpec, slot: u32) -> Self {
         let replayed = job.emitted.len().saturating_sub(1);
+        let prompt = job.prompt.len();
         let mut tokens = job.prompt;
         tokens.extend_from_slice(&job.emitted[..replayed]);
         Self {
@@ -42,6 +45,7 @@ impl Sequence {
             slot,
             processed: 0,
             given: tokens.len(),
+            prompt,
             tokens,
             next_index: u32::try_from(replayed).unwrap_or(u32::MAX),
             max_tokens: job.max_tokens,
@@ -59,10 +63,14 @@ impl Sequence {
     pub(super) fn add_to(&self, batch: &mut StepBatch, take: usize) -> Result<(), EngineError> {
         let end = self.processed + take;
         // The context is a u32 and no sequence is longer.
-        let start = u32::try_from(self.processed).unwrap_or(u32::MAX);
+        let position = |n| u32::try_from(n).unwrap_or(u32::MAX);
+        let start = position(self.processed);
         batch.add_run(self.slot, start, &self.tokens[self.processed..end])?;
+        batch.begin_output(position(self.prompt));
         if end == self.tokens.len() {
+            let biases = batch.add_biases(self.options.logit_bias.entries());
             batch.sample_last(Wanted {
+                biases,
                 top_logprobs: self.options.top_logprobs,
                 ..self.sampling.into()
             })?;

@@ -3,7 +3,7 @@
 use orcd_shared::sampling::SamplingParams;
 
 use super::step_engine::EngineError;
-use crate::ffi::types::shared::{Run, SampleRow};
+use crate::ffi::types::shared::{Run, SampleRow, TokenBias};
 
 /// One step: runs of tokens, each of another sequence, and the rows whose next token is to be sampled.
 #[derive(Debug, Default)]
@@ -16,6 +16,8 @@ pub struct StepBatch {
     /// Bits of all masks, one after the other.
     pub(crate) masks: Vec<u32>,
     n_masks: u32,
+    /// All biases, one list after the other.
+    pub(crate) biases: Vec<TokenBias>,
 }
 
 /// How a token is to be sampled, and what else is to be told of it.
@@ -25,6 +27,8 @@ pub struct Wanted {
     pub sampling: SamplingParams,
     /// The mask that says which tokens may be sampled, of [`StepBatch::add_mask`].
     pub mask: Option<MaskNumber>,
+    /// What is added to logits, of [`StepBatch::add_biases`].
+    pub biases: Biases,
     /// Logprobs: the sampled token's, and as many of the most likely ones'.
     pub top_logprobs: Option<u32>,
 }
@@ -33,11 +37,19 @@ pub struct Wanted {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MaskNumber(u32);
 
+/// Biases of a step that belong together; none by default.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Biases {
+    first: u32,
+    count: u32,
+}
+
 impl From<SamplingParams> for Wanted {
     fn from(sampling: SamplingParams) -> Self {
         Self {
             sampling,
             mask: None,
+            biases: Biases::default(),
             top_logprobs: None,
         }
     }
@@ -51,6 +63,7 @@ impl StepBatch {
         self.samples.clear();
         self.masks.clear();
         self.n_masks = 0;
+        self.biases.clear();
     }
 
     /// Adds the next tokens of the sequence in `slot`, which has `start` before them.
@@ -66,8 +79,17 @@ impl StepBatch {
             slot,
             start,
             n_tokens,
+            output_start: 0,
         });
         Ok(())
+    }
+
+    /// The sequence of the last run has its output from `position` on: penalties for tokens of the output count
+    /// from there. Else they count from its first token.
+    pub fn begin_output(&mut self, position: u32) {
+        if let Some(run) = self.runs.last_mut() {
+            run.output_start = position;
+        }
     }
 
     /// Adds a set of the vocabulary's tokens: bit `i % 32` of word `i / 32` stands for token `i`, and as
@@ -76,6 +98,21 @@ impl StepBatch {
         self.masks.extend_from_slice(allowed);
         self.n_masks += 1;
         MaskNumber(self.n_masks)
+    }
+
+    /// Adds what is to be added to the logits of some tokens, ids ascending.
+    pub fn add_biases(&mut self, biases: &[(u32, f32)]) -> Biases {
+        // Lists that the bridge can't count are refused with the step.
+        let count = |n| u32::try_from(n).unwrap_or(u32::MAX);
+        let first = count(self.biases.len());
+        let biases = biases
+            .iter()
+            .map(|&(token, bias)| TokenBias { token, bias });
+        self.biases.extend(biases);
+        Biases {
+            first,
+            count: count(self.biases.len()).saturating_sub(first),
+        }
     }
 
     /// Wants the token after row `row` sampled. Rows come in order.
@@ -93,6 +130,8 @@ impl StepBatch {
             mask: wanted.mask.map_or(0, |mask| mask.0),
             logprobs: wanted.top_logprobs.is_some(),
             top_logprobs: wanted.top_logprobs.unwrap_or(0),
+            first_bias: wanted.biases.first,
+            n_biases: wanted.biases.count,
             sampling: wanted.sampling.into(),
         });
         Ok(())
@@ -118,6 +157,11 @@ impl StepBatch {
             rest = others;
             (run.slot, run.start, tokens)
         })
+    }
+
+    /// Slot and beginning of the output of each run.
+    pub fn outputs(&self) -> impl Iterator<Item = (u32, u32)> {
+        self.runs.iter().map(|run| (run.slot, run.output_start))
     }
 
     /// Row and seed of each sample.

@@ -18,16 +18,24 @@ pub(crate) fn samplings() -> [SamplingParams; 3] {
     };
     let penalized = SamplingParams {
         repetition_penalty: 1.3,
+        frequency_penalty: 0.7,
+        presence_penalty: -0.3,
         top_p: 0.9,
         ..sampled(8)
     };
     [SamplingParams::GREEDY, sampled(7), penalized]
 }
 
-/// Appends `tokens` after the first `start` and samples the next.
-fn draw(engine: &mut Engine, slot: u32, start: u32, tokens: &[u32], how: SamplingParams) -> u32 {
+/// Appends `tokens` after the first `start` and samples the next; the output begins at `output`.
+fn draw(
+    engine: &mut Engine,
+    (slot, start, output): (u32, u32, u32),
+    tokens: &[u32],
+    how: SamplingParams,
+) -> u32 {
     let mut batch = StepBatch::default();
     batch.add_run(slot, start, tokens).unwrap();
+    batch.begin_output(output);
     batch.add_sample(tokens.len() - 1, how).unwrap();
     engine.run(&batch).unwrap()[0].token
 }
@@ -37,10 +45,10 @@ pub(crate) fn alone(engine: &mut Engine, prompt: &[u32]) -> Vec<Vec<u32>> {
     let one = |how| {
         let start = prompt.len() as u32;
         engine.open(0, start + TOKENS).unwrap();
-        let mut tokens = vec![draw(engine, 0, 0, prompt, how)];
+        let mut tokens = vec![draw(engine, (0, 0, start), prompt, how)];
         for place in start..start + TOKENS - 1 {
             let last = tokens[tokens.len() - 1];
-            tokens.push(draw(engine, 0, place, &[last], how));
+            tokens.push(draw(engine, (0, place, start), &[last], how));
         }
         engine.close(0).unwrap();
         tokens
@@ -57,8 +65,7 @@ pub(crate) fn forked(engine: &mut Engine, prompt: &[u32]) -> Vec<Vec<u32>> {
     if before > 0 {
         draw(
             engine,
-            0,
-            0,
+            (0, 0, before + 1),
             &prompt[..prompt.len() - 1],
             SamplingParams::GREEDY,
         );
@@ -72,7 +79,8 @@ pub(crate) fn forked(engine: &mut Engine, prompt: &[u32]) -> Vec<Vec<u32>> {
             if slot == 0 && place > TOKENS / 2 {
                 continue;
             }
-            last[slot] = draw(engine, slot as u32, before + place, &[last[slot]], how);
+            let at = (slot as u32, before + place, before + 1);
+            last[slot] = draw(engine, at, &[last[slot]], how);
             tokens[slot].push(last[slot]);
         }
         if place == TOKENS / 2 {

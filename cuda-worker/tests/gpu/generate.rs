@@ -1,7 +1,7 @@
 //! A plain loop over an engine: some jobs at once, prompts in chunks, a new job as soon as one ends.
 
 use cuda_worker::engine::Engine;
-use cuda_worker::scheduler::step_engine::{StepBatch, StepEngine as _};
+use cuda_worker::scheduler::step_engine::{StepBatch, StepEngine as _, Wanted};
 use orcd_shared::sampling::SamplingParams;
 
 /// One sequence to generate.
@@ -9,6 +9,8 @@ use orcd_shared::sampling::SamplingParams;
 pub(crate) struct Job {
     pub(crate) prompt: Vec<u32>,
     pub(crate) sampling: SamplingParams,
+    /// Ids ascending.
+    pub(crate) biases: Vec<(u32, f32)>,
     pub(crate) tokens: u32,
 }
 
@@ -72,8 +74,13 @@ pub(crate) fn generate(engine: &mut Engine, jobs: &[Job], plan: Plan) -> Vec<Vec
         for (r, &end) in running.iter().zip(&ends) {
             let tokens = &r.tokens[r.done..end];
             batch.add_run(r.slot, r.done as u32, tokens).unwrap();
+            batch.begin_output(jobs[r.job].prompt.len() as u32);
             if end == r.tokens.len() {
-                batch.sample_last(jobs[r.job].sampling).unwrap();
+                let wanted = Wanted {
+                    biases: batch.add_biases(&jobs[r.job].biases),
+                    ..jobs[r.job].sampling.into()
+                };
+                batch.sample_last(wanted).unwrap();
             }
         }
         let sampled: Vec<u32> = (engine.run(&batch).unwrap().iter())

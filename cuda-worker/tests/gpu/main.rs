@@ -66,7 +66,7 @@ fn vocab(path: &Path) -> u32 {
         .vocab
 }
 
-/// Jobs of many prompt lengths, greedy and sampled, with every filter somewhere.
+/// Jobs of many prompt lengths, greedy and sampled, with every filter, penalty and bias somewhere.
 fn jobs(vocab: u32, count: u32, longest: u32, tokens: u32) -> Vec<Job> {
     (0..count)
         .map(|i| {
@@ -83,9 +83,22 @@ fn jobs(vocab: u32, count: u32, longest: u32, tokens: u32) -> Vec<Job> {
                 sampling.repetition_penalty = if i % 3 == 2 { 1.2 } else { 1.0 };
                 sampling.seed = u64::from(i).wrapping_mul(0x9e37_79b9_7f4a_7c15);
             }
+            // Of greedy and sampled ones, and beside each of the filters.
+            if i % 5 > 2 {
+                sampling.frequency_penalty = 0.4 * (i % 4) as f32 - 0.5;
+                sampling.presence_penalty = if i % 3 == 0 { 0.6 } else { 0.0 };
+            }
+            // Up to all that there may be; some more likely, some less.
+            let n_biases = if i % 4 < 2 {
+                (i * 67 % 1025).min(vocab)
+            } else {
+                0
+            };
+            let biases = (0..n_biases).map(|k| (k, ((k * 37 + i) % 17) as f32 / 4.0 - 2.0));
             Job {
                 prompt,
                 sampling,
+                biases: biases.collect(),
                 tokens,
             }
         })
@@ -187,15 +200,24 @@ fn rows_within_a_run_draw_what_the_cpu_draws() {
         let mut of_job = |job: &Job| {
             let mut batch = StepBatch::default();
             batch.add_run(1, 0, &job.prompt).unwrap();
+            batch.begin_output(40);
             for (i, row) in (0..job.prompt.len()).step_by(11).enumerate() {
                 let sampling = SamplingParams {
                     repetition_penalty: if i % 2 == 0 { 1.5 } else { 1.0 },
+                    frequency_penalty: if i % 5 < 2 { 0.8 } else { 0.0 },
+                    presence_penalty: if i % 5 == 1 { -0.5 } else { 0.0 },
                     ..job.sampling
                 };
                 let mask: Vec<u32> = (0..vocab.div_ceil(32))
                     .map(|word| (word + i as u32).wrapping_mul(0x9e37_79b9))
                     .collect();
+                let biased: Vec<_> = (0..vocab)
+                    .step_by(7 + i)
+                    .take(300)
+                    .map(|id| (id, 1.5))
+                    .collect();
                 let wanted = Wanted {
+                    biases: batch.add_biases(if i % 3 == 2 { &biased } else { &[] }),
                     mask: (i % 3 == 1).then(|| batch.add_mask(&mask)),
                     top_logprobs: (i % 4 > 1).then_some(7 * (i as u32 % 3)),
                     ..sampling.into()

@@ -1,5 +1,6 @@
 use cuda_worker::scheduler::Limits;
 use orcd_shared::error::ErrorCode;
+use orcd_shared::logit_bias::LogitBias;
 use orcd_shared::sampling::SamplingParams;
 
 use crate::fake::VOCAB;
@@ -78,11 +79,14 @@ fn bad_jobs_never_reach_the_engine() {
         top_p: 0.0,
         ..SamplingParams::GREEDY
     };
+    let mut unknown_bias = good.clone();
+    unknown_bias.options.logit_bias = LogitBias::new(vec![(VOCAB, 1.0)], u32::MAX).unwrap();
     let cases = [
         (job(1, 0, 4), ErrorCode::InvalidRequest),
         (job(1, 3, 0), ErrorCode::InvalidRequest),
         (not_a_number, ErrorCode::InvalidRequest),
         (no_mass, ErrorCode::InvalidRequest),
+        (unknown_bias, ErrorCode::InvalidRequest),
         (
             job(1, LIMITS.context as usize, 4),
             ErrorCode::ContextLengthExceeded,
@@ -109,6 +113,17 @@ fn a_job_without_kv_memory_leaves_its_slot_to_the_next() {
     assert_eq!(rig.failures(), [(1, ErrorCode::VramOom)]);
     rig.finish();
     assert_eq!(rig.ids(2).len(), 3);
+}
+
+#[test]
+fn the_output_begins_after_the_prompt_also_where_it_is_replayed() {
+    let mut rig = Rig::new(LIMITS);
+    let mut replayed = job(2, 7, 9);
+    replayed.emitted = vec![1, 2, 3];
+    rig.submit(job(1, 30, 4));
+    rig.submit(replayed);
+    rig.finish();
+    assert_eq!(Vec::from_iter(rig.engine.outputs), [(0, 30), (1, 7)]);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! A deterministic engine: the next id is a hash of all tokens of the sequence, its position and
 //! the seed. It checks what the real engine demands of its caller.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use cuda_worker::scheduler::step_engine::{
     BROKEN_LOGITS, EngineError, Sampled, StepBatch, StepEngine, TokenLogprob,
@@ -41,6 +41,8 @@ pub struct Fake {
     pub batches: Vec<Batch>,
     /// Slots in the order they were opened, with the positions asked for.
     pub opened: Vec<(u32, u32)>,
+    /// Slots with where their outputs were said to begin.
+    pub outputs: BTreeSet<(u32, u32)>,
 }
 
 impl Fake {
@@ -105,6 +107,7 @@ impl StepEngine for Fake {
             return Err(error);
         }
         self.sampled.clear();
+        self.outputs.extend(batch.outputs());
         let mut samples = batch.samples().peekable();
         let (mut rows, mut shape) = (0, Batch::new());
         for (slot, start, tokens) in batch.runs() {

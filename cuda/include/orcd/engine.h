@@ -28,6 +28,7 @@ struct StepBatch {
   std::span<const uint32_t> tokens;  // of all runs, one after the other
   std::span<const Run> runs;
   std::span<const SampleRow> samples;
+  std::span<const TokenBias> biases;  // of all samples that have some
 };
 
 // Words of a set of tokens: bit i % 32 of word i / 32 stands for token i.
@@ -36,6 +37,9 @@ constexpr uint32_t mask_words(uint32_t vocab) { return (vocab + 31) / 32; }
 // What is sampled from a row of logits that is broken: one of them is infinite or NaN, or all are zero, which
 // is what quantization makes of activations that are not finite. No vocabulary is as large.
 inline constexpr uint32_t kBrokenLogits = 0xfffffffe;
+
+// Most biases of one sample.
+inline constexpr uint32_t kMostBiases = 1024;
 
 // Host memory that the device copies from at its full speed.
 class Staging {

@@ -1,7 +1,7 @@
 //! Who speaks, and which bytes that version stands for.
 
 /// Raised with every change of a message's bytes.
-pub const PROTOCOL: u32 = 7;
+pub const PROTOCOL: u32 = 8;
 
 /// The build that speaks: package version, for messages to people.
 pub const BUILD: &str = env!("CARGO_PKG_VERSION");
@@ -14,6 +14,7 @@ mod tests {
 
     use crate::error::ErrorCode;
     use crate::job::{Finish, JobKey, JobOptions, JobSpec};
+    use crate::logit_bias::LogitBias;
     use crate::protocol::frame::{self, HEADER_BYTES};
     use crate::protocol::message::{
         Device, LoadRequest, LoadSource, StepReport, StepToken, ToSupervisor, ToWorker,
@@ -137,16 +138,20 @@ mod tests {
                 top_k: 40,
                 min_p: 0.0,
                 repetition_penalty: 1.5,
+                frequency_penalty: -2.0,
+                presence_penalty: 0.5,
                 choice: 3,
                 seed: u64::MAX,
             },
             options: JobOptions {
                 ignore_end: true,
                 top_logprobs: Some(5),
+                logit_bias: LogitBias::new(vec![(300, -100.0), (7, 1.0)], 1000).unwrap(),
             },
         };
         let submit = "02 fb2c01 02 fb311f fb0801 01 05 40 \
-                      0000803f 0000003f 28 00000000 0000c03f 03 fdffffffffffffffff 01 0105";
+                      0000803f 0000003f 28 00000000 0000c03f 000000c0 0000003f 03 fdffffffffffffffff \
+                      01 0105 02 07 0000803f fb2c01 0000c8c2";
         golden(&ToWorker::Submit(Box::new(job)), submit);
         golden(&ToWorker::Cancel(JobKey(300)), "03 fb2c01");
         golden(&ToWorker::Shutdown, "04");

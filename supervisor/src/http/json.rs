@@ -40,6 +40,17 @@ impl Json {
         }
     }
 
+    /// A number of any kind.
+    #[must_use]
+    pub fn number(&self) -> Option<f64> {
+        match *self {
+            Self::Unsigned(n) => Some(n as f64),
+            Self::Negative(n) => Some(n as f64),
+            Self::Float(x) => Some(x),
+            _ => None,
+        }
+    }
+
     /// The id of a token of a vocabulary of so many.
     #[must_use]
     pub fn token_id(&self, vocab_size: u32) -> Option<u32> {

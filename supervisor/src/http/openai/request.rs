@@ -4,11 +4,14 @@ use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 
 use orcd_shared::job::JobOptions;
+use orcd_shared::logit_bias::LogitBias;
 use orcd_shared::sampling::SamplingParams;
 
 use super::super::error::ApiError;
 use super::super::json::Json;
-use super::super::validate::{Fields, Fresh, Generation, Input, Limits, sampling, stop};
+use super::super::validate::{
+    Fields, Fresh, Generation, Input, Limits, logit_bias, sampling, stop,
+};
 
 /// Most outputs for one prompt.
 pub(super) const MAX_CHOICES: u32 = 16;
@@ -25,6 +28,7 @@ pub(super) struct Common {
     choices: u32,
     ignore_end: bool,
     sampling: SamplingParams,
+    logit_bias: LogitBias,
     stop: Vec<String>,
 }
 
@@ -48,6 +52,7 @@ impl Common {
             choices: f.count("n", 1, MAX_CHOICES).unwrap_or(1),
             ignore_end: f.flag("ignore_eos"),
             sampling: sampling(f, limits, seed),
+            logit_bias: logit_bias(f, limits.vocab_size),
             stop: stop(f),
         }
     }
@@ -69,6 +74,7 @@ impl Common {
             options: JobOptions {
                 ignore_end: self.ignore_end,
                 top_logprobs,
+                logit_bias: self.logit_bias.clone(),
             },
             stop: self.stop.clone(),
             continue_on_disconnect: false,
@@ -134,14 +140,7 @@ fn refuse(f: &mut Fields) {
             Some(_) => not_supported(f, name),
         }
     }
-    for name in ["frequency_penalty", "presence_penalty"] {
-        match f.take(name) {
-            None | Some(Json::Unsigned(0)) => {}
-            Some(Json::Float(0.0)) => {}
-            Some(_) => not_supported(f, name),
-        }
-    }
-    for name in ["logit_bias", "functions", "function_call", "audio"] {
+    for name in ["functions", "function_call", "audio"] {
         match f.take(name) {
             None => {}
             Some(Json::Object(members)) if members.is_empty() => {}

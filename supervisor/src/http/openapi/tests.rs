@@ -1,5 +1,6 @@
 //! The document against the code that it describes.
 
+use orcd_shared::logit_bias::MAX_LOGIT_BIASES;
 use orcd_shared::sampling::{PARAMETERS, numbers};
 use serde_json::{Value, json};
 
@@ -202,6 +203,21 @@ fn lengths_and_values_are_those_of_the_validator() {
         assert_taken("on_disconnect", &value.to_string(), true);
     }
     assert_taken("on_disconnect", "\"keep\"", false);
+
+    let biases = &properties["logit_bias"];
+    let pattern = biases["propertyNames"]["pattern"].as_str().unwrap();
+    let pattern = regex::Regex::new(pattern).unwrap();
+    for key in ["0", "7", "999", "1000", "01", "-1", "", "1e1"] {
+        let value = format!("{{\"{key}\": 1}}");
+        assert_taken("logit_bias", &value, pattern.is_match(key));
+    }
+    for end in ["minimum", "maximum"] {
+        let bound = &biases["additionalProperties"][end];
+        assert_taken("logit_bias", &format!("{{\"1\": {bound}}}"), true);
+        let beyond = bound.as_f64().unwrap() * 1.001;
+        assert_taken("logit_bias", &format!("{{\"1\": {beyond}}}"), false);
+    }
+    assert_eq!(biases["maxProperties"], MAX_LOGIT_BIASES);
 }
 
 #[test]
@@ -237,7 +253,7 @@ fn defaults_are_what_a_field_left_out_counts_as() {
             );
         }
     }
-    assert_eq!(defaults, 11);
+    assert_eq!(defaults, 13);
     let default = |max_tokens_out| {
         let instance = Instance {
             max_tokens_out,
@@ -402,6 +418,8 @@ fn it_has_all_that_the_written_document_has() {
         let row = api.lines().find_map(|line| line.strip_prefix(row.as_str()));
         let row = row.expect(name);
         let is_range = match bounds.includes_least {
+            // A dash beside a minus reads badly.
+            true if least < 0.0 => row.starts_with(&format!("−{} to {most};", -least)),
             true => row.starts_with(&format!("{least}–{most};")),
             false => {
                 row.starts_with(&format!("{least} < ")) && row.contains(&format!(" ≤ {most};"))

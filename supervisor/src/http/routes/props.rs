@@ -38,6 +38,8 @@ struct Settings {
     top_k: u32,
     min_p: f32,
     repetition_penalty: f32,
+    frequency_penalty: f32,
+    presence_penalty: f32,
 }
 
 /// Answers `GET /props`.
@@ -58,6 +60,8 @@ pub(super) async fn props(State(app): State<Arc<App>>) -> Result<Json<Props>, Ap
             top_k: defaults.top_k,
             min_p: defaults.min_p,
             repetition_penalty: defaults.repetition_penalty,
+            frequency_penalty: defaults.frequency_penalty,
+            presence_penalty: defaults.presence_penalty,
         },
         total_slots: worker.map(|worker| worker.parallel),
         context_length: worker.map(|worker| worker.context),

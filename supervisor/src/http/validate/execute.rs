@@ -6,6 +6,7 @@ use orcd_shared::sampling::{Kind, PARAMETERS, SamplingParams, numbers};
 use super::super::error::Detail;
 use super::super::json::Json;
 use super::fields::Fields;
+use super::logit_bias::logit_bias;
 use super::messages::{CHAT_FIELDS, Unknown, conversation};
 use super::{DEFAULT_MAX_TOKENS, Limits, MAX_STOP_BYTES, MAX_STOPS, job_id};
 use crate::text::ChatInput;
@@ -23,6 +24,7 @@ pub(in crate::http) fn field_names() -> Vec<&'static str> {
     names.extend(CHAT_FIELDS);
     names.extend(PARAMETERS.iter().map(|p| p.name));
     names.extend([
+        "logit_bias",
         "ignore_eos",
         "logprobs",
         "stop",
@@ -117,6 +119,7 @@ pub fn execute(body: Json, limits: &Limits, fresh: Fresh) -> Result<Request, Vec
     let options = JobOptions {
         ignore_end: f.flag("ignore_eos"),
         top_logprobs: f.count("logprobs", 0, MAX_TOP_LOGPROBS),
+        logit_bias: logit_bias(f, limits.vocab_size),
     };
     let stop = stop(f);
     let stream = f.flag_or("stream", true);

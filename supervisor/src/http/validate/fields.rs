@@ -117,15 +117,12 @@ impl Fields {
 
     /// A number in `bounds` as the engine gets it, `default` if it is left out; notes others.
     pub(in crate::http) fn number(&mut self, name: &str, bounds: &Bounds, default: f32) -> f32 {
-        let value = match self.take(name) {
-            None => return default,
-            Some(Json::Unsigned(n)) => n as f64,
-            Some(Json::Negative(n)) => n as f64,
-            Some(Json::Float(x)) => x,
-            Some(other) => {
-                self.wrong_type::<()>(name, &bounds.rule(name), &other, "a number");
-                return default;
-            }
+        let Some(given) = self.take(name) else {
+            return default;
+        };
+        let Some(value) = given.number() else {
+            self.wrong_type::<()>(name, &bounds.rule(name), &given, "a number");
+            return default;
         };
         if let Some(value) = bounds.engine_value(value) {
             return value;

@@ -8,6 +8,7 @@ use utoipa::openapi::schema::{
     AdditionalProperties, ArrayBuilder, ObjectBuilder, OneOfBuilder, Schema, SchemaType, Type,
 };
 
+use super::logit_bias;
 use super::messages::MAX_TOOLS;
 use super::{
     DEFAULT_MAX_TOKENS, JOB_ID_PUNCTUATION, MAX_JOB_ID_BYTES, MAX_MESSAGES, MAX_STOP_BYTES,
@@ -147,7 +148,7 @@ pub(in crate::http) fn object() -> ObjectBuilder {
         .additional_properties(Some(AdditionalProperties::FreeForm(false)))
 }
 
-/// The parameters of sampling, with the defaults of this instance.
+/// What changes the drawing of tokens, with the defaults of this instance.
 pub(in crate::http) fn sampling(mut body: ObjectBuilder, instance: &Instance) -> ObjectBuilder {
     let mut defaults = instance.defaults;
     for p in &PARAMETERS {
@@ -160,7 +161,7 @@ pub(in crate::http) fn sampling(mut body: ObjectBuilder, instance: &Instance) ->
         };
         body = body.property(p.name, value.description(Some(p.about)));
     }
-    body
+    body.property("logit_bias", logit_bias::schema(instance.vocab_size))
 }
 
 /// A field that may be left out, or be `null`.

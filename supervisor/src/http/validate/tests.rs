@@ -319,9 +319,9 @@ fn tiny_numbers_become_the_smallest_that_the_engine_takes() {
 
 #[test]
 fn all_faults_are_reported_at_once() {
-    // None may be an object; messages and prompt_ids can't be given beside prompt.
+    // None but logit_bias may be an object; messages and prompt_ids can't be given beside prompt.
     let mut expected = super::execute::field_names();
-    expected.retain(|name| !["messages", "prompt_ids"].contains(name));
+    expected.retain(|name| !["messages", "prompt_ids", "logit_bias"].contains(name));
     expected.extend(["max_token", "temp"]);
     expected.sort_unstable();
     let body: serde_json::Map<_, _> =
@@ -366,6 +366,8 @@ fn texts_of_the_client_are_not_repeated() {
         json!({"job_id": "j", "messages": [{"role": secret, "content": long}]}),
         json!({"job_id": format!("{secret} "), "prompt": "p", "stop": [long]}),
         with("on_disconnect", json!(secret)),
+        with("logit_bias", json!({secret: 1})),
+        with("logit_bias", json!({"1": secret})),
         with("template", json!(secret)),
     ] {
         let faults = check(&body).unwrap_err();
@@ -415,6 +417,59 @@ fn a_job_that_goes_on_without_its_reader_has_a_stream() {
     let body = json!({"prompt": "p", "stream": false, "on_disconnect": "continue"});
     assert_eq!(fault(&body).field, "on_disconnect");
     assert!(!check(&with("stream", json!(false))).unwrap().stream);
+}
+
+#[test]
+fn biases_are_numbers_by_ids_of_the_vocabulary() {
+    let biases = |value: Value| {
+        let generation = check(&with("logit_bias", value)).unwrap().generation;
+        generation.options.logit_bias.entries().to_vec()
+    };
+    assert_eq!(biases(json!({})), []);
+    assert_eq!(
+        biases(json!({"999": -100, "0": 100.0, "42": 0.5, "7": -0.0})),
+        [(0, 100.0), (7, 0.0), (42, 0.5), (999, -100.0)]
+    );
+    let many = |n: u32| {
+        let ids = (0..n).map(|id| (id.to_string(), json!(1)));
+        Value::Object(ids.collect())
+    };
+    // A vocabulary of 1000 has no more.
+    assert_eq!(biases(many(1000)).len(), 1000);
+    for bad in [
+        json!([[1, 2]]),
+        json!("5"),
+        json!(5),
+        json!({"1000": 1}),
+        json!({"4294967296": 1}),
+        json!({"-1": 1}),
+        json!({"+1": 1}),
+        json!({"01": 1}),
+        json!({"1.0": 1}),
+        json!({" 1": 1}),
+        json!({"": 1}),
+        json!({"1": "1"}),
+        json!({"1": null}),
+        json!({"1": true}),
+        json!({"1": 100.5}),
+        json!({"1": -101}),
+        json!({"1": 1e308}),
+    ] {
+        assert_eq!(fault(&with("logit_bias", bad)).field, "logit_bias");
+    }
+    let large = Limits {
+        vocab_size: 2000,
+        ..LIMITS
+    };
+    let of_large = |n| execute(parse(&with("logit_bias", many(n))), &large, fresh());
+    assert!(of_large(1024).is_ok());
+    let faults = of_large(1025).unwrap_err();
+    assert_eq!((faults.len(), faults[0].field.as_str()), (1, "logit_bias"));
+    assert!(faults[0].message.contains("at most 1024"), "{faults:?}");
+    let body = r#"{"prompt":"p","logit_bias":{"3":1,"5":1,"3":1}}"#;
+    let faults = execute(serde_json::from_str(body).unwrap(), &LIMITS, fresh()).unwrap_err();
+    assert_eq!(faults[0].field, "logit_bias");
+    assert!(faults[0].message.contains("token 3 more than once"));
 }
 
 #[test]
