@@ -123,8 +123,8 @@ void to_f16(rust::Slice<const float> x, rust::Slice<uint16_t> y) {
 float from_f16(uint16_t h) { return arith::f16_to_f32(h); }
 
 void attend(uint32_t form, uint32_t n_heads, uint32_t n_kv_heads, uint32_t head_dim, bool interleaved, double rope_base,
-            rust::Slice<const float> freq_factors, rust::Slice<float> q, rust::Slice<float> k, rust::Slice<float> v,
-            rust::Slice<float> out) {
+            rust::Slice<const float> freq_factors, uint32_t window, float soft_cap, rust::Slice<const float> sinks,
+            uint32_t first, rust::Slice<float> q, rust::Slice<float> k, rust::Slice<float> v, rust::Slice<float> out) {
   const auto n = static_cast<uint32_t>(q.size() / (n_heads * head_dim));
   const RopeStyle style = interleaved ? RopeStyle::kInterleaved : RopeStyle::kNeox;
   const ModelShape shape{1, n_heads * head_dim, 1, n_heads, n_kv_heads, head_dim, 1, style, rope_base, 0.0f};
@@ -148,7 +148,10 @@ void attend(uint32_t form, uint32_t n_heads, uint32_t n_kv_heads, uint32_t head_
   AttentionInputs in;
   in.q = q.data(), in.k = k.data(), in.v = v.data();
   cpu::rope_kv(pool, shape, rotation, rows, sequences, kv, 0, in);
-  cpu::attention(pool, isa, shape, rows, sequences, kv, 0, q.data(), out.data());
+  const AttentionParams params = {window, soft_cap, sinks.empty() ? nullptr : sinks.data()};
+  const Rows attended{n - first, zeros.data(), zeros.data(), positions.data() + first};
+  const uint64_t at = uint64_t{first} * n_heads * head_dim;
+  cpu::attention(pool, isa, shape, attended, sequences, kv, 0, params, q.data() + at, out.data() + at);
 }
 
 uint32_t throwing_chunks(uint32_t threads, uint32_t chunks, uint32_t bad) {

@@ -37,9 +37,11 @@ void function(rust::Str name, rust::Slice<const float> x, rust::Slice<float> y);
 void to_f16(rust::Slice<const float> x, rust::Slice<uint16_t> y);
 float from_f16(uint16_t h);
 
-// Rows at positions 0 .. n - 1 of one sequence: rotates q and k in place, then attention of every row.
+// Rows at positions 0 .. n - 1 of one sequence: rotates q and k in place, then attention of rows first .. n - 1.
+// `window`, `soft_cap`: as AttentionParams has them.
 void attend(uint32_t form, uint32_t n_heads, uint32_t n_kv_heads, uint32_t head_dim, bool interleaved, double rope_base,
-            rust::Slice<const float> freq_factors /* (head_dim / 2) or empty */,
+            rust::Slice<const float> freq_factors /* (head_dim / 2) or empty */, uint32_t window, float soft_cap,
+            rust::Slice<const float> sinks /* (n_heads) or empty */, uint32_t first,
             rust::Slice<float> q /* (n, n_heads, head_dim) */, rust::Slice<float> k /* (n, n_kv_heads, head_dim) */,
             rust::Slice<float> v /* (n, n_kv_heads, head_dim) */, rust::Slice<float> out /* (n, n_heads, head_dim) */);
 

@@ -197,46 +197,63 @@ pub struct Heads {
     pub factors: Vec<f32>,
 }
 
-/// Attention of the rows at positions 0 .. n of one sequence; q and k come back rotated.
+/// What a layer's attention has beside its heads.
+#[derive(Debug, Clone, Default)]
+pub struct AttentionParams {
+    /// Keys that a row sees, its own the last of them; 0: all up to its own.
+    pub window: u32,
+    /// Of the scores; 0: none.
+    pub soft_cap: f32,
+    /// One for each query head; empty for none.
+    pub sinks: Vec<f32>,
+}
+
+/// Attention of the rows at positions `first` .. n of one sequence of n tokens; q (n, heads) and k come back rotated.
+/// Of rows before `first` the result is NaN.
 ///
 /// # Panics
 /// If the sizes don't fit each other.
 #[must_use]
-pub fn attend(form: Form, heads: &Heads, q: &mut [f32], k: &mut [f32], v: &mut [f32]) -> Vec<f32> {
-    let n = q.len() / (heads.q * heads.dim) as usize;
-    assert_eq!(
-        q.len(),
-        n * (heads.q * heads.dim) as usize,
-        "whole rows of q"
+pub fn attend(
+    form: Form,
+    heads: &Heads,
+    params: &AttentionParams,
+    first: usize,
+    q: &mut [f32],
+    k: &mut [f32],
+    v: &mut [f32],
+) -> Vec<f32> {
+    let (width, kv_width) = (
+        (heads.q * heads.dim) as usize,
+        (heads.kv * heads.dim) as usize,
     );
-    assert_eq!(
-        k.len(),
-        n * (heads.kv * heads.dim) as usize,
-        "as many rows of k"
-    );
+    let n = q.len() / width;
+    assert_eq!(q.len(), n * width, "whole rows of q");
+    assert_eq!(k.len(), n * kv_width, "as many rows of k");
     assert_eq!(v.len(), k.len(), "as many rows of v");
-    let factors = heads.factors.len();
+    assert!(first < n, "a row that attends");
+    let (factors, sinks) = (heads.factors.len(), params.sinks.len());
     assert!(
         factors == 0 || factors == heads.dim as usize / 2,
         "a factor for each pair"
     );
+    assert!(
+        sinks == 0 || sinks == heads.q as usize,
+        "a sink for each query head"
+    );
     let mut out = vec![f32::NAN; q.len()];
-    let Heads {
-        q: n_q,
-        kv,
-        dim,
-        interleaved,
-        base,
-        ref factors,
-    } = *heads;
     ffi::attend(
         form as u32,
-        n_q,
-        kv,
-        dim,
-        interleaved,
-        base,
-        factors,
+        heads.q,
+        heads.kv,
+        heads.dim,
+        heads.interleaved,
+        heads.base,
+        &heads.factors,
+        params.window,
+        params.soft_cap,
+        &params.sinks,
+        first as u32,
         q,
         k,
         v,

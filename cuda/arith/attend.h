@@ -4,6 +4,7 @@
 #include "arith/constants.h"
 #include "arith/exp2.h"
 #include "arith/hd.h"
+#include "arith/tanh.h"
 
 namespace orcd::arith {
 
@@ -58,6 +59,33 @@ ORCD_HD WeightUnit weight_unit(float largest) {
 // rint(p · d / unit) in the low 16 bits, at most 2^14; above them is rubbish.
 ORCD_HD uint32_t value_weight(float p, float d, const WeightUnit& u) {
   return bits_of(fma32(p * d, u.inverse, 0x1.8p+23f));
+}
+
+// What a product of integers and their scales is multiplied by to be a score: a power of two's exponent, or, for a soft
+// cap, one of e. Rounded once.
+inline float score_scale(uint32_t head_dim, bool capped) {
+  return static_cast<float>((capped ? 1.0 : 1.4426950408889634) / __builtin_sqrt(static_cast<double>(head_dim)));
+}
+
+ORCD_HD float capped_score(float x, float cap, float inverse) { return soft_cap(x, cap, inverse) * kLog2E; }
+
+// The first key that a row sees; `window` 0: all up to its own.
+ORCD_HD uint32_t first_seen(uint32_t position, uint32_t window) {
+  return window != 0 && position >= window ? position - window + 1 : 0;
+}
+
+// A head's sink as a run that has no values: its maximum and the sum of its weights.
+struct SinkPart {
+  float m, l;
+};
+ORCD_HD SinkPart sink_part(float b) {
+  const float t = b * kLog2E;
+#if defined(__CUDA_ARCH__)
+  const float m = ceilf(t);
+#else
+  const float m = __builtin_ceilf(t);
+#endif
+  return {m, float(sum_weight(exp2_below(t - m)))};
 }
 
 }  // namespace orcd::arith

@@ -35,8 +35,8 @@ class CpuExecutor final : public Executor, public Ops {
   void rope_kv(uint32_t layer, const AttentionInputs& in) override {
     cpu::rope_kv(pool_, shape_, rotation_, rows_, *sequences_, kv_, layer, in);
   }
-  void attention(uint32_t layer, const float* q, float* out) override {
-    cpu::attention(pool_, isa_, shape_, rows_, *sequences_, kv_, layer, q, out);
+  void attention(uint32_t layer, const AttentionParams& params, const float* q, float* out) override {
+    cpu::attention(pool_, isa_, shape_, rows_, *sequences_, kv_, layer, params, q, out);
   }
   void swiglu(const float* gate, const float* up, uint32_t rows, const Activations& out) override {
     cpu::swiglu(pool_, gate, up, rows, out);

@@ -26,17 +26,19 @@ using TileKernel = void (*)(const TileArgs&);
 
 inline constexpr uint32_t kMaxHeads = 4;  // query heads of one KV head that attend together
 
-// Up to kMaxHeads query heads of one KV head, over keys 0 .. n - 1.
+// Up to kMaxHeads query heads of one KV head, over keys first .. n - 1.
 struct HeadsArgs {
   const uint8_t* cache;   // (pages, page_stride) of one KV head, as kv_cache.h has it
   uint64_t page_stride;   // bytes
   const uint32_t* pages;  // (n / 64 rounded up) of the sequence; behind key n - 1 the last may hold anything
-  uint32_t n;
+  uint32_t first, n;
   const float* q;  // (heads, head_dim)
   uint32_t heads;
   uint32_t head_dim;
-  float scale;  // log2(e) / sqrt(head_dim)
-  float* out;   // (heads, head_dim)
+  float scale;         // arith::score_scale()
+  float soft_cap;      // 0: none
+  const float* sinks;  // (heads) or null
+  float* out;          // (heads, head_dim)
 };
 
 using HeadsKernel = void (*)(const HeadsArgs&);

@@ -79,7 +79,8 @@ void rotation_rows(Rotation& r, const Rows& rows);
 void rope_kv(Pool&, const ModelShape&, const Rotation&, const Rows&, const SequenceStore&, const KvCache&,
              uint32_t layer, const AttentionInputs&);
 void attention(Pool&, Isa, const ModelShape&, const Rows&, const SequenceStore&, const KvCache&, uint32_t layer,
-               const float* q /* (rows, n_heads * head_dim) */, float* out /* (rows, n_heads * head_dim) */);
+               const AttentionParams&, const float* q /* (rows, n_heads * head_dim) */,
+               float* out /* (rows, n_heads * head_dim) */);
 void swiglu(Pool&, const float* gate /* (rows, out.cols) */, const float* up /* (rows, out.cols) */, uint32_t rows,
             const Activations& out);
 // `before`: all tokens of the sequence before the one that is sampled.

@@ -27,7 +27,7 @@ void attention_block(uint32_t index, const Model& m, const Scratch& s, Ops& ops,
   const MatmulArgs qkv[] = {{l.q, s.q}, {l.k, s.k}, {l.v, s.v}};
   ops.matmul(qkv, normed, rows);
   ops.rope_kv(index, {s.q, s.k, s.v, l.q_bias, l.k_bias, l.v_bias});
-  ops.attention(index, s.q, attended.x);
+  ops.attention(index, l.attention, s.q, attended.x);
   ops.quantize(attended, rows);
   const MatmulArgs output[] = {{l.attn_output, s.x, true, l.attn_output_bias}};
   ops.matmul(output, attended, rows);

@@ -16,6 +16,7 @@ struct Layer {
   const float* q_bias;     // (n_heads * head_dim) or null, likewise k and v
   const float* k_bias;
   const float* v_bias;
+  AttentionParams attention;
   Tensor attn_output;             // (d_model, n_heads * head_dim)
   const float* attn_output_bias;  // (d_model) or null
   const float* ffn_norm;          // (d_model)

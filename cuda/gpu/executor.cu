@@ -23,6 +23,19 @@ uint32_t splits_of(uint32_t context) { return (context + kAttnSplit - 1) / kAttn
 
 uint32_t runs_of(uint32_t context) { return (splits_of(context) + kAttnRun - 1) / kAttnRun; }
 
+// A window as long as the context is none: kernels are faster without.
+AttentionParams within(AttentionParams params, uint32_t context) {
+  if (params.window >= context) params.window = 0;
+  return params;
+}
+
+// Most runs of splits that a row sees some of.
+uint32_t seen_runs(const AttentionParams& params, uint32_t context) {
+  constexpr uint32_t keys = kAttnRun * kAttnSplit;
+  const uint32_t all = runs_of(context);
+  return params.window ? std::min(all, (params.window + keys - 2) / keys + 1) : all;
+}
+
 // Of a page in one layer.
 uint64_t page_bytes(const ModelShape& s) { return uint64_t{s.n_kv_heads} * kernels::KvPage{s.head_dim}.bytes(); }
 
@@ -111,10 +124,8 @@ CudaExecutor::CudaExecutor(const Model& model, const EngineOptions& options, int
   const std::vector<arith::CosSin> table = rope_table(shape_.rope_base, factors, options.context);
   static_assert(sizeof(arith::CosSin) == sizeof(float2));
   ORCD_CUDA(cudaMemcpy(rope_.data(), table.data(), rope_.bytes(), cudaMemcpyHostToDevice));
-  heads_ = {
-      shape_.n_heads,  shape_.n_kv_heads,
-      shape_.head_dim, shape_.rope_style,
-      rope_.data(),    static_cast<float>(1.4426950408889634 / __builtin_sqrt(static_cast<double>(shape_.head_dim)))};
+  heads_ = {shape_.n_heads,    shape_.n_kv_heads, shape_.head_dim,
+            shape_.rope_style, rope_.data(),      arith::score_scale(shape_.head_dim, false)};
   kv_.zero();
   page_table_.zero();
   arrived_.zero();
@@ -308,28 +319,39 @@ void CudaExecutor::rope_kv(uint32_t layer, const AttentionInputs& in) {
   kernels::rope_kv(heads_, kv_layer(layer), in, step.slot, step.position, rows_, true, stream_);
 }
 
-kernels::DecodeAttention CudaExecutor::decode_attention(uint32_t layer, const float* q, const Activations& out) const {
+// As a layer with these parameters has them.
+kernels::Heads CudaExecutor::heads(const AttentionParams& params) const {
+  kernels::Heads h = heads_;
+  h.scale = arith::score_scale(shape_.head_dim, params.soft_cap != 0);
+  return h;
+}
+
+kernels::DecodeAttention CudaExecutor::decode_attention(uint32_t layer, const AttentionParams& params, const float* q,
+                                                        const Activations& out) const {
   const StepInput step = carve(input_.data());
   kernels::DecodeAttention a = {};
-  a.heads = heads_;
+  a.heads = heads(params);
   a.kv = kv_layer(layer);
   a.q = q;
   a.slot = step.slot;
   a.position = step.position;
   a.partial = partial_.data();
   a.arrived = arrived_.data();
-  a.runs = runs_of(options_.context);
   a.out = out;
+  a.params = within(params, options_.context);
+  a.runs = seen_runs(a.params, options_.context);
   return a;
 }
 
-void CudaExecutor::attention(uint32_t layer, const float* q, float* out) {
+void CudaExecutor::attention(uint32_t layer, const AttentionParams& params, const float* q, float* out) {
   if (n_decode_rows_) {
-    kernels::DecodeAttention a = decode_attention(layer, q, {shape_.n_heads * shape_.head_dim, out});
+    kernels::DecodeAttention a = decode_attention(layer, params, q, {shape_.n_heads * shape_.head_dim, out});
     if (tiles_) a.row = carve(input_.data()).decode_rows;  // otherwise they are all rows
     kernels::attention_decode(a, n_decode_rows_, false, stream_);
   }
-  if (tiles_) kernels::attention_prefill(heads_, kv_layer(layer), q, carve(input_.data()).tiles, tiles_, out, stream_);
+  if (tiles_)
+    kernels::attention_prefill(heads(params), kv_layer(layer), q, carve(input_.data()).tiles, tiles_,
+                               within(params, options_.context), out, stream_);
 }
 
 void CudaExecutor::swiglu(const float* gate, const float* up, uint32_t rows, const Activations& out) {

@@ -44,7 +44,7 @@ class CudaExecutor final : public Executor, public Ops {
   void quantize(const Activations& a, uint32_t rows) override;
   void matmul(std::span<const MatmulArgs> products, const Activations& a, uint32_t rows) override;
   void rope_kv(uint32_t layer, const AttentionInputs& in) override;
-  void attention(uint32_t layer, const float* q, float* out) override;
+  void attention(uint32_t layer, const AttentionParams& params, const float* q, float* out) override;
   void swiglu(const float* gate, const float* up, uint32_t rows, const Activations& out) override;
   // Has the step's tokens sampled, which finish() brings.
   void sample(const float* logits /* (samples, vocab) */, uint32_t vocab, const Step& step);
@@ -91,11 +91,15 @@ class CudaExecutor final : public Executor, public Ops {
   void send_logprobs(const float* logits, uint32_t vocab, std::span<const PlacedSample> samples, uint32_t first);
   void await_tokens();
   const uint32_t* upload_logit_rows(std::span<const uint32_t> logit_rows);
-  void attend_fused(uint32_t layer, const Scratch& scratch, const Activations& out, bool decoding);
+  void attend_fused(uint32_t layer, const AttentionParams& params, const Scratch& scratch, const Activations& out,
+                    bool decoding);
   void launch_fused(const Model& model, const Scratch& scratch, const uint32_t* logit_rows, uint32_t n_logits,
                     bool decoding, bool recorded = false);
   kernels::KvLayer kv_layer(uint32_t layer) const;
-  kernels::DecodeAttention decode_attention(uint32_t layer, const float* q, const Activations& out) const;
+  bool is_filled(const Activations& attended) const;
+  kernels::Heads heads(const AttentionParams& params) const;
+  kernels::DecodeAttention decode_attention(uint32_t layer, const AttentionParams& params, const float* q,
+                                            const Activations& out) const;
 
   ModelShape shape_;
   EngineOptions options_;

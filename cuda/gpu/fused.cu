@@ -134,9 +134,10 @@ struct Products {
 
 // Rows that are all their sequences' only ones attend with the keys of this step in hand; others find them
 // in the cache.
-void CudaExecutor::attend_fused(uint32_t layer, const Scratch& s, const Activations& out, bool decoding) {
+void CudaExecutor::attend_fused(uint32_t layer, const AttentionParams& params, const Scratch& s, const Activations& out,
+                                bool decoding) {
   const StepInput step = carve(input_.data());
-  kernels::DecodeAttention a = decode_attention(layer, s.q, out);
+  kernels::DecodeAttention a = decode_attention(layer, params, s.q, out);
   if (decoding) {
     a.k = s.k;
     a.v = s.v;
@@ -149,8 +150,13 @@ void CudaExecutor::attend_fused(uint32_t layer, const Scratch& s, const Activati
     a.row = step.prefill_rows;
     kernels::attention_decode(a, rows_ - n_decode_rows_, true, stream_);
   }
-  // Super-blocks are of several heads, and so of several thread blocks. Few rows are quantized by who reads them.
-  if (rows_ > few_rows_ && out.supers.q) kernels::quantize(out, rows_, stream_);
+  if (rows_ > few_rows_ && !is_filled(out)) kernels::quantize(out, rows_, stream_);
+}
+
+// Whether attention leaves its results quantized. Super-blocks are of several heads, and so of several thread blocks, as
+// blocks are of some widths of a head: of few rows, these are quantized by who reads them.
+bool CudaExecutor::is_filled(const Activations& attended) const {
+  return !attended.supers.q && kernels::decode_fills_blocks(shape_.head_dim);
 }
 
 void CudaExecutor::launch_fused(const Model& m, const Scratch& s, const uint32_t* logit_rows, uint32_t n_logits,
@@ -161,9 +167,9 @@ void CudaExecutor::launch_fused(const Model& m, const Scratch& s, const uint32_t
     const Layer& l = m.layers[i];
     step.normed({{l.q, l.q_bias, s.q}, {l.k, l.k_bias, s.k}, {l.v, l.v_bias, s.v}}, l.attn_norm, nullptr, rows_);
     const Activations attended = read_by({l.attn_output}, s.attended);
-    attend_fused(i, s, attended, decoding);
+    attend_fused(i, l.attention, s, attended, decoding);
     step.residual(l.attn_output, l.attn_output_bias,
-                  attended.supers.q ? floats(s.attended.x, s.attended.cols) : given(s.attended), attended, rows_);
+                  is_filled(attended) ? given(s.attended) : floats(s.attended.x, s.attended.cols), attended, rows_);
     step.feed_forward(l, rows_);
   }
   if (!n_logits) return;

@@ -46,6 +46,12 @@ __device__ __forceinline__ void load_queries(QueryFragments<kDim>& q, const uint
     }
 }
 
+// From device into shared memory, 16 bytes, beside all else.
+__device__ __forceinline__ void copy_16(const uint8_t* from, uint8_t* to) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(uint32_t(__cvta_generic_to_shared(to))), "l"(from)
+               : "memory");
+}
+
 // Σ q · k of eight keys: high · high, both mixed ones, low · low.
 struct Dots {
   int32_t hh[4] = {}, mixed[4] = {}, ll[4] = {};
@@ -82,6 +88,18 @@ __device__ __forceinline__ WeightWords weight_words(const uint32_t w[4]) {
   return {__byte_perm(first, second, 0x7632), __byte_perm(first, second, 0x5410)};
 }
 
+// Which keys the two rows of a lane see: none before `from`.
+struct RowWindows {
+  uint32_t from[2];
+
+  __device__ __forceinline__ bool sees_split(int r, uint32_t split) const { return split >= from[r] / kAttnSplit; }
+  __device__ __forceinline__ uint32_t first_run(int r) const { return from[r] / (kAttnRun * kAttnSplit); }
+  // The first key that row r sees of a split that it sees some of.
+  __device__ __forceinline__ uint32_t from_in(int r, uint32_t split) const {
+    return from[r] / kAttnSplit == split ? from[r] % kAttnSplit : 0;
+  }
+};
+
 // Results so far of a lane's rows.
 template <int kRows>
 struct Sums {
@@ -108,6 +126,19 @@ __device__ __forceinline__ Factors<kRows> join(Sums<kRows>& all, const float* m,
     all.m[r] = top;
   }
   return f;
+}
+
+// A sink joins a row's results: it takes weight and gives no value.
+__device__ __forceinline__ Factors<1> join_sink(float& m, float& l, float b) {
+  Sums<1> all = {{m}, {l}};
+  const arith::SinkPart part = arith::sink_part(b);
+  const bool joins = true;
+  const Factors<1> f = join(all, &part.m, &part.l, &joins);
+  m = all.m[0], l = all.l[0];
+  return f;
+}
+__device__ __forceinline__ float after_sink(float o, const Factors<1>& f) {
+  return arith::fma32(0.0f, f.b[0], o * f.a[0]);
 }
 
 }  // namespace orcd::kernels

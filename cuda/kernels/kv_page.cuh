@@ -18,23 +18,34 @@
 
 namespace orcd::kernels {
 
+// What of a head's width lies in a page: whole blocks of 32. Behind the head there may be anything: queries are zero
+// there, and nobody reads the results.
+__host__ __device__ constexpr uint32_t padded_head(uint32_t head_dim) { return (head_dim + 31) / 32 * 32; }
+
+// Whether value d of a page's width is one of the head's.
+template <uint32_t kDim>
+__device__ constexpr bool in_head(uint32_t d) {
+  return kDim % 32 == 0 || d < kDim;
+}
+
 struct KvPage {
   uint32_t head_dim;
 
-  __host__ __device__ constexpr uint32_t low() const { return kAttnSplit * head_dim; }
-  __host__ __device__ constexpr uint32_t values() const { return kAttnSplit * head_dim / 2 * 3; }
-  __host__ __device__ constexpr uint32_t key_scales() const { return kAttnSplit * head_dim / 2 * 5; }
+  __host__ __device__ constexpr uint32_t width() const { return padded_head(head_dim); }
+  __host__ __device__ constexpr uint32_t low() const { return kAttnSplit * width(); }
+  __host__ __device__ constexpr uint32_t values() const { return kAttnSplit * width() / 2 * 3; }
+  __host__ __device__ constexpr uint32_t key_scales() const { return kAttnSplit * width() / 2 * 5; }
   __host__ __device__ constexpr uint32_t value_scales() const { return key_scales() + kAttnSplit * 4; }
   __host__ __device__ constexpr uint32_t bytes() const { return value_scales() + kAttnSplit * 4; }
 
   // Places of bytes.
   __host__ __device__ constexpr uint32_t high_of(uint32_t key, uint32_t d) const {
     const uint32_t lane = key % 8 * 4 + d % 16 / 4;
-    return ((key / 16 * (head_dim / 32) + d / 32) * 32 + lane) * 16 + key / 8 % 2 * 8 + d % 32 / 16 * 4 + d % 4;
+    return ((key / 16 * (width() / 32) + d / 32) * 32 + lane) * 16 + key / 8 % 2 * 8 + d % 32 / 16 * 4 + d % 4;
   }
   __host__ __device__ constexpr uint32_t low_of(uint32_t key, uint32_t d) const {
     const uint32_t lane = key % 8 * 4 + d % 16 / 4;
-    return low() + ((key / 32 * (head_dim / 32) + d / 32) * 32 + lane) * 16 + key / 8 % 4 * 4 + d % 4;
+    return low() + ((key / 32 * (width() / 32) + d / 32) * 32 + lane) * 16 + key / 8 % 4 * 4 + d % 4;
   }
   __host__ __device__ constexpr uint32_t value_of(uint32_t key, uint32_t d) const {
     const uint32_t lane = d % 8 * 4 + key % 8 / 2;
@@ -47,7 +58,7 @@ __device__ __forceinline__ uint32_t warp_magnitude(float x) {
   return __reduce_max_sync(0xffffffffu, arith::bits_of(x) & 0x7fffffffu);
 }
 
-// Stores value d of a key. By whole warps, of 32 consecutive d each.
+// Stores value d of a key, any number behind the head. By whole warps, of 32 consecutive d each.
 __device__ __forceinline__ void store_key(uint8_t* page, uint32_t head_dim, uint32_t key, uint32_t d, float x,
                                           const arith::HeadScale& s) {
   const KvPage at = {head_dim};

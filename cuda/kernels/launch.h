@@ -94,7 +94,7 @@ struct Heads {
   uint32_t n_heads, n_kv_heads, head_dim;
   RopeStyle style;
   const float2* rope;  // (context, head_dim / 2): cos, sin
-  float scale;         // float(log2(e) / sqrt(head_dim))
+  float scale;         // arith::score_scale()
 };
 
 // Adds biases, rotates q and k in place, appends k and v.
@@ -117,7 +117,10 @@ struct DecodeAttention {
   uint32_t runs;             // most runs of splits that a row may have: partial's size
   Activations out;           // (rows, n_heads * head_dim): x, and blocks where there is memory for them
   bool rotate;
+  AttentionParams params;
 };
+// Whether attention_decode can fill blocks: a block of 32 values is of one head.
+inline bool decode_fills_blocks(uint32_t head_dim) { return head_dim % kQuantBlock == 0; }
 inline constexpr uint32_t kMostHeadsPerKv = 16;  // query heads
 // Rows whose position is below this need no partial and arrived: any number of them may attend at once.
 inline constexpr uint32_t kDecodeShallow = kAttnRun * kAttnSplit;
@@ -132,7 +135,12 @@ struct PrefillTile {
   uint32_t row, count, slot, start;  // start: position of its first row
 };
 void attention_prefill(const Heads& h, const KvLayer& kv, const float* q, const PrefillTile* tiles, uint32_t n_tiles,
-                       float* out, cudaStream_t stream);
+                       const AttentionParams& params, float* out, cudaStream_t stream);
+
+// The same for heads of 256 values, whose results are too many for the registers of one warp.
+size_t prefill_wide_shared_bytes();
+void attention_prefill_wide(const Heads& h, const KvLayer& kv, const float* q, const PrefillTile* tiles,
+                            uint32_t n_tiles, const AttentionParams& params, float* out, cudaStream_t stream);
 
 // One draw as the device sees it. Small, for kSampleBatch of them are one argument.
 struct alignas(8) SampleArgs {

@@ -30,7 +30,7 @@ __device__ __forceinline__ float2 angle_of(const Heads& h, uint32_t position, co
 // For a width of a head that the attention kernels don't have.
 [[noreturn]] inline void no_such_head(uint32_t head_dim) {
   throw Error(ErrorKind::kInvalid,
-              "head_dim " + std::to_string(head_dim) + " is not supported on CUDA; 32, 64, 96 and 128 are");
+              "head_dim " + std::to_string(head_dim) + " is not supported on CUDA; 32, 64, 80, 96, 128 and 256 are");
 }
 
 // One of a pair, the other beside it: x0' = fmaf(x0, c, -(x1·s)), x1' = fmaf(x0, s, x1·c).

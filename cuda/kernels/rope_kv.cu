@@ -1,5 +1,5 @@
 // Biases, rotation and append to the KV cache, for rows whose products lie in q, k, v: a block per row
-// and head, a thread per value.
+// and head, a thread per value, and for what a page has behind the head.
 #include "kernels/launch.h"
 #include "kernels/pdl.h"
 #include "kernels/rope.cuh"
@@ -26,23 +26,27 @@ __global__ void rope_kv_kernel(Heads h, KvLayer kv, AttentionInputs in, const ui
   pdl_launch_dependents();
   pdl_wait();
   const uint32_t row = blockIdx.y, d = threadIdx.x, p = position[row];
-  const bool is_q = blockIdx.x < h.n_heads;
+  const bool is_q = blockIdx.x < h.n_heads, live = d < h.head_dim;
   const uint32_t index = is_q ? blockIdx.x : blockIdx.x - h.n_heads;
   const uint32_t width = (is_q ? h.n_heads : h.n_kv_heads) * h.head_dim;
   float* x = (is_q ? in.q : in.k) + uint64_t(row) * width + index * h.head_dim;
   const float* bias = is_q ? in.q_bias : in.k_bias;
-  head[d] = bias ? x[d] + bias[index * h.head_dim + d] : x[d];
+  if (live) head[d] = bias ? x[d] + bias[index * h.head_dim + d] : x[d];
   __syncthreads();
-  const Pair pair = pair_of(h.style, h.head_dim, d);
-  const float y = rotate(head[d], head[pair.partner], angle_of(h, p, pair), pair.first);
-  x[d] = y;
+  float y = 0.0f;
+  if (live) {
+    const Pair pair = pair_of(h.style, h.head_dim, d);
+    y = rotate(head[d], head[pair.partner], angle_of(h, p, pair), pair.first);
+    x[d] = y;
+  }
   if (is_q) return;
   uint8_t* page = head_at(h, kv, page_of(kv, slot[row], p), index);
   const uint32_t token = p % kAttnSplit;
   store_key(page, h.head_dim, token, d, y, scale_of(y, arith::kKeyMost));
   float* v = in.v + uint64_t(row) * width + index * h.head_dim + d;
-  if (in.v_bias) *v = *v + in.v_bias[index * h.head_dim + d];
-  store_value(page, h.head_dim, token, d, *v, scale_of(*v, arith::kValueMost));
+  if (live && in.v_bias) *v = *v + in.v_bias[index * h.head_dim + d];
+  const float value = live ? *v : 0.0f;
+  store_value(page, h.head_dim, token, d, value, scale_of(value, arith::kValueMost));
 }
 
 }  // namespace
@@ -50,8 +54,8 @@ __global__ void rope_kv_kernel(Heads h, KvLayer kv, AttentionInputs in, const ui
 void rope_kv(const Heads& h, const KvLayer& kv, const AttentionInputs& in, const uint32_t* slot,
              const uint32_t* position, uint32_t rows, bool pdl, cudaStream_t stream) {
   const dim3 grid(h.n_heads + h.n_kv_heads, rows);
-  launch_kernel(rope_kv_kernel, {grid, h.head_dim, uint32_t(h.head_dim * sizeof(float))}, pdl, stream, h, kv, in, slot,
-                position);
+  launch_kernel(rope_kv_kernel, {grid, padded_head(h.head_dim), uint32_t(h.head_dim * sizeof(float))}, pdl, stream, h,
+                kv, in, slot, position);
 }
 
 }  // namespace orcd::kernels

@@ -71,6 +71,15 @@ struct AttentionInputs {
   const float* v_bias = nullptr;  // (n_kv_heads * head_dim) or null
 };
 
+// What a layer's attention has beside its heads, as docs/ARITHMETIC.md defines it.
+struct AttentionParams {
+  uint32_t window = 0;           // keys that a row sees, its own the last of them; 0: all up to its own
+  float soft_cap = 0;            // of the scores, positive and finite; 0: none
+  const float* sinks = nullptr;  // (n_heads), below 2^126 in size; null: none
+
+  bool plain() const { return window == 0 && soft_cap == 0 && sinks == nullptr; }
+};
+
 // On the rows of one step, which its backend knows from before.
 class Ops {
  public:
@@ -93,8 +102,8 @@ class Ops {
   // Adds biases, rotates q and k in place, appends k and v of every row to its sequence's cache.
   virtual void rope_kv(uint32_t layer, const AttentionInputs& in) = 0;
 
-  // out[r] = attention of q[r] over the cached positions 0 .. position of row r
-  virtual void attention(uint32_t layer, const float* q /* (rows, n_heads * head_dim) */,
+  // out[r] = attention of q[r] over the cached positions 0 .. position of row r, or those in its window
+  virtual void attention(uint32_t layer, const AttentionParams& params, const float* q /* (rows, n_heads * head_dim) */,
                          float* out /* (rows, n_heads * head_dim) */) = 0;
 
   // out.x = gate · sigmoid(gate) · up, quantized

@@ -242,7 +242,12 @@ void attention_ops(Bench& b, double keys, uint64_t cached, const Heads& h = kSma
   b.line("rope, append to KV", rows * (width * 8 + kv_width * 8 + token), layers, 0,
          [&](uint32_t i) { b.ops().rope_kv(i % layers, in); });
   b.line("attention", cached * token + rows * width * 8, layers, rows * keys * double(width) * 4.0,
-         [&](uint32_t i) { b.ops().attention(i % layers, q, out); });
+         [&](uint32_t i) { b.ops().attention(i % layers, {}, q, out); });
+  constexpr double kWindow = 1024;
+  if (keys <= kWindow) return;
+  b.line("attention, window 1024", uint64_t(cached * kWindow / keys) * token + rows * width * 8, layers,
+         rows * kWindow * double(width) * 4.0,
+         [&](uint32_t i) { b.ops().attention(i % layers, {uint32_t(kWindow)}, q, out); });
 }
 
 void weight_ops(Bench& b) {
@@ -300,7 +305,7 @@ int run() {
     attention_ops(prompt, 256.5, 512);
     weight_ops(prompt);
   }
-  for (const Heads& h : {kSmallHeads, Heads{32, 8, 128}}) {
+  for (const Heads& h : {kSmallHeads, Heads{32, 8, 128}, Heads{32, 32, 80}, Heads{8, 4, 256}}) {
     std::printf("\n%u query heads on %u of %u values\n", h.query, h.kv, h.dim);
     for (const uint32_t depth : {128u, 4096u})
       for (const uint32_t rows : {1u, 8u, 32u}) {

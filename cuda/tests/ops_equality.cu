@@ -10,7 +10,9 @@
 #include "engine/model.h"
 #include "formats/formats.h"
 #include "gpu/executor.h"
+#include "gpu/rope_table.h"
 #include "gpu/weights.h"
+#include "kernels/kv_page.cuh"
 #include "kernels/pdl.h"
 #include "kernels/several_rows.cuh"
 #include "ops/tiles.h"
@@ -85,13 +87,13 @@ struct Backends {
   std::unique_ptr<SequenceStore> sequences;
 
   explicit Backends(ModelShape shape = {1, 64, 64, 2, 1, 32, 1000, RopeStyle::kNeox, 10000.0, 1e-6f},
-                    uint32_t slots = 4, uint32_t context = 1024) {
+                    uint32_t slots = 4, uint32_t context = 1024, uint32_t max_batch_tokens = 512) {
     model = {};
     model.shape = shape;
     options = {};
     options.slots = slots;
     options.context = context;
-    options.max_batch_tokens = 512;
+    options.max_batch_tokens = max_batch_tokens;
     cpu = std::make_unique<cpu::CpuExecutor>(model, options, cpu::best_isa());
     gpu = std::make_unique<gpu::CudaExecutor>(model, options, 0, nullptr);
     sequences = std::make_unique<SequenceStore>(options);
@@ -460,10 +462,73 @@ void embeddings(Random& rng, TensorType type) {
   equal("embed " + name(type), x.data(), to_host(gx.data(), x.size()).data(), x.size());
 }
 
+// Parameters of attention in both memories.
+struct AttentionBoth {
+  std::vector<float> sinks;
+  device::Buffer<float> gsinks;
+  uint32_t window;
+  float soft_cap;
+
+  AttentionBoth(Random& rng, uint32_t heads, uint32_t window = 0, float soft_cap = 0, bool has_sinks = false)
+      : sinks(has_sinks ? heads : 0), window(window), soft_cap(soft_cap) {
+    for (float& b : sinks) b = rng.normalish() * 8;
+    if (has_sinks) gsinks = to_device(sinks);
+  }
+  AttentionParams on_cpu() const { return {window, soft_cap, sinks.empty() ? nullptr : sinks.data()}; }
+  AttentionParams on_gpu() const { return {window, soft_cap, sinks.empty() ? nullptr : gsinks.data()}; }
+  std::string name() const {
+    return " window=" + std::to_string(window) + " cap=" + std::to_string(soft_cap) + (sinks.empty() ? "" : " sinks");
+  }
+};
+
+struct AttentionShape {
+  uint32_t heads, kv_heads, head_dim;
+  RopeStyle style = RopeStyle::kNeox;
+
+  uint32_t q_width() const { return heads * head_dim; }
+  uint32_t kv_width() const { return kv_heads * head_dim; }
+  ModelShape model() const { return {1, 64, 64, heads, kv_heads, head_dim, 1000, style, 10000.0, 1e-6f}; }
+  std::string name() const {
+    return " heads=" + std::to_string(heads) + "/" + std::to_string(kv_heads) + " dim=" + std::to_string(head_dim);
+  }
+};
+
+std::vector<float> random_values(Random& rng, size_t n, float scale) {
+  std::vector<float> v(n);
+  for (float& f : v) f = rng.normalish() * scale;
+  return v;
+}
+
+// Inputs of attention in both memories, and what comes of them.
+struct AttentionRows {
+  std::vector<float> q, k, v, out;
+  device::Buffer<float> gq, gk, gv, gout;
+
+  AttentionRows(Random& rng, const AttentionShape& shape, uint32_t rows, float size = 2)
+      : q(random_values(rng, size_t(rows) * shape.q_width(), size)),
+        k(random_values(rng, size_t(rows) * shape.kv_width(), size)),
+        v(random_values(rng, size_t(rows) * shape.kv_width(), 1)),
+        out(q.size()),
+        gq(to_device(q)),
+        gk(to_device(k)),
+        gv(to_device(v)),
+        gout(poisoned<float>(out.size())) {}
+  AttentionInputs on_cpu() { return {q.data(), k.data(), v.data()}; }
+  AttentionInputs on_gpu() { return {gq.data(), gk.data(), gv.data()}; }
+  void attend(Backends& b, const AttentionBoth& params) {
+    b.cpu->attention(0, params.on_cpu(), q.data(), out.data());
+    b.gpu->attention(0, params.on_gpu(), gq.data(), gout.data());
+    b.gpu->finish();
+  }
+  void compare_out(const std::string& at) {
+    equal("attention" + at, out.data(), to_host(gout.data(), out.size()).data(), out.size());
+  }
+};
+
 // Several sequences advance by runs of different lengths, together in one step.
-void attention(Random& rng, uint32_t heads, uint32_t kv_heads, uint32_t head_dim, RopeStyle style, bool biases) {
-  Backends b({1, 64, 64, heads, kv_heads, head_dim, 1000, style, 10000.0, 1e-6f});
-  const uint32_t qw = heads * head_dim, kvw = kv_heads * head_dim;
+void attention(Random& rng, const AttentionShape& shape, bool biases, const AttentionBoth& params) {
+  Backends b(shape.model());
+  const uint32_t qw = shape.q_width(), kvw = shape.kv_width();
   uint32_t length[4] = {};
   for (uint32_t s = 0; s < 4; ++s) b.open(s);
   for (int step = 0; step < 14; ++step) {
@@ -477,30 +542,117 @@ void attention(Random& rng, uint32_t heads, uint32_t kv_heads, uint32_t head_dim
     }
     if (token.empty() || token.size() > 512) continue;
     const Rows rows = {uint32_t(token.size()), token.data(), slot.data(), position.data()};
-    const auto random = [&](size_t n, float scale) {
-      std::vector<float> v(n);
-      for (float& f : v) f = rng.normalish() * scale;
-      return v;
-    };
-    std::vector<float> q = random(rows.count * qw, 2), k = random(rows.count * kvw, 2), v = random(rows.count * kvw, 1);
-    std::vector<float> qb = random(qw, 5), kb = random(kvw, 5), vb = random(kvw, 1), out(rows.count * qw);
-    auto gq = to_device(q), gk = to_device(k), gv = to_device(v), gqb = to_device(qb), gkb = to_device(kb),
-         gvb = to_device(vb);
-    auto gout = poisoned<float>(out.size());
+    AttentionRows in(rng, shape, rows.count);
+    std::vector<float> qb = random_values(rng, qw, 5), kb = random_values(rng, kvw, 5), vb = random_values(rng, kvw, 1);
+    auto gqb = to_device(qb), gkb = to_device(kb), gvb = to_device(vb);
+    AttentionInputs on_cpu = in.on_cpu(), on_gpu = in.on_gpu();
+    if (biases) {
+      on_cpu.q_bias = qb.data(), on_cpu.k_bias = kb.data(), on_cpu.v_bias = vb.data();
+      on_gpu.q_bias = gqb.data(), on_gpu.k_bias = gkb.data(), on_gpu.v_bias = gvb.data();
+    }
     b.begin(rows);
-    b.cpu->rope_kv(0, {q.data(), k.data(), v.data(), biases ? qb.data() : nullptr, biases ? kb.data() : nullptr,
-                       biases ? vb.data() : nullptr});
-    b.gpu->rope_kv(0, {gq.data(), gk.data(), gv.data(), biases ? gqb.data() : nullptr, biases ? gkb.data() : nullptr,
-                       biases ? gvb.data() : nullptr});
-    b.cpu->attention(0, q.data(), out.data());
-    b.gpu->attention(0, gq.data(), gout.data());
-    b.gpu->finish();
-    const std::string at = " heads=" + std::to_string(heads) + "/" + std::to_string(kv_heads) +
-                           " dim=" + std::to_string(head_dim) + " step=" + std::to_string(step);
-    equal("rotated q" + at, q.data(), to_host(gq.data(), q.size()).data(), q.size());
-    equal("rotated k" + at, k.data(), to_host(gk.data(), k.size()).data(), k.size());
-    equal("attention" + at, out.data(), to_host(gout.data(), out.size()).data(), out.size());
+    b.cpu->rope_kv(0, on_cpu);
+    b.gpu->rope_kv(0, on_gpu);
+    in.attend(b, params);
+    const std::string at = shape.name() + params.name() + " step=" + std::to_string(step);
+    equal("rotated q" + at, in.q.data(), to_host(in.gq.data(), in.q.size()).data(), in.q.size());
+    equal("rotated k" + at, in.k.data(), to_host(in.gk.data(), in.k.size()).data(), in.k.size());
+    in.compare_out(at);
   }
+}
+
+// One sequence, row by row: the decoding kernel rotates and appends for itself.
+void appending_decode(Random& rng, const AttentionShape& shape, const AttentionBoth& params, uint32_t rows) {
+  Backends b(shape.model(), 1);
+  const uint32_t context = b.options.context, pages = context / kAttnSplit, pairs = shape.head_dim / 2;
+  const uint64_t page_bytes = uint64_t{shape.kv_heads} * kernels::KvPage{shape.head_dim}.bytes();
+  const std::vector<arith::CosSin> angles = gpu::rope_table(10000.0, std::vector<float>(pairs, 1.0f), context);
+  std::vector<float2> table(angles.size());
+  for (size_t i = 0; i < table.size(); ++i) table[i] = {angles[i].cos, angles[i].sin};
+  std::vector<uint32_t> order(pages);
+  for (uint32_t i = 0; i < pages; ++i) order[i] = pages - 1 - i;
+  const auto rope = to_device(table);
+  const auto page_table = to_device(order);
+  const auto cache = poisoned<uint8_t>(pages * page_bytes);
+  const uint32_t runs = pages / kAttnRun;
+  auto partial = poisoned<float>(uint64_t{shape.heads} * runs * (shape.head_dim + 2));
+  auto arrived = to_device(std::vector<uint32_t>(shape.heads, 0));
+  b.open(0);
+  for (uint32_t p = 0; p < rows; ++p) {
+    const uint32_t token = 1, slot = 0;
+    b.begin({1, &token, &slot, &p});
+    AttentionRows in(rng, shape, 1);
+    kernels::DecodeAttention a = {};
+    a.heads = {shape.heads, shape.kv_heads, shape.head_dim,
+               shape.style, rope.data(),    arith::score_scale(shape.head_dim, params.soft_cap != 0)};
+    a.kv = {cache.data(), page_table.data(), pages};
+    a.q = in.gq.data(), a.k = in.gk.data(), a.v = in.gv.data();
+    const auto gslot = to_device(std::vector<uint32_t>{slot}), gposition = to_device(std::vector<uint32_t>{p});
+    a.slot = gslot.data(), a.position = gposition.data();
+    a.partial = partial.data(), a.arrived = arrived.data(), a.runs = runs;
+    a.out.cols = shape.q_width(), a.out.x = in.gout.data();
+    a.rotate = true;
+    a.params = params.on_gpu();
+    b.cpu->rope_kv(0, in.on_cpu());
+    b.cpu->attention(0, params.on_cpu(), in.q.data(), in.out.data());
+    kernels::attention_decode(a, 1, false, nullptr);
+    in.compare_out(shape.name() + params.name() + ", appending row " + std::to_string(p));
+  }
+}
+
+// A sequence of `n` tokens, whose last rows attend: one alone, then a chunk of many.
+void long_context(Random& rng, const AttentionShape& shape, const AttentionBoth& params, uint32_t n) {
+  constexpr uint32_t kChunk = 4096, kLast = 70;
+  Backends b(shape.model(), 1, n, kChunk);
+  b.open(0);
+  const auto step = [&](uint32_t first, uint32_t count, bool attends) {
+    std::vector<uint32_t> token(count, 1), slot(count, 0), position(count);
+    for (uint32_t i = 0; i < count; ++i) position[i] = first + i;
+    b.begin({count, token.data(), slot.data(), position.data()});
+    AttentionRows in(rng, shape, count, 1);
+    b.cpu->rope_kv(0, in.on_cpu());
+    b.gpu->rope_kv(0, in.on_gpu());
+    b.gpu->finish();
+    if (!attends) return;
+    in.attend(b, params);
+    in.compare_out(shape.name() + params.name() + ", " + std::to_string(count) + " rows from " + std::to_string(first));
+  };
+  const uint32_t filled = n - kLast - 1;
+  for (uint32_t first = 0; first < filled; first += kChunk) step(first, std::min(kChunk, filled - first), false);
+  step(filled, 1, true);
+  step(filled + 1, kLast, true);
+}
+
+// Every head size with each parameter and all, and every number of query heads on a KV head.
+void all_attention(Random& rng, bool quick) {
+  const auto every = [&](const AttentionShape& shape, auto run) {
+    for (const uint32_t window : {1u, 63u, 100u, 256u, 1000u, 5000u})
+      if (!quick || window == 100) run(AttentionBoth(rng, shape.heads, window));
+    run(AttentionBoth(rng, shape.heads));
+    run(AttentionBoth(rng, shape.heads, 0, 5));
+    run(AttentionBoth(rng, shape.heads, 0, 0, true));
+    run(AttentionBoth(rng, shape.heads, 200, 30, true));
+  };
+  for (const uint32_t dim : {32u, 64u, 80u, 96u, 128u, 256u}) {
+    if (quick && dim % 64 != 0 && dim != 80) continue;
+    const AttentionShape few = {6, 2, dim, dim % 64 ? RopeStyle::kInterleaved : RopeStyle::kNeox}, many = {11, 1, dim};
+    every(few, [&](const AttentionBoth& params) { attention(rng, few, rng.below(2), params); });
+    if (!quick) every(many, [&](const AttentionBoth& params) { attention(rng, many, rng.below(2), params); });
+    for (const AttentionShape& shape : {few, many}) {
+      appending_decode(rng, shape, AttentionBoth(rng, shape.heads), quick ? 70 : 600);
+      appending_decode(rng, shape, AttentionBoth(rng, shape.heads, 70, 5, true), quick ? 140 : 600);
+    }
+  }
+  for (uint32_t group = 1; group <= kernels::kMostHeadsPerKv && !quick; ++group)
+    attention(rng, {2 * group, 2, 64}, true, AttentionBoth(rng, 2 * group, group % 2 ? 130 : 0, 0, group % 3 == 0));
+  if (quick) return;
+  constexpr uint32_t kLong = 131072;
+  for (const uint32_t dim : {64u, 128u, 256u}) {
+    const AttentionShape shape = {2, 1, dim};
+    long_context(rng, shape, AttentionBoth(rng, 2), kLong);
+    long_context(rng, shape, AttentionBoth(rng, 2, 100000, 30, true), kLong);
+  }
+  long_context(rng, {16, 1, 64}, AttentionBoth(rng, 16, 4096), kLong);
 }
 
 // Heads with values that are no numbers, or too large, are zeros.
@@ -535,8 +687,8 @@ void infinite_values(Random& rng, uint32_t heads, uint32_t kv_heads, uint32_t he
       b.begin(step);
       b.cpu->rope_kv(0, {cq.data(), ck.data(), cv.data()});
       b.gpu->rope_kv(0, {gq.data(), gk.data(), gv.data()});
-      b.cpu->attention(0, cq.data(), &expected[first * qw]);
-      b.gpu->attention(0, gq.data(), gout.data());
+      b.cpu->attention(0, {}, cq.data(), &expected[first * qw]);
+      b.gpu->attention(0, {}, gq.data(), gout.data());
       b.gpu->finish();
       const auto part_found = to_host(gout.data(), n * qw);
       std::copy(part_found.begin(), part_found.end(), found.begin() + first * qw);
@@ -799,14 +951,11 @@ int run(bool quick) {
   warpgroup_products<TensorType::kQ4_K>(rng);
   warpgroup_products<TensorType::kQ5_K>(rng);
   warpgroup_products<TensorType::kQ6_K>(rng);
-  attention(rng, 14, 2, 64, RopeStyle::kNeox, true);
-  attention(rng, 4, 4, 32, RopeStyle::kInterleaved, false);
-  attention(rng, 9, 1, 64, RopeStyle::kInterleaved, false);
-  if (!quick)
-    attention(rng, 8, 1, 128, RopeStyle::kNeox, true), attention(rng, 6, 3, 96, RopeStyle::kInterleaved, true);
+  all_attention(rng, quick);
   layouts_on_device();
   infinite_values(rng, 14, 2, 64);
   infinite_values(rng, 4, 4, 32);
+  infinite_values(rng, 2, 1, 80), infinite_values(rng, 2, 1, 256);
   if (!quick) infinite_values(rng, 8, 1, 128), infinite_values(rng, 6, 3, 96);
   for (const uint32_t vocab : {2u, 33u, 5000u}) broken_logits(rng, vocab);
   if (!quick) broken_logits(rng, 151936);

@@ -22,6 +22,12 @@ pub(crate) fn metadata(
     for (key, value) in hyperparameters(shape) {
         m.insert(format!("{}.{key}", shape.arch), value)?;
     }
+    if let Some(length) = shape.key_length {
+        for key in ["key_length", "value_length"] {
+            let key = format!("{}.attention.{key}", shape.arch);
+            m.insert(key, Value::U32(length))?;
+        }
+    }
     if shape.redundant_keys {
         // Lossless: far fewer than 2^32 tokens.
         m.insert(

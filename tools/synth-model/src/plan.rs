@@ -109,7 +109,10 @@ pub(crate) fn plan(shape: &Shape, vocab: &Vocab) -> Vec<Planned> {
 /// much it adds to the residual stream.
 fn block(shape: &Shape, layer: u32, residual: Residual, out: &mut Vec<Planned>) {
     let (hidden, ffn) = (shape.hidden, shape.ffn);
-    let kv = shape.kv_heads * shape.head_dim();
+    let (q, kv) = (
+        shape.heads * shape.head_dim(),
+        shape.kv_heads * shape.head_dim(),
+    );
     let name = |part: &str| format!("blk.{layer}.{part}");
     let matrix = |part: &str, role, ne0: u32, ne1: u32, gain: f32| {
         let sigma = gain / (ne0 as f32).sqrt();
@@ -150,12 +153,12 @@ fn block(shape: &Shape, layer: u32, residual: Residual, out: &mut Vec<Planned>) 
     out.push(matrix(
         "attn_output.weight",
         Role::AttnOutput,
-        hidden,
+        q,
         hidden,
         residual.attention,
     ));
-    out.extend(bias("attn_q.bias", hidden, 0.2, q_peaks(layer)));
-    out.push(matrix("attn_q.weight", Role::Q, hidden, hidden, 1.0));
+    out.extend(bias("attn_q.bias", q, 0.2, q_peaks(layer)));
+    out.push(matrix("attn_q.weight", Role::Q, hidden, q, 1.0));
     out.extend(bias("attn_v.bias", kv, 0.1, &[]));
     out.push(matrix("attn_v.weight", Role::V, hidden, kv, 1.0));
 }

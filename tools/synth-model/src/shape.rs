@@ -17,10 +17,12 @@ pub struct Shape {
     pub hidden: u32,
     /// Elements inside the feed-forward part.
     pub ffn: u32,
-    /// Query heads; a head has `hidden / heads` elements.
+    /// Query heads.
     pub heads: u32,
     /// Key and value heads.
     pub kv_heads: u32,
+    /// Elements of a head, where the file says so (`attention.key_length`); otherwise they are `hidden / heads`.
+    pub key_length: Option<u32>,
     /// Longest context in tokens.
     pub context: u32,
     /// Base of the rotary embedding.
@@ -117,7 +119,7 @@ pub(crate) enum Role {
 
 impl Shape {
     /// The names that [`named`](Self::named) knows.
-    pub const NAMES: [&'static str; 8] = [
+    pub const NAMES: [&'static str; 11] = [
         "qwen2.5-0.5b-instruct-q4_k_m",
         "qwen2.5-coder-1.5b-q4_k_m",
         "llama-3.1-8b-q4_k_m",
@@ -126,10 +128,21 @@ impl Shape {
         "tiny-llama",
         "tiny-tied",
         "tiny-biased",
+        "tiny-heads-80",
+        "tiny-heads-96",
+        "tiny-heads-256",
     ];
 
     /// Those among them that tests run: together each architecture, and all that its files may have.
-    pub const VARIED: [&'static str; 4] = ["tiny-qwen2", "tiny-llama", "tiny-tied", "tiny-biased"];
+    pub const VARIED: [&'static str; 7] = [
+        "tiny-qwen2",
+        "tiny-llama",
+        "tiny-tied",
+        "tiny-biased",
+        "tiny-heads-80",
+        "tiny-heads-96",
+        "tiny-heads-256",
+    ];
 
     /// The shape called `name`.
     pub fn named(name: &str) -> Option<Shape> {
@@ -196,6 +209,25 @@ impl Shape {
                 more_biases: &["attn_output", "ffn_gate", "ffn_up", "ffn_down"],
                 ..Shape::named("tiny-llama")?
             },
+            // 16 query heads, so that the rows of the attention's output are whole super-blocks.
+            "tiny-heads-80" => Shape {
+                name: name.to_owned(),
+                heads: 16,
+                kv_heads: 2,
+                key_length: Some(80),
+                mix: Mix::One(TensorType::Q5_0),
+                ..Shape::named("tiny-llama")?
+            },
+            "tiny-heads-96" => Shape {
+                heads: 8,
+                key_length: Some(96),
+                ..tiny(name, Mix::KQuants)
+            },
+            "tiny-heads-256" => Shape {
+                kv_heads: 1,
+                key_length: Some(256),
+                ..tiny(name, Mix::Q4KM)
+            },
             _ => return None,
         })
     }
@@ -211,7 +243,7 @@ impl Shape {
 
     /// Elements of a head.
     pub fn head_dim(&self) -> u32 {
-        self.hidden / self.heads
+        self.key_length.unwrap_or(self.hidden / self.heads)
     }
 
     /// Type of a matrix in block `layer` (0 for those outside of blocks).
@@ -279,6 +311,7 @@ fn reference() -> Shape {
         ffn: 4864,
         heads: 14,
         kv_heads: 2,
+        key_length: None,
         context: 32_768,
         rope_freq_base: 1_000_000.0,
         rms_eps: 1e-6,

@@ -98,6 +98,10 @@ fn every_shape_has_what_its_architecture_needs() {
             m.contains(&format!("{arch}.rope.dimension_count")),
             shape.redundant_keys
         );
+        let key_length = m.opt_u32(&format!("{arch}.attention.key_length"));
+        assert_eq!(key_length.unwrap(), shape.key_length);
+        let q = header.tensor("blk.0.attn_q.weight").unwrap();
+        assert_eq!(q.ne[1], u64::from(shape.heads * shape.head_dim()));
         assert_eq!(header.tensor("output.weight").is_none(), shape.tied);
         assert_eq!(header.tensor("blk.0.attn_q.bias").is_some(), shape.qkv_bias);
         assert_eq!(
