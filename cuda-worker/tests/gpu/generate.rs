@@ -12,6 +12,19 @@ pub(crate) struct Job {
     /// Ids ascending.
     pub(crate) biases: Vec<(u32, f32)>,
     pub(crate) tokens: u32,
+    /// So many of these, the first ones, are drawn under a mask, another each time.
+    pub(crate) masked: u32,
+    /// Tokens in the vocabulary.
+    pub(crate) vocab: u32,
+}
+
+impl Job {
+    /// The mask of draw number `draw`, if it has one: about half of the vocabulary.
+    fn mask(&self, draw: usize) -> Option<Vec<u32>> {
+        let draw = u32::try_from(draw).unwrap();
+        let word = |word: u32| (word * 31 + draw + self.prompt[0]).wrapping_mul(0x9e37_79b9);
+        (draw < self.masked).then(|| (0..self.vocab.div_ceil(32)).map(word).collect())
+    }
 }
 
 /// How jobs share the engine.
@@ -76,7 +89,9 @@ pub(crate) fn generate(engine: &mut Engine, jobs: &[Job], plan: Plan) -> Vec<Vec
             batch.add_run(r.slot, r.done as u32, tokens).unwrap();
             batch.begin_output(jobs[r.job].prompt.len() as u32);
             if end == r.tokens.len() {
+                let mask = jobs[r.job].mask(results[r.job].len());
                 let wanted = Wanted {
+                    mask: mask.map(|mask| batch.add_mask(&mask)),
                     biases: batch.add_biases(&jobs[r.job].biases),
                     ..jobs[r.job].sampling.into()
                 };

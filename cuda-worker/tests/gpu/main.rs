@@ -100,6 +100,9 @@ fn jobs(vocab: u32, count: u32, longest: u32, tokens: u32) -> Vec<Job> {
                 sampling,
                 biases: biases.collect(),
                 tokens,
+                // Steps with a mask and without one, each of them so often that they are recorded.
+                masked: if i % 7 == 4 { tokens / 3 } else { 0 },
+                vocab,
             }
         })
         .collect()
