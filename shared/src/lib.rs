@@ -12,4 +12,5 @@ pub mod job;
 pub mod protocol;
 pub mod sampling;
 pub mod sealed;
+pub mod vocab;
 pub mod weights;
