@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::constraint::Constraint;
 use crate::sampling::SamplingParams;
 
 /// Names a job between supervisor and worker. Given out by the supervisor, never used twice in
@@ -42,6 +43,9 @@ pub struct JobOptions {
     /// Logprobs with each token: the drawn one's, and so many of the most likely ones', at most
     /// [`MAX_TOP_LOGPROBS`].
     pub top_logprobs: Option<u32>,
+    /// What the output has to be. Crash files of older builds lack it.
+    #[serde(default)]
+    pub constraint: Option<Constraint>,
 }
 
 /// Most tokens whose logprobs come with a drawn one.

@@ -3,6 +3,7 @@
 
 #![deny(unsafe_code)]
 
+pub mod constraint;
 pub mod crash;
 pub mod descriptors;
 pub mod error;

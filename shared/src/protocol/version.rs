@@ -1,7 +1,7 @@
 //! Who speaks, and which bytes that version stands for.
 
 /// Raised with every change of a message's bytes.
-pub const PROTOCOL: u32 = 7;
+pub const PROTOCOL: u32 = 8;
 
 /// The build that speaks: package version, for messages to people.
 pub const BUILD: &str = env!("CARGO_PKG_VERSION");
@@ -12,6 +12,7 @@ pub const BUILD: &str = env!("CARGO_PKG_VERSION");
 mod tests {
     use std::fmt::Debug;
 
+    use crate::constraint::Constraint;
     use crate::error::ErrorCode;
     use crate::job::{Finish, JobKey, JobOptions, JobSpec};
     use crate::protocol::frame::{self, HEADER_BYTES};
@@ -143,11 +144,28 @@ mod tests {
             options: JobOptions {
                 ignore_end: true,
                 top_logprobs: Some(5),
+                constraint: None,
             },
         };
         let submit = "02 fb2c01 02 fb311f fb0801 01 05 40 \
                       0000803f 0000003f 28 00000000 0000c03f 03 fdffffffffffffffff 01 0105";
-        golden(&ToWorker::Submit(Box::new(job)), submit);
+        golden(
+            &ToWorker::Submit(Box::new(job.clone())),
+            &format!("{submit} 00"),
+        );
+        let constraints = [
+            (Constraint::JsonSchema("{}".into()), "00 02 7b7d"),
+            (Constraint::Regex("a".into()), "01 01 61"),
+            (Constraint::Lark("a".into()), "02 01 61"),
+        ];
+        for (constraint, bytes) in constraints {
+            let mut job = job.clone();
+            job.options.constraint = Some(constraint);
+            golden(
+                &ToWorker::Submit(Box::new(job)),
+                &format!("{submit} 01 {bytes}"),
+            );
+        }
         golden(&ToWorker::Cancel(JobKey(300)), "03 fb2c01");
         golden(&ToWorker::Shutdown, "04");
     }

@@ -69,6 +69,7 @@ impl Common {
             options: JobOptions {
                 ignore_end: self.ignore_end,
                 top_logprobs,
+                constraint: None,
             },
             stop: self.stop.clone(),
             continue_on_disconnect: false,

@@ -117,6 +117,7 @@ pub fn execute(body: Json, limits: &Limits, fresh: Fresh) -> Result<Request, Vec
     let options = JobOptions {
         ignore_end: f.flag("ignore_eos"),
         top_logprobs: f.count("logprobs", 0, MAX_TOP_LOGPROBS),
+        constraint: None,
     };
     let stop = stop(f);
     let stream = f.flag_or("stream", true);
