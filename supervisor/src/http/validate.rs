@@ -3,6 +3,7 @@
 
 mod execute;
 mod fields;
+mod format;
 pub(super) mod messages;
 pub(super) mod schema;
 mod texts;
@@ -16,6 +17,7 @@ pub(super) use execute::field_names;
 pub use execute::{Fresh, Generation, Input, Request, execute};
 pub(super) use execute::{sampling, stop};
 pub(super) use fields::Fields;
+pub(super) use format::response_format;
 pub(super) use texts::{apply_template, detokenize, tokenize};
 
 /// Tokens to generate for a request that says nothing of it.
