@@ -320,13 +320,14 @@ fn tiny_numbers_become_the_smallest_that_the_engine_takes() {
 
 #[test]
 fn all_faults_are_reported_at_once() {
-    // None may be an object; messages and prompt_ids can't be given beside prompt.
+    // None but the format may be an object; messages and prompt_ids can't be given beside prompt.
     let mut expected = super::execute::field_names();
     expected.retain(|name| !["messages", "prompt_ids"].contains(name));
     expected.extend(["max_token", "temp"]);
     expected.sort_unstable();
-    let body: serde_json::Map<_, _> =
+    let mut body: serde_json::Map<_, _> =
         (expected.iter().map(|name| (String::from(*name), json!({})))).collect();
+    body["response_format"] = json!([]);
     let faults = check(&body.into()).unwrap_err();
     let mut fields: Vec<_> = faults.into_iter().map(|d| d.field).collect();
     fields.sort_unstable();
