@@ -18,6 +18,8 @@ pub enum Command {
         /// File from the crash directory.
         bundle: PathBuf,
     },
+    /// Try the constraint on standard input.
+    CheckConstraint,
     /// Say what this binary is.
     Version,
 }
@@ -26,14 +28,15 @@ pub enum Command {
 pub const USAGE: &str = "\
 cuda-worker is started by worker-orcd and serves nobody else.
 Start worker-orcd --model PATH instead; see worker-orcd --help.
-usage: cuda-worker --socket PATH --supervisor-pid PID | --replay CRASH.json | --version";
+usage: cuda-worker --socket PATH --supervisor-pid PID | --replay CRASH.json | --check-constraint | --version";
 
-/// Reads the arguments after the program's name; `None` for anything but the three forms of
+/// Reads the arguments after the program's name; `None` for anything but the forms of
 /// [`USAGE`].
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> Option<Command> {
     let args: Vec<OsString> = args.into_iter().collect();
     match args.as_slice() {
         [flag] if flag == "--version" => Some(Command::Version),
+        [flag] if flag == "--check-constraint" => Some(Command::CheckConstraint),
         [flag, bundle] if flag == "--replay" => Some(Command::Replay {
             bundle: bundle.into(),
         }),
@@ -57,13 +60,14 @@ mod tests {
     }
 
     #[test]
-    fn exactly_three_forms_are_understood() {
+    fn exactly_these_forms_are_understood() {
         let serve = Command::Serve {
             socket: "/run/s".into(),
             supervisor_pid: 7,
         };
         assert_eq!(of("--socket /run/s --supervisor-pid 7"), Some(serve));
         assert_eq!(of("--version"), Some(Command::Version));
+        assert_eq!(of("--check-constraint"), Some(Command::CheckConstraint));
         let bundle = "crash.json".into();
         assert_eq!(of("--replay crash.json"), Some(Command::Replay { bundle }));
         for wrong in [

@@ -5,7 +5,7 @@ use std::io;
 use std::mem::ManuallyDrop;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::mpsc::Receiver;
+use std::sync::mpsc::{Receiver, Sender};
 use std::time::{Duration, Instant};
 
 use orcd_shared::error::ErrorCode;
@@ -34,7 +34,7 @@ const STACK_BYTES: usize = 8 << 20;
 /// No thread can be started.
 pub fn spawn(
     request: Box<LoadRequest>,
-    commands: Receiver<Command>,
+    (sender, commands): (Sender<Command>, Receiver<Command>),
     outbox: Outbox,
     status: Arc<Status>,
     abandon: Abandon,
@@ -43,7 +43,7 @@ pub fn spawn(
         .name("engine".into())
         .stack_size(STACK_BYTES);
     thread.spawn(move || {
-        let work = || engine_main(&request, &commands, &outbox, &status, &abandon);
+        let work = || engine_main(&request, (sender, &commands), &outbox, &status, &abandon);
         // Nothing that the panic may have left half-done is used again: the process ends.
         let end = catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|p| Some(panicked(&*p)));
         let Some((message, code)) = end else {
@@ -58,16 +58,14 @@ pub fn spawn(
 /// Loads and serves; returns the last message and the exit code, `None` if there is nobody to tell.
 fn engine_main(
     request: &LoadRequest,
-    commands: &Receiver<Command>,
+    (sender, commands): (Sender<Command>, &Receiver<Command>),
     outbox: &Outbox,
     status: &Status,
     abandon: &Abandon,
 ) -> Option<(ToSupervisor, u8)> {
     let loaded = loading::load(request, |message| outbox.send(&message));
-    let (mut engine, limits) = match loaded {
-        // Not taken down at the end: on a device that no longer answers that can take for ever, and
-        // the process ends anyway.
-        Ok((engine, limits)) => (ManuallyDrop::new(engine), limits),
+    let serving = match loaded {
+        Ok(serving) => serving,
         // The supervisor says it to people.
         Err(failure) => {
             let (code, message) = (failure.code, failure.message);
@@ -75,7 +73,19 @@ fn engine_main(
             return Some((message, exit::worker::LOAD_FAILED));
         }
     };
-    let scheduler = Scheduler::new(limits, request.end_tokens.clone());
+    let (engine, limits, grammars) = serving.with_grammars(move |key, compiled| {
+        // Nobody takes it only while the engine thread is ending the process.
+        let _ = sender.send(Command::Compiled(key, compiled));
+    });
+    // Not taken down at the end: on a device that no longer answers that can take for ever, and the process ends anyway.
+    let mut engine = ManuallyDrop::new(engine);
+    let mut scheduler = Scheduler::new(limits, request.end_tokens.clone());
+    match grammars {
+        Ok(grammars) => scheduler.compile_with(grammars),
+        Err(error) => log::line(format_args!(
+            "constraints can't be compiled: no thread: {error}"
+        )),
+    }
     let residency = Residency::new(engine.resident(), residency::INTERVAL, Instant::now());
     let context = LoopContext {
         status,

@@ -2,12 +2,13 @@
 //! else touches the device.
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use orcd_shared::job::{JobKey, JobSpec};
 use orcd_shared::protocol::message::ToSupervisor;
 
 use crate::abandon::Abandon;
+use crate::constraint::Compiled;
 use crate::failpoints::{self, Failpoint};
 use crate::log;
 use crate::outbox::Status;
@@ -22,6 +23,8 @@ pub enum Command {
     Submit(Box<JobSpec>),
     /// Abandon a job.
     Cancel(JobKey),
+    /// What became of a job's constraint.
+    Compiled(JobKey, Compiled),
 }
 
 /// What the loop keeps an eye on beside its commands.
@@ -34,6 +37,9 @@ pub struct LoopContext<'a> {
     /// Whether the engine is still where it was loaded to.
     pub residency: Residency,
 }
+
+/// How long it waits for a constraint at a time, if no job can go on without one.
+const TURN: Duration = Duration::from_millis(100);
 
 /// Serves until the commands end: hears everything that has come, then makes one step, and again.
 /// Without jobs it waits for a command; with jobs it never waits for one.
@@ -65,6 +71,13 @@ pub fn serve<E: StepEngine>(
                 Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => return Ok(()),
             }
+        } else if scheduler.is_waiting() {
+            let next = commands.recv_timeout(TURN);
+            if next.is_err() {
+                // Commands don't end while the thread that compiles is there.
+                scheduler.pass_turn();
+            }
+            next.ok()
         } else {
             None
         };
@@ -88,6 +101,10 @@ pub fn serve<E: StepEngine>(
             out.drain(..).for_each(&mut say);
         }
         stepped?;
+        // After the tokens went out, and before the next draw.
+        let masked = scheduler.refresh_masks(engine, &mut out);
+        out.drain(..).for_each(&mut say);
+        masked?;
     }
 }
 
@@ -131,6 +148,9 @@ fn prepare<E: StepEngine>(
                 cancelled += 1;
                 scheduler.cancel(key, engine, out)?;
                 abandon.answered(key);
+            }
+            Command::Compiled(key, compiled) => {
+                scheduler.constrain(key, compiled, engine, out)?;
             }
         }
     }

@@ -12,6 +12,7 @@
 
 pub mod abandon;
 pub mod args;
+pub mod constraint;
 pub mod descriptors;
 pub mod engine;
 pub mod engine_main;

@@ -2,14 +2,18 @@
 //! thread.
 
 use std::fmt::Display;
+use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use orcd_shared::error::ErrorCode;
 use orcd_shared::gguf::GgufFile;
+use orcd_shared::job::JobKey;
 use orcd_shared::protocol::message::{Device, LoadRequest, LoadSource, ToSupervisor, WorkerInfo};
+use orcd_shared::vocab::{TokenBytes, VocabError};
 
+use crate::constraint::{Compiled, Grammars, Vocabulary};
 use crate::descriptors::DescriptorChannel;
 use crate::engine::{Backend, Engine, EngineOptions};
 use crate::failpoints::{self, Failpoint};
@@ -69,6 +73,35 @@ impl LoadFailure {
     }
 }
 
+/// What serves.
+pub(crate) struct Serving {
+    engine: Engine,
+    limits: Limits,
+    /// What texts are made of, or why that is not known.
+    bytes: Result<TokenBytes, VocabError>,
+    end_tokens: Vec<u32>,
+}
+
+impl Serving {
+    /// The engine, its limits, and what compiles constraints: that gives `done` what becomes of each.
+    pub(crate) fn with_grammars(
+        self,
+        done: impl FnMut(JobKey, Compiled) + Send + 'static,
+    ) -> (Engine, Limits, io::Result<Grammars>) {
+        let Self {
+            engine,
+            limits,
+            bytes,
+            end_tokens,
+        } = self;
+        let vocabulary = move || {
+            let bytes = bytes.map_err(|error| error.to_string())?;
+            Vocabulary::of(&bytes, &end_tokens, limits.vocab_size)
+        };
+        (engine, limits, Grammars::start(vocabulary, done))
+    }
+}
+
 /// Loads what `request` asks for and says so: progress, then Ready. The weights' descriptor goes
 /// out before Ready if this process made the image.
 ///
@@ -77,7 +110,7 @@ impl LoadFailure {
 pub(crate) fn load(
     request: &LoadRequest,
     mut send: impl FnMut(ToSupervisor),
-) -> Result<(Engine, Limits), LoadFailure> {
+) -> Result<Serving, LoadFailure> {
     let began = Instant::now();
     failpoints::pass(Failpoint::Load);
     let channel = DescriptorChannel::on_stdin();
@@ -171,7 +204,14 @@ pub(crate) fn load(
         max_batch_tokens: options.max_batch_tokens,
         max_gap: sizing::max_gap(request),
     };
-    Ok((engine, limits))
+    // After Ready: jobs come meanwhile.
+    let bytes = TokenBytes::of(&file.header().metadata);
+    Ok(Serving {
+        engine,
+        limits,
+        bytes,
+        end_tokens: request.end_tokens.clone(),
+    })
 }
 
 /// Never another device than the one asked for.

@@ -7,6 +7,7 @@ use orcd_shared::exit;
 use orcd_shared::protocol::version::{BUILD, PROTOCOL};
 
 use crate::args::{self, Command};
+use crate::constraint::check;
 use crate::{BACKENDS, replay, startup};
 
 /// Does what the command line asks for.
@@ -21,6 +22,7 @@ pub fn run() -> ExitCode {
             // A closed standard output leaves nobody to tell.
             let _ = writeln!(std::io::stdout(), "{line}");
         }),
+        Some(Command::CheckConstraint) => check::run(std::io::stdin(), std::io::stdout()),
         Some(Command::Version) => {
             let backends = BACKENDS.join(", ");
             // A closed standard output leaves nobody to tell.

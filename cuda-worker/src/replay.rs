@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::path::Path;
+use std::sync::mpsc;
 
 use orcd_shared::crash::{CrashBundle, CrashedJob};
 use orcd_shared::exit;
@@ -69,8 +70,13 @@ fn request(bundle: &CrashBundle) -> Result<LoadRequest, String> {
 /// Whether all jobs came out as before.
 fn replay(bundle: &CrashBundle, log: &mut impl FnMut(fmt::Arguments<'_>)) -> Result<bool, String> {
     let loaded = loading::load(&request(bundle)?, |_| {});
-    let (mut engine, limits) = loaded.map_err(|failure| failure.message)?;
+    let (sender, compiled) = mpsc::channel();
+    let serving = loaded.map_err(|failure| failure.message)?;
+    let (mut engine, limits, grammars) = serving.with_grammars(move |key, result| {
+        let _ = sender.send((key, result));
+    });
     let mut scheduler = Scheduler::new(limits, bundle.end_tokens.clone());
+    scheduler.compile_with(grammars.map_err(|error| error.to_string())?);
     let mut out = Vec::new();
     for job in bundle.jobs.iter().filter_map(CrashedJob::spec) {
         let submitted = scheduler.submit(job, &mut engine, &mut out);
@@ -78,9 +84,14 @@ fn replay(bundle: &CrashBundle, log: &mut impl FnMut(fmt::Arguments<'_>)) -> Res
     }
     let mut progress: Vec<Progress<'_>> = bundle.jobs.iter().map(Progress::of).collect();
     while !scheduler.idle() {
+        while let Some((key, result)) = next(&compiled, scheduler.is_waiting()) {
+            let constrained = scheduler.constrain(key, result, &mut engine, &mut out);
+            constrained.map_err(|fatal| fatal.message)?;
+        }
         let plan = scheduler.plan();
         let stepped = scheduler.step(&plan, &mut engine, &mut out);
-        stepped.map_err(|fatal| fatal.message)?;
+        let masked = stepped.and_then(|()| scheduler.refresh_masks(&mut engine, &mut out));
+        masked.map_err(|fatal| fatal.message)?;
         for message in out.drain(..) {
             handle(message, &mut progress, log);
         }
@@ -95,6 +106,15 @@ fn replay(bundle: &CrashBundle, log: &mut impl FnMut(fmt::Arguments<'_>)) -> Res
         job.report(log);
     }
     Ok(progress.iter().all(|job| job.agrees != Some(false)))
+}
+
+/// What became of a constraint, if something did; waits for it if there is nothing else to do.
+fn next<T>(compiled: &mpsc::Receiver<T>, wait: bool) -> Option<T> {
+    if wait {
+        compiled.recv().ok()
+    } else {
+        compiled.try_recv().ok()
+    }
 }
 
 fn handle(

@@ -93,8 +93,14 @@ fn start(socket: &Path, supervisor_pid: u32) -> Result<u8, Stop> {
         return Ok(exit::worker::OK);
     };
     let (commands, inbox) = mpsc::channel();
-    engine_main::spawn(request, inbox, outbox, status, abandon.clone())
-        .map_err(|e| internal("engine thread", e))?;
+    engine_main::spawn(
+        request,
+        (commands.clone(), inbox),
+        outbox,
+        status,
+        abandon.clone(),
+    )
+    .map_err(|e| internal("engine thread", e))?;
     read(reader, &commands, &abandon)
 }
 

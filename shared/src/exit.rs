@@ -26,4 +26,6 @@ pub mod worker {
     pub const DEVICE_LOST: u8 = 12;
     /// A bug: a broken precondition or a panic on the engine thread.
     pub const INTERNAL: u8 = 13;
+    /// A constraint was tried and can't be used; why is on standard output.
+    pub const REFUSED: u8 = 14;
 }

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::constraint::Constraint;
 use crate::logit_bias::LogitBias;
 use crate::sampling::SamplingParams;
 
@@ -46,6 +47,9 @@ pub struct JobOptions {
     /// What is added to the logits of some tokens. Crash files of older builds lack it.
     #[serde(default)]
     pub logit_bias: LogitBias,
+    /// What the output has to be. Crash files of older builds lack it.
+    #[serde(default)]
+    pub constraint: Option<Constraint>,
 }
 
 /// Most tokens whose logprobs come with a drawn one.

@@ -3,6 +3,7 @@
 
 #![deny(unsafe_code)]
 
+pub mod constraint;
 pub mod crash;
 pub mod descriptors;
 pub mod error;
@@ -13,4 +14,5 @@ pub mod logit_bias;
 pub mod protocol;
 pub mod sampling;
 pub mod sealed;
+pub mod vocab;
 pub mod weights;

@@ -26,4 +26,5 @@ pub mod signals;
 pub mod snapshot;
 pub mod systemd;
 pub mod text;
+pub mod trial;
 pub mod worker;

@@ -6,10 +6,10 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use orcd_shared::gguf::{GgufError, GgufFile, Metadata};
-
 use orcd_shared::sampling::{SamplingParams, numbers};
+use orcd_shared::vocab::end_tokens;
 
-use crate::text::{TemplateStatus, TextError, TextModel, end_of_generation};
+use crate::text::{TemplateStatus, TextError, TextModel, TokenizerError};
 
 const NAME_KEY: &str = "general.name";
 /// Longest name taken from a file.
@@ -70,10 +70,10 @@ impl ModelHeader {
             }
             _ => damaged(source),
         })?;
-        let end_tokens = end_of_generation(&file.header().metadata);
+        let end_tokens = end_tokens(&file.header().metadata);
         let end_tokens = end_tokens.map_err(|error| ModelError::Text {
             path: path.to_owned(),
-            source: error.into(),
+            source: TokenizerError::from(error).into(),
         })?;
         Ok(Self { file, end_tokens })
     }

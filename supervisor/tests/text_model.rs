@@ -2,9 +2,10 @@
 #![allow(clippy::unwrap_used)] // a panic is a failing test with a place
 
 use orcd_shared::gguf::{Array, Metadata, Value};
+use orcd_shared::vocab::end_tokens;
 use orcd_supervisor::text::{
     Guard, GuardedText, Message, Role, Specials, TemplateStatus, TextDelta, TextError, TextModel,
-    TokenText, Tokenizer, end_of_generation,
+    TokenText, Tokenizer,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -248,16 +249,16 @@ fn overlapping_names_leave_no_control_token() {
 #[test]
 fn several_end_tokens_are_known() {
     assert_eq!(
-        end_of_generation(&metadata(entries())).unwrap(),
+        end_tokens(&metadata(entries())).unwrap(),
         [IM_END],
         "by its name as well as by its key"
     );
     let other = changed("tokenizer.ggml.eos_token_id", Some(Value::U32(0)));
     let tokenizer = Tokenizer::from_metadata(&other).unwrap();
-    assert_eq!(end_of_generation(&other).unwrap(), [0, IM_END]);
+    assert_eq!(end_tokens(&other).unwrap(), [0, IM_END]);
     assert_eq!((tokenizer.eos(), tokenizer.bos()), (Some(0), None));
     let beyond = changed("tokenizer.ggml.eot_token_id", Some(Value::U32(999)));
-    let error = end_of_generation(&beyond).unwrap_err();
+    let error = end_tokens(&beyond).unwrap_err();
     assert!(error.to_string().contains("eot_token_id"), "{error}");
 }
 

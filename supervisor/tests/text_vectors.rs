@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use orcd_shared::gguf::GgufFile;
-use orcd_supervisor::text::{GuardedText, Specials, Tokenizer, TokenizerKind, end_of_generation};
+use orcd_shared::vocab::end_tokens;
+use orcd_supervisor::text::{GuardedText, Specials, Tokenizer, TokenizerKind};
 
 const SEPARATOR: &str = "\n__ggml_vocab_test__\n";
 
@@ -42,7 +43,7 @@ fn published(name: &str) -> Option<Published> {
     };
     Some(Published {
         tokenizer,
-        end_tokens: end_of_generation(&gguf.header().metadata).unwrap(),
+        end_tokens: end_tokens(&gguf.header().metadata).unwrap(),
         // Every text has the separator after it, the last one too.
         texts: texts
             .split_inclusive(SEPARATOR)

@@ -6,6 +6,7 @@ mod cancel;
 mod changed_files;
 mod command_line;
 mod connection_limit;
+mod constraints;
 mod context;
 mod correlation;
 mod crash;

@@ -4,6 +4,7 @@
 //! **Invariant.** Nothing here may change a job's tokens: batch, slot, chunk sizes and the order of
 //! jobs decide only when a token is drawn.
 
+mod guided;
 pub mod pace;
 pub mod plan;
 pub mod rules;
@@ -22,6 +23,8 @@ use pace::Pace;
 use rules::Rejection;
 use sequence::Sequence;
 use step_engine::{BROKEN_LOGITS, EngineError, Sampled, StepBatch, StepEngine};
+
+use crate::constraint::Grammars;
 
 /// What the loaded model and engine allow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,6 +102,8 @@ pub struct Scheduler {
     held_up: Vec<JobKey>,
     /// The last step, kept for its allocations.
     batch: StepBatch,
+    /// Compiles constraints, if there is something that does.
+    grammars: Option<Grammars>,
 }
 
 impl Scheduler {
@@ -115,7 +120,14 @@ impl Scheduler {
             steps: 0,
             held_up: Vec::new(),
             batch: StepBatch::default(),
+            grammars: None,
         }
+    }
+
+    /// From now on there may be jobs with constraints, which `grammars` compiles: what becomes of them is to be passed to
+    /// [`constrain`](Self::constrain).
+    pub fn compile_with(&mut self, grammars: Grammars) {
+        self.grammars = Some(grammars);
     }
 
     /// Jobs in slots.
@@ -159,7 +171,11 @@ impl Scheduler {
         // At most the context, a u32.
         let positions = u32::try_from(positions).unwrap_or(self.limits.context);
         match engine.open(slot, positions) {
-            Ok(()) => self.running.push(Sequence::new(job, slot)),
+            Ok(()) => {
+                let sequence = Sequence::new(job, slot);
+                self.order_constraint(&sequence);
+                self.running.push(sequence);
+            }
             Err(EngineError::OutOfMemory(message)) => {
                 out.push(failed(job.key, ErrorCode::VramOom, message));
             }
@@ -170,6 +186,7 @@ impl Scheduler {
 
     fn slot_for(&self, job: &JobSpec) -> Result<u32, Rejection> {
         rules::check(job, &self.limits)?;
+        self.check_constraint(job)?;
         if self.running.iter().any(|s| s.key == job.key) {
             let key = job.key;
             return Err(Rejection::of_supervisor(format!(
@@ -208,7 +225,7 @@ impl Scheduler {
     /// the prompt of the others. It holds until a job comes or goes.
     #[must_use]
     pub fn plan(&self) -> StepPlan {
-        let pending: Vec<usize> = self.running.iter().map(Sequence::pending).collect();
+        let pending: Vec<usize> = self.running.iter().map(Sequence::ready).collect();
         let most = self.limits.max_batch_tokens as usize;
         StepPlan {
             takes: plan::share(&pending, most, self.pace.tokens()),
@@ -239,7 +256,7 @@ impl Scheduler {
     }
 
     /// Has the engine begin one batched step as planned; `None` if there is nothing to finish, because no
-    /// job runs or the step was given up as asked.
+    /// job can go on or the step was given up as asked.
     ///
     /// # Errors
     /// The step failed, and the process has to end.
@@ -248,7 +265,7 @@ impl Scheduler {
         plan: &StepPlan,
         engine: &mut E,
     ) -> Result<Option<Underway>, Fatal> {
-        if self.running.is_empty() {
+        if plan.takes.iter().all(|&take| take == 0) {
             return Ok(None);
         }
         self.fill_batch(&plan.takes)

@@ -2,7 +2,7 @@
 //! prompt is cut and what runs beside it changes no bit of the result.
 
 /// Tokens each sequence takes, in the order given (oldest first). `pending` are the tokens each
-/// one has not processed yet, at least 1.
+/// one has not processed yet; 0 if it can't go on now.
 ///
 /// Sequences with one token left come first, so that streams go on beside a long prompt; there are
 /// at most `max_batch` sequences. What is left, at most `prefill` tokens, is shared among the

@@ -1,5 +1,6 @@
 //! One running job: its tokens in position order, and how far the engine is with them.
 
+use orcd_shared::constraint::Constraint;
 use orcd_shared::job::{JobKey, JobOptions, JobSpec};
 use orcd_shared::protocol::message::StepToken;
 use orcd_shared::sampling::SamplingParams;
@@ -7,6 +8,7 @@ use orcd_shared::sampling::SamplingParams;
 use super::rules::{self, Progress};
 use super::step_batch::Wanted;
 use super::step_engine::{EngineError, StepBatch};
+use crate::constraint::Matcher;
 
 /// A job in a slot. What it has to do next follows from two numbers: the tokens it has and those
 /// the engine has processed. A prompt, a replayed prompt and a single drawn token differ only in
@@ -30,6 +32,18 @@ pub(super) struct Sequence {
     max_tokens: u32,
     sampling: SamplingParams,
     options: JobOptions,
+    guide: Guide,
+}
+
+/// What says which tokens may be drawn.
+#[derive(Debug)]
+pub(super) enum Guide {
+    /// All may be.
+    Free,
+    /// It is being compiled.
+    Awaited,
+    /// This one does.
+    Matcher(Box<Matcher>),
 }
 
 impl Sequence {
@@ -50,6 +64,10 @@ impl Sequence {
             next_index: u32::try_from(replayed).unwrap_or(u32::MAX),
             max_tokens: job.max_tokens,
             sampling: job.sampling,
+            guide: match job.options.constraint {
+                Some(_) => Guide::Awaited,
+                None => Guide::Free,
+            },
             options: job.options,
         }
     }
@@ -57,6 +75,28 @@ impl Sequence {
     /// Tokens not processed yet, at least 1.
     pub(super) fn pending(&self) -> usize {
         self.tokens.len() - self.processed
+    }
+
+    /// The constraint of its output, and the tokens that the output has by now.
+    pub(super) fn constraint(&self) -> Option<(&Constraint, &[u32])> {
+        let constraint = self.options.constraint.as_ref()?;
+        let prompt = self.tokens.len().saturating_sub(self.next_index as usize);
+        Some((constraint, &self.tokens[prompt..]))
+    }
+
+    /// What says which tokens may be drawn.
+    pub(super) fn guide(&mut self) -> &mut Guide {
+        &mut self.guide
+    }
+
+    /// Tokens that a step may take: all that are pending, but for the one whose draw needs a mask that is not there yet.
+    pub(super) fn ready(&self) -> usize {
+        let may_draw = match &self.guide {
+            Guide::Free => true,
+            Guide::Awaited => false,
+            Guide::Matcher(matcher) => matcher.mask().is_some(),
+        };
+        self.pending() - usize::from(!may_draw)
     }
 
     /// Adds the next `take` tokens to a step, which samples if that leaves nothing pending.
@@ -68,8 +108,13 @@ impl Sequence {
         batch.add_run(self.slot, start, &self.tokens[self.processed..end])?;
         batch.begin_output(position(self.prompt));
         if end == self.tokens.len() {
+            let mask = match &self.guide {
+                Guide::Matcher(matcher) => matcher.mask().map(|mask| batch.add_mask(mask)),
+                Guide::Free | Guide::Awaited => None,
+            };
             let biases = batch.add_biases(self.options.logit_bias.entries());
             batch.sample_last(Wanted {
+                mask,
                 biases,
                 top_logprobs: self.options.top_logprobs,
                 ..self.sampling.into()
@@ -117,6 +162,9 @@ impl Sequence {
             end_tokens
         };
         let finish = rules::finish(id, end_tokens, at);
+        if let (Guide::Matcher(matcher), None) = (&mut self.guide, finish) {
+            matcher.accept(id);
+        }
         (
             given,
             Some(StepToken {

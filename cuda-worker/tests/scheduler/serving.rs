@@ -6,11 +6,13 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use cuda_worker::abandon::Abandon;
+use cuda_worker::constraint::Grammars;
 use cuda_worker::engine_thread::{self, Command, LoopContext};
 use cuda_worker::outbox::Status;
 use cuda_worker::residency::Residency;
 use cuda_worker::scheduler::step_engine::{EngineError, Sampled, StepBatch, StepEngine};
 use cuda_worker::scheduler::{Fatal, Limits, Scheduler};
+use orcd_shared::constraint::Constraint;
 use orcd_shared::error::ErrorCode;
 use orcd_shared::job::JobKey;
 use orcd_shared::protocol::message::{StepReport, ToSupervisor};
@@ -98,7 +100,10 @@ impl Served {
                 leave,
                 errors,
             };
-            let scheduler = Scheduler::new(limits, Vec::new());
+            let mut scheduler = Scheduler::new(limits, Vec::new());
+            // It makes nothing of what it is given.
+            let grammars = Grammars::start(|| Err(String::new()), |_, _| {});
+            scheduler.compile_with(grammars.unwrap());
             let (status, abandon) = (Status::default(), Abandon::default());
             let context = LoopContext {
                 status: &status,
@@ -243,6 +248,22 @@ fn tokens_of_a_step_are_told_while_the_next_one_runs() {
         notes,
         "begin finish begin told finish begin told finish told"
     );
+}
+
+/// As long as it waits its steps are counted on, which is how a supervisor tells it from one that hangs.
+#[test]
+fn a_loop_that_waits_for_a_constraint_counts_on_and_hears_commands() {
+    let served = Served::start(LIMITS, Duration::ZERO);
+    let mut waiting = job(1, 1, 10);
+    waiting.options.constraint = Some(Constraint::Regex("a".into()));
+    served.send(Command::Submit(Box::new(waiting)));
+    std::thread::sleep(Duration::from_secs(1));
+    served.send(Command::Submit(Box::new(job(2, 1, 1))));
+    let report = served.hear_step();
+    assert_eq!(report.tokens[0].id, alone(&job(2, 1, 1))[0]);
+    assert!(report.step > 2, "step {}", report.step);
+    served.send(Command::Cancel(JobKey(1)));
+    assert_eq!(served.receive(), ToSupervisor::Cancelled(JobKey(1)));
 }
 
 #[test]

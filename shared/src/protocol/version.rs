@@ -12,6 +12,7 @@ pub const BUILD: &str = env!("CARGO_PKG_VERSION");
 mod tests {
     use std::fmt::Debug;
 
+    use crate::constraint::Constraint;
     use crate::error::ErrorCode;
     use crate::job::{Finish, JobKey, JobOptions, JobSpec};
     use crate::logit_bias::LogitBias;
@@ -147,12 +148,29 @@ mod tests {
                 ignore_end: true,
                 top_logprobs: Some(5),
                 logit_bias: LogitBias::new(vec![(300, -100.0), (7, 1.0)], 1000).unwrap(),
+                constraint: None,
             },
         };
         let submit = "02 fb2c01 02 fb311f fb0801 01 05 40 \
                       0000803f 0000003f 28 00000000 0000c03f 000000c0 0000003f 03 fdffffffffffffffff \
                       01 0105 02 07 0000803f fb2c01 0000c8c2";
-        golden(&ToWorker::Submit(Box::new(job)), submit);
+        golden(
+            &ToWorker::Submit(Box::new(job.clone())),
+            &format!("{submit} 00"),
+        );
+        let constraints = [
+            (Constraint::JsonSchema("{}".into()), "00 02 7b7d"),
+            (Constraint::Regex("a".into()), "01 01 61"),
+            (Constraint::Lark("a".into()), "02 01 61"),
+        ];
+        for (constraint, bytes) in constraints {
+            let mut job = job.clone();
+            job.options.constraint = Some(constraint);
+            golden(
+                &ToWorker::Submit(Box::new(job)),
+                &format!("{submit} 01 {bytes}"),
+            );
+        }
         golden(&ToWorker::Cancel(JobKey(300)), "03 fb2c01");
         golden(&ToWorker::Shutdown, "04");
     }

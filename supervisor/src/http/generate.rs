@@ -19,6 +19,7 @@ use super::{App, Service, body, deadline};
 use crate::jobs::{JobStream, NewJob, Owner};
 use crate::model::Model;
 use crate::text::{ChatInput, TextError};
+use crate::trial::TrialError;
 
 /// Random seeds stay below this, so that a client whose numbers are doubles can repeat them.
 const RANDOM_SEED_BITS: u32 = 53;
@@ -89,6 +90,7 @@ pub(super) async fn accept<T: Send + 'static>(
         service,
         prepared.iter().map(|p| p.generation.choices as usize).sum(),
     )?;
+    app.try_constraints(&prepared, deadline).await?;
     // The first one's name is that of the request.
     let request: Box<str> = (prepared.first())
         .map_or("", |p| p.generation.job_id.as_str())
@@ -140,6 +142,26 @@ impl App {
             "the request makes {jobs} outputs, the service has places for {places}; ask for fewer"
         );
         Err(invalid("n", &format!("at most {places} outputs"), message))
+    }
+
+    /// Whether all constraints can be used. What that costs is bounded, and not this process's.
+    async fn try_constraints(
+        &self,
+        prepared: &[Prepared],
+        deadline: Instant,
+    ) -> Result<(), ApiError> {
+        for Prepared { generation, .. } in prepared {
+            let Some(constraint) = &generation.options.constraint else {
+                continue;
+            };
+            let tried = tokio::time::timeout_at(deadline.into(), self.trials.run(constraint)).await;
+            let tried = tried.map_err(|_| {
+                let message = "the deadline passed before the constraint was tried";
+                ApiError::new(ErrorCode::InferenceTimeout, message)
+            })?;
+            tried.map_err(|error| unusable(generation.constraint_field, error))?;
+        }
+        Ok(())
     }
 
     pub(super) fn decoding(&self, service: &Service) -> Decoding {
@@ -247,6 +269,20 @@ fn api_error(field: &str, error: &TextError) -> ApiError {
     }
     tracing::error!(%error, "a prompt could not be turned into tokens");
     ApiError::internal()
+}
+
+/// What the client gets for a constraint that was not taken.
+fn unusable(field: &str, error: TrialError) -> ApiError {
+    match error {
+        TrialError::Refused(reason) => {
+            let message = format!("{field} can't be used: {reason}");
+            invalid(field, "can be compiled", message)
+        }
+        TrialError::Failed(error) => {
+            tracing::error!(%error, "a constraint can't be tried");
+            ApiError::internal()
+        }
+    }
 }
 
 fn detail(field: &str, constraint: &str, message: String) -> Vec<Detail> {

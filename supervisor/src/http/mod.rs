@@ -36,6 +36,8 @@ use crate::config::{Config, SamplingFlags};
 use crate::jobs::{JobsHandle, admission};
 use crate::metrics::Metrics;
 use crate::model::Model;
+use crate::trial::Trials;
+use crate::worker::process::worker_binary;
 use error::ApiError;
 pub use routes::last_event_id;
 
@@ -63,6 +65,8 @@ pub struct App {
     document: OnceLock<bytes::Bytes>,
     /// Prompts being checked and tokenized: work for the CPU, so no more of it than cores.
     preparing: Arc<Semaphore>,
+    /// What finds out whether a constraint can be used.
+    trials: Trials,
     /// Memory for bodies.
     bodies: body::Budget,
     /// The same for requests that control the service, so that they are served when it is overrun.
@@ -104,6 +108,7 @@ impl App {
             guard: Arc::new(config.access.guard(&config.host, address)),
             document: OnceLock::new(),
             preparing: Arc::new(Semaphore::new(cores)),
+            trials: Trials::new(worker_binary(config.worker_bin.as_deref())),
             bodies: body::Budget::default(),
             control_bodies: body::Budget::of_control(server::MAX_CONNECTIONS),
         })

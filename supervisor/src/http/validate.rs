@@ -3,6 +3,7 @@
 
 mod execute;
 mod fields;
+mod format;
 mod logit_bias;
 pub(super) mod messages;
 pub(super) mod schema;
@@ -17,6 +18,7 @@ pub(super) use execute::field_names;
 pub use execute::{Fresh, Generation, Input, Request, execute};
 pub(super) use execute::{sampling, stop};
 pub(super) use fields::Fields;
+pub(super) use format::response_format;
 pub(super) use logit_bias::logit_bias;
 pub(super) use texts::{apply_template, detokenize, tokenize};
 

@@ -104,7 +104,9 @@ pub(super) struct JobTable {
 impl Job {
     /// Bytes that it takes while it waits.
     fn waiting_bytes(&self) -> usize {
-        size_of_val(self.journal.job().prompt.as_slice())
+        let job = self.journal.job();
+        let constraint = job.options.constraint.as_ref();
+        size_of_val(job.prompt.as_slice()) + constraint.map_or(0, |c| c.text().len())
     }
 }
 

@@ -24,5 +24,5 @@ pub use model::{TemplateStatus, TextError, TextModel};
 pub use stop::{StopMatcher, StopOutput};
 pub use stream::{TextDelta, TokenText};
 pub use template::{ChatTemplate, MAX_TEMPLATE_BYTES, Message, Role, TemplateError};
-pub use tokenizer::{Specials, Tokenizer, TokenizerError, TokenizerKind, end_of_generation};
+pub use tokenizer::{Specials, Tokenizer, TokenizerError, TokenizerKind};
 pub use utf8::Utf8Assembler;

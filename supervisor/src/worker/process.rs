@@ -104,18 +104,13 @@ impl WorkerProcess {
             .arg(std::process::id().to_string())
             .stdin(Stdio::from(stdin))
             .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            // Ctrl-C in a terminal reaches the whole foreground group. Draining is the
-            // supervisor's business; the worker must not die of it.
-            .process_group(0);
+            .stderr(Stdio::piped());
         // All kernels at once: the first job after a failover does not wait for them, and nothing
         // takes device memory after loading. Whoever set it otherwise has a reason.
         if std::env::var_os(MODULE_LOADING).is_none() {
             command.env(MODULE_LOADING, "EAGER");
         }
-        for variable in FROM_THE_SERVICE_MANAGER.iter().chain(&SECRETS) {
-            command.env_remove(variable);
-        }
+        keep_to_itself(&mut command);
         let (reply, started) = oneshot::channel();
         let spawner = SPAWNER.get_or_init(start_spawner);
         spawner
@@ -168,6 +163,15 @@ impl WorkerProcess {
 impl Drop for WorkerProcess {
     fn drop(&mut self) {
         self.kill();
+    }
+}
+
+/// Keeps from a process that `command` starts what is for the supervisor alone: Ctrl-C in a terminal, which reaches the
+/// whole foreground group and which draining answers, and variables.
+pub(crate) fn keep_to_itself(command: &mut Command) {
+    command.process_group(0);
+    for variable in FROM_THE_SERVICE_MANAGER.iter().chain(&SECRETS) {
+        command.env_remove(variable);
     }
 }
 

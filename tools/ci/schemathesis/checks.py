@@ -11,6 +11,10 @@ BEYOND_SCHEMAS = {
     "1-100 bytes": "a schema counts characters",
     "at least one token": "it depends on the model's vocabulary",
     "fits the model's chat template": "the template decides",
+    "can be compiled": "a schema can't say what is a regular expression, a grammar, or a schema that is supported",
+    "false with a format": "it is about two fields",
+    "at most 64 levels": "a schema has no depth",
+    "1-262144 bytes": "a schema counts characters",
 }
 NUMBERS = itertools.count()
 

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use serde::Serialize;
-use serde_json::Value;
 
 use super::super::error::ApiError;
 use super::super::generate::Decoding;
@@ -33,6 +32,8 @@ pub(in crate::http) struct Chat {
     return_token_ids: bool,
     model: Arc<crate::model::Model>,
     with_tools: bool,
+    /// All of an output is content.
+    is_constrained: bool,
     parallel_calls: bool,
     outputs: Vec<Choice>,
     usage: Usage,
@@ -76,6 +77,7 @@ pub(in crate::http) fn decode(
         return_token_ids: common.return_token_ids,
         model: Arc::clone(&decoding.model),
         with_tools: chat.tools.is_some(),
+        is_constrained: common.is_constrained(),
         parallel_calls,
         outputs: (0..common.choices())
             .map(|at| Choice::new(&head.id, at))
@@ -92,7 +94,6 @@ pub(in crate::http) fn decode(
 fn chat_input(f: &mut Fields) -> Option<ChatInput> {
     let effort = f.take("reasoning_effort");
     let uses_tools = tool_choice(f);
-    response_format(f);
     let messages = f.required("messages", "an array of messages")?;
     let mut chat = conversation(f, messages, Unknown::Ignored)?;
     chat.add_generation_prompt = f.flag_or("add_generation_prompt", chat.add_generation_prompt);
@@ -126,15 +127,6 @@ pub(super) fn is_of_the_first_call(piece: &Piece) -> bool {
     }
 }
 
-fn response_format(f: &mut Fields) {
-    let is_text = |value: &Json| Value::from(value.clone())["type"] == "text";
-    if f.take("response_format")
-        .is_some_and(|value| !is_text(&value))
-    {
-        not_supported(f, "response_format");
-    }
-}
-
 fn top_logprobs(f: &mut Fields) -> Option<u32> {
     let wanted = f.flag("logprobs");
     let top = f.count("top_logprobs", 0, orcd_shared::job::MAX_TOP_LOGPROBS);
@@ -151,6 +143,9 @@ impl Answer for Chat {
     }
 
     fn begin(&mut self, index: usize, prompt_end: &[u32]) {
+        if self.is_constrained {
+            return;
+        }
         let parser = self.model.text().answer_parser(prompt_end, self.with_tools);
         if let Some(choice) = self.outputs.get_mut(index) {
             choice.parser = Some(parser);
@@ -286,6 +281,7 @@ impl Choice {
     fn push(&mut self, id: u32, text: &str, pieces: &mut Vec<Piece>) {
         match &mut self.parser {
             Some(parser) => parser.push(id, text, pieces),
+            None if text.is_empty() => {}
             None => pieces.push(Piece::Content(text.to_owned())),
         }
     }

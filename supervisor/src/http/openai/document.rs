@@ -10,7 +10,9 @@ use utoipa::openapi::{Required, ResponseBuilder};
 
 use super::super::openapi::{self, Description, Instance};
 use super::super::sse;
-use super::super::validate::schema::{chat_fields, integer, messages, optional, sampling, stop};
+use super::super::validate::schema::{
+    chat_fields, integer, messages, optional, response_format, sampling, stop,
+};
 
 /// A route that generates text.
 pub(in crate::http) fn generation(
@@ -65,6 +67,7 @@ pub(in crate::http) fn chat(instance: &Instance) -> Schema {
         .property("logprobs", flag())
         .property("top_logprobs", integer(0, Some(MAX_TOP_LOGPROBS.into())))
         .property("parallel_tool_calls", flag())
+        .property("response_format", response_format())
         .required("messages");
     chat_fields(body).into()
 }
@@ -92,6 +95,7 @@ pub(in crate::http) fn completion(instance: &Instance) -> Schema {
         .property("prompt", prompt)
         .property("max_tokens", integer(1, None).default(Some(16.into())))
         .property("logprobs", integer(0, Some(MAX_TOP_LOGPROBS.into())))
+        .property("response_format", response_format())
         .required("prompt")
         .into()
 }
@@ -119,6 +123,12 @@ pub(in crate::http) fn response(instance: &Instance) -> Schema {
         .property("input", input)
         .property("instructions", optional(Type::String))
         .property("max_output_tokens", integer(1, None))
+        .property(
+            "text",
+            ObjectBuilder::new()
+                .schema_type(SchemaType::from_iter([Type::Object, Type::Null]))
+                .property("format", response_format()),
+        )
         .required("input")
         .into()
 }

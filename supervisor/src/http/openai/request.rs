@@ -3,14 +3,16 @@
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 
+use orcd_shared::constraint::Constraint;
 use orcd_shared::job::JobOptions;
 use orcd_shared::logit_bias::LogitBias;
 use orcd_shared::sampling::SamplingParams;
 
 use super::super::error::ApiError;
 use super::super::json::Json;
+use super::super::validate::messages::Unknown;
 use super::super::validate::{
-    Fields, Fresh, Generation, Input, Limits, logit_bias, sampling, stop,
+    Fields, Fresh, Generation, Input, Limits, logit_bias, response_format, sampling, stop,
 };
 
 /// Most outputs for one prompt.
@@ -27,6 +29,9 @@ pub(super) struct Common {
     pub(super) return_token_ids: bool,
     choices: u32,
     ignore_end: bool,
+    /// What the outputs have to be, and the field that says so.
+    constraint: Option<Constraint>,
+    constraint_field: &'static str,
     sampling: SamplingParams,
     logit_bias: LogitBias,
     stop: Vec<String>,
@@ -35,6 +40,7 @@ pub(super) struct Common {
 impl Common {
     /// Takes them; notes what is wrong.
     pub(super) fn take(f: &mut Fields, limits: &Limits, seed: u64) -> Self {
+        let ignore_end = f.flag("ignore_eos");
         let model = f.take("model");
         let model = model.and_then(|value| f.string("model", "a name of /v1/models", value));
         let stream = f.flag("stream");
@@ -50,7 +56,9 @@ impl Common {
             include_usage,
             return_token_ids: f.flag("return_token_ids"),
             choices: f.count("n", 1, MAX_CHOICES).unwrap_or(1),
-            ignore_end: f.flag("ignore_eos"),
+            ignore_end,
+            constraint: response_format(f, "response_format", ignore_end, Unknown::Ignored),
+            constraint_field: "response_format",
             sampling: sampling(f, limits, seed),
             logit_bias: logit_bias(f, limits.vocab_size),
             stop: stop(f),
@@ -75,11 +83,31 @@ impl Common {
                 ignore_end: self.ignore_end,
                 top_logprobs,
                 logit_bias: self.logit_bias.clone(),
+                constraint: self.constraint.clone(),
             },
+            constraint_field: self.constraint_field,
             stop: self.stop.clone(),
             continue_on_disconnect: false,
             choices: self.choices,
         }
+    }
+
+    /// Takes the format of the outputs from where responses have it: in the object `text`.
+    pub(super) fn take_text_format(&mut self, f: &mut Fields, text: Json) {
+        let Some(mut text) = Fields::at("text".into(), text)
+            .map_err(|e| f.add_faults(vec![e]))
+            .ok()
+        else {
+            return;
+        };
+        self.constraint_field = "text.format";
+        self.constraint = response_format(&mut text, "format", self.ignore_end, Unknown::Ignored);
+        f.add_faults(text.finish_leniently().err().unwrap_or_default());
+    }
+
+    /// Whether the outputs have to be something, so that they are content throughout.
+    pub(super) fn is_constrained(&self) -> bool {
+        self.constraint.is_some()
     }
 
     /// How tokens are drawn.

@@ -17,7 +17,7 @@ use super::chat::is_of_the_first_call;
 use super::request::{self, Common, not_supported};
 use super::stream::{Answer, Chunks};
 use crate::jobs::{JobEvent, StopReason};
-use crate::text::AnswerParser;
+use crate::text::{AnswerParser, Piece};
 use items::Items;
 
 /// An answer in the making.
@@ -28,6 +28,8 @@ pub(in crate::http) struct Response {
     echo: Value,
     model: Arc<crate::model::Model>,
     with_tools: bool,
+    /// All of the output is content.
+    is_constrained: bool,
     parallel_calls: bool,
     parser: Option<AnswerParser>,
     items: Items,
@@ -68,7 +70,15 @@ pub(in crate::http) fn decode(
     let f = &mut fields;
     refuse(f);
     let fresh = request::fresh("resp");
-    let common = Common::take(f, &decoding.limits, fresh.seed);
+    // Here the format has another place.
+    f.take("response_format");
+    let mut common = Common::take(f, &decoding.limits, fresh.seed);
+    let format = f.peek("text").map_or(Value::Null, |text| {
+        Value::from(text.clone())["format"].take()
+    });
+    if let Some(text) = f.take("text") {
+        common.take_text_format(f, text);
+    }
     let max_tokens = f.count("max_output_tokens", 1, u32::MAX);
     let parallel_calls = f.flag_or("parallel_tool_calls", true);
     let said = json!({
@@ -78,7 +88,10 @@ pub(in crate::http) fn decode(
         "parallel_tool_calls": parallel_calls,
     });
     let chat = input::conversation(f);
-    let echo = echo(&common, max_tokens, &chat.tools, said);
+    let mut echo = echo(&common, max_tokens, &chat.tools, said);
+    if common.is_constrained() {
+        echo["text"]["format"] = format;
+    }
     request::finish(fields)?;
     let head = Head::new(
         fresh.job_id.clone(),
@@ -91,6 +104,7 @@ pub(in crate::http) fn decode(
         echo,
         model: Arc::clone(&decoding.model),
         with_tools: chat.tools.is_some(),
+        is_constrained: common.is_constrained(),
         parallel_calls,
         parser: None,
         items: Items::new(&head.id),
@@ -104,7 +118,7 @@ pub(in crate::http) fn decode(
     Ok((vec![generation], answer))
 }
 
-/// Refuses by name what needs a memory of earlier answers, and what can't be promised yet.
+/// Refuses by name what needs a memory of earlier answers.
 fn refuse(f: &mut Fields) {
     for name in [
         "previous_response_id",
@@ -117,13 +131,6 @@ fn refuse(f: &mut Fields) {
             None | Some(Json::Bool(false) | Json::Unsigned(1)) => {}
             Some(_) => not_supported(f, name),
         }
-    }
-    let format = f.take("text").map(Value::from);
-    let kind = format.as_ref().map_or("text", |text| {
-        text["format"]["type"].as_str().unwrap_or("text")
-    });
-    if kind != "text" {
-        not_supported(f, "text.format");
     }
 }
 
@@ -166,6 +173,9 @@ impl Answer for Response {
     }
 
     fn begin(&mut self, _: usize, prompt_end: &[u32]) {
+        if self.is_constrained {
+            return;
+        }
         self.parser = Some(self.model.text().answer_parser(prompt_end, self.with_tools));
     }
 
@@ -185,11 +195,11 @@ impl Answer for Response {
                     chunks,
                 );
             }
-            JobEvent::Token { text, id, .. } => {
-                if let Some(parser) = &mut self.parser {
-                    parser.push(id, &text, &mut pieces);
-                }
-            }
+            JobEvent::Token { text, id, .. } => match &mut self.parser {
+                Some(parser) => parser.push(id, &text, &mut pieces),
+                None if text.is_empty() => {}
+                None => pieces.push(Piece::Content(text)),
+            },
             JobEvent::End {
                 tokens_out,
                 stop_reason,

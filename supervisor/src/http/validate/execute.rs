@@ -6,10 +6,14 @@ use orcd_shared::sampling::{Kind, PARAMETERS, SamplingParams, numbers};
 use super::super::error::Detail;
 use super::super::json::Json;
 use super::fields::Fields;
+use super::format::response_format;
 use super::logit_bias::logit_bias;
 use super::messages::{CHAT_FIELDS, Unknown, conversation};
 use super::{DEFAULT_MAX_TOKENS, Limits, MAX_STOP_BYTES, MAX_STOPS, job_id};
 use crate::text::ChatInput;
+
+/// Where a format stands in most dialects.
+const RESPONSE_FORMAT: &str = "response_format";
 
 /// All fields, as the error of an unknown one lists them.
 pub(in crate::http) fn field_names() -> Vec<&'static str> {
@@ -27,6 +31,7 @@ pub(in crate::http) fn field_names() -> Vec<&'static str> {
         "logit_bias",
         "ignore_eos",
         "logprobs",
+        "response_format",
         "stop",
         "seed",
         "stream",
@@ -61,6 +66,8 @@ pub struct Generation {
     pub options: JobOptions,
     /// Stop sequences.
     pub stop: Vec<String>,
+    /// The field that its constraint comes from, if it has one.
+    pub constraint_field: &'static str,
     /// Go on without a reader.
     pub continue_on_disconnect: bool,
     /// How many outputs, which differ in [`SamplingParams::choice`].
@@ -116,10 +123,12 @@ pub fn execute(body: Json, limits: &Limits, fresh: Fresh) -> Result<Request, Vec
     let most = limits.max_tokens_out;
     let max_tokens = f.count("max_tokens", 1, most);
     let sampling = sampling(f, limits, fresh.seed);
+    let ignore_end = f.flag("ignore_eos");
     let options = JobOptions {
-        ignore_end: f.flag("ignore_eos"),
+        ignore_end,
         top_logprobs: f.count("logprobs", 0, MAX_TOP_LOGPROBS),
         logit_bias: logit_bias(f, limits.vocab_size),
+        constraint: response_format(f, RESPONSE_FORMAT, ignore_end, Unknown::Refused),
     };
     let stop = stop(f);
     let stream = f.flag_or("stream", true);
@@ -138,6 +147,7 @@ pub fn execute(body: Json, limits: &Limits, fresh: Fresh) -> Result<Request, Vec
         max_tokens: Some(max_tokens.unwrap_or(DEFAULT_MAX_TOKENS.min(most))),
         sampling,
         options,
+        constraint_field: RESPONSE_FORMAT,
         stop,
         continue_on_disconnect,
         choices: 1,

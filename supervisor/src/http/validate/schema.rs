@@ -1,5 +1,6 @@
 //! What requests may be, for the OpenAPI document: the same bounds that they are checked against.
 
+use orcd_shared::constraint::MAX_CONSTRAINT_BYTES;
 use orcd_shared::job::MAX_TOP_LOGPROBS;
 use orcd_shared::sampling::{Bounds, Kind, PARAMETERS};
 use serde_json::{Value, json};
@@ -64,6 +65,7 @@ pub(in crate::http) fn execute(instance: &Instance) -> Schema {
     let body = body
         .property("ignore_eos", ignore_eos)
         .property("logprobs", logprobs)
+        .property("response_format", response_format())
         .property("stop", stop())
         .property("seed", seed)
         .property("stream", stream)
@@ -372,6 +374,65 @@ pub(in crate::http) fn apply_template() -> Schema {
         .property("messages", messages())
         .required("messages");
     chat_fields(body).into()
+}
+
+/// What an output has to be.
+pub(in crate::http) fn response_format() -> OneOfBuilder {
+    let text = || ObjectBuilder::new().schema_type(Type::String);
+    let kind = |kinds: &[&str]| {
+        let kinds: Vec<_> = kinds.iter().map(|kind| json!(kind)).collect();
+        object()
+            .property("type", text().enum_values(Some(kinds)))
+            .required("type")
+    };
+    let described = |body: ObjectBuilder| {
+        body.property("name", optional(Type::String))
+            .property("description", optional(Type::String))
+            .property(
+                "strict",
+                optional(Type::Boolean).description(Some("The schema is heeded in any case.")),
+            )
+            .property(
+                "schema",
+                ObjectBuilder::new()
+                    .schema_type(Type::Object)
+                    .additional_properties(Some(AdditionalProperties::FreeForm(true)))
+                    .description(Some("A JSON Schema.")),
+            )
+            .required("schema")
+    };
+    let source = |about: &str| {
+        text()
+            .min_length(Some(1))
+            .max_length(Some(MAX_CONSTRAINT_BYTES))
+            .description(Some(about))
+    };
+    let nested = kind(&["json_schema"])
+        .property("json_schema", described(object()))
+        .required("json_schema");
+    let regex = kind(&["regex"])
+        .property(
+            "pattern",
+            source("A regular expression of the whole output."),
+        )
+        .required("pattern");
+    let lark = kind(&["lark"])
+        .property(
+            "grammar",
+            source("A grammar in llguidance's dialect of Lark."),
+        )
+        .required("grammar");
+    OneOfBuilder::new()
+        .item(kind(&["text", "json_object"]))
+        .item(described(kind(&["json_schema"])))
+        .item(nested)
+        .item(regex)
+        .item(lark)
+        .item(ObjectBuilder::new().schema_type(Type::Null))
+        .description(Some(
+            "What the output has to be. It is, unless it is cut short by its bound of tokens, the context or a stop \
+             sequence. A schema or a grammar that can't be compiled is refused. Not with `ignore_eos`.",
+        ))
 }
 
 pub(in crate::http) fn stop() -> OneOfBuilder {

@@ -67,6 +67,7 @@ fn defaults_are_those_of_the_contract() {
             max_tokens: Some(2048),
             sampling,
             options: orcd_shared::job::JobOptions::default(),
+            constraint_field: "response_format",
             stop: vec![],
             continue_on_disconnect: false,
             choices: 1,
@@ -319,13 +320,14 @@ fn tiny_numbers_become_the_smallest_that_the_engine_takes() {
 
 #[test]
 fn all_faults_are_reported_at_once() {
-    // None but logit_bias may be an object; messages and prompt_ids can't be given beside prompt.
+    // None but logit_bias and the format may be an object; messages and prompt_ids can't be given beside prompt.
     let mut expected = super::execute::field_names();
     expected.retain(|name| !["messages", "prompt_ids", "logit_bias"].contains(name));
     expected.extend(["max_token", "temp"]);
     expected.sort_unstable();
-    let body: serde_json::Map<_, _> =
+    let mut body: serde_json::Map<_, _> =
         (expected.iter().map(|name| (String::from(*name), json!({})))).collect();
+    body["response_format"] = json!([]);
     let faults = check(&body.into()).unwrap_err();
     let mut fields: Vec<_> = faults.into_iter().map(|d| d.field).collect();
     fields.sort_unstable();
@@ -490,4 +492,115 @@ fn cancel_takes_a_job_id_and_nothing_else() {
     ] {
         assert_eq!(cancel(parse(&bad)).unwrap_err().len(), 1, "{bad}");
     }
+}
+
+fn format(value: Value) -> Value {
+    with("response_format", value)
+}
+
+#[test]
+fn formats_become_constraints() {
+    use orcd_shared::constraint::Constraint;
+
+    let schema = json!({"type": "object", "properties": {"b": true, "a": {"type": "null"}}});
+    let as_it_was = Some(Constraint::JsonSchema(schema.to_string()));
+    let nested = json!({"name": "x", "description": "y", "strict": true, "schema": schema});
+    for (value, expected) in [
+        (json!({"type": "text"}), None),
+        (
+            json!({"type": "json_object"}),
+            Some(Constraint::JsonSchema(r#"{"type":"object"}"#.into())),
+        ),
+        (
+            json!({"type": "json_schema", "schema": schema, "name": "x"}),
+            as_it_was.clone(),
+        ),
+        (
+            json!({"type": "json_schema", "json_schema": nested}),
+            as_it_was,
+        ),
+        (
+            json!({"type": "regex", "pattern": "a+"}),
+            Some(Constraint::Regex("a+".into())),
+        ),
+        (
+            json!({"type": "lark", "grammar": "start: \"a\""}),
+            Some(Constraint::Lark("start: \"a\"".into())),
+        ),
+    ] {
+        let request = check(&format(value)).unwrap();
+        assert_eq!(request.generation.options.constraint, expected);
+    }
+}
+
+#[test]
+fn a_format_is_refused_by_the_name_of_what_is_wrong() {
+    let mut deep = json!({});
+    for _ in 0..64 {
+        deep = json!({"items": deep});
+    }
+    let long = "x".repeat(orcd_shared::constraint::MAX_CONSTRAINT_BYTES + 1);
+    for (value, field) in [
+        (json!("json_object"), "response_format"),
+        (json!({}), "response_format.type"),
+        (json!({"type": 1}), "response_format.type"),
+        (json!({"type": "yaml"}), "response_format.type"),
+        (json!({"type": "json_schema"}), "response_format.schema"),
+        (
+            json!({"type": "json_schema", "schema": true}),
+            "response_format.schema",
+        ),
+        (
+            json!({"type": "json_schema", "schema": {"items": deep}}),
+            "response_format.schema",
+        ),
+        (
+            json!({"type": "json_schema", "schema": {"title": long}}),
+            "response_format.schema",
+        ),
+        (
+            json!({"type": "json_schema", "json_schema": {}}),
+            "response_format.json_schema.schema",
+        ),
+        (
+            json!({"type": "json_schema", "json_schema": {"schema": {}, "strict": 1}}),
+            "response_format.json_schema.strict",
+        ),
+        (
+            json!({"type": "regex", "regex": "a"}),
+            "response_format.pattern",
+        ),
+        (
+            json!({"type": "regex", "pattern": ""}),
+            "response_format.pattern",
+        ),
+        (
+            json!({"type": "regex", "pattern": long}),
+            "response_format.pattern",
+        ),
+        (
+            json!({"type": "lark", "grammar": null}),
+            "response_format.grammar",
+        ),
+        (
+            json!({"type": "text", "pattern_": "a"}),
+            "response_format.pattern_",
+        ),
+    ] {
+        let faults = check(&format(value)).unwrap_err();
+        assert!(
+            faults.iter().any(|fault| fault.field == field),
+            "{field}: {faults:?}"
+        );
+    }
+    assert!(check(&format(json!({"type": "json_schema", "schema": deep}))).is_ok());
+}
+
+#[test]
+fn a_constrained_output_heeds_end_tokens() {
+    let mut body = format(json!({"type": "json_object"}));
+    body["ignore_eos"] = json!(true);
+    assert_eq!(fault(&body).field, "ignore_eos");
+    body["response_format"] = json!({"type": "text"});
+    assert!(check(&body).is_ok());
 }

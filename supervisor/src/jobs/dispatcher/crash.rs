@@ -70,6 +70,11 @@ impl<H: WorkerHost> Dispatcher<H> {
 
 fn crashed(key: JobKey, job: &Job, suspect: bool, include_prompt: bool) -> CrashedJob {
     let request = job.journal.job();
+    let mut options = request.options.clone();
+    if !include_prompt {
+        // It is the client's as the prompt is.
+        options.constraint = None;
+    }
     CrashedJob {
         job_id: request.job_id.clone(),
         correlation_id: request.correlation_id.clone(),
@@ -80,6 +85,6 @@ fn crashed(key: JobKey, job: &Job, suspect: bool, include_prompt: bool) -> Crash
         emitted: job.journal.tokens().to_vec(),
         max_tokens: job.journal.max_tokens(),
         sampling: request.sampling,
-        options: request.options.clone(),
+        options,
     }
 }

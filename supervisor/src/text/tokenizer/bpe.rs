@@ -3,12 +3,12 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use orcd_shared::gguf::Metadata;
+use orcd_shared::vocab::bytelevel::{self, BYTE_TO_CHAR};
+use orcd_shared::vocab::{TokenType, Vocab};
 use tokenizers::Model;
 use tokenizers::models::bpe::{BPE, Merges};
 
-use super::bytelevel::{self, BYTE_TO_CHAR};
 use super::pre::PreTokenizer;
-use super::vocab::{TokenType, Vocab};
 use super::{TokenizerError, normalize};
 
 const PRE: &str = "tokenizer.ggml.pre";

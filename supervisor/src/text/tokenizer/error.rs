@@ -1,6 +1,7 @@
 //! Every way in which building or using a tokenizer can fail.
 
 use orcd_shared::gguf::GgufError;
+use orcd_shared::vocab::VocabError;
 
 /// What is wrong with a file's tokenizer, or with a text given to it.
 #[derive(Debug, thiserror::Error)]
@@ -9,12 +10,9 @@ pub enum TokenizerError {
     /// A key is missing or has another type than expected.
     #[error(transparent)]
     Metadata(#[from] GgufError),
-    /// `tokenizer.ggml.model` names a kind that is not implemented.
-    #[error("tokenizer model `{model}` is not supported; use a file with `gpt2` or `llama`")]
-    UnknownModel {
-        /// The value found.
-        model: String,
-    },
+    /// The vocabulary can't be used.
+    #[error(transparent)]
+    Vocab(#[from] VocabError),
     /// `tokenizer.ggml.pre` names a pre-tokenizer that is not implemented.
     #[error(
         "pre-tokenizer `{pre}` is not supported; the nearest that are: `{}`",
@@ -26,48 +24,11 @@ pub enum TokenizerError {
         /// The names most like it.
         nearest: [&'static str; 3],
     },
-    /// The vocabulary has no tokens.
-    #[error("`tokenizer.ggml.tokens` is empty; the file holds no vocabulary")]
-    NoTokens,
-    /// The texts of all tokens together exceed what offsets of 32 bits reach.
-    #[error("the tokens' texts take {bytes} bytes, more than the 4 GiB supported")]
-    TooLarge {
-        /// Length of all texts in bytes.
-        bytes: usize,
-    },
-    /// A per-token array does not have one entry per token.
-    #[error("`{key}` has {found} entries for {tokens} tokens; the file is damaged")]
-    Length {
-        /// The array's key.
-        key: &'static str,
-        /// Its entries.
-        found: usize,
-        /// The entries of `tokenizer.ggml.tokens`.
-        tokens: usize,
-    },
-    /// A value of `tokenizer.ggml.token_type` is none of 1 to 6.
-    #[error("token {id} has the unknown type {value} in `tokenizer.ggml.token_type`")]
-    TokenType {
-        /// The token.
-        id: usize,
-        /// Its type.
-        value: i32,
-    },
     /// A value of `tokenizer.ggml.scores` is not a number.
     #[error("the score of token {id} in `tokenizer.ggml.scores` is not a number")]
     Score {
         /// The token.
         id: usize,
-    },
-    /// A key names a token after the end of the vocabulary.
-    #[error("`{key}` is {id}, but the vocabulary has {tokens} tokens")]
-    IdOutOfRange {
-        /// The key.
-        key: &'static str,
-        /// Its value.
-        id: u32,
-        /// The vocabulary's size.
-        tokens: usize,
     },
     /// An entry of `tokenizer.ggml.merges` cannot be used.
     #[error("merge {index} (`{merge}`) in `tokenizer.ggml.merges` {reason}")]

@@ -8,28 +8,24 @@
 //! and belongs on a blocking thread.
 
 mod bpe;
-mod bytelevel;
-mod end;
 mod error;
 mod normalize;
 mod notes;
 mod pre;
 mod specials;
 mod spm;
-mod types;
-mod vocab;
 
 use std::borrow::Cow;
 use std::fmt;
 
 use orcd_shared::gguf::Metadata;
+use orcd_shared::vocab::{Spelling, TokenBytes, Vocab};
 
 use bpe::Bpe;
 pub use error::TokenizerError;
 pub use specials::Specials;
 use specials::{Segment, SpecialTokens};
 use spm::Spm;
-use vocab::{ByteTable, Spelling, Vocab};
 
 use super::guard::GuardedText;
 
@@ -61,7 +57,7 @@ enum Model {
 pub struct Tokenizer {
     model: Model,
     specials: SpecialTokens,
-    bytes: ByteTable,
+    bytes: TokenBytes,
     /// Id and name, if the file has one.
     bos: Option<(u32, Box<str>)>,
     /// Id and name, if the file has one.
@@ -69,15 +65,6 @@ pub struct Tokenizer {
     /// Whether prompts start with `bos`.
     add_bos: bool,
     notes: Vec<String>,
-}
-
-/// The tokens at which generation ends, ascending, of the vocabulary that `metadata` describes. It takes a
-/// fraction of the time that building a tokenizer does.
-///
-/// # Errors
-/// Missing or inconsistent keys.
-pub fn end_of_generation(metadata: &Metadata) -> Result<Vec<u32>, TokenizerError> {
-    end::tokens(metadata, &Vocab::from_metadata(metadata)?)
 }
 
 impl fmt::Debug for Tokenizer {
@@ -95,24 +82,15 @@ impl Tokenizer {
     /// # Errors
     /// Missing or inconsistent keys, and kinds of tokenizers that are not implemented, by name.
     pub fn from_metadata(metadata: &Metadata) -> Result<Self, TokenizerError> {
-        let name = metadata.str("tokenizer.ggml.model")?;
+        let spelling = Spelling::of(metadata)?;
         let vocab = Vocab::from_metadata(metadata)?;
-        let (model, spelling, add_bos) = match name {
-            "gpt2" => {
+        let (model, add_bos) = match spelling {
+            Spelling::ByteLevel => {
                 let bpe = Bpe::new(metadata, &vocab)?;
                 let add_bos = bpe.pre.rules.add_bos;
-                (Model::Bpe(Box::new(bpe)), Spelling::ByteLevel, add_bos)
+                (Model::Bpe(Box::new(bpe)), add_bos)
             }
-            "llama" => (
-                Model::Spm(Spm::new(metadata, &vocab)?),
-                Spelling::Underscore,
-                true,
-            ),
-            _ => {
-                return Err(TokenizerError::UnknownModel {
-                    model: name.to_owned(),
-                });
-            }
+            Spelling::Underscore => (Model::Spm(Spm::new(metadata, &vocab)?), true),
         };
         let named = |key| -> Result<Option<(u32, Box<str>)>, TokenizerError> {
             let id = vocab.id_at(metadata, key)?;
@@ -125,7 +103,7 @@ impl Tokenizer {
                 .opt_bool("tokenizer.ggml.add_bos_token")?
                 .unwrap_or(add_bos),
             specials: SpecialTokens::new(&vocab)?,
-            bytes: ByteTable::new(&vocab, spelling),
+            bytes: TokenBytes::new(&vocab, spelling),
             notes: notes::of(metadata, &vocab, &model),
             eos,
             model,

@@ -1,10 +1,10 @@
 //! What is said about a vocabulary that leaves something open.
 
 use orcd_shared::gguf::Metadata;
+use orcd_shared::vocab::Vocab;
 
 use super::Model;
 use super::bpe::Bpe;
-use super::vocab::Vocab;
 
 /// A sentence for each default that was taken and each thing that is missing.
 pub(super) fn of(metadata: &Metadata, vocab: &Vocab<'_>, model: &Model) -> Vec<String> {

@@ -1,9 +1,9 @@
 //! Tokens that are found in a text as a whole, before anything else looks at it.
 
 use aho_corasick::{AhoCorasick, Input, MatchKind};
+use orcd_shared::vocab::{TokenType, Vocab};
 
 use super::TokenizerError;
-use super::vocab::{TokenType, Vocab};
 
 /// Whether a text may contain control tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

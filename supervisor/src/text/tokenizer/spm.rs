@@ -5,9 +5,9 @@ use std::cmp::Ordering;
 use std::collections::{BinaryHeap, HashMap};
 
 use orcd_shared::gguf::Metadata;
+use orcd_shared::vocab::{TokenType, Vocab, byte_token, check_length};
 
 use super::TokenizerError;
-use super::vocab::{TokenType, Vocab, byte_token, check_length};
 
 const SCORES: &str = "tokenizer.ggml.scores";
 const UNKNOWN: &str = "tokenizer.ggml.unknown_token_id";

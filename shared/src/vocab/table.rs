@@ -1,29 +1,31 @@
 //! The tokens of a file: their texts, their types and the bytes they stand for.
 
-use orcd_shared::gguf::Metadata;
+use super::{VocabError, bytelevel, types};
+use crate::gguf::Metadata;
 
-use super::types;
-use super::{TokenizerError, bytelevel};
-
+const MODEL: &str = "tokenizer.ggml.model";
 const TOKENS: &str = "tokenizer.ggml.tokens";
 const TYPES: &str = "tokenizer.ggml.token_type";
 
 /// What a token is for, by the numbers of `tokenizer.ggml.token_type`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum TokenType {
+pub enum TokenType {
+    /// Text.
     Normal,
+    /// Stands for what no other token covers.
     Unknown,
     /// Steers the model (`<|im_end|>`); never shown, and never taken from a user's text.
     Control,
     /// Atomic in any text, shown as it is (`<think>`).
     UserDefined,
+    /// Text that the model was not trained on.
     Unused,
     /// `<0x0A>`: one byte, for texts that no other token covers.
     Byte,
 }
 
 impl TokenType {
-    fn from_number(id: usize, value: i32) -> Result<Self, TokenizerError> {
+    fn from_number(id: usize, value: i32) -> Result<Self, VocabError> {
         Ok(match value {
             1 => Self::Normal,
             2 => Self::Unknown,
@@ -31,25 +33,31 @@ impl TokenType {
             4 => Self::UserDefined,
             5 => Self::Unused,
             6 => Self::Byte,
-            _ => return Err(TokenizerError::TokenType { id, value }),
+            _ => return Err(VocabError::TokenType { id, value }),
         })
     }
 }
 
-/// A file's tokens while the tokenizer is built.
-pub(super) struct Vocab<'m> {
-    pub(super) tokens: &'m [String],
+/// A file's tokens, borrowed from its metadata.
+#[derive(Debug)]
+pub struct Vocab<'m> {
+    /// Their texts, by id; at least one.
+    pub tokens: &'m [String],
     /// One per token.
-    pub(super) types: Vec<TokenType>,
+    pub types: Vec<TokenType>,
     /// Whether the file has no types, so that these are what its other keys say.
-    pub(super) types_absent: bool,
+    pub types_absent: bool,
 }
 
 impl<'m> Vocab<'m> {
-    pub(super) fn from_metadata(metadata: &'m Metadata) -> Result<Self, TokenizerError> {
+    /// Reads the tokens and their types.
+    ///
+    /// # Errors
+    /// Missing or inconsistent keys.
+    pub fn from_metadata(metadata: &'m Metadata) -> Result<Self, VocabError> {
         let tokens = metadata.strings(TOKENS)?;
         if tokens.is_empty() {
-            return Err(TokenizerError::NoTokens);
+            return Err(VocabError::NoTokens);
         }
         // Ids and offsets have 32 bits; a token has at least an entry, so this bounds both.
         let bytes = tokens
@@ -58,7 +66,7 @@ impl<'m> Vocab<'m> {
             .sum::<usize>()
             .max(tokens.len());
         if u32::try_from(bytes).is_err() {
-            return Err(TokenizerError::TooLarge { bytes });
+            return Err(VocabError::TooLarge { bytes });
         }
         let Some(numbers) = metadata.opt_i32s(TYPES)? else {
             return Ok(Self {
@@ -80,7 +88,7 @@ impl<'m> Vocab<'m> {
     }
 
     /// Ids, texts and types.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &'m str, TokenType)> {
+    pub fn iter(&self) -> impl Iterator<Item = (u32, &'m str, TokenType)> {
         (0u32..)
             .zip(self.tokens)
             .zip(&self.types)
@@ -88,11 +96,10 @@ impl<'m> Vocab<'m> {
     }
 
     /// The token that the optional key `key` names.
-    pub(super) fn id_at(
-        &self,
-        metadata: &Metadata,
-        key: &'static str,
-    ) -> Result<Option<u32>, TokenizerError> {
+    ///
+    /// # Errors
+    /// It names none of the vocabulary.
+    pub fn id_at(&self, metadata: &Metadata, key: &'static str) -> Result<Option<u32>, VocabError> {
         id_at(metadata, key, self.tokens)
     }
 }
@@ -102,9 +109,9 @@ pub(super) fn id_at(
     metadata: &Metadata,
     key: &'static str,
     tokens: &[String],
-) -> Result<Option<u32>, TokenizerError> {
+) -> Result<Option<u32>, VocabError> {
     match metadata.opt_u32(key)? {
-        Some(id) if id as usize >= tokens.len() => Err(TokenizerError::IdOutOfRange {
+        Some(id) if id as usize >= tokens.len() => Err(VocabError::IdOutOfRange {
             key,
             id,
             tokens: tokens.len(),
@@ -114,15 +121,14 @@ pub(super) fn id_at(
 }
 
 /// Fails unless a per-token array has one entry for each of `tokens`.
-pub(super) fn check_length(
-    key: &'static str,
-    found: usize,
-    tokens: &[String],
-) -> Result<(), TokenizerError> {
+///
+/// # Errors
+/// It has `found` entries, which is another number.
+pub fn check_length(key: &'static str, found: usize, tokens: &[String]) -> Result<(), VocabError> {
     if found == tokens.len() {
         return Ok(());
     }
-    Err(TokenizerError::Length {
+    Err(VocabError::Length {
         key,
         found,
         tokens: tokens.len(),
@@ -130,7 +136,8 @@ pub(super) fn check_length(
 }
 
 /// The byte that a token `<0xNN>` stands for.
-pub(super) fn byte_token(text: &str) -> Option<u8> {
+#[must_use]
+pub fn byte_token(text: &str) -> Option<u8> {
     let hex = text.strip_prefix("<0x")?.strip_suffix('>')?;
     if hex.len() != 2 || !hex.bytes().all(|b| b.is_ascii_hexdigit()) {
         return None;
@@ -139,23 +146,51 @@ pub(super) fn byte_token(text: &str) -> Option<u8> {
 }
 
 /// How normal tokens are written in the vocabulary.
-#[derive(Clone, Copy)]
-pub(super) enum Spelling {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Spelling {
     /// In the byte-level alphabet.
     ByteLevel,
     /// As text with U+2581 for the space.
     Underscore,
 }
 
-/// The bytes of every token, in one buffer.
-pub(super) struct ByteTable {
+impl Spelling {
+    /// That of the kind of vocabulary that `tokenizer.ggml.model` names.
+    ///
+    /// # Errors
+    /// The key is missing, or names a kind that is not known.
+    pub fn of(metadata: &Metadata) -> Result<Self, VocabError> {
+        match metadata.str(MODEL)? {
+            "gpt2" => Ok(Self::ByteLevel),
+            "llama" => Ok(Self::Underscore),
+            model => Err(VocabError::UnknownModel {
+                model: model.to_owned(),
+            }),
+        }
+    }
+}
+
+/// The bytes of every token, in one buffer: none for control tokens.
+#[derive(Debug)]
+pub struct TokenBytes {
     bytes: Box<[u8]>,
     /// Ends of the tokens in `bytes`; a token starts where the one in front of it ends.
     ends: Box<[u32]>,
 }
 
-impl ByteTable {
-    pub(super) fn new(vocab: &Vocab<'_>, spelling: Spelling) -> Self {
+impl TokenBytes {
+    /// Of the vocabulary that `metadata` describes.
+    ///
+    /// # Errors
+    /// Missing or inconsistent keys.
+    pub fn of(metadata: &Metadata) -> Result<Self, VocabError> {
+        let spelling = Spelling::of(metadata)?;
+        Ok(Self::new(&Vocab::from_metadata(metadata)?, spelling))
+    }
+
+    /// Of `vocab`, written as `spelling` says.
+    #[must_use]
+    pub fn new(vocab: &Vocab<'_>, spelling: Spelling) -> Self {
         let mut bytes = Vec::new();
         let mut ends = Vec::with_capacity(vocab.tokens.len());
         for (_, text, ty) in vocab.iter() {
@@ -178,7 +213,8 @@ impl ByteTable {
     }
 
     /// The bytes of token `id`; none for an id after the end.
-    pub(super) fn get(&self, id: u32) -> &[u8] {
+    #[must_use]
+    pub fn get(&self, id: u32) -> &[u8] {
         let id = id as usize;
         let Some(&end) = self.ends.get(id) else {
             return &[];
@@ -188,7 +224,14 @@ impl ByteTable {
     }
 
     /// Number of tokens.
-    pub(super) fn len(&self) -> usize {
+    #[must_use]
+    pub fn len(&self) -> usize {
         self.ends.len()
+    }
+
+    /// Whether there are none, which no [`Vocab`] allows.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
     }
 }

@@ -1,10 +1,8 @@
 //! Token types of a file that does not say them.
 
-use orcd_shared::gguf::Metadata;
-
-use super::end;
-use super::vocab::{TokenType, byte_token};
-use super::{TokenizerError, vocab};
+use super::table::{TokenType, byte_token};
+use super::{VocabError, end, table};
+use crate::gguf::Metadata;
 
 const UNKNOWN: &str = "tokenizer.ggml.unknown_token_id";
 const BEGIN: &str = "tokenizer.ggml.bos_token_id";
@@ -15,7 +13,7 @@ const BEGIN: &str = "tokenizer.ggml.bos_token_id";
 pub(super) fn without_key(
     metadata: &Metadata,
     tokens: &[String],
-) -> Result<Vec<TokenType>, TokenizerError> {
+) -> Result<Vec<TokenType>, VocabError> {
     let by_text = |text: &String| match text.as_str() {
         text if byte_token(text).is_some() => TokenType::Byte,
         text if end::NAMES.contains(&text) => TokenType::Control,
@@ -25,7 +23,7 @@ pub(super) fn without_key(
     let control = end::KEYS.iter().chain([&BEGIN]);
     let named = control.map(|&key| (key, TokenType::Control));
     for (key, ty) in named.chain([(UNKNOWN, TokenType::Unknown)]) {
-        if let Some(id) = vocab::id_at(metadata, key, tokens)? {
+        if let Some(id) = table::id_at(metadata, key, tokens)? {
             types[id as usize] = ty;
         }
     }

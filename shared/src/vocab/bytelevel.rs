@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 ///
 /// Printable bytes of Latin-1 stand for themselves; the others (control characters, space, DEL,
 /// soft hyphen and the like) take the code points from U+0100 on, in the order of the bytes.
-pub(super) static BYTE_TO_CHAR: LazyLock<[char; 256]> = LazyLock::new(|| {
+pub static BYTE_TO_CHAR: LazyLock<[char; 256]> = LazyLock::new(|| {
     let mut shifted = (0x100..).filter_map(char::from_u32);
     let mut next = || shifted.next().unwrap_or(char::REPLACEMENT_CHARACTER);
     std::array::from_fn(|byte| {
@@ -31,13 +31,13 @@ static CHAR_TO_BYTE: LazyLock<[Option<u8>; 0x144]> = LazyLock::new(|| {
 });
 
 /// Appends `bytes` to `out`, written in the alphabet.
-pub(super) fn write(bytes: &[u8], out: &mut String) {
+pub fn write(bytes: &[u8], out: &mut String) {
     out.extend(bytes.iter().map(|&b| BYTE_TO_CHAR[usize::from(b)]));
 }
 
 /// Appends to `out` the bytes that `text` stands for. Characters outside the alphabet, which some
 /// files have in tokens added later, stand for their own UTF-8.
-pub(super) fn read(text: &str, out: &mut Vec<u8>) {
+pub fn read(text: &str, out: &mut Vec<u8>) {
     for c in text.chars() {
         match CHAR_TO_BYTE.get(c as usize).copied().flatten() {
             Some(byte) => out.push(byte),

@@ -1,0 +1,104 @@
+//! Jobs whose outputs have constraints. A mask is needed only at a draw: until it is there a job reads its prompt and
+//! others go on.
+
+use orcd_shared::error::ErrorCode;
+use orcd_shared::job::{JobKey, JobSpec};
+use orcd_shared::protocol::message::ToSupervisor;
+
+use super::rules::Rejection;
+use super::sequence::{Guide, Sequence};
+use super::step_engine::StepEngine;
+use super::{Fatal, Scheduler, failed};
+use crate::constraint::{Compiled, Order};
+
+impl Scheduler {
+    pub(super) fn check_constraint(&self, job: &JobSpec) -> Result<(), Rejection> {
+        if job.options.constraint.is_none() {
+            return Ok(());
+        }
+        if job.options.ignore_end {
+            let message = "end tokens are ignored and the output is constrained; it could not end";
+            return Err(Rejection::new(ErrorCode::InvalidRequest, message));
+        }
+        if self.grammars.is_none() {
+            let message = "this worker can't compile constraints".to_owned();
+            return Err(Rejection::of_supervisor(message));
+        }
+        Ok(())
+    }
+
+    pub(super) fn order_constraint(&self, sequence: &Sequence) {
+        if let (Some(grammars), Some((constraint, tokens))) =
+            (&self.grammars, sequence.constraint())
+        {
+            grammars.order(Order {
+                key: sequence.key,
+                constraint: constraint.clone(),
+                tokens: tokens.to_vec(),
+            });
+        }
+    }
+
+    /// Gives a job its matcher, or reports why there is none. The job may be gone by now.
+    ///
+    /// # Errors
+    /// The engine could not give the slot back.
+    pub fn constrain<E: StepEngine>(
+        &mut self,
+        key: JobKey,
+        compiled: Compiled,
+        engine: &mut E,
+        out: &mut Vec<ToSupervisor>,
+    ) -> Result<(), Fatal> {
+        let Some(sequence) = self.running.iter_mut().find(|s| s.key == key) else {
+            return Ok(());
+        };
+        match compiled {
+            Ok(matcher) => *sequence.guide() = Guide::Matcher(matcher),
+            Err(reason) => {
+                out.push(unusable(key, &reason));
+                self.retire(&[key], engine)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Finds out which tokens the jobs that drew one may draw next. One whose constraint has become too much fails.
+    ///
+    /// # Errors
+    /// The engine could not give a slot back.
+    pub fn refresh_masks<E: StepEngine>(
+        &mut self,
+        engine: &mut E,
+        out: &mut Vec<ToSupervisor>,
+    ) -> Result<(), Fatal> {
+        let mut failures = Vec::new();
+        for sequence in &mut self.running {
+            let key = sequence.key;
+            if let Guide::Matcher(matcher) = sequence.guide()
+                && let Err(reason) = matcher.refresh()
+            {
+                out.push(unusable(key, &reason));
+                failures.push(key);
+            }
+        }
+        self.retire(&failures, engine)
+    }
+
+    /// Whether there are jobs and none can go on before its constraint is compiled.
+    #[must_use]
+    pub fn is_waiting(&self) -> bool {
+        !self.idle() && self.running.iter().all(|s| s.ready() == 0)
+    }
+
+    /// Counts a turn in which all jobs waited as a step: the engine stands still for a reason.
+    pub fn pass_turn(&mut self) {
+        self.steps += 1;
+    }
+}
+
+/// A job whose constraint can't be used, or not any further.
+fn unusable(key: JobKey, reason: &str) -> ToSupervisor {
+    let message = format!("the constraint on the output can't be used: {reason}");
+    failed(key, ErrorCode::InvalidRequest, message)
+}
