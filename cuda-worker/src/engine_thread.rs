@@ -72,6 +72,7 @@ pub fn serve<E: StepEngine>(
                 Err(RecvTimeoutError::Disconnected) => return Ok(()),
             }
         } else if scheduler.is_waiting() {
+            out.drain(..).for_each(&mut say);
             let next = commands.recv_timeout(TURN);
             if next.is_err() {
                 // Commands don't end while the thread that compiles is there.
@@ -101,10 +102,6 @@ pub fn serve<E: StepEngine>(
             out.drain(..).for_each(&mut say);
         }
         stepped?;
-        // After the tokens went out, and before the next draw.
-        let masked = scheduler.refresh_masks(engine, &mut out);
-        out.drain(..).for_each(&mut say);
-        masked?;
     }
 }
 

@@ -90,8 +90,7 @@ fn replay(bundle: &CrashBundle, log: &mut impl FnMut(fmt::Arguments<'_>)) -> Res
         }
         let plan = scheduler.plan();
         let stepped = scheduler.step(&plan, &mut engine, &mut out);
-        let masked = stepped.and_then(|()| scheduler.refresh_masks(&mut engine, &mut out));
-        masked.map_err(|fatal| fatal.message)?;
+        stepped.map_err(|fatal| fatal.message)?;
         for message in out.drain(..) {
             handle(message, &mut progress, log);
         }

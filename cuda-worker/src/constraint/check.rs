@@ -74,11 +74,11 @@ fn on_a_thread(constraint: Constraint) -> Result<(), String> {
 /// Makes some tokens of an output: one of which each costs seconds is found out by this process's bound of time.
 fn go_on(mut matcher: Matcher) {
     for step in 0..STEPS {
-        let bits = matcher
-            .mask()
-            .unwrap_or_default()
-            .iter()
-            .zip((0u32..).step_by(32));
+        // It may be too much for some outputs and not for others.
+        let Ok(mask) = matcher.mask() else {
+            return;
+        };
+        let bits = mask.iter().zip((0u32..).step_by(32));
         let bytes = bits.flat_map(|(word, first)| {
             let bit = move |i: &u32| word >> i & 1 == 1;
             (0..32).filter(bit).map(move |i| first + i)
@@ -89,10 +89,6 @@ fn go_on(mut matcher: Matcher) {
             return;
         }
         matcher.accept(bytes.swap_remove(step * STRIDE % bytes.len()));
-        // It may be too much for some outputs and not for others.
-        if matcher.refresh().is_err() {
-            return;
-        }
     }
 }
 

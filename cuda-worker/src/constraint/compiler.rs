@@ -94,7 +94,7 @@ impl Compiler {
             return Err(NAMES_TOKENS.to_owned());
         }
         let mut matcher = Matcher::new(llguidance::Matcher::new(Ok(parser)), self.vocab_size);
-        matcher.refresh()?;
+        matcher.mask()?;
         Ok(matcher)
     }
 }

@@ -45,18 +45,23 @@ impl Matcher {
         }
     }
 
-    /// The tokens that may come next; `None` until [`refresh`](Self::refresh) has found them out.
+    /// Words of a mask.
     #[must_use]
-    pub fn mask(&self) -> Option<&[u32]> {
-        self.is_fresh.then_some(&*self.mask)
+    pub fn mask_words(&self) -> usize {
+        self.mask.len()
     }
 
-    /// Finds out which tokens may come next, if that is not known: at least one, and only end tokens where the constraint
-    /// is fulfilled and nothing more may follow.
+    /// The tokens that may come next, found out if they are not known: at least one, and only end tokens where the
+    /// constraint is fulfilled and nothing more may follow.
     ///
     /// # Errors
     /// It takes more work or memory than a constraint may, or no token of the vocabulary fits.
-    pub fn refresh(&mut self) -> Result<(), String> {
+    pub fn mask(&mut self) -> Result<&[u32], String> {
+        self.refresh()?;
+        Ok(&self.mask)
+    }
+
+    fn refresh(&mut self) -> Result<(), String> {
         if self.is_fresh {
             return Ok(());
         }
@@ -73,7 +78,7 @@ impl Matcher {
         Ok(())
     }
 
-    /// Goes on by `token`, which the mask allows. What goes wrong [`refresh`](Self::refresh) says.
+    /// Goes on by `token`, which the mask allows. What goes wrong [`mask`](Self::mask) says.
     pub fn accept(&mut self, token: u32) {
         self.is_fresh = false;
         self.tokens += 1;
@@ -84,7 +89,7 @@ impl Matcher {
     /// Does all that was done for `tokens` when they were drawn.
     ///
     /// # Errors
-    /// They don't fit, or as [`refresh`](Self::refresh).
+    /// They don't fit, or as [`mask`](Self::mask).
     pub fn replay(&mut self, tokens: &[u32]) -> Result<(), String> {
         for &token in tokens {
             self.refresh()?;

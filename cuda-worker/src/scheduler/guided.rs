@@ -63,26 +63,28 @@ impl Scheduler {
         Ok(())
     }
 
-    /// Finds out which tokens the jobs that drew one may draw next. One whose constraint has become too much fails.
-    ///
-    /// # Errors
-    /// The engine could not give a slot back.
-    pub fn refresh_masks<E: StepEngine>(
-        &mut self,
-        engine: &mut E,
-        out: &mut Vec<ToSupervisor>,
-    ) -> Result<(), Fatal> {
+    /// Fills the masks of the step that was begun: which tokens may be drawn is found out while a GPU computes. Jobs
+    /// whose constraint has become too much, and why; what is drawn for them does not count.
+    pub(super) fn fill_masks(&mut self) -> Vec<(JobKey, String)> {
         let mut failures = Vec::new();
-        for sequence in &mut self.running {
+        for &(at, number) in &self.masks {
+            let Some(sequence) = self.running.get_mut(at) else {
+                continue;
+            };
             let key = sequence.key;
-            if let Guide::Matcher(matcher) = sequence.guide()
-                && let Err(reason) = matcher.refresh()
-            {
-                out.push(unusable(key, &reason));
-                failures.push(key);
+            let Guide::Matcher(matcher) = sequence.guide() else {
+                continue;
+            };
+            let words = matcher.mask_words();
+            match matcher.mask() {
+                Ok(mask) => self.batch.fill_mask(number, mask),
+                Err(reason) => {
+                    self.batch.fill_mask(number, &vec![u32::MAX; words]);
+                    failures.push((key, reason));
+                }
             }
         }
-        self.retire(&failures, engine)
+        failures
     }
 
     /// Whether there are jobs and none can go on before its constraint is compiled.
@@ -98,7 +100,7 @@ impl Scheduler {
 }
 
 /// A job whose constraint can't be used, or not any further.
-fn unusable(key: JobKey, reason: &str) -> ToSupervisor {
+pub(super) fn unusable(key: JobKey, reason: &str) -> ToSupervisor {
     let message = format!("the constraint on the output can't be used: {reason}");
     failed(key, ErrorCode::InvalidRequest, message)
 }

@@ -22,6 +22,7 @@ use orcd_shared::protocol::message::{StepReport, ToSupervisor, TokenLogprobs};
 use pace::Pace;
 use rules::Rejection;
 use sequence::Sequence;
+use step_batch::MaskNumber;
 use step_engine::{BROKEN_LOGITS, EngineError, Sampled, StepBatch, StepEngine};
 
 use crate::constraint::Grammars;
@@ -102,8 +103,35 @@ pub struct Scheduler {
     held_up: Vec<JobKey>,
     /// The last step, kept for its allocations.
     batch: StepBatch,
+    /// Masks of the step, each with the place of its job in `running`.
+    masks: Vec<(usize, MaskNumber)>,
     /// Compiles constraints, if there is something that does.
     grammars: Option<Grammars>,
+}
+
+/// Jobs that a step was the last one of, without a token.
+#[derive(Debug, Default)]
+struct Lost {
+    /// Their constraint has become too much, and why.
+    unguided: Vec<(JobKey, String)>,
+    /// Their logits are unusable, and the position of the token that can't be drawn.
+    without_logits: Vec<(JobKey, usize)>,
+}
+
+impl Lost {
+    fn keys(&self) -> impl Iterator<Item = JobKey> {
+        let unguided = self.unguided.iter().map(|job| job.0);
+        unguided.chain(self.without_logits.iter().map(|job| job.0))
+    }
+
+    /// What is to be said of them: one thing of each.
+    fn messages(&self) -> impl Iterator<Item = ToSupervisor> {
+        let is_guided = |key: JobKey| self.unguided.iter().all(|job| job.0 != key);
+        let unguided = (self.unguided.iter()).map(|(key, why)| guided::unusable(*key, why));
+        let others = self.without_logits.iter();
+        let others = others.filter(move |job| is_guided(job.0));
+        unguided.chain(others.map(|&(key, at)| without_logits(key, at)))
+    }
 }
 
 impl Scheduler {
@@ -120,6 +148,7 @@ impl Scheduler {
             steps: 0,
             held_up: Vec::new(),
             batch: StepBatch::default(),
+            masks: Vec::new(),
             grammars: None,
         }
     }
@@ -299,6 +328,7 @@ impl Scheduler {
         out: &mut Vec<ToSupervisor>,
     ) -> Result<(), Fatal> {
         let takes = &plan.takes;
+        let unguided = self.fill_masks();
         let result = engine.finish(&self.batch);
         let took = underway.began.elapsed();
         self.held_up.clear();
@@ -323,38 +353,43 @@ impl Scheduler {
             tokens: Vec::with_capacity(takes.len()),
             logprobs: Vec::new(),
         };
-        let mut broken = Vec::new();
-        let prefill = self.take_results(takes, sampled, &mut report, &mut broken);
+        let mut lost = Lost {
+            unguided,
+            ..Lost::default()
+        };
+        let prefill = self.take_results(takes, sampled, &mut report, &mut lost);
         self.pace.learn(prefill, took);
         let done = report
             .tokens
             .iter()
             .filter(|t| t.finish.is_some())
             .map(|t| t.key);
-        let done: Vec<JobKey> = done.chain(broken.iter().map(|job| job.0)).collect();
+        let done: Vec<JobKey> = done.chain(lost.keys()).collect();
         out.push(ToSupervisor::Step(report));
-        out.extend(broken.into_iter().map(|(key, at)| without_logits(key, at)));
+        out.extend(lost.messages());
         self.retire(&done, engine)
     }
 
     /// The planned step as the engine takes it.
     fn fill_batch(&mut self, takes: &[usize]) -> Result<(), EngineError> {
         self.batch.clear();
-        let moving = self.running.iter().zip(takes);
-        for (sequence, &take) in moving.filter(|&(_, &take)| take > 0) {
-            sequence.add_to(&mut self.batch, take)?;
+        self.masks.clear();
+        let moving = self.running.iter().zip(takes).enumerate();
+        for (at, (sequence, &take)) in moving.filter(|&(_, (_, &take))| take > 0) {
+            let mask = sequence.add_to(&mut self.batch, take)?;
+            self.masks.extend(mask.map(|mask| (at, mask)));
         }
         Ok(())
     }
 
-    /// Moves the sequences on by what the step brought; returns the prompt tokens in it. Jobs without
-    /// usable logits go to `broken`, with the position of the token that can't be drawn.
+    /// Moves the sequences on by what the step brought, but for those that are `lost`, to which those without
+    /// usable logits come; returns the prompt tokens in it.
     fn take_results(
         &mut self,
         takes: &[usize],
         sampled: &[Sampled],
         report: &mut StepReport,
-        broken: &mut Vec<(JobKey, usize)>,
+        lost: &mut Lost,
     ) -> usize {
         let moving = self
             .running
@@ -368,7 +403,10 @@ impl Scheduler {
             let sampled = samples.then(|| sampled.next()).flatten();
             let token = sampled.map(|s| s.token);
             if token == Some(BROKEN_LOGITS) {
-                broken.push((sequence.key, sequence.draws_at()));
+                lost.without_logits
+                    .push((sequence.key, sequence.draws_at()));
+            }
+            if lost.keys().any(|key| key == sequence.key) {
                 continue;
             }
             let (given, token) =

@@ -6,7 +6,7 @@ use orcd_shared::protocol::message::StepToken;
 use orcd_shared::sampling::SamplingParams;
 
 use super::rules::{self, Progress};
-use super::step_batch::Wanted;
+use super::step_batch::{MaskNumber, Wanted};
 use super::step_engine::{EngineError, StepBatch};
 use crate::constraint::Matcher;
 
@@ -89,38 +89,40 @@ impl Sequence {
         &mut self.guide
     }
 
-    /// Tokens that a step may take: all that are pending, but for the one whose draw needs a mask that is not there yet.
+    /// Tokens that a step may take: all that are pending, but for the one whose draw has to wait for its constraint.
     pub(super) fn ready(&self) -> usize {
-        let may_draw = match &self.guide {
-            Guide::Free => true,
-            Guide::Awaited => false,
-            Guide::Matcher(matcher) => matcher.mask().is_some(),
-        };
+        let may_draw = !matches!(self.guide, Guide::Awaited);
         self.pending() - usize::from(!may_draw)
     }
 
-    /// Adds the next `take` tokens to a step, which samples if that leaves nothing pending.
-    pub(super) fn add_to(&self, batch: &mut StepBatch, take: usize) -> Result<(), EngineError> {
+    /// Adds the next `take` tokens to a step, which samples if that leaves nothing pending; the mask of that draw, if
+    /// it needs one: it is to be filled while the step runs.
+    pub(super) fn add_to(
+        &self,
+        batch: &mut StepBatch,
+        take: usize,
+    ) -> Result<Option<MaskNumber>, EngineError> {
         let end = self.processed + take;
         // The context is a u32 and no sequence is longer.
         let position = |n| u32::try_from(n).unwrap_or(u32::MAX);
         let start = position(self.processed);
         batch.add_run(self.slot, start, &self.tokens[self.processed..end])?;
         batch.begin_output(position(self.prompt));
-        if end == self.tokens.len() {
-            let mask = match &self.guide {
-                Guide::Matcher(matcher) => matcher.mask().map(|mask| batch.add_mask(mask)),
-                Guide::Free | Guide::Awaited => None,
-            };
-            let biases = batch.add_biases(self.options.logit_bias.entries());
-            batch.sample_last(Wanted {
-                mask,
-                biases,
-                top_logprobs: self.options.top_logprobs,
-                ..self.sampling.into()
-            })?;
+        if end < self.tokens.len() {
+            return Ok(None);
         }
-        Ok(())
+        let mask = match &self.guide {
+            Guide::Matcher(matcher) => Some(batch.reserve_mask(matcher.mask_words())),
+            Guide::Free | Guide::Awaited => None,
+        };
+        let biases = batch.add_biases(self.options.logit_bias.entries());
+        batch.sample_last(Wanted {
+            mask,
+            biases,
+            top_logprobs: self.options.top_logprobs,
+            ..self.sampling.into()
+        })?;
+        Ok(mask)
     }
 
     /// How many of the most likely tokens' logprobs it wants beside the drawn one's; `None` if it wants none.

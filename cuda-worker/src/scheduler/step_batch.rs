@@ -100,6 +100,22 @@ impl StepBatch {
         MaskNumber(self.n_masks)
     }
 
+    /// Adds such a set of `words` words that is not known yet: [`StepBatch::fill_mask`] has to say it before the step
+    /// is finished.
+    pub fn reserve_mask(&mut self, words: usize) -> MaskNumber {
+        self.masks.resize(self.masks.len() + words, 0);
+        self.n_masks += 1;
+        MaskNumber(self.n_masks)
+    }
+
+    /// Says what a mask is. All masks of a step have as many words.
+    pub fn fill_mask(&mut self, number: MaskNumber, allowed: &[u32]) {
+        let at = (number.0 as usize - 1) * allowed.len();
+        if let Some(mask) = self.masks.get_mut(at..at + allowed.len()) {
+            mask.copy_from_slice(allowed);
+        }
+    }
+
     /// Adds what is to be added to the logits of some tokens, ids ascending.
     pub fn add_biases(&mut self, biases: &[(u32, f32)]) -> Biases {
         // Lists that the bridge can't count are refused with the step.

@@ -11,7 +11,7 @@ const MOST: usize = 2000;
 /// How many tokens `matcher` takes of an endless text, and what it says then.
 fn endurance(mut matcher: Matcher, text: impl Fn(usize) -> u8) -> (usize, String) {
     for at in 0..MOST {
-        if let Err(reason) = matcher.refresh() {
+        if let Err(reason) = matcher.mask() {
             return (at, reason);
         }
         matcher.accept(text(at).into());

@@ -15,7 +15,6 @@ fn regex(pattern: &str) -> Matcher {
 }
 
 fn allows(matcher: &mut Matcher) -> Vec<u32> {
-    matcher.refresh().unwrap();
     allowed(matcher.mask().unwrap())
 }
 

@@ -112,7 +112,6 @@ impl Rig {
         let plan = self.scheduler.plan();
         let (scheduler, engine) = (&mut self.scheduler, &mut self.engine);
         scheduler.step(&plan, engine, &mut self.received).unwrap();
-        scheduler.refresh_masks(engine, &mut self.received).unwrap();
     }
 
     /// Runs all `jobs`, each as soon as there is a slot for it.

@@ -51,7 +51,6 @@ pub fn draw(matcher: &mut Matcher, rng: &mut Rng, most: usize) -> Output {
         is_whole: false,
     };
     while output.tokens.len() < most {
-        matcher.refresh().unwrap();
         let token = choose(&allowed(matcher.mask().unwrap()), &words, rng);
         if ENDS.contains(&token) {
             output.is_whole = true;
