@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use orcd_tests::start::small_disk_refused;
 use orcd_tests::{Job, Model, Starter, WorkerHarness, paths, proc, report};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 fn bundles(dir: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(dir).unwrap();
@@ -176,4 +176,37 @@ fn directory_that_cannot_be_made_is_a_startup_error() {
         .run_to_exit(Duration::from_secs(10));
     let line = exit.error_line(1);
     assert!(line.contains("--crash-dir"), "{line}");
+}
+
+/// What its output has to be is as much a client's as its prompt is.
+#[test]
+fn a_constrained_job_is_run_again_and_its_constraint_shown_with_prompts_alone() {
+    for includes in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let starter = Starter::new(Model::Slow)
+            .failpoints()
+            .flag("--crash-dir", dir.path().display());
+        let service = match includes {
+            true => starter.arg("--crash-include-prompts").start(),
+            false => starter.start(),
+        };
+        let format = json!({"type": "regex", "pattern": "(a-secret-word-){40}"});
+        let job = Job::lasting("job", 60).set("response_format", format);
+        let stream = service
+            .execute_and_trigger(&[job], "segv", 25)
+            .remove(0)
+            .finish();
+        assert!("a-secret-word-".repeat(40).starts_with(&stream.text()));
+        let written = || !bundles(dir.path()).is_empty();
+        assert!(proc::wait_until(Duration::from_secs(60), written));
+        let path = bundles(dir.path()).remove(0);
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert_eq!(text.contains("secret-word"), includes, "{text}");
+        if includes {
+            let output = replay(&path);
+            let said = String::from_utf8(output.stdout).unwrap();
+            assert!(output.status.success(), "{said}");
+            assert!(said.contains("its last token came out again"), "{said}");
+        }
+    }
 }
