@@ -166,6 +166,10 @@ fn a_format_that_can_not_be_used_is_refused_and_its_place_is_named() {
         let found = error["message"].as_str().unwrap();
         assert!(found.contains(reason), "{found}");
     }
+    for text in [json!([null, null]), json!("x"), json!({"format": [1]})] {
+        let reply = service.post("/v1/responses", &json!({"input": "x", "text": text}));
+        assert_eq!(reply.status(), 400, "{text}: {}", reply.text());
+    }
     // Nothing of it is in the logs.
     assert!(
         !service.stderr().contains("telepathy"),

@@ -13,6 +13,7 @@ BEYOND_SCHEMAS = {
     "fits the model's chat template": "the template decides",
     "can be compiled": "a schema can't say what is a regular expression, a grammar, or a schema that is supported",
     "false with a format": "it is about two fields",
+    "cancel without a stream": "it is about two fields",
     "at most 64 levels": "a schema has no depth",
     "1-262144 bytes": "a schema counts characters",
 }

@@ -73,8 +73,9 @@ pub(in crate::http) fn decode(
     // Here the format has another place.
     f.take("response_format");
     let mut common = Common::take(f, &decoding.limits, fresh.seed);
-    let format = f.peek("text").map_or(Value::Null, |text| {
-        Value::from(text.clone())["format"].take()
+    let format = f.peek("text").and_then(|text| {
+        let text = Value::from(text.clone());
+        text.get("format").cloned()
     });
     if let Some(text) = f.take("text") {
         common.take_text_format(f, text);
@@ -90,7 +91,7 @@ pub(in crate::http) fn decode(
     let chat = input::conversation(f);
     let mut echo = echo(&common, max_tokens, &chat.tools, said);
     if common.is_constrained() {
-        echo["text"]["format"] = format;
+        echo["text"]["format"] = format.unwrap_or_default();
     }
     request::finish(fields)?;
     let head = Head::new(
