@@ -536,11 +536,11 @@ void attention(Random& rng, const AttentionShape& shape, bool biases, const Atte
     for (uint32_t s = 0; s < 4; ++s) {
       const uint32_t runs[] = {1, 0, 70, 1, 5, 130, 1};
       const uint32_t n = step == 0 ? 1 + 60 * s : runs[rng.below(7)];
-      for (uint32_t i = 0; i < n && length[s] < 1000; ++i) {
+      for (uint32_t i = 0; i < n && length[s] < 1000 && token.size() < b.options.max_batch_tokens; ++i) {
         token.push_back(rng.below(1000)), slot.push_back(s), position.push_back(length[s]++);
       }
     }
-    if (token.empty() || token.size() > 512) continue;
+    if (token.empty()) continue;
     const Rows rows = {uint32_t(token.size()), token.data(), slot.data(), position.data()};
     AttentionRows in(rng, shape, rows.count);
     std::vector<float> qb = random_values(rng, qw, 5), kb = random_values(rng, kvw, 5), vb = random_values(rng, kvw, 1);
@@ -831,7 +831,8 @@ void filtered_samples(Random& rng, uint32_t vocab, uint32_t n) {
     for (float& l : logits) l = terrain.logit(rng);
     std::vector<PlacedSample> wanted;
     for (uint32_t i = 0; i < n; ++i) {
-      wanted.push_back({i, rng.below(1000), nullptr, i % 5 == 0, i % 3, samplings[i % std::size(samplings)]});
+      // Behind the one token that there is, as every draw is.
+      wanted.push_back({i, 1 + rng.below(1000), nullptr, i % 5 == 0, i % 3, samplings[i % std::size(samplings)]});
       wanted[i].sampling.seed = rng.next();
       wanted[i].sampling.choice = rng.below(3) ? 0 : rng.next();
       wanted[i].biases = biases[rng.below(3)];
