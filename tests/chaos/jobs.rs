@@ -189,7 +189,8 @@ pub(crate) fn run(
     }
 }
 
-/// Chats where the model has a template, else completions: one and two choices, tools, logprobs, stop sequences.
+/// Chats where the model has a template, else completions: one and two choices, tools, logprobs, stop sequences, and
+/// every other one with a format, so that a quarter of all streams has one.
 fn asked(model: &Model, rng: &mut Rng) -> Vec<Ask> {
     let chats = matches!(model, Model::Haiku);
     let one = |n: u64, rng: &mut Rng| {
@@ -224,6 +225,9 @@ fn asked(model: &Model, rng: &mut Rng) -> Vec<Ask> {
             3 => body["stop"] = json!([" the", "\n\n"]),
             _ => {}
         }
+        if n % 2 == 0 {
+            body["response_format"] = formats()[usize::try_from(n / 2 % 3).unwrap()].clone();
+        }
         let path = if chats {
             "/v1/chat/completions"
         } else {
@@ -232,4 +236,29 @@ fn asked(model: &Model, rng: &mut Rng) -> Vec<Ask> {
         Ask::OpenAi(Asked { path, body })
     };
     (0..16).map(|n| one(n, rng)).collect()
+}
+
+/// One of each kind. None is over after a few tokens.
+fn formats() -> [Value; 3] {
+    let verse = json!({
+        "type": "object",
+        "properties": {
+            "title": {"type": "string", "minLength": 8},
+            "lines": {"type": "array", "minItems": 3, "items": {
+                "type": "object",
+                "properties": {
+                    "text": {"type": "string", "minLength": 12},
+                    "beats": {"type": "integer", "minimum": 5, "maximum": 7},
+                    "rhymes": {"anyOf": [{"type": "boolean"}, {"type": "null"}]},
+                },
+                "required": ["text", "beats", "rhymes"],
+            }},
+        },
+        "required": ["title", "lines"],
+    });
+    [
+        json!({"type": "json_schema", "json_schema": {"name": "verse", "schema": verse}}),
+        json!({"type": "regex", "pattern": "[A-Z][a-z]{2,8}(, [a-z]{2,9}){9,30}[.]"}),
+        json!({"type": "lark", "grammar": "start: pair{9,40}\npair: WORD \"=\" NUMBER \";\"\nWORD: /[a-z]{2,6}/\nNUMBER: /[0-9]{1,4}/"}),
+    ]
 }
