@@ -207,7 +207,7 @@ fn asked(model: &Model, rng: &mut Rng) -> Vec<Ask> {
         } else {
             body["prompt"] = json!(rng.pick(&["in the evening", "schöne wörter", "日本の"]));
         }
-        if n % 3 == 0 {
+        if n.is_multiple_of(3) {
             body["n"] = json!(2);
         }
         match n % 4 {
@@ -225,7 +225,7 @@ fn asked(model: &Model, rng: &mut Rng) -> Vec<Ask> {
             3 => body["stop"] = json!([" the", "\n\n"]),
             _ => {}
         }
-        if n % 2 == 0 {
+        if n.is_multiple_of(2) {
             body["response_format"] = formats()[usize::try_from(n / 2 % 3).unwrap()].clone();
         }
         let path = if chats {
