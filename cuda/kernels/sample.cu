@@ -7,15 +7,8 @@
 namespace orcd::kernels {
 namespace {
 
-// Thread blocks for which a processor has threads: registers are to leave room for as many.
-#if defined(__CUDA_ARCH__) && (__CUDA_ARCH__ == 800 || __CUDA_ARCH__ / 100 == 9)
-constexpr uint32_t kBlocksAProcessor = 2048 / kSampleThreads;
-#else
-constexpr uint32_t kBlocksAProcessor = 1536 / kSampleThreads;
-#endif
-
 // A thread takes four neighboring tokens at a time: one Philox block serves them.
-__global__ void __launch_bounds__(kSampleThreads, kBlocksAProcessor)
+__global__ void __launch_bounds__(kSampleThreads)
     sample_kernel(const float* logits, uint32_t vocab, const __grid_constant__ SampleBatch samples,
                   const SampleArgs* stored, const SampleSets sets, unsigned long long* best, uint32_t* arrived,
                   uint32_t* sampled) {
