@@ -5,12 +5,37 @@ import os
 import signal
 import time
 import urllib.request
+from enum import Enum
+
+from pydantic import BaseModel, Field
 
 BASE = os.environ["ORCD_CLIENTS_URL"]
 KEY = os.environ["ORCD_CLIENTS_KEY"]
 HAIKU = [{"role": "user", "content": "Write a haiku about rain"}]
 # What a machine may take that is busy with other things.
 PATIENCE_S = 20
+
+
+class Mood(Enum):
+    """One of some words."""
+
+    calm = "calm"
+    stormy = "stormy"
+
+
+class Line(BaseModel):
+    """A part that comes several times."""
+
+    text: str = Field(min_length=3, max_length=12)
+    beats: int = Field(ge=5, le=7)
+
+
+class Verse(BaseModel):
+    """What an answer with a schema is; every part has an end that a small model comes to."""
+
+    mood: Mood
+    title: str | None = Field(max_length=8)
+    lines: list[Line] = Field(min_length=1, max_length=3)
 
 
 def health():

@@ -19,4 +19,18 @@ def test_a_stream_says_what_the_whole_answer_says():
     assert [answer.content for answer in model().batch([question, question])] == [whole.content] * 2
 
 
+def test_a_schema_gives_what_it_describes():
+    structured = model(max_tokens=900).with_structured_output(common.Verse, method="json_schema")
+    verse = structured.invoke(HAIKU[0]["content"])
+    assert isinstance(verse, common.Verse) and 1 <= len(verse.lines) <= 3
+
+
+def test_tools_are_bound_and_the_answer_is_a_message():
+    def tides(place: str) -> str:
+        """When the sea is high."""
+
+    answer = model().bind_tools([tides]).invoke(HAIKU[0]["content"])
+    assert answer.content or answer.tool_calls, answer
+
+
 common.run(globals())

@@ -41,4 +41,9 @@ def test_errors_have_their_kinds():
         raise AssertionError(f"{more} was not refused")
 
 
+def test_a_schema_gives_what_it_describes():
+    answer = ask(response_format=common.Verse, max_tokens=900)
+    common.Verse.model_validate_json(answer.choices[0].message.content)
+
+
 common.run(globals())

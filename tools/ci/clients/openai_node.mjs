@@ -47,6 +47,18 @@ const tests = {
       await new Promise((resolve) => setTimeout(resolve, 20));
     }
   },
+  async "a schema gives what it describes"() {
+    const schema = {
+      type: "object",
+      properties: { mood: { enum: ["calm", "stormy"] }, beats: { type: "integer", minimum: 5, maximum: 7 } },
+      required: ["mood", "beats"],
+      additionalProperties: false,
+    };
+    const response_format = { type: "json_schema", json_schema: { name: "verse", strict: true, schema } };
+    const { choices } = await client.chat.completions.parse({ model, messages, max_tokens: 400, response_format, seed: 5 });
+    const verse = choices[0].message.parsed ?? JSON.parse(choices[0].message.content);
+    assert.ok(["calm", "stormy"].includes(verse.mood) && verse.beats >= 5 && verse.beats <= 7, verse);
+  },
   async "choices and logprobs"() {
     const { choices } = await chat({ n: 2, logprobs: true, top_logprobs: 2 });
     for (const { message, logprobs } of choices) {

@@ -181,6 +181,43 @@ def test_a_killed_worker_changes_no_character():
     assert joined(chunks) == expected
 
 
+def test_a_schema_gives_what_it_describes():
+    ask = {"model": MODEL, "messages": HAIKU, "response_format": common.Verse, "seed": 5, "max_tokens": 900}
+    whole = client.chat.completions.parse(**ask).choices[0]
+    assert whole.finish_reason == "stop"
+    verse = whole.message.parsed
+    assert isinstance(verse, common.Verse) and all(5 <= line.beats <= 7 for line in verse.lines)
+    with client.chat.completions.stream(**ask) as stream:
+        stream.until_done()
+        assert stream.get_final_completion().choices[0].message.parsed == verse
+    parsed = client.responses.parse(
+        model=MODEL, input=HAIKU, text_format=common.Verse, max_output_tokens=900, extra_body={"seed": 5}
+    )
+    assert isinstance(parsed.output_parsed, common.Verse)
+    bad = {"type": "json_schema", "json_schema": {"name": "a", "schema": {"type": "nothing"}}}
+    refused(lambda: chat(response_format=bad), openai.BadRequestError)
+
+
+def test_tools_reach_the_model_and_the_answer_is_a_message():
+    tool = {"type": "function", "function": {
+        "name": "tides", "description": "When the sea is high",
+        "parameters": {"type": "object", "properties": {"place": {"type": "string"}}, "required": ["place"]},
+    }}
+    answer = chat(tools=[tool], tool_choice="auto").choices[0]
+    assert answer.message.content or answer.message.tool_calls, answer
+    assert chat(tools=[tool], tool_choice="none").choices[0].message.content
+    refused(lambda: chat(tools=[tool], tool_choice="required"), openai.BadRequestError)
+
+
+def test_biases_and_penalties_change_what_is_said():
+    plain = chat(temperature=0, logprobs=True).choices[0]
+    first = client.post("/../tokenize", cast_to=object, body={"prompt": plain.logprobs.content[0].token})
+    token = str(first["tokens"][0])
+    other = chat(temperature=0, logit_bias={token: -100}).choices[0].message.content
+    assert other and other != plain.message.content
+    assert chat(temperature=0, frequency_penalty=2, presence_penalty=2).choices[0].message.content
+
+
 def test_many_at_once():
     async def all_of_them():
         several = openai.AsyncOpenAI(base_url=f"{BASE}/v1", api_key=KEY)
