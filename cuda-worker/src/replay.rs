@@ -84,7 +84,7 @@ fn replay(bundle: &CrashBundle, log: &mut impl FnMut(fmt::Arguments<'_>)) -> Res
     }
     let mut progress: Vec<Progress<'_>> = bundle.jobs.iter().map(Progress::of).collect();
     while !scheduler.idle() {
-        while let Some((key, result)) = next(&compiled, scheduler.is_waiting()) {
+        while let Some((key, result)) = next(&compiled, scheduler.is_waiting())? {
             let constrained = scheduler.constrain(key, result, &mut engine, &mut out);
             constrained.map_err(|fatal| fatal.message)?;
         }
@@ -108,12 +108,13 @@ fn replay(bundle: &CrashBundle, log: &mut impl FnMut(fmt::Arguments<'_>)) -> Res
 }
 
 /// What became of a constraint, if something did; waits for it if there is nothing else to do.
-fn next<T>(compiled: &mpsc::Receiver<T>, wait: bool) -> Option<T> {
-    if wait {
-        compiled.recv().ok()
-    } else {
-        compiled.try_recv().ok()
+fn next<T>(compiled: &mpsc::Receiver<T>, wait: bool) -> Result<Option<T>, String> {
+    if !wait {
+        return Ok(compiled.try_recv().ok());
     }
+    let next = compiled.recv();
+    next.map(Some)
+        .map_err(|_| "the thread that compiles constraints is gone".to_owned())
 }
 
 fn handle(

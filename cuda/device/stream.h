@@ -47,6 +47,7 @@ class Graph {  // what `record` launched into the stream, ready to be launched a
     } catch (...) {
       cudaStreamEndCapture(stream, &graph);
       if (graph) cudaGraphDestroy(graph);
+      cudaGetLastError();  // of a capture that came to nothing: told by what is thrown
       throw;
     }
     ORCD_CUDA(cudaStreamEndCapture(stream, &graph));
@@ -64,6 +65,8 @@ class Graph {  // what `record` launched into the stream, ready to be launched a
   ~Graph() {
     if (exec_) cudaGraphExecDestroy(exec_);
   }
+  // Takes what memory its launches need, here and not with the first of them.
+  void upload(const Stream& stream) const { ORCD_CUDA(cudaGraphUpload(exec_, stream)); }
   void launch(const Stream& stream) const { ORCD_CUDA(cudaGraphLaunch(exec_, stream)); }
   explicit operator bool() const { return exec_ != nullptr; }
 

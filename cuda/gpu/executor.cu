@@ -262,7 +262,6 @@ void CudaExecutor::begin(const Model& m, const Scratch& s, const Step& step) {
   // A step that was given up still reads the host's buffers, which this one fills.
   if (pending_) finish();
   pending_ = true;
-  drawn_ = false;
   take_rows(step.rows, step.sequences);
   graph_ = recorded(m, s, step);
   if (graph_) {

@@ -159,7 +159,6 @@ class CudaExecutor final : public Executor, public Ops {
   std::vector<Recording> recordings_;     // (fused rows) by number of rows - 1
   uint32_t may_record_ = 0;               // graphs that may still be made while steps run
   const device::Graph* graph_ = nullptr;  // the present step is this one
-  bool drawn_ = false;                    // its tokens are on their way
   bool pending_ = false;                  // a step was begun that nobody has waited for
 };
 

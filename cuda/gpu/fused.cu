@@ -4,6 +4,7 @@
 // once, from fetching their rows to drawing their tokens, but for samples with top-k, top-p or min-p.
 #include <algorithm>
 #include <initializer_list>
+#include <utility>
 
 #include "engine/forward.h"
 #include "gpu/executor.h"
@@ -215,7 +216,9 @@ const device::Graph* CudaExecutor::recorded(const Model& m, const Scratch& s, co
   if (may_record_ == 0 || ++recording.uses < kUsesToRecord) return nullptr;
   --may_record_;
   try {
-    graph = record(m, s, !step.masked);
+    device::Graph recorded = record(m, s, !step.masked);
+    recorded.upload(stream_);
+    graph = std::move(recorded);
   } catch (const Error& e) {
     if (e.kind != ErrorKind::kOutOfMemory) throw;
     may_record_ = 0;  // it goes without
@@ -224,8 +227,7 @@ const device::Graph* CudaExecutor::recorded(const Model& m, const Scratch& s, co
   return &graph;
 }
 
-// Whether there is such a form for this step; nothing is done if not. If every row is sampled from, the logits may come
-// as late as with sample().
+// Whether there is such a form for this step; nothing is done if not.
 bool CudaExecutor::run_fused(const Model& m, const Scratch& s, std::span<const uint32_t> logit_rows) {
   if (rows_ > fused_rows_) return false;
   if (is_decoding(logit_rows)) {

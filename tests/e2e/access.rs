@@ -170,6 +170,7 @@ fn keys_open_the_service_and_are_shown_nowhere() {
     const SECOND: &str = "second-s3cret-key";
     let service = Starter::new(Model::Tiny)
         .env("ORCD_API_KEY", &format!("{FIRST},{SECOND}"))
+        .env("ORCD_ADMIN_KEY", "admin-s3cret-key")
         .start();
     let body = Job::lasting("a", 2).body();
     let bearer = format!("Bearer {FIRST}");

@@ -2,8 +2,9 @@
 //! constraint comes on standard input, as a frame; why it can't be used goes to standard output.
 
 use std::io::{self, Read, Write};
+use std::time::{Duration, Instant};
 
-use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use orcd_shared::constraint::Constraint;
 use orcd_shared::exit;
 
@@ -18,6 +19,9 @@ const MEMORY_BYTES: u64 = 512 << 20;
 
 /// Bytes of an output that are tried.
 const STEPS: usize = 64;
+
+/// How long the place of a fault is searched for: a part of the time that this process has.
+const MOST_SEARCH: Duration = Duration::from_millis(200);
 /// What makes them differ: a prime.
 const STRIDE: usize = 101;
 
@@ -47,7 +51,8 @@ pub fn run(input: impl Read, mut output: impl Write) -> u8 {
 fn limit_this_process() -> io::Result<()> {
     setrlimit(Resource::RLIMIT_CORE, 0, 0)?;
     setrlimit(Resource::RLIMIT_CPU, CPU_SECONDS, CPU_SECONDS)?;
-    let addresses = addresses()? + MEMORY_BYTES;
+    // No more than this process was given.
+    let addresses = (addresses()? + MEMORY_BYTES).min(getrlimit(Resource::RLIMIT_AS)?.1);
     setrlimit(Resource::RLIMIT_AS, addresses, addresses)?;
     Ok(())
 }
@@ -108,7 +113,12 @@ pub fn check(constraint: &Constraint) -> Result<(), String> {
     let Constraint::JsonSchema(text) = constraint else {
         return Err(reason);
     };
+    // For the message alone: a reason without its place is better than none.
+    let began = Instant::now();
     let fails = |schema: &serde_json::Value| {
+        if began.elapsed() > MOST_SEARCH {
+            return None;
+        }
         let constraint = Constraint::JsonSchema(schema.to_string());
         compiler.compile(&constraint).err()
     };

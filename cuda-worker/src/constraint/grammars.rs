@@ -2,6 +2,8 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Weak;
 use std::sync::mpsc::{self, Receiver, Sender};
 
 use orcd_shared::constraint::Constraint;
@@ -23,6 +25,8 @@ pub struct Order {
     pub constraint: Constraint,
     /// Tokens that the output has already.
     pub tokens: Vec<u32>,
+    /// Whoever wants it holds on to this: else it is not made.
+    pub wanted: Weak<()>,
 }
 
 /// What became of an order: the matcher, or why there is none.
@@ -67,12 +71,17 @@ fn serve(
     let mut vocabulary = Some(vocabulary);
     let mut workshop = None;
     for order in inbox {
+        if order.wanted.strong_count() == 0 {
+            continue; // its job is gone
+        }
         // Once, with the first order.
         if let Some(vocabulary) = vocabulary.take() {
             workshop = Some(vocabulary().and_then(|v| Workshop::new(&v)));
         }
         let compiled = match &mut workshop {
-            Some(Ok(workshop)) => workshop.make(&order),
+            // What fails in it is the order's: others wait for theirs.
+            Some(Ok(workshop)) => catch_unwind(AssertUnwindSafe(|| workshop.make(&order)))
+                .unwrap_or_else(|_| Err("it can't be compiled".to_owned())),
             Some(Err(reason)) => Err(reason.clone()),
             None => Err("there is no vocabulary".to_owned()),
         };
@@ -119,5 +128,33 @@ impl Workshop {
             self.kept.pop_front();
         }
         Ok(matcher)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[test]
+    fn what_nobody_wants_any_more_is_not_made() {
+        let (sender, made) = mpsc::channel();
+        let vocabulary = || Ok(Vocabulary::of_bytes());
+        let grammars = Grammars::start(vocabulary, move |key, compiled: Compiled| {
+            sender.send((key, compiled.is_ok())).unwrap();
+        });
+        let grammars = grammars.unwrap();
+        let job = Arc::new(());
+        let order = |key, wanted| Order {
+            key: JobKey(key),
+            constraint: Constraint::Regex("a".to_owned()),
+            tokens: Vec::new(),
+            wanted,
+        };
+        grammars.order(order(1, Weak::new()));
+        grammars.order(order(2, Arc::downgrade(&job)));
+        drop(grammars);
+        assert_eq!(made.iter().collect::<Vec<_>>(), [(JobKey(2), true)]);
     }
 }

@@ -35,6 +35,7 @@ impl Scheduler {
                 key: sequence.key,
                 constraint: constraint.clone(),
                 tokens: tokens.to_vec(),
+                wanted: sequence.wait(),
             });
         }
     }

@@ -85,6 +85,8 @@ pub struct StepPlan {
 #[must_use = "a step that was begun has to be finished"]
 pub struct Underway {
     began: Instant,
+    /// The engine's call had returned.
+    begun: Instant,
 }
 
 /// All jobs of this worker.
@@ -301,7 +303,10 @@ impl Scheduler {
             .map_err(|error| Fatal::of("engine step", &error))?;
         let began = Instant::now();
         match engine.begin(&self.batch) {
-            Ok(()) => Ok(Some(Underway { began })),
+            Ok(()) => Ok(Some(Underway {
+                began,
+                begun: Instant::now(),
+            })),
             Err(EngineError::Abandoned) => {
                 self.hold_up(plan);
                 Ok(None)
@@ -329,6 +334,7 @@ impl Scheduler {
     ) -> Result<(), Fatal> {
         let takes = &plan.takes;
         let unguided = self.fill_masks();
+        let meanwhile = underway.begun.elapsed();
         let result = engine.finish(&self.batch);
         let took = underway.began.elapsed();
         self.held_up.clear();
@@ -358,7 +364,10 @@ impl Scheduler {
             ..Lost::default()
         };
         let prefill = self.take_results(takes, sampled, &mut report, &mut lost);
-        self.pace.learn(prefill, took);
+        // Of a step in which the host had more to do than the device it is not known how long it would have taken.
+        if meanwhile < took / 2 {
+            self.pace.learn(prefill, took);
+        }
         let done = report
             .tokens
             .iter()

@@ -1,5 +1,7 @@
 //! One running job: its tokens in position order, and how far the engine is with them.
 
+use std::sync::{Arc, Weak};
+
 use orcd_shared::constraint::Constraint;
 use orcd_shared::job::{JobKey, JobOptions, JobSpec};
 use orcd_shared::protocol::message::StepToken;
@@ -40,8 +42,8 @@ pub(super) struct Sequence {
 pub(super) enum Guide {
     /// All may be.
     Free,
-    /// It is being compiled.
-    Awaited,
+    /// It is being compiled, as long as somebody holds on to this.
+    Awaited(Arc<()>),
     /// This one does.
     Matcher(Box<Matcher>),
 }
@@ -65,7 +67,7 @@ impl Sequence {
             max_tokens: job.max_tokens,
             sampling: job.sampling,
             guide: match job.options.constraint {
-                Some(_) => Guide::Awaited,
+                Some(_) => Guide::Awaited(Arc::new(())),
                 None => Guide::Free,
             },
             options: job.options,
@@ -84,6 +86,14 @@ impl Sequence {
         Some((constraint, &self.tokens[prompt..]))
     }
 
+    /// Lives as long as the job waits for its constraint.
+    pub(super) fn wait(&self) -> Weak<()> {
+        match &self.guide {
+            Guide::Awaited(wait) => Arc::downgrade(wait),
+            Guide::Free | Guide::Matcher(_) => Weak::new(),
+        }
+    }
+
     /// What says which tokens may be drawn.
     pub(super) fn guide(&mut self) -> &mut Guide {
         &mut self.guide
@@ -91,7 +101,7 @@ impl Sequence {
 
     /// Tokens that a step may take: all that are pending, but for the one whose draw has to wait for its constraint.
     pub(super) fn ready(&self) -> usize {
-        let may_draw = !matches!(self.guide, Guide::Awaited);
+        let may_draw = !matches!(self.guide, Guide::Awaited(_));
         self.pending() - usize::from(!may_draw)
     }
 
@@ -113,7 +123,7 @@ impl Sequence {
         }
         let mask = match &self.guide {
             Guide::Matcher(matcher) => Some(batch.reserve_mask(matcher.mask_words())),
-            Guide::Free | Guide::Awaited => None,
+            Guide::Free | Guide::Awaited(_) => None,
         };
         let biases = batch.add_biases(self.options.logit_bias.entries());
         batch.sample_last(Wanted {

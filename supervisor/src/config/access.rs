@@ -91,7 +91,8 @@ impl AccessArgs {
         ];
         for (flag, path, role) in files {
             if let Some(path) = path {
-                source.add_file(flag, path, role);
+                let added = source.add_file(flag, path, role);
+                added.map_err(ConfigError::usage)?;
             }
         }
         let (keys, warnings) = source.read().map_err(ConfigError::usage)?;

@@ -26,7 +26,12 @@ const FROM_THE_SERVICE_MANAGER: [&str; 8] = [
 ];
 
 /// What opens the service's HTTP side, which a worker has nothing to do with.
-const SECRETS: [&str; 2] = ["ORCD_API_KEY", "ORCD_API_KEY_FILE"];
+const SECRETS: [&str; 4] = [
+    "ORCD_API_KEY",
+    "ORCD_API_KEY_FILE",
+    "ORCD_ADMIN_KEY",
+    "ORCD_ADMIN_KEY_FILE",
+];
 
 /// When CUDA puts kernels onto the device.
 const MODULE_LOADING: &str = "CUDA_MODULE_LOADING";
@@ -106,7 +111,7 @@ impl WorkerProcess {
             .stdout(Stdio::null())
             .stderr(Stdio::piped());
         // All kernels at once: the first job after a failover does not wait for them, and nothing
-        // takes device memory after loading. Whoever set it otherwise has a reason.
+        // takes device memory after loading but graphs, some megabytes. Whoever set it otherwise has a reason.
         if std::env::var_os(MODULE_LOADING).is_none() {
             command.env(MODULE_LOADING, "EAGER");
         }

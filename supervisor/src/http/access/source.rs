@@ -24,9 +24,12 @@ struct KeyFile {
     role: Role,
 }
 
-/// What tells one state of the files from the next: device, inode, time of change in seconds and nanoseconds, size;
-/// `None` of one that is not there.
-pub(super) type Stamp = Vec<Option<(u64, u64, i64, i64, u64)>>;
+/// What tells one state of a file from the next: device, inode, when it was changed and when its inode was, in seconds and
+/// nanoseconds, and its size.
+pub(super) type FileStamp = (u64, u64, (i64, i64), (i64, i64), u64);
+
+/// Of all files; `None` of one that is not there.
+pub(super) type Stamp = Vec<Option<FileStamp>>;
 
 impl KeySource {
     /// Adds a key that `whence` gave.
@@ -37,9 +40,25 @@ impl KeySource {
         add(&mut self.flags, key, role, whence)
     }
 
-    /// Adds the file that `flag` names.
-    pub fn add_file(&mut self, flag: &'static str, path: PathBuf, role: Role) {
-        self.files.push(KeyFile { flag, path, role });
+    /// Adds the file that `flag` names. What is no regular file, such as a pipe, is read here and now, for it can't be
+    /// read again.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn add_file(
+        &mut self,
+        flag: &'static str,
+        path: PathBuf,
+        role: Role,
+    ) -> Result<(), String> {
+        let can_be_read_again = std::fs::metadata(&path).is_ok_and(|is| is.is_file());
+        let file = KeyFile { flag, path, role };
+        if can_be_read_again {
+            self.files.push(file);
+        } else {
+            self.flags.extend(file.read()?.0);
+        }
+        Ok(())
     }
 
     /// Whether there is a file that may change.
@@ -65,7 +84,9 @@ impl KeySource {
     pub(super) fn stamp(&self) -> Stamp {
         let stamp = |file: &KeyFile| {
             let is = std::fs::metadata(&file.path).ok()?;
-            Some((is.dev(), is.ino(), is.mtime(), is.mtime_nsec(), is.size()))
+            let changed = (is.mtime(), is.mtime_nsec());
+            let inode_changed = (is.ctime(), is.ctime_nsec());
+            Some((is.dev(), is.ino(), changed, inode_changed, is.size()))
         };
         self.files.iter().map(stamp).collect()
     }

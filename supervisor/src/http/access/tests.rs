@@ -1,3 +1,5 @@
+use std::os::unix::fs::PermissionsExt as _;
+
 use super::*;
 
 const LOOPBACK: &str = "127.0.0.1:8080";
@@ -253,7 +255,8 @@ fn keys_of_a_file_follow_it_and_a_broken_one_changes_nothing() {
         access.source.add("flag", Role::User, "--api-key").unwrap();
         access
             .source
-            .add_file("--api-key-file", path.clone(), Role::User);
+            .add_file("--api-key-file", path.clone(), Role::User)
+            .unwrap();
         access.keys = access.source.read().unwrap().0;
     });
     let opens = |key: &str| {
@@ -261,7 +264,7 @@ fn keys_of_a_file_follow_it_and_a_broken_one_changes_nothing() {
         status(&guard, &head) == 200
     };
     assert!(opens("old") && opens("flag") && !opens("new"));
-    let mut seen = watch::look(&guard, Vec::new());
+    let mut seen = watch::look(&guard, watch::Seen::default());
     for (text, old, new) in [
         (Some("new and longer\n"), true, false),
         (Some(""), true, false),
@@ -277,4 +280,12 @@ fn keys_of_a_file_follow_it_and_a_broken_one_changes_nothing() {
         assert_eq!((opens("old"), opens("new")), (old, new), "{text:?}");
         assert!(opens("flag"), "{text:?}");
     }
+    // What can be read again counts though only its mode has changed.
+    let mode = |bits| {
+        let mode = std::fs::Permissions::from_mode(bits);
+        std::fs::set_permissions(&path, mode).unwrap();
+    };
+    let before = seen.stamp.clone();
+    mode(0o400);
+    assert_ne!(watch::look(&guard, seen).stamp, before);
 }

@@ -9,13 +9,21 @@ use super::source::Stamp;
 /// How soon a change is noticed.
 const EVERY: Duration = Duration::from_secs(1);
 
+/// What was seen of the files last.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Seen {
+    pub(super) stamp: Stamp,
+    /// Why they could not be read, if they could not: they are read again until they can.
+    fault: Option<String>,
+}
+
 /// Looks after the files for as long as the service runs. A file that can't be read, or has no key, changes nothing: the
 /// keys of before stay, and the log says why. Jobs go on whatever becomes of their key.
 pub(in super::super) async fn watch(guard: Arc<Guard>) {
     if !guard.access.source.has_files() {
         return;
     }
-    let mut seen = Stamp::new();
+    let mut seen = Seen::default();
     loop {
         let (own, before) = (Arc::clone(&guard), seen.clone());
         // Files may lie where reading takes long.
@@ -26,14 +34,14 @@ pub(in super::super) async fn watch(guard: Arc<Guard>) {
     }
 }
 
-/// Reads the files if they are no longer what they were; what they are.
-pub(super) fn look(guard: &Guard, before: Stamp) -> Stamp {
+/// Reads the files if they are no longer what they were, or could not be read; what is seen of them.
+pub(super) fn look(guard: &Guard, before: Seen) -> Seen {
     let source = &guard.access.source;
-    let now = source.stamp();
-    if now == before {
+    let stamp = source.stamp();
+    if stamp == before.stamp && before.fault.is_none() {
         return before;
     }
-    match source.read() {
+    let fault = match source.read() {
         Ok((keys, warnings)) => {
             let count = keys.len();
             if guard.replace_keys(keys) {
@@ -42,8 +50,14 @@ pub(super) fn look(guard: &Guard, before: Stamp) -> Stamp {
                     .iter()
                     .for_each(|warning| tracing::warn!("{warning}"));
             }
+            None
         }
-        Err(fault) => tracing::warn!("{fault}; the keys of before stay"),
-    }
-    now
+        Err(fault) => {
+            if before.fault.as_ref() != Some(&fault) {
+                tracing::warn!("{fault}; the keys of before stay");
+            }
+            Some(fault)
+        }
+    };
+    Seen { stamp, fault }
 }
