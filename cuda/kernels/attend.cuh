@@ -3,6 +3,7 @@
 #pragma once
 
 #include "arith/attend.h"
+#include "kernels/async_copies.cuh"
 #include "kernels/kv_page.cuh"
 #include "kernels/warp.cuh"
 
@@ -46,10 +47,15 @@ __device__ __forceinline__ void load_queries(QueryFragments<kDim>& q, const uint
     }
 }
 
-// From device into shared memory, 16 bytes, beside all else.
-__device__ __forceinline__ void copy_16(const uint8_t* from, uint8_t* to) {
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(uint32_t(__cvta_generic_to_shared(to))), "l"(from)
-               : "memory");
+// Scores of octets of keys under a soft cap; 0 for none.
+template <uint32_t kOctets>
+__device__ __forceinline__ void cap_scores(float (&t)[kOctets][4], float cap) {
+  if (cap == 0.0f) return;
+  const float inverse = __fdiv_rn(1.0f, cap);
+#pragma unroll
+  for (uint32_t o = 0; o < kOctets; ++o)
+#pragma unroll
+    for (int i = 0; i < 4; ++i) t[o][i] = arith::capped_score(t[o][i], cap, inverse);
 }
 
 // Σ q · k of eight keys: high · high, both mixed ones, low · low.

@@ -32,7 +32,7 @@ struct Shared {
 template <uint32_t kDim>
 __device__ __forceinline__ void fetch(const uint8_t* from, uint8_t* to) {
   for (uint32_t i = threadIdx.x; i < Shared<kDim>::kPageBytes / 16; i += kThreads) copy_16(from + 16 * i, to + 16 * i);
-  asm volatile("cp.async.commit_group;" ::: "memory");
+  commit_copies();
 }
 
 // Makes the warp's rows integers, in shared memory; rows that are not there are zeros.
@@ -67,7 +67,7 @@ __device__ __forceinline__ void quantize_queries(Shared<kDim>& s, const Heads& h
 // Scores of the warp's rows: (octet of keys, fragment). `cap`: 0 for none.
 template <uint32_t kWidth>
 __device__ __forceinline__ void find_scores(const uint8_t* page, const QueryFragments<kWidth>& q,
-                                            const float q_scale[2], float cap, float t[kOctets][4]) {
+                                            const float q_scale[2], float cap, float (&t)[kOctets][4]) {
   constexpr KvPage at = {kWidth};
   constexpr uint32_t kBlocks = kWidth / 32;
   const uint32_t lane = threadIdx.x % 32;
@@ -92,12 +92,7 @@ __device__ __forceinline__ void find_scores(const uint8_t* page, const QueryFrag
       for (int i = 0; i < 4; ++i) t[4 * half + o][i] = dots[o][i] * (q_scale[i / 2] * (i % 2 ? d.y : d.x));
     }
   }
-  if (cap == 0.0f) return;
-  const float inverse = __fdiv_rn(1.0f, cap);
-#pragma unroll
-  for (uint32_t o = 0; o < kOctets; ++o)
-#pragma unroll
-    for (int i = 0; i < 4; ++i) t[o][i] = arith::capped_score(t[o][i], cap, inverse);
+  cap_scores(t, cap);
 }
 
 // A split's part in two rows' results.
@@ -197,7 +192,7 @@ __global__ void __launch_bounds__(kThreads)
   }
 #pragma unroll 1
   for (uint32_t split = first_split; split < splits; ++split) {
-    asm volatile("cp.async.wait_group 0;" ::: "memory");
+    await_copies<0>();
     __syncthreads();  // the page is there, and the one before is used up; so are the queries' bytes
     if (split + 1 < splits) fetch<kDim>(page(split + 1), s.pages[(split + 1) % 2]);
     const uint8_t* bytes = s.pages[split % 2];

@@ -35,11 +35,6 @@ __device__ __forceinline__ void fetch(const uint8_t* from, void* to, uint32_t by
   for (uint32_t i = threadIdx.x; i < bytes / 16; i += kThreads)
     copy_16(from + 16 * i, static_cast<uint8_t*>(to) + 16 * i);
 }
-__device__ __forceinline__ void commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
-template <int kPending>
-__device__ __forceinline__ void wait() {
-  asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
-}
 
 // Makes the rows integers, each warp eight of them; rows that are not there are zeros.
 __device__ __forceinline__ void quantize_queries(Shared& s, const Heads& h, const float* q, const PrefillTile& tile,
@@ -70,7 +65,7 @@ __device__ __forceinline__ void quantize_queries(Shared& s, const Heads& h, cons
 
 // Scores of the warp's rows and half of the keys. `cap`: 0 for none.
 __device__ __forceinline__ void find_scores(const Shared& s, const float* key_scales /* (64) */, uint32_t group,
-                                            uint32_t half, float cap, float t[kOctets][4]) {
+                                            uint32_t half, float cap, float (&t)[kOctets][4]) {
   const uint32_t lane = threadIdx.x % 32;
   const auto four = [&](uint32_t place) { return *reinterpret_cast<const uint4*>(s.keys + place + lane * 16); };
   Dots dots[kOctets];
@@ -93,12 +88,7 @@ __device__ __forceinline__ void find_scores(const Shared& s, const float* key_sc
 #pragma unroll
     for (int i = 0; i < 4; ++i) t[o][i] = dots[o][i] * (q_scale[i / 2] * (i % 2 ? d.y : d.x));
   }
-  if (cap == 0.0f) return;
-  const float inverse = __fdiv_rn(1.0f, cap);
-#pragma unroll
-  for (uint32_t o = 0; o < kOctets; ++o)
-#pragma unroll
-    for (int i = 0; i < 4; ++i) t[o][i] = arith::capped_score(t[o][i], cap, inverse);
+  cap_scores(t, cap);
 }
 
 // The split's keys that a lane's two rows see: from[row] .. seen[row] - 1.
@@ -264,7 +254,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   };
 
   fetch_keys(first_split);
-  commit();
+  commit_copies();
   quantize_queries(s, h, q, tile, head);
   const uint32_t position[2] = {tile.start + own, tile.start + own + 8};
   const RowWindows windows = {{from(own), from(own + 8)}};
@@ -273,10 +263,10 @@ __global__ void __launch_bounds__(kThreads, 1)
   Values o = {}, total = {};
 #pragma unroll 1
   for (uint32_t split = first_split; split < splits; ++split) {
-    wait<0>();
+    await_copies<0>();
     __syncthreads();  // the keys are there, and the values before are used up; so the queries are there
     fetch(page(split) + kAt.values(), s.values, sizeof s.values);
-    commit();
+    commit_copies();
     const uint32_t first = split * kAttnSplit;
     const float* value_scales = s.scales[split % 2] + kAttnSplit;
     // A run begins from nothing, which gives the bits of its first part, whichever that is for a row.
@@ -294,9 +284,9 @@ __global__ void __launch_bounds__(kThreads, 1)
     find_tops(s, value_scales, group, half, t, sees);
     __syncthreads();  // all have their scores: the keys are used up
     if (split + 1 < splits) fetch_keys(split + 1);
-    commit();
+    commit_copies();
     const SplitParts part = find_weights(s, value_scales, group, half, t, sees);
-    wait<1>();
+    await_copies<1>();
     __syncthreads();  // the values are there, and all weights
     float l[2];
 #pragma unroll

@@ -4,6 +4,7 @@
 #include <functional>
 
 #include "formats/formats.h"
+#include "kernels/async_copies.cuh"
 #include "kernels/launch.h"
 
 namespace orcd::kernels {
@@ -55,14 +56,6 @@ __device__ __forceinline__ void copy_async(void* to, const void* from, bool insi
   if constexpr (kBytes == 16)
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(address), "l"(from), "r"(bytes) : "memory");
   else asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(address), "l"(from), "r"(bytes) : "memory");
-}
-
-__device__ __forceinline__ void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
-
-// Waits for all but the last kLater groups of this thread's copies.
-template <uint32_t kLater>
-__device__ __forceinline__ void await_copies() {
-  asm volatile("cp.async.wait_group %0;" ::"n"(kLater) : "memory");
 }
 
 __device__ __forceinline__ void load_matrices(uint32_t out[4], const int8_t* from) {

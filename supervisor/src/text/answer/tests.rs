@@ -18,32 +18,34 @@ const fn format(reasoning: Reasoning, tools: ToolFormat) -> AnswerFormat {
     AnswerFormat { reasoning, tools }
 }
 
+/// The formats' control tokens.
+const TAGS: [&str; 17] = [
+    "<think>",
+    "</think>",
+    "[THINK]",
+    "[/THINK]",
+    "<tool_call>",
+    "</tool_call>",
+    "<|python_tag|>",
+    "[TOOL_CALLS]",
+    "[ARGS]",
+    "[CALL_ID]",
+    "<|channel|>",
+    "<|message|>",
+    "<|start|>",
+    "<|end|>",
+    "<|call|>",
+    "<|return|>",
+    "<|constrain|>",
+];
+
 /// The vocabulary in which every tag has the id of its place in a list.
 fn vocabulary() -> ControlTokens {
     ControlTokens::new(id_of)
 }
 
 fn id_of(name: &str) -> Option<u32> {
-    let names = [
-        "<think>",
-        "</think>",
-        "[THINK]",
-        "[/THINK]",
-        "<tool_call>",
-        "</tool_call>",
-        "<|python_tag|>",
-        "[TOOL_CALLS]",
-        "[ARGS]",
-        "[CALL_ID]",
-        "<|channel|>",
-        "<|message|>",
-        "<|start|>",
-        "<|end|>",
-        "<|call|>",
-        "<|return|>",
-        "<|constrain|>",
-    ];
-    let at = names.iter().position(|known| *known == name)?;
+    let at = TAGS.iter().position(|known| *known == name)?;
     u32::try_from(at).ok()
 }
 
@@ -661,24 +663,8 @@ fn overlong_white_space_does_not_wait() {
 
 /// Texts in which the formats' parts are frequent, whole and broken.
 fn fragments() -> impl Strategy<Value = Vec<String>> {
+    // Beside the tags.
     const PARTS: &[&str] = &[
-        "<think>",
-        "</think>",
-        "[THINK]",
-        "[/THINK]",
-        "<tool_call>",
-        "</tool_call>",
-        "<|python_tag|>",
-        "[TOOL_CALLS]",
-        "[ARGS]",
-        "[CALL_ID]",
-        "<|channel|>",
-        "<|message|>",
-        "<|start|>",
-        "<|end|>",
-        "<|call|>",
-        "<|return|>",
-        "<|constrain|>",
         "<thin",
         "<|",
         "[",
@@ -710,7 +696,8 @@ fn fragments() -> impl Strategy<Value = Vec<String>> {
         "é🦀",
         "1",
     ];
-    vec(prop::sample::select(PARTS).prop_map(str::to_owned), 0..24)
+    let parts = [TAGS.as_slice(), PARTS].concat();
+    vec(prop::sample::select(parts).prop_map(str::to_owned), 0..24)
 }
 
 /// `text` cut at `cuts`, where characters are.
