@@ -46,6 +46,9 @@ uint64_t partial_values(const ModelShape& s, const EngineOptions& o) {
 // Draws that one batch of kernels takes: batches run one after the other, in the same scratch.
 uint64_t samples_at_once(const EngineOptions& o) { return std::min(o.slots, kernels::kSampleBatch); }
 
+// Of thread blocks that fill a super-block of a feed-forward's hidden values together.
+uint64_t hidden_counters(const ModelShape& s) { return std::max<uint32_t>(1, s.d_ff / kSuperBlock); }
+
 constexpr uint32_t kNoSlot = 0xffffffffu;
 
 // Whether that fills the batch.
@@ -79,10 +82,12 @@ KvBytes kv_bytes(const ModelShape& s, const EngineOptions& o) {
   const uint64_t counts = uint64_t{o.slots} * kernels::count_words(s.vocab) * 4;
   const uint64_t biases = uint64_t{o.slots} * kMostBiases * sizeof(TokenBias);
   const uint64_t counters = uint64_t{o.slots} * ((s.n_heads + 1) * 4 + sizeof(unsigned long long));
+  const uint64_t hidden = hidden_counters(s) * 4;
   const uint64_t input =
       CudaExecutor::input_bytes(o.max_batch_tokens, o.slots) + kernels::kSmallM * sizeof(kernels::SampleArgs);
   return {uint64_t{s.n_layers} * SequenceStore::total_pages(o) * page_bytes(s),
-          rope + table + samples + partial_values(s, o) * sizeof(float) + sets + counts + biases + counters + input};
+          rope + table + samples + partial_values(s, o) * sizeof(float) + sets + counts + biases + counters + hidden +
+              input};
 }
 
 CudaExecutor::CudaExecutor(const Model& model, const EngineOptions& options, int ordinal, const uint8_t* image)
@@ -111,6 +116,7 @@ CudaExecutor::CudaExecutor(const Model& model, const EngineOptions& options, int
       logprobs_(options.slots),
       step_args_(1),
       step_samples_(kernels::kSmallM),
+      hidden_arrived_(hidden_counters(model.shape)),
       input_(input_bytes(options.max_batch_tokens, options.slots)),
       input_host_(input_bytes(options.max_batch_tokens, options.slots)),
       set_words_(mask_words(model.shape.vocab)),
@@ -131,6 +137,7 @@ CudaExecutor::CudaExecutor(const Model& model, const EngineOptions& options, int
   arrived_.zero();
   best_.zero();
   filter_.zero();
+  hidden_arrived_.zero();
   ORCD_CUDA(cudaDeviceSynchronize());
   kernels::has_pdl();  // asked here, for it loads a kernel: not while a graph is recorded
 }

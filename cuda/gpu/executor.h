@@ -128,6 +128,7 @@ class CudaExecutor final : public Executor, public Ops {
   device::Pinned<kernels::Logprobs> logprobs_;        // (slots) likewise, for those that want them
   device::Pinned<kernels::StepArgs> step_args_;       // what a recorded step fetches
   device::Buffer<kernels::SampleArgs> step_samples_;  // where a recorded one finds its samples
+  device::Buffer<uint32_t> hidden_arrived_;           // counters, zero between launches
   device::Buffer<uint8_t> input_;
   device::Pinned<uint8_t> input_host_;
   std::vector<device::Buffer<uint8_t>> scratch_;
@@ -156,6 +157,7 @@ class CudaExecutor final : public Executor, public Ops {
   };
   uint32_t fused_rows_ = 0;               // steps of up to so many rows can be fused
   uint32_t few_rows_ = 1;                 // of these, steps whose rows each read all weights for themselves
+  bool small_batches_ = false;            // of more, up to kernels::kSmallRows are a small batch
   std::vector<Recording> recordings_;     // (fused rows) by number of rows - 1
   uint32_t may_record_ = 0;               // graphs that may still be made while steps run
   const device::Graph* graph_ = nullptr;  // the present step is this one

@@ -76,17 +76,50 @@ uint32_t few_rows(const Model& m) {
   return std::clamp<uint32_t>(uint32_t(kMostBytes / most), 1, kMost);
 }
 
+GemvInput normed_input(const float* x, const float* weight, const uint32_t* gather, float eps, uint32_t cols) {
+  GemvInput in;
+  in.kind = Input::kNorm;
+  in.a.cols = cols;
+  in.x = x;
+  in.gather = gather;
+  in.weight = weight;
+  in.eps = eps;
+  return in;
+}
+
+// Whether few rows of this model are a small batch in all products of its layers.
+bool has_small_batches(const Model& m, const Scratch& s) {
+  // Rows of more values are normalized once, rather than by every thread block.
+  constexpr uint32_t kMostNormed = 1024;
+  if (m.shape.d_model > kMostNormed) return false;
+  const auto fits = [&](std::initializer_list<Tensor> weights, Input kind, const Activations& hidden) {
+    std::vector<MatmulJob> jobs;
+    for (const Tensor& w : weights) jobs.push_back({w});
+    GemvInput in;
+    in.kind = kind;
+    return kernels::small_batch_fits({jobs, in, kernels::kSmallRows, hidden});
+  };
+  for (const Layer& l : m.layers)
+    if (!fits({l.q, l.k, l.v}, Input::kNorm, {}) || !fits({l.attn_output}, Input::kGiven, {}) ||
+        !fits({l.gate, l.up}, Input::kNorm, read_by({l.down}, s.ffn)) || !fits({l.down}, Input::kGiven, {}))
+      return false;
+  return true;
+}
+
 // The products of a step, all in one stream. Few rows by gemv, which normalizes, quantizes and applies SwiGLU for
-// itself; more by matmul, with kernels between that do so.
+// itself; a small batch by kernels that do so too; more by matmul, with kernels between that do so.
 struct Products {
   const Model& m;
   const Scratch& s;
   uint32_t few;
+  bool small;
+  uint32_t* arrived;
   cudaStream_t stream;
 
   // y = W · RMSNorm(x[gather[r]]) for r < rows.
   void normed(std::initializer_list<MatmulJob> jobs, const float* weight, const uint32_t* gather, uint32_t rows) const {
     if (rows <= few) return normed_few(jobs, weight, gather, rows, false);
+    if (small) return kernels::small_batch({{jobs.begin(), jobs.size()}, input(weight, gather), rows}, stream);
     MatmulArgs products[3];
     Tensor weights[3];
     uint32_t n = 0;
@@ -102,6 +135,11 @@ struct Products {
     const Activations hidden = read_by({l.down}, s.ffn);
     if (rows <= few) {
       normed_few({gate, up}, l.ffn_norm, nullptr, rows, true);
+    } else if (small) {
+      Activations out = hidden;
+      out.x = s.gate, out.supers.tiles = nullptr;
+      const MatmulJob both[] = {gate, up};
+      kernels::small_batch({both, input(l.ffn_norm, nullptr), rows, out, arrived}, stream);
     } else {
       normed({gate, up}, l.ffn_norm, nullptr, rows);
       kernels::swiglu(s.gate, s.up, rows, hidden, stream);
@@ -115,19 +153,18 @@ struct Products {
     const MatmulJob job = {w, bias, s.x, true};
     const MatmulArgs product = {w, s.x, true, bias};
     if (rows <= few) kernels::gemv(&job, 1, input_of_few, rows, false, true, stream);
+    else if (small) kernels::small_batch({{&job, 1}, given(input), rows}, stream);
     else kernels::matmul(&product, 1, input, rows, stream);
   }
 
  private:
   void normed_few(std::initializer_list<MatmulJob> jobs, const float* weight, const uint32_t* gather, uint32_t rows,
                   bool swiglu) const {
-    GemvInput in;
-    in.kind = Input::kNorm;
-    in.x = s.x;
-    in.gather = gather;
-    in.weight = weight;
-    in.eps = m.shape.rms_eps;
-    kernels::gemv(jobs.begin(), static_cast<uint32_t>(jobs.size()), in, rows, swiglu, true, stream);
+    kernels::gemv(jobs.begin(), static_cast<uint32_t>(jobs.size()), input(weight, gather), rows, swiglu, true, stream);
+  }
+
+  GemvInput input(const float* weight, const uint32_t* gather) const {
+    return normed_input(s.x, weight, gather, m.shape.rms_eps, m.shape.d_model);
   }
 };
 
@@ -162,7 +199,8 @@ bool CudaExecutor::is_filled(const Activations& attended) const {
 
 void CudaExecutor::launch_fused(const Model& m, const Scratch& s, const uint32_t* logit_rows, uint32_t n_logits,
                                 bool decoding, bool recorded) {
-  const Products step = {m, s, few_rows_, stream_};
+  const bool small = small_batches_ && rows_ > few_rows_ && rows_ <= kernels::kSmallRows;
+  const Products step = {m, s, few_rows_, small, hidden_arrived_.data(), stream_};
   kernels::embed(m.token_embedding, carve(input_.data()).token, rows_, s.x, recorded, stream_);
   for (uint32_t i = 0; i < m.shape.n_layers; ++i) {
     const Layer& l = m.layers[i];
@@ -174,7 +212,7 @@ void CudaExecutor::launch_fused(const Model& m, const Scratch& s, const uint32_t
     step.feed_forward(l, rows_);
   }
   if (!n_logits) return;
-  const Products last = {m, s, 1, stream_};  // of so many weights that no two rows are few
+  const Products last = {m, s, 1, false, nullptr, stream_};  // of so many weights that no two rows are few
   last.normed({{m.output, m.output_bias, s.logits}}, m.output_norm, logit_rows, n_logits);
 }
 
@@ -192,6 +230,7 @@ device::Graph CudaExecutor::record(const Model& m, const Scratch& s, bool draws)
 void CudaExecutor::prepare(const Model& m, const Scratch& s) {
   if (fits(m)) fused_rows_ = std::min(kernels::kSmallM, options_.max_batch_tokens);
   few_rows_ = few_rows(m);
+  small_batches_ = has_small_batches(m, s);
   recordings_.resize(fused_rows_);
   may_record_ = kLateGraphs;
   for (rows_ = 1; rows_ <= std::min({kEarlyGraphs, fused_rows_, options_.slots}); ++rows_)

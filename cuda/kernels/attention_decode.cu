@@ -61,6 +61,14 @@ __device__ __forceinline__ void load_values(SplitData<kWidth>& x, const uint8_t*
         *reinterpret_cast<const float2*>(page + at.value_scales() + (16 * warp + 8 * o + lane % 4 * 2) * 4);
 }
 
+// Into the L2 cache, by the whole thread block.
+template <uint32_t kBytes>
+__device__ __forceinline__ void prefetch(const uint8_t* from) {
+  constexpr uint32_t kLine = 128;
+  for (uint32_t at = threadIdx.x * kLine; at < kBytes; at += kThreads * kLine)
+    asm volatile("prefetch.global.L2 [%0];" ::"l"(from + at));
+}
+
 template <uint32_t kWidth>
 __device__ __forceinline__ void load_split(SplitData<kWidth>& x, const uint8_t* page) {
   load_keys<kWidth>(x, page);
@@ -320,6 +328,10 @@ __global__ void __launch_bounds__(kThreads) attention_decode_kernel(const __grid
   const bool early = a.rotate && split + 1 < splits;
   SplitData<kWidth> data;
   if (early) load_split<kWidth>(data, page(split));
+  // Those that come next are brought nearer; weights have driven them out since the last step.
+  if (a.rotate)
+    for (uint32_t next = split + 1; next < min(splits, (split / kAttnRun + 1) * kAttnRun); ++next)
+      prefetch<KvPage{kWidth}.bytes()>(page(next));
   float2 angle[kBlocks] = {};
 #pragma unroll
   for (uint32_t i = 0; i < kBlocks; ++i)

@@ -5,6 +5,7 @@
 #include <cuda_runtime.h>
 
 #include <cstdint>
+#include <span>
 
 #include "arith/constants.h"
 #include "arith/hd.h"
@@ -63,6 +64,24 @@ void gemv(const MatmulJob* jobs /* host */, uint32_t n_jobs, const GemvInput& in
 
 // Whether gemv can take it: all of it fits a block's shared memory.
 bool gemv_fits(const TensorType* types /* host */, uint32_t n_jobs, uint32_t cols, bool swiglu);
+
+// Most rows of a small batch.
+inline constexpr uint32_t kSmallRows = 8;
+
+// Up to three products on so few rows with the same cols, in one launch that normalizes or quantizes what they read, as
+// `input` says; with SwiGLU, jobs are gate and up, and their result is quantized too. May begin before its predecessor in
+// the stream has ended.
+struct SmallBatch {
+  std::span<const MatmulJob> jobs;  // host
+  GemvInput input;
+  uint32_t rows;
+  Activations hidden{};         // SwiGLU: (rows, jobs' rows), has blocks or supers, and x where these are; else none
+  uint32_t* arrived = nullptr;  // SwiGLU with supers: (hidden.cols / 256), zero; left zero
+};
+// Whether there is a form for it: weights few enough that all thread blocks run at once, each with all of K in its
+// memory. Data may be null.
+bool small_batch_fits(const SmallBatch& batch);
+void small_batch(const SmallBatch& batch, cudaStream_t stream);
 
 // Most rows of a step that runs as a chain of fused kernels.
 inline constexpr uint32_t kSmallM = 256;

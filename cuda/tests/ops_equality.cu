@@ -347,6 +347,89 @@ void fused_products(Random& rng, TensorType type) {
   }
 }
 
+// The same as one launch of a small batch: of what each kind of input gives, with results in all their forms.
+void small_batches(Random& rng, TensorType type, bool quick) {
+  if (!formats::is_quantized(type)) return;
+  using kernels::Input;
+  Backends b;
+  const bool k_quant = formats::block_values(type) == 256;
+  const TensorType other = k_quant ? TensorType::kQ6_K : TensorType::kQ8_0;
+  std::vector<uint32_t> widths =
+      k_quant ? std::vector<uint32_t>{256, 768, 1536, 4864} : std::vector<uint32_t>{32, 160, 896, 2048, 4864};
+  if (quick) widths.resize(2);
+  for (const uint32_t k : widths)
+    for (const Input kind : {Input::kGiven, Input::kQuantize, Input::kNorm}) {
+      const uint32_t rows = 1 + rng.below(kernels::kSmallRows);
+      const uint32_t heights[] = {40 + rng.below(900), 13, 1 + rng.below(130)};
+      const bool mixed = rng.below(2), pairs = (type == TensorType::kQ5_0 || k_quant) && mixed;
+      const Both weights[] = {
+          {rng, type, heights[0], k}, {rng, type, heights[1], k}, {rng, pairs ? other : type, heights[2], k}};
+      const std::string at = " small batch " + name(type) + " k=" + std::to_string(k) +
+                             " rows=" + std::to_string(rows) + " input=" + std::to_string(uint32_t(kind));
+      Inputs in(rng, 70, k), read(rng, rows, k);
+      std::vector<float> weight(k), bias(heights[0]);
+      std::vector<uint32_t> gather(rows);
+      for (uint32_t& row : gather) row = rng.below(70);
+      for (float& w : weight) w = rng.normalish();
+      for (float& v : bias) v = rng.normalish();
+      const auto gweight = to_device(weight), gbias = to_device(bias);
+      const auto ggather = to_device(gather);
+      kernels::GemvInput input;
+      input.kind = kind;
+      input.a = read.on_gpu();
+      input.x = in.gx.data(), input.gather = ggather.data(), input.weight = gweight.data(), input.eps = 1e-6f;
+      if (kind == Input::kNorm) {
+        b.cpu->rmsnorm(in.x.data(), gather.data(), rows, weight.data(), 1e-6f, read.on_cpu());
+      } else {
+        b.cpu->quantize(read.on_cpu(), rows);
+        if (kind == Input::kGiven) b.gpu->quantize(read.on_gpu(), rows), b.gpu->finish();
+      }
+
+      std::vector<float> y[3];
+      device::Buffer<float> gy[3];
+      std::vector<kernels::MatmulJob> jobs;
+      for (int i = 0; i < 3; ++i) {
+        y[i].resize(size_t(rows) * heights[i]);
+        for (float& v : y[i]) v = rng.normalish();
+        gy[i] = i == 1 ? to_device(y[i]) : poisoned<float>(y[i].size());
+        const MatmulArgs product[] = {{weights[i].on_cpu(), y[i].data(), i == 1, i < 2 ? bias.data() : nullptr}};
+        b.cpu->matmul(product, read.on_cpu(), rows);
+        jobs.push_back({weights[i].on_gpu(), i < 2 ? gbias.data() : nullptr, gy[i].data(), i == 1});
+      }
+      const kernels::SmallBatch batch = {jobs, input, rows};
+      const uint32_t fits[] = {kernels::small_batch_fits(batch),
+                               kernels::small_batch_fits({jobs, input, kernels::kSmallRows + 1})};
+      const uint32_t expected[] = {1, 0};
+      equal("fits," + at, expected, fits, 2);
+      if (!fits[0]) continue;
+      kernels::small_batch(batch, nullptr);
+      for (int i = 0; i < 3; ++i)
+        equal("product " + std::to_string(i) + at, y[i].data(), to_host(gy[i].data(), y[i].size()).data(), y[i].size());
+
+      // Of SwiGLU's result one form is made, the one that is asked for.
+      for (const uint32_t hidden : {96u, 512u, 4864u}) {
+        const bool super = hidden % kSuperBlock == 0 && rng.below(4);
+        const Both gate(rng, type, hidden, k), up(rng, pairs ? other : type, hidden, k);
+        std::vector<float> g(rows * hidden), u(rows * hidden);
+        const MatmulArgs products[] = {{gate.on_cpu(), g.data(), false}, {up.on_cpu(), u.data(), false}};
+        b.cpu->matmul(products, read.on_cpu(), rows);
+        Inputs out(rng, rows, hidden);
+        b.cpu->swiglu(g.data(), u.data(), rows, out.on_cpu());
+        device::Buffer<uint32_t> arrived(std::max(1u, hidden / kSuperBlock));
+        arrived.zero();
+        Activations to = out.on_gpu();
+        (super ? to.blocks : to.supers) = {};
+        const kernels::MatmulJob both[] = {{gate.on_gpu()}, {up.on_gpu()}};
+        const kernels::SmallBatch feed = {both, input, rows, to, arrived.data()};
+        const uint32_t feeds = kernels::small_batch_fits(feed);
+        if (k <= 2048) equal("fits, swiglu of" + at, expected, &feeds, 1);
+        if (!feeds) continue;
+        for (int turn = 0; turn < 2; ++turn) kernels::small_batch(feed, nullptr);  // counters are left zero
+        (super ? out.supers : out.blocks).compare("swiglu of" + at + " hidden=" + std::to_string(hidden));
+      }
+    }
+}
+
 // Products of one launch of gemv read one form of quantized activations: types that want another one are refused.
 void refused_mixtures() {
   using enum TensorType;
@@ -947,8 +1030,8 @@ int run(bool quick) {
   rows_ops(rng);
   refused_mixtures();
   for (const TensorType t : formats::kAllTypes)
-    products(rng, t, quick), many_rows_products(rng, t), fused_products(rng, t), few_rows_products(rng, t, quick),
-        embeddings(rng, t);
+    products(rng, t, quick), many_rows_products(rng, t), fused_products(rng, t), small_batches(rng, t, quick),
+        few_rows_products(rng, t, quick), embeddings(rng, t);
   warpgroup_products<TensorType::kQ4_K>(rng);
   warpgroup_products<TensorType::kQ5_K>(rng);
   warpgroup_products<TensorType::kQ6_K>(rng);
