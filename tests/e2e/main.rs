@@ -47,5 +47,6 @@ mod storms;
 mod systemd;
 mod systemd_real;
 mod systemd_units;
+mod tool_choice;
 mod utf8;
 mod version;

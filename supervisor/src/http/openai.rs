@@ -10,6 +10,7 @@ mod logprobs;
 mod request;
 pub(super) mod responses;
 mod stream;
+mod tools;
 mod usage;
 
 use std::time::{SystemTime, UNIX_EPOCH};

@@ -18,7 +18,7 @@ pub(super) use execute::field_names;
 pub use execute::{Fresh, Generation, Input, Request, execute};
 pub(super) use execute::{sampling, stop};
 pub(super) use fields::Fields;
-pub(super) use format::response_format;
+pub(super) use format::{checked_schema, no_ignored_end, response_format};
 pub(super) use logit_bias::logit_bias;
 pub(super) use texts::{apply_template, detokenize, tokenize};
 

@@ -5,6 +5,7 @@
 //! or control tokens; a machine of the format decides what the parts are; the sink makes pieces of
 //! them. Each stage looks at a character a bounded number of times.
 
+mod forced;
 mod format;
 mod harmony;
 mod hermes;
@@ -18,6 +19,7 @@ mod tag;
 mod tests;
 mod think;
 
+pub use forced::{ForcedCall, Function};
 pub use format::{AnswerFormat, Reasoning, ThinkTags, ToolFormat};
 pub use sink::Piece;
 pub use tag::ControlTokens;
@@ -52,6 +54,7 @@ pub struct AnswerParser {
 #[derive(Clone, Debug)]
 enum Machine {
     Harmony(Harmony),
+    Forced(forced::Reader),
     Tagged { think: Think, calls: Calls },
 }
 
@@ -99,6 +102,16 @@ impl AnswerParser {
         }
     }
 
+    /// A parser of an output that has to be `call`.
+    pub fn of_call(call: &ForcedCall) -> Self {
+        let mut sink = Sink::new(false);
+        Self {
+            scanner: Scanner::new(&[], &ControlTokens::default()),
+            machine: Machine::Forced(call.reader(&mut sink)),
+            sink,
+        }
+    }
+
     /// Takes the next token and the text it adds, and appends the pieces that it completes to `out`.
     pub fn push(&mut self, id: u32, text: &str, out: &mut Vec<Piece>) {
         let Self {
@@ -133,6 +146,7 @@ impl AnswerParser {
     fn held(&self) -> usize {
         let machine = match &self.machine {
             Machine::Harmony(harmony) => harmony.held(),
+            Machine::Forced(reader) => reader.held(),
             Machine::Tagged { think, calls } => think.held() + calls.held(),
         };
         self.scanner.held() + machine + self.sink.held()
@@ -161,6 +175,8 @@ impl Machine {
         match (self, event) {
             (Self::Harmony(harmony), Event::Text(text)) => harmony.text(text, sink),
             (Self::Harmony(harmony), Event::Tag(tag)) => harmony.tag(tag, sink),
+            (Self::Forced(reader), Event::Text(text)) => reader.text(text, sink),
+            (Self::Forced(reader), Event::Tag(tag)) => reader.text(tag.name(), sink),
             (Self::Tagged { think, calls }, Event::Text(text)) => think.text(text, calls, sink),
             (Self::Tagged { think, calls }, Event::Tag(tag)) => think.tag(tag, calls, sink),
         }
@@ -169,6 +185,7 @@ impl Machine {
     fn finish(&mut self, sink: &mut Sink) {
         match self {
             Self::Harmony(harmony) => harmony.finish(sink),
+            Self::Forced(_) => {}
             Self::Tagged { think, calls } => {
                 think.finish(calls, sink);
                 calls.finish(sink);

@@ -3,6 +3,7 @@
 
 use serde_json::{Map, Value, json};
 
+use super::answer::ForcedCall;
 use super::template::{ChatTemplate, Message, Role};
 
 /// Most settings of a template (`chat_template_kwargs`).
@@ -28,6 +29,8 @@ pub struct ChatInput {
     pub continue_final_message: bool,
     /// Whether the prompt ends with the beginning of the assistant's turn.
     pub add_generation_prompt: bool,
+    /// What the output has to be, whose beginning is then the prompt's end.
+    pub forced_call: Option<ForcedCall>,
 }
 
 impl Default for ChatInput {
@@ -39,6 +42,7 @@ impl Default for ChatInput {
             kwargs: Map::new(),
             continue_final_message: false,
             add_generation_prompt: true,
+            forced_call: None,
         }
     }
 }

@@ -15,7 +15,8 @@ mod tokenizer;
 mod utf8;
 
 pub use answer::{
-    AnswerFormat, AnswerParser, ControlTokens, Piece, Reasoning, ThinkTags, ToolFormat,
+    AnswerFormat, AnswerParser, ControlTokens, ForcedCall, Function, Piece, Reasoning, ThinkTags,
+    ToolFormat,
 };
 pub(crate) use chat::shortened;
 pub use chat::{ChatError, ChatInput};

@@ -7,7 +7,7 @@ use orcd_shared::gguf::{GgufError, Metadata};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::answer::{AnswerFormat, AnswerParser, ControlTokens};
+use super::answer::{AnswerFormat, AnswerParser, ControlTokens, ForcedCall, Function};
 use super::chat::{ChatError, ChatInput, Form};
 use super::guard::{Edges, Guard, GuardedText, Unguardable};
 use super::template::{ChatTemplate, Message, Role, TemplateError};
@@ -190,6 +190,12 @@ impl TextModel {
         AnswerParser::new(self.answers, self.controls, &tail, with_tools)
     }
 
+    /// The form of a call that an output has to be, of one of `functions`. `None` if the model's form can't leave to it
+    /// which of several.
+    pub fn forced_call(&self, functions: &[Function<'_>]) -> Option<ForcedCall> {
+        ForcedCall::new(self.answers, functions)
+    }
+
     /// The ids of a conversation, up to where the assistant's next turn begins. Control tokens
     /// named in the contents are plain text.
     ///
@@ -271,10 +277,14 @@ impl Compiled {
         }
         let unescaped: String = guard.character().into_iter().chain(marker).collect();
         let rendered = self.template.render_chat(&input, &unescaped, now)?;
-        Ok(guard.seal(match marker {
+        let mut rendered = match marker {
             Some(marker) => cut(rendered, marker)?,
             None => rendered,
-        }))
+        };
+        if let Some(call) = &input.forced_call {
+            rendered += &call.opening(&rendered, |name| guard.apply(name));
+        }
+        Ok(guard.seal(rendered))
     }
 
     /// Whose fault it is that the template fails with `input`: that of a template which can't

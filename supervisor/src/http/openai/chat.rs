@@ -10,13 +10,13 @@ use super::super::json::Json;
 use super::super::validate::messages::{Unknown, conversation};
 use super::super::validate::{Fields, Generation, Input};
 use super::logprobs::{ChatLogprob, Logprob};
-use super::request::{self, Common, not_supported};
+use super::request::{self, Common};
 use super::stream::{Answer, Chunks};
+use super::tools::{ToolChoice, is_of_the_first_call};
 use super::usage::Usage;
 use super::{Head, finish_reason};
 use crate::jobs::{JobEvent, StopReason};
-use crate::text::ChatInput;
-use crate::text::{AnswerParser, Piece};
+use crate::text::{AnswerParser, ChatInput, ForcedCall, Piece};
 use message::{Delta, Message};
 
 mod message;
@@ -32,7 +32,9 @@ pub(in crate::http) struct Chat {
     return_token_ids: bool,
     model: Arc<crate::model::Model>,
     with_tools: bool,
-    /// All of an output is content.
+    /// What each output is.
+    forced_call: Option<ForcedCall>,
+    /// All of an output is content, if it is no call.
     is_constrained: bool,
     parallel_calls: bool,
     outputs: Vec<Choice>,
@@ -59,16 +61,17 @@ pub(in crate::http) fn decode(
     let mut fields = Fields::of(body).map_err(ApiError::invalid)?;
     let f = &mut fields;
     let fresh = request::fresh("chatcmpl");
-    let common = Common::take(f, &decoding.limits, fresh.seed);
+    let mut common = Common::take(f, &decoding.limits, fresh.seed);
     let most = f.count("max_completion_tokens", 1, u32::MAX);
     let max_tokens = most.or(f.count("max_tokens", 1, u32::MAX));
     let top_logprobs = top_logprobs(f);
     // Without it calls after the first are left out.
     let parallel_calls = f.flag_or("parallel_tool_calls", true);
-    let chat = chat_input(f);
+    let choice = ToolChoice::take(f);
+    // `finish` fails where there is none.
+    let mut chat = chat_input(f).unwrap_or_default();
+    choice.apply(f, &mut chat, &mut common, decoding);
     request::finish(fields)?;
-    // `finish` has failed where there is none.
-    let chat = chat.unwrap_or_default();
     let object = if common.stream { CHUNK } else { WHOLE };
     let head = Head::new(fresh.job_id.clone(), object, common.model.clone(), decoding)?;
     let answer = Chat {
@@ -77,6 +80,7 @@ pub(in crate::http) fn decode(
         return_token_ids: common.return_token_ids,
         model: Arc::clone(&decoding.model),
         with_tools: chat.tools.is_some(),
+        forced_call: chat.forced_call.clone(),
         is_constrained: common.is_constrained(),
         parallel_calls,
         outputs: (0..common.choices())
@@ -93,38 +97,15 @@ pub(in crate::http) fn decode(
 /// The conversation, with OpenAI's words for what goes to the template.
 fn chat_input(f: &mut Fields) -> Option<ChatInput> {
     let effort = f.take("reasoning_effort");
-    let uses_tools = tool_choice(f);
     let messages = f.required("messages", "an array of messages")?;
     let mut chat = conversation(f, messages, Unknown::Ignored)?;
     chat.add_generation_prompt = f.flag_or("add_generation_prompt", chat.add_generation_prompt);
-    if !uses_tools {
-        chat.tools = None;
-    }
     if let Some(effort) = effort {
         chat.kwargs
             .entry("reasoning_effort")
             .or_insert_with(|| effort.into());
     }
     Some(chat)
-}
-
-/// Whether the model may call tools. That it must can't be promised yet.
-pub(super) fn tool_choice(f: &mut Fields) -> bool {
-    match f.take("tool_choice") {
-        Some(Json::String(choice)) if choice == "none" => return false,
-        None => {}
-        Some(Json::String(choice)) if choice == "auto" => {}
-        Some(_) => not_supported(f, "tool_choice"),
-    }
-    true
-}
-
-/// Whether a piece may stay where one call is wanted at most.
-pub(super) fn is_of_the_first_call(piece: &Piece) -> bool {
-    match piece {
-        Piece::ToolCall { index, .. } | Piece::Arguments { index, .. } => *index == 0,
-        Piece::Content(_) | Piece::Reasoning(_) => true,
-    }
 }
 
 fn top_logprobs(f: &mut Fields) -> Option<u32> {
@@ -143,10 +124,11 @@ impl Answer for Chat {
     }
 
     fn begin(&mut self, index: usize, prompt_end: &[u32]) {
-        if self.is_constrained {
-            return;
-        }
-        let parser = self.model.text().answer_parser(prompt_end, self.with_tools);
+        let parser = match &self.forced_call {
+            Some(call) => AnswerParser::of_call(call),
+            None if self.is_constrained => return,
+            None => self.model.text().answer_parser(prompt_end, self.with_tools),
+        };
         if let Some(choice) = self.outputs.get_mut(index) {
             choice.parser = Some(parser);
         }

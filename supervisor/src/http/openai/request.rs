@@ -12,7 +12,8 @@ use super::super::error::ApiError;
 use super::super::json::Json;
 use super::super::validate::messages::Unknown;
 use super::super::validate::{
-    Fields, Fresh, Generation, Input, Limits, logit_bias, response_format, sampling, stop,
+    Fields, Fresh, Generation, Input, Limits, logit_bias, no_ignored_end, response_format,
+    sampling, stop,
 };
 
 /// Most outputs for one prompt.
@@ -103,6 +104,15 @@ impl Common {
         self.constraint_field = "text.format";
         self.constraint = response_format(&mut text, "format", self.ignore_end, Unknown::Ignored);
         f.add_faults(text.finish_leniently().err().unwrap_or_default());
+    }
+
+    /// Makes the outputs what `constraint` says, which comes from `field`; notes `ignore_eos` beside it.
+    pub(super) fn force(&mut self, f: &mut Fields, field: &'static str, constraint: Constraint) {
+        if self.ignore_end {
+            no_ignored_end(f, field);
+        }
+        self.constraint = Some(constraint);
+        self.constraint_field = field;
     }
 
     /// Whether the outputs have to be something, so that they are content throughout.

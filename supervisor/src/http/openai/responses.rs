@@ -13,11 +13,11 @@ use super::super::generate::Decoding;
 use super::super::json::Json;
 use super::super::validate::{Fields, Generation, Input};
 use super::Head;
-use super::chat::is_of_the_first_call;
 use super::request::{self, Common, not_supported};
 use super::stream::{Answer, Chunks};
+use super::tools::{ToolChoice, is_of_the_first_call};
 use crate::jobs::{JobEvent, StopReason};
-use crate::text::{AnswerParser, Piece};
+use crate::text::{AnswerParser, ForcedCall, Piece};
 use items::Items;
 
 /// An answer in the making.
@@ -28,7 +28,9 @@ pub(in crate::http) struct Response {
     echo: Value,
     model: Arc<crate::model::Model>,
     with_tools: bool,
-    /// All of the output is content.
+    /// What the output is.
+    forced_call: Option<ForcedCall>,
+    /// All of the output is content, if it is no call.
     is_constrained: bool,
     parallel_calls: bool,
     parser: Option<AnswerParser>,
@@ -88,9 +90,12 @@ pub(in crate::http) fn decode(
         "tool_choice": f.peek("tool_choice").map_or_else(|| json!("auto"), |choice| choice.clone().into()),
         "parallel_tool_calls": parallel_calls,
     });
-    let chat = input::conversation(f);
+    let choice = ToolChoice::take(f);
+    let mut chat = input::conversation(f);
+    let is_formatted = common.is_constrained();
+    choice.apply(f, &mut chat, &mut common, decoding);
     let mut echo = echo(&common, max_tokens, &chat.tools, said);
-    if common.is_constrained() {
+    if is_formatted {
         echo["text"]["format"] = format.unwrap_or_default();
     }
     request::finish(fields)?;
@@ -105,6 +110,7 @@ pub(in crate::http) fn decode(
         echo,
         model: Arc::clone(&decoding.model),
         with_tools: chat.tools.is_some(),
+        forced_call: chat.forced_call.clone(),
         is_constrained: common.is_constrained(),
         parallel_calls,
         parser: None,
@@ -174,10 +180,11 @@ impl Answer for Response {
     }
 
     fn begin(&mut self, _: usize, prompt_end: &[u32]) {
-        if self.is_constrained {
-            return;
-        }
-        self.parser = Some(self.model.text().answer_parser(prompt_end, self.with_tools));
+        self.parser = match &self.forced_call {
+            Some(call) => Some(AnswerParser::of_call(call)),
+            None if self.is_constrained => None,
+            None => Some(self.model.text().answer_parser(prompt_end, self.with_tools)),
+        };
     }
 
     fn event(&mut self, _: usize, event: JobEvent, chunks: &mut Chunks) {

@@ -34,10 +34,15 @@ pub(in crate::http) fn response_format(
     let value = f.take(name)?;
     let constraint = constraint(f, name, value, unknown);
     if constraint.is_some() && ignore_end {
-        let message = format!("ignore_eos is true with {name}; the output could not end");
-        f.fault("ignore_eos", "false with a format", message);
+        no_ignored_end(f, name);
     }
     constraint
+}
+
+/// Notes that outputs which have to be something, as the field `name` says, could not end.
+pub(in crate::http) fn no_ignored_end(f: &mut Fields, name: &str) {
+    let message = format!("ignore_eos is true with {name}; the output could not end");
+    f.fault("ignore_eos", "false with a format", message);
 }
 
 fn constraint(f: &mut Fields, name: &str, value: Json, unknown: Unknown) -> Option<Constraint> {
@@ -101,16 +106,18 @@ fn schema(f: &mut Fields) -> Option<String> {
     if !matches!(value, Json::Object(_)) {
         return f.wrong_type("schema", RULE, &value, "an object");
     }
-    if !is_within(&value, MAX_SCHEMA_DEPTH) {
+    checked_schema(f, "schema", &value.into())
+}
+
+/// The text of a schema that comes from the field `name`; notes one that is nested too deeply or too long.
+pub(in crate::http) fn checked_schema(f: &mut Fields, name: &str, value: &Value) -> Option<String> {
+    if !is_within(value, MAX_SCHEMA_DEPTH) {
         let message = format!("the schema is nested more deeply than {MAX_SCHEMA_DEPTH} levels");
-        f.fault(
-            "schema",
-            &format!("at most {MAX_SCHEMA_DEPTH} levels"),
-            message,
-        );
+        let rule = format!("at most {MAX_SCHEMA_DEPTH} levels");
+        f.fault(name, &rule, message);
         return None;
     }
-    bounded(f, "schema", Value::from(value).to_string())
+    bounded(f, name, value.to_string())
 }
 
 /// The text in `name`.
@@ -132,11 +139,11 @@ fn bounded(f: &mut Fields, name: &str, text: String) -> Option<String> {
 }
 
 /// Whether `value` is nested in no more than so many levels.
-fn is_within(value: &Json, levels: usize) -> bool {
-    let inner = |v: &Json| levels > 0 && is_within(v, levels - 1);
+fn is_within(value: &Value, levels: usize) -> bool {
+    let inner = |v: &Value| levels > 0 && is_within(v, levels - 1);
     match value {
-        Json::Array(items) => items.iter().all(inner),
-        Json::Object(members) => members.iter().all(|(_, v)| inner(v)),
+        Value::Array(items) => items.iter().all(inner),
+        Value::Object(members) => members.values().all(inner),
         _ => true,
     }
 }

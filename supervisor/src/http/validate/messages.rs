@@ -63,6 +63,7 @@ pub(in crate::http) fn conversation(
         kwargs,
         continue_final_message,
         add_generation_prompt: !continue_final_message,
+        forced_call: None,
     })
 }
 

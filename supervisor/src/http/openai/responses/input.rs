@@ -5,7 +5,6 @@ use serde_json::{Map, Value, json};
 use super::super::super::json::Json;
 use super::super::super::validate::Fields;
 use super::super::super::validate::messages::{Unknown, conversation as checked};
-use super::super::chat::tool_choice;
 use crate::text::ChatInput;
 
 /// An item of a type that means nothing here.
@@ -37,8 +36,7 @@ pub(super) fn conversation(f: &mut Fields) -> ChatInput {
         }
         None => return ChatInput::default(),
     }
-    let uses_tools = tool_choice(f);
-    let tools = f.take("tools").map(Value::from).filter(|_| uses_tools);
+    let tools = f.take("tools").map(Value::from);
     let effort = f
         .take("reasoning")
         .map(|r| Value::from(r)["effort"].clone());
