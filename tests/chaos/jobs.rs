@@ -216,6 +216,10 @@ fn asked(model: &Model, rng: &mut Rng) -> Vec<Ask> {
                     "name": "weather", "description": "Tells the weather",
                     "parameters": {"type": "object", "properties": {"place": {"type": "string"}}},
                 }}]);
+                // Of some a call is the whole output.
+                if n % 8 == 5 {
+                    body["tool_choice"] = json!("required");
+                }
             }
             2 if chats => {
                 body["logprobs"] = json!(true);

@@ -10,8 +10,12 @@ use crate::rig::{Rig, constrained};
 use crate::sampler::{draw, vocabulary};
 use crate::schemas;
 
-/// Tokens of an output.
+/// Tokens of an output that dice make.
 const MOST: usize = 400;
+/// Of one that a model makes. Its tokens are shorter, and it likes white space: with 400 of them 16 of 500 are cut short.
+const MOST_OF_MODEL: u32 = 1000;
+/// Schemas that are tried, unless `ORCD_TEST_SCHEMAS` says otherwise.
+const SCHEMAS: usize = 500;
 
 /// A number from the environment.
 fn setting(name: &str, default: usize) -> usize {
@@ -60,14 +64,14 @@ fn assert_valid(schema: &Value, output: &[u8]) {
     }
 }
 
-/// `ORCD_TEST_SCHEMAS=500` tries as many; `ORCD_TEST_SAMPLES` outputs each.
+/// `ORCD_TEST_SAMPLES`: outputs of each schema.
 #[test]
 fn what_dice_say_under_a_schema_a_validator_accepts() {
     let samples = setting("ORCD_TEST_SAMPLES", 4);
     let compiler = Compiler::new(&vocabulary()).unwrap();
     let (mut whole, mut all, mut refused) = (0, 0, Vec::new());
     let written = schemas::written().len();
-    let schemas = schemas::some(setting("ORCD_TEST_SCHEMAS", 2 * written));
+    let schemas = schemas::some(setting("ORCD_TEST_SCHEMAS", SCHEMAS));
     for (at, schema) in schemas.iter().enumerate() {
         let compiled = compiler.compile(&Constraint::JsonSchema(schema.to_string()));
         let fresh = match compiled {
@@ -94,17 +98,20 @@ fn what_dice_say_under_a_schema_a_validator_accepts() {
         "{} schemas, {whole} of {all} outputs whole, refused: {refused:?}",
         schemas.len()
     );
-    assert!(10 * whole > 9 * all, "{whole} of {all} outputs are whole");
+    assert!(
+        100 * (all - whole) <= all,
+        "{whole} of {all} outputs are whole"
+    );
     assert!(20 * refused.len() <= schemas.len(), "{refused:?}");
 }
 
 #[test]
 fn what_a_model_says_under_a_schema_a_validator_accepts() {
-    let schemas = schemas::some(setting("ORCD_TEST_SCHEMAS", schemas::written().len()));
+    let schemas = schemas::some(setting("ORCD_TEST_SCHEMAS", SCHEMAS));
     let mut rig = Rig::new();
     let job = |(at, schema): (usize, &Value)| {
         let constraint = Constraint::JsonSchema(schema.to_string());
-        let mut job = constrained(at as u64, constraint, 120);
+        let mut job = constrained(at as u64, constraint, MOST_OF_MODEL);
         job.sampling.top_k = [0, 8, 40][at % 3];
         job
     };
@@ -122,5 +129,6 @@ fn what_a_model_says_under_a_schema_a_validator_accepts() {
         }
     }
     println!("{whole} of {} outputs are whole", schemas.len());
-    assert!(4 * whole > schemas.len(), "only {whole} outputs are whole");
+    let cut = schemas.len() - whole;
+    assert!(100 * cut <= schemas.len(), "{cut} outputs are cut short");
 }

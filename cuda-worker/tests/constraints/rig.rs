@@ -17,7 +17,7 @@ use orcd_shared::vocab::{TokenBytes, end_tokens};
 use crate::engine_support::model::{Model, options};
 
 const SLOTS: u32 = 8;
-const CONTEXT: u32 = 512;
+const CONTEXT: u32 = 2048;
 
 /// What came of a job.
 #[derive(Debug, Default, Clone, PartialEq)]

@@ -1,5 +1,7 @@
 """LangChain's model for servers of OpenAI's kind."""
 
+import typing
+
 import langchain_openai
 
 import common
@@ -31,6 +33,15 @@ def test_tools_are_bound_and_the_answer_is_a_message():
 
     answer = model().bind_tools([tides]).invoke(HAIKU[0]["content"])
     assert answer.content or answer.tool_calls, answer
+
+
+def test_a_forced_call_has_arguments_that_fit():
+    def tides(sea: typing.Literal["north", "baltic"]) -> str:
+        """When the sea is high."""
+
+    forced = model(max_tokens=900).bind_tools([tides], tool_choice="tides", strict=True)
+    (call,) = forced.invoke(HAIKU[0]["content"]).tool_calls
+    assert call["name"] == "tides" and call["args"]["sea"] in ("north", "baltic"), call
 
 
 common.run(globals())

@@ -26,6 +26,14 @@ const tests = {
     assert.equal(text, whole.choices[0].message.content);
     assert.deepEqual(usage, whole.usage);
   },
+  async "a forced call has arguments that fit"() {
+    const parameters = { type: "object", properties: { sea: { enum: ["north", "baltic"] } }, required: ["sea"], additionalProperties: false };
+    const tools = [{ type: "function", function: { name: "tides", parameters } }];
+    const whole = await chat({ tools, tool_choice: "required", max_tokens: 400 });
+    const [call] = whole.choices[0].message.tool_calls;
+    assert.equal(call.function.name, "tides");
+    assert.ok(["north", "baltic"].includes(JSON.parse(call.function.arguments).sea));
+  },
   async "errors are of the client's own kinds"() {
     await assert.rejects(chat({ model: "another" }), OpenAI.NotFoundError);
     await assert.rejects(chat({ temperature: 9 }), (error) => {

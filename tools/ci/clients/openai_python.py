@@ -1,8 +1,10 @@
 """OpenAI's own client for Python."""
 
 import asyncio
+import typing
 
 import openai
+import pydantic
 
 import common
 from common import BASE, HAIKU, KEY
@@ -206,7 +208,32 @@ def test_tools_reach_the_model_and_the_answer_is_a_message():
     answer = chat(tools=[tool], tool_choice="auto").choices[0]
     assert answer.message.content or answer.message.tool_calls, answer
     assert chat(tools=[tool], tool_choice="none").choices[0].message.content
-    refused(lambda: chat(tools=[tool], tool_choice="required"), openai.BadRequestError)
+    refused(lambda: chat(tool_choice="required"), openai.BadRequestError)
+
+
+class Tides(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(extra="forbid")
+    sea: typing.Literal["north", "baltic"]
+    days: typing.Annotated[int, pydantic.Field(ge=1, le=7)]
+
+
+def test_a_forced_call_has_arguments_that_fit():
+    ask = {"tools": [openai.pydantic_function_tool(Tides)], "seed": 3, "max_tokens": 900}
+    for choice in ("required", {"type": "function", "function": {"name": "Tides"}}):
+        parsed = client.chat.completions.parse(model=MODEL, messages=HAIKU, tool_choice=choice, **ask)
+        (call,) = parsed.choices[0].message.tool_calls
+        assert parsed.choices[0].finish_reason == "tool_calls"
+        assert isinstance(call.function.parsed_arguments, Tides)
+        with client.chat.completions.stream(model=MODEL, messages=HAIKU, tool_choice=choice, **ask) as stream:
+            stream.until_done()
+            (streamed,) = stream.get_final_completion().choices[0].message.tool_calls
+        assert streamed.function.arguments == call.function.arguments
+    flat = {"type": "function", "name": "Tides", "parameters": Tides.model_json_schema(), "strict": True}
+    response = client.responses.create(
+        model=MODEL, input=HAIKU, tools=[flat], tool_choice="required", max_output_tokens=900, extra_body={"seed": 3}
+    )
+    (item,) = response.output
+    assert item.type == "function_call" and Tides.model_validate_json(item.arguments), item
 
 
 def test_biases_and_penalties_change_what_is_said():
