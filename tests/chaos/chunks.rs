@@ -75,6 +75,11 @@ impl Notes {
             fields.remove("id");
             fields.remove("created");
         }
+        // Calls have names of their own, made of the stream's.
+        let calls = chunk.pointer_mut("/choices/0/delta/tool_calls");
+        for call in calls.and_then(Value::as_array_mut).into_iter().flatten() {
+            call.as_object_mut().map(|call| call.remove("id"));
+        }
         let Some(choice) = chunk["choices"][0]["index"].as_u64() else {
             self.usage = Some(chunk["usage"].clone());
             return;

@@ -195,3 +195,71 @@ fn names_of_the_model_are_those_that_were_given() {
         assert_eq!(reply.status(), status, "{name}");
     }
 }
+
+#[test]
+fn an_answer_without_a_word_is_a_message() {
+    let service = WorkerHarness::start(Model::Haiku);
+    // Whatever the model would say, it may not.
+    let nothing = json!({"type": "regex", "pattern": "a{0}"});
+    let body = chat(&json!({"response_format": nothing}));
+    let reply = service.post("/v1/chat/completions", &body).json();
+    assert_eq!(content(&reply), "");
+    let body = json!({"input": "Greet me", "text": {"format": nothing}});
+    let reply = service.post("/v1/responses", &body).json();
+    assert_eq!(reply["output"][0]["type"], "message", "{reply}");
+    assert_eq!(reply["output"][0]["content"][0]["text"], "");
+    let mut streamed = body.clone();
+    streamed["stream"] = json!(true);
+    let events = service.post("/v1/responses", &streamed);
+    for event in [
+        "output_item.added",
+        "content_part.added",
+        "output_text.done",
+        "output_item.done",
+    ] {
+        assert!(
+            events
+                .text()
+                .contains(&format!("event: response.{event}\n")),
+            "{event}"
+        );
+    }
+}
+
+#[test]
+fn responses_repeat_what_the_request_said() {
+    let service = WorkerHarness::start(Model::Haiku);
+    let tool =
+        json!({"type": "function", "name": "f", "parameters": {"type": "object"}, "strict": true});
+    let said = json!({
+        "tools": [tool],
+        "tool_choice": "none",
+        "metadata": {"a": "b"},
+        "instructions": "Be brief.",
+        "parallel_tool_calls": false,
+    });
+    let mut body = said.clone();
+    body["input"] = json!("Greet me");
+    body["max_output_tokens"] = json!(4);
+    body["reasoning"] = json!({"effort": "low"});
+    body["text"] = json!({"verbosity": "low"});
+    let reply = service.post("/v1/responses", &body).json();
+    for (name, value) in said.as_object().unwrap() {
+        assert_eq!(&reply[name], value, "{name}");
+    }
+    assert_eq!(reply["reasoning"]["effort"], "low");
+    assert_eq!(
+        reply["text"],
+        json!({"verbosity": "low", "format": {"type": "text"}})
+    );
+    let reply = service
+        .post(
+            "/v1/responses",
+            &json!({"input": "Greet me", "max_output_tokens": 4}),
+        )
+        .json();
+    assert_eq!(
+        (&reply["tools"], &reply["metadata"]),
+        (&json!([]), &json!({}))
+    );
+}

@@ -284,7 +284,7 @@ impl Choice {
     fn whole(self, index: usize) -> WholeChoice {
         WholeChoice {
             index,
-            message: self.message,
+            message: self.message.whole(),
             logprobs: Logprobs::of(self.logprobs),
             finish_reason: self.finish_reason,
             token_ids: Some(self.token_ids).filter(|ids| !ids.is_empty()),

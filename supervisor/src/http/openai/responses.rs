@@ -6,7 +6,7 @@ mod items;
 use std::sync::Arc;
 
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::super::error::ApiError;
 use super::super::generate::Decoding;
@@ -75,29 +75,17 @@ pub(in crate::http) fn decode(
     // Here the format has another place.
     f.take("response_format");
     let mut common = Common::take(f, &decoding.limits, fresh.seed);
-    let format = f.peek("text").and_then(|text| {
-        let text = Value::from(text.clone());
-        text.get("format").cloned()
-    });
+    let said = said(f);
     if let Some(text) = f.take("text") {
         common.take_text_format(f, text);
     }
     let max_tokens = f.count("max_output_tokens", 1, u32::MAX);
     let parallel_calls = f.flag_or("parallel_tool_calls", true);
-    let said = json!({
-        "instructions": said(f, "instructions"),
-        "metadata": f.take("metadata").map_or_else(|| json!({}), Value::from),
-        "tool_choice": f.peek("tool_choice").map_or_else(|| json!("auto"), |choice| choice.clone().into()),
-        "parallel_tool_calls": parallel_calls,
-    });
     let choice = ToolChoice::take(f);
     let mut chat = input::conversation(f);
-    let is_formatted = common.is_constrained();
     choice.apply(f, &mut chat, &mut common, decoding);
-    let mut echo = echo(&common, max_tokens, &chat.tools, said);
-    if is_formatted {
-        echo["text"]["format"] = format.unwrap_or_default();
-    }
+    let echo = echo(&common, max_tokens, parallel_calls, said);
+    f.take("metadata");
     request::finish(fields)?;
     let head = Head::new(
         fresh.job_id.clone(),
@@ -141,28 +129,56 @@ fn refuse(f: &mut Fields) {
     }
 }
 
-/// What a field says, which stays.
-fn said(f: &Fields, name: &str) -> Value {
-    f.peek(name)
-        .map_or(Value::Null, |value| value.clone().into())
+/// What the request says of itself, which stays in it: the answer repeats it as it is.
+fn said(f: &Fields) -> Map<String, Value> {
+    let field = |name: &str| {
+        f.peek(name)
+            .map_or(Value::Null, |value| value.clone().into())
+    };
+    let or = |value: Value, default: Value| if value.is_null() { default } else { value };
+    let mut text = field("text");
+    if text["format"].is_null() {
+        text = match text {
+            Value::Object(mut members) => {
+                members.insert("format".into(), json!({"type": "text"}));
+                members.into()
+            }
+            _ => json!({"format": {"type": "text"}}),
+        };
+    }
+    let said = json!({
+        "instructions": field("instructions"),
+        "metadata": or(field("metadata"), json!({})),
+        "reasoning": {"effort": field("reasoning")["effort"], "summary": null},
+        "text": text,
+        "tool_choice": or(field("tool_choice"), "auto".into()),
+        "tools": or(field("tools"), json!([])),
+    });
+    match said {
+        Value::Object(members) => members,
+        _ => Map::new(),
+    }
 }
 
-/// What the request said, as the answer repeats it.
-fn echo(common: &Common, max_tokens: Option<u32>, tools: &Option<Value>, said: Value) -> Value {
+/// What the answer repeats of the request, and what it says for what the request left out.
+fn echo(
+    common: &Common,
+    max_tokens: Option<u32>,
+    parallel_calls: bool,
+    said: Map<String, Value>,
+) -> Value {
     let sampling = common.sampling();
     let mut echo = json!({
         "max_output_tokens": max_tokens,
         "temperature": number(sampling.temperature),
         "top_p": number(sampling.top_p),
-        "tools": tools.as_ref().map_or_else(|| json!([]), input::flat_tools),
+        "parallel_tool_calls": parallel_calls,
         "previous_response_id": null,
-        "reasoning": {"effort": null, "summary": null},
         "store": false,
-        "text": {"format": {"type": "text"}},
         "truncation": "disabled",
     });
-    for (name, value) in said.as_object().into_iter().flatten() {
-        echo[name] = value.clone();
+    for (name, value) in said {
+        echo[name] = value;
     }
     echo
 }
@@ -230,7 +246,7 @@ impl Answer for Response {
             .flat_map(|piece| self.items.add(piece))
             .collect();
         if self.stop_reason.is_some() {
-            events.extend(self.items.finish(self.status()));
+            events.extend(self.items.end(self.status()));
         }
         for (name, data) in events {
             self.tell(name, data, chunks);

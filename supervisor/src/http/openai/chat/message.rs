@@ -113,6 +113,14 @@ impl Message {
         }
     }
 
+    /// As an answer has it: a message without calls has a content, be it an empty one.
+    pub(super) fn whole(mut self) -> Self {
+        if self.tool_calls.is_empty() {
+            self.content.get_or_insert_default();
+        }
+        self
+    }
+
     /// Adds what the model wrote.
     pub(super) fn add(&mut self, piece: Piece) {
         match piece {

@@ -149,13 +149,3 @@ fn nested_tools(tools: &Value) -> Value {
     };
     tools.iter().map(nested).collect()
 }
-
-/// Tools as responses have them.
-pub(super) fn flat_tools(tools: &Value) -> Value {
-    let flat = |tool: &Value| {
-        let mut flat = tool["function"].clone();
-        flat["type"] = "function".into();
-        flat
-    };
-    tools.as_array().into_iter().flatten().map(flat).collect()
-}

@@ -55,7 +55,7 @@ impl Items {
     }
 
     /// Ends the last item, which is then of this status.
-    pub(super) fn finish(&mut self, status: &'static str) -> Vec<Event> {
+    fn finish(&mut self, status: &'static str) -> Vec<Event> {
         let index = self.items.len().wrapping_sub(1);
         let Some(item) = self.items.last_mut().filter(|item| item.is_open) else {
             return Vec::new();
@@ -88,6 +88,17 @@ impl Items {
         events.iter_mut().for_each(|(_, data)| merge(data, &place));
         let done = json!({"output_index": index, "item": self.item(index)});
         events.push(("response.output_item.done", done));
+        events
+    }
+
+    /// Ends the answer, which is then of this status. One that is complete has a message or a call, be it an empty message.
+    pub(super) fn end(&mut self, status: &'static str) -> Vec<Event> {
+        let says = |item: &Item| item.kind != Kind::Reasoning;
+        let mut events = Vec::new();
+        if status == COMPLETED && !self.items.iter().any(says) {
+            events = self.open(Kind::Message);
+        }
+        events.extend(self.finish(status));
         events
     }
 
