@@ -295,53 +295,87 @@ void many_rows_products(Random& rng, TensorType type) {
   }
 }
 
-// Three products of few rows, two with a bias, one of them added to what is there, and SwiGLU, of rows that `gather`
-// names, normalized.
+// What kernels read that normalize by themselves: rows that `gather` names, and what belongs to that.
+struct NormedInputs {
+  Inputs in;
+  std::vector<float> weight, bias;
+  std::vector<uint32_t> gather;
+  device::Buffer<float> gweight, gbias;
+  device::Buffer<uint32_t> ggather;
+
+  // `most`: values of the bias.
+  NormedInputs(Random& rng, uint32_t rows, uint32_t k, uint32_t most)
+      : in(rng, 70, k), weight(k), bias(most), gather(rows) {
+    for (uint32_t& row : gather) row = rng.below(in.rows);
+    for (float& w : weight) w = rng.normalish();
+    for (float& v : bias) v = rng.normalish();
+    gweight = to_device(weight), gbias = to_device(bias), ggather = to_device(gather);
+  }
+  kernels::GemvInput on_gpu() const {
+    kernels::GemvInput input;
+    input.kind = kernels::Input::kNorm;
+    input.x = in.gx.data(), input.gather = ggather.data(), input.weight = gweight.data(), input.eps = 1e-6f;
+    return input;
+  }
+  void normalize(Backends& b, Inputs& out) const {
+    b.cpu->rmsnorm(in.x.data(), gather.data(), out.rows, weight.data(), 1e-6f, out.on_cpu());
+  }
+};
+
+// Three products, two with a bias, one of these added to what is there: as the processor has them, and the jobs of a
+// kernel.
+struct ThreeProducts {
+  std::vector<float> y[3];
+  device::Buffer<float> gy[3];
+  std::vector<kernels::MatmulJob> jobs;
+
+  ThreeProducts(Random& rng, Backends& b, const Both* weights, const NormedInputs& in, Inputs& read) {
+    for (int i = 0; i < 3; ++i) {
+      const bool has_bias = i < 2, adds = i == 1;
+      y[i].resize(size_t(read.rows) * weights[i].on_gpu().rows);
+      for (float& v : y[i]) v = rng.normalish();
+      gy[i] = adds ? to_device(y[i]) : poisoned<float>(y[i].size());
+      const MatmulArgs product[] = {{weights[i].on_cpu(), y[i].data(), adds, has_bias ? in.bias.data() : nullptr}};
+      b.cpu->matmul(product, read.on_cpu(), read.rows);
+      jobs.push_back({weights[i].on_gpu(), has_bias ? in.gbias.data() : nullptr, gy[i].data(), adds});
+    }
+  }
+  void compare(const std::string& at) const {
+    for (int i = 0; i < 3; ++i)
+      equal("product " + std::to_string(i) + at, y[i].data(), to_host(gy[i].data(), y[i].size()).data(), y[i].size());
+  }
+};
+
+// SwiGLU of two products as the processor has it.
+void feed_forward(Backends& b, const Both& gate, const Both& up, Inputs& read, Inputs& out) {
+  std::vector<float> g(out.rows * out.cols), u(g.size());
+  const MatmulArgs products[] = {{gate.on_cpu(), g.data(), false}, {up.on_cpu(), u.data(), false}};
+  b.cpu->matmul(products, read.on_cpu(), out.rows);
+  b.cpu->swiglu(g.data(), u.data(), out.rows, out.on_cpu());
+}
+
+// Products of few rows, and SwiGLU, normalized.
 void fused_products(Random& rng, TensorType type) {
   if (!formats::is_quantized(type)) return;
   Backends b;
   const bool k_quant = formats::block_values(type) == 256;
   const TensorType other = k_quant ? TensorType::kQ6_K : TensorType::kQ8_0;
-  const uint32_t heights[] = {40, 13, 8}, hidden = 96;
+  const uint32_t hidden = 96;
   for (const uint32_t k : {k_quant ? 256u : 160u, k_quant ? 768u : 896u}) {
     const uint32_t rows = 1 + rng.below(4);
-    const Both weights[] = {{rng, type, heights[0], k}, {rng, type, heights[1], k}, {rng, other, heights[2], k}};
+    const Both weights[] = {{rng, type, 40, k}, {rng, type, 13, k}, {rng, other, 8, k}};
     const Both gate(rng, type, hidden, k), up(rng, rng.below(2) ? type : other, hidden, k);
     const std::string at = " " + name(type) + " k=" + std::to_string(k) + " rows=" + std::to_string(rows);
-    Inputs in(rng, 70, k), normed(rng, rows, k), out(rng, rows, hidden);
-    std::vector<float> weight(k), bias(std::max(heights[0], heights[1]));
-    std::vector<uint32_t> gather(rows);
-    for (uint32_t& row : gather) row = rng.below(70);
-    for (float& w : weight) w = rng.normalish();
-    for (float& v : bias) v = rng.normalish();
-    const auto gweight = to_device(weight), gbias = to_device(bias);
-    const auto ggather = to_device(gather);
-    kernels::GemvInput input;
-    input.kind = kernels::Input::kNorm;
-    input.x = in.gx.data(), input.gather = ggather.data(), input.weight = gweight.data(), input.eps = 1e-6f;
-    b.cpu->rmsnorm(in.x.data(), gather.data(), rows, weight.data(), 1e-6f, normed.on_cpu());
+    const NormedInputs in(rng, rows, k, 40);
+    Inputs normed(rng, rows, k), out(rng, rows, hidden);
+    in.normalize(b, normed);
+    const ThreeProducts products(rng, b, weights, in, normed);
+    kernels::gemv(products.jobs.data(), 3, in.on_gpu(), rows, false, false, nullptr);
+    products.compare(at);
 
-    std::vector<float> y[3];
-    device::Buffer<float> gy[3];
-    std::vector<kernels::MatmulJob> jobs;
-    for (int i = 0; i < 3; ++i) {
-      y[i].resize(size_t(rows) * heights[i]);
-      for (float& v : y[i]) v = rng.normalish();
-      gy[i] = i == 1 ? to_device(y[i]) : poisoned<float>(y[i].size());
-      const MatmulArgs product[] = {{weights[i].on_cpu(), y[i].data(), i == 1, i < 2 ? bias.data() : nullptr}};
-      b.cpu->matmul(product, normed.on_cpu(), rows);
-      jobs.push_back({weights[i].on_gpu(), i < 2 ? gbias.data() : nullptr, gy[i].data(), i == 1});
-    }
-    kernels::gemv(jobs.data(), 3, input, rows, false, false, nullptr);
-    for (int i = 0; i < 3; ++i)
-      equal("product " + std::to_string(i) + at, y[i].data(), to_host(gy[i].data(), y[i].size()).data(), y[i].size());
-
-    std::vector<float> g(rows * hidden), u(rows * hidden);
-    const MatmulArgs products[] = {{gate.on_cpu(), g.data(), false}, {up.on_cpu(), u.data(), false}};
-    b.cpu->matmul(products, normed.on_cpu(), rows);
-    b.cpu->swiglu(g.data(), u.data(), rows, out.on_cpu());
+    feed_forward(b, gate, up, normed, out);
     const kernels::MatmulJob both[] = {{gate.on_gpu(), nullptr, out.gx.data()}, {up.on_gpu(), nullptr, nullptr}};
-    kernels::gemv(both, 2, input, rows, true, false, nullptr);
+    kernels::gemv(both, 2, in.on_gpu(), rows, true, false, nullptr);
     kernels::quantize(out.on_gpu(), rows, nullptr);
     out.compare("swiglu product" + at);
   }
@@ -359,62 +393,39 @@ void small_batches(Random& rng, TensorType type, bool quick) {
   if (quick) widths.resize(2);
   for (const uint32_t k : widths)
     for (const Input kind : {Input::kGiven, Input::kQuantize, Input::kNorm}) {
-      const uint32_t rows = 1 + rng.below(kernels::kSmallRows);
-      const uint32_t heights[] = {40 + rng.below(900), 13, 1 + rng.below(130)};
-      const bool mixed = rng.below(2), pairs = (type == TensorType::kQ5_0 || k_quant) && mixed;
-      const Both weights[] = {
-          {rng, type, heights[0], k}, {rng, type, heights[1], k}, {rng, pairs ? other : type, heights[2], k}};
+      const uint32_t rows = 1 + rng.below(kernels::kSmallRows), tallest = 40 + rng.below(900);
+      const bool pairs = (type == TensorType::kQ5_0 || k_quant) && rng.below(2);
+      const TensorType second = pairs ? other : type;
+      const Both weights[] = {{rng, type, tallest, k}, {rng, type, 13, k}, {rng, second, 1 + rng.below(130), k}};
       const std::string at = " small batch " + name(type) + " k=" + std::to_string(k) +
                              " rows=" + std::to_string(rows) + " input=" + std::to_string(uint32_t(kind));
-      Inputs in(rng, 70, k), read(rng, rows, k);
-      std::vector<float> weight(k), bias(heights[0]);
-      std::vector<uint32_t> gather(rows);
-      for (uint32_t& row : gather) row = rng.below(70);
-      for (float& w : weight) w = rng.normalish();
-      for (float& v : bias) v = rng.normalish();
-      const auto gweight = to_device(weight), gbias = to_device(bias);
-      const auto ggather = to_device(gather);
-      kernels::GemvInput input;
+      const NormedInputs in(rng, rows, k, tallest);
+      Inputs read(rng, rows, k);
+      kernels::GemvInput input = in.on_gpu();
       input.kind = kind;
       input.a = read.on_gpu();
-      input.x = in.gx.data(), input.gather = ggather.data(), input.weight = gweight.data(), input.eps = 1e-6f;
       if (kind == Input::kNorm) {
-        b.cpu->rmsnorm(in.x.data(), gather.data(), rows, weight.data(), 1e-6f, read.on_cpu());
+        in.normalize(b, read);
       } else {
         b.cpu->quantize(read.on_cpu(), rows);
         if (kind == Input::kGiven) b.gpu->quantize(read.on_gpu(), rows), b.gpu->finish();
       }
-
-      std::vector<float> y[3];
-      device::Buffer<float> gy[3];
-      std::vector<kernels::MatmulJob> jobs;
-      for (int i = 0; i < 3; ++i) {
-        y[i].resize(size_t(rows) * heights[i]);
-        for (float& v : y[i]) v = rng.normalish();
-        gy[i] = i == 1 ? to_device(y[i]) : poisoned<float>(y[i].size());
-        const MatmulArgs product[] = {{weights[i].on_cpu(), y[i].data(), i == 1, i < 2 ? bias.data() : nullptr}};
-        b.cpu->matmul(product, read.on_cpu(), rows);
-        jobs.push_back({weights[i].on_gpu(), i < 2 ? gbias.data() : nullptr, gy[i].data(), i == 1});
-      }
-      const kernels::SmallBatch batch = {jobs, input, rows};
+      const ThreeProducts products(rng, b, weights, in, read);
+      const kernels::SmallBatch batch = {products.jobs, input, rows};
       const uint32_t fits[] = {kernels::small_batch_fits(batch),
-                               kernels::small_batch_fits({jobs, input, kernels::kSmallRows + 1})};
+                               kernels::small_batch_fits({products.jobs, input, kernels::kSmallRows + 1})};
       const uint32_t expected[] = {1, 0};
       equal("fits," + at, expected, fits, 2);
       if (!fits[0]) continue;
       kernels::small_batch(batch, nullptr);
-      for (int i = 0; i < 3; ++i)
-        equal("product " + std::to_string(i) + at, y[i].data(), to_host(gy[i].data(), y[i].size()).data(), y[i].size());
+      products.compare(at);
 
       // Of SwiGLU's result one form is made, the one that is asked for.
       for (const uint32_t hidden : {96u, 512u, 4864u}) {
         const bool super = hidden % kSuperBlock == 0 && rng.below(4);
-        const Both gate(rng, type, hidden, k), up(rng, pairs ? other : type, hidden, k);
-        std::vector<float> g(rows * hidden), u(rows * hidden);
-        const MatmulArgs products[] = {{gate.on_cpu(), g.data(), false}, {up.on_cpu(), u.data(), false}};
-        b.cpu->matmul(products, read.on_cpu(), rows);
+        const Both gate(rng, type, hidden, k), up(rng, second, hidden, k);
         Inputs out(rng, rows, hidden);
-        b.cpu->swiglu(g.data(), u.data(), rows, out.on_cpu());
+        feed_forward(b, gate, up, read, out);
         device::Buffer<uint32_t> arrived(std::max(1u, hidden / kSuperBlock));
         arrived.zero();
         Activations to = out.on_gpu();
@@ -422,6 +433,7 @@ void small_batches(Random& rng, TensorType type, bool quick) {
         const kernels::MatmulJob both[] = {{gate.on_gpu()}, {up.on_gpu()}};
         const kernels::SmallBatch feed = {both, input, rows, to, arrived.data()};
         const uint32_t feeds = kernels::small_batch_fits(feed);
+        // Of longer rows the results of all units are too many.
         if (k <= 2048) equal("fits, swiglu of" + at, expected, &feeds, 1);
         if (!feeds) continue;
         for (int turn = 0; turn < 2; ++turn) kernels::small_batch(feed, nullptr);  // counters are left zero
