@@ -8,6 +8,7 @@ use std::process::{ExitStatus, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
 use orcd_shared::constraint::Constraint;
 use orcd_shared::exit::worker as exit;
 use orcd_shared::protocol::frame;
@@ -24,7 +25,7 @@ const AT_ONCE: usize = 2;
 const LIMIT: Duration = Duration::from_secs(10);
 /// Most bytes of a reason.
 const MAX_REASON_BYTES: u64 = 4096;
-/// Constraints that are remembered as usable.
+/// Verdicts that are remembered. A refusal has a reason, of [`MAX_REASON_BYTES`] at most.
 const REMEMBERED: usize = 256;
 
 /// Why a constraint is not taken.
@@ -44,9 +45,13 @@ pub struct Trials {
     /// The worker's program.
     program: PathBuf,
     permits: Semaphore,
-    /// Hashes of constraints that were found usable, the oldest first.
-    usable: Mutex<VecDeque<[u8; 32]>>,
+    /// What became of constraints, by their hashes, the oldest first.
+    known: Mutex<VecDeque<([u8; 32], Verdict)>>,
 }
+
+/// Whether a constraint can be used; if not, why. It follows from the constraint alone, so that one which costs a second
+/// to refuse costs it once.
+type Verdict = Result<(), String>;
 
 impl Trials {
     /// By the worker's program.
@@ -55,29 +60,40 @@ impl Trials {
         Self {
             program,
             permits: Semaphore::new(AT_ONCE),
-            usable: Mutex::new(VecDeque::new()),
+            known: Mutex::new(VecDeque::new()),
         }
     }
 
-    /// Tries `constraint`, as soon as there is a permit; one that was found usable before is not tried again. Whoever drops
-    /// the future ends the process.
+    /// Tries `constraint`, as soon as there is a permit; one whose verdict is known is not tried again. Whoever drops the
+    /// future ends the process.
     ///
     /// # Errors
     /// It can't be used, or not be tried.
     pub async fn run(&self, constraint: &Constraint) -> Result<(), TrialError> {
         let hash = hash(constraint);
-        if self.is_known(&hash) {
-            return Ok(());
+        if let Some(verdict) = self.known(&hash) {
+            return verdict.map_err(TrialError::Refused);
         }
         // It is never closed.
         let _permit = self.permits.acquire().await;
+        // Others may have wanted the same meanwhile.
+        if let Some(verdict) = self.known(&hash) {
+            return verdict.map_err(TrialError::Refused);
+        }
         let done = tokio::time::timeout(LIMIT, self.ask(constraint)).await;
         let (status, reason) = match done {
             Ok(answer) => answer.map_err(TrialError::Failed)?,
             Err(_) => return Err(TrialError::Refused(exploded("10 s"))),
         };
-        verdict(status, reason)?;
-        self.remember(hash);
+        let lasts = lasts(status);
+        match verdict(status, reason) {
+            Ok(()) => self.remember(hash, Ok(())),
+            Err(TrialError::Refused(reason)) if lasts => {
+                self.remember(hash, Err(reason.clone()));
+                return Err(TrialError::Refused(reason));
+            }
+            other => return other,
+        }
         Ok(())
     }
 
@@ -115,17 +131,28 @@ impl Trials {
         command.spawn()
     }
 
-    fn is_known(&self, hash: &[u8; 32]) -> bool {
-        let usable = self.usable.lock().unwrap_or_else(PoisonError::into_inner);
-        usable.contains(hash)
+    fn known(&self, hash: &[u8; 32]) -> Option<Verdict> {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = known.iter().find(|(of, _)| of == hash);
+        found.map(|(_, verdict)| verdict.clone())
     }
 
-    fn remember(&self, hash: [u8; 32]) {
-        let mut usable = self.usable.lock().unwrap_or_else(PoisonError::into_inner);
-        if usable.len() == REMEMBERED {
-            usable.pop_front();
+    fn remember(&self, hash: [u8; 32], verdict: Verdict) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() == REMEMBERED {
+            known.pop_front();
         }
-        usable.push_back(hash);
+        known.push_back((hash, verdict));
+    }
+}
+
+/// Whether the process would end so again: not one that something else on the machine has killed. SIGXCPU says that its
+/// time was over.
+fn lasts(status: ExitStatus) -> bool {
+    match WorkerExit::from(status) {
+        WorkerExit::Code(_) => true,
+        WorkerExit::Signal(signal) => signal == Signal::SIGXCPU as i32,
+        WorkerExit::Unknown => false,
     }
 }
 
@@ -196,7 +223,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_refusal_says_why_and_is_found_out_each_time() {
+    async fn a_refusal_says_why_and_is_found_out_once() {
         let (dir, trials) = trials("cat > /dev/null; printf 'at #/x: no'; exit 14");
         for _ in 0..2 {
             match trials.run(&constraint()).await {
@@ -204,7 +231,19 @@ mod tests {
                 other => panic!("{other:?}"),
             }
         }
-        assert_eq!(runs(&dir), 2);
+        assert_eq!(runs(&dir), 1);
+    }
+
+    #[tokio::test]
+    async fn who_is_killed_is_tried_again_unless_its_time_was_over() {
+        for (signal, expected) in [("KILL", 2), ("XCPU", 1)] {
+            let (dir, trials) = trials(&format!("cat > /dev/null; kill -{signal} $$"));
+            for _ in 0..2 {
+                let died = trials.run(&constraint()).await.unwrap_err();
+                assert!(matches!(died, TrialError::Refused(_)), "{died:?}");
+            }
+            assert_eq!(runs(&dir), expected, "{signal}");
+        }
     }
 
     #[tokio::test]

@@ -50,7 +50,13 @@ pub fn run(input: impl Read, mut output: impl Write) -> u8 {
 /// Bounds time, memory and what a crash leaves behind.
 fn limit_this_process() -> io::Result<()> {
     setrlimit(Resource::RLIMIT_CORE, 0, 0)?;
-    setrlimit(Resource::RLIMIT_CPU, CPU_SECONDS, CPU_SECONDS)?;
+    // The signal of the first bound says that this was it; the second one is for who doesn't die of that.
+    let most = getrlimit(Resource::RLIMIT_CPU)?.1;
+    setrlimit(
+        Resource::RLIMIT_CPU,
+        CPU_SECONDS.min(most),
+        (CPU_SECONDS + 1).min(most),
+    )?;
     // No more than this process was given.
     let addresses = (addresses()? + MEMORY_BYTES).min(getrlimit(Resource::RLIMIT_AS)?.1);
     setrlimit(Resource::RLIMIT_AS, addresses, addresses)?;

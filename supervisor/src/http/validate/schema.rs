@@ -341,11 +341,12 @@ pub(in crate::http) fn tokenize() -> Schema {
             "prompt",
             optional(Type::String).description(Some("A text, as it is.")),
         )
-        .property("messages", optional_messages());
+        .property("messages", optional_messages())
+        .property("add_generation_prompt", generation_prompt());
     let either = json!([
         {
             "required": ["prompt"],
-            "properties": without_messages(json!({"prompt": {"type": "string"}})),
+            "properties": without_messages(json!({"prompt": {"type": "string"}, "add_generation_prompt": {"type": "null"}})),
         },
         {
             "required": ["messages"],
@@ -372,8 +373,15 @@ pub(in crate::http) fn apply_template() -> Schema {
     let body = object()
         .property("model", optional(Type::String))
         .property("messages", messages())
+        .property("add_generation_prompt", generation_prompt())
         .required("messages");
     chat_fields(body).into()
+}
+
+fn generation_prompt() -> ObjectBuilder {
+    optional(Type::Boolean).description(Some(
+        "Whether the prompt ends with the beginning of the assistant's turn; it does unless the last message goes on.",
+    ))
 }
 
 /// What an output has to be.

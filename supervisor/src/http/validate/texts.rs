@@ -7,6 +7,8 @@ use super::fields::Fields;
 use super::messages::{CHAT_FIELDS, Unknown, conversation};
 use crate::text::ChatInput;
 
+const GENERATION_PROMPT: &str = "add_generation_prompt";
+
 /// Checks the body of `POST /tokenize`: a text as it is, or a conversation.
 ///
 /// # Errors
@@ -23,9 +25,7 @@ pub(in crate::http) fn tokenize(body: Json) -> Result<Input, Vec<Detail>> {
                 template: false,
             })
         }
-        (None, Some(value)) => {
-            conversation(&mut f, value, Unknown::Refused).map(|chat| Input::Chat(Box::new(chat)))
-        }
+        (None, Some(value)) => messages(&mut f, value).map(|chat| Input::Chat(Box::new(chat))),
         _ => {
             without_messages(&mut f);
             let message = "give one of prompt and messages".to_owned();
@@ -34,7 +34,13 @@ pub(in crate::http) fn tokenize(body: Json) -> Result<Input, Vec<Detail>> {
         }
     };
     model(&mut f);
-    f.finish(&[&["prompt", "messages", "model"], &CHAT_FIELDS[..]].concat())?;
+    f.finish(
+        &[
+            &["prompt", "messages", "model", GENERATION_PROMPT],
+            &CHAT_FIELDS[..],
+        ]
+        .concat(),
+    )?;
     // `finish` has failed where there is none.
     Ok(input.unwrap_or(Input::Ids(Vec::new())))
 }
@@ -63,11 +69,18 @@ pub(in crate::http) fn apply_template(body: Json) -> Result<ChatInput, Vec<Detai
     if value.is_none() {
         without_messages(&mut f);
     }
-    let chat = value.and_then(|value| conversation(&mut f, value, Unknown::Refused));
+    let chat = value.and_then(|value| messages(&mut f, value));
     model(&mut f);
-    f.finish(&[&["messages", "model"], &CHAT_FIELDS[..]].concat())?;
+    f.finish(&[&["messages", "model", GENERATION_PROMPT], &CHAT_FIELDS[..]].concat())?;
     // `finish` has failed where there is none.
     Ok(chat.unwrap_or_default())
+}
+
+/// The conversation, and whether the assistant's turn begins behind it.
+fn messages(f: &mut Fields, value: Json) -> Option<ChatInput> {
+    let mut chat = conversation(f, value, Unknown::Refused)?;
+    chat.add_generation_prompt = f.flag_or(GENERATION_PROMPT, chat.add_generation_prompt);
+    Some(chat)
 }
 
 /// Other servers take the model's name there; it is not looked at.
