@@ -415,7 +415,8 @@ void small_batches(Random& rng, TensorType type, bool quick) {
       const uint32_t fits[] = {kernels::small_batch_fits(batch),
                                kernels::small_batch_fits({products.jobs, input, kernels::kSmallRows + 1})};
       const uint32_t expected[] = {1, 0};
-      equal("fits," + at, expected, fits, 2);
+      // Of longer rows weights and results may be too many for a thread block's memory.
+      if (k <= 2048) equal("fits," + at, expected, fits, 2);
       if (!fits[0]) continue;
       kernels::small_batch(batch, nullptr);
       products.compare(at);
@@ -433,7 +434,6 @@ void small_batches(Random& rng, TensorType type, bool quick) {
         const kernels::MatmulJob both[] = {{gate.on_gpu()}, {up.on_gpu()}};
         const kernels::SmallBatch feed = {both, input, rows, to, arrived.data()};
         const uint32_t feeds = kernels::small_batch_fits(feed);
-        // Of longer rows the results of all units are too many.
         if (k <= 2048) equal("fits, swiglu of" + at, expected, &feeds, 1);
         if (!feeds) continue;
         for (int turn = 0; turn < 2; ++turn) kernels::small_batch(feed, nullptr);  // counters are left zero

@@ -6,7 +6,7 @@ use std::io;
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use orcd_shared::constraint::Constraint;
@@ -27,6 +27,8 @@ const LIMIT: Duration = Duration::from_secs(10);
 const MAX_REASON_BYTES: u64 = 4096;
 /// Verdicts that are remembered. A refusal has a reason, of [`MAX_REASON_BYTES`] at most.
 const REMEMBERED: usize = 256;
+/// How long one of what took too long counts.
+const TOO_LONG_FOR: Duration = Duration::from_secs(60);
 
 /// Why a constraint is not taken.
 #[derive(Debug, thiserror::Error)]
@@ -46,12 +48,20 @@ pub struct Trials {
     program: PathBuf,
     permits: Semaphore,
     /// What became of constraints, by their hashes, the oldest first.
-    known: Mutex<VecDeque<([u8; 32], Verdict)>>,
+    known: Mutex<VecDeque<Known>>,
 }
 
-/// Whether a constraint can be used; if not, why. It follows from the constraint alone, so that one which costs a second
-/// to refuse costs it once.
+/// Whether a constraint can be used; if not, why.
 type Verdict = Result<(), String>;
+
+/// A verdict, so that what costs a second to refuse costs it once.
+#[derive(Debug)]
+struct Known {
+    hash: [u8; 32],
+    verdict: Verdict,
+    /// Of what took too long: how long a processor takes for something is not always the same.
+    until: Option<Instant>,
+}
 
 impl Trials {
     /// By the worker's program.
@@ -85,16 +95,14 @@ impl Trials {
             Ok(answer) => answer.map_err(TrialError::Failed)?,
             Err(_) => return Err(TrialError::Refused(exploded("10 s"))),
         };
-        let lasts = lasts(status);
-        match verdict(status, reason) {
-            Ok(()) => self.remember(hash, Ok(())),
-            Err(TrialError::Refused(reason)) if lasts => {
-                self.remember(hash, Err(reason.clone()));
-                return Err(TrialError::Refused(reason));
-            }
-            other => return other,
-        }
-        Ok(())
+        let verdict = verdict(status, reason);
+        let known = match &verdict {
+            Ok(()) => Ok(()),
+            Err(TrialError::Refused(reason)) => Err(reason.clone()),
+            Err(TrialError::Failed(_)) => return verdict,
+        };
+        self.remember(hash, known, status);
+        verdict
     }
 
     /// How the process ends, and what it says.
@@ -133,26 +141,34 @@ impl Trials {
 
     fn known(&self, hash: &[u8; 32]) -> Option<Verdict> {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = known.iter().find(|(of, _)| of == hash);
-        found.map(|(_, verdict)| verdict.clone())
+        let now = Instant::now();
+        let holds = |known: &&Known| known.until.is_none_or(|until| now < until);
+        let found = known.iter().find(|known| known.hash == *hash);
+        found.filter(holds).map(|known| known.verdict.clone())
     }
 
-    fn remember(&self, hash: [u8; 32], verdict: Verdict) {
+    fn remember(&self, hash: [u8; 32], verdict: Verdict, status: ExitStatus) {
+        let until = match WorkerExit::from(status) {
+            WorkerExit::Code(_) => None,
+            // Of memory: it has a bound of its own.
+            WorkerExit::Signal(signal) if signal == Signal::SIGABRT as i32 => None,
+            // Of time.
+            WorkerExit::Signal(signal) if signal == Signal::SIGXCPU as i32 => {
+                Some(Instant::now() + TOO_LONG_FOR)
+            }
+            // Something else on the machine may have killed it.
+            WorkerExit::Signal(_) | WorkerExit::Unknown => return,
+        };
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.retain(|known| known.hash != hash);
         if known.len() == REMEMBERED {
             known.pop_front();
         }
-        known.push_back((hash, verdict));
-    }
-}
-
-/// Whether the process would end so again: not one that something else on the machine has killed. SIGXCPU says that its
-/// time was over.
-fn lasts(status: ExitStatus) -> bool {
-    match WorkerExit::from(status) {
-        WorkerExit::Code(_) => true,
-        WorkerExit::Signal(signal) => signal == Signal::SIGXCPU as i32,
-        WorkerExit::Unknown => false,
+        known.push_back(Known {
+            hash,
+            verdict,
+            until,
+        });
     }
 }
 
@@ -235,8 +251,8 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_is_killed_is_tried_again_unless_its_time_was_over() {
-        for (signal, expected) in [("KILL", 2), ("XCPU", 1)] {
+    async fn who_is_killed_is_tried_again_unless_a_bound_did_it() {
+        for (signal, expected) in [("KILL", 2), ("XCPU", 1), ("ABRT", 1)] {
             let (dir, trials) = trials(&format!("cat > /dev/null; kill -{signal} $$"));
             for _ in 0..2 {
                 let died = trials.run(&constraint()).await.unwrap_err();

@@ -95,7 +95,9 @@ fn a_call_that_is_asked_for_comes_and_its_arguments_fit() {
     for seed in 0..6 {
         let body = chat(&json!("required"), &json!({"seed": seed, "n": 2}));
         let reply = service.post("/v1/chat/completions", &body).json();
-        for choice in reply["choices"].as_array().unwrap() {
+        let choices = reply["choices"].as_array().unwrap();
+        assert_eq!(choices.len(), 2);
+        for choice in choices {
             let (name, arguments) = call_of(choice);
             assert!(fits(&name, &arguments), "{name} {arguments}");
         }
@@ -215,6 +217,7 @@ fn a_killed_worker_changes_no_call() {
     }
     assert!(killed && !found.contains("\"error\""), "{found}");
     assert_eq!(joined(&found), expected);
+    service.wait_for_log("replays=1");
 }
 
 #[test]

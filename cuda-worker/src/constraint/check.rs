@@ -37,14 +37,18 @@ pub fn run(input: impl Read, mut output: impl Write) -> u8 {
         Ok(Some(constraint)) => constraint,
         Ok(None) | Err(_) => return exit::worker::PROTOCOL,
     };
-    match on_a_thread(constraint) {
-        Ok(()) => exit::worker::OK,
-        Err(reason) => {
-            let _ = output.write_all(reason.as_bytes());
-            let _ = output.flush();
-            exit::worker::REFUSED
-        }
-    }
+    let (reason, code) = match on_a_thread(constraint) {
+        Ok(Ok(())) => return exit::worker::OK,
+        Ok(Err(reason)) => (reason, exit::worker::REFUSED),
+        // Not the constraint's fault.
+        Err(error) => (
+            format!("no thread can be started: {error}"),
+            exit::worker::INTERNAL,
+        ),
+    };
+    let _ = output.write_all(reason.as_bytes());
+    let _ = output.flush();
+    code
 }
 
 /// Bounds time, memory and what a crash leaves behind.
@@ -73,13 +77,11 @@ fn addresses() -> io::Result<u64> {
 }
 
 /// With the stack that the worker would have for it.
-fn on_a_thread(constraint: Constraint) -> Result<(), String> {
+fn on_a_thread(constraint: Constraint) -> io::Result<Result<(), String>> {
     let thread = std::thread::Builder::new().stack_size(STACK_BYTES);
-    let checking = thread.spawn(move || check(&constraint));
-    let checking = checking.map_err(|error| format!("no thread can be started: {error}"))?;
-    checking
-        .join()
-        .unwrap_or_else(|_| Err("it can't be compiled".to_owned()))
+    let checking = thread.spawn(move || check(&constraint))?;
+    let unforeseen = |_| Err("it can't be compiled".to_owned());
+    Ok(checking.join().unwrap_or_else(unforeseen))
 }
 
 /// Makes some tokens of an output: one of which each costs seconds is found out by this process's bound of time.

@@ -68,10 +68,13 @@ pub(in crate::http) fn decode(
     // Without it calls after the first are left out.
     let parallel_calls = f.flag_or("parallel_tool_calls", true);
     let choice = ToolChoice::take(f);
-    // `finish` fails where there is none.
-    let mut chat = chat_input(f).unwrap_or_default();
-    choice.apply(f, &mut chat, &mut common, decoding);
+    let mut chat = chat_input(f);
+    if let Some(chat) = &mut chat {
+        choice.apply(f, chat, &mut common, decoding);
+    }
     request::finish(fields)?;
+    // `finish` has failed where there is none.
+    let chat = chat.unwrap_or_default();
     let object = if common.stream { CHUNK } else { WHOLE };
     let head = Head::new(fresh.job_id.clone(), object, common.model.clone(), decoding)?;
     let answer = Chat {

@@ -83,7 +83,10 @@ pub(in crate::http) fn decode(
     let parallel_calls = f.flag_or("parallel_tool_calls", true);
     let choice = ToolChoice::take(f);
     let mut chat = input::conversation(f);
-    choice.apply(f, &mut chat, &mut common, decoding);
+    // Without a message something else is wrong.
+    if !chat.messages.is_empty() {
+        choice.apply(f, &mut chat, &mut common, decoding);
+    }
     let echo = echo(&common, max_tokens, parallel_calls, said);
     f.take("metadata");
     request::finish(fields)?;
@@ -149,7 +152,7 @@ fn said(f: &Fields) -> Map<String, Value> {
     let said = json!({
         "instructions": field("instructions"),
         "metadata": or(field("metadata"), json!({})),
-        "reasoning": {"effort": field("reasoning")["effort"], "summary": null},
+        "reasoning": {"effort": field("reasoning")["effort"], "summary": field("reasoning")["summary"]},
         "text": text,
         "tool_choice": or(field("tool_choice"), "auto".into()),
         "tools": or(field("tools"), json!([])),

@@ -1,5 +1,7 @@
 //! Which of a request's tools the model may call, and which it has to.
 
+use std::collections::BTreeSet;
+
 use orcd_shared::constraint::Constraint;
 use serde_json::Value;
 
@@ -86,6 +88,10 @@ fn force(
         let message = "tool_choice that forces a call is given with continue_final_message; leave out one of them";
         return Err(Fault("auto or none with a message to continue", message));
     }
+    if !chat.add_generation_prompt {
+        let message = "tool_choice that forces a call is given without add_generation_prompt; leave out one of them";
+        return Err(Fault("auto or none without a generation prompt", message));
+    }
     let tools = chat.tools.as_ref().and_then(Value::as_array);
     let tools = tools.into_iter().flatten().map(|tool| &tool["function"]);
     let functions = tools.enumerate().filter_map(|(at, tool)| {
@@ -99,10 +105,13 @@ fn force(
     for (at, function) in &functions {
         takes_an_object(f, *at, function);
     }
-    let functions: Vec<_> = functions
+    let mut functions: Vec<_> = functions
         .into_iter()
         .map(|(_, function)| function)
         .collect();
+    // Of equal names the first one counts.
+    let mut names = BTreeSet::new();
+    functions.retain(|function| names.insert(function.name));
     if functions.is_empty() {
         let message = "tool_choice forces a call of a tool that tools doesn't have";
         return Err(Fault("one of tools", message));
@@ -118,10 +127,11 @@ fn force(
     Ok(())
 }
 
-/// Notes parameters that are something else than the members of an object.
+/// Notes parameters that can't be the members of an object.
 fn takes_an_object(f: &mut Fields, at: usize, function: &Function<'_>) {
     let kind = function.parameters.map_or(&Value::Null, |p| &p["type"]);
-    if !kind.is_null() && kind != "object" {
+    let may_be = |kind: &Value| kind == "object";
+    if !kind.is_null() && !may_be(kind) && !kind.as_array().is_some_and(|k| k.iter().any(may_be)) {
         let field = format!("tools[{at}].function.parameters.type");
         let message = format!("{field} is not \"object\", which arguments are");
         f.fault(&field, "object", message);

@@ -9,6 +9,14 @@ use super::{AnswerFormat, Reasoning, ToolFormat};
 
 /// Members of a schema whose values are data: what looks like a reference there is none.
 const DATA: [&str; 4] = ["const", "enum", "default", "examples"];
+/// Members whose values are schemas by names that the client gave them.
+const NAMED: [&str; 5] = [
+    "properties",
+    "patternProperties",
+    "$defs",
+    "definitions",
+    "dependentSchemas",
+];
 /// What a schema says about itself as a document, which it is no more where it becomes a part of another.
 const OF_A_DOCUMENT: [&str; 2] = ["$id", "$schema"];
 /// The name of a call's arguments in most forms.
@@ -147,7 +155,8 @@ fn parameters(function: &Function<'_>, place: &str) -> Value {
     };
     let mut schema = parameters.clone();
     if let Some(members) = schema.as_object_mut() {
-        members.entry("type").or_insert_with(|| "object".into());
+        // Others that it may be are left out: arguments are an object.
+        members.insert("type".into(), "object".into());
         for name in OF_A_DOCUMENT {
             members.remove(name);
         }
@@ -167,6 +176,11 @@ fn rebase(schema: &mut Value, place: &str) {
                 match value {
                     Value::String(to) if name == "$ref" && (to == "#" || to.starts_with("#/")) => {
                         *to = format!("{place}{}", &to[1..]);
+                    }
+                    Value::Object(schemas) if NAMED.contains(&name.as_str()) => {
+                        schemas
+                            .values_mut()
+                            .for_each(|schema| rebase(schema, place));
                     }
                     value if !DATA.contains(&name.as_str()) => rebase(value, place),
                     _ => {}
@@ -331,8 +345,9 @@ mod tests {
                 "leaf": {"$ref": "#/$defs/leaf"},
                 "$ref": {"enum": ["#/x", {"$ref": "#/x"}]},
                 "other": {"$ref": "https://example.org/other"},
+                "examples": {"items": {"$ref": "#/$defs/default"}},
             },
-            "$defs": {"leaf": {"type": "null"}},
+            "$defs": {"leaf": {"type": "null"}, "default": {"$ref": "#/$defs/leaf"}},
         });
         let functions = [function("grow", &tree)];
         let call = ForcedCall::new(format(ToolFormat::Hermes), &functions).unwrap();
@@ -345,8 +360,12 @@ mod tests {
                     "leaf": {"$ref": "#/properties/arguments/$defs/leaf"},
                     "$ref": {"enum": ["#/x", {"$ref": "#/x"}]},
                     "other": {"$ref": "https://example.org/other"},
+                    "examples": {"items": {"$ref": "#/properties/arguments/$defs/default"}},
                 },
-                "$defs": {"leaf": {"type": "null"}},
+                "$defs": {
+                    "leaf": {"type": "null"},
+                    "default": {"$ref": "#/properties/arguments/$defs/leaf"},
+                },
             })
         );
     }
