@@ -2,6 +2,7 @@
 
 use orcd_shared::error::ErrorCode;
 use orcd_shared::job::MAX_TOP_LOGPROBS;
+use serde_json::{Value, json};
 use utoipa::openapi::path::OperationBuilder;
 use utoipa::openapi::schema::{
     ArrayBuilder, ObjectBuilder, OneOfBuilder, Schema, SchemaType, Type,
@@ -67,9 +68,20 @@ pub(in crate::http) fn chat(instance: &Instance) -> Schema {
         .property("logprobs", flag())
         .property("top_logprobs", integer(0, Some(MAX_TOP_LOGPROBS.into())))
         .property("parallel_tool_calls", flag())
+        .property("tool_choice", tool_choice())
         .property("response_format", response_format())
         .required("messages");
     chat_fields(body).into()
+}
+
+/// What forces a call needs `tools` beside it, which says the text.
+fn tool_choice() -> ObjectBuilder {
+    ObjectBuilder::new()
+        .schema_type(SchemaType::from_iter([Type::String, Type::Null]))
+        .enum_values(Some([json!("none"), json!("auto"), Value::Null]))
+        .description(Some(
+            "With `tools` also `required`, or one by name: `{\"type\": \"function\", \"function\": {\"name\": \"f\"}}`.",
+        ))
 }
 
 /// The body of `POST /v1/completions`.

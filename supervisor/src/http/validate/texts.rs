@@ -18,7 +18,7 @@ pub(in crate::http) fn tokenize(body: Json) -> Result<Input, Vec<Detail>> {
     let mut f = Fields::of(body)?;
     let input = match (f.take("prompt"), f.take("messages")) {
         (Some(value), None) => {
-            without_messages(&mut f);
+            bare(&mut f);
             let text = f.string("prompt", "string", value);
             text.map(|text| Input::Prompt {
                 text,
@@ -27,7 +27,7 @@ pub(in crate::http) fn tokenize(body: Json) -> Result<Input, Vec<Detail>> {
         }
         (None, Some(value)) => messages(&mut f, value).map(|chat| Input::Chat(Box::new(chat))),
         _ => {
-            without_messages(&mut f);
+            bare(&mut f);
             let message = "give one of prompt and messages".to_owned();
             f.fault("prompt", RULE, message);
             None
@@ -67,13 +67,22 @@ pub(in crate::http) fn apply_template(body: Json) -> Result<ChatInput, Vec<Detai
     let mut f = Fields::of(body)?;
     let value = f.required("messages", "an array of messages");
     if value.is_none() {
-        without_messages(&mut f);
+        bare(&mut f);
     }
     let chat = value.and_then(|value| messages(&mut f, value));
     model(&mut f);
     f.finish(&[&["messages", "model", GENERATION_PROMPT], &CHAT_FIELDS[..]].concat())?;
     // `finish` has failed where there is none.
     Ok(chat.unwrap_or_default())
+}
+
+/// Notes what goes with messages alone.
+fn bare(f: &mut Fields) {
+    without_messages(f);
+    if f.take(GENERATION_PROMPT).is_some() {
+        let message = "add_generation_prompt is given without messages; leave it out".to_owned();
+        f.fault(GENERATION_PROMPT, "only with messages", message);
+    }
 }
 
 /// The conversation, and whether the assistant's turn begins behind it.
