@@ -146,7 +146,7 @@ fn responses_force_calls_too() {
 fn a_call_that_can_not_be_forced_is_refused_by_name() {
     let service = WorkerHarness::start(Model::Tiny);
     let bad = json!([{"type": "function", "function": {"name": "plant", "parameters": {
-        "properties": {"kind": {"type": "shrub"}}}}}]);
+        "properties": {"at": {"$ref": "#/$defs/at"}, "kind": {"type": "shrub"}}, "$defs": {"at": {"type": "null"}}}}}]);
     let list = json!([{"type": "function", "function": {"name": "plant", "parameters": {"type": "array"}}}]);
     let ended = json!([{"role": "assistant", "content": "I"}]);
     let cases = [
@@ -184,7 +184,7 @@ fn a_call_that_can_not_be_forced_is_refused_by_name() {
         if field == "tools" {
             let message = error["message"].as_str().unwrap();
             assert!(
-                message.contains("#/properties/arguments/properties/kind: "),
+                message.contains("#/$defs/plant/properties/kind: "),
                 "{message}"
             );
         }

@@ -1,6 +1,6 @@
 //! Where in a schema the reason lies for which it can't be compiled. Compilers don't say it, so parts are compiled alone.
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 /// Keywords whose value is a schema, an array of schemas, or an object of them.
 const ONE: [&str; 9] = [
@@ -75,12 +75,21 @@ fn parts(schema: &Value) -> Vec<(String, &Value)> {
     parts
 }
 
-/// A part of `schema` as one of its own; `None` if it is no object.
+/// A part of `schema` as one of its own, with the schema's definitions beside its own; `None` if it is no object.
 fn alone(schema: &Value, part: &Value) -> Option<Value> {
     let mut alone = part.as_object()?.clone();
     for key in DEFINITIONS {
-        if let Some(definitions) = schema.get(key) {
-            alone.entry(key).or_insert_with(|| definitions.clone());
+        let Some(definitions) = schema.get(key).and_then(Value::as_object) else {
+            continue;
+        };
+        let own = alone
+            .entry(key)
+            .or_insert_with(|| Value::Object(Map::new()));
+        let Some(own) = own.as_object_mut() else {
+            continue;
+        };
+        for (name, definition) in definitions {
+            own.entry(name).or_insert_with(|| definition.clone());
         }
     }
     Some(Value::Object(alone))
@@ -96,6 +105,27 @@ mod tests {
     fn fails(schema: &Value) -> Option<String> {
         let is_bad = schema.to_string().contains(r#""bad""#);
         is_bad.then(|| "bad".to_owned())
+    }
+
+    #[test]
+    fn a_part_with_definitions_of_its_own_keeps_those_of_the_whole() {
+        let schema = json!({
+            "$defs": {"f": {
+                "$defs": {"t": {"type": "null"}},
+                "properties": {"a": {"$ref": "#/$defs/f/$defs/t"}, "b": {"bad": 1}},
+            }},
+            "$ref": "#/$defs/f",
+        });
+        // Definitions are compiled where they are named; without the one that is, there is another reason.
+        let strict = |schema: &Value| {
+            if schema.pointer("/$defs/f/$defs/t").is_none() {
+                return Some("dangling".to_owned());
+            }
+            let mut used = schema.clone();
+            used.as_object_mut()?.remove("$defs");
+            fails(&used)
+        };
+        assert_eq!(of(&schema, "bad", strict), "#/$defs/f/properties/b");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! A call that the output has to be: how the prompt begins it, what the rest of it has to be, and how that is read.
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::json::{CallParser, Certainty, Step};
 use super::sink::Sink;
@@ -103,36 +103,39 @@ impl ForcedCall {
         opening
     }
 
-    /// The JSON schema of what the model writes: a call of one of `functions`.
+    /// The JSON schema of what the model writes: a call of one of `functions`. Their arguments are definitions by their
+    /// names, which an error about them shows.
     pub fn schema(&self, functions: &[Function<'_>]) -> Value {
-        let (list, arguments) = match (&self.form, functions) {
+        let arguments = match (&self.form, functions) {
             (Form::Arguments(_), [one]) => return parameters(one, ""),
-            (Form::Object { arguments, .. }, _) => ("", *arguments),
-            (Form::List, _) => ("/items", ARGUMENTS),
-            (Form::Arguments(_), _) => ("", ARGUMENTS),
+            (Form::Object { arguments, .. }, _) => arguments,
+            (Form::List | Form::Arguments(_), _) => ARGUMENTS,
         };
         // The name comes first, as models write it: readers of a stream know it before the arguments.
-        let call = |f: &Function<'_>, place: &str| {
-            let place = format!("#{list}{place}/properties/{arguments}");
+        let call = |f: &Function<'_>| {
             json!({
                 "type": "object",
-                "properties": {"name": {"const": f.name}, arguments: parameters(f, &place)},
+                "properties": {"name": {"const": f.name}, arguments: {"$ref": place(f)}},
                 "required": ["name", arguments],
                 "additionalProperties": false,
             })
         };
         let calls = match functions {
-            [one] => call(one, ""),
-            several => {
-                let calls = several.iter().enumerate();
-                let calls = calls.map(|(at, f)| call(f, &format!("/anyOf/{at}")));
-                json!({"anyOf": calls.collect::<Vec<_>>()})
-            }
+            [one] => call(one),
+            several => json!({"anyOf": several.iter().map(call).collect::<Vec<_>>()}),
         };
-        match self.form {
+        let calls = match self.form {
             Form::List => json!({"type": "array", "items": calls, "minItems": 1, "maxItems": 1}),
             _ => calls,
+        };
+        let definition = |f: &Function<'_>| (f.name.to_owned(), parameters(f, &place(f)));
+        let definitions: Map<String, Value> = functions.iter().map(definition).collect();
+        // Before what refers to them: whoever looks for a fault finds it where it is.
+        let mut schema = json!({"$defs": definitions});
+        for (name, value) in calls.as_object().into_iter().flatten() {
+            schema[name] = value.clone();
         }
+        schema
     }
 
     /// A reader of the output.
@@ -146,6 +149,11 @@ impl ForcedCall {
             }
         }
     }
+}
+
+/// Where the schema of the function's arguments lies.
+fn place(function: &Function<'_>) -> String {
+    format!("#/$defs/{}", function.name)
 }
 
 /// The schema of the function's arguments, as it is at `place`.
@@ -330,14 +338,10 @@ mod tests {
         let leaf = json!({"properties": {"a": {"$ref": "#/$defs/b"}}, "$defs": {"b": true}});
         let two = [function("f", &leaf), function("g", &leaf)];
         let call = ForcedCall::new(format(ToolFormat::Mistral), &two).unwrap();
-        let within = "/items/anyOf/1/properties/arguments";
         let schema = call.schema(&two);
-        let reference = schema.pointer(&format!("{within}/properties/a/$ref"));
-        assert_eq!(reference, Some(&json!(format!("#{within}/$defs/b"))));
-        assert_eq!(
-            schema.pointer(&format!("{within}/$defs/b")),
-            Some(&json!(true))
-        );
+        let reference = schema.pointer("/$defs/g/properties/a/$ref");
+        assert_eq!(reference, Some(&json!("#/$defs/g/$defs/b")));
+        assert_eq!(schema.pointer("/$defs/g/$defs/b"), Some(&json!(true)));
         let tree = json!({
             "$id": "https://example.org/tree",
             "properties": {
@@ -352,19 +356,19 @@ mod tests {
         let functions = [function("grow", &tree)];
         let call = ForcedCall::new(format(ToolFormat::Hermes), &functions).unwrap();
         assert_eq!(
-            call.schema(&functions)["properties"]["arguments"],
+            call.schema(&functions)["$defs"]["grow"],
             json!({
                 "type": "object",
                 "properties": {
-                    "left": {"$ref": "#/properties/arguments"},
-                    "leaf": {"$ref": "#/properties/arguments/$defs/leaf"},
+                    "left": {"$ref": "#/$defs/grow"},
+                    "leaf": {"$ref": "#/$defs/grow/$defs/leaf"},
                     "$ref": {"enum": ["#/x", {"$ref": "#/x"}]},
                     "other": {"$ref": "https://example.org/other"},
-                    "examples": {"items": {"$ref": "#/properties/arguments/$defs/default"}},
+                    "examples": {"items": {"$ref": "#/$defs/grow/$defs/default"}},
                 },
                 "$defs": {
                     "leaf": {"type": "null"},
-                    "default": {"$ref": "#/properties/arguments/$defs/leaf"},
+                    "default": {"$ref": "#/$defs/grow/$defs/leaf"},
                 },
             })
         );
@@ -384,9 +388,8 @@ mod tests {
         };
         let hermes = of(ToolFormat::Hermes, &functions);
         assert_eq!(hermes["anyOf"][1]["properties"]["name"]["const"], "g");
-        let arguments = |at: usize| hermes["anyOf"][at]["properties"]["arguments"].clone();
-        assert_eq!(arguments(0), json!({"type": "object"}));
-        assert_eq!(arguments(1)["additionalProperties"], false);
+        assert_eq!(hermes["$defs"]["f"], json!({"type": "object"}));
+        assert_eq!(hermes["$defs"]["g"]["additionalProperties"], false);
         let llama = of(ToolFormat::Llama3Json, &functions[..1]);
         assert_eq!(llama["required"], json!(["name", "parameters"]));
         let mistral = of(ToolFormat::Mistral, &functions[..1]);
