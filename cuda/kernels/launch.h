@@ -78,8 +78,8 @@ struct SmallBatch {
   Activations hidden{};         // SwiGLU: (rows, jobs' rows), has blocks or supers, and x where these are; else none
   uint32_t* arrived = nullptr;  // SwiGLU with supers: (hidden.cols / 256), zero; left zero
 };
-// Whether there is a form for it: weights few enough that all thread blocks run at once, each with all of K in its
-// memory. Data may be null.
+// Whether there is a form for it: on compute capability 9.0 or later, of weights few enough that all thread blocks run at
+// once, each with all of K in its memory. Data may be null.
 bool small_batch_fits(const SmallBatch& batch);
 void small_batch(const SmallBatch& batch, cudaStream_t stream);
 

@@ -34,7 +34,8 @@ uint32_t unit_bytes(TensorType type, uint32_t unit) { return uint32_t(kWarpWeigh
 std::optional<Plan> plan_of(const SmallBatch& b) {
   const TensorType type = b.jobs[0].w.type;
   const std::optional<TensorType> other = other_type(b);
-  if (!other || b.rows > kSmallRows || !formats::is_quantized(type)) return {};
+  // What it gains is what begins early: without that it was not measured, and takes no device code.
+  if (!has_pdl() || !other || b.rows > kSmallRows || !formats::is_quantized(type)) return {};
   const bool supers = formats::has_super_blocks(type);
   Plan p = {};
   p.kernel = supers ? small_batch_of_supers(type, *other) : small_batch_of_blocks(type, *other);

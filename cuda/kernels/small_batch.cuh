@@ -291,6 +291,7 @@ __device__ __forceinline__ void finish_supers(const SmallBatchArgs& a, const Sma
 // The jobs' types: kType, and kOther if that is another one.
 template <uint32_t kType, uint32_t kOther>
 __global__ void __launch_bounds__(kThreads, 2) small_batch_kernel(const __grid_constant__ SmallBatchArgs a) {
+#if __CUDA_ARCH__ >= 900  // where kernels may begin early: see plan_of()
   extern __shared__ __align__(128) uint8_t memory[];
   constexpr bool supers = takes_supers<kType>();
   using U = UnitShape<supers>;
@@ -369,6 +370,7 @@ __global__ void __launch_bounds__(kThreads, 2) small_batch_kernel(const __grid_c
     const Result more(a, i);
     if (more.inside) more.store(total_of(s, more.group, units, more.row, more.weight));
   }
+#endif
 }
 
 template <uint32_t kType, uint32_t kOther>

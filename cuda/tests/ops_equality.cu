@@ -414,7 +414,7 @@ void small_batches(Random& rng, TensorType type, bool quick) {
       const kernels::SmallBatch batch = {products.jobs, input, rows};
       const uint32_t fits[] = {kernels::small_batch_fits(batch),
                                kernels::small_batch_fits({products.jobs, input, kernels::kSmallRows + 1})};
-      const uint32_t expected[] = {1, 0};
+      const uint32_t expected[] = {kernels::has_pdl(), 0};
       // Of longer rows weights and results may be too many for a thread block's memory.
       if (k <= 2048) equal("fits," + at, expected, fits, 2);
       if (!fits[0]) continue;
