@@ -17,7 +17,7 @@ START_LIMIT_S = 120
 
 @contextlib.contextmanager
 def running(programs, flags, log):
-    """A service with these flags, whose address it gives; it is ended afterwards."""
+    """A service with these flags: the process and its URL. It is ended afterwards."""
     command = [str(programs / "worker-orcd"), "--model", str(MODEL), "--device", "cpu", "--port", "0", *flags]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("ORCD_")}
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -30,7 +30,7 @@ def running(programs, flags, log):
             line = service.stdout.readline().decode() if selector.select(START_LIMIT_S) else ""
         if not line.startswith("READY http://"):
             fail(f"the service did not start, see {log}")
-        yield line.split()[1]
+        yield service, line.split()[1]
     finally:
         service.kill()
         service.wait()
