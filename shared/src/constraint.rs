@@ -20,6 +20,15 @@ pub const MAX_CONSTRAINT_BYTES: usize = 256 << 10;
 /// Deepest nesting of a JSON Schema: what reads and compiles one does so recursively.
 pub const MAX_SCHEMA_DEPTH: usize = 64;
 
+/// Members of a JSON schema whose values are schemas by names of their own, not keywords.
+pub const SCHEMA_MAPS: [&str; 5] = [
+    "properties",
+    "patternProperties",
+    "$defs",
+    "definitions",
+    "dependentSchemas",
+];
+
 impl Constraint {
     /// Its text.
     #[must_use]

@@ -19,11 +19,11 @@ const MEMORY_BYTES: u64 = 512 << 20;
 
 /// Bytes of an output that are tried.
 const STEPS: usize = 64;
+/// What makes them differ: a prime.
+const STRIDE: usize = 101;
 
 /// How long the place of a fault is searched for: a part of the time that this process has.
 const MOST_SEARCH: Duration = Duration::from_millis(200);
-/// What makes them differ: a prime.
-const STRIDE: usize = 101;
 
 /// Checks the constraint that `input` has; returns the exit code.
 #[must_use]

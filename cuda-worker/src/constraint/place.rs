@@ -1,8 +1,9 @@
 //! Where in a schema the reason lies for which it can't be compiled. Compilers don't say it, so parts are compiled alone.
 
+use orcd_shared::constraint::SCHEMA_MAPS;
 use serde_json::{Map, Value};
 
-/// Keywords whose value is a schema, an array of schemas, or an object of them.
+/// Keywords whose value is a schema, or an array of schemas; [`SCHEMA_MAPS`] have an object of them.
 const ONE: [&str; 9] = [
     "items",
     "additionalProperties",
@@ -15,13 +16,6 @@ const ONE: [&str; 9] = [
     "else",
 ];
 const LIST: [&str; 5] = ["anyOf", "oneOf", "allOf", "prefixItems", "items"];
-const MAP: [&str; 5] = [
-    "properties",
-    "patternProperties",
-    "$defs",
-    "definitions",
-    "dependentSchemas",
-];
 /// Parts that references may name, which go along with a part that stands alone.
 const DEFINITIONS: [&str; 2] = ["$defs", "definitions"];
 /// Parts that are compiled at most: it is done for an error's text alone.
@@ -64,7 +58,7 @@ fn parts(schema: &Value) -> Vec<(String, &Value)> {
                 parts.extend(items.map(|(i, item)| (format!("/{key}/{i}"), item)));
             }
             Value::Object(_) if ONE.contains(&key) => parts.push((format!("/{key}"), value)),
-            Value::Object(map) if MAP.contains(&key) => {
+            Value::Object(map) if SCHEMA_MAPS.contains(&key) => {
                 let escaped = |name: &str| name.replace('~', "~0").replace('/', "~1");
                 let entries = map.iter();
                 parts.extend(entries.map(|(n, part)| (format!("/{key}/{}", escaped(n)), part)));

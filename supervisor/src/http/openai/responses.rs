@@ -6,7 +6,7 @@ mod items;
 use std::sync::Arc;
 
 use serde::Serialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::super::error::ApiError;
 use super::super::generate::Decoding;
@@ -133,7 +133,7 @@ fn refuse(f: &mut Fields) {
 }
 
 /// What the request says of itself, which stays in it: the answer repeats it as it is.
-fn said(f: &Fields) -> Map<String, Value> {
+fn said(f: &Fields) -> Value {
     let field = |name: &str| {
         f.peek(name)
             .map_or(Value::Null, |value| value.clone().into())
@@ -149,40 +149,27 @@ fn said(f: &Fields) -> Map<String, Value> {
             _ => json!({"format": {"type": "text"}}),
         };
     }
-    let said = json!({
+    json!({
         "instructions": field("instructions"),
         "metadata": or(field("metadata"), json!({})),
         "reasoning": {"effort": field("reasoning")["effort"], "summary": field("reasoning")["summary"]},
         "text": text,
         "tool_choice": or(field("tool_choice"), "auto".into()),
         "tools": or(field("tools"), json!([])),
-    });
-    match said {
-        Value::Object(members) => members,
-        _ => Map::new(),
-    }
+    })
 }
 
-/// What the answer repeats of the request, and what it says for what the request left out.
-fn echo(
-    common: &Common,
-    max_tokens: Option<u32>,
-    parallel_calls: bool,
-    said: Map<String, Value>,
-) -> Value {
+/// The same with what the answer says for what the request left out, and for what is done in any case.
+fn echo(common: &Common, max_tokens: Option<u32>, parallel_calls: bool, said: Value) -> Value {
     let sampling = common.sampling();
-    let mut echo = json!({
-        "max_output_tokens": max_tokens,
-        "temperature": number(sampling.temperature),
-        "top_p": number(sampling.top_p),
-        "parallel_tool_calls": parallel_calls,
-        "previous_response_id": null,
-        "store": false,
-        "truncation": "disabled",
-    });
-    for (name, value) in said {
-        echo[name] = value;
-    }
+    let mut echo = said;
+    echo["max_output_tokens"] = max_tokens.into();
+    echo["temperature"] = number(sampling.temperature);
+    echo["top_p"] = number(sampling.top_p);
+    echo["parallel_tool_calls"] = parallel_calls.into();
+    echo["previous_response_id"] = Value::Null;
+    echo["store"] = false.into();
+    echo["truncation"] = "disabled".into();
     echo
 }
 

@@ -1,7 +1,5 @@
 //! Which of a request's tools the model may call, and which it has to.
 
-use std::collections::BTreeSet;
-
 use orcd_shared::constraint::Constraint;
 use serde_json::Value;
 
@@ -93,25 +91,25 @@ fn force(
         return Err(Fault("auto or none without a generation prompt", message));
     }
     let tools = chat.tools.as_ref().and_then(Value::as_array);
-    let tools = tools.into_iter().flatten().map(|tool| &tool["function"]);
-    let functions = tools.enumerate().filter_map(|(at, tool)| {
+    let mut functions: Vec<Function<'_>> = Vec::new();
+    for (at, tool) in tools.into_iter().flatten().enumerate() {
+        let tool = &tool["function"];
+        let Some(found) = tool["name"].as_str() else {
+            continue;
+        };
+        if name.is_some_and(|name| name != found) {
+            continue;
+        }
         let function = Function {
-            name: tool["name"].as_str()?,
+            name: found,
             parameters: Some(&tool["parameters"]).filter(|p| p.is_object()),
         };
-        (name.is_none_or(|name| name == function.name)).then_some((at, function))
-    });
-    let functions: Vec<_> = functions.collect();
-    for (at, function) in &functions {
-        takes_an_object(f, *at, function);
+        takes_an_object(f, at, &function);
+        // Of equal names the first one counts.
+        if functions.iter().all(|known| known.name != found) {
+            functions.push(function);
+        }
     }
-    let mut functions: Vec<_> = functions
-        .into_iter()
-        .map(|(_, function)| function)
-        .collect();
-    // Of equal names the first one counts.
-    let mut names = BTreeSet::new();
-    functions.retain(|function| names.insert(function.name));
     if functions.is_empty() {
         let message = "tool_choice forces a call of a tool that tools doesn't have";
         return Err(Fault("one of tools", message));

@@ -1,5 +1,6 @@
 //! A call that the output has to be: how the prompt begins it, what the rest of it has to be, and how that is read.
 
+use orcd_shared::constraint::SCHEMA_MAPS;
 use serde_json::{Map, Value, json};
 
 use super::json::{CallParser, Certainty, Step};
@@ -9,14 +10,6 @@ use super::{AnswerFormat, Reasoning, ToolFormat};
 
 /// Members of a schema whose values are data: what looks like a reference there is none.
 const DATA: [&str; 4] = ["const", "enum", "default", "examples"];
-/// Members whose values are schemas by names that the client gave them.
-const NAMED: [&str; 5] = [
-    "properties",
-    "patternProperties",
-    "$defs",
-    "definitions",
-    "dependentSchemas",
-];
 /// What a schema says about itself as a document, which it is no more where it becomes a part of another.
 const OF_A_DOCUMENT: [&str; 2] = ["$id", "$schema"];
 /// The name of a call's arguments in most forms.
@@ -131,11 +124,11 @@ impl ForcedCall {
         let definition = |f: &Function<'_>| (f.name.to_owned(), parameters(f, &place(f)));
         let definitions: Map<String, Value> = functions.iter().map(definition).collect();
         // Before what refers to them: whoever looks for a fault finds it where it is.
-        let mut schema = json!({"$defs": definitions});
-        for (name, value) in calls.as_object().into_iter().flatten() {
-            schema[name] = value.clone();
+        let mut schema = Map::from_iter([("$defs".to_owned(), definitions.into())]);
+        if let Value::Object(calls) = calls {
+            schema.extend(calls);
         }
-        schema
+        schema.into()
     }
 
     /// A reader of the output.
@@ -185,7 +178,7 @@ fn rebase(schema: &mut Value, place: &str) {
                     Value::String(to) if name == "$ref" && (to == "#" || to.starts_with("#/")) => {
                         *to = format!("{place}{}", &to[1..]);
                     }
-                    Value::Object(schemas) if NAMED.contains(&name.as_str()) => {
+                    Value::Object(schemas) if SCHEMA_MAPS.contains(&name.as_str()) => {
                         schemas
                             .values_mut()
                             .for_each(|schema| rebase(schema, place));
