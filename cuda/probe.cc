@@ -103,12 +103,12 @@ void rmsnorm(rust::Slice<const float> x, rust::Slice<const float> weight, float 
   cpu::rmsnorm(pool, x.data(), nullptr, 1, weight.data(), eps, a);
 }
 
-void swiglu(rust::Slice<const float> gate, rust::Slice<const float> up, rust::Slice<float> out) {
+void glu(bool gelu, rust::Slice<const float> gate, rust::Slice<const float> up, rust::Slice<float> out) {
   Activations a;
   a.cols = static_cast<uint32_t>(gate.size());
   a.x = out.data();
   cpu::Pool pool(1);
-  cpu::swiglu(pool, gate.data(), up.data(), 1, a);
+  cpu::glu(pool, gelu ? Activation::kGeGlu : Activation::kSwiGlu, gate.data(), up.data(), 1, a);
 }
 
 void function(rust::Str name, rust::Slice<const float> x, rust::Slice<float> y) {
@@ -126,17 +126,20 @@ void attend(uint32_t form, uint32_t n_heads, uint32_t n_kv_heads, uint32_t head_
             rust::Slice<const float> freq_factors, uint32_t window, float soft_cap, rust::Slice<const float> sinks,
             uint32_t first, rust::Slice<float> q, rust::Slice<float> k, rust::Slice<float> v, rust::Slice<float> out) {
   const auto n = static_cast<uint32_t>(q.size() / (n_heads * head_dim));
-  const RopeStyle style = interleaved ? RopeStyle::kInterleaved : RopeStyle::kNeox;
-  const ModelShape shape{1, n_heads * head_dim, 1, n_heads, n_kv_heads, head_dim, 1, style, rope_base, 0.0f};
+  ModelShape shape{};
+  shape.n_layers = 1;
+  shape.n_heads = n_heads, shape.n_kv_heads = n_kv_heads, shape.head_dim = head_dim;
+  RopeSpec rope{};
+  rope.pairs = head_dim / 2;
+  rope.style = interleaved ? RopeStyle::kInterleaved : RopeStyle::kNeox;
+  rope.base = rope_base;
+  rope.attn_factor = 1;
   EngineOptions one{};
   one.slots = 1;
   one.context = n;
   SequenceStore sequences(one);
   cpu::KvCache kv(shape, SequenceStore::total_pages(one));
-  cpu::Rotation rotation;
-  rotation.pairs = head_dim / 2;
-  rotation.style = style;
-  cpu::rotation_frequencies(rotation, rope_base, freq_factors.empty() ? nullptr : freq_factors.data());
+  cpu::Rotation rotation(rope, freq_factors.empty() ? nullptr : freq_factors.data());
   std::vector<uint32_t> zeros(n), positions(n);
   for (uint32_t p = 0; p < n; ++p) positions[p] = p;
   const Rows rows{n, zeros.data(), zeros.data(), positions.data()};

@@ -28,7 +28,7 @@ void quantize(bool supers, rust::Slice<const float> x, rust::Slice<int8_t> q, ru
 
 void rmsnorm(rust::Slice<const float> x, rust::Slice<const float> weight, float eps, rust::Slice<float> out);
 
-void swiglu(rust::Slice<const float> gate, rust::Slice<const float> up, rust::Slice<float> out);
+void glu(bool gelu, rust::Slice<const float> gate, rust::Slice<const float> up, rust::Slice<float> out);
 
 // y[i] = exp2, log, sigmoid, tanh, gelu, soft_cap_30 or gumbel of x[i]; gumbel takes the bits of x[i] as the random word
 void function(rust::Str name, rust::Slice<const float> x, rust::Slice<float> y);

@@ -166,7 +166,7 @@ pub(crate) mod probe {
             shifts: &mut [u32],
         );
         fn rmsnorm(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]);
-        fn swiglu(gate: &[f32], up: &[f32], out: &mut [f32]);
+        fn glu(gelu: bool, gate: &[f32], up: &[f32], out: &mut [f32]);
         fn function(name: &str, x: &[f32], y: &mut [f32]) -> Result<()>;
         fn to_f16(x: &[f32], y: &mut [u16]);
         fn from_f16(h: u16) -> f32;

@@ -143,15 +143,15 @@ pub fn rmsnorm(x: &[f32], weight: &[f32], eps: f32) -> Vec<f32> {
     out
 }
 
-/// One row.
+/// One row: `gelu` or `SiLU` of `gate`, times `up`.
 ///
 /// # Panics
 /// If the lengths differ.
 #[must_use]
-pub fn swiglu(gate: &[f32], up: &[f32]) -> Vec<f32> {
+pub fn glu(gelu: bool, gate: &[f32], up: &[f32]) -> Vec<f32> {
     assert_eq!(gate.len(), up.len(), "an up for each gate");
     let mut out = vec![f32::NAN; gate.len()];
-    ffi::swiglu(gate, up, &mut out);
+    ffi::glu(gelu, gate, up, &mut out);
     out
 }
 

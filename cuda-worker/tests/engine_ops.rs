@@ -237,7 +237,16 @@ fn swiglu_is_gate_times_its_sigmoid_times_up() {
         .zip(&u)
         .map(|((g, s), u)| g * s * u)
         .collect();
-    assert_same(&probe::swiglu(&g, &u), &expected, "swiglu");
+    assert_same(&probe::glu(false, &g, &u), &expected, "swiglu");
+}
+
+#[test]
+fn geglu_is_gelu_of_gate_times_up() {
+    let mut rng = Rng(8);
+    let (g, u) = (rng.floats(333), rng.floats(333));
+    let gelu = probe::function("gelu", &g);
+    let expected: Vec<f32> = gelu.iter().zip(&u).map(|(g, u)| g * u).collect();
+    assert_same(&probe::glu(true, &g, &u), &expected, "geglu");
 }
 
 /// Sampled evenly over all bit patterns; `keep` chooses the inputs, `error` measures.

@@ -152,9 +152,10 @@ fn qwen2_is_planned_with_biases_and_rotation_of_halves() {
     let s = &plan.shape;
     assert_eq!((s.n_layers, s.d_model, s.d_ff, s.vocab), (2, 64, 96, 24));
     assert_eq!((s.n_heads, s.n_kv_heads, s.head_dim), (4, 2, 16));
-    assert_eq!(s.rope_style, RopeStyle::Neox);
+    let rope = s.kinds[0].rope;
+    assert_eq!((rope.style, rope.pairs), (RopeStyle::Neox, 8));
     assert_eq!(
-        (s.rope_base, s.rms_eps, plan.context_length),
+        (rope.base, s.rms_eps, plan.context_length),
         (1e6, 1e-6, 512)
     );
     for role in [Role::AttnQBias, Role::AttnKBias, Role::AttnVBias] {
@@ -207,7 +208,7 @@ fn llama_is_planned_without_biases_and_with_rotation_of_neighbors() {
         .set("llama.rope.scaling.type", Value::String("none".into()))
         .tensor("rope_freqs.weight", &[8], TensorType::F32)
         .plan();
-    assert_eq!(plan.shape.rope_style, RopeStyle::Interleaved);
+    assert_eq!(plan.shape.kinds[0].rope.style, RopeStyle::Interleaved);
     assert!(plan.tensors.iter().any(|t| t.role == Role::RopeFreqs));
 }
 
@@ -235,14 +236,14 @@ fn without_a_key_value_head_count_every_head_has_its_own() {
 fn a_missing_key_with_a_documented_value_has_it_and_is_noted() {
     for (arch, draft) in [("qwen2", Draft::qwen2()), ("llama", Draft::llama())] {
         let key = format!("{arch}.rope.freq_base");
-        assert_eq!(draft.plan().shape.rope_base, 1e6);
+        assert_eq!(draft.plan().shape.kinds[0].rope.base, 1e6);
         let draft = if arch == "llama" {
             Draft::llama()
         } else {
             Draft::qwen2()
         };
         let plan = draft.without(&key).plan();
-        assert_eq!(plan.shape.rope_base, 10_000.0);
+        assert_eq!(plan.shape.kinds[0].rope.base, 10_000.0);
         let absent = |key: &str| {
             let found = plan.absent.iter().filter(|a| a.key == key);
             found.map(|a| a.taken.clone()).collect::<Vec<_>>()
@@ -400,7 +401,7 @@ fn vectors_must_be_f32() {
 
 #[test]
 fn an_unknown_architecture_is_named_with_the_known_ones() {
-    Draft::new("gemma3", false).refused(&["gemma3", "qwen2", "llama"]);
+    Draft::new("mamba", false).refused(&["mamba", "qwen2", "llama"]);
 }
 
 #[test]
@@ -419,9 +420,11 @@ fn the_vocabulary_is_as_long_as_the_tokenizers_list_and_the_key() {
 fn keys_that_mean_other_arithmetic_are_refused() {
     let text = |s: &str| Value::String(s.to_owned());
     for (key, value, found) in [
-        ("rope.scaling.type", text("yarn"), "yarn"),
-        ("rope.scaling.factor", Value::F32(4.0), "4"),
-        ("rope.dimension_count", Value::U32(8), "8"),
+        ("rope.scaling.type", text("longrope"), "longrope"),
+        ("rope.dimension_count", Value::U32(18), "18"),
+        ("rope.dimension_count", Value::U32(7), "7"),
+        ("attention.scale", Value::F32(0.5), "0.5"),
+        ("logit_scale", Value::F32(8.0), "8"),
         ("expert_count", Value::U32(8), "8"),
         ("attention.sliding_window", Value::U32(4096), "4096"),
         ("final_logit_softcapping", Value::F32(30.0), "30"),

@@ -63,8 +63,10 @@ ORCD_HD uint32_t value_weight(float p, float d, const WeightUnit& u) {
 
 // What a product of integers and their scales is multiplied by to be a score: a power of two's exponent, or, for a soft
 // cap, one of e. Rounded once.
-inline float score_scale(uint32_t head_dim, bool capped) {
-  return static_cast<float>((capped ? 1.0 : 1.4426950408889634) / __builtin_sqrt(static_cast<double>(head_dim)));
+// `scale`: 0 for 1 / sqrt(head_dim).
+inline float score_scale(uint32_t head_dim, double scale, bool capped) {
+  const double unit = capped ? 1.0 : 1.4426950408889634;
+  return static_cast<float>(scale != 0.0 ? unit * scale : unit / __builtin_sqrt(static_cast<double>(head_dim)));
 }
 
 ORCD_HD float capped_score(float x, float cap, float inverse) { return soft_cap(x, cap, inverse) * kLog2E; }

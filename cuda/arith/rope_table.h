@@ -41,8 +41,8 @@ struct CosSin {
   float cos, sin;
 };
 
-// cos and sin of 0 <= x < 2^24, rounded to binary32.
-inline CosSin cos_sin(double x) {
+// cos and sin of 0 <= x < 2^24 times m, rounded to binary32.
+inline CosSin cos_sin(double x, double m = 1.0) {
   const int64_t quadrant = int64_t(x * 0.6366197723675814 + 0.5);
   const double n = double(quadrant);
   // pi/2 in three parts of 33 bits and the rest: n times each of the first two is exact
@@ -51,7 +51,7 @@ inline CosSin cos_sin(double x) {
   double s = 0.0, c = 0.0;
   for (int k = 19; k >= 3; k -= 2) s = -r2 / (k * (k - 1)) * (1.0 + s);
   for (int k = 20; k >= 2; k -= 2) c = -r2 / (k * (k - 1)) * (1.0 + c);
-  const double sine = r + r * s, cosine = 1.0 + c;
+  const double sine = (r + r * s) * m, cosine = (1.0 + c) * m;
   switch (quadrant & 3) {
     case 0: return {float(cosine), float(sine)};
     case 1: return {float(-sine), float(cosine)};

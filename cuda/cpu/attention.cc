@@ -10,7 +10,7 @@ void attention(Pool& pool, Isa isa, const ModelShape& s, const Rows& rows, const
   const HeadsKernel attend = kernels(isa).heads;
   const uint32_t hd = s.head_dim, per_kv = s.n_heads / s.n_kv_heads;
   const uint32_t groups = (per_kv + kMaxHeads - 1) / kMaxHeads;  // of each KV head
-  const float scale = arith::score_scale(hd, params.soft_cap != 0);
+  const float scale = arith::score_scale(hd, s.attention_scale, params.soft_cap != 0);
   const auto one = [&](uint32_t task) {
     const uint32_t row = task / (s.n_kv_heads * groups), kv_head = task / groups % s.n_kv_heads;
     const uint32_t first = task % groups * kMaxHeads;

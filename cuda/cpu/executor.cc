@@ -15,11 +15,11 @@ CpuExecutor::CpuExecutor(const Model& model, const EngineOptions& options, Isa i
       isa_(isa),
       float_activations_(options.float_activations),
       pool_(options.threads),
-      kv_(model.shape, SequenceStore::total_pages(options)) {
-  rotation_.pairs = shape_.head_dim / 2;
-  rotation_.style = shape_.rope_style;
-  rotation_frequencies(rotation_, shape_.rope_base, model.rope_freqs);
-}
+      kv_(model.shape, SequenceStore::total_pages(options)),
+      floats_(options.float_activations
+                  ? std::make_unique<FloatAttention>(model.shape, SequenceStore::total_pages(options))
+                  : nullptr),
+      rotations_{Rotation(shape_.kinds[0].rope, model.rope_freqs), Rotation(shape_.kinds[1].rope, nullptr)} {}
 
 void* CpuExecutor::allocate(size_t bytes) {
   constexpr size_t align = 64;
@@ -32,13 +32,16 @@ void* CpuExecutor::allocate(size_t bytes) {
 }
 
 void CpuExecutor::fork(uint32_t, uint32_t, std::span<const SequenceStore::Copy> copies) {
-  for (const SequenceStore::Copy& pages : copies) kv_.copy(pages);
+  for (const SequenceStore::Copy& pages : copies) {
+    kv_.copy(pages);
+    if (floats_) floats_->copy(pages);
+  }
 }
 
 void CpuExecutor::begin(const Rows& rows, const SequenceStore& sequences) {
   rows_ = rows;
   sequences_ = &sequences;
-  rotation_rows(rotation_, rows);
+  for (Rotation& rotation : rotations_) rotation_rows(rotation, rows);
 }
 
 void CpuExecutor::finish(const Model& model, const Scratch& scratch, const Step& step, std::span<Sampled> sampled) {

@@ -1,9 +1,11 @@
 // Steps on the processor: the forward pass as it is written, operation by operation.
 #pragma once
 
+#include <array>
 #include <memory>
 #include <vector>
 
+#include "cpu/float_attention.h"
 #include "cpu/ops.h"
 
 namespace orcd::cpu {
@@ -23,7 +25,7 @@ class CpuExecutor final : public Executor, public Ops {
 
   // The rows that operations are about from now on.
   void begin(const Rows& rows, const SequenceStore& sequences);
-  void embed(const Tensor& table, float* x) override { cpu::embed(pool_, table, rows_, x); }
+  void embed(const Tensor& table, float scale, float* x) override { cpu::embed(pool_, table, scale, rows_, x); }
   void rmsnorm(const float* x, const uint32_t* gather, uint32_t rows, const float* weight, float eps,
                const Activations& out) override {
     cpu::rmsnorm(pool_, x, gather, rows, weight, eps, out);
@@ -33,13 +35,21 @@ class CpuExecutor final : public Executor, public Ops {
     cpu::matmul(pool_, isa_, float_activations_, products, a, rows);
   }
   void rope_kv(uint32_t layer, const AttentionInputs& in) override {
-    cpu::rope_kv(pool_, shape_, rotation_, rows_, *sequences_, kv_, layer, in);
+    cpu::rope_kv(pool_, shape_, rotations_[in.kind], rows_, *sequences_, kv_, layer, in);
+    if (floats_) floats_->append(rows_, *sequences_, layer, in.k, in.v);
   }
   void attention(uint32_t layer, const AttentionParams& params, const float* q, float* out) override {
+    if (floats_) return floats_->attend(rows_, *sequences_, layer, params, q, out);
     cpu::attention(pool_, isa_, shape_, rows_, *sequences_, kv_, layer, params, q, out);
   }
-  void swiglu(const float* gate, const float* up, uint32_t rows, const Activations& out) override {
-    cpu::swiglu(pool_, gate, up, rows, out);
+  void glu(Activation activation, const float* gate, const float* up, uint32_t rows, const Activations& out) override {
+    cpu::glu(pool_, activation, gate, up, rows, out);
+  }
+  void add(const float* y, const BranchEnd& end, uint32_t rows, uint32_t cols, float* x) override {
+    cpu::add(pool_, y, end, rows, cols, x);
+  }
+  void finish_logits(float scale, float cap, uint32_t rows, uint32_t vocab, float* l) override {
+    cpu::finish_logits(pool_, scale, cap, rows, vocab, l);
   }
   void sample(const float* logits /* (samples, vocab) */, uint32_t vocab, std::span<const PlacedSample> samples,
               std::span<Sampled> sampled /* (samples) */);
@@ -54,7 +64,8 @@ class CpuExecutor final : public Executor, public Ops {
   bool float_activations_;
   Pool pool_;
   KvCache kv_;
-  Rotation rotation_;
+  std::unique_ptr<FloatAttention> floats_;  // with float_activations
+  std::array<Rotation, 2> rotations_;  // of each kind of layer
   Rows rows_;
   const SequenceStore* sequences_ = nullptr;  // of the present step
   std::vector<std::unique_ptr<void, Free>> memory_;

@@ -40,8 +40,11 @@ void share(Pool& pool, uint32_t n, double nanoseconds, const F& f) {
 
 // Cosines and sines of a step's rows.
 struct Rotation {
-  uint32_t pairs = 0;  // head_dim / 2
-  RopeStyle style = RopeStyle::kNeox;
+  Rotation(const RopeSpec& spec, const float* divisors /* (pairs) or null */);
+
+  uint32_t pairs;
+  RopeStyle style;
+  double magnitude;               // of cosines and sines
   std::vector<double> frequency;  // (pairs) radians per position
   std::vector<float> cos, sin;    // (rows, pairs)
 };
@@ -62,9 +65,14 @@ struct SampleScratch {
   Candidates candidates;
 };
 
-void embed(Pool&, const Tensor& table, const Rows& rows, float* x /* (rows, table.cols) */);
+void embed(Pool&, const Tensor& table, float scale, const Rows& rows, float* x /* (rows, table.cols) */);
 void rmsnorm(Pool&, const float* x /* (*, out.cols) */, const uint32_t* gather /* (rows) or null */, uint32_t rows,
              const float* weight /* (out.cols) */, float eps, const Activations& out);
+// One row, without quantizing it.
+void rmsnorm_row(const float* x /* (cols) */, const float* weight /* (cols) */, uint32_t cols, float eps,
+                 float* out /* (cols), may be x */);
+void add(Pool&, const float* y /* (rows, cols) */, const BranchEnd& end, uint32_t rows, uint32_t cols,
+         float* x /* (rows, cols) */);
 void quantize(Pool&, const Activations& a, uint32_t rows);
 void quantize_row(const Activations& a, uint32_t row);
 void matmul(Pool&, Isa, bool float_activations, std::span<const MatmulArgs> products, const Activations& a,
@@ -74,15 +82,15 @@ void matmul_float(const MatmulArgs& p, const float* x /* (rows, w.cols) */, uint
                   uint32_t end);
 // One row of W, as in the file, times one row of activations: the contract's chain, written plainly.
 float reference_dot(TensorType type, const uint8_t* raw, const Activations& a, uint64_t row);
-void rotation_frequencies(Rotation& r, double base, const float* factors /* (pairs) or null */);
 void rotation_rows(Rotation& r, const Rows& rows);
 void rope_kv(Pool&, const ModelShape&, const Rotation&, const Rows&, const SequenceStore&, const KvCache&,
              uint32_t layer, const AttentionInputs&);
 void attention(Pool&, Isa, const ModelShape&, const Rows&, const SequenceStore&, const KvCache&, uint32_t layer,
                const AttentionParams&, const float* q /* (rows, n_heads * head_dim) */,
                float* out /* (rows, n_heads * head_dim) */);
-void swiglu(Pool&, const float* gate /* (rows, out.cols) */, const float* up /* (rows, out.cols) */, uint32_t rows,
-            const Activations& out);
+void glu(Pool&, Activation, const float* gate /* (rows, out.cols) */, const float* up /* (rows, out.cols) */,
+         uint32_t rows, const Activations& out);
+void finish_logits(Pool&, float scale, float cap, uint32_t rows, uint32_t vocab, float* l /* (rows, vocab) */);
 // `before`: all tokens of the sequence before the one that is sampled.
 uint32_t sample(const float* logits /* (vocab) */, uint32_t vocab, std::span<const uint32_t> before,
                 const PlacedSample& draw, SampleScratch& scratch);

@@ -1,10 +1,10 @@
 #include <cmath>
+#include <vector>
 
 #include "arith/constants.h"
 #include "cpu/ops.h"
 
 namespace orcd::cpu {
-namespace {
 
 void rmsnorm_row(const float* x /* (cols) */, const float* weight /* (cols) */, uint32_t cols, float eps,
                  float* out /* (cols) */) {
@@ -21,8 +21,6 @@ void rmsnorm_row(const float* x /* (cols) */, const float* weight /* (cols) */, 
   for (uint32_t k = 0; k < cols; ++k) out[k] = x[k] * inv * weight[k];
 }
 
-}  // namespace
-
 void rmsnorm(Pool& pool, const float* x, const uint32_t* gather, uint32_t rows, const float* weight, float eps,
              const Activations& out) {
   share(pool, rows, out.cols * 0.5, [&](uint32_t first, uint32_t end) {
@@ -30,6 +28,18 @@ void rmsnorm(Pool& pool, const float* x, const uint32_t* gather, uint32_t rows, 
       const uint64_t from = gather ? gather[r] : r;
       rmsnorm_row(x + from * out.cols, weight, out.cols, eps, out.x + uint64_t{r} * out.cols);
       quantize_row(out, r);
+    }
+  });
+}
+
+void add(Pool& pool, const float* y, const BranchEnd& end, uint32_t rows, uint32_t cols, float* x) {
+  share(pool, rows, cols * 0.7, [&](uint32_t first, uint32_t last) {
+    std::vector<float> normed(cols);
+    for (uint32_t r = first; r < last; ++r) {
+      const float* from = y + uint64_t{r} * cols;
+      float* to = x + uint64_t{r} * cols;
+      if (end.norm) rmsnorm_row(from, end.norm, cols, end.eps, normed.data()), from = normed.data();
+      for (uint32_t k = 0; k < cols; ++k) to[k] = to[k] + from[k] * end.scale;
     }
   });
 }

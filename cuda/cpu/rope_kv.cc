@@ -1,8 +1,8 @@
 #include <cstring>
 
 #include "arith/attend.h"
-#include "arith/rope_table.h"
 #include "cpu/ops.h"
+#include "engine/rope.h"
 
 namespace orcd::cpu {
 namespace {
@@ -12,8 +12,8 @@ void add_bias(float* y /* (n) */, const float* bias /* (n) or null */, uint32_t 
   for (uint32_t i = 0; i < n; ++i) y[i] = y[i] + bias[i];
 }
 
-// Rotates one head in place.
-void rotate(float* x /* (2 * pairs) */, const float* cos /* (pairs) */, const float* sin /* (pairs) */, uint32_t pairs,
+// Rotates the first values of one head in place.
+void rotate(float* x /* (2 * pairs) and more */, const float* cos /* (pairs) */, const float* sin /* (pairs) */, uint32_t pairs,
             RopeStyle style) {
   const bool neox = style == RopeStyle::kNeox;
   for (uint32_t i = 0; i < pairs; ++i) {
@@ -41,19 +41,18 @@ void append(uint8_t* page, uint32_t token, uint32_t head_dim, const float* k /* 
 
 }  // namespace
 
-void rotation_frequencies(Rotation& r, double base, const float* factors) {
-  r.frequency.resize(r.pairs);
-  for (uint32_t i = 0; i < r.pairs; ++i) {
-    r.frequency[i] = arith::rope_frequency(base, i, 2 * r.pairs, factors ? factors[i] : 1.0);
-  }
-}
+Rotation::Rotation(const RopeSpec& spec, const float* divisors)
+    : pairs(spec.pairs),
+      style(spec.style),
+      magnitude(rope_magnitude(spec)),
+      frequency(rope_frequencies(spec, divisors)) {}
 
 void rotation_rows(Rotation& r, const Rows& rows) {
   r.cos.resize(uint64_t{rows.count} * r.pairs);
   r.sin.resize(r.cos.size());
   for (uint32_t row = 0; row < rows.count; ++row) {
     for (uint32_t i = 0; i < r.pairs; ++i) {
-      const arith::CosSin c = arith::cos_sin(rows.position[row] * r.frequency[i]);
+      const arith::CosSin c = arith::cos_sin(rows.position[row] * r.frequency[i], r.magnitude);
       r.cos[uint64_t{row} * r.pairs + i] = c.cos;
       r.sin[uint64_t{row} * r.pairs + i] = c.sin;
     }
@@ -72,8 +71,16 @@ void rope_kv(Pool& pool, const ModelShape& s, const Rotation& rotation, const Ro
     add_bias(v, in.v_bias, kv_width);
     const float* cos = rotation.cos.data() + uint64_t{r} * rotation.pairs;
     const float* sin = rotation.sin.data() + uint64_t{r} * rotation.pairs;
-    for (uint32_t h = 0; h < s.n_heads; ++h) rotate(q + h * hd, cos, sin, rotation.pairs, rotation.style);
-    for (uint32_t h = 0; h < s.n_kv_heads; ++h) rotate(k + h * hd, cos, sin, rotation.pairs, rotation.style);
+    const auto turn = [&](float* head, const float* norm) {
+      if (norm) rmsnorm_row(head, norm, hd, s.rms_eps, head);
+      rotate(head, cos, sin, rotation.pairs, rotation.style);
+    };
+    for (uint32_t h = 0; h < s.n_heads; ++h) turn(q + h * hd, in.q_norm);
+    for (uint32_t h = 0; h < s.n_kv_heads; ++h) turn(k + h * hd, in.k_norm);
+    if (s.query_scale != 0) {
+      const float scale = query_scale(s, rows.position[r]);
+      for (uint32_t i = 0; i < q_width; ++i) q[i] = q[i] * scale;
+    }
     const uint32_t page = sequences.pages(rows.slot[r])[rows.position[r] / kPageTokens];
     for (uint32_t h = 0; h < s.n_kv_heads; ++h)
       append(kv.head(page, layer, h), rows.position[r] % kPageTokens, hd, k + h * hd, v + h * hd);

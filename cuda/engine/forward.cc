@@ -20,17 +20,29 @@ Activations read_by(std::span<const Tensor> weights, Activations a) {
 
 namespace {
 
+// Adds the product to the residual stream.
+void end_branch(const Model& m, const Scratch& s, Ops& ops, MatmulArgs product, const float* norm,
+                const Activations& input, uint32_t rows) {
+  if (!m.changes_branches()) {
+    product.y = s.x;
+    return ops.matmul({&product, 1}, input, rows);
+  }
+  product.y = s.branch;
+  product.add = false;
+  ops.matmul({&product, 1}, input, rows);
+  ops.add(s.branch, {norm, m.shape.rms_eps, m.shape.residual_scale}, rows, m.shape.d_model, s.x);
+}
+
 void attention_block(uint32_t index, const Model& m, const Scratch& s, Ops& ops, uint32_t rows) {
   const Layer& l = m.layers[index];
   const Activations normed = read_by({l.q, l.k, l.v}, s.normed), attended = read_by({l.attn_output}, s.attended);
   ops.rmsnorm(s.x, nullptr, rows, l.attn_norm, m.shape.rms_eps, normed);
   const MatmulArgs qkv[] = {{l.q, s.q}, {l.k, s.k}, {l.v, s.v}};
   ops.matmul(qkv, normed, rows);
-  ops.rope_kv(index, {s.q, s.k, s.v, l.q_bias, l.k_bias, l.v_bias});
+  ops.rope_kv(index, {s.q, s.k, s.v, l.q_bias, l.k_bias, l.v_bias, l.q_norm, l.k_norm, l.kind});
   ops.attention(index, l.attention, s.q, attended.x);
   ops.quantize(attended, rows);
-  const MatmulArgs output[] = {{l.attn_output, s.x, true, l.attn_output_bias}};
-  ops.matmul(output, attended, rows);
+  end_branch(m, s, ops, {l.attn_output, nullptr, true, l.attn_output_bias}, l.post_attn_norm, attended, rows);
 }
 
 void feed_forward_block(const Layer& l, const Model& m, const Scratch& s, Ops& ops, uint32_t rows) {
@@ -38,16 +50,15 @@ void feed_forward_block(const Layer& l, const Model& m, const Scratch& s, Ops& o
   ops.rmsnorm(s.x, nullptr, rows, l.ffn_norm, m.shape.rms_eps, normed);
   const MatmulArgs gate_up[] = {{l.gate, s.gate, false, l.gate_bias}, {l.up, s.up, false, l.up_bias}};
   ops.matmul(gate_up, normed, rows);
-  ops.swiglu(s.gate, s.up, rows, hidden);
-  const MatmulArgs down[] = {{l.down, s.x, true, l.down_bias}};
-  ops.matmul(down, hidden, rows);
+  ops.glu(m.shape.activation, s.gate, s.up, rows, hidden);
+  end_branch(m, s, ops, {l.down, nullptr, true, l.down_bias}, l.post_ffn_norm, hidden, rows);
 }
 
 }  // namespace
 
 void forward(const Model& m, const Scratch& s, Ops& ops, uint32_t rows, std::span<const uint32_t> logit_rows,
              bool (*abandoned)()) {
-  ops.embed(m.token_embedding, s.x);
+  ops.embed(m.token_embedding, m.shape.embedding_scale, s.x);
   for (uint32_t i = 0; i < m.shape.n_layers; ++i) {
     if (abandoned && abandoned()) throw Error(ErrorKind::kAbandoned, "the step was given up as asked");
     attention_block(i, m, s, ops, rows);
@@ -59,6 +70,8 @@ void forward(const Model& m, const Scratch& s, Ops& ops, uint32_t rows, std::spa
   ops.rmsnorm(s.x, logit_rows.data(), n_logits, m.output_norm, m.shape.rms_eps, normed);
   const MatmulArgs logits[] = {{m.output, s.logits, false, m.output_bias}};
   ops.matmul(logits, normed, n_logits);
+  if (m.finishes_logits())
+    ops.finish_logits(m.shape.logit_scale, m.shape.logit_soft_cap, n_logits, m.output.rows, s.logits);
 }
 
 }  // namespace orcd

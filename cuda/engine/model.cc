@@ -18,7 +18,8 @@ std::string name_of(const TensorDesc& d) {
   static const char* const names[] = {
       "token_embd", "output_norm", "output",        "rope_freqs", "attn_norm",   "attn_q",     "attn_k",
       "attn_v",     "attn_q.b",    "attn_k.b",      "attn_v.b",   "attn_output", "ffn_norm",   "ffn_gate",
-      "ffn_up",     "ffn_down",    "attn_output.b", "ffn_gate.b", "ffn_up.b",    "ffn_down.b", "output.b"};
+      "ffn_up",     "ffn_down",    "attn_output.b", "ffn_gate.b", "ffn_up.b",    "ffn_down.b", "output.b",
+      "attn_q_norm", "attn_k_norm", "post_attention_norm", "post_ffw_norm"};
   const auto i = static_cast<uint32_t>(d.role);
   const std::string role = i < std::size(names) ? names[i] : "role " + std::to_string(i);
   return role + " of layer " + std::to_string(d.layer);
@@ -46,7 +47,7 @@ void place(Model& m, const TensorDesc& d, const uint8_t* image) {
     case TensorRole::kTokenEmbedding: m.token_embedding = matrix(d, image, s.vocab, s.d_model); return;
     case TensorRole::kOutputNorm: m.output_norm = vector(d, image, s.d_model); return;
     case TensorRole::kOutput: m.output = matrix(d, image, s.vocab, s.d_model); return;
-    case TensorRole::kRopeFreqs: m.rope_freqs = vector(d, image, s.head_dim / 2); return;
+    case TensorRole::kRopeFreqs: m.rope_freqs = vector(d, image, s.kinds[0].rope.pairs); return;
     case TensorRole::kAttnNorm: l.attn_norm = vector(d, image, s.d_model); return;
     case TensorRole::kAttnQ: l.q = matrix(d, image, qw, s.d_model); return;
     case TensorRole::kAttnK: l.k = matrix(d, image, kvw, s.d_model); return;
@@ -64,6 +65,10 @@ void place(Model& m, const TensorDesc& d, const uint8_t* image) {
     case TensorRole::kFfnUpBias: l.up_bias = vector(d, image, s.d_ff); return;
     case TensorRole::kFfnDownBias: l.down_bias = vector(d, image, s.d_model); return;
     case TensorRole::kOutputBias: m.output_bias = vector(d, image, s.vocab); return;
+    case TensorRole::kAttnQNorm: l.q_norm = vector(d, image, s.head_dim); return;
+    case TensorRole::kAttnKNorm: l.k_norm = vector(d, image, s.head_dim); return;
+    case TensorRole::kPostAttnNorm: l.post_attn_norm = vector(d, image, s.d_model); return;
+    case TensorRole::kPostFfnNorm: l.post_ffn_norm = vector(d, image, s.d_model); return;
   }
   invalid(name_of(d) + " is unknown");
 }
@@ -79,13 +84,37 @@ void check_complete(const Model& m) {
 
 }  // namespace
 
+namespace {
+
+void check_rope(const RopeSpec& r, uint32_t head_dim) {
+  if (r.pairs > head_dim / 2) {
+    invalid("rope rotates " + std::to_string(r.pairs) + " pairs of a head of " + std::to_string(head_dim));
+  }
+  const auto least = [](const char* what, double value, double bound) {
+    if (!(value >= bound) || !std::isfinite(value))
+      invalid(std::string("rope ") + what + " must be finite and at least " + std::to_string(bound));
+  };
+  least("base", r.base, 1);
+  least("attn_factor", r.attn_factor, 0);
+  if (r.scaling == RopeScaling::kNone) return;
+  least("factor", r.factor, 1e-6);
+  if (r.scaling != RopeScaling::kYarn) return;
+  least("base of YaRN", r.base, 1.001);
+  least("original context", r.original_context, 1);
+  least("beta_fast", r.beta_fast, 1e-6);
+  least("beta_slow", r.beta_slow, 1e-6);
+  if (!std::isfinite(r.log_multiplier)) invalid("rope log_multiplier is not finite");
+}
+
+}  // namespace
+
 void check_shape(const ModelShape& s) {
   const auto bounded = [](const char* what, uint64_t value, uint64_t max) {
     if (value == 0 || value > max) {
       invalid(std::string(what) + " is " + std::to_string(value) + ", must be 1 to " + std::to_string(max));
     }
   };
-  bounded("n_layers", s.n_layers, 1024);
+  bounded("n_layers", s.n_layers, 64 * s.second_kind.size());
   bounded("d_model", s.d_model, 1 << 17);
   bounded("d_ff", s.d_ff, 1 << 20);
   bounded("n_heads", s.n_heads, 1024);
@@ -97,7 +126,17 @@ void check_shape(const ModelShape& s) {
   }
   if (s.head_dim % 2 != 0) invalid("head_dim " + std::to_string(s.head_dim) + " is odd");
   if (!(s.rms_eps >= 0) || !std::isfinite(s.rms_eps)) invalid("rms_eps must be finite and not negative");
-  if (!(s.rope_base >= 1) || !std::isfinite(s.rope_base)) invalid("rope_base must be finite and at least 1");
+  for (const LayerKind& kind : s.kinds) check_rope(kind.rope, s.head_dim);
+  const auto positive = [](const char* what, double value) {
+    if (!(value > 0) || !std::isfinite(value)) invalid(std::string(what) + " must be positive and finite");
+  };
+  positive("embedding_scale", s.embedding_scale);
+  positive("residual_scale", s.residual_scale);
+  positive("logit_scale", s.logit_scale);
+  for (const double value : {s.attention_scale, double{s.attention_soft_cap}, double{s.logit_soft_cap}})
+    if (!(value >= 0) || !std::isfinite(value)) invalid("a scale or soft cap is negative or not finite");
+  if (!std::isfinite(s.query_scale)) invalid("query_scale is not finite");
+  if (s.query_scale != 0 && s.query_scale_context == 0) invalid("query_scale needs a context");
 }
 
 void check_tensor(const TensorDesc& d, uint64_t image_bytes) {
@@ -135,6 +174,11 @@ Model view_model(const ModelShape& shape, std::span<const TensorDesc> tensors, c
   Model m{};
   m.shape = shape;
   m.layers.resize(shape.n_layers);
+  for (uint32_t i = 0; i < shape.n_layers; ++i) {
+    Layer& l = m.layers[i];
+    l.kind = shape.second_kind[i / 64] >> (i % 64) & 1;
+    l.attention = {shape.kinds[l.kind].window, shape.attention_soft_cap};
+  }
   for (const TensorDesc& d : tensors) {
     check_tensor(d, image_bytes);
     place(m, d, image);

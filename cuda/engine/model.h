@@ -16,15 +16,20 @@ struct Layer {
   const float* q_bias;     // (n_heads * head_dim) or null, likewise k and v
   const float* k_bias;
   const float* v_bias;
+  const float* q_norm;  // (head_dim) or null, likewise k
+  const float* k_norm;
+  uint32_t kind;  // of ModelShape's
   AttentionParams attention;
   Tensor attn_output;             // (d_model, n_heads * head_dim)
   const float* attn_output_bias;  // (d_model) or null
+  const float* post_attn_norm;    // (d_model) or null
   const float* ffn_norm;          // (d_model)
   Tensor gate, up;                // (d_ff, d_model)
   const float* gate_bias;         // (d_ff) or null, likewise up
   const float* up_bias;
-  Tensor down;             // (d_model, d_ff)
-  const float* down_bias;  // (d_model) or null
+  Tensor down;                 // (d_model, d_ff)
+  const float* down_bias;      // (d_model) or null
+  const float* post_ffn_norm;  // (d_model) or null
 };
 
 struct Model {
@@ -33,9 +38,15 @@ struct Model {
   Tensor output;             // (vocab, d_model); the embedding where tied
   const float* output_bias;  // (vocab) or null
   const float* output_norm;  // (d_model)
-  const float* rope_freqs;   // (head_dim / 2) or null; on the device
+  const float* rope_freqs;   // (pairs of the first kind) or null; on the device
   std::vector<Layer> layers;
 
+  // Whether something happens to what a layer's parts add before it is added.
+  bool changes_branches() const {
+    return shape.residual_scale != 1.0f || layers.front().post_attn_norm || layers.front().post_ffn_norm;
+  }
+  // Whether logits are more than the last product.
+  bool finishes_logits() const { return shape.logit_scale != 1.0f || shape.logit_soft_cap != 0.0f; }
   uint32_t q_width() const { return shape.n_heads * shape.head_dim; }
   uint32_t kv_width() const { return shape.n_kv_heads * shape.head_dim; }
 };

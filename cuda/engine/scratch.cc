@@ -55,6 +55,7 @@ Scratch carve(const ModelShape& s, uint64_t rows, uint64_t samples, Carver& c) {
   t.x = c.take<float>(rows * s.d_model);
   // The final norm has a row per draw.
   t.normed = c.activations(std::max(rows, samples), s.d_model);
+  t.branch = t.normed.x;
   t.q = c.take<float>(rows * q_width);
   t.k = c.take<float>(rows * kv_width);
   t.v = c.take<float>(rows * kv_width);

@@ -11,6 +11,7 @@ namespace orcd {
 struct Scratch {
   float* x;              // (rows, d_model) the residual stream
   Activations normed;    // (rows, d_model) input of the attention and feed-forward products
+  float* branch;         // (rows, d_model) what those give, where it changes before it is added; memory of normed.x
   float* q;              // (rows, n_heads * head_dim)
   float* k;              // (rows, n_kv_heads * head_dim)
   float* v;              // (rows, n_kv_heads * head_dim)

@@ -69,6 +69,9 @@ struct AttentionInputs {
   const float* q_bias = nullptr;  // (n_heads * head_dim) or null
   const float* k_bias = nullptr;  // (n_kv_heads * head_dim) or null
   const float* v_bias = nullptr;  // (n_kv_heads * head_dim) or null
+  const float* q_norm = nullptr;  // (head_dim) or null: weight of an RMSNorm of each query head
+  const float* k_norm = nullptr;  // (head_dim) or null: of each key head
+  uint32_t kind = 0;              // of ModelShape's: how they are rotated
 };
 
 // What a layer's attention has beside its heads, as docs/ARITHMETIC.md defines it.
@@ -80,13 +83,20 @@ struct AttentionParams {
   bool plain() const { return window == 0 && soft_cap == 0 && sinks == nullptr; }
 };
 
+// What happens to what a part of a layer gives before the residual stream gets it.
+struct BranchEnd {
+  const float* norm = nullptr;  // (cols) or null
+  float eps = 0;
+  float scale = 1;
+};
+
 // On the rows of one step, which its backend knows from before.
 class Ops {
  public:
   virtual ~Ops() = default;
 
-  // x[r] = table[token of row r]
-  virtual void embed(const Tensor& table, float* x /* (rows, table.cols) */) = 0;
+  // x[r] = scale · table[token of row r]
+  virtual void embed(const Tensor& table, float scale, float* x /* (rows, table.cols) */) = 0;
 
   // out[r] = quantized RMSNorm of x[gather[r]] (x[r] without gather), r < rows. Here and below that is in the forms
   // that `out` has memory for.
@@ -99,16 +109,23 @@ class Ops {
   // All products read the same activations.
   virtual void matmul(std::span<const MatmulArgs> products, const Activations& a, uint32_t rows) = 0;
 
-  // Adds biases, rotates q and k in place, appends k and v of every row to its sequence's cache.
+  // Adds biases, norms heads, rotates q and k in place, appends k and v of every row to its sequence's cache.
   virtual void rope_kv(uint32_t layer, const AttentionInputs& in) = 0;
 
   // out[r] = attention of q[r] over the cached positions 0 .. position of row r, or those in its window
   virtual void attention(uint32_t layer, const AttentionParams& params, const float* q /* (rows, n_heads * head_dim) */,
                          float* out /* (rows, n_heads * head_dim) */) = 0;
 
-  // out.x = gate · sigmoid(gate) · up, quantized
-  virtual void swiglu(const float* gate /* (rows, out.cols) */, const float* up /* (rows, out.cols) */, uint32_t rows,
-                      const Activations& out) = 0;
+  // out.x = silu or gelu(gate) · up, quantized
+  virtual void glu(Activation activation, const float* gate /* (rows, out.cols) */,
+                   const float* up /* (rows, out.cols) */, uint32_t rows, const Activations& out) = 0;
+
+  // x ⊕ scale · y, y normed before if there is a weight.
+  virtual void add(const float* y /* (rows, cols) */, const BranchEnd& end, uint32_t rows, uint32_t cols,
+                   float* x /* (rows, cols) */) = 0;
+
+  // l = cap · tanh(scale · l / cap), without a cap scale · l.
+  virtual void finish_logits(float scale, float cap, uint32_t rows, uint32_t vocab, float* l /* (rows, vocab) */) = 0;
 };
 
 }  // namespace orcd

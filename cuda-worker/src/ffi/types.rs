@@ -120,6 +120,18 @@ pub mod shared {
         /// (vocab)
         #[cxx_name = "kOutputBias"]
         OutputBias = 20,
+        /// (`head_dim`), of each query head before its rotation
+        #[cxx_name = "kAttnQNorm"]
+        AttnQNorm = 21,
+        /// (`head_dim`), likewise of each key head
+        #[cxx_name = "kAttnKNorm"]
+        AttnKNorm = 22,
+        /// (`d_model`), of what attention adds
+        #[cxx_name = "kPostAttnNorm"]
+        PostAttnNorm = 23,
+        /// (`d_model`), of what the feed-forward part adds
+        #[cxx_name = "kPostFfnNorm"]
+        PostFfnNorm = 24,
     }
 
     /// Which elements of a head are rotated together.
@@ -132,6 +144,69 @@ pub mod shared {
         /// (2i, 2i + 1)
         #[cxx_name = "kInterleaved"]
         Interleaved = 1,
+    }
+
+    /// How rotations are stretched for contexts longer than those of the training.
+    #[derive(Debug)]
+    #[repr(u32)]
+    enum RopeScaling {
+        /// Not at all.
+        #[cxx_name = "kNone"]
+        None = 0,
+        /// All frequencies are divided by the factor.
+        #[cxx_name = "kLinear"]
+        Linear = 1,
+        /// Low frequencies are, high ones are not, those between in part (arXiv:2309.00071).
+        #[cxx_name = "kYarn"]
+        Yarn = 2,
+    }
+
+    /// What the two halves of a feed-forward part become together.
+    #[derive(Debug)]
+    #[repr(u32)]
+    enum Activation {
+        /// silu(gate) · up
+        #[cxx_name = "kSwiGlu"]
+        SwiGlu = 0,
+        /// gelu(gate) · up, by the form with tanh
+        #[cxx_name = "kGeGlu"]
+        GeGlu = 1,
+    }
+
+    /// Rotation of queries and keys.
+    #[derive(Debug, Clone, Copy, PartialEq)]
+    struct RopeSpec {
+        /// Pairs that are rotated, those of a head's first values; 0: none.
+        pairs: u32,
+        /// Which elements are rotated together.
+        style: RopeStyle,
+        /// Base of the frequencies.
+        base: f64,
+        /// How they are stretched.
+        scaling: RopeScaling,
+        /// By how much; 1 without scaling.
+        factor: f64,
+        /// YaRN: context of the training, tokens.
+        original_context: u32,
+        /// YaRN: turns in that context from which on a frequency is high.
+        beta_fast: f64,
+        /// YaRN: turns down to which it is low.
+        beta_slow: f64,
+        /// YaRN: whether the bounds between them are rounded to whole pairs.
+        rounds_bounds: bool,
+        /// Multiplies cosines and sines.
+        attn_factor: f64,
+        /// YaRN: what their own factor is divided by, as the multiplier of its logarithm; 0: nothing.
+        log_multiplier: f64,
+    }
+
+    /// What attention has in some layers and not in others.
+    #[derive(Debug, Clone, Copy, PartialEq)]
+    struct LayerKind {
+        /// Keys that a row sees, its own the last of them; 0: all up to its own.
+        window: u32,
+        /// How queries and keys are rotated.
+        rope: RopeSpec,
     }
 
     /// A tensor in the weights image. Vectors have one row.
@@ -171,12 +246,30 @@ pub mod shared {
         head_dim: u32,
         /// Tokens in the vocabulary.
         vocab: u32,
-        /// Which elements are rotated together.
-        rope_style: RopeStyle,
-        /// Base of the rotation frequencies.
-        rope_base: f64,
         /// Epsilon of RMSNorm.
         rms_eps: f32,
+        /// Kinds of layers.
+        kinds: [LayerKind; 2],
+        /// Layers of the second kind: bit i % 64 of word i / 64 stands for layer i.
+        second_kind: [u64; 16],
+        /// Of the feed-forward parts.
+        activation: Activation,
+        /// Multiplies scores of attention; 0: 1 / sqrt(`head_dim`).
+        attention_scale: f64,
+        /// Soft cap of these scores; 0: none.
+        attention_soft_cap: f32,
+        /// Multiplies embeddings.
+        embedding_scale: f32,
+        /// Multiplies what attention and feed-forward parts add.
+        residual_scale: f32,
+        /// Multiplies logits.
+        logit_scale: f32,
+        /// Soft cap of the logits; 0: none.
+        logit_soft_cap: f32,
+        /// Queries at position p are multiplied by 1 + this · ln(1 + p / `query_scale_context`, rounded down); 0: not.
+        query_scale: f64,
+        /// See there.
+        query_scale_context: u32,
     }
 
     /// Sizes and switches of an engine.

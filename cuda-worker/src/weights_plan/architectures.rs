@@ -1,15 +1,32 @@
 //! The architectures that models may have, as data: one file each.
 
+mod gemma2;
+mod gemma3;
+mod granite;
 mod llama;
+mod mistral3;
+mod phi3;
 mod qwen2;
+mod qwen3;
+mod smollm3;
 mod tensors;
 
 use orcd_shared::gguf::Metadata;
 
-use super::{ModelShape, PlanError, Role, RopeStyle};
+use super::{Activation, ModelShape, PlanError, Role, RopeStyle};
 
 /// All there are.
-const ALL: [&Architecture; 2] = [&qwen2::QWEN2, &llama::LLAMA];
+const ALL: [&Architecture; 9] = [
+    &qwen2::QWEN2,
+    &qwen3::QWEN3,
+    &llama::LLAMA,
+    &mistral3::MISTRAL3,
+    &granite::GRANITE,
+    &smollm3::SMOLLM3,
+    &phi3::PHI3,
+    &gemma2::GEMMA2,
+    &gemma3::GEMMA3,
+];
 
 /// What a file of one `general.architecture` holds, and how it is computed with where architectures differ.
 #[derive(Debug)]
@@ -18,8 +35,57 @@ pub(super) struct Architecture {
     pub(super) name: &'static str,
     /// Which elements of a head are rotated together.
     pub(super) rope_style: RopeStyle,
+    /// What gate and up become together.
+    pub(super) activation: Activation,
+    /// How its layers differ.
+    pub(super) layers: Layers,
+    /// Keys that it honors, of those that others must have at a value that changes nothing.
+    pub(super) honors: &'static [Honored],
+    /// What embeddings are multiplied by where no key says it.
+    pub(super) embedding: EmbeddingScale,
+    /// Number of layers of the one size whose scores are scaled by 1 / sqrt(`d_model` / `n_heads`), whatever the size
+    /// of a head is: no key says so.
+    pub(super) scaled_by_width: Option<u32>,
     /// Groups of the tensors that a file may hold; every other one is refused.
     tensors: &'static [&'static [TensorRule]],
+}
+
+/// How the layers of a model differ from each other.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Layers {
+    /// Not.
+    Alike,
+    /// All but the last of so many, and so on, have the window that a key says. A pattern in the file goes before.
+    Windows {
+        period: u32,
+        /// Layers with a window rotate with a base of their own and without scaling: this one where no key says it.
+        base: Option<f32>,
+    },
+    /// The last of so many, and so on, rotates nothing.
+    Unrotated { period: u32 },
+}
+
+/// A group of keys that some architectures honor.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Honored {
+    /// `embedding_scale`, `residual_scale`, `logit_scale`, `attention.scale`.
+    Scales,
+    /// `attn_logit_softcapping`, `final_logit_softcapping`, and what is taken where a file has none; 0: no cap.
+    SoftCaps { attention: f32, logits: f32 },
+    /// `attention.sliding_window`, and what is taken where a file has none; 0: no window.
+    Window { absent: u32 },
+    /// `rope.scaling.finetuned`: false is no rotation at all.
+    RopeSwitch,
+    /// `attention.temperature_scale`: queries far into the context are scaled up.
+    QueryScale,
+}
+
+/// What embeddings are multiplied by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum EmbeddingScale {
+    One,
+    /// The square root of their number of values.
+    RootOfWidth,
 }
 
 /// A tensor that a file may hold.
@@ -31,24 +97,68 @@ pub(super) struct TensorRule {
     pub(super) per_layer: bool,
     /// A file may be without it; what one layer has, all have.
     pub(super) optional: bool,
+    /// Of a tensor that holds several by its rows, what these are; `role` is then that of the first.
+    pub(super) parts: &'static [(Role, Width)],
     /// Its shape, fastest dimension first; one for a vector.
     ne: &'static [Width],
 }
 
 /// A dimension of a tensor.
 #[derive(Debug, Clone, Copy)]
-enum Width {
+pub(super) enum Width {
     Model,
     FeedForward,
+    /// Gate and up.
+    GateUp,
     /// All query heads.
     Query,
     /// All key, or value, heads.
     KeyValue,
-    HalfHead,
+    /// All heads of all three.
+    QueryKeyValue,
+    Head,
+    /// Pairs that are rotated.
+    Pairs,
     Vocabulary,
 }
 
+impl Width {
+    /// Elements.
+    pub(super) fn of(self, shape: &ModelShape) -> u64 {
+        let heads = |n: u32| u64::from(n) * u64::from(shape.head_dim);
+        match self {
+            Self::Model => shape.d_model.into(),
+            Self::FeedForward => shape.d_ff.into(),
+            Self::GateUp => 2 * u64::from(shape.d_ff),
+            Self::Query => heads(shape.n_heads),
+            Self::KeyValue => heads(shape.n_kv_heads),
+            Self::QueryKeyValue => heads(shape.n_heads) + 2 * heads(shape.n_kv_heads),
+            Self::Head => shape.head_dim.into(),
+            Self::Pairs => shape.kinds[0].rope.pairs.into(),
+            Self::Vocabulary => shape.vocab.into(),
+        }
+    }
+}
+
 impl Architecture {
+    /// One whose layers are all alike, gated by `SiLU`, and that honors no key beside those of all.
+    const fn new(
+        name: &'static str,
+        rope_style: RopeStyle,
+        tensors: &'static [&'static [TensorRule]],
+    ) -> Self {
+        Self {
+            name,
+            rope_style,
+            activation: Activation::SwiGlu,
+            layers: Layers::Alike,
+            honors: &[],
+            embedding: EmbeddingScale::One,
+            scaled_by_width: None,
+            tensors,
+        }
+    }
+
     /// The one that a file names.
     ///
     /// # Errors
@@ -76,6 +186,7 @@ impl TensorRule {
             role,
             per_layer: false,
             optional: false,
+            parts: &[],
             ne,
         }
     }
@@ -95,17 +206,21 @@ impl TensorRule {
         }
     }
 
+    /// One for each layer that holds several tensors of the layer by its rows.
+    const fn fused(
+        name: &'static str,
+        parts: &'static [(Role, Width)],
+        ne: &'static [Width],
+    ) -> Self {
+        let (first, _) = parts[0];
+        Self {
+            parts,
+            ..Self::layer(name, first, ne)
+        }
+    }
+
     /// Elements of each dimension, fastest first.
     pub(super) fn ne(&self, shape: &ModelShape) -> Vec<u64> {
-        let heads = |n: u32| u64::from(n) * u64::from(shape.head_dim);
-        let elements = |width: &Width| match width {
-            Width::Model => shape.d_model.into(),
-            Width::FeedForward => shape.d_ff.into(),
-            Width::Query => heads(shape.n_heads),
-            Width::KeyValue => heads(shape.n_kv_heads),
-            Width::HalfHead => u64::from(shape.head_dim) / 2,
-            Width::Vocabulary => shape.vocab.into(),
-        };
-        self.ne.iter().map(elements).collect()
+        self.ne.iter().map(|width| width.of(shape)).collect()
     }
 }

@@ -2,38 +2,18 @@
 //! give it, and that is noted for the log. One without such a value is an error: a guess that is wrong
 //! for the model would run, and talk nonsense.
 
+mod keys;
+mod layers;
+mod neutral;
+mod rope;
+mod scales;
+
 use orcd_shared::gguf::{FILE_TYPES, Header, Metadata};
 
 use super::architectures::Architecture;
 use super::{AbsentKey, ModelShape, PlanError};
-
-/// Base of the rotation frequencies where a file names none: what the configurations of both
-/// architectures and llama.cpp take. Files made before the key existed are models of this base.
-const ROPE_BASE: f32 = 10_000.0;
-
-/// Keys that change what the model computes, in ways this engine doesn't know, and the one value
-/// under which they change nothing.
-const MUST_BE_NEUTRAL: [(&str, Neutral); 13] = [
-    ("rope.scaling.factor", Neutral::One),
-    ("rope.scaling.attn_factor", Neutral::One),
-    ("rope.scale_linear", Neutral::One),
-    ("expert_count", Neutral::Zero),
-    ("attention.sliding_window", Neutral::Zero),
-    ("attention.logit_softcapping", Neutral::Zero),
-    ("attn_logit_softcapping", Neutral::Zero),
-    ("final_logit_softcapping", Neutral::Zero),
-    ("attention.clamp_kqv", Neutral::Zero),
-    ("attention.scale", Neutral::Zero),
-    ("logit_scale", Neutral::One),
-    ("embedding_scale", Neutral::One),
-    ("residual_scale", Neutral::One),
-];
-
-#[derive(Clone, Copy, PartialEq)]
-enum Neutral {
-    Zero,
-    One,
-}
+use keys::Keys;
+use scales::Scales;
 
 /// What the keys say.
 pub(super) struct Hyperparameters {
@@ -68,29 +48,37 @@ pub(super) fn read(
         return Err(keys.refused("attention.head_count_kv", n_kv_heads, reason));
     }
     let head_dim = head_dim(&mut keys, d_model, n_heads)?;
-    keys.must_equal("rope.dimension_count", head_dim, "the size of a head")?;
     keys.must_equal("vocab_size", vocab, "the rows of token_embd.weight")?;
-    check_neutral(&keys)?;
-    let rope_base = if keys.has("rope.freq_base") {
-        keys.positive("rope.freq_base")?
-    } else {
-        keys.take("rope.freq_base", ROPE_BASE)
-    };
+    neutral::check(&keys, architecture)?;
+    let n_layers = keys.count("block_count")?;
+    let context_length = keys.count("context_length")?;
+    let rope = rope::read(&mut keys, architecture, head_dim, context_length)?;
+    let (kinds, second_kind) = layers::read(&mut keys, architecture, n_layers, rope)?;
+    let scales = Scales::read(&mut keys, architecture, [n_layers, d_model, n_heads])?;
     let shape = ModelShape {
-        n_layers: keys.count("block_count")?,
+        n_layers,
         d_model,
         d_ff: keys.count("feed_forward_length")?,
         n_heads,
         n_kv_heads,
         head_dim,
         vocab,
-        rope_style: architecture.rope_style,
-        rope_base: f64::from(rope_base),
         rms_eps: keys.positive("attention.layer_norm_rms_epsilon")?,
+        kinds,
+        second_kind,
+        activation: architecture.activation,
+        attention_scale: scales.attention,
+        attention_soft_cap: scales.attention_soft_cap,
+        embedding_scale: scales.embedding,
+        residual_scale: scales.residual,
+        logit_scale: scales.logits,
+        logit_soft_cap: scales.logit_soft_cap,
+        query_scale: scales.query,
+        query_scale_context: rope.original_context,
     };
     Ok(Hyperparameters {
         shape,
-        context_length: keys.count("context_length")?,
+        context_length,
         absent: keys.absent,
     })
 }
@@ -108,99 +96,6 @@ fn head_dim(keys: &mut Keys<'_>, d_model: u32, n_heads: u32) -> Result<u32, Plan
     };
     keys.must_equal("attention.value_length", head_dim, "the length of a key")?;
     Ok(head_dim)
-}
-
-fn check_neutral(keys: &Keys<'_>) -> Result<(), PlanError> {
-    let scaling = keys.metadata.opt_str(&keys.name("rope.scaling.type"))?;
-    if let Some(kind) = scaling.filter(|kind| *kind != "none") {
-        return Err(keys.refused(
-            "rope.scaling.type",
-            kind,
-            "rope scaling is not supported".into(),
-        ));
-    }
-    for (key, neutral) in MUST_BE_NEUTRAL {
-        let Some(value) = keys.metadata.get(&keys.name(key)) else {
-            continue;
-        };
-        let wanted = if neutral == Neutral::One { 1 } else { 0 };
-        let is_neutral = match value.as_integer() {
-            Some(integer) => integer == wanted,
-            None => keys
-                .metadata
-                .opt_f32(&keys.name(key))?
-                .is_some_and(|v| v == wanted as f32),
-        };
-        if !is_neutral {
-            let reason = format!("only {wanted} is supported");
-            return Err(keys.refused(key, value.describe(), reason));
-        }
-    }
-    Ok(())
-}
-
-/// Keys below an architecture's prefix.
-struct Keys<'a> {
-    metadata: &'a Metadata,
-    prefix: &'static str,
-    /// Keys that the file lacks, and the values taken for them.
-    absent: Vec<AbsentKey>,
-}
-
-impl Keys<'_> {
-    fn name(&self, key: &str) -> String {
-        format!("{}.{key}", self.prefix)
-    }
-
-    fn has(&self, key: &str) -> bool {
-        self.metadata.contains(&self.name(key))
-    }
-
-    /// Notes that `value` is taken for a key that is absent.
-    fn take<T: ToString>(&mut self, key: &str, value: T) -> T {
-        self.absent.push(AbsentKey {
-            key: self.name(key),
-            taken: value.to_string(),
-        });
-        value
-    }
-
-    fn refused(&self, key: &str, found: impl ToString, reason: String) -> PlanError {
-        PlanError::Key {
-            key: self.name(key),
-            found: found.to_string(),
-            reason,
-        }
-    }
-
-    /// A number of things, of which there is at least one.
-    fn count(&self, key: &str) -> Result<u32, PlanError> {
-        let count = self.metadata.u32(&self.name(key))?;
-        if count == 0 {
-            return Err(self.refused(key, 0, "must be at least 1".into()));
-        }
-        Ok(count)
-    }
-
-    fn positive(&self, key: &str) -> Result<f32, PlanError> {
-        let value = self.metadata.f32(&self.name(key))?;
-        if !(value.is_finite() && value > 0.0) {
-            return Err(self.refused(key, value, "must be positive".into()));
-        }
-        Ok(value)
-    }
-
-    /// A key that may be missing, but not say something else.
-    fn must_equal(&mut self, key: &str, expected: u32, what: &str) -> Result<(), PlanError> {
-        match self.metadata.opt_u32(&self.name(key))? {
-            Some(found) if found != expected => {
-                return Err(self.refused(key, found, format!("expected {expected}, {what}")));
-            }
-            Some(_) => {}
-            None => _ = self.take(key, expected),
-        }
-        Ok(())
-    }
 }
 
 /// Name of the mixture of types. Without `general.file_type`, the type that most bytes have.

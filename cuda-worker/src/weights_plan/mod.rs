@@ -9,7 +9,9 @@ mod tensors;
 
 use orcd_shared::gguf::{ALIGNMENT_KEY, Header, TensorInfo};
 
-pub use crate::ffi::types::shared::{ModelShape, RopeStyle, TensorRole as Role};
+pub use crate::ffi::types::shared::{
+    Activation, LayerKind, ModelShape, RopeScaling, RopeSpec, RopeStyle, TensorRole as Role,
+};
 use crate::ffi::types::shared::{TensorDesc, TensorType};
 use architectures::Architecture;
 pub use error::PlanError;

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use orcd_shared::gguf::{Header, TensorInfo, TensorType};
 
-use super::architectures::{Architecture, TensorRule};
+use super::architectures::{Architecture, TensorRule, Width};
 use super::{IMAGE_ALIGN, ModelShape, PlanError, PlannedTensor, Role};
 
 /// Rows of the embedding; the tokenizer's list, where there is one, must be as long.
@@ -79,17 +79,20 @@ pub(super) fn place(
             })?;
         let ne = expected.rule.ne(shape);
         check(info, &ne)?;
-        placed.push(PlannedTensor {
-            role: expected.rule.role,
-            layer: expected.layer,
-            info: info.clone(),
-            rows: info.rows(),
-            cols: ne.first().copied().unwrap_or(1),
-            offset,
-        });
-        // No overflow: together they have less than 2^63 bytes, which the parser saw to, and each grows by
-        // less than the alignment.
-        offset = (offset + info.nbytes).next_multiple_of(IMAGE_ALIGN);
+        for (role, info) in parts(expected.rule, info, shape) {
+            let bytes = info.nbytes;
+            placed.push(PlannedTensor {
+                role,
+                layer: expected.layer,
+                rows: info.rows(),
+                cols: ne.first().copied().unwrap_or(1),
+                info,
+                offset,
+            });
+            // No overflow: together they have less than 2^63 bytes, which the parser saw to, and each grows by
+            // less than the alignment.
+            offset = (offset + bytes).next_multiple_of(IMAGE_ALIGN);
+        }
     }
     // What one block has, all have: a bias that only some blocks had would be one that was lost.
     let present: HashSet<Role> = placed.iter().map(|t| t.role).collect();
@@ -102,6 +105,26 @@ pub(super) fn place(
         Some(tensor) => Err(PlanError::Missing { tensor }),
         None => Ok((placed, offset)),
     }
+}
+
+/// The tensors that one of the file holds, each with its place there: its rows lie one after the other.
+fn parts(rule: &TensorRule, info: &TensorInfo, shape: &ModelShape) -> Vec<(Role, TensorInfo)> {
+    if rule.parts.is_empty() {
+        return vec![(rule.role, info.clone())];
+    }
+    // Whole: the shape was checked, and what a row takes divides what all take.
+    let row_bytes = info.nbytes / info.rows().max(1);
+    let mut offset = info.offset;
+    let mut part = |&(role, width): &(Role, Width)| {
+        let rows = width.of(shape);
+        let mut of_it = info.clone();
+        of_it.ne = vec![info.ne.first().copied().unwrap_or(1), rows];
+        of_it.nbytes = rows * row_bytes;
+        of_it.offset = offset;
+        offset += of_it.nbytes;
+        (role, of_it)
+    };
+    rule.parts.iter().map(&mut part).collect()
 }
 
 fn check(info: &TensorInfo, expected: &[u64]) -> Result<(), PlanError> {

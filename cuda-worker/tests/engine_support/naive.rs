@@ -72,15 +72,15 @@ impl<'a> Naive<'a> {
     }
 
     fn rotate(&self, x: &mut [f64], position: usize, factors: Option<&Matrix>) {
-        let shape = &self.plan.shape;
+        let (shape, rope) = (&self.plan.shape, &self.plan.shape.kinds[0].rope);
         let n = shape.head_dim as usize;
         for head in x.chunks_mut(n) {
             for i in 0..n / 2 {
                 let factor = factors.map_or(1.0, |f| f.w[i]);
                 let exponent = -2.0 * i as f64 / n as f64;
                 let (sin, cos) =
-                    (position as f64 * shape.rope_base.powf(exponent) / factor).sin_cos();
-                let (a, b) = if shape.rope_style == RopeStyle::Interleaved {
+                    (position as f64 * rope.base.powf(exponent) / factor).sin_cos();
+                let (a, b) = if rope.style == RopeStyle::Interleaved {
                     (2 * i, 2 * i + 1)
                 } else {
                     (i, i + n / 2)

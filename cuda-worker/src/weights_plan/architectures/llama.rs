@@ -3,14 +3,16 @@
 use super::{Architecture, tensors};
 use crate::weights_plan::RopeStyle;
 
-pub(super) const LLAMA: Architecture = Architecture {
-    name: "llama",
-    rope_style: RopeStyle::Interleaved,
-    tensors: &[
-        &tensors::DENSE,
+pub(super) const LLAMA: Architecture = Architecture::new(
+    "llama",
+    RopeStyle::Interleaved,
+    &[
+        &tensors::ENDS,
+        &tensors::ATTENTION,
+        &tensors::FEED_FORWARD,
         &tensors::ROPE_FREQS,
         &tensors::OPTIONAL_QKV_BIASES,
         &tensors::ATTENTION_OUTPUT_BIAS,
         &tensors::FEED_FORWARD_BIASES,
     ],
-};
+);

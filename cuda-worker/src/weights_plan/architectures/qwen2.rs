@@ -3,13 +3,15 @@
 use super::{Architecture, tensors};
 use crate::weights_plan::RopeStyle;
 
-pub(super) const QWEN2: Architecture = Architecture {
-    name: "qwen2",
-    rope_style: RopeStyle::Neox,
-    tensors: &[
-        &tensors::DENSE,
+pub(super) const QWEN2: Architecture = Architecture::new(
+    "qwen2",
+    RopeStyle::Neox,
+    &[
+        &tensors::ENDS,
+        &tensors::ATTENTION,
+        &tensors::FEED_FORWARD,
         &tensors::QKV_BIASES,
         &tensors::ATTENTION_OUTPUT_BIAS,
         &tensors::OUTPUT_BIAS,
     ],
-};
+);

@@ -1,10 +1,12 @@
 //! Groups of tensors that several architectures have.
 
-use super::Width::{FeedForward, HalfHead, KeyValue, Model, Query, Vocabulary};
+use super::Width::{
+    FeedForward, GateUp, Head, KeyValue, Model, Pairs, Query, QueryKeyValue, Vocabulary,
+};
 use super::{Role, TensorRule};
 
-/// A decoder with gated feed-forward parts.
-pub(super) const DENSE: [TensorRule; 12] = [
+/// What stands before and behind the layers.
+pub(super) const ENDS: [TensorRule; 3] = [
     TensorRule::new(
         "token_embd.weight",
         Role::TokenEmbedding,
@@ -13,15 +15,65 @@ pub(super) const DENSE: [TensorRule; 12] = [
     TensorRule::new("output_norm.weight", Role::OutputNorm, &[Model]),
     // Absent where it is the embedding.
     TensorRule::new("output.weight", Role::Output, &[Model, Vocabulary]).optional(),
+];
+
+/// Attention with its norm.
+pub(super) const ATTENTION: [TensorRule; 5] = [
     TensorRule::layer("attn_norm.weight", Role::AttnNorm, &[Model]),
     TensorRule::layer("attn_q.weight", Role::AttnQ, &[Model, Query]),
     TensorRule::layer("attn_k.weight", Role::AttnK, &[Model, KeyValue]),
     TensorRule::layer("attn_v.weight", Role::AttnV, &[Model, KeyValue]),
     TensorRule::layer("attn_output.weight", Role::AttnOutput, &[Query, Model]),
+];
+
+/// The same with q, k and v in one tensor.
+pub(super) const FUSED_ATTENTION: [TensorRule; 3] = [
+    TensorRule::layer("attn_norm.weight", Role::AttnNorm, &[Model]),
+    TensorRule::fused(
+        "attn_qkv.weight",
+        &[
+            (Role::AttnQ, Query),
+            (Role::AttnK, KeyValue),
+            (Role::AttnV, KeyValue),
+        ],
+        &[Model, QueryKeyValue],
+    ),
+    TensorRule::layer("attn_output.weight", Role::AttnOutput, &[Query, Model]),
+];
+
+/// A gated feed-forward part with its norm.
+pub(super) const FEED_FORWARD: [TensorRule; 4] = [
     TensorRule::layer("ffn_norm.weight", Role::FfnNorm, &[Model]),
     TensorRule::layer("ffn_gate.weight", Role::FfnGate, &[Model, FeedForward]),
     TensorRule::layer("ffn_up.weight", Role::FfnUp, &[Model, FeedForward]),
     TensorRule::layer("ffn_down.weight", Role::FfnDown, &[FeedForward, Model]),
+];
+
+/// The same with gate and up in one tensor, which bears the name of the second.
+pub(super) const FUSED_FEED_FORWARD: [TensorRule; 3] = [
+    TensorRule::layer("ffn_norm.weight", Role::FfnNorm, &[Model]),
+    TensorRule::fused(
+        "ffn_up.weight",
+        &[(Role::FfnGate, FeedForward), (Role::FfnUp, FeedForward)],
+        &[Model, GateUp],
+    ),
+    TensorRule::layer("ffn_down.weight", Role::FfnDown, &[FeedForward, Model]),
+];
+
+/// Norms of each head of queries and keys, before their rotation.
+pub(super) const QK_NORMS: [TensorRule; 2] = [
+    TensorRule::layer("attn_q_norm.weight", Role::AttnQNorm, &[Head]),
+    TensorRule::layer("attn_k_norm.weight", Role::AttnKNorm, &[Head]),
+];
+
+/// Norms of what attention and feed-forward part add.
+pub(super) const POST_NORMS: [TensorRule; 2] = [
+    TensorRule::layer(
+        "post_attention_norm.weight",
+        Role::PostAttnNorm,
+        &[Model],
+    ),
+    TensorRule::layer("post_ffw_norm.weight", Role::PostFfnNorm, &[Model]),
 ];
 
 pub(super) const QKV_BIASES: [TensorRule; 3] = [
@@ -49,4 +101,4 @@ pub(super) const OUTPUT_BIAS: [TensorRule; 1] =
 
 /// Divisors of the rotation frequencies.
 pub(super) const ROPE_FREQS: [TensorRule; 1] =
-    [TensorRule::new("rope_freqs.weight", Role::RopeFreqs, &[HalfHead]).optional()];
+    [TensorRule::new("rope_freqs.weight", Role::RopeFreqs, &[Pairs]).optional()];
