@@ -337,6 +337,11 @@ pub fn product(w: &Matrix, x: &[f32], mut dot: impl FnMut(&[u8], &[f32]) -> f32)
     dots.collect()
 }
 
+/// Where the largest is, the first of them.
+pub fn argmax(x: &[f32]) -> usize {
+    (0..x.len()).fold(0, |best, i| if x[i] > x[best] { i } else { best })
+}
+
 /// Bit for bit; a failure shows the first difference, not thousands of numbers.
 #[track_caller]
 pub fn assert_same(found: &[f32], expected: &[f32], what: impl std::fmt::Display) {

@@ -150,17 +150,9 @@ impl<'a> Naive<'a> {
             });
             rows.collect()
         };
-        // Heads are integers, up to `most`: a choice of the engine, not an error of its sums.
-        let integers = |mut rows: Vec<Vec<f64>>, most: f64| {
-            for head in rows.iter_mut().flat_map(|row| row.chunks_mut(hd)) {
-                let scale = head.iter().fold(0.0, |m: f64, x| m.max(x.abs())) / most;
-                (head.iter_mut()).for_each(|x| *x = (*x / scale).round_ties_even() * scale);
-            }
-            rows
-        };
-        let q = integers(project(Role::AttnQ, Role::AttnQBias, true), 2047.0);
-        let k = integers(project(Role::AttnK, Role::AttnKBias, true), 2047.0);
-        let v = integers(project(Role::AttnV, Role::AttnVBias, false), 127.0);
+        let q = project(Role::AttnQ, Role::AttnQBias, true);
+        let k = project(Role::AttnK, Role::AttnKBias, true);
+        let v = project(Role::AttnV, Role::AttnVBias, false);
         let output = self.matrix(Role::AttnOutput, layer);
         let output_bias = self.optional(Role::AttnOutputBias, layer);
         for (p, x) in x.iter_mut().enumerate() {
