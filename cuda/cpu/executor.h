@@ -45,6 +45,9 @@ class CpuExecutor final : public Executor, public Ops {
   void glu(Activation activation, const float* gate, const float* up, uint32_t rows, const Activations& out) override {
     cpu::glu(pool_, activation, gate, up, rows, out);
   }
+  void mix(const Mixture& m, const Activations& normed, uint32_t rows, float* y) override {
+    cpu::mix(pool_, isa_, float_activations_, m, normed, rows, y);
+  }
   void add(const float* y, const BranchEnd& end, uint32_t rows, uint32_t cols, float* x) override {
     cpu::add(pool_, y, end, rows, cols, x);
   }

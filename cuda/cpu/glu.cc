@@ -11,11 +11,15 @@ void glu(Pool& pool, Activation activation, const float* gate, const float* up, 
       const float* g = gate + at;
       const float* u = up + at;
       float* h = out.x + at;
-      // Said twice, so that each loop is one of vectors.
-      if (activation == Activation::kGeGlu)
-        for (uint32_t k = 0; k < out.cols; ++k) h[k] = arith::gated(Activation::kGeGlu, g[k], u[k]);
-      else
-        for (uint32_t k = 0; k < out.cols; ++k) h[k] = arith::gated(Activation::kSwiGlu, g[k], u[k]);
+      const auto all = [&]<Activation A>() {
+        for (uint32_t k = 0; k < out.cols; ++k) h[k] = arith::gated(A, g[k], u[k]);
+      };
+      // Apart, so that each loop is one of vectors.
+      switch (activation) {
+        case Activation::kGeGlu: all.template operator()<Activation::kGeGlu>(); break;
+        case Activation::kClampedSwiGlu: all.template operator()<Activation::kClampedSwiGlu>(); break;
+        default: all.template operator()<Activation::kSwiGlu>();
+      }
       quantize_row(out, r);
     }
   });

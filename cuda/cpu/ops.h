@@ -90,6 +90,8 @@ void attention(Pool&, Isa, const ModelShape&, const Rows&, const SequenceStore&,
                float* out /* (rows, n_heads * head_dim) */);
 void glu(Pool&, Activation, const float* gate /* (rows, out.cols) */, const float* up /* (rows, out.cols) */,
          uint32_t rows, const Activations& out);
+void mix(Pool&, Isa, bool float_activations, const Mixture& m, const Activations& normed, uint32_t rows,
+         float* y /* (rows, normed.cols) */);
 void finish_logits(Pool&, float scale, float cap, uint32_t rows, uint32_t vocab, float* l /* (rows, vocab) */);
 // `before`: all tokens of the sequence before the one that is sampled.
 uint32_t sample(const float* logits /* (vocab) */, uint32_t vocab, std::span<const uint32_t> before,

@@ -18,6 +18,19 @@ Activations read_by(std::span<const Tensor> weights, Activations a) {
   return a;
 }
 
+Mixture mixture_of(const Layer& l, const Model& m, const Scratch& s) {
+  Mixture out = s.mixture;
+  out.logits = s.router;
+  out.experts = m.shape.n_experts, out.used = m.shape.n_experts_used;
+  out.scale = m.shape.expert_scale;
+  out.activation = m.shape.activation;
+  out.gate = l.gate, out.up = l.up, out.down = l.down;
+  out.gate_bias = l.gate_bias, out.up_bias = l.up_bias, out.down_bias = l.down_bias;
+  out.input = read_by({l.gate, l.up}, out.input);
+  out.hidden = read_by({l.down}, out.hidden);
+  return out;
+}
+
 namespace {
 
 // Adds the product to the residual stream.
@@ -45,6 +58,15 @@ void attention_block(uint32_t index, const Model& m, const Scratch& s, Ops& ops,
   end_branch(m, s, ops, {l.attn_output, nullptr, true, l.attn_output_bias}, l.post_attn_norm, attended, rows);
 }
 
+void mixture_block(const Layer& l, const Model& m, const Scratch& s, Ops& ops, uint32_t rows) {
+  const Activations normed = read_by({l.router, l.gate, l.up}, s.normed);
+  ops.rmsnorm(s.x, nullptr, rows, l.ffn_norm, m.shape.rms_eps, normed);
+  const MatmulArgs router[] = {{l.router, s.router, false, l.router_bias}};
+  ops.matmul(router, normed, rows);
+  ops.mix(mixture_of(l, m, s), normed, rows, s.branch);
+  ops.add(s.branch, {l.post_ffn_norm, m.shape.rms_eps, m.shape.residual_scale}, rows, m.shape.d_model, s.x);
+}
+
 void feed_forward_block(const Layer& l, const Model& m, const Scratch& s, Ops& ops, uint32_t rows) {
   const Activations normed = read_by({l.gate, l.up}, s.normed), hidden = read_by({l.down}, s.ffn);
   ops.rmsnorm(s.x, nullptr, rows, l.ffn_norm, m.shape.rms_eps, normed);
@@ -62,7 +84,8 @@ void forward(const Model& m, const Scratch& s, Ops& ops, uint32_t rows, std::spa
   for (uint32_t i = 0; i < m.shape.n_layers; ++i) {
     if (abandoned && abandoned()) throw Error(ErrorKind::kAbandoned, "the step was given up as asked");
     attention_block(i, m, s, ops, rows);
-    feed_forward_block(m.layers[i], m, s, ops, rows);
+    const auto block = m.layers[i].router ? mixture_block : feed_forward_block;
+    block(m.layers[i], m, s, ops, rows);
   }
   if (logit_rows.empty()) return;
   const auto n_logits = static_cast<uint32_t>(logit_rows.size());

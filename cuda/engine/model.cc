@@ -1,5 +1,6 @@
 #include "engine/model.h"
 
+#include <algorithm>
 #include <cmath>
 #include <string>
 
@@ -11,6 +12,7 @@ namespace {
 
 constexpr uint64_t kTensorAlign = 256;
 constexpr uint32_t kMaxHeadDim = 256;
+constexpr uint32_t kExpertRows = 32;  // of both backends' groups of packed rows, a multiple
 
 [[noreturn]] void invalid(const std::string& what) { throw Error(ErrorKind::kInvalid, what); }
 
@@ -19,7 +21,8 @@ std::string name_of(const TensorDesc& d) {
       "token_embd", "output_norm", "output",        "rope_freqs", "attn_norm",   "attn_q",     "attn_k",
       "attn_v",     "attn_q.b",    "attn_k.b",      "attn_v.b",   "attn_output", "ffn_norm",   "ffn_gate",
       "ffn_up",     "ffn_down",    "attn_output.b", "ffn_gate.b", "ffn_up.b",    "ffn_down.b", "output.b",
-      "attn_q_norm", "attn_k_norm", "post_attention_norm", "post_ffw_norm"};
+      "attn_q_norm", "attn_k_norm", "post_attention_norm", "post_ffw_norm", "router",
+      "router.b", "attn_sinks"};
   const auto i = static_cast<uint32_t>(d.role);
   const std::string role = i < std::size(names) ? names[i] : "role " + std::to_string(i);
   return role + " of layer " + std::to_string(d.layer);
@@ -38,11 +41,22 @@ const float* vector(const TensorDesc& d, const uint8_t* image, uint64_t cols) {
   return reinterpret_cast<const float*>(matrix(d, image, 1, cols).data);
 }
 
+Tensor router(const TensorDesc& d, const uint8_t* image, const ModelShape& s) {
+  if (formats::is_quantized(d.type)) invalid(name_of(d) + " must be of floats");
+  return matrix(d, image, s.n_experts, s.d_model);
+}
+
 void place(Model& m, const TensorDesc& d, const uint8_t* image) {
   const ModelShape& s = m.shape;
   if (d.layer >= s.n_layers) invalid(name_of(d) + ": the model has " + std::to_string(s.n_layers) + " layers");
   Layer& l = m.layers[d.layer];
   const uint32_t qw = m.q_width(), kvw = m.kv_width();
+  const uint64_t experts = std::max(1u, s.n_experts);
+  // A bias of each expert.
+  const auto biases = [&](uint64_t cols) -> const float* {
+    if (d.type != TensorType::kF32) invalid(name_of(d) + " must be F32");
+    return reinterpret_cast<const float*>(matrix(d, image, experts, cols).data);
+  };
   switch (d.role) {
     case TensorRole::kTokenEmbedding: m.token_embedding = matrix(d, image, s.vocab, s.d_model); return;
     case TensorRole::kOutputNorm: m.output_norm = vector(d, image, s.d_model); return;
@@ -57,18 +71,21 @@ void place(Model& m, const TensorDesc& d, const uint8_t* image) {
     case TensorRole::kAttnVBias: l.v_bias = vector(d, image, kvw); return;
     case TensorRole::kAttnOutput: l.attn_output = matrix(d, image, s.d_model, qw); return;
     case TensorRole::kFfnNorm: l.ffn_norm = vector(d, image, s.d_model); return;
-    case TensorRole::kFfnGate: l.gate = matrix(d, image, s.d_ff, s.d_model); return;
-    case TensorRole::kFfnUp: l.up = matrix(d, image, s.d_ff, s.d_model); return;
-    case TensorRole::kFfnDown: l.down = matrix(d, image, s.d_model, s.d_ff); return;
+    case TensorRole::kFfnGate: l.gate = matrix(d, image, experts * s.d_ff, s.d_model); return;
+    case TensorRole::kFfnUp: l.up = matrix(d, image, experts * s.d_ff, s.d_model); return;
+    case TensorRole::kFfnDown: l.down = matrix(d, image, experts * s.d_model, s.d_ff); return;
     case TensorRole::kAttnOutputBias: l.attn_output_bias = vector(d, image, s.d_model); return;
-    case TensorRole::kFfnGateBias: l.gate_bias = vector(d, image, s.d_ff); return;
-    case TensorRole::kFfnUpBias: l.up_bias = vector(d, image, s.d_ff); return;
-    case TensorRole::kFfnDownBias: l.down_bias = vector(d, image, s.d_model); return;
+    case TensorRole::kFfnGateBias: l.gate_bias = biases(s.d_ff); return;
+    case TensorRole::kFfnUpBias: l.up_bias = biases(s.d_ff); return;
+    case TensorRole::kFfnDownBias: l.down_bias = biases(s.d_model); return;
     case TensorRole::kOutputBias: m.output_bias = vector(d, image, s.vocab); return;
     case TensorRole::kAttnQNorm: l.q_norm = vector(d, image, s.head_dim); return;
     case TensorRole::kAttnKNorm: l.k_norm = vector(d, image, s.head_dim); return;
     case TensorRole::kPostAttnNorm: l.post_attn_norm = vector(d, image, s.d_model); return;
     case TensorRole::kPostFfnNorm: l.post_ffn_norm = vector(d, image, s.d_model); return;
+    case TensorRole::kRouter: l.router = router(d, image, s); return;
+    case TensorRole::kRouterBias: l.router_bias = vector(d, image, s.n_experts); return;
+    case TensorRole::kAttnSinks: l.attention.sinks = vector(d, image, s.n_heads); return;
   }
   invalid(name_of(d) + " is unknown");
 }
@@ -78,7 +95,14 @@ void check_complete(const Model& m) {
   for (size_t i = 0; i < m.layers.size(); ++i) {
     const Layer& l = m.layers[i];
     const bool whole = l.attn_norm && l.q && l.k && l.v && l.attn_output && l.ffn_norm && l.gate && l.up && l.down;
-    if (!whole) invalid("a tensor of layer " + std::to_string(i) + " is missing");
+    if (!whole || bool(l.router) != (m.shape.n_experts > 0))
+      invalid("a tensor of layer " + std::to_string(i) + " is missing");
+    // Each expert's rows begin where a group of packed rows does.
+    if (l.router)
+      for (const Tensor& w : {l.gate, l.up, l.down})
+        if (formats::is_quantized(w.type) && w.rows / m.shape.n_experts % kExpertRows != 0)
+          invalid("experts of " + std::to_string(w.rows / m.shape.n_experts) + " rows in layer " + std::to_string(i) +
+                  ": must be a multiple of " + std::to_string(kExpertRows));
   }
 }
 
@@ -135,6 +159,10 @@ void check_shape(const ModelShape& s) {
   positive("logit_scale", s.logit_scale);
   for (const double value : {s.attention_scale, double{s.attention_soft_cap}, double{s.logit_soft_cap}})
     if (!(value >= 0) || !std::isfinite(value)) invalid("a scale or soft cap is negative or not finite");
+  positive("expert_scale", s.expert_scale);
+  if (s.n_experts > kMostExperts || s.n_experts_used > s.n_experts || s.n_experts_used > kMostExpertsUsed ||
+      (s.n_experts > 0) != (s.n_experts_used > 0))
+    invalid(std::to_string(s.n_experts_used) + " of " + std::to_string(s.n_experts) + " experts can't be used");
   if (!std::isfinite(s.query_scale)) invalid("query_scale is not finite");
   if (s.query_scale != 0 && s.query_scale_context == 0) invalid("query_scale needs a context");
 }

@@ -24,8 +24,11 @@ struct Layer {
   const float* attn_output_bias;  // (d_model) or null
   const float* post_attn_norm;    // (d_model) or null
   const float* ffn_norm;          // (d_model)
-  Tensor gate, up;                // (d_ff, d_model)
-  const float* gate_bias;         // (d_ff) or null, likewise up
+  // With experts, of these matrices and biases that many, one after the other.
+  Tensor router;             // (n_experts, d_model) or absent
+  const float* router_bias;  // (n_experts) or null
+  Tensor gate, up;           // (d_ff, d_model)
+  const float* gate_bias;    // (d_ff) or null, likewise up
   const float* up_bias;
   Tensor down;                 // (d_model, d_ff)
   const float* down_bias;      // (d_model) or null

@@ -60,10 +60,21 @@ Scratch carve(const ModelShape& s, uint64_t rows, uint64_t samples, Carver& c) {
   t.k = c.take<float>(rows * kv_width);
   t.v = c.take<float>(rows * kv_width);
   t.attended = c.activations(rows, static_cast<uint32_t>(q_width));
-  t.gate = c.take<float>(rows * s.d_ff);
-  t.up = c.take<float>(rows * s.d_ff);
-  t.ffn = c.activations(rows, s.d_ff);
+  const uint64_t places = rows * std::max(1u, s.n_experts_used);
+  t.gate = c.take<float>(places * s.d_ff);
+  t.up = c.take<float>(places * s.d_ff);
+  t.ffn = c.activations(places, s.d_ff);
   t.logits = c.take<float>(samples * s.vocab);
+  if (s.n_experts == 0) return t;
+  t.router = c.take<float>(rows * s.n_experts);
+  Mixture& m = t.mixture;
+  m.place = c.take<uint32_t>(places);
+  m.row = c.take<uint32_t>(places);
+  m.end = c.take<uint32_t>(s.n_experts);
+  m.weight = c.take<float>(places);
+  m.input = c.activations(places, s.d_model);
+  m.gated = t.gate, m.upped = t.up, m.hidden = t.ffn;
+  m.given = c.take<float>(places * s.d_model);
   return t;
 }
 

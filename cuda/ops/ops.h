@@ -83,6 +83,32 @@ struct AttentionParams {
   bool plain() const { return window == 0 && soft_cap == 0 && sinks == nullptr; }
 };
 
+// Most experts of a layer, and most that a row takes.
+inline constexpr uint32_t kMostExperts = 1024;
+inline constexpr uint32_t kMostExpertsUsed = 64;
+
+// Feed-forward parts of which each row takes some. `place` is among the step's rows · used pairs of a row and an expert,
+// sorted by expert.
+struct Mixture {
+  const float* logits = nullptr;  // (rows, experts) of the router
+  uint32_t experts = 0, used = 0;
+  float scale = 1;                                  // multiplies weights
+  Activation activation = Activation::kSwiGlu;
+  Tensor gate, up, down;                            // all experts' rows, one after the other
+  const float* gate_bias = nullptr;                 // (experts, d_ff) or null, likewise up
+  const float* up_bias = nullptr;
+  const float* down_bias = nullptr;                 // (experts, d_model) or null
+  // Scratch.
+  uint32_t* place = nullptr;    // (rows, used) of each rank
+  uint32_t* row = nullptr;      // (places)
+  uint32_t* end = nullptr;      // (experts) behind the last place of each
+  float* weight = nullptr;      // (rows, used)
+  Activations input;            // (places, d_model)
+  float *gated = nullptr, *upped = nullptr;  // (places, d_ff)
+  Activations hidden;           // (places, d_ff)
+  float* given = nullptr;       // (places, d_model)
+};
+
 // What happens to what a part of a layer gives before the residual stream gets it.
 struct BranchEnd {
   const float* norm = nullptr;  // (cols) or null
@@ -119,6 +145,9 @@ class Ops {
   // out.x = silu or gelu(gate) · up, quantized
   virtual void glu(Activation activation, const float* gate /* (rows, out.cols) */,
                    const float* up /* (rows, out.cols) */, uint32_t rows, const Activations& out) = 0;
+
+  // y[r] = Σ weight · expert(normed[r]) over the experts that the router's logits choose
+  virtual void mix(const Mixture& m, const Activations& normed, uint32_t rows, float* y /* (rows, normed.cols) */) = 0;
 
   // x ⊕ scale · y, y normed before if there is a weight.
   virtual void add(const float* y /* (rows, cols) */, const BranchEnd& end, uint32_t rows, uint32_t cols,

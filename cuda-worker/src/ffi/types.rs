@@ -132,6 +132,16 @@ pub mod shared {
         /// (`d_model`), of what the feed-forward part adds
         #[cxx_name = "kPostFfnNorm"]
         PostFfnNorm = 24,
+        /// (`n_experts`, `d_model`); with it matrices and biases of the feed-forward part are those of all experts, one
+        /// after the other
+        #[cxx_name = "kRouter"]
+        Router = 25,
+        /// (`n_experts`)
+        #[cxx_name = "kRouterBias"]
+        RouterBias = 26,
+        /// (`n_heads`)
+        #[cxx_name = "kAttnSinks"]
+        AttnSinks = 27,
     }
 
     /// Which elements of a head are rotated together.
@@ -171,6 +181,9 @@ pub mod shared {
         /// gelu(gate) · up, by the form with tanh
         #[cxx_name = "kGeGlu"]
         GeGlu = 1,
+        /// x · sigmoid(1.702 · x) · (y + 1) of x = min(gate, 7), y = up within −7 .. 7
+        #[cxx_name = "kClampedSwiGlu"]
+        ClampedSwiGlu = 2,
     }
 
     /// Rotation of queries and keys.
@@ -270,6 +283,12 @@ pub mod shared {
         query_scale: f64,
         /// See there.
         query_scale_context: u32,
+        /// Experts of each feed-forward part; 0: it is one.
+        n_experts: u32,
+        /// Of these, how many a token takes.
+        n_experts_used: u32,
+        /// Multiplies their weights, which sum to one.
+        expert_scale: f32,
     }
 
     /// Sizes and switches of an engine.

@@ -2,12 +2,14 @@
 
 mod gemma2;
 mod gemma3;
+mod gpt_oss;
 mod granite;
 mod llama;
 mod mistral3;
 mod phi3;
 mod qwen2;
 mod qwen3;
+mod qwen3moe;
 mod smollm3;
 mod tensors;
 
@@ -16,9 +18,10 @@ use orcd_shared::gguf::Metadata;
 use super::{Activation, ModelShape, PlanError, Role, RopeStyle};
 
 /// All there are.
-const ALL: [&Architecture; 9] = [
+const ALL: [&Architecture; 11] = [
     &qwen2::QWEN2,
     &qwen3::QWEN3,
+    &qwen3moe::QWEN3MOE,
     &llama::LLAMA,
     &mistral3::MISTRAL3,
     &granite::GRANITE,
@@ -26,6 +29,7 @@ const ALL: [&Architecture; 9] = [
     &phi3::PHI3,
     &gemma2::GEMMA2,
     &gemma3::GEMMA3,
+    &gpt_oss::GPT_OSS,
 ];
 
 /// What a file of one `general.architecture` holds, and how it is computed with where architectures differ.
@@ -46,8 +50,14 @@ pub(super) struct Architecture {
     /// Number of layers of the one size whose scores are scaled by 1 / sqrt(`d_model` / `n_heads`), whatever the size
     /// of a head is: no key says so.
     pub(super) scaled_by_width: Option<u32>,
+    /// Whether YaRN's bounds are whole pairs.
+    pub(super) rounds_bounds: bool,
     /// Groups of the tensors that a file may hold; every other one is refused.
     tensors: &'static [&'static [TensorRule]],
+    /// Of feed-forward parts without experts; none: there is no such file.
+    dense: &'static [&'static [TensorRule]],
+    /// Of those with experts; none: there is no such file.
+    experts: &'static [&'static [TensorRule]],
 }
 
 /// How the layers of a model differ from each other.
@@ -117,6 +127,9 @@ pub(super) enum Width {
     /// All heads of all three.
     QueryKeyValue,
     Head,
+    /// Query heads.
+    Heads,
+    Experts,
     /// Pairs that are rotated.
     Pairs,
     Vocabulary,
@@ -134,6 +147,8 @@ impl Width {
             Self::KeyValue => heads(shape.n_kv_heads),
             Self::QueryKeyValue => heads(shape.n_heads) + 2 * heads(shape.n_kv_heads),
             Self::Head => shape.head_dim.into(),
+            Self::Heads => shape.n_heads.into(),
+            Self::Experts => shape.n_experts.into(),
             Self::Pairs => shape.kinds[0].rope.pairs.into(),
             Self::Vocabulary => shape.vocab.into(),
         }
@@ -146,6 +161,7 @@ impl Architecture {
         name: &'static str,
         rope_style: RopeStyle,
         tensors: &'static [&'static [TensorRule]],
+        dense: &'static [&'static [TensorRule]],
     ) -> Self {
         Self {
             name,
@@ -155,7 +171,10 @@ impl Architecture {
             honors: &[],
             embedding: EmbeddingScale::One,
             scaled_by_width: None,
+            rounds_bounds: true,
             tensors,
+            dense,
+            experts: &[],
         }
     }
 
@@ -173,9 +192,20 @@ impl Architecture {
             })
     }
 
-    /// All tensors that a file may hold.
-    pub(super) fn tensors(&self) -> impl Iterator<Item = &'static TensorRule> {
-        self.tensors.iter().copied().flatten()
+    /// All tensors that a file may hold, of a model with experts or of one without.
+    pub(super) fn tensors(&self, experts: bool) -> impl Iterator<Item = &'static TensorRule> {
+        let of_parts = if experts { self.experts } else { self.dense };
+        self.tensors.iter().chain(of_parts).copied().flatten()
+    }
+
+    /// Whether there are files with experts.
+    pub(super) fn has_experts(&self) -> bool {
+        !self.experts.is_empty()
+    }
+
+    /// Whether there are files without.
+    pub(super) fn has_dense(&self) -> bool {
+        !self.dense.is_empty()
     }
 }
 

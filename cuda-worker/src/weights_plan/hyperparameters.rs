@@ -2,6 +2,7 @@
 //! give it, and that is noted for the log. One without such a value is an error: a guess that is wrong
 //! for the model would run, and talk nonsense.
 
+mod experts;
 mod keys;
 mod layers;
 mod neutral;
@@ -12,6 +13,7 @@ use orcd_shared::gguf::{FILE_TYPES, Header, Metadata};
 
 use super::architectures::Architecture;
 use super::{AbsentKey, ModelShape, PlanError};
+use experts::Experts;
 use keys::Keys;
 use scales::Scales;
 
@@ -55,10 +57,11 @@ pub(super) fn read(
     let rope = rope::read(&mut keys, architecture, head_dim, context_length)?;
     let (kinds, second_kind) = layers::read(&mut keys, architecture, n_layers, rope)?;
     let scales = Scales::read(&mut keys, architecture, [n_layers, d_model, n_heads])?;
+    let experts = Experts::read(&keys, architecture)?;
     let shape = ModelShape {
         n_layers,
         d_model,
-        d_ff: keys.count("feed_forward_length")?,
+        d_ff: experts.width(&keys)?,
         n_heads,
         n_kv_heads,
         head_dim,
@@ -75,6 +78,9 @@ pub(super) fn read(
         logit_soft_cap: scales.logit_soft_cap,
         query_scale: scales.query,
         query_scale_context: rope.original_context,
+        n_experts: experts.count,
+        n_experts_used: experts.used,
+        expert_scale: experts.scale,
     };
     Ok(Hyperparameters {
         shape,

@@ -38,9 +38,9 @@ struct Expected {
 }
 
 /// Every tensor of the architecture by its name.
-fn expected(architecture: &Architecture, n_layers: u32) -> HashMap<String, Expected> {
+fn expected(architecture: &Architecture, n_layers: u32, experts: bool) -> HashMap<String, Expected> {
     let mut all = HashMap::new();
-    for rule in architecture.tensors() {
+    for rule in architecture.tensors(experts) {
         for layer in 0..if rule.per_layer { n_layers } else { 1 } {
             let name = match rule.per_layer {
                 true => format!("blk.{layer}.{}", rule.name),
@@ -67,7 +67,7 @@ pub(super) fn place(
             reason: format!("the file has {per_block} tensors"),
         });
     }
-    let mut wanted = expected(architecture, shape.n_layers);
+    let mut wanted = expected(architecture, shape.n_layers, shape.n_experts > 0);
     let mut placed = Vec::with_capacity(header.tensors.len());
     let mut offset = 0u64;
     for info in &header.tensors {
@@ -141,7 +141,8 @@ fn check(info: &TensorInfo, expected: &[u64]) -> Result<(), PlanError> {
             found: info.ne.clone(),
         });
     }
-    if expected.len() == 1 && info.ty != TensorType::F32 {
+    let is_bias = info.name.ends_with(".bias");
+    if (expected.len() == 1 || is_bias) && info.ty != TensorType::F32 {
         return Err(PlanError::VectorType {
             tensor: info.name.clone(),
             found: info.ty.name(),

@@ -26,8 +26,8 @@ pub(super) const GEMMA2: Architecture = Architecture {
         &[
             &tensors::ENDS,
             &tensors::ATTENTION,
-            &tensors::FEED_FORWARD,
             &tensors::POST_NORMS,
         ],
+        &[&tensors::FEED_FORWARD],
     )
 };

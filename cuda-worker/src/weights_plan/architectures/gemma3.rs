@@ -27,8 +27,8 @@ pub(super) const GEMMA3: Architecture = Architecture {
             &tensors::ENDS,
             &tensors::ATTENTION,
             &tensors::QK_NORMS,
-            &tensors::FEED_FORWARD,
             &tensors::POST_NORMS,
         ],
+        &[&tensors::FEED_FORWARD],
     )
 };

@@ -11,11 +11,10 @@ pub(super) const GRANITE: Architecture = Architecture {
         &[
             &tensors::ENDS,
             &tensors::ATTENTION,
-            &tensors::FEED_FORWARD,
             &tensors::ROPE_FREQS,
             &tensors::OPTIONAL_QKV_BIASES,
             &tensors::ATTENTION_OUTPUT_BIAS,
-            &tensors::FEED_FORWARD_BIASES,
         ],
+        &[&tensors::FEED_FORWARD, &tensors::FEED_FORWARD_BIASES],
     )
 };

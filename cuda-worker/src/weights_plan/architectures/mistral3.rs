@@ -11,8 +11,8 @@ pub(super) const MISTRAL3: Architecture = Architecture {
         &[
             &tensors::ENDS,
             &tensors::ATTENTION,
-            &tensors::FEED_FORWARD,
             &tensors::ROPE_FREQS,
         ],
+        &[&tensors::FEED_FORWARD],
     )
 };

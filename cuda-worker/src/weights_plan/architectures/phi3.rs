@@ -12,7 +12,7 @@ pub(super) const PHI3: Architecture = Architecture {
         &[
             &tensors::ENDS,
             &tensors::FUSED_ATTENTION,
-            &tensors::FUSED_FEED_FORWARD,
         ],
+        &[&tensors::FUSED_FEED_FORWARD],
     )
 };

@@ -9,9 +9,9 @@ pub(super) const QWEN2: Architecture = Architecture::new(
     &[
         &tensors::ENDS,
         &tensors::ATTENTION,
-        &tensors::FEED_FORWARD,
         &tensors::QKV_BIASES,
         &tensors::ATTENTION_OUTPUT_BIAS,
         &tensors::OUTPUT_BIAS,
     ],
+    &[&tensors::FEED_FORWARD],
 );

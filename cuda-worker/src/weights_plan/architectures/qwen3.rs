@@ -10,6 +10,6 @@ pub(super) const QWEN3: Architecture = Architecture::new(
         &tensors::ENDS,
         &tensors::ATTENTION,
         &tensors::QK_NORMS,
-        &tensors::FEED_FORWARD,
     ],
+    &[&tensors::FEED_FORWARD],
 );

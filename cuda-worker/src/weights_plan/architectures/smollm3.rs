@@ -11,8 +11,8 @@ pub(super) const SMOLLM3: Architecture = Architecture {
         &[
             &tensors::ENDS,
             &tensors::ATTENTION,
-            &tensors::FEED_FORWARD,
             &tensors::OPTIONAL_QKV_BIASES,
         ],
+        &[&tensors::FEED_FORWARD],
     )
 };

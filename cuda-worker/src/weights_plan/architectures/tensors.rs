@@ -1,7 +1,8 @@
 //! Groups of tensors that several architectures have.
 
 use super::Width::{
-    FeedForward, GateUp, Head, KeyValue, Model, Pairs, Query, QueryKeyValue, Vocabulary,
+    Experts, FeedForward, GateUp, Head, Heads, KeyValue, Model, Pairs, Query, QueryKeyValue,
+    Vocabulary,
 };
 use super::{Role, TensorRule};
 
@@ -59,6 +60,54 @@ pub(super) const FUSED_FEED_FORWARD: [TensorRule; 3] = [
     ),
     TensorRule::layer("ffn_down.weight", Role::FfnDown, &[FeedForward, Model]),
 ];
+
+pub(super) const FFN_NORM: [TensorRule; 1] =
+    [TensorRule::layer("ffn_norm.weight", Role::FfnNorm, &[Model])];
+
+/// The same norm by another name.
+pub(super) const FFN_NORM_BEHIND_ATTENTION: [TensorRule; 1] = [TensorRule::layer(
+    "post_attention_norm.weight",
+    Role::FfnNorm,
+    &[Model],
+)];
+
+/// Feed-forward parts of which a router chooses some for each token.
+pub(super) const EXPERTS: [TensorRule; 4] = [
+    TensorRule::layer("ffn_gate_inp.weight", Role::Router, &[Model, Experts]),
+    TensorRule::layer(
+        "ffn_gate_exps.weight",
+        Role::FfnGate,
+        &[Model, FeedForward, Experts],
+    ),
+    TensorRule::layer(
+        "ffn_up_exps.weight",
+        Role::FfnUp,
+        &[Model, FeedForward, Experts],
+    ),
+    TensorRule::layer(
+        "ffn_down_exps.weight",
+        Role::FfnDown,
+        &[FeedForward, Model, Experts],
+    ),
+];
+
+pub(super) const EXPERT_BIASES: [TensorRule; 4] = [
+    TensorRule::layer("ffn_gate_inp.bias", Role::RouterBias, &[Experts]),
+    TensorRule::layer(
+        "ffn_gate_exps.bias",
+        Role::FfnGateBias,
+        &[FeedForward, Experts],
+    ),
+    TensorRule::layer("ffn_up_exps.bias", Role::FfnUpBias, &[FeedForward, Experts]),
+    TensorRule::layer("ffn_down_exps.bias", Role::FfnDownBias, &[Model, Experts]),
+];
+
+/// What attention weighs beside the keys.
+pub(super) const SINKS: [TensorRule; 1] = [TensorRule::layer(
+    "attn_sinks.weight",
+    Role::AttnSinks,
+    &[Heads],
+)];
 
 /// Norms of each head of queries and keys, before their rotation.
 pub(super) const QK_NORMS: [TensorRule; 2] = [

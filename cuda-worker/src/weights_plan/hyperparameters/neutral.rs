@@ -4,9 +4,11 @@ use super::keys::Keys;
 use crate::weights_plan::PlanError;
 use crate::weights_plan::architectures::{Architecture, Honored};
 
+const EXPERTS: &str = "expert_count";
+
 /// Each with the one value under which it changes nothing, and who honors it.
 const ALL: [(&str, Neutral, fn(&Honored) -> bool); 10] = [
-    ("expert_count", Neutral::Zero, |_| false),
+    (EXPERTS, Neutral::Zero, |_| false),
     ("attention.sliding_window", Neutral::Zero, is_window),
     ("attention.logit_softcapping", Neutral::Zero, |_| false),
     ("attn_logit_softcapping", Neutral::Zero, is_soft_caps),
@@ -39,7 +41,8 @@ fn is_window(honored: &Honored) -> bool {
 /// Refuses keys that the architecture does not honor and that say something.
 pub(super) fn check(keys: &Keys<'_>, architecture: &Architecture) -> Result<(), PlanError> {
     for (key, neutral, honors) in ALL {
-        if architecture.honors.iter().any(honors) {
+        let has_experts = key == EXPERTS && architecture.has_experts();
+        if has_experts || architecture.honors.iter().any(honors) {
             continue;
         }
         let Some(value) = keys.metadata.get(&keys.name(key)) else {

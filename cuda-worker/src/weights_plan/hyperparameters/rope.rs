@@ -74,7 +74,7 @@ fn plain(architecture: &Architecture) -> RopeSpec {
         original_context: 0,
         beta_fast: 0.0,
         beta_slow: 0.0,
-        rounds_bounds: true,
+        rounds_bounds: architecture.rounds_bounds,
         attn_factor: 1.0,
         log_multiplier: 0.0,
     }
