@@ -209,7 +209,7 @@ REFERENCES = [
         "gemma2", MODEL_ARCH.GEMMA2, "Gemma2",
         "soft caps on scores and logits, windows on even layers, four norms a layer, tanh-GELU, embeddings × √d",
         narrow(
-            num_hidden_layers=4, head_dim=HEAD, query_pre_attn_scalar=HEAD, rms_norm_eps=1e-6, tie_word_embeddings=True,
+            num_hidden_layers=3, head_dim=HEAD, query_pre_attn_scalar=HEAD, rms_norm_eps=1e-6, tie_word_embeddings=True,
             sliding_window=16, attn_logit_softcapping=3.0, final_logit_softcapping=2.0, rope_parameters=rope(),
         ),
         {
@@ -277,8 +277,7 @@ REFERENCES = [
         "mixtral", MODEL_ARCH.LLAMA, "Mixtral",
         "llama with 2 of 4 experts",
         narrow(
-            intermediate_size=64, num_local_experts=4, num_experts_per_tok=2, sliding_window=None,
-            rope_parameters=rope(theta=1e6),
+            num_local_experts=4, num_experts_per_tok=2, sliding_window=None, rope_parameters=rope(theta=1e6),
         ),
         {"the second expert": {"num_experts_per_tok": 1}},
     ),
