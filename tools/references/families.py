@@ -1,4 +1,4 @@
-"""What the references are: for each a tiny model of one of transformers' own classes, and the features it is there for."""
+"""What the references are: each a tiny model of one of transformers' own classes, and the features it is there for."""
 
 from dataclasses import dataclass, field
 
@@ -91,7 +91,9 @@ def without_sinks(model):
 
 QK_NORM = {"the norms of q and k": passed_by("q_norm", "k_norm")}
 DEFAULT_ROPE = {"rope_parameters": rope()}
-GEMMA_NORMS = {"the norms behind attention and FFN": passed_by("post_attention_layernorm", "post_feedforward_layernorm")}
+GEMMA_NORMS = {
+    "the norms behind attention and FFN": passed_by("post_attention_layernorm", "post_feedforward_layernorm")
+}
 
 
 def gemma3_rope(local=10000.0, **of_global_layers):
@@ -255,7 +257,7 @@ REFERENCES = [
         "YaRN on pairs without a factor on cos and sin, q × a factor that grows with the position",
         shape(head_dim=HEAD, rope_parameters=MINISTRAL),
         {
-            "YaRN": {"rope_parameters": {**rope(), "llama_4_scaling_beta": 0.5, "original_max_position_embeddings": 32}},
+            "YaRN": {"rope_parameters": {**MINISTRAL, "rope_type": "default"}},
             "the growing factor": {"rope_parameters": {**MINISTRAL, "llama_4_scaling_beta": 0.0}},
             "cos and sin as they are": {"rope_parameters": {**MINISTRAL, "mscale_all_dim": None}},
         },
