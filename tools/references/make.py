@@ -32,9 +32,9 @@ ABOUT = """\
 Tiny random models and their logits by transformers (float32, eager attention, no cache), made by tools/references.
 For each reference: `model`, the file, and its `sha256`; `class` of transformers; `about`, what it is there for;
 `ids`, the tokens; `positions`, indices into `ids`: the logits at p are those after the token at p was read;
-`logits_file`, and in it `offsets`, for each position that of `vocabulary` little-endian float32 values in bytes. Where there are experts,
-`router_margin`: for each position the smallest gap, over all layers and all positions up to it, between the last
-router logit that was chosen and the first that was not.
+`logits_file`, and in it `offsets`, for each position that of `vocabulary` little-endian float32 values in bytes.
+Where there are experts, `router_margin`: for each position the smallest gap, over all layers and all positions up to
+it, between the last router logit that was chosen and the first that was not.
 """.replace("\n", " ").strip()
 
 
