@@ -1,4 +1,4 @@
-"""What the references are: for each a tiny model of one of transformers' own classes, and the features it is there for."""
+"""What the references are: each a tiny model of one of transformers' own classes, and the features it is there for."""
 
 from dataclasses import dataclass, field
 
@@ -91,7 +91,9 @@ def without_sinks(model):
 
 QK_NORM = {"the norms of q and k": passed_by("q_norm", "k_norm")}
 DEFAULT_ROPE = {"rope_parameters": rope()}
-GEMMA_NORMS = {"the norms behind attention and FFN": passed_by("post_attention_layernorm", "post_feedforward_layernorm")}
+GEMMA_NORMS = {
+    "the norms behind attention and FFN": passed_by("post_attention_layernorm", "post_feedforward_layernorm")
+}
 
 
 def gemma3_rope(local=10000.0, **of_global_layers):
@@ -209,7 +211,7 @@ REFERENCES = [
         "gemma2", MODEL_ARCH.GEMMA2, "Gemma2",
         "soft caps on scores and logits, windows on even layers, four norms a layer, tanh-GELU, embeddings × √d",
         narrow(
-            num_hidden_layers=4, head_dim=HEAD, query_pre_attn_scalar=HEAD, rms_norm_eps=1e-6, tie_word_embeddings=True,
+            num_hidden_layers=3, head_dim=HEAD, query_pre_attn_scalar=HEAD, rms_norm_eps=1e-6, tie_word_embeddings=True,
             sliding_window=16, attn_logit_softcapping=3.0, final_logit_softcapping=2.0, rope_parameters=rope(),
         ),
         {
@@ -255,7 +257,7 @@ REFERENCES = [
         "YaRN on pairs without a factor on cos and sin, q × a factor that grows with the position",
         shape(head_dim=HEAD, rope_parameters=MINISTRAL),
         {
-            "YaRN": {"rope_parameters": {**rope(), "llama_4_scaling_beta": 0.5, "original_max_position_embeddings": 32}},
+            "YaRN": {"rope_parameters": {**MINISTRAL, "rope_type": "default"}},
             "the growing factor": {"rope_parameters": {**MINISTRAL, "llama_4_scaling_beta": 0.0}},
             "cos and sin as they are": {"rope_parameters": {**MINISTRAL, "mscale_all_dim": None}},
         },
@@ -277,8 +279,7 @@ REFERENCES = [
         "mixtral", MODEL_ARCH.LLAMA, "Mixtral",
         "llama with 2 of 4 experts",
         narrow(
-            intermediate_size=64, num_local_experts=4, num_experts_per_tok=2, sliding_window=None,
-            rope_parameters=rope(theta=1e6),
+            num_local_experts=4, num_experts_per_tok=2, sliding_window=None, rope_parameters=rope(theta=1e6),
         ),
         {"the second expert": {"num_experts_per_tok": 1}},
     ),

@@ -52,7 +52,8 @@ def add_rope(writer, arch, config):
     rope = rope_of(config)
     writer.add_rope_freq_base(rope["rope_theta"])
     if arch == MODEL_ARCH.PHI3:
-        writer.add_rope_dimension_count(int(rope["partial_rotary_factor"] * config.hidden_size) // config.num_attention_heads)
+        rotated = int(rope["partial_rotary_factor"] * config.hidden_size) // config.num_attention_heads
+        writer.add_rope_dimension_count(rotated)
         writer.add_rope_scaling_orig_ctx_len(config.original_max_position_embeddings)
         if rope["rope_type"] == "longrope":
             writer.add_rope_scaling_attn_factors(longrope_factor(config))
@@ -108,7 +109,7 @@ def paired(rows, heads):
 
 
 def llama3_factors(config):
-    """For each pair what its frequency is divided by: nothing for short waves, the factor for long ones, between them a blend."""
+    """What each pair's frequency is divided by: 1 for short waves, the factor for long ones, a blend between them."""
     rope = rope_of(config)
     size = head_size(config)
     frequencies = 1.0 / rope["rope_theta"] ** (torch.arange(0, size, 2, dtype=torch.float32) / size)

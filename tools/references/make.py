@@ -25,14 +25,16 @@ POSITIONS = 24
 DIFFERENCE = 1e-2
 # Sequences are drawn until no choice of experts is closer than this.
 ROUTER_MARGIN = 2e-3
+# Factors on the spread of matrices: scores far enough apart for attention to choose, layers that add something.
+GAINS = {"q_proj": 1.3, "k_proj": 1.3, "qkv_proj": 1.2, "o_proj": 1.5, "lm_head": 2.0}
 
 ABOUT = """\
 Tiny random models and their logits by transformers (float32, eager attention, no cache), made by tools/references.
-For each reference: `model`, the file, and its `sha256`; `class` of transformers; `about`, what it is there for; `ids`, the
-tokens; `positions`, indices into `ids`: the logits at p are those after the token at p was read; `logits_file`, and in it
-`offsets`, for each position that of `vocabulary` little-endian float32 values in bytes. Where there are experts,
-`router_margin`: for each position the smallest gap, over all layers and all positions up to it, between the last
-router logit that was chosen and the first that was not.
+For each reference: `model`, the file, and its `sha256`; `class` of transformers; `about`, what it is there for;
+`ids`, the tokens; `positions`, indices into `ids`: the logits at p are those after the token at p was read;
+`logits_file`, and in it `offsets`, for each position that of `vocabulary` little-endian float32 values in bytes.
+Where there are experts, `router_margin`: for each position the smallest gap, over all layers and all positions up to
+it, between the last router logit that was chosen and the first that was not.
 """.replace("\n", " ").strip()
 
 
@@ -63,8 +65,8 @@ def draw(reference, config, name, shape):
     """A tensor's random values; those of matrices are exact in half precision."""
     numbers = seeded(reference.name, name)
     if "norm" in name:
-        centre = 0.0 if config.model_type.startswith("gemma") else 1.0
-        return centre + numbers.uniform(-0.3, 0.3, shape)
+        middle = 0.0 if config.model_type.startswith("gemma") else 1.0
+        return middle + numbers.uniform(-0.3, 0.3, shape)
     if name.endswith("sinks"):
         return 1.0 + numbers.normal(size=shape)
     if name.endswith("bias"):
@@ -73,7 +75,7 @@ def draw(reference, config, name, shape):
     spread = inputs**-0.5
     if "embed_tokens" in name:
         spread = embedding_spread(config)
-    for part, gain in {"q_proj": 1.3, "k_proj": 1.3, "qkv_proj": 1.2, "o_proj": 1.5, "lm_head": 2.0, **reference.gains}.items():
+    for part, gain in {**GAINS, **reference.gains}.items():
         if f".{part}" in f".{name}":
             spread *= gain
     values = spread * numbers.normal(size=shape)
@@ -185,10 +187,11 @@ def make(reference, folder):
 
 def write_index(path, entries):
     """As JSON with a line for each field, so that it reads and diffs well."""
-    references = [
-        "  {\n" + ",\n".join(f"   {json.dumps(key)}: {json.dumps(value, ensure_ascii=False)}" for key, value in entry.items()) + "\n  }"
-        for entry in entries
-    ]
+    def text_of(entry):
+        lines = [f"   {json.dumps(key)}: {json.dumps(value, ensure_ascii=False)}" for key, value in entry.items()]
+        return ",\n".join(lines)
+
+    references = ["  {\n" + text_of(entry) + "\n  }" for entry in entries]
     head = json.dumps({"about": ABOUT, "transformers": transformers.__version__}, indent=1)
     text = head[:-2] + ',\n "references": [\n' + ",\n".join(references) + "\n ]\n}\n"
     json.loads(text)
