@@ -139,13 +139,13 @@ void attend(uint32_t form, uint32_t n_heads, uint32_t n_kv_heads, uint32_t head_
   one.context = n;
   SequenceStore sequences(one);
   cpu::KvCache kv(shape, SequenceStore::total_pages(one));
-  cpu::Rotation rotation(rope, freq_factors.empty() ? nullptr : freq_factors.data());
+  cpu::Rotation rotation(rope, freq_factors.empty() ? nullptr : freq_factors.data(), nullptr);
   std::vector<uint32_t> zeros(n), positions(n);
   for (uint32_t p = 0; p < n; ++p) positions[p] = p;
   const Rows rows{n, zeros.data(), zeros.data(), positions.data()};
   sequences.open(0, n);
   sequences.append(0, zeros);
-  cpu::rotation_rows(rotation, rows);
+  cpu::rotation_rows(rotation, rows, sequences);
   cpu::Pool pool(2);
   const auto isa = static_cast<cpu::Isa>(form);
   AttentionInputs in;

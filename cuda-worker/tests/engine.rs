@@ -469,7 +469,21 @@ fn broken_calls_are_refused_and_change_nothing() {
     assert!(
         matches!(engine.open(0, 5), Err(EngineError::Invalid(m)) if m.contains("open already"))
     );
-    assert!(matches!(engine.open(1, 257), Err(EngineError::Invalid(m)) if m.contains("context")));
+    // More than the context has is as much as it has.
+    engine.open(1, 257).unwrap();
+    let longer = prompt(257, 3);
+    for (start, end) in [(0, 128), (128, 256)] {
+        step(&mut engine, 1, start as u32, &longer[start..end]);
+    }
+    let one_more = Chunk {
+        slot: 1,
+        start: 256,
+        tokens: &longer[256..],
+        ..good
+    };
+    let found = run(&mut engine, &[one_more]);
+    assert!(matches!(found, Err(EngineError::Invalid(m)) if m.contains("256 are reserved")));
+    engine.close(1).unwrap();
     assert!(matches!(engine.open(1, 0), Err(EngineError::Invalid(_))));
     assert!(matches!(engine.close(1), Err(EngineError::Invalid(_))));
     assert!(matches!(engine.logits(1), Err(EngineError::Invalid(_))));
@@ -827,7 +841,6 @@ fn a_sequence_that_can_not_be_forked_is_left_as_it_was() {
         (0, 1, 80, "slot 1 is open already"),
         (0, 9, 80, "slot 9 does not exist"),
         (0, 3, 69, "holds 70 tokens, 69 are to be reserved"),
-        (0, 3, 257, "the context is 256"),
     ] {
         let found = engine.fork(from, to, most);
         assert!(

@@ -420,12 +420,11 @@ fn the_vocabulary_is_as_long_as_the_tokenizers_list_and_the_key() {
 fn keys_that_mean_other_arithmetic_are_refused() {
     let text = |s: &str| Value::String(s.to_owned());
     for (key, value, found) in [
-        ("rope.scaling.type", text("longrope"), "longrope"),
+        ("rope.scaling.type", text("su"), "su"),
         ("rope.dimension_count", Value::U32(18), "18"),
         ("rope.dimension_count", Value::U32(7), "7"),
         ("attention.scale", Value::F32(0.5), "0.5"),
         ("logit_scale", Value::F32(8.0), "8"),
-        ("expert_count", Value::U32(8), "8"),
         ("attention.sliding_window", Value::U32(4096), "4096"),
         ("final_logit_softcapping", Value::F32(30.0), "30"),
         ("attention.value_length", Value::U32(32), "32"),
@@ -443,6 +442,18 @@ fn keys_that_mean_other_arithmetic_are_refused() {
         let key = format!("llama.{key}");
         Draft::llama().set(&key, value).refused(&[&key, found]);
     }
+    let experts = Value::U32(8);
+    Draft::qwen2()
+        .set("qwen2.expert_count", experts.clone())
+        .refused(&["qwen2.expert_count", "8"]);
+    let draft = || Draft::llama().set("llama.expert_count", experts.clone());
+    draft().refused(&["llama.expert_used_count"]);
+    draft()
+        .set("llama.expert_used_count", Value::U32(9))
+        .refused(&["llama.expert_used_count", "9", "8"]);
+    draft()
+        .set("llama.expert_used_count", Value::U32(2))
+        .refused(&["ffn_gate.weight", "llama"]);
     // The same keys where they change nothing.
     Draft::llama()
         .set("llama.rope.scaling.factor", Value::F32(1.0))

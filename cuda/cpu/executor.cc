@@ -8,6 +8,15 @@
 
 namespace orcd::cpu {
 
+namespace {
+
+Rotation rotation(const Model& m, uint32_t kind) {
+  const bool divisors = m.has_divisors(kind);
+  return Rotation(m.shape.kinds[kind].rope, divisors ? m.rope_freqs : nullptr, divisors ? m.long_rope_freqs : nullptr);
+}
+
+}  // namespace
+
 void CpuExecutor::Free::operator()(void* p) const { std::free(p); }
 
 CpuExecutor::CpuExecutor(const Model& model, const EngineOptions& options, Isa isa)
@@ -19,7 +28,7 @@ CpuExecutor::CpuExecutor(const Model& model, const EngineOptions& options, Isa i
       floats_(options.float_activations
                   ? std::make_unique<FloatAttention>(model.shape, SequenceStore::total_pages(options))
                   : nullptr),
-      rotations_{Rotation(shape_.kinds[0].rope, model.rope_freqs), Rotation(shape_.kinds[1].rope, nullptr)} {}
+      rotations_{rotation(model, 0), rotation(model, 1)} {}
 
 void* CpuExecutor::allocate(size_t bytes) {
   constexpr size_t align = 64;
@@ -41,7 +50,7 @@ void CpuExecutor::fork(uint32_t, uint32_t, std::span<const SequenceStore::Copy> 
 void CpuExecutor::begin(const Rows& rows, const SequenceStore& sequences) {
   rows_ = rows;
   sequences_ = &sequences;
-  for (Rotation& rotation : rotations_) rotation_rows(rotation, rows);
+  for (Rotation& rotation : rotations_) rotation_rows(rotation, rows, sequences);
 }
 
 void CpuExecutor::finish(const Model& model, const Scratch& scratch, const Step& step, std::span<Sampled> sampled) {

@@ -40,13 +40,13 @@ void share(Pool& pool, uint32_t n, double nanoseconds, const F& f) {
 
 // Cosines and sines of a step's rows.
 struct Rotation {
-  Rotation(const RopeSpec& spec, const float* divisors /* (pairs) or null */);
+  // Divisors: (pairs) or null.
+  Rotation(const RopeSpec& spec, const float* divisors, const float* long_divisors);
 
-  uint32_t pairs;
-  RopeStyle style;
-  double magnitude;               // of cosines and sines
-  std::vector<double> frequency;  // (pairs) radians per position
-  std::vector<float> cos, sin;    // (rows, pairs)
+  RopeSpec spec;
+  double magnitude;                               // of cosines and sines
+  std::vector<double> frequency, long_frequency;  // (pairs) radians per position; the second with LongRoPE
+  std::vector<float> cos, sin;                    // (rows, pairs)
 };
 
 // Tokens in the running for a draw, ascending by id.
@@ -82,7 +82,7 @@ void matmul_float(const MatmulArgs& p, const float* x /* (rows, w.cols) */, uint
                   uint32_t end);
 // One row of W, as in the file, times one row of activations: the contract's chain, written plainly.
 float reference_dot(TensorType type, const uint8_t* raw, const Activations& a, uint64_t row);
-void rotation_rows(Rotation& r, const Rows& rows);
+void rotation_rows(Rotation& r, const Rows& rows, const SequenceStore& sequences);
 void rope_kv(Pool&, const ModelShape&, const Rotation&, const Rows&, const SequenceStore&, const KvCache&,
              uint32_t layer, const AttentionInputs&);
 void attention(Pool&, Isa, const ModelShape&, const Rows&, const SequenceStore&, const KvCache&, uint32_t layer,

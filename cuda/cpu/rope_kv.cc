@@ -41,20 +41,21 @@ void append(uint8_t* page, uint32_t token, uint32_t head_dim, const float* k /* 
 
 }  // namespace
 
-Rotation::Rotation(const RopeSpec& spec, const float* divisors)
-    : pairs(spec.pairs),
-      style(spec.style),
-      magnitude(rope_magnitude(spec)),
-      frequency(rope_frequencies(spec, divisors)) {}
+Rotation::Rotation(const RopeSpec& of, const float* divisors, const float* long_divisors)
+    : spec(of), magnitude(rope_magnitude(of)), frequency(rope_frequencies(of, divisors)) {
+  if (long_divisors) long_frequency = rope_frequencies(of, long_divisors);
+}
 
-void rotation_rows(Rotation& r, const Rows& rows) {
-  r.cos.resize(uint64_t{rows.count} * r.pairs);
+void rotation_rows(Rotation& r, const Rows& rows, const SequenceStore& sequences) {
+  const uint32_t pairs = r.spec.pairs;
+  r.cos.resize(uint64_t{rows.count} * pairs);
   r.sin.resize(r.cos.size());
   for (uint32_t row = 0; row < rows.count; ++row) {
-    for (uint32_t i = 0; i < r.pairs; ++i) {
-      const arith::CosSin c = arith::cos_sin(rows.position[row] * r.frequency[i], r.magnitude);
-      r.cos[uint64_t{row} * r.pairs + i] = c.cos;
-      r.sin[uint64_t{row} * r.pairs + i] = c.sin;
+    const auto& frequency = is_long(r.spec, sequences.asked(rows.slot[row])) ? r.long_frequency : r.frequency;
+    for (uint32_t i = 0; i < pairs; ++i) {
+      const arith::CosSin c = arith::cos_sin(rows.position[row] * frequency[i], r.magnitude);
+      r.cos[uint64_t{row} * pairs + i] = c.cos;
+      r.sin[uint64_t{row} * pairs + i] = c.sin;
     }
   }
 }
@@ -69,11 +70,11 @@ void rope_kv(Pool& pool, const ModelShape& s, const Rotation& rotation, const Ro
     add_bias(q, in.q_bias, q_width);
     add_bias(k, in.k_bias, kv_width);
     add_bias(v, in.v_bias, kv_width);
-    const float* cos = rotation.cos.data() + uint64_t{r} * rotation.pairs;
-    const float* sin = rotation.sin.data() + uint64_t{r} * rotation.pairs;
+    const float* cos = rotation.cos.data() + uint64_t{r} * rotation.spec.pairs;
+    const float* sin = rotation.sin.data() + uint64_t{r} * rotation.spec.pairs;
     const auto turn = [&](float* head, const float* norm) {
       if (norm) rmsnorm_row(head, norm, hd, s.rms_eps, head);
-      rotate(head, cos, sin, rotation.pairs, rotation.style);
+      rotate(head, cos, sin, rotation.spec.pairs, rotation.spec.style);
     };
     for (uint32_t h = 0; h < s.n_heads; ++h) turn(q + h * hd, in.q_norm);
     for (uint32_t h = 0; h < s.n_kv_heads; ++h) turn(k + h * hd, in.k_norm);

@@ -24,7 +24,7 @@ class Engine {
   // `other_bytes`: weights and KV, for memory_bytes().
   Engine(Model model, const EngineOptions& options, std::unique_ptr<Executor> executor, uint64_t other_bytes);
 
-  // Reserves KV for up to max_tokens positions of a fresh sequence; kOutOfMemory leaves all as it was.
+  // Reserves KV for up to max_tokens positions of a fresh sequence, or for the whole context; kOutOfMemory leaves all as it was.
   void open(uint32_t slot, uint32_t max_tokens);
   // A second sequence with the tokens of `from`, for as many as max_tokens in all; memory of whole pages is shared.
   // kOutOfMemory leaves all as it was.

@@ -22,7 +22,7 @@ std::string name_of(const TensorDesc& d) {
       "attn_v",     "attn_q.b",    "attn_k.b",      "attn_v.b",   "attn_output", "ffn_norm",   "ffn_gate",
       "ffn_up",     "ffn_down",    "attn_output.b", "ffn_gate.b", "ffn_up.b",    "ffn_down.b", "output.b",
       "attn_q_norm", "attn_k_norm", "post_attention_norm", "post_ffw_norm", "router",
-      "router.b", "attn_sinks"};
+      "router.b", "attn_sinks", "long rope_freqs"};
   const auto i = static_cast<uint32_t>(d.role);
   const std::string role = i < std::size(names) ? names[i] : "role " + std::to_string(i);
   return role + " of layer " + std::to_string(d.layer);
@@ -85,6 +85,7 @@ void place(Model& m, const TensorDesc& d, const uint8_t* image) {
     case TensorRole::kPostFfnNorm: l.post_ffn_norm = vector(d, image, s.d_model); return;
     case TensorRole::kRouter: l.router = router(d, image, s); return;
     case TensorRole::kRouterBias: l.router_bias = vector(d, image, s.n_experts); return;
+    case TensorRole::kLongRopeFreqs: m.long_rope_freqs = vector(d, image, s.kinds[0].rope.pairs); return;
     case TensorRole::kAttnSinks: l.attention.sinks = vector(d, image, s.n_heads); return;
   }
   invalid(name_of(d) + " is unknown");
@@ -92,6 +93,8 @@ void place(Model& m, const TensorDesc& d, const uint8_t* image) {
 
 void check_complete(const Model& m) {
   if (!m.token_embedding || !m.output_norm) invalid("token_embd or output_norm is missing");
+  const bool is_long = m.shape.kinds[0].rope.scaling == RopeScaling::kLongRope;
+  if (is_long != (m.long_rope_freqs != nullptr)) invalid("long rope_freqs and LongRoPE go together");
   for (size_t i = 0; i < m.layers.size(); ++i) {
     const Layer& l = m.layers[i];
     const bool whole = l.attn_norm && l.q && l.k && l.v && l.attn_output && l.ffn_norm && l.gate && l.up && l.down;
@@ -122,6 +125,7 @@ void check_rope(const RopeSpec& r, uint32_t head_dim) {
   least("attn_factor", r.attn_factor, 0);
   if (r.scaling == RopeScaling::kNone) return;
   least("factor", r.factor, 1e-6);
+  if (r.scaling == RopeScaling::kLongRope) least("original context", r.original_context, 1);
   if (r.scaling != RopeScaling::kYarn) return;
   least("base of YaRN", r.base, 1.001);
   least("original context", r.original_context, 1);

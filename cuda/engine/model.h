@@ -41,9 +41,13 @@ struct Model {
   Tensor output;             // (vocab, d_model); the embedding where tied
   const float* output_bias;  // (vocab) or null
   const float* output_norm;  // (d_model)
-  const float* rope_freqs;   // (pairs of the first kind) or null; on the device
+  // (pairs of the first kind) or null; on the device.
+  const float* rope_freqs;
+  const float* long_rope_freqs;  // of sequences that may become longer than the training's context
   std::vector<Layer> layers;
 
+  // Whether the tensors' divisors are those of a kind's frequencies: a base of its own has none.
+  bool has_divisors(uint32_t kind) const { return shape.kinds[kind].rope.base == shape.kinds[0].rope.base; }
   // Whether something happens to what a layer's parts add before it is added.
   bool changes_branches() const {
     return shape.residual_scale != 1.0f || layers.front().post_attn_norm || layers.front().post_ffn_norm;

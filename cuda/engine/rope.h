@@ -29,6 +29,11 @@ inline YarnBounds yarn_bounds(const RopeSpec& s) {
   return {low, low == high ? high + 0.001 : high};
 }
 
+// Whether a sequence that may get so many positions has the rotations of long ones.
+inline bool is_long(const RopeSpec& s, uint32_t positions) {
+  return s.scaling == RopeScaling::kLongRope && positions > s.original_context;
+}
+
 // Radians per position, by pair.
 inline std::vector<double> rope_frequencies(const RopeSpec& s, const float* divisors /* (pairs) or null */) {
   std::vector<double> out(s.pairs);

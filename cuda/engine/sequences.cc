@@ -46,9 +46,9 @@ const SequenceStore::Sequence& SequenceStore::open_at(uint32_t slot) const {
 
 void SequenceStore::open(uint32_t slot, uint32_t max_tokens) {
   if (at(slot).open) invalid(slot, "is open already");
-  if (max_tokens == 0 || max_tokens > context_) {
-    invalid(slot, "cannot hold " + std::to_string(max_tokens) + " tokens: the context is " + std::to_string(context_));
-  }
+  if (max_tokens == 0) invalid(slot, "is to be opened for no tokens");
+  const uint32_t asked = max_tokens;
+  max_tokens = std::min(max_tokens, context_);
   const uint64_t left = limit_ - reserved_;
   if (max_tokens > left) {
     throw Error(ErrorKind::kOutOfMemory, "the KV cache has " + std::to_string(left) + " of " + std::to_string(limit_) +
@@ -57,6 +57,7 @@ void SequenceStore::open(uint32_t slot, uint32_t max_tokens) {
   reserved_ += max_tokens;
   sequences_[slot].open = true;
   sequences_[slot].reserved = max_tokens;
+  sequences_[slot].asked = asked;
 }
 
 std::vector<SequenceStore::Copy> SequenceStore::fork(uint32_t from, uint32_t to, uint32_t max_tokens) {
@@ -68,6 +69,7 @@ std::vector<SequenceStore::Copy> SequenceStore::fork(uint32_t from, uint32_t to,
   open(to, max_tokens);
   Sequence& child = sequences_[to];
   child.tokens = parent.tokens;
+  child.asked = parent.asked;
   const size_t full = parent.tokens.size() / kPageTokens;
   child.pages.assign(parent.pages.begin(), parent.pages.begin() + static_cast<ptrdiff_t>(full));
   for (const uint32_t page : child.pages) ++holders_[page];

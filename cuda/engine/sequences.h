@@ -20,8 +20,8 @@ class SequenceStore {
   // Pages that the sequences of such an engine may hold together.
   static uint32_t total_pages(const EngineOptions& options);
 
-  // Reserves max_tokens positions. Throws kInvalid for a slot in use or too long a sequence, kOutOfMemory when not
-  // enough positions are left.
+  // Reserves max_tokens positions, but not more than the context has. Throws kInvalid for a slot in use or a sequence
+  // of none, kOutOfMemory when not enough positions are left.
   void open(uint32_t slot, uint32_t max_tokens);
 
   // A page that holds part of what another sequence's page does.
@@ -49,11 +49,15 @@ class SequenceStore {
   std::span<const uint32_t> tokens(uint32_t slot) const { return sequences_[slot].tokens; }
   // Page i has the positions 64 · i .. 64 · i + 63.
   std::span<const uint32_t> pages(uint32_t slot) const { return sequences_[slot].pages; }
+  // What open() was asked for, also where that is more than the context: it is the job's, whatever the context is. Of a
+  // fork what its parent was opened with.
+  uint32_t asked(uint32_t slot) const { return sequences_[slot].asked; }
   uint32_t slots() const { return static_cast<uint32_t>(sequences_.size()); }
 
  private:
   struct Sequence {
     bool open = false;
+    uint32_t asked = 0;            // positions wanted
     uint32_t reserved = 0;         // positions promised
     std::vector<uint32_t> tokens;  // (length)
     std::vector<uint32_t> pages;   // (length / 64, rounded up); more after truncate()

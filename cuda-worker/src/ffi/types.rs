@@ -66,7 +66,7 @@ pub mod shared {
         /// (vocab, `d_model`); absent where it is the embedding.
         #[cxx_name = "kOutput"]
         Output = 2,
-        /// (`head_dim` / 2), divides the rotation frequencies.
+        /// (pairs), divides the rotation frequencies; with `LongRope` those of short sequences
         #[cxx_name = "kRopeFreqs"]
         RopeFreqs = 3,
         /// (`d_model`)
@@ -142,6 +142,9 @@ pub mod shared {
         /// (`n_heads`)
         #[cxx_name = "kAttnSinks"]
         AttnSinks = 27,
+        /// (pairs), divides the rotation frequencies of long sequences
+        #[cxx_name = "kLongRopeFreqs"]
+        LongRopeFreqs = 28,
     }
 
     /// Which elements of a head are rotated together.
@@ -169,6 +172,10 @@ pub mod shared {
         /// Low frequencies are, high ones are not, those between in part (arXiv:2309.00071).
         #[cxx_name = "kYarn"]
         Yarn = 2,
+        /// By divisors of their own for sequences that may become longer than the context of the training
+        /// (arXiv:2402.13753).
+        #[cxx_name = "kLongRope"]
+        LongRope = 3,
     }
 
     /// What the two halves of a feed-forward part become together.
@@ -199,7 +206,7 @@ pub mod shared {
         scaling: RopeScaling,
         /// By how much; 1 without scaling.
         factor: f64,
-        /// YaRN: context of the training, tokens.
+        /// YaRN, `LongRoPE`: context of the training, tokens.
         original_context: u32,
         /// YaRN: turns in that context from which on a frequency is high.
         beta_fast: f64,

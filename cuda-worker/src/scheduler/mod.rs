@@ -198,9 +198,8 @@ impl Scheduler {
                 return Ok(());
             }
         };
-        let positions = job.max_positions().min(u64::from(self.limits.context));
-        // At most the context, a u32.
-        let positions = u32::try_from(positions).unwrap_or(self.limits.context);
+        // As the job has it, also beyond the context: rotations may depend on it.
+        let positions = u32::try_from(job.max_positions()).unwrap_or(u32::MAX);
         match engine.open(slot, positions) {
             Ok(()) => {
                 let sequence = Sequence::new(job, slot);

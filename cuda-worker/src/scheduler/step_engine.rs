@@ -27,7 +27,7 @@ pub enum EngineError {
 
 /// Sequences in slots, moved on together in steps.
 pub trait StepEngine {
-    /// Begins a fresh sequence of up to `max_tokens` positions in `slot`.
+    /// Begins a fresh sequence of up to `max_tokens` positions, or as many as the context has, in `slot`.
     ///
     /// # Errors
     /// `OutOfMemory` leaves everything as it was.

@@ -29,6 +29,7 @@ pub(super) fn read(
     metadata: &Metadata,
     architecture: &Architecture,
     vocab: u32,
+    has_tensor: &dyn Fn(&str) -> bool,
 ) -> Result<Hyperparameters, PlanError> {
     let mut keys = Keys {
         metadata,
@@ -54,7 +55,10 @@ pub(super) fn read(
     neutral::check(&keys, architecture)?;
     let n_layers = keys.count("block_count")?;
     let context_length = keys.count("context_length")?;
-    let rope = rope::read(&mut keys, architecture, head_dim, context_length)?;
+    let mut rope = rope::read(&mut keys, architecture, head_dim, context_length)?;
+    if has_tensor("rope_factors_long.weight") {
+        rope = rope::long(&keys, rope)?;
+    }
     let (kinds, second_kind) = layers::read(&mut keys, architecture, n_layers, rope)?;
     let scales = Scales::read(&mut keys, architecture, [n_layers, d_model, n_heads])?;
     let experts = Experts::read(&keys, architecture)?;

@@ -92,7 +92,9 @@ pub fn plan(header: &Header) -> Result<ModelPlan, PlanError> {
         shape,
         context_length,
         mut absent,
-    } = hyperparameters::read(metadata, architecture, vocab)?;
+    } = hyperparameters::read(metadata, architecture, vocab, &|name| {
+        header.tensor(name).is_some()
+    })?;
     if !metadata.contains(ALIGNMENT_KEY) {
         absent.push(AbsentKey {
             key: ALIGNMENT_KEY.to_owned(),

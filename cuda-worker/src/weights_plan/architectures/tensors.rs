@@ -102,6 +102,12 @@ pub(super) const EXPERT_BIASES: [TensorRule; 4] = [
     TensorRule::layer("ffn_down_exps.bias", Role::FfnDownBias, &[Model, Experts]),
 ];
 
+/// Divisors of the frequencies of short and of long sequences.
+pub(super) const LONG_ROPE: [TensorRule; 2] = [
+    TensorRule::new("rope_factors_short.weight", Role::RopeFreqs, &[Pairs]).optional(),
+    TensorRule::new("rope_factors_long.weight", Role::LongRopeFreqs, &[Pairs]).optional(),
+];
+
 /// What attention weighs beside the keys.
 pub(super) const SINKS: [TensorRule; 1] = [TensorRule::layer(
     "attn_sinks.weight",

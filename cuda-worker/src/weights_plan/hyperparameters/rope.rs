@@ -57,10 +57,31 @@ pub(super) fn read(
             ));
         }
     }
-    let of_all = keys.opt_positive("rope.scaling.attn_factor")?;
-    let of_yarn = keys.opt_positive("rope.scaling.yarn_attn_factor")?;
-    rope.attn_factor = f64::from(of_all.unwrap_or(1.0)) * f64::from(of_yarn.unwrap_or(1.0));
+    let attn_factor = keys.opt_positive("rope.scaling.attn_factor")?;
+    rope.attn_factor = attn_factor.map_or(1.0, f64::from);
+    // The model's own `attention_factor`, which stands in for what YaRN computes.
+    if let Some(whole) = keys.opt_positive("rope.scaling.yarn_attn_factor")? {
+        rope.log_multiplier = 1.0;
+        rope.attn_factor *= f64::from(whole);
+    }
     Ok(rope)
+}
+
+/// The same with divisors for short and for long sequences, which a file has as tensors.
+pub(super) fn long(keys: &Keys<'_>, rope: RopeSpec) -> Result<RopeSpec, PlanError> {
+    if rope.scaling != RopeScaling::None {
+        let found = format!("{:?}", rope.scaling);
+        let reason = "and there are divisors of LongRoPE".to_owned();
+        return Err(keys.refused("rope.scaling.type", found, reason));
+    }
+    Ok(RopeSpec {
+        scaling: RopeScaling::LongRope,
+        original_context: keys.count("rope.scaling.original_context_length")?,
+        attn_factor: keys
+            .opt_positive("rope.scaling.attn_factor")?
+            .map_or(1.0, f64::from),
+        ..rope
+    })
 }
 
 /// One that stretches nothing, without pairs and base.
@@ -114,13 +135,14 @@ fn pairs(
 fn kind(keys: &Keys<'_>) -> Result<RopeScaling, PlanError> {
     const KEY: &str = "rope.scaling.type";
     match keys.metadata.opt_str(&keys.name(KEY))? {
-        Some("none") => Ok(RopeScaling::None),
+        // That of LongRoPE follows from its tensors.
+        Some("none" | "longrope") => Ok(RopeScaling::None),
         Some("linear") => Ok(RopeScaling::Linear),
         Some("yarn") => Ok(RopeScaling::Yarn),
         Some(other) => Err(keys.refused(
             KEY,
             other,
-            "none, linear and yarn are supported".into(),
+            "none, linear, yarn and longrope are supported".into(),
         )),
         None if factor(keys)?.is_some_and(|factor| factor != 1.0) => Ok(RopeScaling::Linear),
         None => Ok(RopeScaling::None),
