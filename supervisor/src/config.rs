@@ -30,6 +30,7 @@ pub use version::{REVISION, version};
 
 use crate::crash_dir::CrashDir;
 use crate::http::access::Access;
+use crate::text::TextOverrides;
 
 /// A model file's name without what says that it is one, or a part of one.
 fn file_name(path: &Path) -> String {
@@ -51,8 +52,8 @@ pub const HAS_CUDA: bool = cfg!(feature = "cuda");
 pub struct Config {
     /// The model file, absolute.
     pub model: PathBuf,
-    /// The chat template in place of the model file's own.
-    pub chat_template: Option<String>,
+    /// The chat template and the pre-tokenizer in place of the model file's own.
+    pub text: TextOverrides,
     /// The device; there is never another.
     pub device: Device,
     /// Whether nobody said which.
@@ -135,7 +136,10 @@ impl Config {
         let (access, access_warnings) = args.access.resolve()?;
         Ok(Self {
             model: absolute("--model", model)?,
-            chat_template: args.template.read()?,
+            text: TextOverrides {
+                chat_template: args.template.read()?,
+                pre_tokenizer: args.pre_tokenizer,
+            },
             device: device.unwrap_or(DEFAULT_DEVICE),
             device_by_default: device.is_none(),
             unknown_variables: unknown_variables(&CommandLine::command(), names_of_variables()),

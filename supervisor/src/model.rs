@@ -9,7 +9,7 @@ use orcd_shared::gguf::{GgufError, GgufFile, Metadata};
 use orcd_shared::sampling::{SamplingParams, numbers};
 use orcd_shared::vocab::end_tokens;
 
-use crate::text::{TemplateStatus, TextError, TextModel, TokenizerError};
+use crate::text::{TemplateStatus, TextError, TextModel, TextOverrides, TokenizerError};
 
 const NAME_KEY: &str = "general.name";
 /// Longest name taken from a file.
@@ -84,17 +84,16 @@ impl ModelHeader {
         &self.end_tokens
     }
 
-    /// Builds the tokenizer and the chat template, which `chat_template` takes the place of. Logs
-    /// what the file leaves open, and a template that fails. Takes up to a second for large
-    /// vocabularies.
+    /// Builds the tokenizer and the chat template, with `overrides` in place of what the file says. Logs what the file
+    /// leaves open, and a template that fails. Takes up to a second for large vocabularies.
     ///
     /// # Errors
     /// [`ModelError::Text`].
-    pub fn build(&self, chat_template: Option<&str>) -> Result<Model, ModelError> {
+    pub fn build(&self, overrides: &TextOverrides) -> Result<Model, ModelError> {
         let path = self.file.path();
         let file_name = path.file_stem().unwrap_or_default().to_string_lossy();
         let metadata = &self.file.header().metadata;
-        let model = TextModel::with_template(metadata, chat_template)
+        let model = TextModel::with_overrides(metadata, overrides)
             .and_then(|text| Model::with_text(text, metadata, &file_name))
             .map_err(|source| ModelError::Text {
                 path: path.to_owned(),

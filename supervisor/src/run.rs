@@ -232,8 +232,8 @@ impl Service {
         let settings = settings(&self.config, retained, header.end_tokens().to_vec());
         let (jobs, task) = dispatcher::start(settings, Arc::clone(&self.metrics));
         // Beside the worker's start: either takes a good part of a second.
-        let template = self.config.chat_template.clone();
-        let building = spawn_blocking(move || header.build(template.as_deref()).map_err(unfit));
+        let overrides = self.config.text.clone();
+        let building = spawn_blocking(move || header.build(&overrides).map_err(unfit));
         let result = self.supervise(jobs, task, building).await;
         clear_unconfirmed_weights(keeper, &result).await;
         result

@@ -121,6 +121,20 @@ fn llama_bpe_gives_the_published_ids() {
 }
 
 #[test]
+fn qwen35_gives_the_published_ids() {
+    // The published ids are those of llama.cpp, which composes nothing; Qwen's tokenizer.json does.
+    let (decomposed, composed) = ("a\u{300}".repeat(200), "à".repeat(200));
+    check_vectors_but(
+        "qwen35",
+        &[
+            ("e\u{301}", "é"),
+            ("re\u{301}sume\u{301}", "résumé"),
+            (&decomposed, &composed),
+        ],
+    );
+}
+
+#[test]
 fn phi_3_gives_the_published_ids() {
     check_vectors("phi-3");
 }
@@ -203,7 +217,45 @@ fn sentence_piece_text_never_spells_a_control_token() {
         tokenizer.encode("<|user|>Hello", Specials::Parse).unwrap(),
         [32_010, 15_043]
     );
-    assert_eq!(published.end_tokens, [2, 32_000, 32_007]);
+    // `</s>`, typed as text, is none.
+    assert_eq!(published.end_tokens, [32_000, 32_007]);
+}
+
+#[test]
+fn special_tokens_of_phi_3_take_the_white_space_after_them() {
+    let Some(Published { tokenizer, .. }) = published("phi-3") else {
+        return;
+    };
+    let encode = |text: &str| tokenizer.encode(text, Specials::Parse).unwrap();
+    let hello = 15_043;
+    for (name, id) in [("<|user|>", 32_010), ("<|end|>", 32_007), ("</s>", 2)] {
+        for space in ["", " ", "\n", " \t\r\n\u{3000}"] {
+            assert_eq!(
+                encode(&format!("{name}{space}Hello")),
+                [id, hello],
+                "{name}{space:?}"
+            );
+        }
+        assert_eq!(encode(&format!("{name}\n{name} ")), [id, id]);
+    }
+    for (name, id) in [("<unk>", 0), ("<s>", 1), ("<|endoftext|>", 32_000)] {
+        assert_eq!(
+            encode(&format!("{name}\nHello")),
+            [&[id], &encode("\nHello")[..]].concat()
+        );
+    }
+    // What stands in front of one stays.
+    assert_eq!(
+        encode("Hello <|end|>"),
+        [&encode("Hello ")[..], &[32_007]].concat()
+    );
+    // Typed as text, `</s>` is one wherever it stands.
+    let as_text = tokenizer.encode("</s>\n<|end|>", Specials::AsText).unwrap();
+    assert_eq!(as_text[0], 2);
+    assert_eq!(
+        as_text[1..],
+        tokenizer.encode("<|end|>", Specials::AsText).unwrap()
+    );
 }
 
 /// Texts made to keep a tokenizer busy, of 32,768 characters, the longest prompt.

@@ -13,25 +13,57 @@ pub(super) const KEYS: [&str; 3] = [
     "tokenizer.ggml.eom_token_id",
 ];
 
-/// Names that are one wherever they are special tokens: files tend to name only one of several.
-pub(super) const NAMES: [&str; 16] = [
-    "</s>",
-    "<|endoftext|>",
-    "<|end_of_text|>",
+/// Names that are one wherever they are control tokens: files tend to name only one of several.
+///
+/// `</s>` is none of them: where it ends a text a key says so, and in Gemma's vocabulary it is a tag of HTML.
+pub(super) const NAMES: [&str; 20] = [
     "<|im_end|>",
-    "<|end|>",
     "<|eot_id|>",
     "<|eom_id|>",
+    MESSAGE_END,
+    "<|endoftext|>",
+    "<end_of_turn>",
+    "<EOT>",
+    "_<EOT>",
+    "[EOT]",
+    "[EOS]",
+    "<|flush|>",
+    "<|calls|>",
+    "<eos>",
+    "<turn|>",
+    "<|tool_response>",
+    "<｜end▁of▁sentence｜>",
+    "<end_of_utterance>",
     "<|return|>",
     "<|call|>",
-    "<end_of_turn>",
-    // A model that fills in the middle emits these where the code to fill in is over.
+    "<|end_of_text|>",
+];
+
+/// Ends a message, which is the end of the turn unless other tokens are.
+const MESSAGE_END: &str = "<|end|>";
+
+/// Tokens that end a turn of several messages.
+const TURN_ENDS: [[&str; 2]; 2] = [["<|return|>", "<|call|>"], ["<|flush|>", "<|calls|>"]];
+
+/// Keys that name what stands after code that was filled in: padding, the next repository, the next file.
+const FILL_KEYS: [&str; 3] = [
+    "tokenizer.ggml.fim_pad_token_id",
+    "tokenizer.ggml.fim_rep_token_id",
+    "tokenizer.ggml.fim_sep_token_id",
+];
+
+/// Names of the same tokens, for files without these keys.
+const FILL_NAMES: [&str; 10] = [
     "<|fim_pad|>",
-    "<|fim_rep|>",
+    "<fim-pad>",
+    "<fim_pad>",
+    "<PAD>",
+    "<|fim_repo|>",
     "<|repo_name|>",
-    "<|fim_sep|>",
+    "<fim-repo>",
+    "<REPO>",
+    "<reponame>",
     "<|file_sep|>",
-    "<|file_separator|>",
 ];
 
 /// The tokens at which generation ends, ascending, of the vocabulary that `metadata` describes. It takes a
@@ -45,23 +77,32 @@ pub fn end_tokens(metadata: &Metadata) -> Result<Vec<u32>, VocabError> {
 }
 
 fn tokens(metadata: &Metadata, vocab: &Vocab<'_>) -> Result<Vec<u32>, VocabError> {
-    let special = |ty| matches!(ty, TokenType::Control | TokenType::UserDefined);
-    let named = |name: &str| {
-        let found = vocab
+    let control = || {
+        vocab
             .iter()
-            .find(|&(_, text, ty)| text == name && special(ty));
-        found.map(|(id, _, _)| id)
+            .filter(|&(_, _, ty)| ty == TokenType::Control)
+            .map(|(id, text, _)| (id, text))
     };
-    // Where messages are sent by `<|return|>`, `<|end|>` only ends one of several in a turn.
-    let ends_message = named("<|return|>").is_some();
-    let mut ids: BTreeSet<u32> = vocab
-        .iter()
-        .filter(|&(_, text, ty)| special(ty) && NAMES.contains(&text))
-        .filter(|&(_, text, _)| !(ends_message && text == "<|end|>"))
-        .map(|(id, _, _)| id)
+    let mut ids: BTreeSet<u32> = control()
+        .filter(|(_, text)| NAMES.contains(text) || FILL_NAMES.contains(text))
+        .map(|(id, _)| id)
         .collect();
+    for key in FILL_KEYS {
+        let id = vocab.id_at(metadata, key)?;
+        ids.extend(id.filter(|&id| vocab.types[id as usize] == TokenType::Control));
+    }
     for key in KEYS {
         ids.extend(vocab.id_at(metadata, key)?);
     }
+    let has = |name: &str| vocab.tokens.iter().any(|text| text == name);
+    if TURN_ENDS
+        .iter()
+        .any(|names| names.iter().all(|name| has(name)))
+    {
+        ids.retain(|&id| vocab.tokens[id as usize] != MESSAGE_END);
+    }
     Ok(ids.into_iter().collect())
 }
+
+#[cfg(test)]
+mod tests;

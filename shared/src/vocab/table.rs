@@ -78,8 +78,12 @@ impl<'m> Vocab<'m> {
         check_length(TYPES, numbers.len(), tokens)?;
         let types = numbers
             .iter()
+            .zip(tokens)
             .enumerate()
-            .map(|(id, &n)| TokenType::from_number(id, n));
+            .map(|(id, (&n, text))| {
+                let ty = TokenType::from_number(id, n)?;
+                Ok::<_, VocabError>(types::as_meant(text, ty))
+            });
         Ok(Self {
             tokens,
             types: types.collect::<Result<_, _>>()?,

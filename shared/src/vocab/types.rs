@@ -1,4 +1,4 @@
-//! Token types of a file that does not say them.
+//! Token types of a file that does not say them, or says them wrong.
 
 use super::table::{TokenType, byte_token};
 use super::{VocabError, end, table};
@@ -28,4 +28,54 @@ pub(super) fn without_key(
         }
     }
     Ok(types)
+}
+
+/// What a token of the text `text` is that the file types `ty`.
+///
+/// A control token typed as user-defined text, as careless converters have it, would neither end an answer nor be kept
+/// out of clients' texts. So one that is called as only control tokens are is taken for one.
+pub(super) fn as_meant(text: &str, ty: TokenType) -> TokenType {
+    if ty == TokenType::UserDefined && looks_like_control(text) {
+        return TokenType::Control;
+    }
+    ty
+}
+
+/// Whether `text` is `<|…|>`, with bars of either width, or one of the well-known names.
+fn looks_like_control(text: &str) -> bool {
+    let between = |start, end| text.starts_with(start) && text.ends_with(end);
+    between("<|", "|>") || between("<｜", "｜>") || end::NAMES.contains(&text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_control_token_typed_as_text_is_one_by_its_name() {
+        for name in ["<|im_start|>", "<|im_end|>", "<｜User｜>", "<end_of_turn>"] {
+            assert_eq!(
+                as_meant(name, TokenType::UserDefined),
+                TokenType::Control,
+                "{name}"
+            );
+            assert_eq!(
+                as_meant(name, TokenType::Normal),
+                TokenType::Normal,
+                "{name}"
+            );
+        }
+        for text in [
+            "</s>",
+            "<think>",
+            "<tool_call>",
+            "<table>",
+            "[PAD1]",
+            "<|",
+            "|>",
+        ] {
+            let ty = as_meant(text, TokenType::UserDefined);
+            assert_eq!(ty, TokenType::UserDefined, "{text}");
+        }
+    }
 }

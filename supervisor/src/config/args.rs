@@ -15,6 +15,7 @@ use super::access::AccessArgs;
 use super::numbers::{units, whole};
 use super::sampling::SamplingFlags;
 use super::template::TemplateArgs;
+use crate::text::PreTokenizerName;
 
 const EXAMPLE: &str = "\
 Example:
@@ -129,6 +130,11 @@ pub(super) struct CommandLine {
 
     #[command(flatten)]
     pub(super) template: TemplateArgs,
+
+    /// How texts are cut into words, by the names that model files use, where the file's own name is
+    /// unknown or wrong [default: the file's]
+    #[arg(long, value_name = "NAME", env = "ORCD_PRE_TOKENIZER")]
+    pub(super) pre_tokenizer: Option<PreTokenizerName>,
 
     /// Device to run on, cpu or cuda:N; there is never a fallback to another
     /// [default: cuda:0 in a build with CUDA, cpu in a build without]

@@ -40,6 +40,18 @@ fn defaults_are_those_of_the_contract() {
 }
 
 #[test]
+fn a_pre_tokenizer_has_a_known_name() {
+    let of = |args: &[&str]| parse(args).unwrap().text.pre_tokenizer;
+    let named = of(&["--model", "m.gguf", "--pre-tokenizer", "tekken"]);
+    assert_eq!(named, Some("tekken".parse().unwrap()));
+    assert_eq!(of(&["--model", "m.gguf"]), None);
+    let unknown = usage(&["--pre-tokenizer", "falcon"]);
+    for part in ["--pre-tokenizer", "`falcon` is not known", "`falcon3`"] {
+        assert!(unknown.contains(part), "{unknown}");
+    }
+}
+
+#[test]
 fn usage_errors_are_one_line_and_name_the_flag() {
     for (args, flag) in [
         (["--port", "65536"], "--port"),
@@ -83,7 +95,7 @@ fn slips_are_answered_with_what_was_probably_meant() {
         (&["--que=3"], "a similar argument exists: '--queue'"),
         (
             &["-p", "80"],
-            "similar arguments exist: '--port', '--parallel'",
+            "similar arguments exist: '--pre-tokenizer', '--port', '--parallel'",
         ),
         (
             &["-s"],

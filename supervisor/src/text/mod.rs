@@ -21,9 +21,11 @@ pub use answer::{
 pub(crate) use chat::shortened;
 pub use chat::{ChatError, ChatInput};
 pub use guard::{Guard, GuardedText, Unguardable};
-pub use model::{TemplateStatus, TextError, TextModel};
+pub use model::{TemplateStatus, TextError, TextModel, TextOverrides};
 pub use stop::{StopMatcher, StopOutput};
 pub use stream::{TextDelta, TokenText};
 pub use template::{ChatTemplate, MAX_TEMPLATE_BYTES, Message, Role, TemplateError};
-pub use tokenizer::{Specials, Tokenizer, TokenizerError, TokenizerKind};
+pub use tokenizer::{
+    PreTokenizerName, Specials, Tokenizer, TokenizerError, TokenizerKind, UnknownPreTokenizer,
+};
 pub use utf8::Utf8Assembler;

@@ -11,7 +11,7 @@ use super::answer::{AnswerFormat, AnswerParser, ControlTokens, ForcedCall, Funct
 use super::chat::{ChatError, ChatInput, Form};
 use super::guard::{Edges, Guard, GuardedText, Unguardable};
 use super::template::{ChatTemplate, Message, Role, TemplateError};
-use super::tokenizer::{Specials, Tokenizer, TokenizerError};
+use super::tokenizer::{PreTokenizerName, Specials, Tokenizer, TokenizerError};
 
 const CHAT_TEMPLATE: &str = "tokenizer.chat_template";
 
@@ -63,6 +63,15 @@ impl TextError {
     }
 }
 
+/// What takes the place of what the file says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TextOverrides {
+    /// The source of a chat template.
+    pub chat_template: Option<String>,
+    /// How texts are cut.
+    pub pre_tokenizer: Option<PreTokenizerName>,
+}
+
 /// A model's tokenizer and chat template.
 pub struct TextModel {
     tokenizer: Arc<Tokenizer>,
@@ -111,20 +120,21 @@ impl TextModel {
     /// # Errors
     /// Whatever makes the model unusable, above all [`TokenizerError`].
     pub fn from_metadata(metadata: &Metadata) -> Result<Self, TextError> {
-        Self::with_template(metadata, None)
+        Self::with_overrides(metadata, &TextOverrides::default())
     }
 
-    /// As [`from_metadata`](Self::from_metadata), with `chat_template` in place of the file's own.
+    /// As [`from_metadata`](Self::from_metadata), with `overrides` in place of the file's own.
     ///
     /// # Errors
     /// As there.
-    pub fn with_template(
+    pub fn with_overrides(
         metadata: &Metadata,
-        chat_template: Option<&str>,
+        overrides: &TextOverrides,
     ) -> Result<Self, TextError> {
-        let tokenizer = Arc::new(Tokenizer::from_metadata(metadata)?);
-        let source = match chat_template {
-            Some(source) => Some(source),
+        let tokenizer = Tokenizer::with_pre_tokenizer(metadata, overrides.pre_tokenizer)?;
+        let tokenizer = Arc::new(tokenizer);
+        let source = match &overrides.chat_template {
+            Some(source) => Some(source.as_str()),
             None => metadata.opt_str(CHAT_TEMPLATE)?,
         };
         let template = source.map_or(Template::None, |source| Template::new(source, &tokenizer));

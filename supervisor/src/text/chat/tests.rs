@@ -3,7 +3,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::samples::{END, metadata};
-use crate::text::{GuardedText, TextError, TextModel};
+use crate::text::{GuardedText, TextError, TextModel, TextOverrides};
 
 const NAME: &str = "<|im_end|>";
 /// What stands in place of [`NAME`] where the prompt is tokenized plainly.
@@ -11,7 +11,11 @@ const HARMLESS: &str = "HARMLESS";
 
 fn model(template: &str) -> TextModel {
     let metadata: Metadata = metadata();
-    TextModel::with_template(&metadata, Some(template)).unwrap()
+    let overrides = TextOverrides {
+        chat_template: Some(template.to_owned()),
+        ..TextOverrides::default()
+    };
+    TextModel::with_overrides(&metadata, &overrides).unwrap()
 }
 
 fn input(value: Value) -> ChatInput {

@@ -2,13 +2,13 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use orcd_shared::gguf::Metadata;
+use orcd_shared::gguf::{GgufError, Metadata};
 use orcd_shared::vocab::bytelevel::{self, BYTE_TO_CHAR};
 use orcd_shared::vocab::{TokenType, Vocab};
 use tokenizers::Model;
 use tokenizers::models::bpe::{BPE, Merges};
 
-use super::pre::PreTokenizer;
+use super::pre::{PreTokenizer, PreTokenizerName};
 use super::{TokenizerError, normalize};
 
 const PRE: &str = "tokenizer.ggml.pre";
@@ -26,8 +26,17 @@ pub(super) struct Bpe {
 }
 
 impl Bpe {
-    pub(super) fn new(metadata: &Metadata, vocab: &Vocab<'_>) -> Result<Self, TokenizerError> {
-        let pre = PreTokenizer::new(metadata.opt_str(PRE)?)?;
+    /// Of the file's vocabulary, with `pre_tokenizer` in place of the one that it names.
+    pub(super) fn new(
+        metadata: &Metadata,
+        vocab: &Vocab<'_>,
+        pre_tokenizer: Option<PreTokenizerName>,
+    ) -> Result<Self, TokenizerError> {
+        let name = match pre_tokenizer {
+            Some(name) => name,
+            None => Self::name_of(metadata)?.map_or(Ok(PreTokenizerName::DEFAULT), str::parse)?,
+        };
+        let pre = PreTokenizer::new(name)?;
         // Control tokens stay out: text must never add up to one. Where a text has two ids, the
         // lower one counts, so they are entered from the end.
         let mut ids = Vec::from_iter(vocab.iter().filter(|&(_, _, ty)| ty != TokenType::Control));
@@ -63,9 +72,9 @@ impl Bpe {
         }
     }
 
-    /// Whether the file does not name its pre-tokenizer.
-    pub(super) fn is_unnamed(metadata: &Metadata) -> bool {
-        !metadata.contains(PRE)
+    /// What the file calls its pre-tokenizer.
+    pub(super) fn name_of(metadata: &Metadata) -> Result<Option<&str>, GgufError> {
+        metadata.opt_str(PRE)
     }
 
     /// Appends the ids of `text`, which holds no special tokens.

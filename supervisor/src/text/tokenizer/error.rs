@@ -3,6 +3,8 @@
 use orcd_shared::gguf::GgufError;
 use orcd_shared::vocab::VocabError;
 
+use super::UnknownPreTokenizer;
+
 /// What is wrong with a file's tokenizer, or with a text given to it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -14,16 +16,8 @@ pub enum TokenizerError {
     #[error(transparent)]
     Vocab(#[from] VocabError),
     /// `tokenizer.ggml.pre` names a pre-tokenizer that is not implemented.
-    #[error(
-        "pre-tokenizer `{pre}` is not supported; the nearest that are: `{}`",
-        .nearest.join("`, `")
-    )]
-    UnknownPre {
-        /// The value found.
-        pre: String,
-        /// The names most like it.
-        nearest: [&'static str; 3],
-    },
+    #[error("{0}; if one of them cuts texts as the model wants it, --pre-tokenizer NAME insists")]
+    UnknownPre(#[from] UnknownPreTokenizer),
     /// A value of `tokenizer.ggml.scores` is not a number.
     #[error("the score of token {id} in `tokenizer.ggml.scores` is not a number")]
     Score {

@@ -14,6 +14,7 @@ mod notes;
 mod pre;
 mod specials;
 mod spm;
+mod strip;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -23,9 +24,11 @@ use orcd_shared::vocab::{Spelling, TokenBytes, Vocab};
 
 use bpe::Bpe;
 pub use error::TokenizerError;
+pub use pre::{PreTokenizerName, UnknownPreTokenizer};
 pub use specials::Specials;
 use specials::{Segment, SpecialTokens};
 use spm::Spm;
+use strip::Strips;
 
 use super::guard::GuardedText;
 
@@ -82,11 +85,22 @@ impl Tokenizer {
     /// # Errors
     /// Missing or inconsistent keys, and kinds of tokenizers that are not implemented, by name.
     pub fn from_metadata(metadata: &Metadata) -> Result<Self, TokenizerError> {
+        Self::with_pre_tokenizer(metadata, None)
+    }
+
+    /// As [`from_metadata`](Self::from_metadata), with `pre_tokenizer` in place of the one that the file names.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn with_pre_tokenizer(
+        metadata: &Metadata,
+        pre_tokenizer: Option<PreTokenizerName>,
+    ) -> Result<Self, TokenizerError> {
         let spelling = Spelling::of(metadata)?;
         let vocab = Vocab::from_metadata(metadata)?;
         let (model, add_bos) = match spelling {
             Spelling::ByteLevel => {
-                let bpe = Bpe::new(metadata, &vocab)?;
+                let bpe = Bpe::new(metadata, &vocab, pre_tokenizer)?;
                 let add_bos = bpe.pre.rules.add_bos;
                 (Model::Bpe(Box::new(bpe)), add_bos)
             }
@@ -102,9 +116,9 @@ impl Tokenizer {
             add_bos: metadata
                 .opt_bool("tokenizer.ggml.add_bos_token")?
                 .unwrap_or(add_bos),
-            specials: SpecialTokens::new(&vocab)?,
+            specials: SpecialTokens::new(&vocab, Strips::of(metadata, &model)?)?,
             bytes: TokenBytes::new(&vocab, spelling),
-            notes: notes::of(metadata, &vocab, &model),
+            notes: notes::of(metadata, &vocab, &model, pre_tokenizer),
             eos,
             model,
         })

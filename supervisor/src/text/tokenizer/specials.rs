@@ -4,6 +4,7 @@ use aho_corasick::{AhoCorasick, Input, MatchKind};
 use orcd_shared::vocab::{TokenType, Vocab};
 
 use super::TokenizerError;
+use super::strip::{Strip, Strips};
 
 /// Whether a text may contain control tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,7 +40,7 @@ pub(in crate::text) struct SpecialTokens {
 }
 
 impl SpecialTokens {
-    pub(super) fn new(vocab: &Vocab<'_>) -> Result<Self, TokenizerError> {
+    pub(super) fn new(vocab: &Vocab<'_>, strips: Strips) -> Result<Self, TokenizerError> {
         let of = |wanted: fn(TokenType) -> bool| {
             vocab.iter().filter(move |&(_, text, ty)| {
                 // Of a single character no part could be broken apart, see `breaks`.
@@ -48,14 +49,14 @@ impl SpecialTokens {
             })
         };
         Ok(Self {
-            control: Matcher::new(of(acts))?,
+            control: Matcher::new(of(acts), strips)?,
             control_names: of(acts).map(|(_, text, _)| text.into()).collect(),
-            user_defined: Matcher::new(of(|ty| ty == TokenType::UserDefined))?,
-            both: Matcher::new(of(|ty| acts(ty) || ty == TokenType::UserDefined))?,
+            user_defined: Matcher::new(of(|ty| ty == TokenType::UserDefined), strips)?,
+            both: Matcher::new(of(|ty| acts(ty) || ty == TokenType::UserDefined), strips)?,
         })
     }
 
-    /// Cuts `text` at its special tokens.
+    /// Cuts `text` at its special tokens, without the white space that these take with them.
     pub(super) fn split<'t>(&self, text: &'t str, specials: Specials) -> Vec<Segment<'t>> {
         let matcher = match specials {
             Specials::Parse => &self.both,
@@ -63,12 +64,19 @@ impl SpecialTokens {
         };
         let mut segments = Vec::new();
         let mut at = 0;
-        while let Some((start, end, id)) = matcher.find(text, at) {
-            if start > at {
-                segments.push(Segment::Text(&text[at..start]));
+        while let Some(found) = matcher.find(text, at) {
+            let mut before = &text[at..found.start];
+            if found.strip.left {
+                before = before.trim_end();
             }
-            segments.push(Segment::Token(id));
-            at = end;
+            if !before.is_empty() {
+                segments.push(Segment::Text(before));
+            }
+            segments.push(Segment::Token(found.id));
+            at = found.end;
+            if found.strip.right {
+                at = text.len() - text[at..].trim_start().len();
+            }
         }
         if at < text.len() {
             segments.push(Segment::Text(&text[at..]));
@@ -86,27 +94,39 @@ impl SpecialTokens {
     pub(in crate::text) fn breaks(&self, text: &str) -> impl Iterator<Item = usize> {
         let mut at = 0;
         std::iter::from_fn(move || {
-            let (start, _, _) = self.control.find(text, at)?;
+            let start = self.control.find(text, at)?.start;
             at = start + text[start..].chars().next().map_or(1, char::len_utf8);
             Some(at)
         })
     }
 }
 
-/// A set of strings with an id each.
+/// A set of tokens, found by their texts.
 struct Matcher {
     /// None for an empty set.
     automaton: Option<AhoCorasick>,
     /// By pattern.
-    ids: Vec<u32>,
+    tokens: Vec<(u32, Strip)>,
+}
+
+/// A token in a text.
+struct Found {
+    /// In bytes.
+    start: usize,
+    end: usize,
+    id: u32,
+    strip: Strip,
 }
 
 impl Matcher {
     fn new<'v>(
         tokens: impl Iterator<Item = (u32, &'v str, TokenType)>,
+        strips: Strips,
     ) -> Result<Self, TokenizerError> {
-        let (ids, texts): (Vec<u32>, Vec<&str>) = tokens.map(|(id, text, _)| (id, text)).unzip();
-        let automaton = (!ids.is_empty())
+        let (tokens, texts): (Vec<_>, Vec<&str>) = tokens
+            .map(|(id, text, _)| ((id, strips.of_token(text)), text))
+            .unzip();
+        let automaton = (!texts.is_empty())
             .then(|| {
                 AhoCorasick::builder()
                     .match_kind(MatchKind::LeftmostLongest)
@@ -114,22 +134,24 @@ impl Matcher {
             })
             .transpose()
             .map_err(|e| TokenizerError::Specials {
-                count: ids.len(),
+                count: texts.len(),
                 reason: e.to_string(),
             })?;
-        Ok(Self { automaton, ids })
+        Ok(Self { automaton, tokens })
     }
 
-    /// Start, end and id of the first match at or after byte `at`.
-    fn find(&self, text: &str, at: usize) -> Option<(usize, usize, u32)> {
+    /// The first match at or after byte `at`.
+    fn find(&self, text: &str, at: usize) -> Option<Found> {
         let found = self
             .automaton
             .as_ref()?
             .find(Input::new(text).range(at..))?;
-        Some((
-            found.start(),
-            found.end(),
-            self.ids[found.pattern().as_usize()],
-        ))
+        let (id, strip) = self.tokens[found.pattern().as_usize()];
+        Some(Found {
+            start: found.start(),
+            end: found.end(),
+            id,
+            strip,
+        })
     }
 }

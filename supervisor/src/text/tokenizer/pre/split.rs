@@ -13,6 +13,12 @@ pub(in crate::text::tokenizer) enum Split {
     SingleDigits,
     /// Of the llama 3 family: digits in threes, from the left.
     ThreeDigits,
+    /// Of Qwen 3.5: as the qwen2 family, with marks that belong to words.
+    SingleDigitsMarked,
+    /// Mistral's: words end where small letters are followed by a capital; each digit alone.
+    Tekken,
+    /// OpenAI's o200k: as Mistral's, with contractions that stay at their words, and digits in threes.
+    O200k,
     /// GPT-2's own.
     Gpt2,
     /// Each digit alone first, then what is between them as GPT-2 does.
@@ -35,17 +41,43 @@ enum Spaces {
     LeaveLastBlank,
 }
 
+const CONTRACTIONS: &str = "(?i:'s|'t|'re|'ve|'m|'ll|'d)";
+/// What may stand in front of a word and belong to it.
+const LEAD: &str = r"[^\r\n\p{L}\p{N}]?";
+/// Letters that are no capitals, and those that are no small ones.
+const SMALL: &str = r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]";
+const CAPITAL: &str = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]";
+
+/// An expression that knows line breaks: words, digits and symbols, then line breaks and other white space.
+fn with_lines(words: &str, digits: &str, symbols: &str) -> String {
+    [words, digits, symbols, r"\s*[\r\n]+", r"\s+"].join("|")
+}
+
 /// The expression of the qwen2 and llama 3 families, with their runs of digits left open.
 fn words(digits: &str) -> String {
-    [
-        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)",
-        r"[^\r\n\p{L}\p{N}]?\p{L}+",
+    with_lines(
+        &format!(r"{CONTRACTIONS}|{LEAD}\p{{L}}+"),
         digits,
         r" ?[^\s\p{L}\p{N}]+[\r\n]*",
-        r"\s*[\r\n]+",
-        r"\s+",
-    ]
-    .join("|")
+    )
+}
+
+/// The expression of Qwen 3.5.
+fn marked_words() -> String {
+    with_lines(
+        &format!(r"{CONTRACTIONS}|{LEAD}[\p{{L}}\p{{M}}]+"),
+        r"\p{N}",
+        r" ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*",
+    )
+}
+
+/// The expression that tekken and o200k share, with what may end a word and their runs of digits left open.
+fn cased_words(ending: &str, digits: &str) -> String {
+    with_lines(
+        &format!("{LEAD}{CAPITAL}*{SMALL}+{ending}|{LEAD}{CAPITAL}+{SMALL}*{ending}"),
+        digits,
+        r" ?[^\s\p{L}\p{N}]+[\r\n/]*",
+    )
 }
 
 impl Split {
@@ -53,12 +85,13 @@ impl Split {
     pub(super) fn stages(self) -> Result<Vec<Stage>, regex::Error> {
         let gpt_2 = || Stage::new(GPT_2, Spaces::LeaveLast);
         let isolate = |expression| Stage::new(expression, Spaces::Keep);
+        let lines = |expression: String| Ok(vec![Stage::new(&expression, Spaces::LeaveLastBlank)?]);
         match self {
-            Self::SingleDigits => Ok(vec![Stage::new(&words(r"\p{N}"), Spaces::LeaveLastBlank)?]),
-            Self::ThreeDigits => Ok(vec![Stage::new(
-                &words(r"\p{N}{1,3}"),
-                Spaces::LeaveLastBlank,
-            )?]),
+            Self::SingleDigits => lines(words(r"\p{N}")),
+            Self::ThreeDigits => lines(words(r"\p{N}{1,3}")),
+            Self::SingleDigitsMarked => lines(marked_words()),
+            Self::Tekken => lines(cased_words("", r"\p{N}")),
+            Self::O200k => lines(cased_words(&format!("{CONTRACTIONS}?"), r"\p{N}{1,3}")),
             Self::Gpt2 => Ok(vec![gpt_2()?]),
             Self::DigitsThenGpt2 => Ok(vec![isolate(r"\p{N}")?, gpt_2()?]),
             Self::Default => Ok(vec![

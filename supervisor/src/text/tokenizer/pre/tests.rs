@@ -6,7 +6,7 @@ use super::*;
 
 fn cut<'t>(name: &str, text: &'t str) -> Vec<&'t str> {
     let mut pieces = Vec::new();
-    let pre = PreTokenizer::new(Some(name)).unwrap();
+    let pre = PreTokenizer::new(name.parse().unwrap()).unwrap();
     let Ok(()) = pre.cut(text, &mut |piece| {
         pieces.push(piece);
         Ok::<_, Infallible>(())
@@ -31,7 +31,15 @@ fn words_take_the_space_in_front() {
 
 #[test]
 fn digits_stand_alone_or_in_threes() {
-    for name in ["qwen2", "deepseek-r1-qwen", "megrez", "kormo", "smollm"] {
+    for name in [
+        "qwen2",
+        "deepseek-r1-qwen",
+        "megrez",
+        "kormo",
+        "smollm",
+        "qwen35",
+        "tekken",
+    ] {
         assert_eq!(cut(name, "1234"), ["1", "2", "3", "4"], "{name}");
     }
     for name in [
@@ -45,6 +53,7 @@ fn digits_stand_alone_or_in_threes() {
         "midm-2.0",
         "dbrx",
         "smaug-bpe",
+        "gpt-4o",
         "default",
     ] {
         assert_eq!(cut(name, "1234"), ["123", "4"], "{name}");
@@ -53,8 +62,8 @@ fn digits_stand_alone_or_in_threes() {
 }
 
 #[test]
-fn only_names_of_the_llama_3_family_take_whole_pieces_and_begin_tokens() {
-    let rules = |name| PreTokenizer::new(Some(name)).unwrap().rules;
+fn only_tekken_and_names_of_the_llama_3_family_take_whole_pieces_and_begin_tokens() {
+    let rules = |name: &str| PreTokenizer::new(name.parse().unwrap()).unwrap().rules;
     for name in [
         "llama-bpe",
         "falcon3",
@@ -62,6 +71,7 @@ fn only_names_of_the_llama_3_family_take_whole_pieces_and_begin_tokens() {
         "lfm2",
         "falcon-h1",
         "midm-2.0",
+        "tekken",
     ] {
         assert!(rules(name).whole_pieces && rules(name).add_bos, "{name}");
     }
@@ -72,11 +82,19 @@ fn only_names_of_the_llama_3_family_take_whole_pieces_and_begin_tokens() {
         "kormo",
         "smollm",
         "refact",
+        "granite-docling",
+        "gpt-4o",
+        "qwen35",
         "default",
     ] {
         assert!(!rules(name).whole_pieces && !rules(name).add_bos, "{name}");
     }
-    assert!(rules("qwen2").nfc && !rules("llama-bpe").nfc && !rules("smollm").nfc);
+    assert!(
+        rules("qwen2").nfc
+            && rules("qwen35").nfc
+            && !rules("llama-bpe").nfc
+            && !rules("smollm").nfc
+    );
 }
 
 #[test]
@@ -92,9 +110,7 @@ fn smollm_cuts_digits_out_before_anything_else_looks() {
 }
 
 #[test]
-fn without_a_name_a_text_is_cut_as_the_formats_first_files_were() {
-    let pre = PreTokenizer::new(None).unwrap();
-    assert_eq!(pre.rules, PreTokenizer::new(Some("default")).unwrap().rules);
+fn the_formats_first_files_cut_punctuation_out_first() {
     assert_eq!(
         cut("default", "a=1, it's 12345!\n"),
         [
@@ -104,18 +120,66 @@ fn without_a_name_a_text_is_cut_as_the_formats_first_files_were() {
 }
 
 #[test]
-fn an_unknown_name_is_an_error_that_says_it_and_its_neighbors() {
-    let error = PreTokenizer::new(Some("falcon")).err().unwrap().to_string();
-    assert!(
-        error.contains("`falcon`") && error.contains("`falcon3`"),
-        "{error}"
+fn words_of_tekken_and_o200k_end_in_front_of_a_capital() {
+    for name in ["tekken", "gpt-4o"] {
+        assert_eq!(
+            cut(name, "helloWorld ABCdef"),
+            ["hello", "World", " ABCdef"],
+            "{name}"
+        );
+        assert_eq!(cut(name, "a/b //\nc"), ["a", "/b", " //\n", "c"], "{name}");
+        assert_eq!(
+            cut(name, "e\u{301}te\u{301} 日本"),
+            ["e\u{301}te\u{301}", " 日本"],
+            "{name}"
+        );
+        assert_eq!(cut(name, "x  \n  y"), ["x", "  \n", " ", " y"], "{name}");
+    }
+    assert_eq!(
+        cut("tekken", "it's 1234"),
+        ["it", "'s", " ", "1", "2", "3", "4"]
+    );
+    assert_eq!(
+        cut("gpt-4o", "it's IT'S 1234"),
+        ["it's", " IT'S", " ", "123", "4"]
+    );
+}
+
+#[test]
+fn marks_belong_to_words_of_qwen_3_5() {
+    assert_eq!(cut("qwen2", "नी \u{301}"), ["न", "ी", " \u{301}"]);
+    assert_eq!(cut("qwen35", "नी \u{301}"), ["नी", " \u{301}"]);
+    assert_eq!(
+        cut("qwen35", "I'm 12 !\u{301}"),
+        ["I", "'m", " ", "1", "2", " !", "\u{301}"]
+    );
+}
+
+/// Letters, digits and marks that Unicode 16 has and 15.1 has not.
+#[test]
+fn classes_are_those_of_unicode_16() {
+    for letter in ["\u{1C89}", "\u{105C0}", "\u{A7CB}"] {
+        assert_eq!(cut("qwen2", &format!("!{letter}")), [&format!("!{letter}")]);
+        assert_eq!(
+            cut("qwen2", &format!("a{letter}b")),
+            [format!("a{letter}b")]
+        );
+    }
+    assert_eq!(cut("qwen2", "a\u{10D40}b"), ["a", "\u{10D40}", "b"]);
+    assert_eq!(cut("qwen35", "a\u{113B8}b"), ["a\u{113B8}b"]);
+    // Capital Garay letter, then small ones.
+    assert_eq!(
+        cut("tekken", "\u{10D70}\u{10D50}"),
+        ["\u{10D70}", "\u{10D50}"]
     );
 }
 
 proptest! {
     #[test]
     fn no_character_is_lost(text in r"[ \n\t a-c0-2'é\u{1F980}\u{3000}.]{0,40}|\PC{0,40}") {
-        for name in ["qwen2", "llama-bpe", "smollm", "gpt-2", "default"] {
+        for name in [
+            "qwen2", "qwen35", "llama-bpe", "tekken", "gpt-4o", "smollm", "gpt-2", "default",
+        ] {
             prop_assert_eq!(cut(name, &text).concat(), text.as_str());
             prop_assert!(cut(name, &text).iter().all(|piece| !piece.is_empty()));
         }
