@@ -40,7 +40,7 @@ void* CpuExecutor::allocate(size_t bytes) {
   return p;
 }
 
-void CpuExecutor::fork(uint32_t, uint32_t, std::span<const SequenceStore::Copy> copies) {
+void CpuExecutor::fork(uint32_t, uint32_t, uint32_t, std::span<const SequenceStore::Copy> copies) {
   for (const SequenceStore::Copy& pages : copies) {
     kv_.copy(pages);
     if (floats_) floats_->copy(pages);

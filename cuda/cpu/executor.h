@@ -15,8 +15,8 @@ class CpuExecutor final : public Executor, public Ops {
   CpuExecutor(const Model& model, const EngineOptions& options, Isa isa);
 
   void* allocate(size_t bytes) override;
-  void open(uint32_t) override {}
-  void fork(uint32_t from, uint32_t to, std::span<const SequenceStore::Copy> copies) override;
+  void open(uint32_t, uint32_t) override {}
+  void fork(uint32_t from, uint32_t to, uint32_t positions, std::span<const SequenceStore::Copy> copies) override;
   void close(uint32_t, std::span<const uint32_t> released) override { kv_.release(released); }
   void begin(const Model&, const Scratch&, const Step&) override {}  // there is nobody else to do the work meanwhile
   void finish(const Model& model, const Scratch& scratch, const Step& step, std::span<Sampled> sampled) override;
@@ -68,7 +68,7 @@ class CpuExecutor final : public Executor, public Ops {
   Pool pool_;
   KvCache kv_;
   std::unique_ptr<FloatAttention> floats_;  // with float_activations
-  std::array<Rotation, 2> rotations_;  // of each kind of layer
+  std::array<Rotation, 2> rotations_;       // of each kind of layer
   Rows rows_;
   const SequenceStore* sequences_ = nullptr;  // of the present step
   std::vector<std::unique_ptr<void, Free>> memory_;

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <span>
 #include <vector>
 
 #include "arith/router.h"
@@ -15,9 +16,8 @@ void choose(const float* logits /* (experts) */, uint32_t experts, uint32_t used
   std::vector<uint32_t> order(experts);
   for (uint32_t i = 0; i < experts; ++i) order[i] = i;
   if (sound) {
-    std::partial_sort(order.begin(), order.begin() + used, order.end(), [&](uint32_t i, uint32_t j) {
-      return arith::goes_before(logits[i], i, logits[j], j);
-    });
+    std::partial_sort(order.begin(), order.begin() + used, order.end(),
+                      [&](uint32_t i, uint32_t j) { return arith::goes_before(logits[i], i, logits[j], j); });
   }
   std::copy_n(order.begin(), used, expert);
   for (uint32_t i = 0; i < used; ++i)
@@ -26,7 +26,8 @@ void choose(const float* logits /* (experts) */, uint32_t experts, uint32_t used
 }
 
 // Gives each pair of a row and a rank its place: by expert, then by row and rank.
-void place_pairs(const Mixture& m, const std::vector<uint32_t>& expert /* (rows, used) */) {
+void place_pairs(const Mixture& m, uint32_t rows) {
+  const std::span<const uint32_t> expert(m.expert, uint64_t{rows} * m.used);
   std::vector<uint32_t> next(m.experts);
   for (const uint32_t e : expert) ++next[e];
   uint32_t behind = 0;
@@ -72,12 +73,11 @@ MatmulArgs of_expert(const Tensor& all, const float* biases, float* y, uint32_t 
 void mix(Pool& pool, Isa isa, bool float_activations, const Mixture& m, const Activations& normed, uint32_t rows,
          float* y) {
   const uint32_t d_model = normed.cols, d_ff = m.hidden.cols;
-  std::vector<uint32_t> expert(uint64_t{rows} * m.used);
   share(pool, rows, 10.0 * m.experts, [&](uint32_t first, uint32_t end) {
     for (uint64_t r = first; r < end; ++r)
-      choose(m.logits + r * m.experts, m.experts, m.used, m.scale, expert.data() + r * m.used, m.weight + r * m.used);
+      choose(m.logits + r * m.experts, m.experts, m.used, m.scale, m.expert + r * m.used, m.weight + r * m.used);
   });
-  place_pairs(m, expert);
+  place_pairs(m, rows);
   share(pool, rows * m.used, d_model * 0.5, [&](uint32_t first, uint32_t end) {
     for (uint64_t place = first; place < end; ++place) {
       std::copy_n(normed.x + uint64_t{m.row[place]} * d_model, d_model, m.input.x + place * d_model);

@@ -44,7 +44,7 @@ void Engine::open(uint32_t slot, uint32_t max_tokens) {
   refuse_during_step();
   sequences_.open(slot, max_tokens);
   try {
-    executor_->open(slot);
+    executor_->open(slot, sequences_.asked(slot));
   } catch (...) {
     sequences_.close(slot);
     throw;
@@ -55,7 +55,7 @@ void Engine::fork(uint32_t from, uint32_t to, uint32_t max_tokens) {
   refuse_during_step();
   const std::vector<SequenceStore::Copy> copies = sequences_.fork(from, to, max_tokens);
   try {
-    executor_->fork(from, to, copies);
+    executor_->fork(from, to, sequences_.asked(to), copies);
   } catch (...) {
     sequences_.close(to);
     throw;

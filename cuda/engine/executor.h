@@ -49,8 +49,9 @@ class Executor {
   virtual void prepare(const Model&, const Scratch&) {}
 
   // What the sequences of the store have beside their pages, which it has opened, forked or closed before.
-  virtual void open(uint32_t slot) = 0;
-  virtual void fork(uint32_t from, uint32_t to, std::span<const SequenceStore::Copy> copies) = 0;
+  // `positions`: SequenceStore::asked.
+  virtual void open(uint32_t slot, uint32_t positions) = 0;
+  virtual void fork(uint32_t from, uint32_t to, uint32_t positions, std::span<const SequenceStore::Copy> copies) = 0;
   virtual void close(uint32_t slot, std::span<const uint32_t> released /* pages */) = 0;
 
   // A step has two halves, so that the host has its hands free while a device computes. begin() starts the forward

@@ -68,6 +68,7 @@ Scratch carve(const ModelShape& s, uint64_t rows, uint64_t samples, Carver& c) {
   if (s.n_experts == 0) return t;
   t.router = c.take<float>(rows * s.n_experts);
   Mixture& m = t.mixture;
+  m.expert = c.take<uint32_t>(places);
   m.place = c.take<uint32_t>(places);
   m.row = c.take<uint32_t>(places);
   m.end = c.take<uint32_t>(s.n_experts);

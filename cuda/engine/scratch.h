@@ -21,8 +21,8 @@ struct Scratch {
   Activations ffn;       // (rows, d_ff)
   float* logits;         // (samples, vocab)
   // With experts; those above that are (rows, d_ff) have a row for each expert that a row takes.
-  float* router;       // (rows, n_experts)
-  Mixture mixture;     // its scratch
+  float* router;    // (rows, n_experts)
+  Mixture mixture;  // its scratch
 };
 
 // Bytes of it for steps of up to `rows` rows and `samples` samples. tiles: whether activations have those too.

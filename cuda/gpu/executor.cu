@@ -7,6 +7,7 @@
 #include "arith/sampling.h"
 #include "device/vmm.h"
 #include "engine/forward.h"
+#include "engine/rope.h"
 #include "gpu/rope_table.h"
 #include "kernels/kv_page.cuh"
 #include "kernels/pdl.h"
@@ -72,9 +73,34 @@ kernels::SampleArgs sample_args(const PlacedSample& draw, uint32_t row, uint32_t
 
 }  // namespace
 
+namespace {
+
+bool has_long(const ModelShape& s) { return s.kinds[0].rope.scaling == RopeScaling::kLongRope; }
+
+// Cosines and sines of the first kind of layers.
+uint64_t first_rope_values(const ModelShape& s, const EngineOptions& o) {
+  return uint64_t{o.context} * s.kinds[0].rope.pairs * (has_long(s) ? 2 : 1);
+}
+
+bool has_second(const ModelShape& s) {
+  return std::any_of(s.second_kind.begin(), s.second_kind.end(), [](uint64_t word) { return word != 0; });
+}
+
+// Of both.
+uint64_t rope_values(const ModelShape& s, const EngineOptions& o) {
+  const uint64_t second = has_second(s) ? uint64_t{o.context} * s.kinds[1].rope.pairs : 0;
+  return std::max<uint64_t>(1, first_rope_values(s, o) + second);
+}
+
+uint64_t rope_slots(const ModelShape& s, const EngineOptions& o) { return has_long(s) ? o.slots : 1; }
+
+uint64_t query_scales(const ModelShape& s, const EngineOptions& o) { return s.query_scale != 0 ? o.context : 1; }
+
+}  // namespace
+
 // Everything that CudaExecutor takes beside the scratch.
 KvBytes kv_bytes(const ModelShape& s, const EngineOptions& o) {
-  const uint64_t rope = uint64_t{o.context} * (s.head_dim / 2) * sizeof(float2);
+  const uint64_t rope = rope_values(s, o) * sizeof(float2) + (rope_slots(s, o) + query_scales(s, o)) * 4;
   const uint64_t table = uint64_t{o.slots} * splits_of(o.context) * 4;
   const uint64_t draw = kernels::scaled_width(s.vocab) * sizeof(float) + sizeof(kernels::FilterState);
   const uint64_t samples = samples_at_once(o) * draw;
@@ -97,7 +123,10 @@ CudaExecutor::CudaExecutor(const Model& model, const EngineOptions& options, int
       image_(image),
       pages_(SequenceStore::total_pages(options)),
       pages_per_slot_(splits_of(options.context)),
-      rope_(uint64_t{options.context} * (model.shape.head_dim / 2)),
+      rope_(rope_values(model.shape, options)),
+      rope_first_(rope_slots(model.shape, options)),
+      rope_first_host_(rope_slots(model.shape, options)),
+      query_scale_(query_scales(model.shape, options)),
       kv_(uint64_t{model.shape.n_layers} * pages_ * page_bytes(model.shape)),
       page_table_(uint64_t{options.slots} * pages_per_slot_),
       page_rows_(uint64_t{options.slots} * pages_per_slot_),
@@ -124,14 +153,8 @@ CudaExecutor::CudaExecutor(const Model& model, const EngineOptions& options, int
       counted_(options.slots),
       sent_biases_(options.slots),
       sent_pages_(options.slots) {
-  const uint32_t pairs = shape_.head_dim / 2;
-  std::vector<float> factors(pairs, 1.0f);
-  if (model.rope_freqs) download(model.rope_freqs, pairs * sizeof(float), factors.data());
-  const std::vector<arith::CosSin> table = rope_table(shape_.rope_base, factors, options.context);
-  static_assert(sizeof(arith::CosSin) == sizeof(float2));
-  ORCD_CUDA(cudaMemcpy(rope_.data(), table.data(), rope_.bytes(), cudaMemcpyHostToDevice));
-  heads_ = {shape_.n_heads,    shape_.n_kv_heads, shape_.head_dim,
-            shape_.rope_style, rope_.data(),      arith::score_scale(shape_.head_dim, false)};
+  make_tables(model);
+  heads_ = {shape_.n_heads, shape_.n_kv_heads, shape_.head_dim, shape_.kinds[0].rope.style, rope_.data(), 0};
   kv_.zero();
   page_table_.zero();
   arrived_.zero();
@@ -140,6 +163,31 @@ CudaExecutor::CudaExecutor(const Model& model, const EngineOptions& options, int
   hidden_arrived_.zero();
   ORCD_CUDA(cudaDeviceSynchronize());
   kernels::has_pdl();  // asked here, for it loads a kernel: not while a graph is recorded
+}
+
+// Rotations of every position, and scales of queries.
+void CudaExecutor::make_tables(const Model& model) {
+  const uint32_t context = options_.context;
+  float2* to = rope_.data();
+  const auto put = [&](uint32_t kind, const float* divisors) {
+    const RopeSpec& spec = shape_.kinds[kind].rope;
+    std::vector<float> host(spec.pairs);
+    if (divisors) download(divisors, spec.pairs * sizeof(float), host.data());
+    const std::vector<arith::CosSin> table =
+        rope_table(rope_frequencies(spec, divisors ? host.data() : nullptr), rope_magnitude(spec), context);
+    static_assert(sizeof(arith::CosSin) == sizeof(float2));
+    ORCD_CUDA(cudaMemcpy(to, table.data(), table.size() * sizeof(float2), cudaMemcpyHostToDevice));
+    to += table.size();
+  };
+  put(0, model.rope_freqs);
+  if (has_long(shape_)) put(0, model.long_rope_freqs);
+  second_rope_ = to - rope_.data();
+  if (has_second(shape_)) put(1, model.has_divisors(1) ? model.rope_freqs : nullptr);
+  rope_first_.zero();
+  if (shape_.query_scale == 0) return;
+  std::vector<float> scales(context);
+  for (uint32_t p = 0; p < context; ++p) scales[p] = orcd::query_scale(shape_, p);
+  ORCD_CUDA(cudaMemcpy(query_scale_.data(), scales.data(), query_scale_.bytes(), cudaMemcpyHostToDevice));
 }
 
 // An error was told before, or there is nobody to tell.
@@ -178,13 +226,20 @@ void* CudaExecutor::allocate(size_t bytes) {
   return scratch_.back().data();
 }
 
-void CudaExecutor::open(uint32_t slot) { seen_length_[slot] = counted_[slot].end = 0; }
+void CudaExecutor::open(uint32_t slot, uint32_t positions) {
+  seen_length_[slot] = counted_[slot].end = 0;
+  if (!has_long(shape_)) return;
+  // A step that was given up may still read it: what it then computes is thrown away.
+  rope_first_host_[slot] = is_long(shape_.kinds[0].rope, positions) ? options_.context : 0;
+  ORCD_CUDA(
+      cudaMemcpyAsync(rope_first_.data() + slot, rope_first_host_.data() + slot, 4, cudaMemcpyHostToDevice, stream_));
+}
 
-void CudaExecutor::fork(uint32_t, uint32_t to, std::span<const SequenceStore::Copy> copies) {
+void CudaExecutor::fork(uint32_t, uint32_t to, uint32_t positions, std::span<const SequenceStore::Copy> copies) {
   const auto copy = [this](void* target, const void* source, size_t bytes) {
     ORCD_CUDA(cudaMemcpyAsync(target, source, bytes, cudaMemcpyDeviceToDevice, stream_));
   };
-  open(to);
+  open(to, positions);
   const uint64_t bytes = page_bytes(shape_);
   for (const SequenceStore::Copy& page : copies) {
     for (uint32_t layer = 0; layer < shape_.n_layers; ++layer) {
@@ -294,8 +349,8 @@ const uint32_t* CudaExecutor::upload_logit_rows(std::span<const uint32_t> logit_
   return device;
 }
 
-void CudaExecutor::embed(const Tensor& table, float* x) {
-  kernels::embed(table, carve(input_.data()).token, rows_, x, false, stream_);
+void CudaExecutor::embed(const Tensor& table, float scale, float* x) {
+  kernels::embed(table, carve(input_.data()).token, rows_, scale, x, false, stream_);
 }
 
 void CudaExecutor::rmsnorm(const float* x, const uint32_t* gather, uint32_t rows, const float* weight, float eps,
@@ -322,13 +377,20 @@ kernels::KvLayer CudaExecutor::kv_layer(uint32_t layer) const {
 
 void CudaExecutor::rope_kv(uint32_t layer, const AttentionInputs& in) {
   const StepInput step = carve(input_.data());
-  kernels::rope_kv(heads_, kv_layer(layer), in, step.slot, step.position, rows_, true, stream_);
+  kernels::rope_kv(heads_, kv_layer(layer), rotation(in.kind), in, step.slot, step.position, rows_, true, stream_);
+}
+
+kernels::Rotation CudaExecutor::rotation(uint32_t kind) const {
+  const float2* table = rope_.data() + (kind ? second_rope_ : 0);
+  const uint32_t* first = kind == 0 && has_long(shape_) ? rope_first_.data() : nullptr;
+  const float* scale = shape_.query_scale != 0 ? query_scale_.data() : nullptr;
+  return {table, shape_.kinds[kind].rope.pairs, first, scale, shape_.rms_eps};
 }
 
 // As a layer with these parameters has them.
 kernels::Heads CudaExecutor::heads(const AttentionParams& params) const {
   kernels::Heads h = heads_;
-  h.scale = arith::score_scale(shape_.head_dim, params.soft_cap != 0);
+  h.scale = arith::score_scale(shape_.head_dim, shape_.attention_scale, params.soft_cap != 0);
   return h;
 }
 
@@ -360,8 +422,21 @@ void CudaExecutor::attention(uint32_t layer, const AttentionParams& params, cons
                                within(params, options_.context), out, stream_);
 }
 
-void CudaExecutor::swiglu(const float* gate, const float* up, uint32_t rows, const Activations& out) {
-  kernels::swiglu(gate, up, rows, out, stream_);
+void CudaExecutor::glu(Activation activation, const float* gate, const float* up, uint32_t rows,
+                       const Activations& out) {
+  kernels::glu(activation, gate, up, rows, out, stream_);
+}
+
+void CudaExecutor::mix(const Mixture& m, const Activations& normed, uint32_t rows, float* y) {
+  kernels::mix(m, normed, rows, y, stream_);
+}
+
+void CudaExecutor::add(const float* y, const BranchEnd& end, uint32_t rows, uint32_t cols, float* x) {
+  kernels::add(y, end, rows, cols, x, stream_);
+}
+
+void CudaExecutor::finish_logits(float scale, float cap, uint32_t rows, uint32_t vocab, float* l) {
+  kernels::finish_logits(scale, cap, rows, vocab, l, stream_);
 }
 
 // Behind the counters of attention.
@@ -559,9 +634,10 @@ void CudaExecutor::download(const void* from, size_t bytes, void* to) const {
 }
 
 bool CudaExecutor::resident() const {
-  const void* buffers[] = {image_,        rope_.data(),   kv_.data(),     page_table_.data(), seen_.data(),
-                           masks_.data(), counts_.data(), biases_.data(), partial_.data(),    arrived_.data(),
-                           best_.data(),  scaled_.data(), filter_.data(), input_.data(),      step_samples_.data()};
+  const void* buffers[] = {
+      image_,       rope_first_.data(), query_scale_.data(), rope_.data(),   kv_.data(),          page_table_.data(),
+      seen_.data(), masks_.data(),      counts_.data(),      biases_.data(), partial_.data(),     arrived_.data(),
+      best_.data(), scaled_.data(),     filter_.data(),      input_.data(),  step_samples_.data()};
   for (const void* p : buffers)
     if (!device::is_device_memory(p, ordinal_)) return false;
   for (const auto& s : scratch_)

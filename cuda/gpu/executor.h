@@ -28,8 +28,8 @@ class CudaExecutor final : public Executor, public Ops {
   bool reads_tiles() const override;
   void* allocate(size_t bytes) override;
   void prepare(const Model& model, const Scratch& scratch) override;
-  void open(uint32_t slot) override;
-  void fork(uint32_t from, uint32_t to, std::span<const SequenceStore::Copy> copies) override;
+  void open(uint32_t slot, uint32_t positions) override;
+  void fork(uint32_t from, uint32_t to, uint32_t positions, std::span<const SequenceStore::Copy> copies) override;
   void close(uint32_t slot, std::span<const uint32_t> released) override;
   void begin(const Model& model, const Scratch& scratch, const Step& step) override;
   void finish(const Model& model, const Scratch& scratch, const Step& step, std::span<Sampled> sampled) override;
@@ -38,14 +38,17 @@ class CudaExecutor final : public Executor, public Ops {
 
   // The rows that operations are about from now on.
   void begin(const Rows& rows, const SequenceStore& sequences);
-  void embed(const Tensor& table, float* x) override;
+  void embed(const Tensor& table, float scale, float* x) override;
   void rmsnorm(const float* x, const uint32_t* gather, uint32_t rows, const float* weight, float eps,
                const Activations& out) override;
   void quantize(const Activations& a, uint32_t rows) override;
   void matmul(std::span<const MatmulArgs> products, const Activations& a, uint32_t rows) override;
   void rope_kv(uint32_t layer, const AttentionInputs& in) override;
   void attention(uint32_t layer, const AttentionParams& params, const float* q, float* out) override;
-  void swiglu(const float* gate, const float* up, uint32_t rows, const Activations& out) override;
+  void glu(Activation activation, const float* gate, const float* up, uint32_t rows, const Activations& out) override;
+  void mix(const Mixture& m, const Activations& normed, uint32_t rows, float* y) override;
+  void add(const float* y, const BranchEnd& end, uint32_t rows, uint32_t cols, float* x) override;
+  void finish_logits(float scale, float cap, uint32_t rows, uint32_t vocab, float* l) override;
   // Has the step's tokens sampled, which finish() brings.
   void sample(const float* logits /* (samples, vocab) */, uint32_t vocab, const Step& step);
   // Waits for everything begun, or at least for the tokens sampled, which come last; throws kDevice if anything that
@@ -91,8 +94,10 @@ class CudaExecutor final : public Executor, public Ops {
   void send_logprobs(const float* logits, uint32_t vocab, std::span<const PlacedSample> samples, uint32_t first);
   void await_tokens();
   const uint32_t* upload_logit_rows(std::span<const uint32_t> logit_rows);
-  void attend_fused(uint32_t layer, const AttentionParams& params, const Scratch& scratch, const Activations& out,
-                    bool decoding);
+  void attend_fused(uint32_t layer, const Layer& l, const Scratch& scratch, const Activations& out, bool decoding);
+  void make_tables(const Model& model);
+  bool rotates_plainly(const Layer& l) const;
+  kernels::Rotation rotation(uint32_t kind) const;
   void launch_fused(const Model& model, const Scratch& scratch, const uint32_t* logit_rows, uint32_t n_logits,
                     bool decoding, bool recorded = false);
   kernels::KvLayer kv_layer(uint32_t layer) const;
@@ -109,7 +114,11 @@ class CudaExecutor final : public Executor, public Ops {
   uint32_t pages_, pages_per_slot_;
   kernels::Heads heads_;
 
-  device::Buffer<float2> rope_;                       // (context, head_dim / 2)
+  device::Buffer<float2> rope_;                       // of each kind of layers (context, pairs), LongRoPE's twice
+  uint64_t second_rope_ = 0;                          // where the second kind's begins
+  device::Buffer<uint32_t> rope_first_;               // LongRoPE: (slots) as Rotation::first has it; else one
+  device::Pinned<uint32_t> rope_first_host_;          // the same on the host
+  device::Buffer<float> query_scale_;                 // (context) if there is one
   device::Buffer<uint8_t> kv_;                        // (layer, page, kv_head, KvPage::bytes())
   device::Buffer<uint32_t> page_table_;               // (slot, pages_per_slot)
   device::Pinned<uint32_t> page_rows_;                // the same on the host: what is copied must stay put

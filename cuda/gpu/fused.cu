@@ -39,11 +39,13 @@ bool fits(std::initializer_list<Tensor> weights, bool swiglu = false) {
 
 // Whether one row can be fused; more can then, too.
 bool fits(const Model& m) {
-  for (const Layer& l : m.layers)
+  const bool silu = m.shape.activation == Activation::kSwiGlu;
+  for (const Layer& l : m.layers) {
+    if (!fits({l.q, l.k, l.v}) || !fits({l.attn_output})) return false;
+    if (l.router) continue;
     // SwiGLU's products take no biases: few models have them, and those run operation by operation.
-    if (l.gate_bias || l.up_bias || !fits({l.q, l.k, l.v}) || !fits({l.attn_output}) || !fits({l.gate, l.up}, true) ||
-        !fits({l.down}))
-      return false;
+    if (l.gate_bias || l.up_bias || !fits({l.gate, l.up}, silu) || !fits({l.down})) return false;
+  }
   return fits({m.output});
 }
 
@@ -70,7 +72,7 @@ uint32_t few_rows(const Model& m) {
   for (const Layer& l : m.layers) {
     uint64_t bytes = 0;
     for (const Tensor& w : {l.q, l.k, l.v, l.attn_output, l.gate, l.up, l.down})
-      bytes += w.rows * formats::row_bytes(w.type, w.cols);
+      if (!l.router || w.rows <= m.shape.d_model + m.q_width()) bytes += w.rows * formats::row_bytes(w.type, w.cols);
     most = std::max(most, bytes);
   }
   return std::clamp<uint32_t>(uint32_t(kMostBytes / most), 1, kMost);
@@ -91,7 +93,7 @@ GemvInput normed_input(const float* x, const float* weight, const uint32_t* gath
 bool has_small_batches(const Model& m, const Scratch& s) {
   // Rows of more values are normalized once, rather than by every thread block.
   constexpr uint32_t kMostNormed = 1024;
-  if (m.shape.d_model > kMostNormed) return false;
+  if (m.shape.d_model > kMostNormed || m.shape.n_experts || m.shape.activation != Activation::kSwiGlu) return false;
   const auto fits = [&](std::initializer_list<Tensor> weights, Input kind, const Activations& hidden) {
     std::vector<MatmulJob> jobs;
     for (const Tensor& w : weights) jobs.push_back({w});
@@ -133,7 +135,7 @@ struct Products {
   void feed_forward(const Layer& l, uint32_t rows) const {
     const MatmulJob gate = {l.gate, nullptr, s.gate}, up = {l.up, nullptr, s.up};
     const Activations hidden = read_by({l.down}, s.ffn);
-    if (rows <= few) {
+    if (rows <= few && m.shape.activation == Activation::kSwiGlu) {
       normed_few({gate, up}, l.ffn_norm, nullptr, rows, true);
     } else if (small) {
       Activations out = hidden;
@@ -142,22 +144,39 @@ struct Products {
       kernels::small_batch({both, input(l.ffn_norm, nullptr), rows, out, arrived}, stream);
     } else {
       normed({gate, up}, l.ffn_norm, nullptr, rows);
-      kernels::swiglu(s.gate, s.up, rows, hidden, stream);
+      kernels::glu(m.shape.activation, s.gate, s.up, rows, hidden, stream);
+      if (rows <= few) return residual(l.down, l.down_bias, l.post_ffn_norm, given(hidden), hidden, rows);
     }
-    residual(l.down, l.down_bias, floats(s.gate, s.ffn.cols), hidden, rows);
+    residual(l.down, l.down_bias, l.post_ffn_norm, floats(s.gate, s.ffn.cols), hidden, rows);
   }
 
-  // x += W · input ⊕ bias: of few rows `input_of_few`, of more `input`.
-  void residual(const Tensor& w, const float* bias, const GemvInput& input_of_few, const Activations& input,
-                uint32_t rows) const {
-    const MatmulJob job = {w, bias, s.x, true};
-    const MatmulArgs product = {w, s.x, true, bias};
+  // x += what the experts give of RMSNorm(x).
+  void experts(const Layer& l, uint32_t rows) const {
+    const Activations normed = read_by({l.router, l.gate, l.up}, s.normed);
+    kernels::rmsnorm(s.x, nullptr, rows, l.ffn_norm, m.shape.rms_eps, normed, stream);
+    kernels::matmul_float({l.router, s.router, false, l.router_bias}, normed, rows, stream);
+    kernels::mix(mixture_of(l, m, s), normed, rows, s.branch, stream);
+    end_branch(l.post_ffn_norm, rows);
+  }
+
+  // x += W · input ⊕ bias, or what `norm` makes of it: of few rows `input_of_few`, of more `input`.
+  void residual(const Tensor& w, const float* bias, const float* norm, const GemvInput& input_of_few,
+                const Activations& input, uint32_t rows) const {
+    const bool changes = m.changes_branches();
+    float* y = changes ? s.branch : s.x;
+    const MatmulJob job = {w, bias, y, !changes};
+    const MatmulArgs product = {w, y, !changes, bias};
     if (rows <= few) kernels::gemv(&job, 1, input_of_few, rows, false, true, stream);
     else if (small) kernels::small_batch({{&job, 1}, given(input), rows}, stream);
     else kernels::matmul(&product, 1, input, rows, stream);
+    if (changes) end_branch(norm, rows);
   }
 
  private:
+  void end_branch(const float* norm, uint32_t rows) const {
+    kernels::add(s.branch, {norm, m.shape.rms_eps, m.shape.residual_scale}, rows, m.shape.d_model, s.x, stream);
+  }
+
   void normed_few(std::initializer_list<MatmulJob> jobs, const float* weight, const uint32_t* gather, uint32_t rows,
                   bool swiglu) const {
     kernels::gemv(jobs.begin(), static_cast<uint32_t>(jobs.size()), input(weight, gather), rows, swiglu, true, stream);
@@ -172,23 +191,35 @@ struct Products {
 
 // Rows that are all their sequences' only ones attend with the keys of this step in hand; others find them
 // in the cache.
-void CudaExecutor::attend_fused(uint32_t layer, const AttentionParams& params, const Scratch& s, const Activations& out,
+void CudaExecutor::attend_fused(uint32_t layer, const Layer& l, const Scratch& s, const Activations& out,
                                 bool decoding) {
   const StepInput step = carve(input_.data());
-  kernels::DecodeAttention a = decode_attention(layer, params, s.q, out);
-  if (decoding) {
+  kernels::DecodeAttention a = decode_attention(layer, l.attention, s.q, out);
+  if (decoding && rotates_plainly(l)) {
     a.k = s.k;
     a.v = s.v;
     a.rotate = true;
+    a.heads.rope = rotation(l.kind).table;
     kernels::attention_decode(a, rows_, true, stream_);
   } else {
-    kernels::rope_kv(heads_, kv_layer(layer), {s.q, s.k, s.v}, step.slot, step.position, rows_, true, stream_);
+    AttentionInputs in = {s.q, s.k, s.v};
+    in.q_norm = l.q_norm, in.k_norm = l.k_norm, in.kind = l.kind;
+    rope_kv(layer, in);
+    if (decoding) kernels::attention_decode(a, rows_, true, stream_);
+  }
+  if (!decoding) {
     a.row = step.decode_rows;
     if (n_decode_rows_) kernels::attention_decode(a, n_decode_rows_, true, stream_);
     a.row = step.prefill_rows;
     kernels::attention_decode(a, rows_ - n_decode_rows_, true, stream_);
   }
   if (rows_ > few_rows_ && !is_filled(out)) kernels::quantize(out, rows_, stream_);
+}
+
+// Whether attention can do itself what a layer does to queries and keys.
+bool CudaExecutor::rotates_plainly(const Layer& l) const {
+  const kernels::Rotation r = rotation(l.kind);
+  return !l.q_norm && !l.k_norm && r.pairs == shape_.head_dim / 2 && !r.first && !r.query_scale;
 }
 
 // Whether attention leaves its results quantized. Super-blocks are of several heads, and so of several thread blocks, as
@@ -201,19 +232,22 @@ void CudaExecutor::launch_fused(const Model& m, const Scratch& s, const uint32_t
                                 bool decoding, bool recorded) {
   const bool small = small_batches_ && rows_ > few_rows_ && rows_ <= kernels::kSmallRows;
   const Products step = {m, s, few_rows_, small, hidden_arrived_.data(), stream_};
-  kernels::embed(m.token_embedding, carve(input_.data()).token, rows_, s.x, recorded, stream_);
+  kernels::embed(m.token_embedding, carve(input_.data()).token, rows_, m.shape.embedding_scale, s.x, recorded, stream_);
   for (uint32_t i = 0; i < m.shape.n_layers; ++i) {
     const Layer& l = m.layers[i];
     step.normed({{l.q, l.q_bias, s.q}, {l.k, l.k_bias, s.k}, {l.v, l.v_bias, s.v}}, l.attn_norm, nullptr, rows_);
     const Activations attended = read_by({l.attn_output}, s.attended);
-    attend_fused(i, l.attention, s, attended, decoding);
-    step.residual(l.attn_output, l.attn_output_bias,
+    attend_fused(i, l, s, attended, decoding);
+    step.residual(l.attn_output, l.attn_output_bias, l.post_attn_norm,
                   is_filled(attended) ? given(s.attended) : floats(s.attended.x, s.attended.cols), attended, rows_);
-    step.feed_forward(l, rows_);
+    if (l.router) step.experts(l, rows_);
+    else step.feed_forward(l, rows_);
   }
   if (!n_logits) return;
   const Products last = {m, s, 1, false, nullptr, stream_};  // of so many weights that no two rows are few
   last.normed({{m.output, m.output_bias, s.logits}}, m.output_norm, logit_rows, n_logits);
+  if (m.finishes_logits())
+    kernels::finish_logits(m.shape.logit_scale, m.shape.logit_soft_cap, n_logits, m.output.rows, s.logits, stream_);
 }
 
 device::Graph CudaExecutor::record(const Model& m, const Scratch& s, bool draws) {

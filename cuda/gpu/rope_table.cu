@@ -11,15 +11,12 @@ constexpr uint32_t kLeastPositions = 512;  // fewer are not worth a thread
 
 }  // namespace
 
-std::vector<arith::CosSin> rope_table(double base, std::span<const float> factors, uint32_t positions) {
-  const uint32_t pairs = uint32_t(factors.size());
-  std::vector<double> frequency(pairs);
-  for (uint32_t i = 0; i < pairs; ++i) frequency[i] = arith::rope_frequency(base, i, 2 * pairs, factors[i]);
-
+std::vector<arith::CosSin> rope_table(std::span<const double> frequency, double magnitude, uint32_t positions) {
+  const uint32_t pairs = uint32_t(frequency.size());
   std::vector<arith::CosSin> table(uint64_t{positions} * pairs);
   const auto fill = [&](uint32_t first, uint32_t end) {
     for (uint32_t p = first; p < end; ++p)
-      for (uint32_t i = 0; i < pairs; ++i) table[uint64_t{p} * pairs + i] = arith::cos_sin(p * frequency[i]);
+      for (uint32_t i = 0; i < pairs; ++i) table[uint64_t{p} * pairs + i] = arith::cos_sin(p * frequency[i], magnitude);
   };
   const uint32_t cores = std::clamp(std::thread::hardware_concurrency(), 1u, kMostThreads);
   const uint32_t each = std::max(kLeastPositions, (positions + cores - 1) / cores);

@@ -10,7 +10,8 @@
 
 namespace orcd::gpu {
 
-// (positions, factors.size()): pair i turns by base^(-i/pairs) / factors[i] a position.
-std::vector<arith::CosSin> rope_table(double base, std::span<const float> factors, uint32_t positions);
+// (positions, pairs); pair i turns by frequency[i] a position, cosines and sines are times `magnitude`.
+std::vector<arith::CosSin> rope_table(std::span<const double> frequency /* (pairs) */, double magnitude,
+                                      uint32_t positions);
 
 }  // namespace orcd::gpu

@@ -11,7 +11,7 @@ namespace {
 constexpr uint32_t kThreads = 128;
 
 template <TensorType T>
-__device__ void embed_block(const Tensor& table, uint32_t token, uint32_t b, float* x) {
+__device__ void embed_block(const Tensor& table, uint32_t token, uint32_t b, float scale, float* x) {
   const uint32_t nb = table.cols / 32;
   const uint8_t* group = table.data + uint64_t(token / kGroupRows) * kGroupRows * formats::row_bytes(T, table.cols);
   const uint32_t in_group = min(kGroupRows, table.rows - token / kGroupRows * kGroupRows);
@@ -22,11 +22,11 @@ __device__ void embed_block(const Tensor& table, uint32_t token, uint32_t b, flo
     int32_t q = kPlanes<T>.low == 32 ? int32_t(int8_t(byte)) : int32_t(byte) - kOffset<T>;
     if (kSplit<T>) q *= i < 16 ? w.sc0 : w.sc1;
     const float product = w.d * float(q);
-    x[b * 32 + i] = kAffine<T> ? product + w.m : product;
+    x[b * 32 + i] = (kAffine<T> ? product + w.m : product) * scale;
   }
 }
 
-__global__ void embed_kernel(Tensor table, const uint32_t* token, float* x) {
+__global__ void embed_kernel(Tensor table, const uint32_t* token, float scale, float* x) {
   // In this order, other than elsewhere: attention looks at positions before it waits, so no later kernel may
   // begin until the step's rows are there.
   pdl_wait();
@@ -37,22 +37,23 @@ __global__ void embed_kernel(Tensor table, const uint32_t* token, float* x) {
     const uint64_t row = uint64_t(id) * table.cols;
     for (uint32_t k = threadIdx.x; k < table.cols; k += kThreads) {
       if (table.type == TensorType::kF32) {
-        to[k] = reinterpret_cast<const float*>(table.data)[row + k];
+        to[k] = reinterpret_cast<const float*>(table.data)[row + k] * scale;
       } else {
         const uint16_t bits = reinterpret_cast<const uint16_t*>(table.data)[row + k];
-        to[k] = table.type == TensorType::kF16 ? arith::f16_to_f32(bits) : arith::bf16_to_f32(bits);
+        to[k] = (table.type == TensorType::kF16 ? arith::f16_to_f32(bits) : arith::bf16_to_f32(bits)) * scale;
       }
     }
     return;
   }
   for (uint32_t b = threadIdx.x; b < table.cols / 32; b += kThreads)
-    formats::with_format(table.type, [&]<TensorType T>() { embed_block<T>(table, id, b, to); });
+    formats::with_format(table.type, [&]<TensorType T>() { embed_block<T>(table, id, b, scale, to); });
 }
 
 }  // namespace
 
-void embed(const Tensor& table, const uint32_t* token, uint32_t rows, float* x, bool pdl, cudaStream_t stream) {
-  launch_kernel(embed_kernel, {rows, kThreads}, pdl, stream, table, token, x);
+void embed(const Tensor& table, const uint32_t* token, uint32_t rows, float scale, float* x, bool pdl,
+           cudaStream_t stream) {
+  launch_kernel(embed_kernel, {rows, kThreads}, pdl, stream, table, token, scale, x);
 }
 
 }  // namespace orcd::kernels

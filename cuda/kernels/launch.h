@@ -24,9 +24,9 @@ uint32_t layout_version();
 void unpack(TensorType type, uint32_t rows, uint32_t cols, uint32_t first, uint32_t count, const uint8_t* matrix,
             uint8_t* raw, cudaStream_t stream);
 
-// x[r] = table[token[r]], dequantized
-void embed(const Tensor& table, const uint32_t* token /* (rows) */, uint32_t rows, float* x /* (rows, table.cols) */,
-           bool pdl, cudaStream_t stream);
+// x[r] = scale · table[token[r]], dequantized
+void embed(const Tensor& table, const uint32_t* token /* (rows) */, uint32_t rows, float scale,
+           float* x /* (rows, table.cols) */, bool pdl, cudaStream_t stream);
 
 // out[r] = quantized RMSNorm of x[gather[r]]
 void rmsnorm(const float* x, const uint32_t* gather /* (rows) or null */, uint32_t rows,
@@ -34,7 +34,19 @@ void rmsnorm(const float* x, const uint32_t* gather /* (rows) or null */, uint32
 
 void quantize(const Activations& a, uint32_t rows, cudaStream_t stream);
 
-void swiglu(const float* gate, const float* up, uint32_t rows, const Activations& out, cudaStream_t stream);
+void glu(Activation activation, const float* gate, const float* up, uint32_t rows, const Activations& out,
+         cudaStream_t stream);
+
+// x ⊕ scale · y, y normed before if there is a weight. `y` may be memory that later kernels write.
+void add(const float* y /* (rows, cols) */, const BranchEnd& end, uint32_t rows, uint32_t cols,
+         float* x /* (rows, cols) */, cudaStream_t stream);
+
+// As Ops has it. `normed` is in the forms that gate and up read.
+void mix(const Mixture& m, const Activations& normed, uint32_t rows, float* y /* (rows, normed.cols) */,
+         cudaStream_t stream);
+
+void finish_logits(float scale, float cap, uint32_t rows, uint32_t vocab, float* l /* (rows, vocab) */,
+                   cudaStream_t stream);
 
 // What a product reads, as its weights' types want it: those that meet are all with super-blocks or all without.
 // kGiven: quantized already. kQuantize: from x. kNorm: RMSNorm of x[gather[r]].
@@ -112,13 +124,22 @@ struct KvLayer {
 struct Heads {
   uint32_t n_heads, n_kv_heads, head_dim;
   RopeStyle style;
-  const float2* rope;  // (context, head_dim / 2): cos, sin
+  const float2* rope;  // (context, head_dim / 2): cos, sin; of attention that rotates
   float scale;         // arith::score_scale()
 };
 
-// Adds biases, rotates q and k in place, appends k and v.
-void rope_kv(const Heads& h, const KvLayer& kv, const AttentionInputs& in, const uint32_t* slot,
-             const uint32_t* position, uint32_t rows, bool pdl, cudaStream_t stream);
+// How a kind of layer rotates heads, and what else happens to them.
+struct Rotation {
+  const float2* table;       // (positions, pairs): cos, sin
+  uint32_t pairs;            // of the first values of a head
+  const uint32_t* first;     // (slots) row of the table where a sequence's position 0 is, or null: the first
+  const float* query_scale;  // (positions) or null
+  float eps;                 // of the norms
+};
+
+// Adds biases, norms heads, rotates q and k in place, appends k and v.
+void rope_kv(const Heads& h, const KvLayer& kv, const Rotation& rotation, const AttentionInputs& in,
+             const uint32_t* slot, const uint32_t* position, uint32_t rows, bool pdl, cudaStream_t stream);
 
 // Attention of single rows. With `rotate`, q, k and v are as the products left them (biases added) and each row is its
 // sequence's last one: the kernel rotates q and k and appends k and v itself.

@@ -1,5 +1,6 @@
-// RMSNorm and activation quantization of whole rows, and SwiGLU: a block of threads per row, or, where no value depends
+// RMSNorm and activation quantization of whole rows, gated units, and the residual stream: a block of threads per row, or, where no value depends
 // on the whole row, several.
+#include "arith/glu.h"
 #include "device/check.h"
 #include "kernels/launch.h"
 #include "kernels/pdl.h"
@@ -56,17 +57,34 @@ __global__ void quantize_rows(Activations a) {
   store_row(a, blockIdx.x, [&](uint32_t k) { return from[k]; }, [&](uint32_t k) { return load4(from + k); });
 }
 
-__global__ void swiglu_rows(const float* gate, const float* up, Activations out) {
+template <Activation A>
+__global__ void glu_rows(const float* gate, const float* up, Activations out) {
   const float* g = gate + uint64_t(blockIdx.x) * out.cols;
   const float* u = up + uint64_t(blockIdx.x) * out.cols;
   pdl_launch_dependents();
   pdl_wait();
   store_row(
-      out, blockIdx.x, [&](uint32_t k) { return silu_times(g[k], u[k]); },
+      out, blockIdx.x, [&](uint32_t k) { return arith::gated(A, g[k], u[k]); },
       [&](uint32_t k) {
         const float4 a = load4(g + k), b = load4(u + k);
-        return float4{silu_times(a.x, b.x), silu_times(a.y, b.y), silu_times(a.z, b.z), silu_times(a.w, b.w)};
+        return float4{arith::gated(A, a.x, b.x), arith::gated(A, a.y, b.y), arith::gated(A, a.z, b.z),
+                      arith::gated(A, a.w, b.w)};
       });
+}
+
+__global__ void add_rows(const float* y, BranchEnd end, uint32_t cols, float* x) {
+  const float* from = y + uint64_t(blockIdx.x) * cols;
+  float* to = x + uint64_t(blockIdx.x) * cols;
+  pdl_launch_dependents();
+  pdl_wait();
+  // By every warp: no exchange needed.
+  const float inverse = !end.norm  ? 1.0f
+                        : cols % 4 ? inverse_rms(from, cols, end.eps)
+                                   : inverse_rms4(from, cols, end.eps);
+  for (uint32_t k = threadIdx.x; k < cols; k += kThreads) {
+    const float value = end.norm ? (from[k] * inverse) * end.norm[k] : from[k];
+    to[k] = to[k] + value * end.scale;
+  }
 }
 
 // So many blocks of threads share a row that a warp has one super-block, or a few blocks.
@@ -87,8 +105,16 @@ void quantize(const Activations& a, uint32_t rows, cudaStream_t stream) {
   launch_kernel(quantize_rows, {spread(rows, a.cols), kThreads}, true, stream, tiled(a, rows));
 }
 
-void swiglu(const float* gate, const float* up, uint32_t rows, const Activations& out, cudaStream_t stream) {
-  launch_kernel(swiglu_rows, {spread(rows, out.cols), kThreads}, true, stream, gate, up, tiled(out, rows));
+void glu(Activation activation, const float* gate, const float* up, uint32_t rows, const Activations& out,
+         cudaStream_t stream) {
+  const auto kernel = activation == Activation::kGeGlu           ? glu_rows<Activation::kGeGlu>
+                      : activation == Activation::kClampedSwiGlu ? glu_rows<Activation::kClampedSwiGlu>
+                                                                 : glu_rows<Activation::kSwiGlu>;
+  launch_kernel(kernel, {spread(rows, out.cols), kThreads}, true, stream, gate, up, tiled(out, rows));
+}
+
+void add(const float* y, const BranchEnd& end, uint32_t rows, uint32_t cols, float* x, cudaStream_t stream) {
+  launch_kernel(add_rows, {rows, kThreads}, true, stream, y, end, cols, x);
 }
 
 }  // namespace orcd::kernels

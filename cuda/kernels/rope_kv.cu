@@ -1,4 +1,4 @@
-// Biases, rotation and append to the KV cache, for rows whose products lie in q, k, v: a block per row
+// Biases, norms, rotation and append to the KV cache, for rows whose products lie in q, k, v: a block per row
 // and head, a thread per value, and for what a page has behind the head.
 #include "kernels/launch.h"
 #include "kernels/pdl.h"
@@ -20,7 +20,7 @@ __device__ __forceinline__ arith::HeadScale scale_of(float x, float most) {
   return arith::head_scale(top, most);
 }
 
-__global__ void rope_kv_kernel(Heads h, KvLayer kv, AttentionInputs in, const uint32_t* slot,
+__global__ void rope_kv_kernel(Heads h, KvLayer kv, Rotation rotation, AttentionInputs in, const uint32_t* slot,
                                const uint32_t* position) {
   extern __shared__ float head[];  // (head_dim) before rotation
   pdl_launch_dependents();
@@ -33,10 +33,18 @@ __global__ void rope_kv_kernel(Heads h, KvLayer kv, AttentionInputs in, const ui
   const float* bias = is_q ? in.q_bias : in.k_bias;
   if (live) head[d] = bias ? x[d] + bias[index * h.head_dim + d] : x[d];
   __syncthreads();
+  const float* norm = is_q ? in.q_norm : in.k_norm;
+  const float inverse = norm ? inverse_rms(head, h.head_dim, rotation.eps) : 0.0f;
+  const auto before = [&](uint32_t i) { return norm ? (head[i] * inverse) * norm[i] : head[i]; };
   float y = 0.0f;
   if (live) {
-    const Pair pair = pair_of(h.style, h.head_dim, d);
-    y = rotate(head[d], head[pair.partner], angle_of(h, p, pair), pair.first);
+    y = before(d);
+    if (d < 2 * rotation.pairs) {
+      const Pair pair = pair_of(h.style, 2 * rotation.pairs, d);
+      const uint64_t at = (rotation.first ? rotation.first[slot[row]] : 0) + uint64_t(p);
+      y = rotate(y, before(pair.partner), rotation.table[at * rotation.pairs + pair.index], pair.first);
+    }
+    if (is_q && rotation.query_scale) y = y * rotation.query_scale[p];
     x[d] = y;
   }
   if (is_q) return;
@@ -51,11 +59,11 @@ __global__ void rope_kv_kernel(Heads h, KvLayer kv, AttentionInputs in, const ui
 
 }  // namespace
 
-void rope_kv(const Heads& h, const KvLayer& kv, const AttentionInputs& in, const uint32_t* slot,
-             const uint32_t* position, uint32_t rows, bool pdl, cudaStream_t stream) {
+void rope_kv(const Heads& h, const KvLayer& kv, const Rotation& rotation, const AttentionInputs& in,
+             const uint32_t* slot, const uint32_t* position, uint32_t rows, bool pdl, cudaStream_t stream) {
   const dim3 grid(h.n_heads + h.n_kv_heads, rows);
   launch_kernel(rope_kv_kernel, {grid, padded_head(h.head_dim), uint32_t(h.head_dim * sizeof(float))}, pdl, stream, h,
-                kv, in, slot, position);
+                kv, rotation, in, slot, position);
 }
 
 }  // namespace orcd::kernels

@@ -92,21 +92,22 @@ inline constexpr uint32_t kMostExpertsUsed = 64;
 struct Mixture {
   const float* logits = nullptr;  // (rows, experts) of the router
   uint32_t experts = 0, used = 0;
-  float scale = 1;                                  // multiplies weights
+  float scale = 1;  // multiplies weights
   Activation activation = Activation::kSwiGlu;
-  Tensor gate, up, down;                            // all experts' rows, one after the other
-  const float* gate_bias = nullptr;                 // (experts, d_ff) or null, likewise up
+  Tensor gate, up, down;             // all experts' rows, one after the other
+  const float* gate_bias = nullptr;  // (experts, d_ff) or null, likewise up
   const float* up_bias = nullptr;
-  const float* down_bias = nullptr;                 // (experts, d_model) or null
+  const float* down_bias = nullptr;  // (experts, d_model) or null
   // Scratch.
-  uint32_t* place = nullptr;    // (rows, used) of each rank
-  uint32_t* row = nullptr;      // (places)
-  uint32_t* end = nullptr;      // (experts) behind the last place of each
-  float* weight = nullptr;      // (rows, used)
-  Activations input;            // (places, d_model)
+  uint32_t* expert = nullptr;                // (rows, used)
+  uint32_t* place = nullptr;                 // (rows, used) of each rank
+  uint32_t* row = nullptr;                   // (places)
+  uint32_t* end = nullptr;                   // (experts) behind the last place of each
+  float* weight = nullptr;                   // (rows, used)
+  Activations input;                         // (places, d_model)
   float *gated = nullptr, *upped = nullptr;  // (places, d_ff)
-  Activations hidden;           // (places, d_ff)
-  float* given = nullptr;       // (places, d_model)
+  Activations hidden;                        // (places, d_ff)
+  float* given = nullptr;                    // (places, d_model)
 };
 
 // What happens to what a part of a layer gives before the residual stream gets it.

@@ -101,7 +101,7 @@ class Bench {
   Bench(uint32_t rows, uint32_t depth, bool prompt, double read, const Heads& h = kSmallHeads,
         uint32_t layers = kLayers)
       : rows_(rows), depth_(depth), read_(read) {
-    model_.shape = {layers, kWidth, kFfn, h.query, h.kv, h.dim, kVocab, RopeStyle::kNeox, 1e6, 1e-6f};
+    model_.shape = shape_of(layers, kWidth, kFfn, h.query, h.kv, h.dim, kVocab);
     EngineOptions options = {};
     options.slots = prompt ? 1 : rows;
     options.context = std::max(depth + 1, rows);
@@ -116,7 +116,7 @@ class Bench {
     SequenceStore& sequences = *sequences_;
     for (uint32_t s = 0; s < options.slots; ++s) {
       sequences.open(s, options.context);
-      ops_->open(s);
+      ops_->open(s, options.context);
       sequences.append(s, std::vector<uint32_t>(prompt ? rows : depth + 1));
     }
     ops_->begin({rows, token_.data(), slot_.data(), position_.data()}, sequences);
@@ -218,14 +218,14 @@ void row_ops(Bench& b) {
   const float* gate = b.floats(rows * kFfn);
   const float* up = b.floats(rows * kFfn);
   b.line("embed", rows * (formats::row_bytes(TensorType::kQ5_0, kWidth) + kWidth * 4), 64, 0,
-         [&](uint32_t) { b.ops().embed({TensorType::kQ5_0, kVocab, kWidth, table.data()}, b.narrow().x); });
+         [&](uint32_t) { b.ops().embed({TensorType::kQ5_0, kVocab, kWidth, table.data()}, 1.0f, b.narrow().x); });
   const uint64_t quantized = kWidth + kWidth / 32 * 12;
   b.line("rmsnorm, quantized", rows * (kWidth * 8 + quantized), 64, 0,
          [&](uint32_t) { b.ops().rmsnorm(b.narrow().x, nullptr, b.rows(), weight, 1e-6f, b.narrow()); });
   b.line("quantize 896", rows * (kWidth * 4 + quantized), 64, 0,
          [&](uint32_t) { b.ops().quantize(b.narrow(), b.rows()); });
   b.line("swiglu, quantized", rows * (kFfn * 12 + kFfn + kFfn / 32 * 12), 64, 0,
-         [&](uint32_t) { b.ops().swiglu(gate, up, b.rows(), b.wide()); });
+         [&](uint32_t) { b.ops().glu(Activation::kSwiGlu, gate, up, b.rows(), b.wide()); });
 }
 
 // `keys`: cached positions that one row reads, on average; `cached`: those that all rows read, each once.

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "device/buffer.h"
+#include "orcd/engine.h"
 
 namespace orcd::testing {
 
@@ -29,6 +30,24 @@ class Random {  // splitmix64
  private:
   uint64_t state_;
 };
+
+// A model of these sizes in which nothing is out of the ordinary.
+inline ModelShape shape_of(uint32_t n_layers, uint32_t d_model, uint32_t d_ff, uint32_t n_heads, uint32_t n_kv_heads,
+                           uint32_t head_dim, uint32_t vocab, RopeStyle style = RopeStyle::kNeox) {
+  ModelShape s = {};
+  s.n_layers = n_layers, s.d_model = d_model, s.d_ff = d_ff, s.vocab = vocab;
+  s.n_heads = n_heads, s.n_kv_heads = n_kv_heads, s.head_dim = head_dim;
+  s.rms_eps = 1e-6f;
+  s.embedding_scale = s.residual_scale = s.logit_scale = s.expert_scale = 1;
+  for (LayerKind& kind : s.kinds) {
+    kind.rope.pairs = head_dim / 2;
+    kind.rope.style = style;
+    kind.rope.base = 10000;
+    kind.rope.factor = kind.rope.attn_factor = 1;
+    kind.rope.rounds_bounds = true;
+  }
+  return s;
+}
 
 inline int failures = 0, checks = 0;
 
