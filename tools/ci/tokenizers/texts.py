@@ -11,7 +11,7 @@ WORDS = """the of and The OF And hello HelloWorld camelCase getHTTPResponse naï
 Ελλάδα שלום سلام नमस्ते हिन्दी สวัสดี ภาษาไทย 日本語 こんにちは 中文字符 한국어 안녕하세요 e\u0301cole a\u0300 i\u0307 \u1112\u1161\u11ab
 def return print(x) self.__init__ /usr/local/bin //comment /* ... */ http://example.org/a?b=c&d=e user@example.org #define
 {"key": ["value", null]} <div class="x"> </s> <table> \\n \\t ├── 🦀 👩\u200d👩\u200d👧 🏳️\u200d🌈 €100 1,234.56 ½ ² Ⅷ ٣٤٥ १२३ --- === !!! ?! ...
-""".split()
+""".split() + ["*/\n//", "!\r\n/x"]
 CONTRACTIONS = ["'s", "'t", "'re", "'ve", "'m", "'ll", "'d"]
 SPACES = [" ", " ", " ", "  ", "   ", "\t", "\n", "\r\n", "\n\n", " \n", "\n ", " \n \n", "\u00a0", "\u3000", "\u2028", "\u0085", "\x0b"]
 
