@@ -7,7 +7,7 @@ CARGO ?= cargo
 CARGO_DENY_VERSION := 0.20.2
 export CARGO_TERM_COLOR ?= auto
 
-.PHONY: help requirements build build-cuda run test lint fmt deny spelling unit chaos soak eval fuzz cuda-toolkit cuda-check op-tests gpu-bundle api-check clients templates bench bench-peer real-models references fetch-reference clean
+.PHONY: help requirements build build-cuda run test lint fmt deny spelling unit chaos soak eval fuzz cuda-toolkit cuda-check op-tests gpu-bundle api-check clients templates tokenizers bench bench-peer real-models references fetch-reference clean
 
 PROGRAMS := -p worker-orcd -p cuda-worker -p synth-model
 
@@ -31,7 +31,7 @@ run: requirements ## start the service on the small model, on the GPU if there i
 # In one place, and with the features of one selection of packages: dependencies are compiled once. The programs
 # that cuda-check leaves there are replaced by those of the tests.
 test: export CUDA_CHECK_DIR = target
-test: cuda-check lint unit api-check clients templates ## everything that CI runs: CUDA compiles, format, lints, dependency policy, all tests
+test: cuda-check lint unit api-check clients templates tokenizers ## everything that CI runs: CUDA compiles, format, lints, dependency policy, all tests
 	@echo "all checks done"
 
 # Neither clippy nor rustdoc compiles C++ (cuda-worker/build.rs). `env` as a wrapper does nothing, but because of it
@@ -64,6 +64,10 @@ clients: requirements ## clients of others, unchanged, against the running servi
 templates: requirements ## publishers' chat templates against their own engine: make templates, or ORCD_TEMPLATES=FOLDER make templates
 	$(TEST_PROGRAMS)
 	@python3 tools/ci/template-check
+
+tokenizers: requirements ## ids of our tokenizers against publishers': make tokenizers, or ORCD_TOKENIZERS=FOLDER make tokenizers
+	$(CARGO) build --release --locked --workspace --bins --example tokenize
+	@python3 tools/ci/tokenizer-check
 
 # One test of tests/, with the programs that it drives.
 TEST_PROGRAMS := $(CARGO) build --release --locked --workspace --bins --example cuda-worker-failpoints

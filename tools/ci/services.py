@@ -1,9 +1,10 @@
-"""A service on the small model, the CPU and loopback: what checks of whole programs have in common."""
+"""A service on the small model, the CPU and loopback, and packages of npm: what checks of whole programs have in common."""
 
 import contextlib
 import json
 import os
 import selectors
+import shutil
 import subprocess
 import sys
 import urllib.error
@@ -13,6 +14,7 @@ from pathlib import Path
 MODEL = Path(__file__).resolve().parents[2] / "models" / "haiku-nano-q4_k_m.gguf"
 # What a machine may take that is busy with other things.
 START_LIMIT_S = 120
+INSTALL_LIMIT_S = 300
 
 
 @contextlib.contextmanager
@@ -46,6 +48,31 @@ def post(url, body):
             return json.load(answer)
     except urllib.error.HTTPError as error:
         return json.load(error)
+
+
+def node_packages(source, target, what):
+    """Installs what package-lock.json in `source` names into `target`. False, with SKIPPED said, where that can't be done;
+    with CI=true that is a failure if the registry answers."""
+    for program in ("node", "npm"):
+        if shutil.which(program) is None:
+            print(f"SKIPPED {what}: there is no {program} here")
+            return False
+    target.mkdir(parents=True, exist_ok=True)
+    for file in ("package.json", "package-lock.json"):
+        shutil.copy(source / file, target / file)
+    command = ["npm", "ci", "--no-audit", "--no-fund", "--loglevel", "error"]
+    installed = subprocess.run(command, cwd=target, capture_output=True, text=True, timeout=INSTALL_LIMIT_S)
+    if installed.returncode == 0:
+        return True
+    if os.environ.get("CI") == "true" and registry_answers():
+        fail(f"npm can't install what {source}/package-lock.json names: {installed.stderr}")
+    reason = installed.stderr.strip().splitlines()
+    print(f"SKIPPED {what}: npm can't install it here: {reason[-1] if reason else 'no reason given'}")
+    return False
+
+
+def registry_answers():
+    return subprocess.run(["npm", "ping", "--loglevel", "silent"], capture_output=True, timeout=60).returncode == 0
 
 
 def fail(message):

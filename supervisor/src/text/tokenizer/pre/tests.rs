@@ -122,6 +122,7 @@ fn the_formats_first_files_cut_punctuation_out_first() {
 #[test]
 fn words_of_tekken_and_o200k_end_in_front_of_a_capital() {
     for name in ["tekken", "gpt-4o"] {
+        assert_eq!(cut(name, "!\n/x"), ["!\n/", "x"], "{name}");
         assert_eq!(
             cut(name, "helloWorld ABCdef"),
             ["hello", "World", " ABCdef"],
