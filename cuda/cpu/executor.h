@@ -65,7 +65,7 @@ class CpuExecutor final : public Executor, public Ops {
   Pool pool_;
   KvCache kv_;
   std::unique_ptr<FloatAttention> floats_;  // with float_activations
-  std::array<Rotation, 2> rotations_;  // of each kind of layer
+  std::array<Rotation, 2> rotations_;       // of each kind of layer
   Rows rows_;
   const SequenceStore* sequences_ = nullptr;  // of the present step
   std::vector<std::unique_ptr<void, Free>> memory_;

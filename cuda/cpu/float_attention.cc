@@ -27,7 +27,8 @@ void FloatAttention::append(const Rows& rows, const SequenceStore& sequences, ui
 void FloatAttention::attend(const Rows& rows, const SequenceStore& sequences, uint32_t layer,
                             const AttentionParams& params, const float* q, float* out) const {
   const uint32_t hd = shape_.head_dim, per_kv = shape_.n_heads / shape_.n_kv_heads;
-  const double scale = shape_.attention_scale != 0.0 ? shape_.attention_scale : 1.0 / std::sqrt(static_cast<double>(hd));
+  const double scale =
+      shape_.attention_scale != 0.0 ? shape_.attention_scale : 1.0 / std::sqrt(static_cast<double>(hd));
   std::vector<double> score;
   for (uint32_t r = 0; r < rows.count; ++r) {
     const uint32_t position = rows.position[r], first = arith::first_seen(position, params.window);

@@ -13,8 +13,8 @@ void add_bias(float* y /* (n) */, const float* bias /* (n) or null */, uint32_t 
 }
 
 // Rotates the first values of one head in place.
-void rotate(float* x /* (2 * pairs) and more */, const float* cos /* (pairs) */, const float* sin /* (pairs) */, uint32_t pairs,
-            RopeStyle style) {
+void rotate(float* x /* (2 * pairs) and more */, const float* cos /* (pairs) */, const float* sin /* (pairs) */,
+            uint32_t pairs, RopeStyle style) {
   const bool neox = style == RopeStyle::kNeox;
   for (uint32_t i = 0; i < pairs; ++i) {
     float& a = x[neox ? i : 2 * i];

@@ -16,10 +16,11 @@ constexpr uint32_t kMaxHeadDim = 256;
 
 std::string name_of(const TensorDesc& d) {
   static const char* const names[] = {
-      "token_embd", "output_norm", "output",        "rope_freqs", "attn_norm",   "attn_q",     "attn_k",
-      "attn_v",     "attn_q.b",    "attn_k.b",      "attn_v.b",   "attn_output", "ffn_norm",   "ffn_gate",
-      "ffn_up",     "ffn_down",    "attn_output.b", "ffn_gate.b", "ffn_up.b",    "ffn_down.b", "output.b",
-      "attn_q_norm", "attn_k_norm", "post_attention_norm", "post_ffw_norm"};
+      "token_embd",   "output_norm", "output",   "rope_freqs",  "attn_norm",     "attn_q",
+      "attn_k",       "attn_v",      "attn_q.b", "attn_k.b",    "attn_v.b",      "attn_output",
+      "ffn_norm",     "ffn_gate",    "ffn_up",   "ffn_down",    "attn_output.b", "ffn_gate.b",
+      "ffn_up.b",     "ffn_down.b",  "output.b", "attn_q_norm", "attn_k_norm",   "post_attention_norm",
+      "post_ffw_norm"};
   const auto i = static_cast<uint32_t>(d.role);
   const std::string role = i < std::size(names) ? names[i] : "role " + std::to_string(i);
   return role + " of layer " + std::to_string(d.layer);

@@ -117,11 +117,7 @@ fn kind(keys: &Keys<'_>) -> Result<RopeScaling, PlanError> {
         Some("none") => Ok(RopeScaling::None),
         Some("linear") => Ok(RopeScaling::Linear),
         Some("yarn") => Ok(RopeScaling::Yarn),
-        Some(other) => Err(keys.refused(
-            KEY,
-            other,
-            "none, linear and yarn are supported".into(),
-        )),
+        Some(other) => Err(keys.refused(KEY, other, "none, linear and yarn are supported".into())),
         None if factor(keys)?.is_some_and(|factor| factor != 1.0) => Ok(RopeScaling::Linear),
         None => Ok(RopeScaling::None),
     }
