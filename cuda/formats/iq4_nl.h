@@ -27,7 +27,7 @@ struct Format<TensorType::kIQ4_NL> {
   ORCD_HD Bits low(uint32_t, uint32_t v) { return {2 + v % 16, v / 16 * 4}; }
   ORCD_HD Bits high(uint32_t, uint32_t) { return {}; }
 
-  static constexpr uint64_t kTileHash = 0x5e59f2303fe674a2, kPlanesHash = 0x0;
+  static constexpr uint64_t kTileHash = 0x5e59f2303fe674a2, kPlanesHash = 0x85f2b2803219c426;
 };
 
 }  // namespace orcd::formats

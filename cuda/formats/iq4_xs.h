@@ -44,7 +44,7 @@ struct Format<TensorType::kIQ4_XS> {
   ORCD_HD Bits low(uint32_t b, uint32_t v) { return {8 + b % 8 * 16 + v % 16, v / 16 * 4}; }
   ORCD_HD Bits high(uint32_t, uint32_t) { return {}; }
 
-  static constexpr uint64_t kTileHash = 0xa9c8c29dd4787753, kPlanesHash = 0x0;
+  static constexpr uint64_t kTileHash = 0xa9c8c29dd4787753, kPlanesHash = 0x264a0cd4b02b5fe9;
 };
 
 }  // namespace orcd::formats

@@ -28,7 +28,7 @@ struct Format<TensorType::kMXFP4> {
   ORCD_HD Bits low(uint32_t, uint32_t v) { return {1 + v % 16, v / 16 * 4}; }
   ORCD_HD Bits high(uint32_t, uint32_t) { return {}; }
 
-  static constexpr uint64_t kTileHash = 0x82a44b7ee9f7b58e, kPlanesHash = 0x0;
+  static constexpr uint64_t kTileHash = 0x82a44b7ee9f7b58e, kPlanesHash = 0x00e2481d9768779a;
 };
 
 }  // namespace orcd::formats

@@ -45,7 +45,7 @@ struct Format<TensorType::kQ2_K> {
   ORCD_HD Bits low(uint32_t, uint32_t) { return {}; }
   ORCD_HD Bits high(uint32_t b, uint32_t v) { return {16 + b % 8 / 4 * 32 + v, b % 4 * 2}; }
 
-  static constexpr uint64_t kTileHash = 0x0111734e5b3ee25e, kPlanesHash = 0x0;
+  static constexpr uint64_t kTileHash = 0x0111734e5b3ee25e, kPlanesHash = 0xa4e9e3de5184df29;
 };
 
 }  // namespace orcd::formats

@@ -50,7 +50,7 @@ struct Format<TensorType::kQ3_K> {
   ORCD_HD Bits high(uint32_t b, uint32_t v) { return {32 + b % 8 / 4 * 32 + v, b % 4 * 2}; }
   ORCD_HD Bits third(uint32_t b, uint32_t v) { return {v, b % 8}; }
 
-  static constexpr uint64_t kTileHash = 0x7f287a9783e37266, kPlanesHash = 0x0;
+  static constexpr uint64_t kTileHash = 0x7f287a9783e37266, kPlanesHash = 0xac91aa452ab27f00;
 };
 
 }  // namespace orcd::formats
