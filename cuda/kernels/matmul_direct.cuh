@@ -179,7 +179,8 @@ __device__ __forceinline__ void direct_tile(const DirectWeights<T>& w, const Sev
 }
 
 template <TensorType T>
-__global__ void __launch_bounds__(DirectShape::kThreads) matmul_direct_kernel(const __grid_constant__ SeveralRowsArgs a) {
+__global__ void __launch_bounds__(DirectShape::kThreads)
+    matmul_direct_kernel(const __grid_constant__ SeveralRowsArgs a) {
   using S = DirectShape;
   __shared__ Part<S> part;
   constexpr uint32_t kBlocks = kUnitBlocks<T>;
@@ -203,9 +204,8 @@ __global__ void __launch_bounds__(DirectShape::kThreads) matmul_direct_kernel(co
       for (uint32_t n = 0; n < tiles; ++n) {
         const uint32_t at = row0 + n * 8;
         const uint64_t columns[2] = {min(at + t * 2, last_row), min(at + t * 2 + 1, last_row)};
-        direct_tile<T>(w, a, first, blocks, min(at + g, last_row), columns, [&](uint32_t e, float value) {
-          part.y[warp][n * 8 + t * 2 + e % 2][e / 2 * 8 + g] = value;
-        });
+        direct_tile<T>(w, a, first, blocks, min(at + g, last_row), columns,
+                       [&](uint32_t e, float value) { part.y[warp][n * 8 + t * 2 + e % 2][e / 2 * 8 + g] = value; });
       }
     }
     __syncthreads();
