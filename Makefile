@@ -7,7 +7,7 @@ CARGO ?= cargo
 CARGO_DENY_VERSION := 0.20.2
 export CARGO_TERM_COLOR ?= auto
 
-.PHONY: help requirements build build-cuda run test lint fmt deny spelling unit chaos soak eval fuzz cuda-toolkit cuda-check op-tests gpu-bundle api-check clients templates tokenizers bench bench-peer real-models references fetch-reference clean
+.PHONY: help requirements build build-cuda run test lint fmt deny spelling unit chaos soak eval fuzz cuda-toolkit cuda-check op-tests gpu-bundle api-check clients templates tokenizers bench bench-peer real-models references formats fetch-reference clean
 
 PROGRAMS := -p worker-orcd -p cuda-worker -p synth-model
 
@@ -122,6 +122,9 @@ bench: build ## figures of docs/BENCHMARKS.md for this machine, some minutes
 
 references: ## tiny models of every family and their logits by transformers, into models/references, from the package index (6 GB)
 	@ORCD_PYTHON_TOOLS=references bash tools/ci/python-tools "the references" python tools/references/make.py
+
+formats: ## blocks of every format by llama.cpp and their values by gguf, into models/formats.bin, from the package index (130 MB)
+	@ORCD_PYTHON_TOOLS=formats bash tools/ci/python-tools "the blocks of formats" python tools/formats/make.py
 
 fetch-reference: ## the reference model (491 MB), checked against its SHA-256
 	@bash tools/fetch-reference

@@ -17,7 +17,7 @@ use engine_support::{Rng, assert_same};
 use orcd_shared::gguf::TensorType;
 use orcd_shared::sampling::{SamplingParams, numbers};
 
-const SHAPES: [&str; 7] = synth_model::Shape::VARIED;
+const SHAPES: [&str; 9] = synth_model::Shape::VARIED;
 
 /// Largest difference over the largest logit.
 fn relative_error(found: &[f32], exact: &[f64]) -> f64 {

@@ -6,10 +6,13 @@
 
 mod engine_support;
 
+use std::path::Path;
+
 use cuda_worker::probe::{self, Form, Matrix};
 use engine_support::{FLOATS, Rng, assert_same, block_formats, dequantized, dot, float_dot};
 use engine_support::{product, quantized, quantized_super, random_matrix, tree};
 use orcd_shared::gguf::TensorType;
+use serde_json::Value;
 
 /// Poison for outputs that must all be written.
 fn poisoned(n: usize) -> Vec<f32> {
@@ -91,6 +94,38 @@ fn float_activations_multiply_the_dequantized_weights() {
     }
 }
 
+/// Blocks that llama.cpp quantized and what the Python package gguf makes of them (`models/formats.json`, made by
+/// `make formats`).
+#[test]
+fn blocks_of_another_quantizer_are_dequantized_as_by_another_reader() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models");
+    let index = std::fs::read_to_string(folder.join("formats.json")).unwrap();
+    let index: Value = serde_json::from_str(&index).unwrap();
+    let data = std::fs::read(folder.join("formats.bin")).unwrap();
+    for ty in block_formats() {
+        let number = |of: &Value| of.as_u64().unwrap();
+        let (rows, cols) = (number(&index["rows"]), number(&index["cols"]));
+        let of = |key: &str| number(&index["types"][ty.name()][key]) as usize;
+        let values = &data[of("values")..][..4 * (rows * cols) as usize];
+        let expected: Vec<f32> = values
+            .as_chunks()
+            .0
+            .iter()
+            .map(|b| f32::from_le_bytes(*b))
+            .collect();
+        let w = Matrix {
+            ty,
+            rows: rows as u32,
+            cols: cols as u32,
+            raw: data[of("blocks")..][..of("bytes")].to_vec(),
+        };
+        assert_same(&probe::dequantize(&w), &expected, ty.to_string());
+        let ours = w.raw.chunks(w.raw.len() / rows as usize);
+        let ours: Vec<f32> = ours.flat_map(|row| dequantized(ty, row)).collect();
+        assert_same(&ours, &expected, format!("{ty} in Rust"));
+    }
+}
+
 #[test]
 fn the_residual_is_added_to_the_whole_product() {
     let mut rng = Rng(4);
@@ -126,14 +161,12 @@ fn extreme_weights_and_activations_do_not_overflow_any_form() {
                 cols: 512,
                 raw: vec![fill; 16 * 512 / ty.block_len() as usize * size],
             };
-            let scales: &[usize] = match ty {
-                TensorType::Q6K => &[208],
-                TensorType::Q4_0 | TensorType::Q5_0 | TensorType::Q8_0 => &[0],
-                _ => &[0, 2],
-            };
             for block in w.raw.chunks_exact_mut(size) {
-                for &at in scales {
+                for &at in ty.scales() {
                     block[at..at + 2].copy_from_slice(&0x3c00u16.to_le_bytes());
+                }
+                if ty == TensorType::MXFP4 {
+                    block[0] = 128;
                 }
             }
             let x: Vec<f32> = (0..512)

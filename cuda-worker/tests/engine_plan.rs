@@ -5,7 +5,7 @@
 
 use cuda_worker::weights_plan::{IMAGE_ALIGN, ModelPlan, Role, RopeStyle, plan};
 use orcd_shared::gguf::write::{TensorSpec, layout};
-use orcd_shared::gguf::{Array, Header, Metadata, TensorType, Value};
+use orcd_shared::gguf::{Array, FILE_TYPES, Header, Metadata, TensorType, Value};
 
 /// A header in pieces that a test can damage.
 struct Draft {
@@ -114,6 +114,19 @@ impl Draft {
             None => self.tensors.push(spec),
         }
         self
+    }
+
+    /// Eight times as wide, so that rows are whole super-blocks, with matrices of the types that `ty` says by their names.
+    fn wide(mut self, arch: &str, ty: impl Fn(&str) -> TensorType) -> Self {
+        for tensor in &mut self.tensors {
+            let dims = tensor.ne.iter_mut().filter(|n| **n != VOCAB);
+            dims.for_each(|n| *n *= 8);
+            if tensor.ne.len() == 2 {
+                tensor.ty = ty(&tensor.name);
+            }
+        }
+        self.set(&format!("{arch}.embedding_length"), Value::U32(512))
+            .set(&format!("{arch}.feed_forward_length"), Value::U32(768))
     }
 
     fn header(self) -> Header {
@@ -498,4 +511,60 @@ fn the_mixture_of_types_is_named_as_in_the_file_or_after_most_bytes() {
             .quant_kind,
         "Q8_0"
     );
+}
+
+/// What llama.cpp quantizes a model of two layers to: the type of most matrices, that of `attn_v`, of `ffn_down` in the
+/// first layer, of `attn_output`, and of the output matrix.
+const MIXES: [(&str, [TensorType; 5]); 21] = {
+    use TensorType::{
+        BF16, F16, F32, IQ4NL, IQ4XS, MXFP4, Q2K, Q3K, Q4_0, Q4_1, Q4K, Q5_0, Q5_1, Q5K, Q6K, Q8_0,
+    };
+    [
+        ("F32", [F32; 5]),
+        ("F16", [F16; 5]),
+        ("BF16", [BF16; 5]),
+        ("Q2_K_S", [Q2K, Q4K, Q4K, Q2K, Q6K]),
+        ("Q2_K", [Q2K, Q4K, Q3K, Q3K, Q6K]),
+        ("Q3_K_S", [Q3K, Q3K, Q3K, Q3K, Q6K]),
+        ("Q3_K_M", [Q3K, Q5K, Q5K, Q4K, Q6K]),
+        ("Q3_K_L", [Q3K, Q5K, Q5K, Q5K, Q6K]),
+        ("Q4_0", [Q4_0, Q4_0, Q4_0, Q4_0, Q6K]),
+        ("Q4_1", [Q4_1, Q4_1, Q4_1, Q4_1, Q6K]),
+        ("Q4_K_S", [Q4K, Q5K, Q5K, Q4K, Q6K]),
+        ("Q4_K_M", [Q4K, Q6K, Q6K, Q4K, Q6K]),
+        ("IQ4_NL", [IQ4NL, Q5K, Q5K, IQ4NL, Q6K]),
+        ("IQ4_XS", [IQ4XS, Q5K, Q5K, IQ4XS, Q6K]),
+        ("Q5_0", [Q5_0, Q5_0, Q5_0, Q5_0, Q6K]),
+        ("Q5_1", [Q5_1, Q5_1, Q5_1, Q5_1, Q6K]),
+        ("Q5_K_S", [Q5K; 5]),
+        ("Q5_K_M", [Q5K, Q6K, Q6K, Q5K, Q6K]),
+        ("Q6_K", [Q6K; 5]),
+        ("Q8_0", [Q8_0; 5]),
+        ("MXFP4_MOE", [MXFP4, Q8_0, MXFP4, Q8_0, Q8_0]),
+    ]
+};
+
+#[test]
+fn every_published_mix_is_planned_and_named() {
+    for (number, name, most) in FILE_TYPES {
+        let (_, types) = MIXES.iter().find(|mix| mix.0 == name).unwrap();
+        assert_eq!(types[0], most, "{name}");
+        let of = |tensor: &str| match tensor {
+            "output.weight" => types[4],
+            _ if tensor.contains("attn_v") => types[1],
+            "blk.0.ffn_down.weight" => types[2],
+            _ if tensor.contains("attn_output") => types[3],
+            _ => types[0],
+        };
+        let draft = Draft::llama().wide("llama", of);
+        let plan = draft.set("general.file_type", Value::U32(number)).plan();
+        assert_eq!(plan.quant_kind, name);
+        let mut planned: Vec<_> = plan.tensors.iter().map(|t| t.info.ty).collect();
+        planned.retain(|ty| *ty != TensorType::F32);
+        let expected = types.iter().filter(|ty| **ty != TensorType::F32);
+        assert!(
+            expected.into_iter().all(|ty| planned.contains(ty)),
+            "{name}"
+        );
+    }
 }

@@ -58,9 +58,7 @@ impl Reference {
             name: entry["name"].as_str().unwrap().to_owned(),
             model: folder.join(entry["model"].as_str().unwrap()),
             ids: numbers(&entry["ids"]).map(|id| id as u32).collect(),
-            rows: positions
-                .zip(numbers(&entry["offsets"]).map(row))
-                .collect(),
+            rows: positions.zip(numbers(&entry["offsets"]).map(row)).collect(),
             margins: margins.map_or_else(Vec::new, |all| {
                 all.iter().map(|margin| margin.as_f64().unwrap()).collect()
             }),

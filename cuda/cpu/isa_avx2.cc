@@ -36,6 +36,10 @@ struct Avx2 {
   static ORCD_LANES Ints i8(const uint8_t* p) {
     return (Ints)_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
   }
+  static ORCD_LANES Bytes lookup(Bytes x, const uint8_t* table) {
+    const __m128i entries = _mm_loadu_si128(reinterpret_cast<const __m128i*>(table));
+    return (Bytes)_mm256_shuffle_epi8(_mm256_broadcastsi128_si256(entries), (__m256i)x);
+  }
   static ORCD_LANES __m256i four(const int8_t* x) {
     int32_t word;
     __builtin_memcpy(&word, x, 4);
@@ -71,6 +75,16 @@ struct Avx2 {
         sums = _mm256_add_epi16(sums, _mm256_maddubs_epi16((__m256i)w[i], four(x + 4 * i)));
       }
       acc += (Ints)_mm256_madd_epi16(sums, (__m256i)sc);
+    }
+    return acc;
+  }
+  // A pair of products may fill 16 bits.
+  template <int kGroups>
+  static ORCD_LANES Ints scaled_dot8(Ints acc, const Bytes* w, const int8_t* x, Ints sc) {
+    for (int g = 0; g < kGroups; ++g) {
+      const __m256i signs = (__m256i)w[g];
+      const __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(signs), _mm256_sign_epi8(four(x + 4 * g), signs));
+      acc += (Ints)_mm256_madd_epi16(pairs, (__m256i)sc);
     }
     return acc;
   }

@@ -39,6 +39,10 @@ struct Avx512 {
   static ORCD_LANES Ints i8(const uint8_t* p) {
     return (Ints)_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
   }
+  static ORCD_LANES Bytes lookup(Bytes x, const uint8_t* table) {
+    const __m128i entries = _mm_loadu_si128(reinterpret_cast<const __m128i*>(table));
+    return (Bytes)_mm512_shuffle_epi8(_mm512_broadcast_i32x4(entries), (__m512i)x);
+  }
   static ORCD_LANES Ints dot(Ints acc, Bytes w, const int8_t* x) {
     int32_t four;
     __builtin_memcpy(&four, x, 4);
@@ -57,6 +61,10 @@ struct Avx512 {
     Ints i{};
     for (int g = 0; g < kGroups; ++g) i = dot(i, w[g], x + 4 * g);
     return acc + i * sc;
+  }
+  template <int kGroups>
+  static ORCD_LANES Ints scaled_dot8(Ints acc, const Bytes* w, const int8_t* x, Ints sc) {
+    return scaled_dot<8, kGroups>(acc, w, x, sc);
   }
   static ORCD_LANES Floats fma(Floats a, Floats b, Floats c) { return (Floats)_mm512_fmadd_ps(a, b, c); }
   static ORCD_LANES Floats to_float(Ints i) { return (Floats)_mm512_cvtepi32_ps((__m512i)i); }

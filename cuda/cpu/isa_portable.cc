@@ -42,6 +42,12 @@ struct Portable {
     for (uint32_t l = 0; l < kLanes; ++l) v[l] = int8_t(p[l]);
     return v;
   }
+  static ORCD_LANES Bytes lookup(Bytes x, const uint8_t* table) {
+    uint8_t bytes[4 * kLanes];
+    __builtin_memcpy(bytes, &x, sizeof bytes);
+    for (uint8_t& b : bytes) b = table[b];
+    return load(bytes);
+  }
   // Byte e of each lane, then times x[e].
   static ORCD_LANES Ints dot(Ints acc, Bytes w, const int8_t* x) {
     for (uint32_t e = 0; e < 4; ++e) acc += Ints(w >> (8 * e) & 0xffu) * int32_t(x[e]);
@@ -60,6 +66,12 @@ struct Portable {
   static ORCD_LANES Ints scaled_dot(Ints acc, const Bytes* w, const int8_t* x, Ints sc) {
     Ints i{};
     for (int g = 0; g < kGroups; ++g) i = dot(i, w[g], x + 4 * g);
+    return acc + i * sc;
+  }
+  template <int kGroups>
+  static ORCD_LANES Ints scaled_dot8(Ints acc, const Bytes* w, const int8_t* x, Ints sc) {
+    Ints i{};
+    for (int g = 0; g < kGroups; ++g) i = dot8(i, w[g], x + 4 * g);
     return acc + i * sc;
   }
   static ORCD_LANES Floats fma(Floats a, Floats b, Floats c) {

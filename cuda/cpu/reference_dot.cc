@@ -14,8 +14,8 @@ float dot_of_blocks(TensorType type, const uint8_t* raw, const Activations& a, u
     const uint64_t at = row * blocks + b;
     int32_t i = 0;
     for (uint32_t k = 0; k < kQuantBlock; ++k) i += w.w[k] * a.blocks.q[at * kQuantBlock + k];
-    acc = __builtin_fmaf(w.d * a.blocks.d[at], static_cast<float>(i), acc);
-    if (w.affine) acc = __builtin_fmaf(w.m * a.blocks.d[at], static_cast<float>(a.blocks.sum[at]), acc);
+    acc = __builtin_fmaf(w.d[0] * a.blocks.d[at], static_cast<float>(i), acc);
+    if (w.affine) acc = __builtin_fmaf(w.m[0] * a.blocks.d[at], static_cast<float>(a.blocks.sum[at]), acc);
     if (b % kSegmentBlocks == kSegmentBlocks - 1 || b + 1 == blocks) {
       y = y + acc;
       acc = 0.0f;
@@ -26,6 +26,7 @@ float dot_of_blocks(TensorType type, const uint8_t* raw, const Activations& a, u
 
 float dot_of_super_blocks(TensorType type, const uint8_t* raw, const Activations& a, uint64_t row) {
   const uint32_t blocks = a.cols / kSuperBlock;
+  const bool affine = formats::is_affine(type);
   float y = 0.0f;
   for (uint32_t b = 0; b < blocks; ++b) {
     const formats::SuperBlock w = formats::read_super_block(type, raw, b);
@@ -36,10 +37,10 @@ float dot_of_super_blocks(TensorType type, const uint8_t* raw, const Activations
       const uint32_t block = k / kQuantBlock;
       const int32_t value = q[k] * (1 << arith::shift_of(a.supers.shifts[at], block));
       products += w.w[k] * value;
-      minima += w.mn[block] * value;
+      minima += w.mn[k / formats::kHalfBlock] * value;
     }
     float t = w.d * static_cast<float>(products);
-    if (type != TensorType::kQ6_K) t = __builtin_fmaf(-w.dmin, static_cast<float>(minima), t);
+    if (affine) t = __builtin_fmaf(-w.dmin, static_cast<float>(minima), t);
     y = y + a.supers.d[at] * t;
   }
   return y;

@@ -102,6 +102,49 @@ struct Nibbles {
   }
 };
 
+// A table as V::dot8 takes what it gives.
+template <class V>
+constexpr formats::Table table_for(formats::Table t) {
+  if (V::kFlip8)
+    for (uint32_t& word : t.words) word ^= 0x80808080u;
+  return t;
+}
+
+// The scale of a block in a tile.
+template <class V, TensorType T>
+ORCD_LANES typename V::Floats block_scale(const uint8_t* block, uint32_t lane0) {
+  if constexpr (!formats::kHasPower<formats::Format<T>>) return V::f16(block + 2 * lane0);
+  using Ints = typename V::Ints;
+  const Ints e = V::u8(block + lane0);  // as formats::power_of() has it
+  return (typename V::Floats)(e < 2 ? (e + 1) << 21 : (e - 1) << 23);
+}
+
+// IQ4_NL and MXFP4.
+template <TensorType T>
+struct TableNibbles {
+  static constexpr Chain kChain = Chain::kPlain;
+  static constexpr bool kWide = true;
+  static constexpr uint32_t kValues = kQuantBlock, kBytes = kBlockBytes<T> * kTileRows;
+  template <class V>
+  static constexpr int offset_log2() {
+    return V::kFlip8 ? 7 : -1;
+  }
+
+  template <class V, int B>
+  static ORCD_LANES void unpack(const uint8_t* tile, uint32_t segment, uint32_t lane0, Block<V>& out) {
+    static constexpr formats::Table table = table_for<V>(formats::Format<T>::kTable);
+    const uint8_t* entries = reinterpret_cast<const uint8_t*>(table.words);
+    const uint8_t* block = tile + uint64_t{segment * kSegmentBlocks + B} * kBytes;
+    const uint8_t* qs = block + (kBlockBytes<T> - 16) * kTileRows + 4 * lane0;
+    out.d = block_scale<V, T>(block, lane0);
+    for (int g = 0; g < 4; ++g) {
+      const typename V::Bytes x = V::load(qs + 4 * kTileRows * g);
+      out.w[g] = V::lookup(low_nibble(x), entries);
+      out.w[g + 4] = V::lookup(high_nibble(x), entries);
+    }
+  }
+};
+
 // Q8_0.
 template <TensorType T>
 struct Bytes {
@@ -125,15 +168,27 @@ struct Bytes {
   }
 };
 
+// Scales of both halves of a block, and these for the offset of its values.
+template <class V>
+ORCD_LANES void take_scales(typename V::Ints first, typename V::Ints second, SubBlock<V>& out) {
+  out.sc[0] = V::scale(first);
+  out.sc[1] = V::scale(second);
+  out.pair = (first & 0xffff) | second << 16;
+}
+
 // Q4_K and Q5_K.
 template <TensorType T>
 struct SuperNibbles {
   static constexpr bool kFifth = kHasFifthBits<T>;
   static constexpr Chain kChain = Chain::kSuper;
-  static constexpr bool kMinima = true;
+  static constexpr bool kMinima = true, kHalves = false;
   static constexpr int kBits = kFifth ? 5 : 4;
   static constexpr uint32_t kValues = kSuperBlock;
   static constexpr uint32_t kBytes = kBlockBytes<T> * kTileRows;
+  template <class V>
+  static constexpr int offset_log2() {
+    return -1;
+  }
 
   template <class V>
   static ORCD_LANES SuperScales<V> scales(const uint8_t* block, uint32_t lane0) {
@@ -175,10 +230,13 @@ struct SuperNibbles {
 template <TensorType T>
 struct SplitNibbles {
   static constexpr Chain kChain = Chain::kSuper;
-  static constexpr bool kMinima = false;
+  static constexpr bool kMinima = false, kHalves = true;
   static constexpr int kBits = 6;
-  static constexpr int kOffsetLog2 = cpu::kOffsetLog2<T>;
   static constexpr uint32_t kValues = kSuperBlock, kBytes = kBlockBytes<T> * kTileRows;
+  template <class V>
+  static constexpr int offset_log2() {
+    return kOffsetLog2<T>;
+  }
 
   template <class V>
   static ORCD_LANES SuperScales<V> scales(const uint8_t* block, uint32_t lane0) {
@@ -200,10 +258,83 @@ struct SplitNibbles {
       out.w[g] = (c / 2 ? high_nibble(low) : low_nibble(low)) | top;
     }
     const uint8_t* s = block + (192 + 2 * B) * kTileRows + lane0;
-    const typename V::Ints first = V::i8(s), second = V::i8(s + kTileRows);
-    out.sc[0] = V::scale(first);
-    out.sc[1] = V::scale(second);
-    out.pair = (first & 0xffff) | second << 16;
+    take_scales<V>(V::i8(s), V::i8(s + kTileRows), out);
+  }
+};
+
+// Q2_K and Q3_K: bit pairs, where each four blocks share 32 bytes of them.
+template <TensorType T>
+struct Pairs {
+  using F = formats::Format<T>;
+  static constexpr Chain kChain = Chain::kSuper;
+  static constexpr bool kMinima = formats::is_affine(F::kScales), kHalves = true;
+  static constexpr int kBits = kMinima ? 2 : 3;
+  static constexpr uint32_t kValues = kSuperBlock, kBytes = kBlockBytes<T> * kTileRows;
+  template <class V>
+  static constexpr int offset_log2() {
+    return kOffsetLog2<T>;
+  }
+
+  template <class V>
+  static ORCD_LANES SuperScales<V> scales(const uint8_t* block, uint32_t lane0) {
+    const uint8_t* d = block + F::kParts.tail * kTileRows + 2 * lane0;
+    if constexpr (kMinima) return {V::f16(d), -V::f16(d + 2 * kTileRows)};
+    else return {V::f16(d), typename V::Floats{}};
+  }
+
+  template <class V, int B>
+  static ORCD_LANES void unpack(const uint8_t* block, uint32_t lane0, SubBlock<V>& out) {
+    const uint8_t* pairs = block + (F::high(B, 0).byte) * kTileRows + 4 * lane0;
+    for (int g = 0; g < 8; ++g) {
+      out.w[g] = V::load(pairs + 4 * kTileRows * g) >> (B % 4 * 2) & 0x03030303u;
+      if constexpr (kBits == 3) out.w[g] |= bit_to<B, 2>(V::load(block + 4 * kTileRows * g + 4 * lane0));
+    }
+    const uint8_t* s = block + F::kParts.head * kTileRows + lane0;
+    const auto byte = [&](uint32_t i) { return V::u8(s + i * kTileRows); };
+    if constexpr (kMinima) {
+      const typename V::Ints first = byte(2 * B), second = byte(2 * B + 1);
+      take_scales<V>(first & 15, second & 15, out);
+      out.pair = first >> 4 | second >> 4 << 16;
+    } else {
+      const auto scale = [&](uint32_t i) {  // as the format's scale_of() has it
+        return (byte(i % 8) >> int(i / 8 * 4) & 15) + ((byte(8 + i % 4) >> int(i / 4 * 2) & 3) << 4) - 32;
+      };
+      take_scales<V>(scale(2 * B), scale(2 * B + 1), out);
+    }
+  }
+};
+
+// IQ4_XS.
+template <TensorType T>
+struct SuperTable {
+  static constexpr Chain kChain = Chain::kSuper;
+  static constexpr bool kMinima = false, kHalves = false;
+  static constexpr int kBits = 8;
+  static constexpr uint32_t kValues = kSuperBlock, kBytes = kBlockBytes<T> * kTileRows;
+  template <class V>
+  static constexpr int offset_log2() {
+    return V::kFlip8 ? 7 : -1;
+  }
+
+  template <class V>
+  static ORCD_LANES SuperScales<V> scales(const uint8_t* block, uint32_t lane0) {
+    return {V::f16(block + 2 * lane0), typename V::Floats{}};
+  }
+
+  template <class V, int B>
+  static ORCD_LANES void unpack(const uint8_t* block, uint32_t lane0, SubBlock<V>& out) {
+    static constexpr formats::Table table = table_for<V>(formats::Format<T>::kTable);
+    const uint8_t* entries = reinterpret_cast<const uint8_t*>(table.words);
+    const uint8_t* qs = block + (8 + 16 * B) * kTileRows + 4 * lane0;
+    for (int g = 0; g < 4; ++g) {
+      const typename V::Bytes x = V::load(qs + 4 * kTileRows * g);
+      out.w[g] = V::lookup(low_nibble(x), entries);
+      out.w[g + 4] = V::lookup(high_nibble(x), entries);
+    }
+    const auto byte = [&](uint32_t i) { return V::u8(block + i * kTileRows + lane0); };
+    const typename V::Ints low = byte(4 + B / 2) >> (B % 2 * 4) & 15, high = byte(2 + B / 4) >> (B % 4 * 2) & 3;
+    const typename V::Ints sc = (low | high << 4) - 32;
+    take_scales<V>(sc, sc, out);
   }
 };
 
@@ -212,7 +343,10 @@ template <TensorType T>
 constexpr auto unpack_of() {
   using F = formats::Format<T>;
   if constexpr (F::kScales == formats::Scales::kSuper) return SuperNibbles<T>{};
-  else if constexpr (F::kScales == formats::Scales::kSplit) return SplitNibbles<T>{};
+  else if constexpr (F::kScales == formats::Scales::kSigned) return SuperTable<T>{};
+  else if constexpr (formats::has_halves(F::kScales) && F::kPlanes.low == 0) return Pairs<T>{};
+  else if constexpr (formats::has_halves(F::kScales)) return SplitNibbles<T>{};
+  else if constexpr (formats::HasTable<F>) return TableNibbles<T>{};
   else if constexpr (F::kPlanes.low == 32) return Bytes<T>{};
   else return Nibbles<T>{};
 }

@@ -37,6 +37,10 @@ ORCD_LANES typename V::Floats chain(const Block<V>& w, const TileArgs& a, uint64
   return acc;
 }
 
+// Whether the sums of activations matter: for minima, or for an offset.
+template <class V, class F>
+inline constexpr bool kReadsPairs = F::kMinima || F::template offset_log2<V>() >= 0;
+
 // The integers of a super-block, of R rows.
 template <class V, uint32_t R>
 struct SuperSums {
@@ -54,14 +58,17 @@ ORCD_LANES void add_block(const SubBlock<V>& w, const TileArgs& a, uint64_t row,
     const int8_t* x = a.x.q + at * kQuantBlock;
     const uint32_t shift = arith::shift_of(a.x.shifts[at / kSuperBlocks], b);
     const typename V::Ints first = V::shifted(w.sc[0], shift);  // cheaper than to shift what it gives
-    if constexpr (F::kMinima) {
-      sums.products[r] = V::template scaled_dot<F::kBits, 8>(sums.products[r], w.w, x, first);
-    } else {
+    typename V::Ints& products = sums.products[r];
+    if constexpr (F::kHalves) {
       const typename V::Ints second = V::shifted(w.sc[1], shift);
-      sums.products[r] = V::template scaled_dot<F::kBits, 4>(sums.products[r], w.w, x, first);
-      sums.products[r] = V::template scaled_dot<F::kBits, 4>(sums.products[r], w.w + 4, x + 16, second);
+      products = V::template scaled_dot<F::kBits, 4>(products, w.w, x, first);
+      products = V::template scaled_dot<F::kBits, 4>(products, w.w + 4, x + 16, second);
+    } else if constexpr (F::kBits == 8) {
+      products = V::template scaled_dot8<8>(products, w.w, x, first);
+    } else {
+      products = V::template scaled_dot<F::kBits, 8>(products, w.w, x, first);
     }
-    sums.pairs[r] = V::pairs(sums.pairs[r], typename V::Bytes(w.pair), a.x.sum[at]);
+    if constexpr (kReadsPairs<V, F>) sums.pairs[r] = V::pairs(sums.pairs[r], typename V::Bytes(w.pair), a.x.sum[at]);
   }
 }
 
@@ -71,7 +78,7 @@ ORCD_LANES void finish_super(const SuperScales<V>& w, const TileArgs& a, uint64_
                              const SuperSums<V, R>& sums, typename V::Floats* total /* (R) */) {
   for (uint32_t r = 0; r < R; ++r) {
     typename V::Ints i = sums.products[r];
-    if constexpr (!F::kMinima) i = i - (sums.pairs[r] << F::kOffsetLog2);
+    if constexpr (!F::kMinima && kReadsPairs<V, F>) i = i - (sums.pairs[r] << F::template offset_log2<V>());
     typename V::Floats t = w.d * V::to_float(i);
     if constexpr (F::kMinima) t = V::fma(w.less, V::to_float(sums.pairs[r]), t);
     total[r] = total[r] + t * a.x.d[(row + r) * (a.cols / kSuperBlock) + super];

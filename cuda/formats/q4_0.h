@@ -16,7 +16,7 @@ struct Format<TensorType::kQ4_0> {
   // Values 32·b .. 32·b + 31 of a row.
   ORCD_HD void read(const Block* row, uint32_t b, Block32* out) {
     read_nibbles(row[b].qs, 0, kOffset, out);
-    out->d = f16_at(row[b].d);
+    out->d[0] = out->d[1] = f16_at(row[b].d);
   }
 
   static constexpr Field kFields[] = {{0, 2, 2}, {2, 16, 4}};

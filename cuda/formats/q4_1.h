@@ -16,8 +16,8 @@ struct Format<TensorType::kQ4_1> {
   // Values 32·b .. 32·b + 31 of a row.
   ORCD_HD void read(const Block* row, uint32_t b, Block32* out) {
     read_nibbles(row[b].qs, 0, kOffset, out);
-    out->d = f16_at(row[b].d);
-    out->m = f16_at(row[b].m);
+    out->d[0] = out->d[1] = f16_at(row[b].d);
+    out->m[0] = out->m[1] = f16_at(row[b].m);
   }
 
   static constexpr Field kFields[] = {{0, 4, 2}, {4, 16, 4}};

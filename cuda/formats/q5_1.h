@@ -16,8 +16,8 @@ struct Format<TensorType::kQ5_1> {
   // Values 32·b .. 32·b + 31 of a row.
   ORCD_HD void read(const Block* row, uint32_t b, Block32* out) {
     read_nibbles(row[b].qs, u32_at(row[b].qh), kOffset, out);
-    out->d = f16_at(row[b].d);
-    out->m = f16_at(row[b].m);
+    out->d[0] = out->d[1] = f16_at(row[b].d);
+    out->m[0] = out->m[1] = f16_at(row[b].m);
   }
 
   static constexpr Field kFields[] = {{0, 4, 2}, {4, 4, 4, true}, {8, 16, 4}};

@@ -37,8 +37,8 @@ struct Format<TensorType::kQ5_K> {
     read_stored(x, j, out->w);
     uint32_t sc, mn;
     read_super_scales(x.scales, j, &sc, &mn);
-    out->d = f16_at(x.d) * float(sc);
-    out->m = -(f16_at(x.dmin) * float(mn));
+    out->d[0] = out->d[1] = f16_at(x.d) * float(sc);
+    out->m[0] = out->m[1] = -(f16_at(x.dmin) * float(mn));
   }
 
   static constexpr Field kFields[] = {{0, 4, 2}, {4, 12, 1}, {16, 160, 4}};

@@ -15,21 +15,20 @@ struct Format<TensorType::kQ6_K> {
   static constexpr Scales kScales = Scales::kSplit;
   static constexpr int32_t kOffset = 32;  // w = sc · (q - 32)
 
-  ORCD_HD void read_scaled(const Block& x, uint32_t j, int32_t* w /* (32) */) {
+  ORCD_HD void read_stored(const Block& x, uint32_t j, int32_t* w /* (32), less the offset */) {
     const uint32_t half = j / 4, c = j % 4;
     const uint8_t* ql = x.ql + 64 * half + 32 * (c & 1);
     const uint8_t* qh = x.qh + 32 * half;
     for (uint32_t i = 0; i < 32; ++i) {
       const uint32_t low = c & 2 ? ql[i] >> 4 : ql[i] & 15u;
-      const int32_t q = int32_t(low | (qh[i] >> (2 * c) & 3u) << 4) - kOffset;
-      w[i] = q * x.scales[8 * half + 2 * c + i / 16];
+      w[i] = int32_t(low | (qh[i] >> (2 * c) & 3u) << 4) - kOffset;
     }
   }
 
   ORCD_HD void read(const Block& x, SuperBlock* out) {
     for (uint32_t j = 0; j < 8; ++j) {
-      read_scaled(x, j, out->w + 32 * j);
-      out->mn[j] = 0;
+      read_stored(x, j, out->w + 32 * j);
+      for (uint32_t h = 0; h < 2; ++h) scale_half(j, h, x.scales[2 * j + h], 0, out);
     }
     out->d = f16_at(x.d);
     out->dmin = 0.0f;
@@ -37,8 +36,9 @@ struct Format<TensorType::kQ6_K> {
 
   // Values 32·b .. 32·b + 31 of a row.
   ORCD_HD void read(const Block* row, uint32_t b, Block32* out) {
-    read_scaled(row[b / 8], b % 8, out->w);
-    out->d = f16_at(row[b / 8].d);
+    const Block& x = row[b / 8];
+    read_stored(x, b % 8, out->w);
+    for (uint32_t h = 0; h < 2; ++h) out->d[h] = f16_at(x.d) * float(x.scales[b % 8 * 2 + h]);
   }
 
   static constexpr Field kFields[] = {{0, 192, 4}, {192, 16, 1}, {208, 2, 2}};

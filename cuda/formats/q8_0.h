@@ -17,7 +17,7 @@ struct Format<TensorType::kQ8_0> {
   // Values 32·b .. 32·b + 31 of a row.
   ORCD_HD void read(const Block* row, uint32_t b, Block32* out) {
     for (uint32_t i = 0; i < 32; ++i) out->w[i] = row[b].qs[i];
-    out->d = f16_at(row[b].d);
+    out->d[0] = out->d[1] = f16_at(row[b].d);
   }
 
   static constexpr Field kFields[] = {{0, 2, 2}, {2, 32, 4}};

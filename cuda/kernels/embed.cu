@@ -11,18 +11,26 @@ namespace {
 constexpr uint32_t kThreads = 128;
 
 template <TensorType T>
+inline constexpr bool kSignedBytes = kPlanes<T>.low == 32 || formats::HasTable<formats::Format<T>>;
+
+template <TensorType T>
 __device__ void embed_block(const Tensor& table, uint32_t token, uint32_t b, float scale, float* x) {
   const uint32_t nb = table.cols / 32;
   const uint8_t* group = table.data + uint64_t(token / kGroupRows) * kGroupRows * formats::row_bytes(T, table.cols);
   const uint32_t in_group = min(kGroupRows, table.rows - token / kGroupRows * kGroupRows);
   const WeightBlock<T> w = load_block<T, false>(group, in_group, nb, b, token % kGroupRows);
+  float d[2] = {w.d, w.d}, m[2] = {w.dmin, w.dmin};
+#pragma unroll
+  for (uint32_t h = 0; h < 2; ++h) {
+    if (kSupers<T>) d[h] = w.d * float(w.sc[h]);
+    if (kMinima<T>) m[h] = -(w.dmin * float(w.mn[h]));
+  }
 #pragma unroll
   for (uint32_t i = 0; i < 32; ++i) {
     const uint32_t byte = w.w[i / 4] >> (8 * (i % 4)) & 255u;
-    int32_t q = kPlanes<T>.low == 32 ? int32_t(int8_t(byte)) : int32_t(byte) - kOffset<T>;
-    if (kSplit<T>) q *= i < 16 ? w.sc0 : w.sc1;
-    const float product = w.d * float(q);
-    x[b * 32 + i] = (kAffine<T> ? product + w.m : product) * scale;
+    const int32_t q = kSignedBytes<T> ? int32_t(int8_t(byte)) : int32_t(byte) - kOffset<T>;
+    const float product = d[i / 16] * float(q);
+    x[b * 32 + i] = (kAffine<T> ? product + m[i / 16] : product) * scale;
   }
 }
 

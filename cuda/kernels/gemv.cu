@@ -186,7 +186,7 @@ __device__ __forceinline__ void segment(const TileView& v, uint32_t seg, uint32_
   const auto add = [&](const WeightBlock<T>& w, uint32_t b, float d, int32_t sum) {
     const uint4* q = reinterpret_cast<const uint4*>(s.a.q + b * 32);
     acc = arith::fma32(w.d * d, float(dot(w, q[0], q[1], sum)), acc);
-    if constexpr (kAffine<T>) acc = arith::fma32(w.m * d, float(sum), acc);
+    if constexpr (kAffine<T>) acc = arith::fma32(w.dmin * d, float(sum), acc);
   };
   const bool whole = v.rows == kGroupRows;
   const uint8_t* group = kStaged && whole ? v.in_shared : v.in_device;
@@ -228,8 +228,9 @@ __device__ __forceinline__ void super_block(const TileView& v, uint32_t super, u
   constexpr formats::Planes l = kPlanes<T>;
   const BlockPlace at = place(l, v.rows, nb, first, scales_row);
   // d, and dmin above it.
-  const uint32_t scales = kSplit<T> ? *reinterpret_cast<const uint16_t*>(group + at.tail)
-                                    : *reinterpret_cast<const uint32_t*>(group + at.head);
+  const uint8_t* scales_at = group + (l.tail ? at.tail : at.head);
+  const uint32_t scales =
+      kMinima<T> ? *reinterpret_cast<const uint32_t*>(scales_at) : *reinterpret_cast<const uint16_t*>(scales_at);
   if (whole) {
     RawBlock raw[kSegmentBlocks];
     load_segment<T>(group, nb, seg, r, raw);
@@ -245,7 +246,7 @@ __device__ __forceinline__ void super_block(const TileView& v, uint32_t super, u
   }
   const uint32_t sixteen = 0xffffu << (lane & 16);
   sums.products += __shfl_xor_sync(sixteen, sums.products, kGroupRows);
-  if constexpr (!kSplit<T>) sums.minima += __shfl_xor_sync(sixteen, sums.minima, kGroupRows);
+  if constexpr (kMinima<T>) sums.minima += __shfl_xor_sync(sixteen, sums.minima, kGroupRows);
   const float acc =
       finish_super<T>(sums.products, float(sums.minima), half_bits(scales), half_bits(scales >> 16), s.a.d[super]);
   if (half == 0) part[r] = acc;
@@ -391,7 +392,8 @@ Kernel choose(const ProductArgs& a) {
 
 bool gemv_fits(const TensorType* types, uint32_t n_jobs, uint32_t cols, bool swiglu) {
   const ProductArgs a = smallest_product(types, n_jobs, cols, swiglu);
-  return are_alike(types, n_jobs) && carve(nullptr, a, a.supers).bytes <= processor().shared_bytes;
+  return are_alike(types, n_jobs) && can_be_staged(types, n_jobs, cols) &&
+         carve(nullptr, a, a.supers).bytes <= processor().shared_bytes;
 }
 
 void gemv(const MatmulJob* jobs, uint32_t n_jobs, const GemvInput& input, uint32_t rows, bool swiglu, bool pdl,

@@ -7,7 +7,10 @@ namespace {
 
 void launch_alike(const MatmulArgs* products, uint32_t n, const Activations& x, uint32_t rows, cudaStream_t stream) {
   SeveralRowsArgs a = several_rows(products, n, x, rows);
-  formats::with_format(products[0].w.type, [&]<TensorType T>() { matmul_of<T>(a, stream); });
+  formats::with_format(products[0].w.type, [&]<TensorType T>() {
+    if constexpr (kHasShapes<T>) matmul_of<T>(a, stream);
+    else matmul_direct<T>(a, stream);
+  });
 }
 
 }  // namespace

@@ -73,27 +73,33 @@ template <class F>
 ORCD_HD uint32_t high_shift(uint32_t v) {
   return 8 * (v % 4) + (kHighBits<F> == 1 ? v / 4 : 2 * (v % 16 / 4));
 }
+ORCD_HD uint32_t third_shift(uint32_t v) { return 8 * (v % 4) + v / 4; }
 ORCD_HD uint32_t low_shift(uint32_t v) { return 8 * (v % 4) + v / 16 * 4; }
 
 template <class F>
 ORCD_HD void pack_block(const Block& x) {
   if (move_bytes<F>(x, true)) return;
-  uint32_t low[4] = {}, high[2] = {};
+  constexpr formats::Planes planes = F::kPlanes;
+  uint32_t low[4] = {}, high[2] = {}, third = 0;
   const auto bits = [&](formats::Bits at, uint32_t count) { return x.file[at.byte] >> at.shift & ((1u << count) - 1); };
   for (uint32_t v = 0; v < 32; ++v) {
-    low[v % 16 / 4] |= bits(F::low(x.b, v), 4) << low_shift(v);
+    if constexpr (planes.low > 0) low[v % 16 / 4] |= bits(F::low(x.b, v), 4) << low_shift(v);
     if constexpr (kHighBits<F> > 0) high[high_word<F>(v)] |= bits(F::high(x.b, v), kHighBits<F>) << high_shift<F>(v);
+    if constexpr (planes.third > 0) third |= bits(F::third(x.b, v), 1) << third_shift(v);
   }
-  memcpy(x.group + x.at.low, low, 16);
-  memcpy(x.group + x.at.high, high, F::kPlanes.high);
+  memcpy(x.group + x.at.low, low, planes.low);
+  memcpy(x.group + x.at.high, high, planes.high);
+  memcpy(x.group + x.at.third, &third, planes.third);
 }
 
 template <class F>
 __device__ void unpack_block(const Block& x) {
   if (move_bytes<F>(x, false)) return;
-  uint32_t low[4], high[2] = {};
-  memcpy(low, x.group + x.at.low, 16);
-  memcpy(high, x.group + x.at.high, F::kPlanes.high);
+  constexpr formats::Planes planes = F::kPlanes;
+  uint32_t low[4] = {}, high[2] = {}, third = 0;
+  memcpy(low, x.group + x.at.low, planes.low);
+  memcpy(high, x.group + x.at.high, planes.high);
+  memcpy(&third, x.group + x.at.third, planes.third);
   // Threads share bytes of a super-block: each sets its own bits of the zeroed rows, atomically, in the
   // word around the byte (the caller's allocation ends on a word).
   const auto put = [&](formats::Bits at, uint32_t bits) {
@@ -101,8 +107,11 @@ __device__ void unpack_block(const Block& x) {
     const uint32_t shift = uint32_t(address % 4) * 8 + at.shift;
     atomicOr(reinterpret_cast<unsigned*>(address & ~uintptr_t(3)), bits << shift);
   };
+  // Not unrolled: who reads weights back can wait, and the code would be ten times as large.
+#pragma unroll 1
   for (uint32_t v = 0; v < 32; ++v) {
-    put(F::low(x.b, v), low[v % 16 / 4] >> low_shift(v) & 15u);
+    if constexpr (planes.low > 0) put(F::low(x.b, v), low[v % 16 / 4] >> low_shift(v) & 15u);
+    if constexpr (planes.third > 0) put(F::third(x.b, v), third >> third_shift(v) & 1u);
     if constexpr (kHighBits<F> > 0)
       put(F::high(x.b, v), high[high_word<F>(v)] >> high_shift<F>(v) & ((1u << kHighBits<F>)-1));
   }

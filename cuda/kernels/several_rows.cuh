@@ -95,8 +95,16 @@ inline SeveralRowsArgs several_rows(const MatmulArgs* products /* host, (n) */, 
   return a;
 }
 
-// Any number of rows, though one is gemv's. The jobs' first tiles are set here.
+// Any number of rows, though one is gemv's. The jobs' first tiles are set here. matmul_of: what has kernels of many
+// shapes (matmul.cuh); matmul_direct: all else (matmul_direct.cuh).
 template <TensorType T>
 void matmul_of(SeveralRowsArgs& a, cudaStream_t stream);
+template <TensorType T>
+void matmul_direct(SeveralRowsArgs& a, cudaStream_t stream);
+
+template <TensorType T>
+inline constexpr bool kHasShapes =
+    T == TensorType::kQ4_0 || T == TensorType::kQ4_1 || T == TensorType::kQ5_0 || T == TensorType::kQ5_1 ||
+    T == TensorType::kQ8_0 || T == TensorType::kQ4_K || T == TensorType::kQ5_K || T == TensorType::kQ6_K;
 
 }  // namespace orcd::kernels

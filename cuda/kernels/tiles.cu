@@ -9,6 +9,12 @@ bool are_alike(const TensorType* types, uint32_t n) {
   return true;
 }
 
+bool can_be_staged(const TensorType* types, uint32_t n, uint32_t cols) {
+  for (uint32_t i = 0; i < n; ++i)
+    if (tile_bytes(types[i], cols) % 16) return false;
+  return true;
+}
+
 ProductArgs smallest_product(const TensorType* types, uint32_t n_jobs, uint32_t cols, bool swiglu) {
   ProductArgs a = {};
   a.n_jobs = n_jobs;

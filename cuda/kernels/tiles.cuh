@@ -186,6 +186,10 @@ inline uint32_t tile_bytes(TensorType type, uint32_t cols) {
 // Whether products with these types may read the same quantized input.
 bool are_alike(const TensorType* types, uint32_t n);
 
+// Whether whole tiles begin where bulk copies and loads of 16 bytes can: not so of MXFP4 with rows of an odd number of
+// blocks.
+bool can_be_staged(const TensorType* types, uint32_t n, uint32_t cols);
+
 // Everything but what depends on the jobs' memory: a tile at a time, one stage.
 ProductArgs smallest_product(const TensorType* types, uint32_t n_jobs, uint32_t cols, bool swiglu);
 

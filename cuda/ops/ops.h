@@ -50,7 +50,7 @@ struct Activations {
   uint32_t cols = 0;
   float* x = nullptr;  // (rows, cols)
   Quantized blocks;    // cols % 32 = 0
-  Quantized supers;    // cols % 256 = 0: what Q4_K, Q5_K and Q6_K read
+  Quantized supers;    // cols % 256 = 0: what types with super-blocks read
   bool floats = true;  // whether x is read too: else an operation that quantizes its result need not write it
 };
 

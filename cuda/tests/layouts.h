@@ -9,7 +9,7 @@
 
 namespace orcd::testing {
 
-inline constexpr uint32_t kGoldenVersion = 0x24b32895;
+inline constexpr uint32_t kGoldenVersion = 0x38878621;
 
 // Needs no GPU.
 inline void layouts_on_host() {

@@ -43,14 +43,24 @@ pub mod shared {
         Q5_1 = 7,
         #[cxx_name = "kQ8_0"]
         Q8_0 = 8,
+        #[cxx_name = "kQ2_K"]
+        Q2K = 10,
+        #[cxx_name = "kQ3_K"]
+        Q3K = 11,
         #[cxx_name = "kQ4_K"]
         Q4K = 12,
         #[cxx_name = "kQ5_K"]
         Q5K = 13,
         #[cxx_name = "kQ6_K"]
         Q6K = 14,
+        #[cxx_name = "kIQ4_NL"]
+        IQ4NL = 20,
+        #[cxx_name = "kIQ4_XS"]
+        IQ4XS = 23,
         #[cxx_name = "kBF16"]
         BF16 = 30,
+        #[cxx_name = "kMXFP4"]
+        MXFP4 = 39,
     }
 
     /// What a tensor is for.

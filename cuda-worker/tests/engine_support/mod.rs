@@ -77,6 +77,9 @@ pub fn random_matrix(rng: &mut Rng, ty: TensorType, rows: u32, cols: u32) -> Mat
                     let scale = f16::from_f32(rng.signed() * 0.01);
                     block[at..at + 2].copy_from_slice(&scale.to_le_bytes());
                 }
+                if ty == TensorType::MXFP4 {
+                    block[0] = 112 + rng.below(16) as u8;
+                }
             }
             raw
         }
@@ -89,11 +92,37 @@ pub fn random_matrix(rng: &mut Rng, ty: TensorType, rows: u32, cols: u32) -> Mat
     }
 }
 
-/// 32 weights d · w (⊕ m).
+/// 32 weights d · w (⊕ m), with what belongs to each half of them; and those of a super-block as its products take
+/// them.
 pub struct Block {
     pub w: [i32; 32],
-    pub d: f32,
-    pub m: Option<f32>,
+    pub d: [f32; 2],
+    pub m: Option<[f32; 2]>,
+    pub sc: [i32; 2],
+    pub mn: [i32; 2],
+}
+
+impl Block {
+    fn new(w: [i32; 32], d: f32, m: Option<f32>) -> Block {
+        Block {
+            w,
+            d: [d; 2],
+            m: m.map(|m| [m; 2]),
+            sc: [1; 2],
+            mn: [0; 2],
+        }
+    }
+
+    /// With scales, and with minima if there is a `dmin`.
+    fn scaled(w: [i32; 32], d: f32, sc: [i32; 2], dmin: Option<f32>, mn: [i32; 2]) -> Block {
+        Block {
+            w,
+            d: sc.map(|sc| d * sc as f32),
+            m: dmin.map(|dmin| mn.map(|mn| -(dmin * mn as f32))),
+            sc,
+            mn,
+        }
+    }
 }
 
 fn half_at(raw: &[u8], at: usize) -> f32 {
@@ -108,6 +137,7 @@ pub fn blocks(ty: TensorType, row: &[u8]) -> Vec<Block> {
 }
 
 fn file_block(ty: TensorType, raw: &[u8]) -> Vec<Block> {
+    let of_super = |block: fn(&[u8], usize) -> Block| (0..8).map(|j| block(raw, j)).collect();
     match ty {
         TensorType::Q4_0 => vec![small(raw, None, 2, None, 8)],
         TensorType::Q4_1 => vec![small(raw, Some(2), 4, None, 0)],
@@ -115,14 +145,23 @@ fn file_block(ty: TensorType, raw: &[u8]) -> Vec<Block> {
         TensorType::Q5_1 => vec![small(raw, Some(2), 8, Some(4), 0)],
         TensorType::Q8_0 => {
             let w = std::array::from_fn(|i| i32::from(raw[2 + i] as i8));
-            vec![Block {
-                w,
-                d: half_at(raw, 0),
-                m: None,
-            }]
+            vec![Block::new(w, half_at(raw, 0), None)]
         }
-        TensorType::Q4K | TensorType::Q5K => (0..8).map(|j| k_block(ty, raw, j)).collect(),
-        TensorType::Q6K => (0..8).map(|j| q6_block(raw, j)).collect(),
+        TensorType::IQ4NL => vec![Block::new(
+            looked_up(UNEVEN, &raw[2..]),
+            half_at(raw, 0),
+            None,
+        )],
+        TensorType::MXFP4 => {
+            let d = 2f64.powi(i32::from(raw[0]) - 128) as f32;
+            vec![Block::new(looked_up(FP4, &raw[1..]), d, None)]
+        }
+        TensorType::Q2K => of_super(q2_block),
+        TensorType::Q3K => of_super(q3_block),
+        TensorType::Q4K => of_super(|raw, j| k_block(raw, j, None, &raw[16..])),
+        TensorType::Q5K => of_super(|raw, j| k_block(raw, j, Some(&raw[16..48]), &raw[48..])),
+        TensorType::Q6K => of_super(q6_block),
+        TensorType::IQ4XS => of_super(iq4_xs_block),
         _ => panic!("{ty} has no blocks"),
     }
 }
@@ -132,15 +171,26 @@ fn small(raw: &[u8], m: Option<usize>, qs: usize, qh: Option<usize>, offset: i32
         u32::from_le_bytes(raw[at..at + 4].try_into().unwrap())
     });
     let w = std::array::from_fn(|i| {
-        let byte = raw[qs + i % 16];
-        let low = if i < 16 { byte & 15 } else { byte >> 4 };
-        i32::from(low) + 16 * ((high >> i & 1) as i32) - offset
+        i32::from(nibble(&raw[qs..], i)) + 16 * ((high >> i & 1) as i32) - offset
     });
-    Block {
-        w,
-        d: half_at(raw, 0),
-        m: m.map(|at| half_at(raw, at)),
-    }
+    Block::new(w, half_at(raw, 0), m.map(|at| half_at(raw, at)))
+}
+
+/// Value i of 32 whose first half lies in the low nibbles.
+fn nibble(qs: &[u8], i: usize) -> u8 {
+    let byte = qs[i % 16];
+    if i < 16 { byte & 15 } else { byte >> 4 }
+}
+
+/// What the nibbles of IQ4 stand for.
+const UNEVEN: [i32; 16] = [
+    -127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113,
+];
+/// What those of MXFP4 do, doubled.
+const FP4: [i32; 16] = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];
+
+fn looked_up(table: [i32; 16], qs: &[u8]) -> [i32; 32] {
+    std::array::from_fn(|i| table[usize::from(nibble(qs, i))])
 }
 
 /// Scale and minimum of sub-block j of a super-block.
@@ -156,10 +206,8 @@ fn sub_scales(raw: &[u8], j: usize) -> (u8, u8) {
     }
 }
 
-fn k_block(ty: TensorType, raw: &[u8], j: usize) -> Block {
+fn k_block(raw: &[u8], j: usize, qh: Option<&[u8]>, qs: &[u8]) -> Block {
     let (sc, mn) = sub_scales(raw, j);
-    let five = ty == TensorType::Q5K;
-    let qs = &raw[if five { 48 } else { 16 }..];
     let w = std::array::from_fn(|i| {
         let byte = qs[j / 2 * 32 + i];
         let low = if j.is_multiple_of(2) {
@@ -167,14 +215,40 @@ fn k_block(ty: TensorType, raw: &[u8], j: usize) -> Block {
         } else {
             byte >> 4
         };
-        let high = if five { raw[16 + i] >> j & 1 } else { 0 };
+        let high = qh.map_or(0, |qh| qh[i] >> j & 1);
         i32::from(low + 16 * high)
     });
-    let (d, m) = (
-        half_at(raw, 0) * f32::from(sc),
-        half_at(raw, 2) * f32::from(mn),
+    let (sc, mn) = ([i32::from(sc); 2], [i32::from(mn); 2]);
+    Block::scaled(w, half_at(raw, 0), sc, Some(half_at(raw, 2)), mn)
+}
+
+/// Two bits of value i of sub-block j.
+fn pair(qs: &[u8], j: usize, i: usize) -> u8 {
+    qs[j / 4 * 32 + i] >> (2 * (j % 4)) & 3
+}
+
+fn q2_block(raw: &[u8], j: usize) -> Block {
+    let w = std::array::from_fn(|i| i32::from(pair(&raw[16..80], j, i)));
+    let scales = [raw[2 * j], raw[2 * j + 1]];
+    let (sc, mn) = (
+        scales.map(|s| i32::from(s & 15)),
+        scales.map(|s| i32::from(s >> 4)),
     );
-    Block { w, d, m: Some(-m) }
+    Block::scaled(w, half_at(raw, 80), sc, Some(half_at(raw, 82)), mn)
+}
+
+fn q3_block(raw: &[u8], j: usize) -> Block {
+    let w = std::array::from_fn(|i| {
+        let less = if raw[i] >> j & 1 == 0 { 4 } else { 0 };
+        i32::from(pair(&raw[32..96], j, i)) - less
+    });
+    let s = &raw[96..108];
+    let sc = [2 * j, 2 * j + 1].map(|i| {
+        let low = if i < 8 { s[i] & 15 } else { s[i - 8] >> 4 };
+        let high = s[8 + i % 4] >> (2 * (i / 4)) & 3;
+        i32::from(low + 16 * high) - 32
+    });
+    Block::scaled(w, half_at(raw, 108), sc, None, [0; 2])
 }
 
 fn q6_block(raw: &[u8], j: usize) -> Block {
@@ -183,14 +257,18 @@ fn q6_block(raw: &[u8], j: usize) -> Block {
         let low = raw[64 * half + 32 * (c % 2) + i];
         let low = if c < 2 { low & 15 } else { low >> 4 };
         let high = raw[128 + 32 * half + i] >> (2 * c) & 3;
-        let scale = raw[192 + 8 * half + 2 * c + i / 16] as i8;
-        (i32::from(low | high << 4) - 32) * i32::from(scale)
+        i32::from(low | high << 4) - 32
     });
-    Block {
-        w,
-        d: half_at(raw, 208),
-        m: None,
-    }
+    let sc = [0, 1].map(|h| i32::from(raw[192 + 2 * j + h] as i8));
+    Block::scaled(w, half_at(raw, 208), sc, None, [0; 2])
+}
+
+fn iq4_xs_block(raw: &[u8], j: usize) -> Block {
+    let high = u16::from_le_bytes([raw[2], raw[3]]) >> (2 * j) & 3;
+    let low = raw[4 + j / 2] >> (4 * (j % 2)) & 15;
+    let sc = i32::from(low) + 16 * i32::from(high) - 32;
+    let w = looked_up(UNEVEN, &raw[8 + 16 * j..]);
+    Block::scaled(w, half_at(raw, 0), [sc; 2], None, [0; 2])
 }
 
 /// Weights of a row.
@@ -211,7 +289,11 @@ pub fn dequantized(ty: TensorType, row: &[u8]) -> Vec<f32> {
         _ => blocks(ty, row)
             .iter()
             .flat_map(|b| {
-                b.w.map(|w| b.m.map_or(b.d * w as f32, |m| b.d * w as f32 + m))
+                let value = move |i: usize| {
+                    let product = b.d[i / 16] * b.w[i] as f32;
+                    b.m.map_or(product, |m| product + m[i / 16])
+                };
+                (0..32).map(value)
             })
             .collect(),
     }
@@ -275,9 +357,9 @@ pub fn dot(ty: TensorType, row: &[u8], x: &[f32]) -> f32 {
             let (q, da) = quantized(x);
             let a: i32 = q.iter().sum();
             let i: i32 = block.w.iter().zip(q).map(|(w, q)| w * q).sum();
-            acc = (block.d * da).mul_add(i as f32, acc);
+            acc = (block.d[0] * da).mul_add(i as f32, acc);
             if let Some(m) = block.m {
-                acc = (m * da).mul_add(a as f32, acc);
+                acc = (m[0] * da).mul_add(a as f32, acc);
             }
         }
         y += acc;
@@ -291,22 +373,19 @@ fn super_dot(ty: TensorType, row: &[u8], x: &[f32]) -> f32 {
     supers.zip(x.chunks(256)).fold(0f32, |y, (raw, x)| {
         let (q, da) = quantized_super(x);
         let (mut products, mut minima) = (0i32, 0i32);
-        for (j, (block, q)) in file_block(ty, raw).iter().zip(q.chunks(32)).enumerate() {
-            // Q6_K's values come multiplied by their scales.
-            let (sc, mn) = if ty == TensorType::Q6K {
-                (1, 0)
-            } else {
-                sub_scales(raw, j)
-            };
-            let i: i32 = block.w.iter().zip(q).map(|(w, q)| w * q).sum();
-            products += i32::from(sc) * i;
-            minima += i32::from(mn) * q.iter().sum::<i32>();
+        for (block, q) in file_block(ty, raw).iter().zip(q.chunks(32)) {
+            for (h, q) in q.chunks(16).enumerate() {
+                let w = &block.w[16 * h..];
+                let i: i32 = w.iter().zip(q).map(|(w, q)| w * q).sum();
+                products += block.sc[h] * i;
+                minima += block.mn[h] * q.iter().sum::<i32>();
+            }
         }
-        let t = if ty == TensorType::Q6K {
-            half_at(raw, 208) * products as f32
-        } else {
-            (-half_at(raw, 2)).mul_add(minima as f32, half_at(raw, 0) * products as f32)
-        };
+        let scales = ty.scales();
+        let t = half_at(raw, scales[0]) * products as f32;
+        let t = scales
+            .get(1)
+            .map_or(t, |&dmin| (-half_at(raw, dmin)).mul_add(minima as f32, t));
         y + da * t
     })
 }

@@ -78,8 +78,7 @@ impl<'a> Naive<'a> {
             for i in 0..n / 2 {
                 let factor = factors.map_or(1.0, |f| f.w[i]);
                 let exponent = -2.0 * i as f64 / n as f64;
-                let (sin, cos) =
-                    (position as f64 * rope.base.powf(exponent) / factor).sin_cos();
+                let (sin, cos) = (position as f64 * rope.base.powf(exponent) / factor).sin_cos();
                 let (a, b) = if rope.style == RopeStyle::Interleaved {
                     (2 * i, 2 * i + 1)
                 } else {

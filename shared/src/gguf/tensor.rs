@@ -17,14 +17,19 @@ pub enum TensorType {
     Q5_0,
     Q5_1,
     Q8_0,
+    Q2K,
+    Q3K,
     Q4K,
     Q5K,
     Q6K,
+    IQ4NL,
+    IQ4XS,
+    MXFP4,
 }
 
 impl TensorType {
     /// Every supported type.
-    pub const ALL: [TensorType; 11] = [
+    pub const ALL: [TensorType; 16] = [
         TensorType::F32,
         TensorType::F16,
         TensorType::BF16,
@@ -33,9 +38,14 @@ impl TensorType {
         TensorType::Q5_0,
         TensorType::Q5_1,
         TensorType::Q8_0,
+        TensorType::Q2K,
+        TensorType::Q3K,
         TensorType::Q4K,
         TensorType::Q5K,
         TensorType::Q6K,
+        TensorType::IQ4NL,
+        TensorType::IQ4XS,
+        TensorType::MXFP4,
     ];
 
     /// ggml's number, name, elements in a block, bytes in a block.
@@ -48,18 +58,27 @@ impl TensorType {
             TensorType::Q5_0 => (6, "Q5_0", 32, 22),
             TensorType::Q5_1 => (7, "Q5_1", 32, 24),
             TensorType::Q8_0 => (8, "Q8_0", 32, 34),
+            TensorType::Q2K => (10, "Q2_K", 256, 84),
+            TensorType::Q3K => (11, "Q3_K", 256, 110),
             TensorType::Q4K => (12, "Q4_K", 256, 144),
             TensorType::Q5K => (13, "Q5_K", 256, 176),
             TensorType::Q6K => (14, "Q6_K", 256, 210),
+            TensorType::IQ4NL => (20, "IQ4_NL", 32, 18),
+            TensorType::IQ4XS => (23, "IQ4_XS", 256, 136),
             TensorType::BF16 => (30, "BF16", 1, 2),
+            TensorType::MXFP4 => (39, "MXFP4", 32, 17),
         }
     }
 
-    /// Bytes of a block at which its scales are: binary16, which must be finite. Of a float type its one number.
+    /// Bytes of a block at which its scales are: binary16, which must be finite. Of a float type its one number. MXFP4
+    /// has none: its scale is a power of two, by its exponent alone.
     pub const fn scales(self) -> &'static [usize] {
         match self {
             TensorType::Q4_1 | TensorType::Q5_1 | TensorType::Q4K | TensorType::Q5K => &[0, 2],
+            TensorType::Q2K => &[80, 82],
+            TensorType::Q3K => &[108],
             TensorType::Q6K => &[208],
+            TensorType::MXFP4 => &[],
             _ => &[0],
         }
     }
@@ -105,7 +124,7 @@ impl TensorType {
 
 /// Mixes of types by llama.cpp's number (`general.file_type`) and name, with the type that most matrices have; of
 /// several mixes of a type the usual one comes last.
-pub const FILE_TYPES: [(u32, &str, TensorType); 13] = [
+pub const FILE_TYPES: [(u32, &str, TensorType); 21] = [
     (0, "F32", TensorType::F32),
     (1, "F16", TensorType::F16),
     (2, "Q4_0", TensorType::Q4_0),
@@ -113,12 +132,20 @@ pub const FILE_TYPES: [(u32, &str, TensorType); 13] = [
     (7, "Q8_0", TensorType::Q8_0),
     (8, "Q5_0", TensorType::Q5_0),
     (9, "Q5_1", TensorType::Q5_1),
+    (21, "Q2_K_S", TensorType::Q2K),
+    (10, "Q2_K", TensorType::Q2K),
+    (11, "Q3_K_S", TensorType::Q3K),
+    (13, "Q3_K_L", TensorType::Q3K),
+    (12, "Q3_K_M", TensorType::Q3K),
     (14, "Q4_K_S", TensorType::Q4K),
     (15, "Q4_K_M", TensorType::Q4K),
     (16, "Q5_K_S", TensorType::Q5K),
     (17, "Q5_K_M", TensorType::Q5K),
     (18, "Q6_K", TensorType::Q6K),
+    (25, "IQ4_NL", TensorType::IQ4NL),
+    (30, "IQ4_XS", TensorType::IQ4XS),
     (32, "BF16", TensorType::BF16),
+    (38, "MXFP4_MOE", TensorType::MXFP4),
 ];
 
 impl fmt::Display for TensorType {
@@ -133,17 +160,13 @@ fn unsupported_name(id: u32) -> &'static str {
         4 => "Q4_2",
         5 => "Q4_3",
         9 => "Q8_1",
-        10 => "Q2_K",
-        11 => "Q3_K",
         15 => "Q8_K",
         16 => "IQ2_XXS",
         17 => "IQ2_XS",
         18 => "IQ3_XXS",
         19 => "IQ1_S",
-        20 => "IQ4_NL",
         21 => "IQ3_S",
         22 => "IQ2_S",
-        23 => "IQ4_XS",
         24 => "I8",
         25 => "I16",
         26 => "I32",
@@ -158,7 +181,6 @@ fn unsupported_name(id: u32) -> &'static str {
         36 => "IQ4_NL_4_4",
         37 => "IQ4_NL_4_8",
         38 => "IQ4_NL_8_8",
-        39 => "MXFP4",
         _ => "unknown to ggml",
     }
 }

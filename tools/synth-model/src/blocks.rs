@@ -14,6 +14,19 @@ const K_SCALE: std::ops::RangeInclusive<u8> = 8..=63;
 /// Magnitudes of Q6_K's signed sub-block scales.
 const Q6_SCALE: std::ops::RangeInclusive<u8> = 16..=127;
 
+/// Sub-block scales of Q2_K: 4 bits, likewise.
+const Q2_SCALE: std::ops::RangeInclusive<u8> = 4..=15;
+/// Magnitudes of the signed sub-block scales of Q3_K and IQ4_XS.
+const SIGNED_SCALE: std::ops::RangeInclusive<u8> = 8..=31;
+
+/// What the nibbles of IQ4_NL and IQ4_XS stand for.
+const UNEVEN: [f64; 16] = [
+    -127.0, -104.0, -83.0, -65.0, -49.0, -35.0, -22.0, -10.0, 1.0, 13.0, 25.0, 38.0, 53.0, 69.0,
+    89.0, 113.0,
+];
+/// What those of MXFP4 do, without their sign, doubled.
+const FP4: [f64; 8] = [0.0, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0];
+
 /// Makes rows of one type.
 pub(crate) struct Blocks {
     ty: TensorType,
@@ -35,6 +48,11 @@ impl Blocks {
             TensorType::Q4K => rms(centered(16)) * rms(K_SCALE.map(f64::from)),
             TensorType::Q5K => rms(centered(32)) * rms(K_SCALE.map(f64::from)),
             TensorType::Q6K => rms((-32..32).map(f64::from)) * rms(Q6_SCALE.map(f64::from)),
+            TensorType::Q2K => rms(centered(4)) * rms(Q2_SCALE.map(f64::from)),
+            TensorType::Q3K => rms((-4..4).map(f64::from)) * rms(SIGNED_SCALE.map(f64::from)),
+            TensorType::IQ4NL => rms(UNEVEN.into_iter()),
+            TensorType::IQ4XS => rms(UNEVEN.into_iter()) * rms(SIGNED_SCALE.map(f64::from)),
+            TensorType::MXFP4 => rms(FP4.into_iter()),
         };
         Blocks {
             ty,
@@ -58,7 +76,7 @@ impl Blocks {
             TensorType::BF16 => {
                 out.copy_from_slice(&bf16::from_f32(rng.signed() * scale).to_le_bytes());
             }
-            TensorType::Q4_0 | TensorType::Q5_0 => {
+            TensorType::Q4_0 | TensorType::Q5_0 | TensorType::IQ4NL => {
                 rng.fill(out);
                 let d = varied(rng, scale);
                 put_f16(&mut out[..2], either_sign(rng, d));
@@ -69,6 +87,10 @@ impl Blocks {
             TensorType::Q4K => k_affine(rng, scale, 7.5, out),
             TensorType::Q5K => k_affine(rng, scale, 15.5, out),
             TensorType::Q6K => q6_k(rng, scale, out),
+            TensorType::Q2K => q2_k(rng, scale, out),
+            TensorType::Q3K => q3_k(rng, scale, out),
+            TensorType::IQ4XS => iq4_xs(rng, scale, out),
+            TensorType::MXFP4 => mxfp4(rng, scale, out),
         }
     }
 }
@@ -134,6 +156,67 @@ fn q6_k(rng: &mut Rng, scale: f32, out: &mut [u8]) {
         } as u8;
     }
     put_f16(&mut out[208..], varied(rng, scale));
+}
+
+/// 16 bytes with a 4-bit scale and min each, 64 bytes of bit pairs, d, dmin: value = d * scale * q - dmin * min.
+fn q2_k(rng: &mut Rng, scale: f32, out: &mut [u8]) {
+    rng.fill(out);
+    for byte in &mut out[..16] {
+        let s = uniform(rng, Q2_SCALE);
+        // About the scale, as in k_affine: 3..=16, of which 4 bits hold 15.
+        let m = (s + rng.below(3) as u8 - 1).min(15);
+        *byte = s | m << 4;
+    }
+    let d = varied(rng, scale);
+    put_f16(&mut out[80..82], d);
+    put_f16(&mut out[82..], d * 1.5);
+}
+
+/// A 6-bit scale as it is stored: 32 more.
+fn signed_scale(rng: &mut Rng) -> u8 {
+    let magnitude = uniform(rng, SIGNED_SCALE);
+    if rng.next() >> 63 == 0 {
+        32 + magnitude
+    } else {
+        32 - magnitude
+    }
+}
+
+/// 32 bytes of third bits, 64 of bit pairs, 12 bytes with 16 scales, d: value = d * scale * (q - 4).
+fn q3_k(rng: &mut Rng, scale: f32, out: &mut [u8]) {
+    rng.fill(out);
+    // Scale i has four bits in byte i % 8 and two in byte 8 + i % 4.
+    let mut packed = [0u8; 12];
+    for i in 0..16 {
+        let s = signed_scale(rng);
+        packed[i % 8] |= (s & 15) << (i / 8 * 4);
+        packed[8 + i % 4] |= (s >> 4) << (i / 4 * 2);
+    }
+    out[96..108].copy_from_slice(&packed);
+    put_f16(&mut out[108..], varied(rng, scale));
+}
+
+/// d, two bytes and four with eight scales, 128 of nibbles: value = d * scale * table[q].
+fn iq4_xs(rng: &mut Rng, scale: f32, out: &mut [u8]) {
+    rng.fill(out);
+    put_f16(&mut out[..2], varied(rng, scale));
+    let mut packed = [0u8; 6];
+    for j in 0..8 {
+        let s = signed_scale(rng);
+        packed[j / 4] |= (s >> 4) << (j % 4 * 2);
+        packed[2 + j / 2] |= (s & 15) << (j % 2 * 4);
+    }
+    out[2..8].copy_from_slice(&packed);
+}
+
+/// A power of two's exponent, 16 bytes of nibbles: value = 2^(e - 128) * table[q].
+fn mxfp4(rng: &mut Rng, scale: f32, out: &mut [u8]) {
+    rng.fill(out);
+    // The two powers around the scale, as often as makes its square on average.
+    let below = scale.log2().floor();
+    let more = (scale * (-below).exp2()).powi(2);
+    let up = (more - 1.0) / 3.0 > rng.signed().midpoint(1.0);
+    out[0] = (128 + below as i32 + i32::from(up)).clamp(0, 254) as u8;
 }
 
 /// `scale`, give or take a quarter.

@@ -66,6 +66,8 @@ fn hyperparameters(shape: &Shape) -> [(&'static str, Value); 8] {
 fn file_type(mix: Mix) -> u32 {
     let most = match mix {
         Mix::Reference | Mix::Q4KM | Mix::KQuants | Mix::Everything => TensorType::Q4K,
+        Mix::FewBits => TensorType::Q3K,
+        Mix::Tables => TensorType::IQ4NL,
         Mix::Legacy => TensorType::Q8_0,
         Mix::One(ty) => ty,
     };

@@ -59,7 +59,11 @@ pub enum Mix {
     Q4KM,
     /// Q4_K, Q5_K and Q6_K in turn.
     KQuants,
-    /// F16, BF16 and every type with blocks of 32 in turn.
+    /// Q2_K, Q3_K, IQ4_XS and Q6_K in turn, as published files of few bits mix them.
+    FewBits,
+    /// IQ4_NL, MXFP4 and Q8_0 in turn.
+    Tables,
+    /// F16, BF16 and every other type with blocks of 32 in turn.
     Legacy,
     /// K-quants, other types and floats in turn, so that each kind meets the others on one input.
     Everything,
@@ -119,7 +123,7 @@ pub(crate) enum Role {
 
 impl Shape {
     /// The names that [`named`](Self::named) knows.
-    pub const NAMES: [&'static str; 11] = [
+    pub const NAMES: [&'static str; 13] = [
         "qwen2.5-0.5b-instruct-q4_k_m",
         "qwen2.5-coder-1.5b-q4_k_m",
         "llama-3.1-8b-q4_k_m",
@@ -131,10 +135,12 @@ impl Shape {
         "tiny-heads-80",
         "tiny-heads-96",
         "tiny-heads-256",
+        "tiny-few-bits",
+        "tiny-tables",
     ];
 
     /// Those among them that tests run: together each architecture, and all that its files may have.
-    pub const VARIED: [&'static str; 7] = [
+    pub const VARIED: [&'static str; 9] = [
         "tiny-qwen2",
         "tiny-llama",
         "tiny-tied",
@@ -142,6 +148,8 @@ impl Shape {
         "tiny-heads-80",
         "tiny-heads-96",
         "tiny-heads-256",
+        "tiny-few-bits",
+        "tiny-tables",
     ];
 
     /// The shape called `name`.
@@ -228,6 +236,8 @@ impl Shape {
                 key_length: Some(256),
                 ..tiny(name, Mix::Q4KM)
             },
+            "tiny-few-bits" => tiny(name, Mix::FewBits),
+            "tiny-tables" => tiny(name, Mix::Tables),
             _ => return None,
         })
     }
@@ -248,7 +258,9 @@ impl Shape {
 
     /// Type of a matrix in block `layer` (0 for those outside of blocks).
     pub(crate) fn ty(&self, role: Role, layer: u32) -> TensorType {
-        use TensorType::{BF16, F16, Q4_0, Q4_1, Q4K, Q5_0, Q5_1, Q5K, Q6K, Q8_0};
+        use TensorType::{
+            BF16, F16, IQ4NL, IQ4XS, MXFP4, Q2K, Q3K, Q4_0, Q4_1, Q4K, Q5_0, Q5_1, Q5K, Q6K, Q8_0,
+        };
         let more = self.has_more_bits(layer);
         match self.mix {
             Mix::One(ty) => ty,
@@ -267,6 +279,8 @@ impl Shape {
             },
             // By layer as well, so that every role gets every type.
             Mix::KQuants => [Q4K, Q5K, Q6K][(role as usize + layer as usize) % 3],
+            Mix::FewBits => [Q2K, Q3K, IQ4XS, Q6K][(role as usize + layer as usize) % 4],
+            Mix::Tables => [IQ4NL, MXFP4, Q8_0][(role as usize + layer as usize) % 3],
             Mix::Everything => {
                 let types = [Q4K, Q5_0, Q6K, F16, Q5K, Q8_0, Q4_1];
                 types[(role as usize + layer as usize) % types.len()]

@@ -66,6 +66,59 @@ fn q6_k_block(b: &[u8]) -> Vec<f32> {
     (0..256).map(value).collect()
 }
 
+/// Two bits of value i: of each half, 32 bytes with those of four sub-blocks.
+fn bit_pair(qs: &[u8], i: usize) -> i32 {
+    i32::from(qs[i / 128 * 32 + i % 32] >> (2 * (i % 128 / 32)) & 3)
+}
+
+/// A block of 256 whose sub-blocks of 16 have a scale and a minimum of four bits each.
+fn q2_k_block(b: &[u8]) -> Vec<f32> {
+    let (d, dmin) = (half_at(b, 80), half_at(b, 82));
+    let value = |i: usize| {
+        let (scale, min) = (f32::from(b[i / 16] & 15), f32::from(b[i / 16] >> 4));
+        d * scale * bit_pair(&b[16..80], i) as f32 - dmin * min
+    };
+    (0..256).map(value).collect()
+}
+
+/// A block of 256 whose sub-blocks of 16 have a scale of six bits; third bits are 0 where 4 is taken off.
+fn q3_k_block(b: &[u8]) -> Vec<f32> {
+    let (d, s) = (half_at(b, 108), &b[96..108]);
+    let value = |i: usize| {
+        let sub = i / 16;
+        let low = s[sub % 8] >> (sub / 8 * 4) & 15;
+        let high = s[8 + sub % 4] >> (sub / 4 * 2) & 3;
+        let scale = i32::from(low | high << 4) - 32;
+        let third = i32::from(b[i % 32] >> (i / 32) & 1);
+        d * scale as f32 * (bit_pair(&b[32..96], i) + 4 * third - 4) as f32
+    };
+    (0..256).map(value).collect()
+}
+
+const UNEVEN: [i8; 16] = [
+    -127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113,
+];
+const FP4: [i8; 16] = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];
+
+/// 32 values whose first half lies in the low nibbles.
+fn looked_up(table: [i8; 16], qs: &[u8]) -> Vec<f32> {
+    let value = |i: usize| f32::from(table[nibble(qs, i % 16, i >= 16) as usize]);
+    (0..32).map(value).collect()
+}
+
+/// A block of 256 whose sub-blocks of 32 have a scale of six bits.
+fn iq4_xs_block(b: &[u8]) -> Vec<f32> {
+    let d = half_at(b, 0);
+    let sub_block = |j: usize| {
+        let low = b[4 + j / 2] >> (j % 2 * 4) & 15;
+        let high = b[2 + j / 4] >> (j % 4 * 2) & 3;
+        let scale = (i32::from(low | high << 4) - 32) as f32;
+        let values = looked_up(UNEVEN, &b[8 + 16 * j..]).into_iter();
+        values.map(move |q| d * scale * q)
+    };
+    (0..8).flat_map(sub_block).collect()
+}
+
 fn block(ty: TensorType, b: &[u8]) -> Vec<f32> {
     let scaled = |quants: Vec<f32>, m: f32| {
         let d = half_at(b, 0);
@@ -83,6 +136,15 @@ fn block(ty: TensorType, b: &[u8]) -> Vec<f32> {
         TensorType::Q4K => k_block(b, None, &b[16..]),
         TensorType::Q5K => k_block(b, Some(&b[16..48]), &b[48..]),
         TensorType::Q6K => q6_k_block(b),
+        TensorType::Q2K => q2_k_block(b),
+        TensorType::Q3K => q3_k_block(b),
+        TensorType::IQ4NL => scaled(looked_up(UNEVEN, &b[2..]), 0.0),
+        TensorType::IQ4XS => iq4_xs_block(b),
+        TensorType::MXFP4 => {
+            let d = 2f32.powi(i32::from(b[0]) - 128);
+            let values = looked_up(FP4, &b[1..]).into_iter();
+            values.map(|q| d * q).collect()
+        }
     }
 }
 

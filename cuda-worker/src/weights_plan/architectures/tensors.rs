@@ -123,11 +123,7 @@ pub(super) const QK_NORMS: [TensorRule; 2] = [
 
 /// Norms of what attention and feed-forward part add.
 pub(super) const POST_NORMS: [TensorRule; 2] = [
-    TensorRule::layer(
-        "post_attention_norm.weight",
-        Role::PostAttnNorm,
-        &[Model],
-    ),
+    TensorRule::layer("post_attention_norm.weight", Role::PostAttnNorm, &[Model]),
     TensorRule::layer("post_ffw_norm.weight", Role::PostFfnNorm, &[Model]),
 ];
 

@@ -77,7 +77,12 @@ impl Keys<'_> {
     }
 
     /// A key that may be missing, but not say something else.
-    pub(super) fn must_equal(&mut self, key: &str, expected: u32, what: &str) -> Result<(), PlanError> {
+    pub(super) fn must_equal(
+        &mut self,
+        key: &str,
+        expected: u32,
+        what: &str,
+    ) -> Result<(), PlanError> {
         match self.metadata.opt_u32(&self.name(key))? {
             Some(found) if found != expected => {
                 return Err(self.refused(key, found, format!("expected {expected}, {what}")));

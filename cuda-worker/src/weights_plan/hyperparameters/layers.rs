@@ -52,10 +52,13 @@ pub(super) fn read(
 
 fn window(keys: &mut Keys<'_>, architecture: &Architecture) -> Result<u32, PlanError> {
     const KEY: &str = "attention.sliding_window";
-    let honored = architecture.honors.iter().find_map(|honored| match honored {
-        Honored::Window { absent } => Some(*absent),
-        _ => None,
-    });
+    let honored = architecture
+        .honors
+        .iter()
+        .find_map(|honored| match honored {
+            Honored::Window { absent } => Some(*absent),
+            _ => None,
+        });
     let Some(absent) = honored else {
         return Ok(0);
     };

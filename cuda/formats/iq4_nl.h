@@ -1,0 +1,33 @@
+#pragma once
+
+#include "formats/format.h"
+
+namespace orcd::formats {
+
+template <>
+struct Format<TensorType::kIQ4_NL> {
+  struct Block {
+    uint8_t d[2], qs[16];
+  };
+  static constexpr uint32_t kValues = 32;
+  static constexpr Scales kScales = Scales::kPlain;
+  static constexpr int32_t kOffset = 0;
+  static constexpr Table kTable = kUneven;
+
+  // Values 32·b .. 32·b + 31 of a row.
+  ORCD_HD void read(const Block* row, uint32_t b, Block32* out) {
+    constexpr Table table = kTable;
+    read_table(table, row[b].qs, out->w);
+    out->d[0] = out->d[1] = f16_at(row[b].d);
+  }
+
+  static constexpr Field kFields[] = {{0, 2, 2}, {2, 16, 4}};
+  static constexpr Planes kPlanes = {16, 0, 2, 0, false};
+  static constexpr Parts kParts = {0, 0};
+  ORCD_HD Bits low(uint32_t, uint32_t v) { return {2 + v % 16, v / 16 * 4}; }
+  ORCD_HD Bits high(uint32_t, uint32_t) { return {}; }
+
+  static constexpr uint64_t kTileHash = 0x5e59f2303fe674a2, kPlanesHash = 0x85f2b2803219c426;
+};
+
+}  // namespace orcd::formats
