@@ -141,7 +141,7 @@ __device__ __forceinline__ float row_by_segments(const uint8_t* group, const Act
       const WeightBlock<T> w = load_block<T, true>(group, kGroupRows, nb, b, r);
       const uint4* x = reinterpret_cast<const uint4*>(q + b * 32);
       acc = arith::fma32(w.d * d[b], float(dot(w, x[0], x[1], sum[b])), acc);
-      if constexpr (kAffine<T>) acc = arith::fma32(w.m * d[b], float(sum[b]), acc);
+      if constexpr (kAffine<T>) acc = arith::fma32(w.dmin * d[b], float(sum[b]), acc);
     }
     y = add_four(y, acc, r, segments - base);
   }
@@ -159,6 +159,7 @@ __device__ __forceinline__ float row_by_supers(const uint8_t* group, const Activ
   for (uint32_t base = 0; base < supers; base += 4) {
     const uint32_t super = min(base + own, supers - 1);
     SuperSums sums = {};
+    float d = 0.0f, dmin = 0.0f;
     const uint32_t shifts = in.supers.shifts[row * supers + super];
 #pragma unroll
     for (uint32_t half = 0; half < 2; ++half) {
@@ -167,17 +168,12 @@ __device__ __forceinline__ float row_by_supers(const uint8_t* group, const Activ
       for (uint32_t j = 0; j < kSegmentBlocks; ++j) {
         const uint32_t b = super * kSuperBlocks + half * kSegmentBlocks + j;
         const uint4* x = reinterpret_cast<const uint4*>(q + b * 32);
-        add_block<T>(sums, load_block<T, true>(group, kGroupRows, nb, b, r), x[0], x[1], of_half >> j * 8,
-                     sums_of(sum[b]));
+        const WeightBlock<T> w = load_block<T, true>(group, kGroupRows, nb, b, r);
+        add_block<T>(sums, w, x[0], x[1], of_half >> j * 8, sums_of(sum[b]));
+        d = w.d, dmin = w.dmin;  // of the whole super-block
       }
     }
-    constexpr formats::Planes l = kPlanes<T>;
-    const BlockPlace at = place(l, kGroupRows, nb, super * kSuperBlocks, r);
-    // d, and dmin above it.
-    const uint32_t scales = kSplit<T> ? *reinterpret_cast<const uint16_t*>(group + at.tail)
-                                      : *reinterpret_cast<const uint32_t*>(group + at.head);
-    const float part = finish_super<T>(sums.products, float(sums.minima), half_bits(scales), half_bits(scales >> 16),
-                                       in.supers.d[row * supers + super]);
+    const float part = finish_super<T>(sums.products, float(sums.minima), d, dmin, in.supers.d[row * supers + super]);
     y = add_four(y, part, r, supers - base);
   }
   return y;
@@ -255,8 +251,8 @@ void multiply(const ExpertArgs& a, uint32_t ranges, cudaStream_t stream) {
   const uint32_t units = floats ? a.rows : a.rows / kGroupRows;
   const dim3 blocks((units + kWarps - 1) / kWarps, ranges, a.w[1] ? 2 : 1);
   if (floats) return launch_kernel(expert_float_kernel, {blocks, kThreads}, true, stream, a);
-  formats::with_format(
-      w.type, [&]<TensorType T>() { launch_kernel(expert_kernel<T>, {blocks, kThreads}, true, stream, a); });
+  formats::with_format(w.type,
+                       [&]<TensorType T>() { launch_kernel(expert_kernel<T>, {blocks, kThreads}, true, stream, a); });
 }
 
 }  // namespace
@@ -270,8 +266,8 @@ void mix(const Mixture& m, const Activations& normed, uint32_t rows, float* y, c
   if (sorted) launch_kernel(sort_kernel, {1, kSortThreads}, true, stream, m, pairs);
   const uint32_t ranges = sorted ? m.experts : pairs;
   const uint32_t* expert = sorted ? nullptr : m.expert;
-  const ExpertArgs up = {{m.gate, m.up}, {m.gate_bias, m.up_bias}, {m.gated, m.upped}, normed, m.row, expert,
-                         m.end,          d_ff};
+  const ExpertArgs up = {
+      {m.gate, m.up}, {m.gate_bias, m.up_bias}, {m.gated, m.upped}, normed, m.row, expert, m.end, d_ff};
   if (m.gate.type == m.up.type) {
     multiply(up, ranges, stream);
   } else {
