@@ -38,7 +38,11 @@ struct Expected {
 }
 
 /// Every tensor of the architecture by its name.
-fn expected(architecture: &Architecture, n_layers: u32, experts: bool) -> HashMap<String, Expected> {
+fn expected(
+    architecture: &Architecture,
+    n_layers: u32,
+    experts: bool,
+) -> HashMap<String, Expected> {
     let mut all = HashMap::new();
     for rule in architecture.tensors(experts) {
         for layer in 0..if rule.per_layer { n_layers } else { 1 } {

@@ -167,7 +167,10 @@ fn every_family_gives_the_bits_of_the_cpu() {
     let folder = models().join("references");
     let files = std::fs::read_dir(&folder).unwrap();
     let mut paths: Vec<_> = files.map(|entry| entry.unwrap().path()).collect();
-    paths.retain(|path| path.extension().is_some_and(|extension| extension == "gguf"));
+    paths.retain(|path| {
+        path.extension()
+            .is_some_and(|extension| extension == "gguf")
+    });
     assert!(paths.len() > 15, "{} has too few models", folder.display());
     for path in paths {
         assert_same_bits(&gpu, &path, &jobs(vocab(&path), 20, 80, 12), 128, &PLANS);

@@ -7,6 +7,8 @@
 
 mod blocks;
 mod builtin;
+mod families;
+mod features;
 mod fill;
 mod metadata;
 mod plan;
@@ -20,6 +22,7 @@ use std::path::{Path, PathBuf};
 
 use orcd_shared::gguf::{GgufError, GgufFile, TensorInfo};
 
+pub use features::{Experts, Features, Scales, Stretch};
 pub use shape::{Mix, Shape};
 pub use vocab::Vocab;
 pub use writer::Written;

@@ -3,6 +3,7 @@
 use orcd_shared::gguf::{Metadata, TensorType, Value};
 
 use crate::SynthError;
+use crate::features::Scales;
 use crate::shape::{Mix, Shape};
 use crate::vocab::Vocab;
 
@@ -28,14 +29,19 @@ pub(crate) fn metadata(
             m.insert(key, Value::U32(length))?;
         }
     }
+    for (key, value) in of_features(shape) {
+        m.insert(format!("{}.{key}", shape.arch), value)?;
+    }
     if shape.redundant_keys {
         // Lossless: far fewer than 2^32 tokens.
         m.insert(
             format!("{}.vocab_size", shape.arch),
             Value::U32(vocab.len() as u32),
         )?;
+    }
+    if shape.redundant_keys || shape.features.rotated.is_some() {
         let key = format!("{}.rope.dimension_count", shape.arch);
-        m.insert(key, Value::U32(shape.head_dim()))?;
+        m.insert(key, Value::U32(shape.rotated()))?;
     }
     m.insert("general.file_type", Value::U32(file_type(shape.mix)))?;
     vocab.write(&mut m)?;
@@ -62,6 +68,36 @@ fn hyperparameters(shape: &Shape) -> [(&'static str, Value); 8] {
     ]
 }
 
+/// Keys of what the shape has beside Llama's layers.
+fn of_features(shape: &Shape) -> Vec<(&'static str, Value)> {
+    let features = &shape.features;
+    let mut keys = Vec::new();
+    if let Some(window) = features.window {
+        keys.push(("attention.sliding_window", Value::U32(window)));
+    }
+    if let Some(stretch) = features.stretch {
+        keys.extend(stretch.keys(shape.context));
+    }
+    if features.scales != Scales::default() {
+        let scales = features.scales;
+        if let Some(attention) = scales.attention {
+            keys.push(("attention.scale", Value::F32(attention)));
+        }
+        keys.push(("embedding_scale", Value::F32(scales.embedding)));
+        keys.push(("residual_scale", Value::F32(scales.residual)));
+        keys.push(("logit_scale", Value::F32(scales.logits)));
+    }
+    if let Some(experts) = features.experts {
+        keys.push(("expert_count", Value::U32(experts.count)));
+        keys.push(("expert_used_count", Value::U32(experts.used)));
+        if let Some(ffn) = experts.ffn {
+            keys.push(("expert_feed_forward_length", Value::U32(ffn)));
+        }
+    }
+    keys.extend(features.keys.iter().cloned());
+    keys
+}
+
 /// llama.cpp's number for a file's mix of types.
 fn file_type(mix: Mix) -> u32 {
     let most = match mix {
@@ -70,6 +106,7 @@ fn file_type(mix: Mix) -> u32 {
         Mix::Tables => TensorType::IQ4NL,
         Mix::Legacy => TensorType::Q8_0,
         Mix::One(ty) => ty,
+        Mix::Experts { experts, .. } => experts,
     };
     // A type without a mix of its own counts as the first of all, floats.
     most.file_type().unwrap_or(0)

@@ -2,6 +2,9 @@
 
 use orcd_shared::gguf::TensorType;
 
+use crate::families;
+use crate::features::Features;
+
 /// Dimensions, constants and types of a model.
 #[derive(Clone, Debug)]
 pub struct Shape {
@@ -48,6 +51,8 @@ pub struct Shape {
     pub general: &'static [(&'static str, &'static str)],
     /// Types of the matrices.
     pub mix: Mix,
+    /// What it has beside the layers of Llama.
+    pub features: Features,
 }
 
 /// How the types of a file's matrices are chosen.
@@ -69,6 +74,13 @@ pub enum Mix {
     Everything,
     /// One type for all.
     One(TensorType),
+    /// One type for the experts and one for the rest.
+    Experts {
+        /// That of the experts.
+        experts: TensorType,
+        /// That of the rest.
+        others: TensorType,
+    },
 }
 
 /// How Llama 3.1 stretches a rotation over a longer context: frequencies of long waves are divided by
@@ -119,14 +131,26 @@ pub(crate) enum Role {
     Gate,
     Up,
     Down,
+    /// Q, K and V in one.
+    Qkv,
+    /// Gate and up in one.
+    GateUp,
 }
 
 impl Shape {
     /// The names that [`named`](Self::named) knows.
+<<<<<<< HEAD
     pub const NAMES: [&'static str; 13] = [
+=======
+    pub const NAMES: [&'static str; 29] = [
+>>>>>>> synth
         "qwen2.5-0.5b-instruct-q4_k_m",
         "qwen2.5-coder-1.5b-q4_k_m",
         "llama-3.1-8b-q4_k_m",
+        "qwen3-4b-q4_k_m",
+        "qwen3-30b-a3b-q4_k_m",
+        "gemma-3-4b-it-q4_k_m",
+        "gpt-oss-20b-q8_0",
         "tiny-reference",
         "tiny-qwen2",
         "tiny-llama",
@@ -135,8 +159,25 @@ impl Shape {
         "tiny-heads-80",
         "tiny-heads-96",
         "tiny-heads-256",
+<<<<<<< HEAD
         "tiny-few-bits",
         "tiny-tables",
+=======
+        "tiny-qwen3",
+        "tiny-qwen3-yarn",
+        "tiny-qwen3moe",
+        "tiny-mixtral",
+        "tiny-llama-linear",
+        "tiny-granite",
+        "tiny-granite-unrotated",
+        "tiny-smollm3",
+        "tiny-mistral3",
+        "tiny-phi3",
+        "tiny-phi3-window",
+        "tiny-gemma2",
+        "tiny-gemma3",
+        "tiny-gpt-oss",
+>>>>>>> synth
     ];
 
     /// Those among them that tests run: together each architecture, and all that its files may have.
@@ -152,7 +193,26 @@ impl Shape {
         "tiny-tables",
     ];
 
-    /// The shape called `name`.
+    /// One of every family beside those: with all that its files may have, windows and contexts of training shorter
+    /// than the prompts of tests, sinks and soft caps that matter, experts that tie.
+    pub const FAMILIES: [&'static str; 14] = [
+        "tiny-qwen3",
+        "tiny-qwen3-yarn",
+        "tiny-qwen3moe",
+        "tiny-mixtral",
+        "tiny-llama-linear",
+        "tiny-granite",
+        "tiny-granite-unrotated",
+        "tiny-smollm3",
+        "tiny-mistral3",
+        "tiny-phi3",
+        "tiny-phi3-window",
+        "tiny-gemma2",
+        "tiny-gemma3",
+        "tiny-gpt-oss",
+    ];
+
+    /// The shape called `name`. The published ones also go by their names without the types.
     pub fn named(name: &str) -> Option<Shape> {
         Some(match name {
             "qwen2.5-0.5b-instruct-q4_k_m" => reference(),
@@ -236,9 +296,13 @@ impl Shape {
                 key_length: Some(256),
                 ..tiny(name, Mix::Q4KM)
             },
+<<<<<<< HEAD
             "tiny-few-bits" => tiny(name, Mix::FewBits),
             "tiny-tables" => tiny(name, Mix::Tables),
             _ => return None,
+=======
+            _ => return families::named(name),
+>>>>>>> synth
         })
     }
 
@@ -256,6 +320,11 @@ impl Shape {
         self.key_length.unwrap_or(self.hidden / self.heads)
     }
 
+    /// Elements of a head that are rotated.
+    pub fn rotated(&self) -> u32 {
+        self.features.rotated.unwrap_or(self.head_dim())
+    }
+
     /// Type of a matrix in block `layer` (0 for those outside of blocks).
     pub(crate) fn ty(&self, role: Role, layer: u32) -> TensorType {
         use TensorType::{
@@ -264,6 +333,10 @@ impl Shape {
         let more = self.has_more_bits(layer);
         match self.mix {
             Mix::One(ty) => ty,
+            Mix::Experts { experts, others } => match role {
+                Role::Gate | Role::Up | Role::Down => experts,
+                _ => others,
+            },
             Mix::Reference => match role {
                 Role::Output => Q8_0,
                 Role::V if more => Q8_0,
@@ -305,17 +378,17 @@ impl Shape {
     }
 
     /// Blocks in file order: by name, so 10 stands before 2, as in files converted from sorted
-    /// safetensors; files of the `llama` architecture count.
+    /// safetensors; files of the `llama` architecture and sorted ones count.
     pub(crate) fn block_order(&self) -> Vec<u32> {
         let mut layers: Vec<u32> = (0..self.layers).collect();
-        if self.arch != "llama" {
+        if self.arch != "llama" && !self.features.sorted {
             layers.sort_by_key(u32::to_string);
         }
         layers
     }
 }
 
-fn reference() -> Shape {
+pub(crate) fn reference() -> Shape {
     Shape {
         name: "qwen2.5-0.5b-instruct".to_owned(),
         arch: "qwen2",
@@ -342,11 +415,12 @@ fn reference() -> Shape {
             ("general.size_label", "630M"),
         ],
         mix: Mix::Reference,
+        features: Features::default(),
     }
 }
 
 /// Two layers, 256 wide: rows of one super-block, two of them in `ffn_down`.
-fn tiny(name: &str, mix: Mix) -> Shape {
+pub(crate) fn tiny(name: &str, mix: Mix) -> Shape {
     Shape {
         name: name.to_owned(),
         layers: 2,

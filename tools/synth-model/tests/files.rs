@@ -93,21 +93,35 @@ fn every_shape_has_what_its_architecture_needs() {
         let header = file.header();
         let m = &header.metadata;
         let arch = m.str("general.architecture").unwrap();
-        assert_eq!(m.u32(&format!("{arch}.block_count")).unwrap(), 2);
-        assert_eq!(
-            m.contains(&format!("{arch}.rope.dimension_count")),
-            shape.redundant_keys
-        );
+        let features = &shape.features;
+        assert_eq!(m.u32(&format!("{arch}.block_count")).unwrap(), shape.layers);
+        let rotated = m.opt_u32(&format!("{arch}.rope.dimension_count")).unwrap();
+        let is_said = shape.redundant_keys || features.rotated.is_some();
+        assert_eq!(rotated, is_said.then_some(shape.rotated()));
         let key_length = m.opt_u32(&format!("{arch}.attention.key_length"));
         assert_eq!(key_length.unwrap(), shape.key_length);
-        let q = header.tensor("blk.0.attn_q.weight").unwrap();
-        assert_eq!(q.ne[1], u64::from(shape.heads * shape.head_dim()));
+        let (q, kv) = (
+            u64::from(shape.heads * shape.head_dim()),
+            u64::from(shape.kv_heads * shape.head_dim()),
+        );
+        let rows = match features.fused {
+            true => ("blk.0.attn_qkv.weight", q + 2 * kv),
+            false => ("blk.0.attn_q.weight", q),
+        };
+        assert_eq!(header.tensor(rows.0).unwrap().ne[1], rows.1);
         assert_eq!(header.tensor("output.weight").is_none(), shape.tied);
-        assert_eq!(header.tensor("blk.0.attn_q.bias").is_some(), shape.qkv_bias);
+        let has = |name: &str| header.tensor(name).is_some();
+        assert_eq!(has("blk.0.attn_q.bias"), shape.qkv_bias);
         assert_eq!(
-            header.tensor("blk.1.ffn_down.bias").is_some(),
+            has("blk.1.ffn_down.bias"),
             shape.more_biases.contains(&"ffn_down")
         );
+        assert_eq!(has("blk.1.attn_k_norm.weight"), features.qk_norms);
+        assert_eq!(has("blk.1.post_ffw_norm.weight"), features.post_norms);
+        assert_eq!(has("blk.1.attn_sinks.weight"), features.sinks);
+        let is_mixed = features.experts.is_some();
+        assert_eq!(has("blk.1.ffn_up_exps.weight"), is_mixed);
+        assert_eq!(has("blk.1.ffn_up.weight"), !is_mixed);
         let embedding = header.tensor("token_embd.weight").unwrap();
         assert_eq!(embedding.ne, [u64::from(shape.hidden), 512]);
         assert_eq!(m.strings("tokenizer.ggml.tokens").unwrap().len(), 512);
@@ -117,6 +131,57 @@ fn every_shape_has_what_its_architecture_needs() {
                 .unwrap()
                 .contains("<|im_start|>")
         );
+    }
+}
+
+/// By block and name, those outside of blocks first: as a sorted map of names would not have them from block 10 on.
+#[test]
+fn tensors_of_a_sorted_file_stand_by_block_and_name() {
+    let shape = Shape {
+        layers: 12,
+        ..Shape::named("tiny-qwen3").unwrap()
+    };
+    let (_dir, file) = open(&shape, &Options::default());
+    let tensors = &file.header().tensors;
+    let names: Vec<&str> = tensors.iter().map(|t| t.name.as_str()).collect();
+    assert_eq!(names[..2], ["output_norm.weight", "token_embd.weight"]);
+    let of_block = [
+        "attn_k",
+        "attn_k_norm",
+        "attn_norm",
+        "attn_output",
+        "attn_q",
+        "attn_q_norm",
+        "attn_v",
+        "ffn_down",
+        "ffn_gate",
+        "ffn_norm",
+        "ffn_up",
+    ];
+    for (i, name) in names[2..].iter().enumerate() {
+        let (block, part) = (i / of_block.len(), of_block[i % of_block.len()]);
+        assert_eq!(*name, format!("blk.{block}.{part}.weight"));
+    }
+}
+
+/// Experts 1 and 2, 4 and 5, and so on have the same rows, and the same biases.
+#[test]
+fn experts_of_tiny_shapes_tie() {
+    for name in ["tiny-qwen3moe", "tiny-mixtral", "tiny-gpt-oss"] {
+        let (_dir, file) = open(&Shape::named(name).unwrap(), &Options::default());
+        for part in ["ffn_gate_inp.weight", "ffn_gate_inp.bias"] {
+            let Some(router) = file.header().tensor(&format!("blk.1.{part}")) else {
+                continue;
+            };
+            let data = synth_model::tensor_data(&file, router).unwrap();
+            let experts = *router.ne.last().unwrap() as usize;
+            let rows: Vec<&[u8]> = data.chunks(data.len() / experts).collect();
+            for (i, row) in rows.iter().enumerate() {
+                let before: Vec<usize> = (0..i).filter(|j| rows[*j] == *row).collect();
+                let expected = if i % 3 == 2 { vec![i - 1] } else { vec![] };
+                assert_eq!(before, expected, "{name} {part} {i}");
+            }
+        }
     }
 }
 

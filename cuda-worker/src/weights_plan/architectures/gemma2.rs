@@ -23,11 +23,7 @@ pub(super) const GEMMA2: Architecture = Architecture {
     ..Architecture::new(
         "gemma2",
         RopeStyle::Neox,
-        &[
-            &tensors::ENDS,
-            &tensors::ATTENTION,
-            &tensors::POST_NORMS,
-        ],
+        &[&tensors::ENDS, &tensors::ATTENTION, &tensors::POST_NORMS],
         &[&tensors::FEED_FORWARD],
     )
 };

@@ -8,11 +8,7 @@ pub(super) const MISTRAL3: Architecture = Architecture {
     ..Architecture::new(
         "mistral3",
         RopeStyle::Interleaved,
-        &[
-            &tensors::ENDS,
-            &tensors::ATTENTION,
-            &tensors::ROPE_FREQS,
-        ],
+        &[&tensors::ENDS, &tensors::ATTENTION, &tensors::ROPE_FREQS],
         &[&tensors::FEED_FORWARD],
     )
 };

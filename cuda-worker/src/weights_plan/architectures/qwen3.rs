@@ -6,10 +6,6 @@ use crate::weights_plan::RopeStyle;
 pub(super) const QWEN3: Architecture = Architecture::new(
     "qwen3",
     RopeStyle::Neox,
-    &[
-        &tensors::ENDS,
-        &tensors::ATTENTION,
-        &tensors::QK_NORMS,
-    ],
+    &[&tensors::ENDS, &tensors::ATTENTION, &tensors::QK_NORMS],
     &[&tensors::FEED_FORWARD],
 );

@@ -8,11 +8,7 @@ pub(super) const QWEN3MOE: Architecture = Architecture {
     ..Architecture::new(
         "qwen3moe",
         RopeStyle::Neox,
-        &[
-            &tensors::ENDS,
-            &tensors::ATTENTION,
-            &tensors::QK_NORMS,
-        ],
+        &[&tensors::ENDS, &tensors::ATTENTION, &tensors::QK_NORMS],
         &[],
     )
 };

@@ -61,8 +61,11 @@ pub(super) const FUSED_FEED_FORWARD: [TensorRule; 3] = [
     TensorRule::layer("ffn_down.weight", Role::FfnDown, &[FeedForward, Model]),
 ];
 
-pub(super) const FFN_NORM: [TensorRule; 1] =
-    [TensorRule::layer("ffn_norm.weight", Role::FfnNorm, &[Model])];
+pub(super) const FFN_NORM: [TensorRule; 1] = [TensorRule::layer(
+    "ffn_norm.weight",
+    Role::FfnNorm,
+    &[Model],
+)];
 
 /// The same norm by another name.
 pub(super) const FFN_NORM_BEHIND_ATTENTION: [TensorRule; 1] = [TensorRule::layer(
