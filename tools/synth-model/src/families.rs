@@ -9,16 +9,15 @@ use crate::shape::{Mix, Shape, reference, tiny};
 const WINDOW: u32 = 24;
 /// Context of the training of tiny models: shorter than the longer prompts of tests.
 const TRAINED: u32 = 48;
-/// Type of the experts of gpt-oss: MXFP4 in the published file. Until `TensorType` has it, the type of all its other
-/// matrices; then the shape is to be called `gpt-oss-20b-mxfp4`, and `gpt-oss-20b`.
-const GPT_OSS_EXPERTS: TensorType = TensorType::Q8_0;
+/// Type of the experts of gpt-oss, as published.
+const GPT_OSS_EXPERTS: TensorType = TensorType::MXFP4;
 
 pub(crate) fn named(name: &str) -> Option<Shape> {
     Some(match name {
         "qwen3-4b-q4_k_m" | "qwen3-4b" => qwen3_4b(),
         "qwen3-30b-a3b-q4_k_m" | "qwen3-30b-a3b" => qwen3_30b_a3b(),
         "gemma-3-4b-it-q4_k_m" | "gemma-3-4b" => gemma_3_4b(),
-        "gpt-oss-20b-q8_0" => gpt_oss_20b(),
+        "gpt-oss-20b-mxfp4" | "gpt-oss-20b" => gpt_oss_20b(),
         "tiny-qwen3" => Shape {
             features: qwen3(),
             ..tiny_qwen3(name)

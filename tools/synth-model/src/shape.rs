@@ -139,18 +139,14 @@ pub(crate) enum Role {
 
 impl Shape {
     /// The names that [`named`](Self::named) knows.
-<<<<<<< HEAD
-    pub const NAMES: [&'static str; 13] = [
-=======
-    pub const NAMES: [&'static str; 29] = [
->>>>>>> synth
+    pub const NAMES: [&'static str; 31] = [
         "qwen2.5-0.5b-instruct-q4_k_m",
         "qwen2.5-coder-1.5b-q4_k_m",
         "llama-3.1-8b-q4_k_m",
         "qwen3-4b-q4_k_m",
         "qwen3-30b-a3b-q4_k_m",
         "gemma-3-4b-it-q4_k_m",
-        "gpt-oss-20b-q8_0",
+        "gpt-oss-20b-mxfp4",
         "tiny-reference",
         "tiny-qwen2",
         "tiny-llama",
@@ -159,10 +155,8 @@ impl Shape {
         "tiny-heads-80",
         "tiny-heads-96",
         "tiny-heads-256",
-<<<<<<< HEAD
         "tiny-few-bits",
         "tiny-tables",
-=======
         "tiny-qwen3",
         "tiny-qwen3-yarn",
         "tiny-qwen3moe",
@@ -177,7 +171,6 @@ impl Shape {
         "tiny-gemma2",
         "tiny-gemma3",
         "tiny-gpt-oss",
->>>>>>> synth
     ];
 
     /// Those among them that tests run: together each architecture, and all that its files may have.
@@ -296,13 +289,9 @@ impl Shape {
                 key_length: Some(256),
                 ..tiny(name, Mix::Q4KM)
             },
-<<<<<<< HEAD
             "tiny-few-bits" => tiny(name, Mix::FewBits),
             "tiny-tables" => tiny(name, Mix::Tables),
-            _ => return None,
-=======
             _ => return families::named(name),
->>>>>>> synth
         })
     }
 
