@@ -12,37 +12,12 @@ use cuda_worker::scheduler::step_engine::{EngineError, StepBatch, StepEngine as 
 use engine_support::model::{
     Chunk, GREEDY, Model, in_chunks, one_by_one, options, prompt, run, step,
 };
-use engine_support::naive::Naive;
+use engine_support::naive::{Naive, divergence, relative_error};
 use engine_support::{Rng, assert_same};
 use orcd_shared::gguf::TensorType;
 use orcd_shared::sampling::{SamplingParams, numbers};
 
 const SHAPES: [&str; 9] = synth_model::Shape::VARIED;
-
-/// Largest difference over the largest logit.
-fn relative_error(found: &[f32], exact: &[f64]) -> f64 {
-    let top = exact.iter().fold(0f64, |m, v| m.max(v.abs()));
-    let worst = found
-        .iter()
-        .zip(exact)
-        .fold(0f64, |m, (f, e)| m.max((f64::from(*f) - e).abs()));
-    worst / top
-}
-
-/// KL divergence of two rows of logits, nats.
-fn divergence(exact: &[f64], found: &[f32]) -> f64 {
-    let found: Vec<f64> = found.iter().map(|v| f64::from(*v)).collect();
-    let log_sum = |x: &[f64]| {
-        let top = x.iter().fold(f64::NEG_INFINITY, |m, v| m.max(*v));
-        top + x.iter().map(|v| (v - top).exp()).sum::<f64>().ln()
-    };
-    let (a, b) = (log_sum(exact), log_sum(&found));
-    exact
-        .iter()
-        .zip(&found)
-        .map(|(e, f)| (e - a).exp() * ((e - a) - (f - b)))
-        .sum()
-}
 
 #[test]
 fn logits_are_those_of_the_model_in_binary64() {

@@ -160,7 +160,7 @@ fn chunks_cut_anywhere_give_the_same_bits() {
         let whole = in_chunks(&mut engine, 0, &reference.ids, reference.ids.len());
         for (slot, size) in [(1, 1), (2, 7), (3, 31)] {
             let cut = in_chunks(&mut engine, slot, &reference.ids, size);
-            assert_same(&cut, &whole, &format!("{} by {size}", reference.name));
+            assert_same(&cut, &whole, format!("{} by {size}", reference.name));
         }
     }
 }

@@ -1,7 +1,8 @@
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use orcd_shared::error::ErrorCode;
-use orcd_shared::job::{Finish, JobKey};
+use orcd_shared::job::{Finish, JobKey, JobSpec};
 use orcd_shared::protocol::message::{HEARTBEAT_MS, LoadRequest, ToSupervisor, ToWorker};
 
 use crate::model;
@@ -42,6 +43,43 @@ fn replay_continues_with_the_last_token_sent() {
         }
         assert_eq!(first, Some(sent - 1));
         assert_eq!(rest, ids[sent - 1..], "after {sent} tokens");
+    }
+}
+
+/// SIGKILL in the middle of three jobs: another worker, given what was sent, says the rest of each. Jobs grow beyond the
+/// windows, one beyond the context of LongRoPE's training.
+#[test]
+fn jobs_of_a_killed_worker_go_on_in_another_in_every_family() {
+    for name in synth_model::Shape::FAMILIES {
+        let path = model::family(name);
+        let jobs = [job(1, 4, 40), job(2, 20, 60), job(3, 45, 50)];
+        let (mut worker, _) = Worker::ready(load(&path));
+        let whole = worker.run(&jobs);
+        let mut sent: BTreeMap<u64, Vec<u32>> = BTreeMap::new();
+        jobs.iter().for_each(|job| worker.submit(job.clone()));
+        while sent.get(&3).is_none_or(|ids| ids.len() < 20) {
+            let Some(ToSupervisor::Step(report)) = worker.receive() else {
+                panic!("no step")
+            };
+            for token in report.tokens {
+                sent.entry(token.key.0).or_default().push(token.id);
+            }
+        }
+        // Kills it.
+        drop(worker);
+        let (mut worker, _) = Worker::ready(load(&path));
+        let replays = jobs.clone().map(|job| JobSpec {
+            emitted: sent.remove(&job.key.0).unwrap(),
+            ..job
+        });
+        let rest = worker.run(&replays);
+        for replay in &replays {
+            let (key, emitted) = (replay.key.0, &replay.emitted);
+            // It begins with the last that was sent.
+            let all = [&emitted[..emitted.len() - 1], &rest[&key].0].concat();
+            assert!(emitted.len() < whole[&key].0.len(), "{name}: it had ended");
+            assert_eq!((all, rest[&key].1), whole[&key], "{name}, job {key}");
+        }
     }
 }
 

@@ -12,6 +12,11 @@ pub fn tiny() -> PathBuf {
         .clone()
 }
 
+/// A tiny model of another family, by its shape's name.
+pub fn family(name: &str) -> PathBuf {
+    write(Shape::named(name).unwrap())
+}
+
 /// Wide and deep enough for milliseconds per token: time to do something to a running job.
 pub fn slow() -> PathBuf {
     static PATH: OnceLock<PathBuf> = OnceLock::new();
