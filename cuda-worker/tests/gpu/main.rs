@@ -178,13 +178,14 @@ fn every_family_gives_the_bits_of_the_cpu() {
 }
 
 #[test]
-fn every_weight_type_gives_the_bits_of_the_cpu() {
-    let Some(gpu) = gpu("every_weight_type_gives_the_bits_of_the_cpu") else {
+fn every_weight_type_and_family_gives_the_bits_of_the_cpu() {
+    let Some(gpu) = gpu("every_weight_type_and_family_gives_the_bits_of_the_cpu") else {
         return;
     };
     let folder = tempfile::tempdir().unwrap();
     for name in synth_model::Shape::VARIED
         .into_iter()
+        .chain(synth_model::Shape::FAMILIES)
         .chain(["tiny-reference"])
     {
         let path = folder.path().join(name);
