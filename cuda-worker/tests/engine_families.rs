@@ -8,15 +8,53 @@ mod engine_support;
 
 use cuda_worker::engine::EngineOptions;
 use cuda_worker::scheduler::step_engine::StepEngine as _;
-use cuda_worker::weights_plan::{Activation, ModelPlan, Role, RopeScaling};
+use cuda_worker::weights_plan::{Activation, ModelPlan, Role, RopeScaling, plan};
 use engine_support::assert_same;
 use engine_support::model::{Chunk, GREEDY, Model, in_chunks, one_by_one, options, prompt, run};
 use engine_support::naive::{Naive, divergence, relative_error};
+use orcd_shared::gguf::GgufFile;
 
 const FAMILIES: [&str; 14] = synth_model::Shape::FAMILIES;
 /// Tokens that windows, contexts of training and pages end within, and fewer than that context of training.
 const LONG: usize = 70;
 const SHORT: usize = 40;
+
+/// In full, with the published hyperparameters.
+#[test]
+fn published_shapes_are_planned() {
+    let folder = tempfile::tempdir().unwrap();
+    let planned = |name: &str| {
+        let path = folder.path().join(name);
+        let shape = synth_model::Shape::named(name).unwrap();
+        synth_model::outline(&shape, &synth_model::Options::default(), &path).unwrap();
+        plan(GgufFile::open(&path).unwrap().header()).unwrap()
+    };
+    for (name, most) in [
+        ("qwen3-4b", 2_492_000_000),
+        ("qwen3-30b-a3b", 18_552_000_000),
+        ("gemma-3-4b", 2_484_000_000),
+        ("gpt-oss-20b", 12_100_000_000),
+    ] {
+        let bytes = planned(name).image_bytes;
+        assert!((most - 2_000_000..most).contains(&bytes), "{name}: {bytes}");
+    }
+    let gemma = planned("gemma-3-4b");
+    assert_eq!(gemma.quant_kind, "Q4_K_M");
+    let [global, local] = gemma.shape.kinds;
+    assert_eq!((global.window, local.window), (0, 1024));
+    assert_eq!((global.rope.base, local.rope.base), (1e6, 1e4));
+    assert_eq!((global.rope.factor, local.rope.factor), (8.0, 1.0));
+    // Of 34 layers every sixth is global.
+    assert_eq!(gemma.shape.second_kind[0].count_ones(), 29);
+    let moe = planned("qwen3-30b-a3b").shape;
+    let sizes = (moe.n_experts, moe.n_experts_used, moe.d_ff, moe.head_dim);
+    assert_eq!(sizes, (128, 8, 768, 128));
+    let gpt_oss = planned("gpt-oss-20b").shape;
+    assert_eq!(gpt_oss.second_kind[0], 0x55_5555);
+    assert_eq!(gpt_oss.kinds.map(|kind| kind.window), [0, 128]);
+    assert_eq!(gpt_oss.kinds[1].rope.original_context, 4096);
+    assert!(!gpt_oss.kinds[1].rope.rounds_bounds);
+}
 
 /// As long sequences, beyond windows and the context of training, and as short ones.
 #[test]

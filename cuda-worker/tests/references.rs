@@ -144,12 +144,23 @@ fn what_is_served_stays_close_to_transformers() {
     for reference in Reference::all() {
         let ours = reference.ours(false);
         let rows = reference.rows.iter().zip(&ours);
-        let worst = rows.fold(0f32, |m, ((_, exact), found)| m.max(error(exact, found)));
+        let errors: Vec<f32> = rows
+            .map(|((_, exact), found)| error(exact, found))
+            .collect();
+        let worst = errors.iter().copied().fold(0f32, f32::max);
+        let mean = errors.iter().sum::<f32>() / errors.len() as f32;
         println!(
-            "{:22} off by {worst:.1e} of the largest logit",
+            "{:22} off by {worst:.1e} of the largest logit, {mean:.1e} in the mean",
             reference.name
         );
-        assert!(worst < 5e-2, "{}: {worst}", reference.name);
+        assert!(mean < 3e-2, "{}: {mean}", reference.name);
+        // A row that takes another expert, the margins of which are as small as this, is further off.
+        let most = if reference.margins.is_empty() {
+            5e-2
+        } else {
+            0.3
+        };
+        assert!(worst < most, "{}: {worst}", reference.name);
     }
 }
 

@@ -20,7 +20,7 @@ mod writer;
 
 use std::path::{Path, PathBuf};
 
-use orcd_shared::gguf::{GgufError, GgufFile, TensorInfo};
+use orcd_shared::gguf::{GgufError, GgufFile, Metadata, TensorInfo};
 
 pub use features::{Experts, Features, Scales, Stretch};
 pub use shape::{Mix, Shape};
@@ -118,15 +118,30 @@ pub enum SynthError {
 /// A vocabulary of the wrong size, a type whose blocks don't fit the shape's rows, too many shards,
 /// and I/O errors.
 pub fn write(shape: &Shape, options: &Options, path: &Path) -> Result<Written, SynthError> {
+    let (metadata, tensors) = planned(shape, options)?;
+    match options.shards {
+        0 | 1 => writer::write(&metadata, &tensors, options, path),
+        _ => split::write(&metadata, &tensors, options, path),
+    }
+}
+
+/// Writes a file of `shape` without its weights, which are a hole: a file of any size that takes the room of its
+/// header, for tests of what reads no weights. Seed, threads and shards are for nothing.
+///
+/// # Errors
+/// As [`write`].
+pub fn outline(shape: &Shape, options: &Options, path: &Path) -> Result<(), SynthError> {
+    let (metadata, tensors) = planned(shape, options)?;
+    writer::outline(&metadata, &tensors, path)
+}
+
+/// All keys and all tensors.
+fn planned(shape: &Shape, options: &Options) -> Result<(Metadata, Vec<plan::Planned>), SynthError> {
     let mut vocab = match &options.vocab {
         Some(vocab) => vocab.clone(),
         None => Vocab::builtin(shape)?,
     };
     vocab.adapt(shape)?;
     let metadata = metadata::metadata(shape, &vocab, options.template.as_deref())?;
-    let tensors = plan::plan(shape, &vocab);
-    match options.shards {
-        0 | 1 => writer::write(&metadata, &tensors, options, path),
-        _ => split::write(&metadata, &tensors, options, path),
-    }
+    Ok((metadata, plan::plan(shape, &vocab)))
 }

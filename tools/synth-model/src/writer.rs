@@ -68,6 +68,25 @@ pub(crate) fn write(
     })
 }
 
+/// Writes all but the weights, which are a hole: zeros that take no room.
+pub(crate) fn outline(
+    metadata: &Metadata,
+    tensors: &[Planned],
+    path: &Path,
+) -> Result<(), SynthError> {
+    let specs: Vec<TensorSpec> = tensors.iter().map(|t| t.spec.clone()).collect();
+    let layout = layout(metadata, &specs)?;
+    let write = || {
+        let file = File::create(path)?;
+        file.set_len(layout.file_len)?;
+        file.write_all_at(&layout.header, 0)
+    };
+    write().map_err(|source| SynthError::Write {
+        path: path.to_path_buf(),
+        source,
+    })
+}
+
 fn jobs<'a>(layout: &'a Layout, tensors: &'a [Planned]) -> Vec<Job<'a>> {
     let mut jobs = Vec::new();
     for (tensor, Planned { fill, .. }) in layout.tensors.iter().zip(tensors) {

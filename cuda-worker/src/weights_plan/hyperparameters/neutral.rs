@@ -6,24 +6,38 @@ use crate::weights_plan::architectures::{Architecture, Honored};
 
 const EXPERTS: &str = "expert_count";
 
-/// Each with the one value under which it changes nothing, and who honors it.
-const ALL: [(&str, Neutral, fn(&Honored) -> bool); 10] = [
-    (EXPERTS, Neutral::Zero, |_| false),
-    ("attention.sliding_window", Neutral::Zero, is_window),
-    ("attention.logit_softcapping", Neutral::Zero, |_| false),
-    ("attn_logit_softcapping", Neutral::Zero, is_soft_caps),
-    ("final_logit_softcapping", Neutral::Zero, is_soft_caps),
-    ("attention.clamp_kqv", Neutral::Zero, |_| false),
-    ("attention.scale", Neutral::Zero, is_scales),
-    ("logit_scale", Neutral::One, is_scales),
-    ("embedding_scale", Neutral::One, is_scales),
-    ("residual_scale", Neutral::One, is_scales),
+/// A key, the one value under which it changes nothing, and who honors it.
+struct Rule {
+    key: &'static str,
+    neutral: Neutral,
+    is_honored: fn(&Honored) -> bool,
+}
+
+const ALL: [Rule; 10] = [
+    rule(EXPERTS, Neutral::Zero, |_| false),
+    rule("attention.sliding_window", Neutral::Zero, is_window),
+    rule("attention.logit_softcapping", Neutral::Zero, |_| false),
+    rule("attn_logit_softcapping", Neutral::Zero, is_soft_caps),
+    rule("final_logit_softcapping", Neutral::Zero, is_soft_caps),
+    rule("attention.clamp_kqv", Neutral::Zero, |_| false),
+    rule("attention.scale", Neutral::Zero, is_scales),
+    rule("logit_scale", Neutral::One, is_scales),
+    rule("embedding_scale", Neutral::One, is_scales),
+    rule("residual_scale", Neutral::One, is_scales),
 ];
 
 #[derive(Clone, Copy, PartialEq)]
 enum Neutral {
     Zero,
     One,
+}
+
+const fn rule(key: &'static str, neutral: Neutral, is_honored: fn(&Honored) -> bool) -> Rule {
+    Rule {
+        key,
+        neutral,
+        is_honored,
+    }
 }
 
 fn is_scales(honored: &Honored) -> bool {
@@ -40,9 +54,14 @@ fn is_window(honored: &Honored) -> bool {
 
 /// Refuses keys that the architecture does not honor and that say something.
 pub(super) fn check(keys: &Keys<'_>, architecture: &Architecture) -> Result<(), PlanError> {
-    for (key, neutral, honors) in ALL {
+    for Rule {
+        key,
+        neutral,
+        is_honored,
+    } in ALL
+    {
         let has_experts = key == EXPERTS && architecture.has_experts();
-        if has_experts || architecture.honors.iter().any(honors) {
+        if has_experts || architecture.honors.iter().any(is_honored) {
             continue;
         }
         let Some(value) = keys.metadata.get(&keys.name(key)) else {
