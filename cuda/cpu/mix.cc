@@ -4,7 +4,7 @@
 
 #include "arith/router.h"
 #include "cpu/ops.h"
-#include "formats/formats.h"
+#include "ops/experts.h"
 
 namespace orcd::cpu {
 namespace {
@@ -41,31 +41,6 @@ void place_pairs(const Mixture& m, uint32_t rows) {
     m.place[pair] = place;
     m.row[place] = pair / m.used;
   }
-}
-
-Quantized from_row(Quantized a, uint64_t row, uint32_t cols, uint32_t width) {
-  if (!a.q) return a;
-  a.q += row * cols;
-  a.d += row * (cols / width);
-  a.sum += row * (cols / kQuantBlock);
-  if (a.shifts) a.shifts += row * (cols / width);
-  return a;
-}
-
-Activations from_row(Activations a, uint64_t row) {
-  a.x += row * a.cols;
-  a.blocks = from_row(a.blocks, row, a.cols, kQuantBlock);
-  a.supers = from_row(a.supers, row, a.cols, kSuperBlock);
-  return a;
-}
-
-// One expert's part of all experts' rows.
-MatmulArgs of_expert(const Tensor& all, const float* biases, float* y, uint32_t experts, uint32_t e) {
-  const uint32_t rows = all.rows / experts;
-  Tensor w = all;
-  w.rows = rows;
-  w.data += uint64_t{e} * rows * formats::row_bytes(all.type, all.cols);
-  return {w, y, false, biases ? biases + uint64_t{e} * rows : nullptr};
 }
 
 }  // namespace

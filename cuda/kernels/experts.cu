@@ -125,61 +125,70 @@ __device__ __forceinline__ float add_four(float y, float mine, uint32_t lanes, u
   return y;
 }
 
-// Eight weight rows by one warp: a lane has one of them, and every fourth segment of it.
-template <TensorType T>
-__device__ __forceinline__ float row_by_segments(const uint8_t* group, const Activations& in, uint64_t row) {
+// Eight weight rows by one warp, by some rows of the input: a lane has one of the weight rows, and every fourth segment of
+// it, which it unpacks once for all.
+template <TensorType T, uint32_t kPlaces>
+__device__ __forceinline__ void by_segments(const uint8_t* group, const Activations& in, const uint64_t (&row)[kPlaces],
+                                            float (&y)[kPlaces]) {
   const uint32_t nb = in.cols / 32, lane = threadIdx.x % 32, r = lane % kGroupRows, own = lane / kGroupRows;
   const uint32_t segments = (nb + kSegmentBlocks - 1) / kSegmentBlocks;
-  const int8_t* q = in.blocks.q + row * in.cols;
-  const float* d = in.blocks.d + row * nb;
-  const int32_t* sum = in.blocks.sum + row * nb;
-  float y = 0.0f;
   for (uint32_t base = 0; base < segments; base += 4) {
     const uint32_t first = (base + own) * kSegmentBlocks;
-    float acc = 0.0f;
+    float acc[kPlaces] = {};
     for (uint32_t b = first; b < min(first + kSegmentBlocks, nb); ++b) {
       const WeightBlock<T> w = load_block<T, true>(group, kGroupRows, nb, b, r);
-      const uint4* x = reinterpret_cast<const uint4*>(q + b * 32);
-      acc = arith::fma32(w.d * d[b], float(dot(w, x[0], x[1], sum[b])), acc);
-      if constexpr (kAffine<T>) acc = arith::fma32(w.dmin * d[b], float(sum[b]), acc);
+#pragma unroll
+      for (uint32_t p = 0; p < kPlaces; ++p) {
+        const uint4* x = reinterpret_cast<const uint4*>(in.blocks.q + row[p] * in.cols + b * 32);
+        const float d = in.blocks.d[row[p] * nb + b];
+        const int32_t sum = in.blocks.sum[row[p] * nb + b];
+        acc[p] = arith::fma32(w.d * d, float(dot(w, x[0], x[1], sum)), acc[p]);
+        if constexpr (kAffine<T>) acc[p] = arith::fma32(w.dmin * d, float(sum), acc[p]);
+      }
     }
-    y = add_four(y, acc, r, segments - base);
+#pragma unroll
+    for (uint32_t p = 0; p < kPlaces; ++p) y[p] = add_four(y[p], acc[p], r, segments - base);
   }
-  return y;
 }
 
 // The same with every fourth super-block.
-template <TensorType T>
-__device__ __forceinline__ float row_by_supers(const uint8_t* group, const Activations& in, uint64_t row) {
+template <TensorType T, uint32_t kPlaces>
+__device__ __forceinline__ void by_supers(const uint8_t* group, const Activations& in, const uint64_t (&row)[kPlaces],
+                                          float (&y)[kPlaces]) {
   const uint32_t nb = in.cols / 32, lane = threadIdx.x % 32, r = lane % kGroupRows, own = lane / kGroupRows;
   const uint32_t supers = nb / kSuperBlocks;
-  const int8_t* q = in.supers.q + row * in.cols;
-  const int32_t* sum = in.supers.sum + row * nb;
-  float y = 0.0f;
   for (uint32_t base = 0; base < supers; base += 4) {
     const uint32_t super = min(base + own, supers - 1);
-    SuperSums sums = {};
-    float d = 0.0f, dmin = 0.0f;
-    const uint32_t shifts = in.supers.shifts[row * supers + super];
+    SuperSums sums[kPlaces] = {};
+    uint32_t shifts[kPlaces];
 #pragma unroll
-    for (uint32_t half = 0; half < 2; ++half) {
-      const uint32_t of_half = arith::shifts_of_half(shifts, half);
+    for (uint32_t p = 0; p < kPlaces; ++p) shifts[p] = in.supers.shifts[row[p] * supers + super];
+    float d = 0.0f, dmin = 0.0f;
+#pragma unroll
+    for (uint32_t half = 0; half < 2; ++half)
 #pragma unroll
       for (uint32_t j = 0; j < kSegmentBlocks; ++j) {
         const uint32_t b = super * kSuperBlocks + half * kSegmentBlocks + j;
-        const uint4* x = reinterpret_cast<const uint4*>(q + b * 32);
         const WeightBlock<T> w = load_block<T, true>(group, kGroupRows, nb, b, r);
-        add_block<T>(sums, w, x[0], x[1], of_half >> j * 8, sums_of(sum[b]));
         d = w.d, dmin = w.dmin;  // of the whole super-block
+#pragma unroll
+        for (uint32_t p = 0; p < kPlaces; ++p) {
+          const uint4* x = reinterpret_cast<const uint4*>(in.supers.q + row[p] * in.cols + b * 32);
+          add_block<T>(sums[p], w, x[0], x[1], arith::shifts_of_half(shifts[p], half) >> j * 8,
+                       sums_of(in.supers.sum[row[p] * nb + b]));
+        }
       }
+#pragma unroll
+    for (uint32_t p = 0; p < kPlaces; ++p) {
+      const float part =
+          finish_super<T>(sums[p].products, float(sums[p].minima), d, dmin, in.supers.d[row[p] * supers + super]);
+      y[p] = add_four(y[p], part, r, supers - base);
     }
-    const float part = finish_super<T>(sums.products, float(sums.minima), d, dmin, in.supers.d[row * supers + super]);
-    y = add_four(y, part, r, supers - base);
   }
-  return y;
 }
 
-template <TensorType T>
+// kPlaces: at once.
+template <TensorType T, uint32_t kPlaces>
 __global__ void __launch_bounds__(kThreads) expert_kernel(const __grid_constant__ ExpertArgs a) {
   pdl_launch_dependents();
   pdl_wait();
@@ -192,12 +201,20 @@ __global__ void __launch_bounds__(kThreads) expert_kernel(const __grid_constant_
   const uint32_t n = tile * kGroupRows + lane % kGroupRows;
   const float* biases = a.bias[second];
   const float bias = biases ? biases[uint64_t(places.expert) * a.rows + n] : 0.0f;
-  for (uint32_t p = places.first; p < places.end; ++p) {
-    const uint64_t row = a.row ? a.row[p] : p;
-    float y;
-    if constexpr (kSupers<T>) y = row_by_supers<T>(group, a.input, row);
-    else y = row_by_segments<T>(group, a.input, row);
-    if (lane < kGroupRows) a.y[second][uint64_t(p) * a.rows + n] = biases ? y + bias : y;
+  for (uint32_t first = places.first; first < places.end; first += kPlaces) {
+    uint64_t row[kPlaces];
+    float y[kPlaces] = {};
+#pragma unroll
+    for (uint32_t i = 0; i < kPlaces; ++i) {
+      const uint32_t p = min(first + i, places.end - 1);
+      row[i] = a.row ? a.row[p] : p;
+    }
+    if constexpr (kSupers<T>) by_supers<T>(group, a.input, row, y);
+    else by_segments<T>(group, a.input, row, y);
+    if (lane >= kGroupRows) continue;
+#pragma unroll
+    for (uint32_t i = 0; i < kPlaces; ++i)
+      if (first + i < places.end) a.y[second][uint64_t(first + i) * a.rows + n] = biases ? y[i] + bias : y[i];
   }
 }
 
@@ -230,6 +247,14 @@ __global__ void __launch_bounds__(kThreads) expert_float_kernel(const __grid_con
   }
 }
 
+// Rows of x to their places.
+__global__ void gather_kernel(const __grid_constant__ Mixture m, const float* x) {
+  pdl_launch_dependents();
+  pdl_wait();
+  const uint64_t cols = m.input.cols, place = blockIdx.x, row = m.row[place];
+  for (uint32_t k = threadIdx.x; k < cols; k += kThreads) m.input.x[place * cols + k] = x[row * cols + k];
+}
+
 // y[r] = Σ weight · given over ranks ascending.
 __global__ void sum_kernel(const __grid_constant__ Mixture m, uint32_t cols, float* y) {
   pdl_launch_dependents();
@@ -251,19 +276,33 @@ void multiply(const ExpertArgs& a, uint32_t ranges, cudaStream_t stream) {
   const uint32_t units = floats ? a.rows : a.rows / kGroupRows;
   const dim3 blocks((units + kWarps - 1) / kWarps, ranges, a.w[1] ? 2 : 1);
   if (floats) return launch_kernel(expert_float_kernel, {blocks, kThreads}, true, stream, a);
-  formats::with_format(w.type,
-                       [&]<TensorType T>() { launch_kernel(expert_kernel<T>, {blocks, kThreads}, true, stream, a); });
+  formats::with_format(w.type, [&]<TensorType T>() {
+    if (a.expert) launch_kernel(expert_kernel<T, 1>, {blocks, kThreads}, true, stream, a);
+    else launch_kernel(expert_kernel<T, 4>, {blocks, kThreads}, true, stream, a);
+  });
 }
 
 }  // namespace
+
+void route(const Mixture& m, uint32_t rows, bool sorted, cudaStream_t stream) {
+  launch_kernel(choose_kernel, {rows, 32}, true, stream, m, sorted);
+  if (sorted) launch_kernel(sort_kernel, {1, kSortThreads}, true, stream, m, rows * m.used);
+}
+
+void gather(const Mixture& m, const float* x, uint32_t places, cudaStream_t stream) {
+  launch_kernel(gather_kernel, {places, kThreads}, true, stream, m, x);
+}
+
+void sum_experts(const Mixture& m, uint32_t rows, uint32_t cols, float* y, cudaStream_t stream) {
+  launch_kernel(sum_kernel, {dim3((cols + kThreads - 1) / kThreads, rows), kThreads}, true, stream, m, cols, y);
+}
 
 void mix(const Mixture& m, const Activations& normed, uint32_t rows, float* y, cudaStream_t stream) {
   // Up to so many places, on so many times the weights that are read then, sorting and long loops cost more.
   constexpr uint32_t kFew = 64;
   const uint32_t pairs = rows * m.used, d_model = normed.cols, d_ff = m.hidden.cols;
   const bool sorted = pairs > kFew;
-  launch_kernel(choose_kernel, {rows, 32}, true, stream, m, sorted);
-  if (sorted) launch_kernel(sort_kernel, {1, kSortThreads}, true, stream, m, pairs);
+  route(m, rows, sorted, stream);
   const uint32_t ranges = sorted ? m.experts : pairs;
   const uint32_t* expert = sorted ? nullptr : m.expert;
   const ExpertArgs up = {
@@ -280,7 +319,7 @@ void mix(const Mixture& m, const Activations& normed, uint32_t rows, float* y, c
   glu(m.activation, m.gated, m.upped, pairs, hidden, stream);
   multiply({{m.down, {}}, {m.down_bias, nullptr}, {m.given, nullptr}, hidden, nullptr, expert, m.end, d_model}, ranges,
            stream);
-  launch_kernel(sum_kernel, {dim3((d_model + kThreads - 1) / kThreads, rows), kThreads}, true, stream, m, d_model, y);
+  sum_experts(m, rows, d_model, y, stream);
 }
 
 }  // namespace orcd::kernels

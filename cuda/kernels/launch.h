@@ -41,6 +41,12 @@ void glu(Activation activation, const float* gate, const float* up, uint32_t row
 void add(const float* y /* (rows, cols) */, const BranchEnd& end, uint32_t rows, uint32_t cols,
          float* x /* (rows, cols) */, cudaStream_t stream);
 
+// Chooses the rows' experts; `sorted`: gives places by expert, and says where each expert's end.
+void route(const Mixture& m, uint32_t rows, bool sorted, cudaStream_t stream);
+// input.x[place] = x[its row]
+void gather(const Mixture& m, const float* x /* (rows, input.cols) */, uint32_t places, cudaStream_t stream);
+// y[r] = Σ weight · given of the row's places
+void sum_experts(const Mixture& m, uint32_t rows, uint32_t cols, float* y /* (rows, cols) */, cudaStream_t stream);
 // As Ops has it. `normed` is in the forms that gate and up read.
 void mix(const Mixture& m, const Activations& normed, uint32_t rows, float* y /* (rows, normed.cols) */,
          cudaStream_t stream);

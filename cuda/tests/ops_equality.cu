@@ -1092,14 +1092,14 @@ void broken_logits(Random& rng, uint32_t vocab) {
 
 // Feed-forward parts with experts, of few rows and of many.
 void experts(Random& rng, TensorType type) {
-  constexpr uint32_t kExperts = 9, kUsed = 3, kModel = 512, kHidden = 256, kMostRows = 40;
+  constexpr uint32_t kExperts = 9, kUsed = 3, kModel = 512, kHidden = 256, kMostRows = 150;
   Backends b;
   Both gate(rng, type, kExperts * kHidden, kModel), up(rng, type, kExperts * kHidden, kModel);
   Both down(rng, type, kExperts * kModel, kHidden);
   const std::vector<float> gate_bias = random_values(rng, kExperts * kHidden, 1);
   const std::vector<float> down_bias = random_values(rng, kExperts * kModel, 1);
   const auto ggate_bias = to_device(gate_bias), gdown_bias = to_device(down_bias);
-  for (const uint32_t rows : {1u, 5u, 6u, kMostRows}) {
+  for (const uint32_t rows : {1u, 5u, 6u, 40u, kMostRows}) {
     std::vector<float> logits = random_values(rng, rows * kExperts, 1);
     for (uint32_t e = 0; rows > 1 && e < kExperts; ++e) logits[kExperts + e] = 0.25f;  // all alike
     if (rows == 6) logits[2 * kExperts + 4] = arith::infinity();
@@ -1128,7 +1128,8 @@ void experts(Random& rng, TensorType type) {
     on_cpu.expert = expert.data(), on_cpu.place = place.data(), on_cpu.row = row.data(), on_cpu.end = end.data();
     on_gpu.expert = gexpert.data(), on_gpu.place = gplace.data(), on_gpu.row = grow.data(), on_gpu.end = gend.data();
     on_cpu.weight = weight.data(), on_gpu.weight = gweight.data();
-    on_cpu.input = input.on_cpu(), on_cpu.hidden = hidden.on_cpu(), on_gpu.hidden = hidden.on_gpu();
+    on_cpu.input = input.on_cpu(), on_gpu.input = input.on_gpu(), on_cpu.hidden = hidden.on_cpu(),
+    on_gpu.hidden = hidden.on_gpu();
     on_cpu.gated = gated.data(), on_cpu.upped = upped.data(), on_cpu.given = given.data();
     on_gpu.gated = ggated.data(), on_gpu.upped = gupped.data(), on_gpu.given = ggiven.data();
     b.cpu->mix(on_cpu, normed.on_cpu(), rows, y.data());
