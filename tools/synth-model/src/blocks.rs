@@ -196,7 +196,7 @@ fn q3_k(rng: &mut Rng, scale: f32, out: &mut [u8]) {
     put_f16(&mut out[108..], varied(rng, scale));
 }
 
-/// d, two bytes and four with eight scales, 128 of nibbles: value = d * scale * table[q].
+/// d, two bytes and four with eight scales, 128 of nibbles: value = d * scale * table\[q\].
 fn iq4_xs(rng: &mut Rng, scale: f32, out: &mut [u8]) {
     rng.fill(out);
     put_f16(&mut out[..2], varied(rng, scale));
@@ -209,7 +209,7 @@ fn iq4_xs(rng: &mut Rng, scale: f32, out: &mut [u8]) {
     out[2..8].copy_from_slice(&packed);
 }
 
-/// A power of two's exponent, 16 bytes of nibbles: value = 2^(e - 128) * table[q].
+/// A power of two's exponent, 16 bytes of nibbles: value = 2^(e - 128) * table\[q\].
 fn mxfp4(rng: &mut Rng, scale: f32, out: &mut [u8]) {
     rng.fill(out);
     // The two powers around the scale, as often as makes its square on average.

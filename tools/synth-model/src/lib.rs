@@ -129,7 +129,7 @@ pub fn write(shape: &Shape, options: &Options, path: &Path) -> Result<Written, S
 /// header, for tests of what reads no weights. Seed, threads and shards are for nothing.
 ///
 /// # Errors
-/// As [`write`].
+/// As [`write()`].
 pub fn outline(shape: &Shape, options: &Options, path: &Path) -> Result<(), SynthError> {
     let (metadata, tensors) = planned(shape, options)?;
     writer::outline(&metadata, &tensors, path)
