@@ -568,3 +568,137 @@ fn every_published_mix_is_planned_and_named() {
         );
     }
 }
+
+/// A header of a family that the drafts above know nothing of, from its tiny synthetic model.
+fn family(name: &str, change: impl Fn(&mut Vec<(String, Value)>, &mut Vec<TensorSpec>)) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join(name);
+    let shape = synth_model::Shape::named(name).unwrap();
+    synth_model::outline(&shape, &synth_model::Options::default(), &path).unwrap();
+    let file = orcd_shared::gguf::GgufFile::open(&path).unwrap();
+    let header = file.header();
+    let keys = header.metadata.iter();
+    let mut metadata: Vec<_> = keys.map(|(k, v)| (k.to_owned(), v.clone())).collect();
+    let tensors = header.tensors.iter().map(|t| TensorSpec {
+        name: t.name.clone(),
+        ne: t.ne.clone(),
+        ty: t.ty,
+    });
+    let mut tensors: Vec<_> = tensors.collect();
+    change(&mut metadata, &mut tensors);
+    let header = Draft { metadata, tensors }.header();
+    plan(&header).map_or_else(|e| e.to_string(), |_| "planned".to_owned())
+}
+
+#[test]
+fn what_a_family_would_compute_wrongly_is_refused_by_name() {
+    let set = |key: &'static str, value: Value| {
+        move |metadata: &mut Vec<(String, Value)>, _: &mut Vec<TensorSpec>| {
+            metadata.retain(|(k, _)| k != key);
+            metadata.push((key.to_owned(), value.clone()));
+        }
+    };
+    let drop_tensor = |name: &'static str| {
+        move |_: &mut Vec<(String, Value)>, tensors: &mut Vec<TensorSpec>| {
+            tensors.retain(|t| t.name != name);
+        }
+    };
+    let text = |s: &str| Value::String(s.to_owned());
+    assert_eq!(family("tiny-gemma3", |_, _| ()), "planned");
+    for (name, found, parts) in [
+        (
+            "qwen3",
+            family(
+                "tiny-qwen3",
+                set("qwen3.rope.scaling.type", text("longrope")),
+            ),
+            ["rope_factors_short.weight", "missing"],
+        ),
+        (
+            "phi3",
+            family("tiny-phi3", drop_tensor("rope_factors_short.weight")),
+            ["rope_factors_short.weight", "missing"],
+        ),
+        (
+            "phi3",
+            family("tiny-phi3", drop_tensor("rope_factors_long.weight")),
+            ["rope_factors_long.weight", "missing"],
+        ),
+        (
+            "phi3",
+            family("tiny-phi3", |metadata, _| {
+                for key in ["head_count", "head_count_kv", "key_length", "value_length"] {
+                    let key = format!("phi3.attention.{key}");
+                    metadata.retain(|(k, _)| *k != key);
+                    metadata.push((key, Value::U32(u32::MAX - 1)));
+                }
+            }),
+            ["phi3.attention.head_count", "at most"],
+        ),
+        (
+            "qwen3moe",
+            family(
+                "tiny-qwen3moe",
+                set("qwen3moe.expert_gating_func", Value::U32(2)),
+            ),
+            ["expert_gating_func", "softmax"],
+        ),
+        (
+            "qwen3moe",
+            family(
+                "tiny-qwen3moe",
+                set("qwen3moe.expert_weights_norm", Value::Bool(false)),
+            ),
+            ["expert_weights_norm", "sum to one"],
+        ),
+        (
+            "qwen3moe",
+            family("tiny-qwen3moe", |_, tensors| {
+                for t in tensors
+                    .iter_mut()
+                    .filter(|t| t.name.contains("ffn_gate_inp"))
+                {
+                    t.ty = TensorType::Q8_0;
+                }
+            }),
+            ["ffn_gate_inp.weight", "floats"],
+        ),
+        (
+            "mistral3",
+            family(
+                "tiny-mistral3",
+                set("mistral3.rope.scaling.type", text("none")),
+            ),
+            ["attention.temperature_scale", "original_context_length"],
+        ),
+    ] {
+        assert!(
+            parts.iter().all(|part| found.contains(part)),
+            "{name}: {found}"
+        );
+    }
+}
+
+/// Converters leave the window out where all layers are global.
+#[test]
+fn gemma_3_without_a_window_has_global_layers_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("gemma3");
+    let shape = synth_model::Shape::named("tiny-gemma3").unwrap();
+    synth_model::outline(&shape, &synth_model::Options::default(), &path).unwrap();
+    let file = orcd_shared::gguf::GgufFile::open(&path).unwrap();
+    let with = plan(file.header()).unwrap().shape;
+    assert!(with.second_kind[0] != 0 && with.kinds[0] != with.kinds[1]);
+    let mut metadata = Metadata::new();
+    let keys = file.header().metadata.iter();
+    for (key, value) in keys.filter(|(key, _)| *key != "gemma3.attention.sliding_window") {
+        metadata.insert(key, value.clone()).unwrap();
+    }
+    let header = Header {
+        metadata,
+        ..file.header().clone()
+    };
+    let without = plan(&header).unwrap().shape;
+    assert_eq!(without.second_kind, [0; 16]);
+    assert_eq!(without.kinds[0], with.kinds[0]);
+}

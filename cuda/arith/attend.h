@@ -81,7 +81,9 @@ struct SinkPart {
   float m, l;
 };
 ORCD_HD SinkPart sink_part(float b) {
-  const float t = b * kLog2E;
+  constexpr float kMost = 0x1p+100f;
+  const float within = b < -kMost ? -kMost : b < kMost ? b : kMost;
+  const float t = within * kLog2E;
 #if defined(__CUDA_ARCH__)
   const float m = ceilf(t);
 #else

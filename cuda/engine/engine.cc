@@ -21,7 +21,7 @@ void check_options(const EngineOptions& o) {
   };
   bounded("slots", o.slots, 4096);
   bounded("context", o.context, 1 << 22);
-  bounded("max_batch_tokens", o.max_batch_tokens, 1 << 16);
+  bounded("max_batch_tokens", o.max_batch_tokens, (1 << 16) - 1);  // most of a grid's second dimension
   if (o.threads > 1024) invalid("threads is " + std::to_string(o.threads) + ", must be 0 to 1024");
 }
 

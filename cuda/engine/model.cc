@@ -131,7 +131,8 @@ void check_rope(const RopeSpec& r, uint32_t head_dim) {
   least("original context", r.original_context, 1);
   least("beta_fast", r.beta_fast, 1e-6);
   least("beta_slow", r.beta_slow, 1e-6);
-  if (!std::isfinite(r.log_multiplier)) invalid("rope log_multiplier is not finite");
+  if (!(r.log_multiplier >= 0) || !std::isfinite(r.log_multiplier))
+    invalid("rope log_multiplier must be finite and at least 0");
 }
 
 }  // namespace
@@ -161,8 +162,15 @@ void check_shape(const ModelShape& s) {
   positive("embedding_scale", s.embedding_scale);
   positive("residual_scale", s.residual_scale);
   positive("logit_scale", s.logit_scale);
-  for (const double value : {s.attention_scale, double{s.attention_soft_cap}, double{s.logit_soft_cap}})
-    if (!(value >= 0) || !std::isfinite(value)) invalid("a scale or soft cap is negative or not finite");
+  // Within these no score is infinite, and no cap's reciprocal.
+  const auto within = [](const char* what, double value, double least, double most) {
+    if (value != 0 && !(value >= least && value <= most))
+      invalid(std::string(what) + " is " + std::to_string(value) + ", must be 0 or " + std::to_string(least) + " to " +
+              std::to_string(most));
+  };
+  within("attention_scale", s.attention_scale, 1e-6, 65536);
+  within("attention_soft_cap", s.attention_soft_cap, 1e-6, 1e6);
+  within("logit_soft_cap", s.logit_soft_cap, 1e-6, 1e6);
   positive("expert_scale", s.expert_scale);
   if (s.n_experts > kMostExperts || s.n_experts_used > s.n_experts || s.n_experts_used > kMostExpertsUsed ||
       (s.n_experts > 0) != (s.n_experts_used > 0))

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include "arith/rope_table.h"
@@ -34,6 +35,8 @@ inline bool is_long(const RopeSpec& s, uint32_t positions) {
   return s.scaling == RopeScaling::kLongRope && positions > s.original_context;
 }
 
+inline constexpr double kMostFrequency = 4;  // times 2^22 positions it is 2^24
+
 // Radians per position, by pair.
 inline std::vector<double> rope_frequencies(const RopeSpec& s, const float* divisors /* (pairs) or null */) {
   std::vector<double> out(s.pairs);
@@ -49,6 +52,10 @@ inline std::vector<double> rope_frequencies(const RopeSpec& s, const float* divi
       }
       default: out[i] = f;
     }
+    // What cosines and sines are exact for, up to the longest context; a file's divisors may be anything.
+    if (!(out[i] >= 0.0 && out[i] <= kMostFrequency))
+      throw Error(ErrorKind::kInvalid, "rope: pair " + std::to_string(i) + " turns by " + std::to_string(out[i]) +
+                                           " a position, must be 0 to " + std::to_string(kMostFrequency));
   }
   return out;
 }

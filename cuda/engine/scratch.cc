@@ -1,6 +1,7 @@
 #include "engine/scratch.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "arith/constants.h"
 #include "ops/tiles.h"
@@ -20,6 +21,14 @@ class Carver {
     const uint64_t at = used_;
     used_ += (count * sizeof(T) + kAlign - 1) / kAlign * kAlign;
     return base_ ? reinterpret_cast<T*>(base_ + at) : nullptr;
+  }
+
+  // The same without what only steps of all rows together have.
+  Activations without_tiles(uint64_t rows, uint32_t cols) {
+    const bool tiles = std::exchange(tiles_, false);
+    const Activations a = activations(rows, cols);
+    tiles_ = tiles;
+    return a;
   }
 
   Activations activations(uint64_t rows, uint32_t cols) {
@@ -63,7 +72,7 @@ Scratch carve(const ModelShape& s, uint64_t rows, uint64_t samples, Carver& c) {
   const uint64_t places = rows * std::max(1u, s.n_experts_used);
   t.gate = c.take<float>(places * s.d_ff);
   t.up = c.take<float>(places * s.d_ff);
-  t.ffn = c.activations(places, s.d_ff);
+  t.ffn = s.n_experts ? c.without_tiles(places, s.d_ff) : c.activations(places, s.d_ff);
   t.logits = c.take<float>(samples * s.vocab);
   if (s.n_experts == 0) return t;
   t.router = c.take<float>(rows * s.n_experts);
@@ -73,7 +82,7 @@ Scratch carve(const ModelShape& s, uint64_t rows, uint64_t samples, Carver& c) {
   m.row = c.take<uint32_t>(places);
   m.end = c.take<uint32_t>(s.n_experts);
   m.weight = c.take<float>(places);
-  m.input = c.activations(places, s.d_model);
+  m.input = c.without_tiles(places, s.d_model);
   m.gated = t.gate, m.upped = t.up, m.hidden = t.ffn;
   m.given = c.take<float>(places * s.d_model);
   return t;

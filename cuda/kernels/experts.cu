@@ -98,6 +98,11 @@ struct ExpertArgs {
   uint32_t rows;           // of each expert
 };
 
+// Whether a group of eight rows always begins at a multiple of 16 bytes. Of MXFP4 it does not where a row has an odd
+// number of blocks: then it is read by words.
+template <TensorType T>
+inline constexpr bool kAligned = !formats::kHasPower<formats::Format<T>>;
+
 struct Places {
   uint32_t first, end, expert;
 };
@@ -136,7 +141,7 @@ __device__ __forceinline__ void by_segments(const uint8_t* group, const Activati
     const uint32_t first = (base + own) * kSegmentBlocks;
     float acc[kPlaces] = {};
     for (uint32_t b = first; b < min(first + kSegmentBlocks, nb); ++b) {
-      const WeightBlock<T> w = load_block<T, true>(group, kGroupRows, nb, b, r);
+      const WeightBlock<T> w = load_block<T, kAligned<T>>(group, kGroupRows, nb, b, r);
 #pragma unroll
       for (uint32_t p = 0; p < kPlaces; ++p) {
         const uint4* x = reinterpret_cast<const uint4*>(in.blocks.q + row[p] * in.cols + b * 32);
@@ -169,7 +174,7 @@ __device__ __forceinline__ void by_supers(const uint8_t* group, const Activation
 #pragma unroll
       for (uint32_t j = 0; j < kSegmentBlocks; ++j) {
         const uint32_t b = super * kSuperBlocks + half * kSegmentBlocks + j;
-        const WeightBlock<T> w = load_block<T, true>(group, kGroupRows, nb, b, r);
+        const WeightBlock<T> w = load_block<T, kAligned<T>>(group, kGroupRows, nb, b, r);
         d = w.d, dmin = w.dmin;  // of the whole super-block
 #pragma unroll
         for (uint32_t p = 0; p < kPlaces; ++p) {

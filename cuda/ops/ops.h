@@ -78,7 +78,7 @@ struct AttentionInputs {
 struct AttentionParams {
   uint32_t window = 0;           // keys that a row sees, its own the last of them; 0: all up to its own
   float soft_cap = 0;            // of the scores, positive and finite; 0: none
-  const float* sinks = nullptr;  // (n_heads), below 2^126 in size; null: none
+  const float* sinks = nullptr;  // (n_heads), taken within ±2^100; null: none
 
   bool plain() const { return window == 0 && soft_cap == 0 && sinks == nullptr; }
 };

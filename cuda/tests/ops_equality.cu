@@ -1091,8 +1091,8 @@ void broken_logits(Random& rng, uint32_t vocab) {
 }
 
 // Feed-forward parts with experts, of few rows and of many.
-void experts(Random& rng, TensorType type) {
-  constexpr uint32_t kExperts = 9, kUsed = 3, kModel = 512, kHidden = 256, kMostRows = 150;
+void experts(Random& rng, TensorType type, uint32_t kModel, uint32_t kHidden) {
+  constexpr uint32_t kExperts = 9, kUsed = 3, kMostRows = 150;
   Backends b;
   Both gate(rng, type, kExperts * kHidden, kModel), up(rng, type, kExperts * kHidden, kModel);
   Both down(rng, type, kExperts * kModel, kHidden);
@@ -1151,7 +1151,9 @@ int run(bool quick) {
   refused_mixtures();
   for (const TensorType t : formats::kAllTypes)
     products(rng, t, quick), many_rows_products(rng, t), fused_products(rng, t), small_batches(rng, t, quick),
-        few_rows_products(rng, t, quick), embeddings(rng, t), experts(rng, t);
+        few_rows_products(rng, t, quick), embeddings(rng, t), experts(rng, t, 512, 256);
+  // Rows of an odd number of blocks.
+  for (const TensorType t : {TensorType::kMXFP4, TensorType::kQ8_0, TensorType::kQ5_1}) experts(rng, t, 288, 96);
   warpgroup_products<TensorType::kQ4_K>(rng);
   warpgroup_products<TensorType::kQ5_K>(rng);
   warpgroup_products<TensorType::kQ6_K>(rng);

@@ -51,6 +51,24 @@ pub enum PlanError {
         /// As the file has it.
         found: Vec<u64>,
     },
+    /// A router that is quantized.
+    #[error("tensor {tensor} has type {found}, a router must be of floats")]
+    RouterType {
+        /// Its name.
+        tensor: String,
+        /// Type in the file.
+        found: &'static str,
+    },
+    /// Quantized experts whose rows don't fill the groups that rows are packed in.
+    #[error("tensor {tensor} has experts of {rows} rows, must be a multiple of {group}")]
+    ExpertRows {
+        /// Its name.
+        tensor: String,
+        /// Of each expert.
+        rows: u64,
+        /// Rows of a group.
+        group: u64,
+    },
     /// A vector that isn't stored as F32.
     #[error("tensor {tensor} has type {found}, only F32 is supported for it")]
     VectorType {

@@ -17,6 +17,11 @@ use experts::Experts;
 use keys::Keys;
 use scales::Scales;
 
+/// Bounds that the engine has too: sums of sizes below them are far from overflowing.
+const MOST_WIDTH: u32 = 1 << 17;
+const MOST_HEADS: u32 = 1024;
+const MOST_HEAD: u32 = 256;
+
 /// What the keys say.
 pub(super) struct Hyperparameters {
     pub(super) shape: ModelShape,
@@ -51,16 +56,25 @@ pub(super) fn read(
         return Err(keys.refused("attention.head_count_kv", n_kv_heads, reason));
     }
     let head_dim = head_dim(&mut keys, d_model, n_heads)?;
+    keys.at_most("embedding_length", d_model, MOST_WIDTH)?;
+    keys.at_most("attention.head_count", n_heads, MOST_HEADS)?;
+    keys.at_most("attention.key_length", head_dim, MOST_HEAD)?;
     keys.must_equal("vocab_size", vocab, "the rows of token_embd.weight")?;
     neutral::check(&keys, architecture)?;
     let n_layers = keys.count("block_count")?;
     let context_length = keys.count("context_length")?;
     let mut rope = rope::read(&mut keys, architecture, head_dim, context_length)?;
-    if has_tensor("rope_factors_long.weight") {
+    let divisors = [rope::SHORT_DIVISORS, rope::LONG_DIVISORS].map(has_tensor);
+    if rope::is_long(&keys, divisors)? {
         rope = rope::long(&keys, rope)?;
     }
     let (kinds, second_kind) = layers::read(&mut keys, architecture, n_layers, rope)?;
-    let scales = Scales::read(&mut keys, architecture, [n_layers, d_model, n_heads])?;
+    let scales = Scales::read(
+        &mut keys,
+        architecture,
+        [n_layers, d_model, n_heads],
+        rope.original_context,
+    )?;
     let experts = Experts::read(&keys, architecture)?;
     let shape = ModelShape {
         n_layers,

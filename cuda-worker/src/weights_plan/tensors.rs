@@ -83,6 +83,7 @@ pub(super) fn place(
             })?;
         let ne = expected.rule.ne(shape);
         check(info, &ne)?;
+        check_experts(expected.rule.role, info, ne.len() > 2)?;
         for (role, info) in parts(expected.rule, info, shape) {
             let bytes = info.nbytes;
             placed.push(PlannedTensor {
@@ -129,6 +130,37 @@ fn parts(rule: &TensorRule, info: &TensorInfo, shape: &ModelShape) -> Vec<(Role,
         (role, of_it)
     };
     rule.parts.iter().map(&mut part).collect()
+}
+
+/// What the engine wants of routers and of experts.
+fn check_experts(role: Role, info: &TensorInfo, experts: bool) -> Result<(), PlanError> {
+    /// Of both backends' groups of packed rows a multiple (`kExpertRows` in `cuda/engine/model.cc`).
+    const GROUP: u64 = 32;
+    let quantized = !matches!(
+        info.ty,
+        TensorType::F32 | TensorType::F16 | TensorType::BF16
+    );
+    if !quantized {
+        return Ok(());
+    }
+    if role == Role::Router {
+        return Err(PlanError::RouterType {
+            tensor: info.name.clone(),
+            found: info.ty.name(),
+        });
+    }
+    match info
+        .ne
+        .get(1)
+        .filter(|rows| experts && !rows.is_multiple_of(GROUP))
+    {
+        Some(rows) => Err(PlanError::ExpertRows {
+            tensor: info.name.clone(),
+            rows: *rows,
+            group: GROUP,
+        }),
+        None => Ok(()),
+    }
 }
 
 fn check(info: &TensorInfo, expected: &[u64]) -> Result<(), PlanError> {

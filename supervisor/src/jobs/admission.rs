@@ -42,6 +42,8 @@ pub struct Candidate {
 pub struct Limit {
     /// Tokens to generate at most.
     pub max_tokens: u32,
+    /// The same as the job has it, whatever the context is: what a worker is told, for rotations may depend on it.
+    pub asked: u32,
     /// The context left less than the job wanted: at the limit it ends with `CONTEXT_FULL`.
     pub by_context: bool,
 }
@@ -171,6 +173,7 @@ fn limit(context: u32, job: &Candidate) -> Result<Limit, Rejection> {
     }
     Ok(Limit {
         max_tokens: job.wanted.map_or(room, |wanted| wanted.clamp(1, room)),
+        asked: job.wanted.map_or(u32::MAX, |wanted| wanted.max(1)),
         by_context: job.wanted.is_none_or(|wanted| room < wanted),
     })
 }
@@ -311,6 +314,7 @@ mod tests {
             cut(10, None),
             Limit {
                 max_tokens: 90,
+                asked: u32::MAX,
                 by_context: true
             }
         );
@@ -318,6 +322,7 @@ mod tests {
             cut(10, Some(7)),
             Limit {
                 max_tokens: 7,
+                asked: 7,
                 by_context: false
             }
         );
@@ -325,6 +330,7 @@ mod tests {
             cut(90, Some(10)),
             Limit {
                 max_tokens: 10,
+                asked: 10,
                 by_context: false
             }
         );
@@ -332,6 +338,7 @@ mod tests {
             cut(90, Some(11)),
             Limit {
                 max_tokens: 10,
+                asked: 11,
                 by_context: true
             }
         );
@@ -339,6 +346,7 @@ mod tests {
             cut(99, None),
             Limit {
                 max_tokens: 1,
+                asked: u32::MAX,
                 by_context: true
             }
         );

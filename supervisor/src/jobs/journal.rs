@@ -103,7 +103,7 @@ impl Journal {
             key: self.key,
             prompt: self.job.prompt.clone(),
             emitted: self.emitted.clone(),
-            max_tokens: self.limit.max_tokens,
+            max_tokens: self.limit.asked,
             sampling: self.job.sampling,
             options: self.job.options.clone(),
         }

@@ -62,6 +62,7 @@ impl Story {
     fn run(&self, crashes: &[usize]) -> Vec<Numbered> {
         let limit = Limit {
             max_tokens: 512,
+            asked: 512,
             by_context: false,
         };
         let stop = self.stop.clone();
@@ -129,6 +130,7 @@ proptest! {
 fn started_comes_once() {
     let limit = Limit {
         max_tokens: 1,
+        asked: 1,
         by_context: false,
     };
     let mut journal = Journal::new(JobKey(1), job("a"), limit);

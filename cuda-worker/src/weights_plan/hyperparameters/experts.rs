@@ -45,6 +45,17 @@ impl Experts {
             Some(_) => keys.positive("expert_weights_scale")?,
             None => 1.0,
         };
+        // Softmax of all or of those chosen: their shares are the same.
+        let gating = keys.metadata.opt_u32(&keys.name("expert_gating_func"))?;
+        if let Some(found @ (2 | 4..)) = gating {
+            let reason = "only softmax (1, 3) is supported".to_owned();
+            return Err(keys.refused("expert_gating_func", found, reason));
+        }
+        let norms = keys.metadata.opt_bool(&keys.name("expert_weights_norm"))?;
+        if norms == Some(false) && used > 1 {
+            let reason = "weights of chosen experts sum to one here".to_owned();
+            return Err(keys.refused("expert_weights_norm", false, reason));
+        }
         for shared in ["expert_shared_count", "expert_group_count"] {
             let found = keys.metadata.opt_u32(&keys.name(shared))?.unwrap_or(0);
             if found > 0 {

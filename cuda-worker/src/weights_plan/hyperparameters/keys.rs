@@ -55,6 +55,14 @@ impl Keys<'_> {
         Ok(value)
     }
 
+    /// That what a key says, or what is taken for it, is not above a bound.
+    pub(super) fn at_most(&self, key: &str, found: u32, most: u32) -> Result<(), PlanError> {
+        if found > most {
+            return Err(self.refused(key, found, format!("at most {most} is supported")));
+        }
+        Ok(())
+    }
+
     /// A number of a key that may be missing, of any sign.
     pub(super) fn opt_f64(&self, key: &str) -> Result<Option<f64>, PlanError> {
         let value = self.metadata.opt_f32(&self.name(key))?;

@@ -34,6 +34,8 @@ pub(super) fn read(
             };
             Ok(([first, second], set(n_layers, |i| (i + 1) % period == 0)))
         }
+        // Without a window all layers are global ones.
+        Layers::Windows { .. } if window == 0 => Ok(([first; 2], Set::default())),
         Layers::Windows { period, base } => {
             let first = LayerKind { window: 0, rope };
             let own = match base {

@@ -13,7 +13,7 @@ struct Rule {
     is_honored: fn(&Honored) -> bool,
 }
 
-const ALL: [Rule; 10] = [
+const ALL: [Rule; 11] = [
     rule(EXPERTS, Neutral::Zero, |_| false),
     rule("attention.sliding_window", Neutral::Zero, is_window),
     rule("attention.logit_softcapping", Neutral::Zero, |_| false),
@@ -21,6 +21,7 @@ const ALL: [Rule; 10] = [
     rule("final_logit_softcapping", Neutral::Zero, is_soft_caps),
     rule("attention.clamp_kqv", Neutral::Zero, |_| false),
     rule("attention.scale", Neutral::Zero, is_scales),
+    rule("attention.temperature_scale", Neutral::Zero, is_query_scale),
     rule("logit_scale", Neutral::One, is_scales),
     rule("embedding_scale", Neutral::One, is_scales),
     rule("residual_scale", Neutral::One, is_scales),
@@ -42,6 +43,10 @@ const fn rule(key: &'static str, neutral: Neutral, is_honored: fn(&Honored) -> b
 
 fn is_scales(honored: &Honored) -> bool {
     matches!(honored, Honored::Scales)
+}
+
+fn is_query_scale(honored: &Honored) -> bool {
+    matches!(honored, Honored::QueryScale)
 }
 
 fn is_soft_caps(honored: &Honored) -> bool {

@@ -25,6 +25,8 @@ pub(super) fn read(
         base: base.into(),
         ..plain(architecture)
     };
+    let attn_factor = keys.opt_positive("rope.scaling.attn_factor")?;
+    rope.attn_factor = attn_factor.map_or(1.0, f64::from);
     let kind = kind(keys)?;
     if kind == RopeScaling::None {
         return Ok(rope);
@@ -57,14 +59,31 @@ pub(super) fn read(
             ));
         }
     }
-    let attn_factor = keys.opt_positive("rope.scaling.attn_factor")?;
-    rope.attn_factor = attn_factor.map_or(1.0, f64::from);
     // The model's own `attention_factor`, which stands in for what YaRN computes.
     if let Some(whole) = keys.opt_positive("rope.scaling.yarn_attn_factor")? {
         rope.log_multiplier = 1.0;
         rope.attn_factor *= f64::from(whole);
     }
     Ok(rope)
+}
+
+/// Divisors of LongRoPE.
+pub(super) const SHORT_DIVISORS: &str = "rope_factors_short.weight";
+pub(super) const LONG_DIVISORS: &str = "rope_factors_long.weight";
+
+/// Whether it is LongRoPE, by its key or by the divisors that the file has; then it has both.
+pub(super) fn is_long(keys: &Keys<'_>, divisors: [bool; 2]) -> Result<bool, PlanError> {
+    let named = keys.metadata.opt_str(&keys.name("rope.scaling.type"))? == Some("longrope");
+    if !named && divisors == [false; 2] {
+        return Ok(false);
+    }
+    let names = [SHORT_DIVISORS, LONG_DIVISORS];
+    match names.iter().zip(divisors).find(|(_, there)| !there) {
+        Some((name, _)) => Err(PlanError::Missing {
+            tensor: (*name).to_owned(),
+        }),
+        None => Ok(true),
+    }
 }
 
 /// The same with divisors for short and for long sequences, which a file has as tensors.
@@ -77,9 +96,6 @@ pub(super) fn long(keys: &Keys<'_>, rope: RopeSpec) -> Result<RopeSpec, PlanErro
     Ok(RopeSpec {
         scaling: RopeScaling::LongRope,
         original_context: keys.count("rope.scaling.original_context_length")?,
-        attn_factor: keys
-            .opt_positive("rope.scaling.attn_factor")?
-            .map_or(1.0, f64::from),
         ..rope
     })
 }

@@ -20,6 +20,7 @@ impl Scales {
         keys: &mut Keys<'_>,
         architecture: &Architecture,
         [n_layers, d_model, n_heads]: [u32; 3],
+        original_context: u32,
     ) -> Result<Self, PlanError> {
         let mut scales = Self {
             attention: 0.0,
@@ -47,6 +48,11 @@ impl Scales {
                 Honored::QueryScale => {
                     let found = keys.opt_f64("attention.temperature_scale")?;
                     scales.query = found.unwrap_or(0.0);
+                    if scales.query != 0.0 && original_context == 0 {
+                        let reason = "needs rope.scaling.original_context_length".to_owned();
+                        let key = "attention.temperature_scale";
+                        return Err(keys.refused(key, scales.query, reason));
+                    }
                 }
                 Honored::Window { .. } | Honored::RopeSwitch => {}
             }
