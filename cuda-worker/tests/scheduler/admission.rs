@@ -40,7 +40,7 @@ fn a_slot_is_free_for_the_next_job_right_after_the_last_token() {
 }
 
 #[test]
-fn a_job_reserves_no_more_than_it_can_use() {
+fn a_job_is_opened_for_what_it_may_become_whatever_the_context_is() {
     let mut rig = Rig::new(LIMITS);
     rig.submit(job(1, 10, 5));
     rig.submit(job(2, 10, 5000));
