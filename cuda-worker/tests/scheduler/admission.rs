@@ -44,7 +44,7 @@ fn a_job_is_opened_for_what_it_may_become_whatever_the_context_is() {
     let mut rig = Rig::new(LIMITS);
     rig.submit(job(1, 10, 5));
     rig.submit(job(2, 10, 5000));
-    assert_eq!(rig.engine.opened, [(0, 15), (1, LIMITS.context)]);
+    assert_eq!(rig.engine.opened, [(0, 15), (1, 5010)]);
 }
 
 #[test]
