@@ -13,7 +13,7 @@ async fn a_job_starts_streams_and_ends() {
     let mut service = Service::ready().await;
     let (mut stream, spec) = service.run(job("a")).await;
     assert_eq!(spec.prompt, [1, 2, 3]);
-    assert_eq!((spec.emitted.len(), spec.max_tokens), (0, CONTEXT - 3));
+    assert_eq!((spec.emitted.len(), spec.max_tokens), (0, u32::MAX));
     service.tokens(spec.key, 0, "Hi!").await;
     service.eos(spec.key, 3).await;
     let events = rest(&mut stream).await;
@@ -218,12 +218,13 @@ async fn a_failed_job_leaves_others_alone() {
 }
 
 #[tokio::test]
-async fn output_is_cut_to_what_the_context_leaves() {
+async fn a_worker_is_told_what_the_job_asked_for_whatever_the_context_leaves() {
     let mut service = Service::ready().await;
     let mut long = job("a");
     long.prompt = vec![9; CONTEXT as usize - 2];
+    long.max_tokens = Some(7);
     let (_stream, spec) = service.run(long).await;
-    assert_eq!(spec.max_tokens, 2);
+    assert_eq!(spec.max_tokens, 7);
     let mut too_long = job("b");
     too_long.prompt = vec![9; CONTEXT as usize];
     let refusal = service.jobs.submit(too_long).await.unwrap_err();
