@@ -33,7 +33,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, SamplingFlags};
-use crate::jobs::{JobsHandle, admission};
+use crate::jobs::{JobsHandle, Rejection, admission};
 use crate::metrics::Metrics;
 use crate::model::Model;
 use crate::trial::Trials;
@@ -144,6 +144,10 @@ impl App {
     /// What takes jobs, if it would take one now.
     fn service_with_room(&self) -> Result<&Service, ApiError> {
         let service = self.service()?;
+        // What /health says already, the dispatcher may not have heard yet.
+        if self.draining.is_cancelled() {
+            return Err(Rejection::stopped().into());
+        }
         admission::foresee(&service.jobs.snapshot(), self.queue)?;
         Ok(service)
     }

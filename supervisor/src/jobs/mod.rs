@@ -247,7 +247,7 @@ impl JobsHandle {
 }
 
 impl Rejection {
-    fn stopped() -> Self {
+    pub(crate) fn stopped() -> Self {
         Self {
             code: ErrorCode::Draining,
             message: "the service is stopping; send the job to another instance".into(),
