@@ -8,12 +8,11 @@ mod engine_support;
 
 use std::path::{Path, PathBuf};
 
-use cuda_worker::engine::{Backend, Engine, EngineOptions};
-use cuda_worker::loader::{self, Source};
+use cuda_worker::engine::{Engine, EngineOptions};
 use cuda_worker::scheduler::step_engine::StepEngine as _;
 use cuda_worker::weights_plan;
 use engine_support::argmax;
-use engine_support::model::{Chunk, GREEDY, options, run, step};
+use engine_support::model::{Chunk, GREEDY, engine_of, options, run, step};
 use orcd_shared::gguf::GgufFile;
 use serde_json::Value;
 
@@ -85,15 +84,12 @@ impl Reference {
     fn engine(&self, float_activations: bool) -> Engine {
         let file = GgufFile::open(&self.model).unwrap();
         let plan = weights_plan::plan(file.header()).unwrap();
-        let backend = Backend::cpu().unwrap();
-        let (weights, _) =
-            loader::load(&backend, &Source::of(&file, &plan).unwrap(), |_| ()).unwrap();
         let options = EngineOptions {
             context: plan.context_length,
             float_activations,
             ..options()
         };
-        backend.engine(&plan, weights, &options).unwrap()
+        engine_of(&file, &plan, &options)
     }
 }
 

@@ -8,11 +8,10 @@ mod engine_support;
 
 use std::path::{Path, PathBuf};
 
-use cuda_worker::engine::{Backend, Engine, EngineOptions};
-use cuda_worker::loader::{self, Source};
+use cuda_worker::engine::{Engine, EngineOptions};
 use cuda_worker::scheduler::step_engine::StepEngine as _;
 use cuda_worker::weights_plan;
-use engine_support::model::{in_chunks, options, step};
+use engine_support::model::{engine_of, in_chunks, options, step};
 use engine_support::{argmax, assert_same};
 use orcd_shared::gguf::GgufFile;
 use serde_json::Value;
@@ -68,15 +67,12 @@ impl Reference {
     fn engine(&self, float_activations: bool) -> Engine {
         let file = GgufFile::open(&self.model).unwrap();
         let plan = weights_plan::plan(file.header()).unwrap();
-        let backend = Backend::cpu().unwrap();
-        let (weights, _) =
-            loader::load(&backend, &Source::of(&file, &plan).unwrap(), |_| ()).unwrap();
         let options = EngineOptions {
             context: 128,
             float_activations,
             ..options()
         };
-        backend.engine(&plan, weights, &options).unwrap()
+        engine_of(&file, &plan, &options)
     }
 
     /// The engine's rows at the reference's positions.

@@ -57,10 +57,15 @@ impl Model {
     }
 
     pub fn engine(&self, options: &EngineOptions) -> Engine {
-        let backend = Backend::cpu().unwrap();
-        let (weights, _) = loader::load(&backend, &self.source(), |_| ()).unwrap();
-        backend.engine(&self.plan, weights, options).unwrap()
+        engine_of(&self.file, &self.plan, options)
     }
+}
+
+/// An engine on the processor.
+pub fn engine_of(file: &GgufFile, plan: &ModelPlan, options: &EngineOptions) -> Engine {
+    let backend = Backend::cpu().unwrap();
+    let (weights, _) = loader::load(&backend, &Source::of(file, plan).unwrap(), |_| ()).unwrap();
+    backend.engine(plan, weights, options).unwrap()
 }
 
 /// `tiny-qwen2` with so many tokens that its embedding alone is of many chunks.
