@@ -72,7 +72,7 @@ class CpuBackend final : public Backend {
     check_shape(shape);
     check_options(options);
     return image_bytes + kv_bytes(shape, options) +
-           scratch_bytes(shape, options.max_batch_tokens, max_samples(options), false);
+           scratch_bytes(shape, options.max_batch_tokens, max_samples(options), ScratchOf::kCpu);
   }
 
   std::unique_ptr<Staging> staging(size_t bytes) const override { return std::make_unique<HostStaging>(bytes); }

@@ -30,8 +30,8 @@ uint32_t max_samples(const EngineOptions& o) { return std::min(o.slots, o.max_ba
 Engine::Engine(Model model, const EngineOptions& options, std::unique_ptr<Executor> executor, uint64_t other_bytes)
     : model_(std::move(model)), options_(options), sequences_(options), executor_(std::move(executor)) {
   const uint32_t rows = options.max_batch_tokens, samples = max_samples(options);
-  const uint64_t bytes = scratch_bytes(model_.shape, rows, samples, executor_->reads_tiles());
-  scratch_ = carve_scratch(model_.shape, rows, samples, executor_->reads_tiles(), executor_->allocate(bytes));
+  const uint64_t bytes = scratch_bytes(model_.shape, rows, samples, executor_->scratch_of());
+  scratch_ = carve_scratch(model_.shape, rows, samples, executor_->scratch_of(), executor_->allocate(bytes));
   memory_bytes_ = other_bytes + bytes;
   executor_->prepare(model_, scratch_);
 }

@@ -39,8 +39,7 @@ class Executor {
  public:
   virtual ~Executor() = default;
 
-  // Whether products read the tiles of activations (ops/tiles.h).
-  virtual bool reads_tiles() const { return false; }
+  virtual ScratchOf scratch_of() const { return ScratchOf::kCpu; }
 
   // Zeroed memory, 64-byte aligned, owned by this object until it dies.
   virtual void* allocate(size_t bytes) = 0;

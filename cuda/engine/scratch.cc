@@ -14,7 +14,7 @@ constexpr uint64_t kAlign = 64;
 // Hands out consecutive aligned pieces; without memory behind it, it only adds them up.
 class Carver {
  public:
-  Carver(uint8_t* base, bool tiles) : base_(base), tiles_(tiles) {}
+  Carver(uint8_t* base, ScratchOf backend) : base_(base), tiles_(backend == ScratchOf::kWarpgroups) {}
 
   template <class T>
   T* take(uint64_t count) {
@@ -58,7 +58,7 @@ class Carver {
   uint64_t used_ = 0;
 };
 
-Scratch carve(const ModelShape& s, uint64_t rows, uint64_t samples, Carver& c) {
+Scratch carve(const ModelShape& s, uint64_t rows, uint64_t samples, ScratchOf backend, Carver& c) {
   const uint64_t q_width = uint64_t{s.n_heads} * s.head_dim, kv_width = uint64_t{s.n_kv_heads} * s.head_dim;
   Scratch t{};
   t.x = c.take<float>(rows * s.d_model);
@@ -80,9 +80,13 @@ Scratch carve(const ModelShape& s, uint64_t rows, uint64_t samples, Carver& c) {
   m.expert = c.take<uint32_t>(places);
   m.place = c.take<uint32_t>(places);
   m.row = c.take<uint32_t>(places);
-  m.end = c.take<uint32_t>(s.n_experts);
   m.weight = c.take<float>(places);
-  m.input = c.without_tiles(places, s.d_model);
+  if (backend == ScratchOf::kCpu) {
+    m.end = c.take<uint32_t>(s.n_experts);
+    m.input = c.activations(places, s.d_model);
+  } else {
+    m.tiles = c.take<ExpertTile>(most_tiles(places, s.n_experts));
+  }
   m.gated = t.gate, m.upped = t.up, m.hidden = t.ffn;
   m.given = c.take<float>(places * s.d_model);
   return t;
@@ -90,15 +94,15 @@ Scratch carve(const ModelShape& s, uint64_t rows, uint64_t samples, Carver& c) {
 
 }  // namespace
 
-uint64_t scratch_bytes(const ModelShape& shape, uint32_t rows, uint32_t samples, bool tiles) {
-  Carver sizes(nullptr, tiles);
-  carve(shape, rows, samples, sizes);
+uint64_t scratch_bytes(const ModelShape& shape, uint32_t rows, uint32_t samples, ScratchOf backend) {
+  Carver sizes(nullptr, backend);
+  carve(shape, rows, samples, backend, sizes);
   return sizes.used();
 }
 
-Scratch carve_scratch(const ModelShape& shape, uint32_t rows, uint32_t samples, bool tiles, void* memory) {
-  Carver carver(static_cast<uint8_t*>(memory), tiles);
-  return carve(shape, rows, samples, carver);
+Scratch carve_scratch(const ModelShape& shape, uint32_t rows, uint32_t samples, ScratchOf backend, void* memory) {
+  Carver carver(static_cast<uint8_t*>(memory), backend);
+  return carve(shape, rows, samples, backend, carver);
 }
 
 }  // namespace orcd

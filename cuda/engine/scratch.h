@@ -25,10 +25,13 @@ struct Scratch {
   Mixture mixture;  // its scratch
 };
 
-// Bytes of it for steps of up to `rows` rows and `samples` samples. tiles: whether activations have those too.
-uint64_t scratch_bytes(const ModelShape& shape, uint32_t rows, uint32_t samples, bool tiles);
+// Whose operations have it. kWarpgroups: a GPU whose products read the tiles of activations (ops/tiles.h).
+enum class ScratchOf { kCpu, kGpu, kWarpgroups };
+
+// Bytes of it for steps of up to `rows` rows and `samples` samples.
+uint64_t scratch_bytes(const ModelShape& shape, uint32_t rows, uint32_t samples, ScratchOf backend);
 
 // The same pieces of `memory`, which is as large.
-Scratch carve_scratch(const ModelShape& shape, uint32_t rows, uint32_t samples, bool tiles, void* memory);
+Scratch carve_scratch(const ModelShape& shape, uint32_t rows, uint32_t samples, ScratchOf backend, void* memory);
 
 }  // namespace orcd

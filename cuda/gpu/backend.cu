@@ -57,7 +57,7 @@ class CudaBackend final : public Backend {
     check_options(options);
     const KvBytes kv = kv_bytes(shape, options);
     return image_bytes + kv.cache + kv.tables +
-           scratch_bytes(shape, options.max_batch_tokens, max_samples(options), kernels::processor().warpgroups);
+           scratch_bytes(shape, options.max_batch_tokens, max_samples(options), scratch_of_device());
   }
 
   std::unique_ptr<Staging> staging(size_t bytes) const override { return std::make_unique<PinnedStaging>(bytes); }

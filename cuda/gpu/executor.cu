@@ -11,7 +11,6 @@
 #include "gpu/rope_table.h"
 #include "kernels/kv_page.cuh"
 #include "kernels/pdl.h"
-#include "ops/experts.h"
 
 namespace orcd::gpu {
 namespace {
@@ -218,7 +217,9 @@ uint64_t CudaExecutor::input_bytes(uint32_t rows, uint32_t slots) {
          align(uint64_t{rows} * sizeof(kernels::PrefillTile));
 }
 
-bool CudaExecutor::reads_tiles() const { return kernels::processor().warpgroups; }
+ScratchOf scratch_of_device() { return kernels::processor().warpgroups ? ScratchOf::kWarpgroups : ScratchOf::kGpu; }
+
+ScratchOf CudaExecutor::scratch_of() const { return scratch_of_device(); }
 
 void* CudaExecutor::allocate(size_t bytes) {
   scratch_.emplace_back(bytes);
@@ -428,32 +429,9 @@ void CudaExecutor::glu(Activation activation, const float* gate, const float* up
   kernels::glu(activation, gate, up, rows, out, stream_);
 }
 
-// Many rows' experts are computed one by one, as products of many rows are: the host waits to know how many each has.
 void CudaExecutor::mix(const Mixture& m, const Activations& normed, uint32_t rows, float* y) {
-  constexpr uint32_t kManyRows = 129;
-  if (rows < kManyRows) return kernels::mix(m, normed, rows, y, stream_);
-  const uint32_t places = rows * m.used, d_model = normed.cols, d_ff = m.hidden.cols;
-  kernels::route(m, rows, true, stream_);
-  std::vector<uint32_t> end(m.experts);
-  download(m.end, m.experts * sizeof(uint32_t), end.data());
-  const Activations input = from_row(m.input, 0), hidden = from_row(m.hidden, 0);
-  kernels::gather(m, normed.x, places, stream_);
-  kernels::quantize(input, places, stream_);
-  const auto each = [&](const auto& products) {
-    for (uint32_t e = 0, first = 0; e < m.experts; first = end[e++])
-      if (end[e] > first) products(e, first, end[e] - first);
-  };
-  each([&](uint32_t e, uint64_t first, uint32_t n) {
-    const MatmulArgs both[] = {of_expert(m.gate, m.gate_bias, m.gated + first * d_ff, m.experts, e),
-                               of_expert(m.up, m.up_bias, m.upped + first * d_ff, m.experts, e)};
-    kernels::matmul(both, 2, from_row(input, first), n, stream_);
-  });
-  kernels::glu(m.activation, m.gated, m.upped, places, hidden, stream_);
-  each([&](uint32_t e, uint64_t first, uint32_t n) {
-    const MatmulArgs down = of_expert(m.down, m.down_bias, m.given + first * d_model, m.experts, e);
-    kernels::matmul(&down, 1, from_row(hidden, first), n, stream_);
-  });
-  kernels::sum_experts(m, rows, d_model, y, stream_);
+  kernels::route(m, rows, stream_);
+  kernels::mix(m, normed, rows, {y, false, 1}, stream_);
 }
 
 void CudaExecutor::add(const float* y, const BranchEnd& end, uint32_t rows, uint32_t cols, float* x) {

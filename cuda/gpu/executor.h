@@ -19,13 +19,14 @@ struct KvBytes {
   uint64_t cache, tables;
 };
 KvBytes kv_bytes(const ModelShape& shape, const EngineOptions& options);
+ScratchOf scratch_of_device();
 
 class CudaExecutor final : public Executor, public Ops {
  public:
   CudaExecutor(const Model& model, const EngineOptions& options, int ordinal, const uint8_t* image);
   ~CudaExecutor() override;  // waits: finish() may return before the last kernel has ended
 
-  bool reads_tiles() const override;
+  ScratchOf scratch_of() const override;
   void* allocate(size_t bytes) override;
   void prepare(const Model& model, const Scratch& scratch) override;
   void open(uint32_t slot, uint32_t positions) override;

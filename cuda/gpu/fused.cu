@@ -152,11 +152,22 @@ struct Products {
 
   // x += what the experts give of RMSNorm(x).
   void experts(const Layer& l, uint32_t rows) const {
-    const Activations normed = read_by({l.router, l.gate, l.up}, s.normed);
-    kernels::rmsnorm(s.x, nullptr, rows, l.ffn_norm, m.shape.rms_eps, normed, stream);
-    kernels::matmul_float({l.router, s.router, false, l.router_bias}, normed, rows, stream);
-    kernels::mix(mixture_of(l, m, s), normed, rows, s.branch, stream);
-    end_branch(l.post_ffn_norm, rows);
+    const Mixture mixture = mixture_of(l, m, s);
+    Activations normed = read_by({l.gate, l.up}, s.normed);
+    normed.supers.tiles = nullptr;
+    if (rows <= kernels::kMostRouted) {
+      const kernels::Router router = {s.x,           l.ffn_norm, m.shape.rms_eps, l.router,
+                                      l.router_bias, s.router,   normed,          arrived};
+      kernels::route_few(router, mixture, rows, stream);
+    } else {
+      normed.floats = true;
+      kernels::rmsnorm(s.x, nullptr, rows, l.ffn_norm, m.shape.rms_eps, normed, stream);
+      kernels::matmul_float({l.router, s.router, false, l.router_bias}, normed, rows, stream);
+      kernels::route(mixture, rows, stream);
+    }
+    const bool plain = !l.post_ffn_norm;
+    kernels::mix(mixture, normed, rows, {plain ? s.x : s.branch, plain, m.shape.residual_scale}, stream);
+    if (!plain) end_branch(l.post_ffn_norm, rows);
   }
 
   // x += W · input ⊕ bias, or what `norm` makes of it: of few rows `input_of_few`, of more `input`.
@@ -199,6 +210,7 @@ void CudaExecutor::attend_fused(uint32_t layer, const Layer& l, const Scratch& s
     a.k = s.k;
     a.v = s.v;
     a.rotate = true;
+    a.q_norm = l.q_norm, a.k_norm = l.k_norm, a.eps = shape_.rms_eps;
     a.heads.rope = rotation(l.kind).table;
     kernels::attention_decode(a, rows_, true, stream_);
   } else {
@@ -216,10 +228,10 @@ void CudaExecutor::attend_fused(uint32_t layer, const Layer& l, const Scratch& s
   if (rows_ > few_rows_ && !is_filled(out)) kernels::quantize(out, rows_, stream_);
 }
 
-// Whether attention can do itself what a layer does to queries and keys.
+// Whether attention can rotate a layer's queries and keys itself.
 bool CudaExecutor::rotates_plainly(const Layer& l) const {
   const kernels::Rotation r = rotation(l.kind);
-  return !l.q_norm && !l.k_norm && r.pairs == shape_.head_dim / 2 && !r.first && !r.query_scale;
+  return r.pairs == shape_.head_dim / 2 && !r.first && !r.query_scale;
 }
 
 // Whether attention leaves its results quantized. Super-blocks are of several heads, and so of several thread blocks, as

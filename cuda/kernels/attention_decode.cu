@@ -111,6 +111,9 @@ __device__ __forceinline__ void take_inputs(Shared<kDim, kRows>& s, const Decode
   for (uint32_t task = threadIdx.x / 32; task < tasks; task += kWarps) {
     const bool is_q = task < heads, is_v = task == heads + 1;
     const float* from = is_q ? q + task * kDim : is_v ? v : k;
+    const float* norm = is_q ? a.q_norm : is_v ? nullptr : a.k_norm;
+    const float inverse = norm ? inverse_rms(from, kDim, a.eps) : 0.0f;
+    const auto before = [&](uint32_t d) { return norm ? (from[d] * inverse) * norm[d] : from[d]; };
     float x[kBlocks];
     uint32_t top = 0;
 #pragma unroll
@@ -118,8 +121,8 @@ __device__ __forceinline__ void take_inputs(Shared<kDim, kRows>& s, const Decode
       const uint32_t d = 32 * i + lane;
       const bool live = in_head<kDim>(d);
       const Pair pair = pair_of(h.style, kDim, d);
-      x[i] = live ? from[d] : 0.0f;
-      if (a.rotate && !is_v && live) x[i] = rotate(x[i], from[pair.partner], angle[i], pair.first);
+      x[i] = live ? before(d) : 0.0f;
+      if (a.rotate && !is_v && live) x[i] = rotate(x[i], before(pair.partner), angle[i], pair.first);
       top = max(top, arith::bits_of(x[i]) & 0x7fffffffu);
     }
     const arith::HeadScale scale =

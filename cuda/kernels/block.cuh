@@ -30,6 +30,11 @@ inline constexpr bool kSupers = formats::has_super_blocks(formats::Format<T>::kS
 template <TensorType T>
 inline constexpr int32_t kOffset = formats::Format<T>::kOffset;
 
+// Whether a group of eight rows always begins at a multiple of 16 bytes. Of MXFP4 it does not where a row has an odd
+// number of blocks: then it is read by words.
+template <TensorType T>
+inline constexpr bool kAligned = !formats::kHasPower<formats::Format<T>>;
+
 template <TensorType T>
 struct WeightBlock {
   uint32_t w[8];  // byte c of word i: value 4i + c, still with its offset (Q8_0 and what a table gives: signed)

@@ -35,6 +35,10 @@ __device__ __forceinline__ void load_values(const uint8_t* group, uint32_t nb, u
     if constexpr (l.low == 32) {
       values[j][0] = low;
       values[j][1] = word(at.low + (j * 2 + 1) * kGroupRows * 16 + 4 * t);
+    } else if constexpr (formats::HasTable<formats::Format<T>>) {
+      constexpr formats::Table table = formats::Format<T>::kTable;
+      const LookedUp both = look_up(table, low);
+      values[j][0] = both.low, values[j][1] = both.high;
     } else {
       values[j][0] = low & 0x0f0f0f0fu;
       values[j][1] = low >> 4 & 0x0f0f0f0fu;
@@ -62,6 +66,10 @@ __device__ __forceinline__ void load_scales(const uint8_t* group, uint32_t row, 
     four_of(reinterpret_cast<const uint32_t*>(head), both);
 #pragma unroll
     for (uint32_t j = 0; j < kSegmentBlocks; ++j) d[j] = half_bits(both[j]), m[j] = half_bits(both[j] >> 16);
+  } else if constexpr (l.head == 1) {
+    const uint32_t four = *reinterpret_cast<const uint32_t*>(head);
+#pragma unroll
+    for (uint32_t j = 0; j < kSegmentBlocks; ++j) d[j] = formats::power_of(four >> (8 * j) & 255u);
   } else {
     const uint2 four = *reinterpret_cast<const uint2*>(head);
     d[0] = half_bits(four.x), d[1] = half_bits(four.x >> 16);

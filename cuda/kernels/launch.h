@@ -4,6 +4,7 @@
 
 #include <cuda_runtime.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <span>
 
@@ -41,15 +42,41 @@ void glu(Activation activation, const float* gate, const float* up, uint32_t row
 void add(const float* y /* (rows, cols) */, const BranchEnd& end, uint32_t rows, uint32_t cols,
          float* x /* (rows, cols) */, cudaStream_t stream);
 
-// Chooses the rows' experts; `sorted`: gives places by expert, and says where each expert's end.
-void route(const Mixture& m, uint32_t rows, bool sorted, cudaStream_t stream);
-// input.x[place] = x[its row]
-void gather(const Mixture& m, const float* x /* (rows, input.cols) */, uint32_t places, cudaStream_t stream);
-// y[r] = Σ weight · given of the row's places
-void sum_experts(const Mixture& m, uint32_t rows, uint32_t cols, float* y /* (rows, cols) */, cudaStream_t stream);
-// As Ops has it. `normed` is in the forms that gate and up read.
-void mix(const Mixture& m, const Activations& normed, uint32_t rows, float* y /* (rows, normed.cols) */,
-         cudaStream_t stream);
+// How a step's places are cut into tiles: of up to so many rows, and how many tiles at most. Expert by expert the last tile
+// may have fewer.
+struct TilePlan {
+  uint32_t rows, count;
+};
+inline TilePlan tile_plan(uint32_t places, uint32_t experts) {
+  const uint32_t rows = places > kTilePlaces * experts ? 4 * kTilePlaces : kTilePlaces;
+  return {rows, std::min(places, places / rows + experts)};
+}
+
+// Chooses the rows' experts by the router's logits; gives places and tiles.
+void route(const Mixture& m, uint32_t rows, cudaStream_t stream);
+
+// The same of few rows, from the residual stream on: norms them, and multiplies with the router.
+struct Router {
+  const float* x;     // (rows, w.cols)
+  const float* norm;  // (w.cols)
+  float eps;
+  Tensor w;            // (experts, cols), floats
+  const float* bias;   // (experts) or null
+  float* logits;       // (rows, experts)
+  Activations normed;  // gets the normed rows, in the forms that the experts read
+  uint32_t* arrived;   // zero; left zero
+};
+inline constexpr uint32_t kMostRouted = 32;  // rows
+void route_few(const Router& router, const Mixture& m, uint32_t rows, cudaStream_t stream);
+
+// What becomes of what a row's experts give: it is y, or y ⊕ scale · it.
+struct MixtureEnd {
+  float* y;  // (rows, d_model)
+  bool add;
+  float scale;
+};
+// With the experts chosen. `normed` is in the forms that gate and up read.
+void mix(const Mixture& m, const Activations& normed, uint32_t rows, const MixtureEnd& end, cudaStream_t stream);
 
 void finish_logits(float scale, float cap, uint32_t rows, uint32_t vocab, float* l /* (rows, vocab) */,
                    cudaStream_t stream);
@@ -148,7 +175,7 @@ void rope_kv(const Heads& h, const KvLayer& kv, const Rotation& rotation, const 
              const uint32_t* slot, const uint32_t* position, uint32_t rows, bool pdl, cudaStream_t stream);
 
 // Attention of single rows. With `rotate`, q, k and v are as the products left them (biases added) and each row is its
-// sequence's last one: the kernel rotates q and k and appends k and v itself.
+// sequence's last one: the kernel norms and rotates q and k and appends k and v itself.
 struct DecodeAttention {
   Heads heads;
   KvLayer kv;
@@ -163,6 +190,9 @@ struct DecodeAttention {
   uint32_t runs;             // most runs of splits that a row may have: partial's size
   Activations out;           // (rows, n_heads * head_dim): x, and blocks where there is memory for them
   bool rotate;
+  const float* q_norm;  // (head_dim) or null, of `rotate`
+  const float* k_norm;  // likewise
+  float eps;            // of the norms
   AttentionParams params;
 };
 // Whether attention_decode can fill blocks: a block of 32 values is of one head.

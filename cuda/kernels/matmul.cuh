@@ -11,6 +11,7 @@
 #pragma once
 
 #include <algorithm>
+#include <type_traits>
 
 #include "device/check.h"
 #include "kernels/multiply.cuh"
@@ -80,9 +81,18 @@ __device__ __forceinline__ UnitView<S::kType> view_of(const Stage<S>& s) {
   return {s.weights[warp * kWarpGroups], s.values[share][0], s.sums[share][0], s.d[share][0], s.shifts[share]};
 }
 
+// Rows of activations of a thread block: the first, and what is behind the last; where they come from, if not from there.
+struct OwnRows {
+  uint32_t first, end;
+  const uint32_t* sources;  // (rows of the shape), or null
+
+  __device__ __forceinline__ bool has(uint32_t row) const { return first + row < end; }
+  __device__ __forceinline__ uint64_t source(uint32_t row) const { return sources ? sources[row] : first + row; }
+};
+
 // The same of the activations of all its units.
 template <class S>
-__device__ __forceinline__ void fetch_rows(Stage<S>& to, const SeveralRowsArgs& a, uint32_t row0, uint32_t step) {
+__device__ __forceinline__ void fetch_rows(Stage<S>& to, const SeveralRowsArgs& a, const OwnRows& own, uint32_t step) {
   constexpr TensorType T = S::kType;
   constexpr uint32_t kPieces = kUnit<T> / 16, kAll = S::kShares * S::kRows, kScales = kUnitScales<T>;
   const uint32_t nb = a.cols / kQuantBlock;
@@ -92,9 +102,9 @@ __device__ __forceinline__ void fetch_rows(Stage<S>& to, const SeveralRowsArgs& 
     const uint32_t row = at / kPieces / S::kShares, k = (step * S::kShares + share) * kUnit<T> + piece * 16;
     if (kAll * kPieces % kThreads && row >= S::kRows) break;
     if (k >= a.cols) continue;
-    const bool inside = row0 + row < a.rows;
+    const bool inside = own.has(row);
     copy_async<16>(&to.values[share][row][value_place(row, piece)],
-                   a.x.q + (inside ? uint64_t(row0 + row) * a.cols + k : 0), inside);
+                   a.x.q + (inside ? own.source(row) * a.cols + k : 0), inside);
   }
 #pragma unroll
   for (uint32_t i = 0; i < (kAll * kScales + kThreads - 1) / kThreads; ++i) {
@@ -103,8 +113,8 @@ __device__ __forceinline__ void fetch_rows(Stage<S>& to, const SeveralRowsArgs& 
     const uint32_t block = unit * kUnitBlocks<T> + scale;
     if (row >= S::kRows) break;
     if (block >= nb) continue;
-    const bool inside = row0 + row < a.rows;
-    const uint64_t block_of_row = inside ? uint64_t(row0 + row) * nb + block : 0;
+    const bool inside = own.has(row);
+    const uint64_t block_of_row = inside ? own.source(row) * nb + block : 0;
     if constexpr (!kSupers<T>) {
       copy_async<4>(&to.d[share][row][scale], a.x.d + block_of_row, inside);
       if constexpr (kAffine<T>) copy_async<4>(&to.sums[share][row][scale], a.x.sum + block_of_row, inside);
@@ -119,30 +129,46 @@ __device__ __forceinline__ void fetch_rows(Stage<S>& to, const SeveralRowsArgs& 
   }
 }
 
-template <class S>
+template <bool kExperts>
+using ArgsOf = std::conditional_t<kExperts, ExpertsArgs, SeveralRowsArgs>;
+
+template <class S, bool kExperts>
 __global__ void __launch_bounds__(kThreads, S::kBlocksAProcessor)
-    matmul_kernel(const __grid_constant__ SeveralRowsArgs a) {
+    matmul_kernel(const __grid_constant__ ArgsOf<kExperts> a) {
   constexpr uint32_t kTiles = S::kTiles, kRing = kStages<S>;
   extern __shared__ __align__(16) uint8_t memory[];
   Stage<S>* ring = reinterpret_cast<Stage<S>*>(memory);
   Part<S>* parts = reinterpret_cast<Part<S>*>(memory + kRing * sizeof(Stage<S>));
   const uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-  const SeveralRowsJob& job = job_of(a, blockIdx.y);
+  std::conditional_t<kExperts, SeveralRowsJob, const SeveralRowsJob&> job = job_of(a, blockIdx.y);
   constexpr uint32_t kBlocks = kUnitBlocks<S::kType>;
-  const uint32_t row0 = blockIdx.x * S::kRows, nb = a.cols / kQuantBlock, units = (nb + kBlocks - 1) / kBlocks;
+  const uint32_t nb = a.cols / kQuantBlock, units = (nb + kBlocks - 1) / kBlocks;
   const uint32_t steps = (units + S::kShares - 1) / S::kShares, weight0 = (blockIdx.y - job.first_tile) * S::kWeights;
   const uint32_t own_weight = warp / S::kShares * kWarpWeights, first = weight0 + own_weight;
   const uint64_t group_bytes = uint64_t(kGroupRows) * formats::row_bytes(S::kType, a.cols);
-  const OwnGroups own = {job.data + first / kGroupRows * group_bytes, group_bytes,
-                         first < job.n ? min(job.n - first, kWarpWeights) : 0};
+  OwnGroups own = {job.data + first / kGroupRows * group_bytes, group_bytes,
+                   first < job.n ? min(job.n - first, kWarpWeights) : 0};
+  OwnRows rows = {blockIdx.x * S::kRows, a.rows, nullptr};
 
   pdl_launch_dependents();
+  if constexpr (kExperts) {
+    __shared__ uint32_t sources[S::kRows];
+    pdl_wait();
+    const ExpertTile tile = a.tiles[blockIdx.x];
+    if (tile.first == tile.end) return;
+    own.first += uint64_t(tile.expert) * (job.n / kGroupRows) * group_bytes;
+    if (job.bias) job.bias += uint64_t(tile.expert) * job.n;
+    rows = {tile.first, tile.end, sources};
+    for (uint32_t i = threadIdx.x; i < min(S::kRows, tile.end - tile.first); i += kThreads)
+      sources[i] = a.row ? a.row[tile.first + i] : tile.first + i;
+  }
 #pragma unroll
-  for (uint32_t i = 0; i + 1 < kRing; ++i) fetch_weights(ring[i], own, nb, i);  // these depend on nobody
-  pdl_wait();
+  for (uint32_t i = 0; i + 1 < kRing; ++i) fetch_weights(ring[i], own, nb, i);  // without experts these depend on nobody
+  if constexpr (kExperts) __syncthreads();
+  else pdl_wait();
 #pragma unroll
   for (uint32_t i = 0; i + 1 < kRing; ++i) {
-    fetch_rows(ring[i], a, row0, i);
+    fetch_rows(ring[i], a, rows, i);
     commit_copies();  // a thread has one group of copies for each step; the first has the weights of all these
   }
 
@@ -155,7 +181,7 @@ __global__ void __launch_bounds__(kThreads, S::kBlocksAProcessor)
     __syncthreads();
     const uint32_t free = stage == 0 ? kRing - 1 : stage - 1;
     fetch_weights(ring[free], own, nb, step + kRing - 1);
-    fetch_rows(ring[free], a, row0, step + kRing - 1);
+    fetch_rows(ring[free], a, rows, step + kRing - 1);
     commit_copies();
     const uint32_t unit = step * S::kShares + warp % S::kShares;
     const auto multiply = [&](const auto& take) {
@@ -182,26 +208,32 @@ __global__ void __launch_bounds__(kThreads, S::kBlocksAProcessor)
     for (uint32_t n = 0; n < kTiles; ++n)
 #pragma unroll
       for (uint32_t e = 0; e < 4; ++e) {
-        const uint32_t row = row0 + n * 8 + lane % 4 * 2 + e % 2, weight = first + e / 2 * 8 + lane / 4;
-        if (row < a.rows && weight < job.n) store_result(job, row, weight, y[n][e]);
+        const uint32_t row = rows.first + n * 8 + lane % 4 * 2 + e % 2, weight = first + e / 2 * 8 + lane / 4;
+        if (row < rows.end && weight < job.n) store_result(job, row, weight, y[n][e]);
       }
   } else {
     __syncthreads();
     shared.add(parts[(steps - 1) % kParts<S>], units - (steps - 1) * S::kShares);
-    shared.store(job, a.rows, row0, weight0);
+    shared.store(job, rows.end, rows.first, weight0);
   }
 }
 
-template <class S>
-void launch(SeveralRowsArgs& a, cudaStream_t stream) {
+// row_tiles: thread blocks along x.
+template <class S, bool kExperts>
+void launch_tiles(ArgsOf<kExperts>& a, uint32_t row_tiles, cudaStream_t stream) {
   static const bool ready = [] {
-    ORCD_CUDA(cudaFuncSetAttribute(matmul_kernel<S>, cudaFuncAttributeMaxDynamicSharedMemorySize, int(kBytes<S>)));
+    ORCD_CUDA(cudaFuncSetAttribute(matmul_kernel<S, kExperts>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                   int(kBytes<S>)));
     return true;
   }();
   (void)ready;
   const uint32_t tiles = cut_into_tiles(a, S::kWeights);
-  launch_kernel(matmul_kernel<S>, {dim3((a.rows + S::kRows - 1) / S::kRows, tiles), kThreads, kBytes<S>}, true, stream,
-                a);
+  launch_kernel(matmul_kernel<S, kExperts>, {dim3(row_tiles, tiles), kThreads, kBytes<S>}, true, stream, a);
+}
+
+template <class S>
+void launch(SeveralRowsArgs& a, cudaStream_t stream) {
+  launch_tiles<S, false>(a, (a.rows + S::kRows - 1) / S::kRows, stream);
 }
 
 // What a shape takes, about, in units of 36 ns, by measurements on an H200; none if there is no room. A step costs by
@@ -249,6 +281,13 @@ void matmul_of(SeveralRowsArgs& a, cudaStream_t stream) {
         if (c.cost < best.cost) best = c;
       });
   best.launch(a, stream);
+}
+
+template <TensorType T>
+void matmul_experts_of(ExpertsArgs& a, uint32_t tiles, uint32_t tile_rows, bool few, cudaStream_t stream) {
+  if (tile_rows > 8) launch_tiles<Shape<T, 4, 1>, true>(a, tiles, stream);
+  else if (few) launch_tiles<Shape<T, 1, 4>, true>(a, tiles, stream);
+  else launch_tiles<Shape<T, 1, 1>, true>(a, tiles, stream);
 }
 
 }  // namespace orcd::kernels

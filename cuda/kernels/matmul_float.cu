@@ -1,9 +1,10 @@
 // Products with float weights: a warp per weight row, in the contract's 32 lanes, eight activation rows
 // at a time so that a weight is read once for them.
 #include "arith/constants.h"
-#include "arith/half.h"
 #include "device/check.h"
+#include "kernels/float_weight.cuh"
 #include "kernels/launch.h"
+#include "kernels/pdl.h"
 #include "kernels/warp.cuh"
 
 namespace orcd::kernels {
@@ -12,27 +13,45 @@ namespace {
 constexpr uint32_t kThreads = 128;
 constexpr uint32_t kRowsAtOnce = 8;
 
-__device__ __forceinline__ float weight_at(const Tensor& w, uint64_t i) {
-  if (w.type == TensorType::kF32) return reinterpret_cast<const float*>(w.data)[i];
-  const uint16_t bits = reinterpret_cast<const uint16_t*>(w.data)[i];
-  return w.type == TensorType::kF16 ? arith::f16_to_f32(bits) : arith::bf16_to_f32(bits);
-}
+constexpr uint32_t kSegmentsAtOnce = 4;
 
-__global__ void matmul_float_kernel(MatmulArgs p, Activations act, uint32_t rows) {
+__global__ void __launch_bounds__(kThreads)
+    matmul_float_kernel(const __grid_constant__ MatmulArgs p, const __grid_constant__ Activations act, uint32_t rows) {
+  constexpr uint32_t kEach = kSegment / kDotLanes;
   const uint32_t n = blockIdx.x * (kThreads / 32) + threadIdx.x / 32, lane = threadIdx.x % 32;
   const uint32_t row0 = blockIdx.y * kRowsAtOnce;
+  pdl_launch_dependents();
+  pdl_wait();
   if (n >= p.w.rows) return;
   float y[kRowsAtOnce] = {};
-  for (uint32_t segment = 0; segment < act.cols; segment += kSegment) {
-    float s[kRowsAtOnce] = {};
-    for (uint32_t k = segment + lane; k < segment + kSegment && k < act.cols; k += kDotLanes) {
-      const float w = weight_at(p.w, uint64_t(n) * act.cols + k);
+  // Weights of some segments are fetched before the first is used.
+  for (uint32_t first = 0; first < act.cols; first += kSegmentsAtOnce * kSegment) {
+    float w[kSegmentsAtOnce][kEach];
 #pragma unroll
-      for (uint32_t i = 0; i < kRowsAtOnce; ++i)
-        if (row0 + i < rows) s[i] = arith::fma32(w, act.x[uint64_t(row0 + i) * act.cols + k], s[i]);
+    for (uint32_t i = 0; i < kSegmentsAtOnce; ++i)
+#pragma unroll
+      for (uint32_t j = 0; j < kEach; ++j) {
+        const uint32_t k = first + i * kSegment + j * kDotLanes + lane;
+        w[i][j] = k < act.cols ? float_weight(p.w, uint64_t(n) * act.cols + k) : 0.0f;
+      }
+#pragma unroll
+    for (uint32_t r = 0; r < kRowsAtOnce; ++r) {
+      if (row0 + r >= rows) break;
+      const float* x = act.x + uint64_t(row0 + r) * act.cols;
+      float s[kSegmentsAtOnce] = {};
+#pragma unroll
+      for (uint32_t i = 0; i < kSegmentsAtOnce; ++i)
+#pragma unroll
+        for (uint32_t j = 0; j < kEach; ++j) {
+          const uint32_t k = first + i * kSegment + j * kDotLanes + lane;
+          s[i] = arith::fma32(w[i][j], k < act.cols ? x[k] : 0.0f, s[i]);  // a missing one adds 0 · 0: nothing
+        }
+#pragma unroll
+      for (uint32_t i = 0; i < kSegmentsAtOnce; ++i) {
+        const float sum = tree32(s[i]);
+        if (first + i * kSegment < act.cols) y[r] = y[r] + sum;
+      }
     }
-#pragma unroll
-    for (uint32_t i = 0; i < kRowsAtOnce; ++i) y[i] = y[i] + tree32(s[i]);
   }
   if (lane) return;
 #pragma unroll
@@ -47,9 +66,8 @@ __global__ void matmul_float_kernel(MatmulArgs p, Activations act, uint32_t rows
 }  // namespace
 
 void matmul_float(const MatmulArgs& p, const Activations& a, uint32_t rows, cudaStream_t stream) {
-  const dim3 grid((p.w.rows + kThreads / 32 - 1) / (kThreads / 32), (rows + kRowsAtOnce - 1) / kRowsAtOnce);
-  matmul_float_kernel<<<grid, kThreads, 0, stream>>>(p, a, rows);
-  ORCD_CUDA(cudaGetLastError());
+  const dim3 blocks((p.w.rows + kThreads / 32 - 1) / (kThreads / 32), (rows + kRowsAtOnce - 1) / kRowsAtOnce);
+  launch_kernel(matmul_float_kernel, {blocks, kThreads}, true, stream, p, a, rows);
 }
 
 }  // namespace orcd::kernels

@@ -50,6 +50,8 @@ __device__ __forceinline__ void fetch_partial(uint8_t* to, const uint8_t* group,
       *reinterpret_cast<uint16_t*>(to + at.tail) = uint16_t(raw.scale >> 16);
     } else if constexpr (kSuper<T>) {
       *reinterpret_cast<uint4*>(to + at.head) = raw.head;
+    } else if constexpr (l.head == 1) {
+      to[at.head] = uint8_t(raw.scale);
     } else {
       *reinterpret_cast<uint16_t*>(to + at.head) = uint16_t(raw.scale);
       if constexpr (kAffine<T>) *reinterpret_cast<uint16_t*>(to + at.head + 2) = uint16_t(raw.scale >> 16);
@@ -69,7 +71,7 @@ template <TensorType T>
 __device__ __forceinline__ void fetch_unit(uint8_t* to /* (groups, GroupBytes<T>::all) */, const OwnGroups& own,
                                            uint32_t nb, uint32_t unit) {
   if (unit * kUnitBlocks<T> >= nb) return;
-  const bool whole = (unit + 1) * kUnitBlocks<T> <= nb;
+  const bool whole = (unit + 1) * kUnitBlocks<T> <= nb && (kAligned<T> || own.bytes % 16 == 0);
 #pragma unroll
   for (uint32_t i = 0; i < kWarpGroups; ++i) {
     const uint32_t rows = own.rows > i * kGroupRows ? min(own.rows - i * kGroupRows, kGroupRows) : 0;

@@ -4,7 +4,7 @@
 #include "device/check.h"
 #include "kernels/launch.h"
 #include "kernels/pdl.h"
-#include "kernels/prologue.cuh"
+#include "kernels/store_row.cuh"
 #include "kernels/warp.cuh"
 
 namespace orcd::kernels {
@@ -12,29 +12,9 @@ namespace {
 
 constexpr uint32_t kThreads = 256;
 
-// A row's values to wherever `out` has room for them, by the blocks of threads that share it; value(k): one of them,
-// value4(k): four.
-template <class Value, class Value4>
-__device__ __forceinline__ void store_row(const Activations& out, uint32_t row, Value value, Value4 value4) {
-  const uint32_t warp = (blockIdx.y * kThreads + threadIdx.x) / 32, lane = threadIdx.x % 32;
-  const uint32_t warps = gridDim.y * kThreads / 32;
-  float* x = out.x && out.floats ? out.x + uint64_t(row) * out.cols : nullptr;
-  if (out.supers.q) {
-    for (uint32_t super = warp; super < out.cols / kSuperBlock; super += warps) {
-      const uint32_t k = super * kSuperBlock + lane * 4;
-      const float4 first = value4(k), second = value4(k + kSegment);
-      if (x) *reinterpret_cast<float4*>(x + k) = first, *reinterpret_cast<float4*>(x + k + kSegment) = second;
-      store_super(out, gridDim.x, row, super, quantize_super(first, second));
-    }
-    if (!out.blocks.q) return;
-  }
-  for (uint32_t base = warp * 32; base < out.cols; base += warps * 32) {
-    const uint32_t k = base + lane;
-    const bool inside = k < out.cols;
-    const float y = inside ? value(k) : 0.0f;
-    if (x && inside) x[k] = y;
-    if (out.blocks.q) store_block(out, row, base / 32, quantize_block(y));
-  }
+// Of this kernel's thread blocks, those that share a row.
+__device__ __forceinline__ Sharers sharers() {
+  return {(blockIdx.y * kThreads + threadIdx.x) / 32, gridDim.y * kThreads / 32};
 }
 
 __global__ void rmsnorm_rows(const float* x, const uint32_t* gather, const float* weight, float eps, Activations out) {
@@ -45,7 +25,7 @@ __global__ void rmsnorm_rows(const float* x, const uint32_t* gather, const float
   // By every warp: no exchange needed.
   const float inverse = out.cols % 4 ? inverse_rms(from, out.cols, eps) : inverse_rms4(from, out.cols, eps);
   store_row(
-      out, row, [&](uint32_t k) { return (from[k] * inverse) * weight[k]; },
+      out, gridDim.x, row, sharers(), [&](uint32_t k) { return (from[k] * inverse) * weight[k]; },
       [&](uint32_t k) { return normed4(load4(from + k), inverse, load4(weight + k)); });
 }
 
@@ -54,7 +34,9 @@ __global__ void quantize_rows(Activations a) {
   a.x = nullptr;  // nothing to store there
   pdl_launch_dependents();
   pdl_wait();
-  store_row(a, blockIdx.x, [&](uint32_t k) { return from[k]; }, [&](uint32_t k) { return load4(from + k); });
+  store_row(
+      a, gridDim.x, blockIdx.x, sharers(), [&](uint32_t k) { return from[k]; },
+      [&](uint32_t k) { return load4(from + k); });
 }
 
 template <Activation A>
@@ -64,7 +46,7 @@ __global__ void glu_rows(const float* gate, const float* up, Activations out) {
   pdl_launch_dependents();
   pdl_wait();
   store_row(
-      out, blockIdx.x, [&](uint32_t k) { return arith::gated(A, g[k], u[k]); },
+      out, gridDim.x, blockIdx.x, sharers(), [&](uint32_t k) { return arith::gated(A, g[k], u[k]); },
       [&](uint32_t k) {
         const float4 a = load4(g + k), b = load4(u + k);
         return float4{arith::gated(A, a.x, b.x), arith::gated(A, a.y, b.y), arith::gated(A, a.z, b.z),

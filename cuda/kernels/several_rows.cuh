@@ -26,6 +26,12 @@ struct SeveralRowsArgs {
   Quantized x;
 };
 
+// The same with experts: the jobs' data and biases are all experts', `n` is of one. `rows` are places.
+struct ExpertsArgs : SeveralRowsArgs {
+  const ExpertTile* tiles;  // one for each thread block along x
+  const uint32_t* row;      // (places) of the activations; null: as the place
+};
+
 // Sets each job's first tile; tiles of all jobs.
 inline uint32_t cut_into_tiles(SeveralRowsArgs& a, uint32_t weights_of_tile) {
   uint32_t tiles = 0;
@@ -102,9 +108,16 @@ void matmul_of(SeveralRowsArgs& a, cudaStream_t stream);
 template <TensorType T>
 void matmul_direct(SeveralRowsArgs& a, cudaStream_t stream);
 
+// Few places are divided among more thread blocks.
+template <TensorType T>
+void matmul_experts_of(ExpertsArgs& a, uint32_t tiles, uint32_t tile_rows, bool few, cudaStream_t stream);
+
 template <TensorType T>
 inline constexpr bool kHasShapes =
     T == TensorType::kQ4_0 || T == TensorType::kQ4_1 || T == TensorType::kQ5_0 || T == TensorType::kQ5_1 ||
     T == TensorType::kQ8_0 || T == TensorType::kQ4_K || T == TensorType::kQ5_K || T == TensorType::kQ6_K;
+// Whether matmul_experts_of() has it. gpt-oss' experts are MXFP4; the other formats are rare there.
+template <TensorType T>
+inline constexpr bool kHasExperts = kHasShapes<T> || T == TensorType::kMXFP4;
 
 }  // namespace orcd::kernels

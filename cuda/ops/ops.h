@@ -87,6 +87,11 @@ struct AttentionParams {
 inline constexpr uint32_t kMostExperts = 1024;
 inline constexpr uint32_t kMostExpertsUsed = 64;
 
+// Places `first` .. `end` of one expert, which are multiplied together; none where both are the same.
+struct ExpertTile {
+  uint32_t expert, first, end;
+};
+
 // Feed-forward parts of which each row takes some. `place` is among the step's rows · used pairs of a row and an expert,
 // sorted by expert.
 struct Mixture {
@@ -102,13 +107,20 @@ struct Mixture {
   uint32_t* expert = nullptr;                // (rows, used)
   uint32_t* place = nullptr;                 // (rows, used) of each rank
   uint32_t* row = nullptr;                   // (places)
-  uint32_t* end = nullptr;                   // (experts) behind the last place of each
   float* weight = nullptr;                   // (rows, used)
-  Activations input;                         // (places, d_model)
+  uint32_t* end = nullptr;                   // CPU: (experts) behind the last place of each
+  Activations input;                         // CPU: (places, d_model)
+  ExpertTile* tiles = nullptr;               // GPU: (most_tiles)
   float *gated = nullptr, *upped = nullptr;  // (places, d_ff)
   Activations hidden;                        // (places, d_ff)
   float* given = nullptr;                    // (places, d_model)
 };
+
+// Least rows of a tile.
+inline constexpr uint32_t kTilePlaces = 8;
+
+// Most tiles of a step.
+constexpr uint64_t most_tiles(uint64_t places, uint32_t experts) { return places / kTilePlaces + experts; }
 
 // What happens to what a part of a layer gives before the residual stream gets it.
 struct BranchEnd {

@@ -707,8 +707,11 @@ void attention(Random& rng, const AttentionShape& shape, bool biases, const Atte
 }
 
 // One sequence, row by row: the decoding kernel rotates and appends for itself.
-void appending_decode(Random& rng, const AttentionShape& shape, const AttentionBoth& params, uint32_t rows) {
+void appending_decode(Random& rng, const AttentionShape& shape, const AttentionBoth& params, uint32_t rows,
+                      bool norms = false) {
   Backends b(shape.model(), 1);
+  const std::vector<float> qn = random_values(rng, shape.head_dim, 1), kn = random_values(rng, shape.head_dim, 1);
+  const auto gqn = to_device(qn), gkn = to_device(kn);
   const uint32_t context = b.options.context, pages = context / kAttnSplit;
   const uint64_t page_bytes = uint64_t{shape.kv_heads} * kernels::KvPage{shape.head_dim}.bytes();
   const RopeSpec spec = shape.model().kinds[0].rope;
@@ -739,7 +742,12 @@ void appending_decode(Random& rng, const AttentionShape& shape, const AttentionB
     a.out.cols = shape.q_width(), a.out.x = in.gout.data();
     a.rotate = true;
     a.params = params.on_gpu();
-    b.cpu->rope_kv(0, in.on_cpu());
+    AttentionInputs on_cpu = in.on_cpu();
+    if (norms) {
+      on_cpu.q_norm = qn.data(), on_cpu.k_norm = kn.data();
+      a.q_norm = gqn.data(), a.k_norm = gkn.data(), a.eps = b.model.shape.rms_eps;
+    }
+    b.cpu->rope_kv(0, on_cpu);
     b.cpu->attention(0, params.on_cpu(), in.q.data(), in.out.data());
     kernels::attention_decode(a, 1, false, nullptr);
     in.compare_out(shape.name() + params.name() + ", appending row " + std::to_string(p));
@@ -791,6 +799,7 @@ void all_attention(Random& rng, bool quick) {
     for (const AttentionShape& shape : {few, many}) {
       appending_decode(rng, shape, AttentionBoth(rng, shape.heads), quick ? 70 : 600);
       appending_decode(rng, shape, AttentionBoth(rng, shape.heads, 70, 5, true), quick ? 140 : 600);
+      appending_decode(rng, shape, AttentionBoth(rng, shape.heads, 100), quick ? 70 : 300, true);
     }
   }
   for (uint32_t group = 1; group <= kernels::kMostHeadsPerKv && !quick; ++group)
@@ -1090,56 +1099,140 @@ void broken_logits(Random& rng, uint32_t vocab) {
       }
 }
 
-// Feed-forward parts with experts, of few rows and of many.
-void experts(Random& rng, TensorType type, uint32_t kModel, uint32_t kHidden) {
-  constexpr uint32_t kExperts = 9, kUsed = 3, kMostRows = 150;
-  Backends b;
-  Both gate(rng, type, kExperts * kHidden, kModel), up(rng, type, kExperts * kHidden, kModel);
-  Both down(rng, type, kExperts * kModel, kHidden);
-  const std::vector<float> gate_bias = random_values(rng, kExperts * kHidden, 1);
-  const std::vector<float> down_bias = random_values(rng, kExperts * kModel, 1);
-  const auto ggate_bias = to_device(gate_bias), gdown_bias = to_device(down_bias);
-  for (const uint32_t rows : {1u, 5u, 6u, 40u, kMostRows}) {
-    std::vector<float> logits = random_values(rng, rows * kExperts, 1);
-    for (uint32_t e = 0; rows > 1 && e < kExperts; ++e) logits[kExperts + e] = 0.25f;  // all alike
-    if (rows == 6) logits[2 * kExperts + 4] = arith::infinity();
-    const auto glogits = to_device(logits);
-    const uint32_t pairs = rows * kUsed;
-    Inputs normed(rng, rows, kModel), input(rng, pairs, kModel), hidden(rng, pairs, kHidden);
-    b.cpu->quantize(normed.on_cpu(), rows);
-    b.gpu->quantize(normed.on_gpu(), rows);
-    std::vector<uint32_t> expert(pairs), place(pairs), row(pairs), end(kExperts);
-    std::vector<float> weight(pairs), gated(pairs * kHidden), upped(pairs * kHidden), given(pairs * kModel),
-        y(rows * kModel);
-    auto gexpert = poisoned<uint32_t>(pairs), gplace = poisoned<uint32_t>(pairs), grow = poisoned<uint32_t>(pairs),
-         gend = poisoned<uint32_t>(kExperts);
-    auto gweight = poisoned<float>(pairs), ggated = poisoned<float>(pairs * kHidden),
-         gupped = poisoned<float>(pairs * kHidden), ggiven = poisoned<float>(pairs * kModel),
-         gy = poisoned<float>(rows * kModel);
-    Mixture on_cpu, on_gpu;
-    on_cpu.experts = kExperts, on_cpu.used = kUsed, on_cpu.scale = 1.5f;
+// A step's experts in both memories, with its weights and scratch.
+struct MixtureBoth {
+  static constexpr uint32_t kExperts = 9, kUsed = 3;
+  uint32_t d_model, d_ff;
+  Both gate, up, down;
+  std::vector<float> gate_bias, down_bias;
+  device::Buffer<float> ggate_bias, gdown_bias;
+
+  MixtureBoth(Random& rng, TensorType type, uint32_t d_model, uint32_t d_ff)
+      : d_model(d_model),
+        d_ff(d_ff),
+        gate(rng, type, kExperts * d_ff, d_model),
+        up(rng, type, kExperts * d_ff, d_model),
+        down(rng, type, kExperts * d_model, d_ff),
+        gate_bias(random_values(rng, kExperts * d_ff, 1)),
+        down_bias(random_values(rng, kExperts * d_model, 1)),
+        ggate_bias(to_device(gate_bias)),
+        gdown_bias(to_device(down_bias)) {}
+};
+
+struct MixtureStep {
+  uint32_t rows, pairs;
+  Inputs input, hidden;
+  std::vector<uint32_t> expert, place, row, end;
+  std::vector<float> logits, weight, gated, upped, given, y;
+  device::Buffer<uint32_t> gexpert, gplace, grow;
+  device::Buffer<ExpertTile> gtiles;
+  device::Buffer<float> glogits, gweight, ggated, gupped, ggiven, gy;
+  Mixture on_cpu, on_gpu;
+
+  MixtureStep(Random& rng, const MixtureBoth& m, uint32_t rows)
+      : rows(rows),
+        pairs(rows * m.kUsed),
+        input(rng, pairs, m.d_model),
+        hidden(rng, pairs, m.d_ff),
+        expert(pairs),
+        place(pairs),
+        row(pairs),
+        end(m.kExperts),
+        logits(random_values(rng, rows * m.kExperts, 1)),
+        weight(pairs),
+        gated(pairs * m.d_ff),
+        upped(pairs * m.d_ff),
+        given(pairs * m.d_model),
+        y(random_values(rng, rows * m.d_model, 1)),
+        gexpert(poisoned<uint32_t>(pairs)),
+        gplace(poisoned<uint32_t>(pairs)),
+        grow(poisoned<uint32_t>(pairs)),
+        gtiles(poisoned<ExpertTile>(most_tiles(pairs, m.kExperts))),
+        glogits(poisoned<float>(logits.size())),
+        gweight(poisoned<float>(pairs)),
+        ggated(poisoned<float>(gated.size())),
+        gupped(poisoned<float>(upped.size())),
+        ggiven(poisoned<float>(given.size())),
+        gy(to_device(y)) {
+    on_cpu.experts = m.kExperts, on_cpu.used = m.kUsed, on_cpu.scale = 1.5f;
     on_cpu.activation = Activation::kClampedSwiGlu;
     on_gpu = on_cpu;
     on_cpu.logits = logits.data(), on_gpu.logits = glogits.data();
-    on_cpu.gate = gate.on_cpu(), on_cpu.up = up.on_cpu(), on_cpu.down = down.on_cpu();
-    on_gpu.gate = gate.on_gpu(), on_gpu.up = up.on_gpu(), on_gpu.down = down.on_gpu();
-    on_cpu.gate_bias = gate_bias.data(), on_cpu.down_bias = down_bias.data();
-    on_gpu.gate_bias = ggate_bias.data(), on_gpu.down_bias = gdown_bias.data();
+    on_cpu.gate = m.gate.on_cpu(), on_cpu.up = m.up.on_cpu(), on_cpu.down = m.down.on_cpu();
+    on_gpu.gate = m.gate.on_gpu(), on_gpu.up = m.up.on_gpu(), on_gpu.down = m.down.on_gpu();
+    on_cpu.gate_bias = m.gate_bias.data(), on_cpu.down_bias = m.down_bias.data();
+    on_gpu.gate_bias = m.ggate_bias.data(), on_gpu.down_bias = m.gdown_bias.data();
     on_cpu.expert = expert.data(), on_cpu.place = place.data(), on_cpu.row = row.data(), on_cpu.end = end.data();
-    on_gpu.expert = gexpert.data(), on_gpu.place = gplace.data(), on_gpu.row = grow.data(), on_gpu.end = gend.data();
+    on_gpu.expert = gexpert.data(), on_gpu.place = gplace.data(), on_gpu.row = grow.data();
+    on_gpu.tiles = gtiles.data();
     on_cpu.weight = weight.data(), on_gpu.weight = gweight.data();
-    on_cpu.input = input.on_cpu(), on_gpu.input = input.on_gpu(), on_cpu.hidden = hidden.on_cpu(),
-    on_gpu.hidden = hidden.on_gpu();
+    on_cpu.input = input.on_cpu(), on_cpu.hidden = hidden.on_cpu(), on_gpu.hidden = hidden.on_gpu();
     on_cpu.gated = gated.data(), on_cpu.upped = upped.data(), on_cpu.given = given.data();
     on_gpu.gated = ggated.data(), on_gpu.upped = gupped.data(), on_gpu.given = ggiven.data();
-    b.cpu->mix(on_cpu, normed.on_cpu(), rows, y.data());
-    b.gpu->mix(on_gpu, normed.on_gpu(), rows, gy.data());
-    b.gpu->finish();
-    const std::string at = " " + name(type) + " rows=" + std::to_string(rows);
+  }
+
+  void compare(const std::string& at) {
     equal("chosen experts" + at, expert.data(), to_host(gexpert.data(), pairs).data(), pairs);
-    if (rows == 6) continue;  // NaNs need not have the same bits
     equal("weights of experts" + at, weight.data(), to_host(gweight.data(), pairs).data(), pairs);
     equal("experts" + at, y.data(), to_host(gy.data(), y.size()).data(), y.size());
+  }
+};
+
+// Feed-forward parts with experts, of few rows and of many.
+void experts(Random& rng, TensorType type, uint32_t d_model, uint32_t d_ff) {
+  Backends b;
+  const MixtureBoth weights(rng, type, d_model, d_ff);
+  for (const uint32_t rows : {1u, 5u, 6u, 11u, 40u, 150u}) {
+    MixtureStep step(rng, weights, rows);
+    for (uint32_t e = 0; rows > 1 && e < step.on_cpu.experts; ++e)
+      step.logits[step.on_cpu.experts + e] = 0.25f;  // all alike
+    if (rows == 6) step.logits[2 * step.on_cpu.experts + 4] = arith::infinity();
+    step.glogits = to_device(step.logits);
+    step.on_gpu.logits = step.glogits.data();
+    Inputs normed(rng, rows, d_model);
+    b.cpu->quantize(normed.on_cpu(), rows);
+    b.gpu->quantize(normed.on_gpu(), rows);
+    b.cpu->mix(step.on_cpu, normed.on_cpu(), rows, step.y.data());
+    b.gpu->mix(step.on_gpu, normed.on_gpu(), rows, step.gy.data());
+    b.gpu->finish();
+    const std::string at = " " + name(type) + " rows=" + std::to_string(rows);
+    if (rows != 6) step.compare(at);  // NaNs need not have the same bits
+    else equal("chosen experts" + at, step.expert.data(), to_host(step.gexpert.data(), step.pairs).data(), step.pairs);
+  }
+}
+
+// The same from the residual stream on, and back to it.
+void routed_experts(Random& rng, TensorType router_type, uint32_t d_model) {
+  Backends b;
+  const MixtureBoth weights(rng, TensorType::kQ8_0, d_model, 64);
+  const uint32_t kExperts = weights.kExperts;
+  const Both router(rng, router_type, kExperts, d_model);
+  const std::vector<float> norm = random_values(rng, d_model, 1), bias = random_values(rng, kExperts, 1);
+  const auto gnorm = to_device(norm), gbias = to_device(bias);
+  auto arrived = to_device(std::vector<uint32_t>{0});
+  for (const uint32_t rows : {1u, 2u, 9u, kernels::kMostRouted}) {
+    MixtureStep step(rng, weights, rows);
+    Inputs x(rng, rows, d_model), normed(rng, rows, d_model);
+    std::vector<float> given(step.y.size());
+    b.cpu->rmsnorm(x.x.data(), nullptr, rows, norm.data(), 1e-6f, normed.on_cpu());
+    const MatmulArgs product[] = {{router.on_cpu(), step.logits.data(), false, bias.data()}};
+    b.cpu->matmul(product, normed.on_cpu(), rows);
+    b.cpu->mix(step.on_cpu, normed.on_cpu(), rows, given.data());
+    b.cpu->add(given.data(), {nullptr, 0, 0.37f}, rows, d_model, step.y.data());
+    Activations to = normed.on_gpu();
+    to.supers.tiles = nullptr;
+    kernels::route_few({x.gx.data(), gnorm.data(), 1e-6f, router.on_gpu(), gbias.data(), step.glogits.data(), to,
+                        arrived.data()},
+                       step.on_gpu, rows, nullptr);
+    kernels::mix(step.on_gpu, to, rows, {step.gy.data(), true, 0.37f}, nullptr);
+    ORCD_CUDA(cudaDeviceSynchronize());
+    const std::string at = ", routed by " + name(router_type) + " rows=" + std::to_string(rows);
+    equal("router's logits" + at, step.logits.data(), to_host(step.glogits.data(), step.logits.size()).data(),
+          step.logits.size());
+    normed.compare("normed" + at);
+    step.compare(at);
+    const uint32_t none = 0;
+    equal("counter" + at, &none, to_host(arrived.data(), 1).data(), 1);
   }
 }
 
@@ -1154,6 +1247,8 @@ int run(bool quick) {
         few_rows_products(rng, t, quick), embeddings(rng, t), experts(rng, t, 512, 256);
   // Rows of an odd number of blocks.
   for (const TensorType t : {TensorType::kMXFP4, TensorType::kQ8_0, TensorType::kQ5_1}) experts(rng, t, 288, 96);
+  for (const uint32_t width : {96u, 512u, 2048u, 2880u})
+    for (const TensorType t : {TensorType::kF32, TensorType::kF16, TensorType::kBF16}) routed_experts(rng, t, width);
   warpgroup_products<TensorType::kQ4_K>(rng);
   warpgroup_products<TensorType::kQ5_K>(rng);
   warpgroup_products<TensorType::kQ6_K>(rng);
