@@ -368,7 +368,7 @@ void CudaExecutor::matmul(std::span<const MatmulArgs> products, const Activation
   if (rows > 1) return kernels::matmul(products.data(), static_cast<uint32_t>(products.size()), a, rows, stream_);
   for (const MatmulArgs& p : products) {
     const kernels::MatmulJob job = {p.w, p.bias, p.y, p.add};
-    if (kernels::gemv_fits(&p.w.type, 1, a.cols, false)) kernels::gemv(&job, 1, input, 1, false, false, stream_);
+    if (kernels::gemv_fits(&p.w.type, 1, a.cols, false)) kernels::gemv(&job, 1, input, 1, {}, false, stream_);
     else kernels::matmul(&p, 1, a, rows, stream_);
   }
 }

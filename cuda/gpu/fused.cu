@@ -4,6 +4,7 @@
 // once, from fetching their rows to drawing their tokens, but for samples with top-k, top-p or min-p.
 #include <algorithm>
 #include <initializer_list>
+#include <optional>
 #include <utility>
 
 #include "engine/forward.h"
@@ -27,24 +28,23 @@ constexpr uint32_t kEarlyGraphs = 32;
 constexpr uint32_t kLateGraphs = 64;
 constexpr uint32_t kUsesToRecord = 8;
 
-bool fits(std::initializer_list<Tensor> weights, bool swiglu = false) {
+bool fits(std::initializer_list<Tensor> weights, bool gated = false) {
   TensorType types[3];
   uint32_t n = 0;
   for (const Tensor& w : weights) {
     if (!formats::is_quantized(w.type)) return false;
     types[n++] = w.type;
   }
-  return kernels::gemv_fits(types, n, weights.begin()->cols, swiglu);
+  return kernels::gemv_fits(types, n, weights.begin()->cols, gated);
 }
 
 // Whether one row can be fused; more can then, too.
 bool fits(const Model& m) {
-  const bool silu = m.shape.activation == Activation::kSwiGlu;
   for (const Layer& l : m.layers) {
     if (!fits({l.q, l.k, l.v}) || !fits({l.attn_output})) return false;
     if (l.router) continue;
-    // SwiGLU's products take no biases: few models have them, and those run operation by operation.
-    if (l.gate_bias || l.up_bias || !fits({l.gate, l.up}, silu) || !fits({l.down})) return false;
+    // Gated products take no biases: few models have them, and those run operation by operation.
+    if (l.gate_bias || l.up_bias || !fits({l.gate, l.up}, true) || !fits({l.down})) return false;
   }
   return fits({m.output});
 }
@@ -93,7 +93,7 @@ GemvInput normed_input(const float* x, const float* weight, const uint32_t* gath
 bool has_small_batches(const Model& m, const Scratch& s) {
   // Rows of more values are normalized once, rather than by every thread block.
   constexpr uint32_t kMostNormed = 1024;
-  if (m.shape.d_model > kMostNormed || m.shape.n_experts || m.shape.activation != Activation::kSwiGlu) return false;
+  if (m.shape.d_model > kMostNormed || m.shape.n_experts) return false;
   const auto fits = [&](std::initializer_list<Tensor> weights, Input kind, const Activations& hidden) {
     std::vector<MatmulJob> jobs;
     for (const Tensor& w : weights) jobs.push_back({w});
@@ -108,7 +108,7 @@ bool has_small_batches(const Model& m, const Scratch& s) {
   return true;
 }
 
-// The products of a step, all in one stream. Few rows by gemv, which normalizes, quantizes and applies SwiGLU for
+// The products of a step, all in one stream. Few rows by gemv, which normalizes, quantizes and gates for
 // itself; a small batch by kernels that do so too; more by matmul, with kernels between that do so.
 struct Products {
   const Model& m;
@@ -120,7 +120,7 @@ struct Products {
 
   // y = W · RMSNorm(x[gather[r]]) for r < rows.
   void normed(std::initializer_list<MatmulJob> jobs, const float* weight, const uint32_t* gather, uint32_t rows) const {
-    if (rows <= few) return normed_few(jobs, weight, gather, rows, false);
+    if (rows <= few) return normed_few(jobs, weight, gather, rows, {});
     if (small) return kernels::small_batch({{jobs.begin(), jobs.size()}, input(weight, gather), rows}, stream);
     MatmulArgs products[3];
     Tensor weights[3];
@@ -131,21 +131,20 @@ struct Products {
     kernels::matmul(products, n, normed, rows, stream);
   }
 
-  // x += W · SwiGLU(gate · RMSNorm(x), up · RMSNorm(x)) ⊕ bias.
+  // x += W · what gate · RMSNorm(x) and up · RMSNorm(x) become ⊕ bias.
   void feed_forward(const Layer& l, uint32_t rows) const {
     const MatmulJob gate = {l.gate, nullptr, s.gate}, up = {l.up, nullptr, s.up};
     const Activations hidden = read_by({l.down}, s.ffn);
-    if (rows <= few && m.shape.activation == Activation::kSwiGlu) {
-      normed_few({gate, up}, l.ffn_norm, nullptr, rows, true);
+    if (rows <= few) {
+      normed_few({gate, up}, l.ffn_norm, nullptr, rows, m.shape.activation);
     } else if (small) {
       Activations out = hidden;
       out.x = s.gate, out.supers.tiles = nullptr;
       const MatmulJob both[] = {gate, up};
-      kernels::small_batch({both, input(l.ffn_norm, nullptr), rows, out, arrived}, stream);
+      kernels::small_batch({both, input(l.ffn_norm, nullptr), rows, out, arrived, m.shape.activation}, stream);
     } else {
       normed({gate, up}, l.ffn_norm, nullptr, rows);
       kernels::glu(m.shape.activation, s.gate, s.up, rows, hidden, stream);
-      if (rows <= few) return residual(l.down, l.down_bias, l.post_ffn_norm, given(hidden), hidden, rows);
     }
     residual(l.down, l.down_bias, l.post_ffn_norm, floats(s.gate, s.ffn.cols), hidden, rows);
   }
@@ -177,7 +176,7 @@ struct Products {
     float* y = changes ? s.branch : s.x;
     const MatmulJob job = {w, bias, y, !changes};
     const MatmulArgs product = {w, y, !changes, bias};
-    if (rows <= few) kernels::gemv(&job, 1, input_of_few, rows, false, true, stream);
+    if (rows <= few) kernels::gemv(&job, 1, input_of_few, rows, {}, true, stream);
     else if (small) kernels::small_batch({{&job, 1}, given(input), rows}, stream);
     else kernels::matmul(&product, 1, input, rows, stream);
     if (changes) end_branch(norm, rows);
@@ -189,8 +188,8 @@ struct Products {
   }
 
   void normed_few(std::initializer_list<MatmulJob> jobs, const float* weight, const uint32_t* gather, uint32_t rows,
-                  bool swiglu) const {
-    kernels::gemv(jobs.begin(), static_cast<uint32_t>(jobs.size()), input(weight, gather), rows, swiglu, true, stream);
+                  std::optional<Activation> gated) const {
+    kernels::gemv(jobs.begin(), static_cast<uint32_t>(jobs.size()), input(weight, gather), rows, gated, true, stream);
   }
 
   GemvInput input(const float* weight, const uint32_t* gather) const {

@@ -3,6 +3,7 @@
 // eight, which exchange their integers once. Such kernels are bound by the length of their chain of dependent
 // instructions: what can be known before the kernel before has ended is found out there, and all loads come before the
 // first use.
+#include "arith/glu.h"
 #include "device/check.h"
 #include "kernels/pdl.h"
 #include "kernels/prologue.cuh"
@@ -44,7 +45,7 @@ __host__ __device__ inline Shared carve(uint8_t* base, const ProductArgs& a, boo
   s.a.d = c.take<float>(nb);
   s.a.sum = c.take<int32_t>(nb);
   s.a.shifts = c.take<uint32_t>(supers ? nb / kSuperBlocks : 0);
-  s.buffer = a.at_once * (a.swiglu ? 2 : 1) * chains_of(a.cols, supers) * kGroupRows;
+  s.buffer = a.at_once * (a.gated ? 2 : 1) * chains_of(a.cols, supers) * kGroupRows;
   s.part = c.take<float>(2 * s.buffer);
   s.bytes = c.at;
   return s;
@@ -282,12 +283,12 @@ __device__ __forceinline__ void finish_round(const ProductArgs& a, const Round& 
   };
   float y = total(0);
   if (job.bias) y = y + bias;
-  if (a.swiglu) y = silu_times(y, total(1));
+  if (a.gated) y = arith::gated(a.activation, y, total(1));
   job.y[blockIdx.y * job.n + n] = job.add ? residual + y : y;
 }
 
 // The jobs' types: kType, and kOther if that is another one, or any.
-template <uint32_t kType, uint32_t kOther, bool kSwiglu>
+template <uint32_t kType, uint32_t kOther, bool kGated>
 __global__ void __launch_bounds__(kMaxWarps * 32, 1 /* registers rather than blocks */)
     gemv_kernel(const __grid_constant__ Args a) {
   extern __shared__ __align__(128) uint8_t memory[];
@@ -314,14 +315,14 @@ __global__ void __launch_bounds__(kMaxWarps * 32, 1 /* registers rather than blo
     float* part = s.part + turn % 2 * s.buffer;
     const float residual = residual_of(a, round);
     wait_full(s.ring, stage, parity);
-    // With SwiGLU the second matrix's tiles come behind a.at_once of the first.
-    const uint32_t end = kSwiglu ? a.at_once + round.tiles : round.tiles;
+    // Of a gated unit the second matrix's tiles come behind a.at_once of the first.
+    const uint32_t end = kGated ? a.at_once + round.tiles : round.tiles;
     uint32_t tile = own_tile, seg = own_seg;
     while (tile < end) {
-      const bool second = kSwiglu && tile >= a.at_once;
+      const bool second = kGated && tile >= a.at_once;
       const TileView v = view_tile(a, s.ring, round, stage, second, second ? tile - a.at_once : tile);
       float* to = part + (tile * segments + seg) * kGroupRows;
-      if (!kSwiglu || second || tile < round.tiles) {
+      if (!kGated || second || tile < round.tiles) {
         const auto run = [&]<TensorType T>() {
           if constexpr (kSupers<T>) super_block<T>(v, seg, nb, s, to);
           else segment<T>(v, seg, nb, s, to);
@@ -344,21 +345,21 @@ __global__ void __launch_bounds__(kMaxWarps * 32, 1 /* registers rather than blo
 
 using Kernel = void (*)(Args);
 
-template <uint32_t kType, uint32_t kOther, bool kSwiglu>
+template <uint32_t kType, uint32_t kOther, bool kGated>
 Kernel kernel_of() {
   static const bool ready = [] {
-    ORCD_CUDA(cudaFuncSetAttribute(gemv_kernel<kType, kOther, kSwiglu>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+    ORCD_CUDA(cudaFuncSetAttribute(gemv_kernel<kType, kOther, kGated>, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                    int(processor().shared_bytes)));
     return true;
   }();
   (void)ready;
-  return gemv_kernel<kType, kOther, kSwiglu>;
+  return gemv_kernel<kType, kOther, kGated>;
 }
 
 template <TensorType kType>
-Kernel kernel_of(bool swiglu) {
+Kernel kernel_of(bool gated) {
   constexpr uint32_t type = uint32_t(kType);
-  return swiglu ? kernel_of<type, type, true>() : kernel_of<type, type, false>();
+  return gated ? kernel_of<type, type, true>() : kernel_of<type, type, false>();
 }
 
 // A kernel of its own for the common types and pairs of types, and one for all else.
@@ -367,44 +368,46 @@ Kernel choose(const ProductArgs& a) {
   bool any = false;
   for (uint32_t i = 1; i < a.n_jobs; ++i) {
     if (a.jobs[i].type == a.jobs[0].type) continue;
-    any |= a.swiglu || (other != a.jobs[0].type && other != a.jobs[i].type);
+    any |= a.gated || (other != a.jobs[0].type && other != a.jobs[i].type);
     other = a.jobs[i].type;
   }
   const auto is = [&](TensorType first, TensorType second) {
     return !any && a.jobs[0].type == first && other == second;
   };
   using enum TensorType;
-  const bool swiglu = a.swiglu;
-  if (is(kQ4_0, kQ4_0)) return kernel_of<kQ4_0>(swiglu);
-  if (is(kQ5_0, kQ5_0)) return kernel_of<kQ5_0>(swiglu);
-  if (is(kQ8_0, kQ8_0)) return kernel_of<kQ8_0>(swiglu);
-  if (is(kQ4_K, kQ4_K)) return kernel_of<kQ4_K>(swiglu);
-  if (is(kQ5_K, kQ5_K)) return kernel_of<kQ5_K>(swiglu);
-  if (is(kQ6_K, kQ6_K)) return kernel_of<kQ6_K>(swiglu);
+  const bool gated = a.gated;
+  if (is(kQ4_0, kQ4_0)) return kernel_of<kQ4_0>(gated);
+  if (is(kQ5_0, kQ5_0)) return kernel_of<kQ5_0>(gated);
+  if (is(kQ8_0, kQ8_0)) return kernel_of<kQ8_0>(gated);
+  if (is(kQ4_K, kQ4_K)) return kernel_of<kQ4_K>(gated);
+  if (is(kQ5_K, kQ5_K)) return kernel_of<kQ5_K>(gated);
+  if (is(kQ6_K, kQ6_K)) return kernel_of<kQ6_K>(gated);
   if (is(kQ5_0, kQ8_0)) return kernel_of<uint32_t(kQ5_0), uint32_t(kQ8_0), false>();
   if (is(kQ4_K, kQ6_K)) return kernel_of<uint32_t(kQ4_K), uint32_t(kQ6_K), false>();
   if (is(kQ5_K, kQ6_K)) return kernel_of<uint32_t(kQ5_K), uint32_t(kQ6_K), false>();
-  if (a.supers) return swiglu ? kernel_of<kAnySuper, kAnySuper, true>() : kernel_of<kAnySuper, kAnySuper, false>();
-  return swiglu ? kernel_of<kAnyType, kAnyType, true>() : kernel_of<kAnyType, kAnyType, false>();
+  if (a.supers) return gated ? kernel_of<kAnySuper, kAnySuper, true>() : kernel_of<kAnySuper, kAnySuper, false>();
+  return gated ? kernel_of<kAnyType, kAnyType, true>() : kernel_of<kAnyType, kAnyType, false>();
 }
 
 }  // namespace
 
-bool gemv_fits(const TensorType* types, uint32_t n_jobs, uint32_t cols, bool swiglu) {
-  const ProductArgs a = smallest_product(types, n_jobs, cols, swiglu);
+bool gemv_fits(const TensorType* types, uint32_t n_jobs, uint32_t cols, bool gated) {
+  const ProductArgs a = smallest_product(types, n_jobs, cols, gated);
   return are_alike(types, n_jobs) && can_be_staged(types, n_jobs, cols) &&
          carve(nullptr, a, a.supers).bytes <= processor().shared_bytes;
 }
 
-void gemv(const MatmulJob* jobs, uint32_t n_jobs, const GemvInput& input, uint32_t rows, bool swiglu, bool pdl,
-          cudaStream_t stream) {
+void gemv(const MatmulJob* jobs, uint32_t n_jobs, const GemvInput& input, uint32_t rows,
+          std::optional<Activation> activation, bool pdl, cudaStream_t stream) {
+  const bool gated = activation.has_value();
   TensorType types[3];
   uint32_t tiles = 0;
   for (uint32_t i = 0; i < n_jobs; ++i) {
     types[i] = jobs[i].w.type;
-    if (i == 0 || !swiglu) tiles += tiles_of(jobs[i].w.rows);
+    if (i == 0 || !gated) tiles += tiles_of(jobs[i].w.rows);
   }
-  Args a = {smallest_product(types, n_jobs, jobs[0].w.cols, swiglu), input};
+  Args a = {smallest_product(types, n_jobs, jobs[0].w.cols, gated), input};
+  if (gated) a.activation = *activation;
   // All rows' thread blocks shall run at once.
   const uint32_t count = max(1u, processor().count / rows), limit = processor().shared_bytes;
 
@@ -412,7 +415,7 @@ void gemv(const MatmulJob* jobs, uint32_t n_jobs, const GemvInput& input, uint32
   // round costs beside the products comes once.
   const uint32_t segments = chains_of(a.cols, a.supers), single_stage = a.stage_bytes;
   const uint32_t in_warp = a.supers ? 2 : 4;  // chains that a warp takes at once
-  const uint32_t matrices = swiglu ? 2 : 1, most = max(1u, in_warp * kMaxWarps / (segments * matrices)),
+  const uint32_t matrices = gated ? 2 : 1, most = max(1u, in_warp * kMaxWarps / (segments * matrices)),
                  each = (tiles + count - 1) / count;
   a.at_once = tiles <= 2 * count ? 1 : each <= most ? each : min(4u, most);
   while (a.at_once > 1 && a.at_once * single_stage * 2 > limit / 2) --a.at_once;

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <optional>
 #include <span>
 
 #include "arith/constants.h"
@@ -101,27 +102,28 @@ struct MatmulJob {
   bool add = false;             // y ⊕ W·x
 };
 
-// Up to three products on one row or few, all with the same cols: every row reads all weights. With `swiglu`, jobs are
-// gate and up, and jobs[0].y gets gate · sigmoid(gate) · up. With `pdl` (programmatic dependent launch) the kernel may
+// Up to three products on one row or few, all with the same cols: every row reads all weights. With `gated`, jobs are
+// gate and up, and jobs[0].y gets what both become together. With `pdl` (programmatic dependent launch) the kernel may
 // begin before its predecessor in the stream has ended: it fetches weights, then waits for it.
-void gemv(const MatmulJob* jobs /* host */, uint32_t n_jobs, const GemvInput& input, uint32_t rows, bool swiglu,
-          bool pdl, cudaStream_t stream);
+void gemv(const MatmulJob* jobs /* host */, uint32_t n_jobs, const GemvInput& input, uint32_t rows,
+          std::optional<Activation> gated, bool pdl, cudaStream_t stream);
 
 // Whether gemv can take it: all of it fits a block's shared memory.
-bool gemv_fits(const TensorType* types /* host */, uint32_t n_jobs, uint32_t cols, bool swiglu);
+bool gemv_fits(const TensorType* types /* host */, uint32_t n_jobs, uint32_t cols, bool gated);
 
 // Most rows of a small batch.
 inline constexpr uint32_t kSmallRows = 8;
 
 // Up to three products on so few rows with the same cols, in one launch that normalizes or quantizes what they read, as
-// `input` says; with SwiGLU, jobs are gate and up, and their result is quantized too. May begin before its predecessor in
+// `input` says; with `hidden`, jobs are gate and up, and their result is quantized too. May begin before its predecessor in
 // the stream has ended.
 struct SmallBatch {
   std::span<const MatmulJob> jobs;  // host
   GemvInput input;
   uint32_t rows;
-  Activations hidden{};         // SwiGLU: (rows, jobs' rows), has blocks or supers, and x where these are; else none
-  uint32_t* arrived = nullptr;  // SwiGLU with supers: (hidden.cols / 256), zero; left zero
+  Activations hidden{};         // (rows, jobs' rows), has blocks or supers, and x where these are; else none
+  uint32_t* arrived = nullptr;  // of super-blocks: (hidden.cols / 256), zero; left zero
+  Activation activation = Activation::kSwiGlu;  // of a gated unit
 };
 // Whether there is a form for it: on compute capability 9.0 or later, of weights few enough that all thread blocks run at
 // once, each with all of K in its memory. Data may be null.

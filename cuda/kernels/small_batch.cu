@@ -45,7 +45,8 @@ std::optional<Plan> plan_of(const SmallBatch& b) {
   a.n_jobs = uint32_t(b.jobs.size());
   a.cols = b.jobs[0].w.cols;
   a.rows = b.rows;
-  a.swiglu = b.hidden.cols > 0;
+  a.gated = b.hidden.cols > 0;
+  a.activation = b.activation;
   a.input = b.input;
   a.hidden = b.hidden;
   a.arrived = b.arrived;
@@ -54,17 +55,17 @@ std::optional<Plan> plan_of(const SmallBatch& b) {
   for (uint32_t i = 0; i < a.n_jobs; ++i) {
     const MatmulJob& j = b.jobs[i];
     const uint64_t bytes = uint64_t{kGroupRows} * formats::row_bytes(j.w.type, a.cols);
-    a.jobs[i] = {j.w.data, j.bias, j.y, j.w.rows, j.add, j.w.type, a.swiglu ? 0 : groups, bytes};
+    a.jobs[i] = {j.w.data, j.bias, j.y, j.w.rows, j.add, j.w.type, a.gated ? 0 : groups, bytes};
     a.slot_bytes = std::max(a.slot_bytes, unit_bytes(j.w.type, unit));
     const uint32_t of_job = (j.w.rows + kWarpWeights - 1) / kWarpWeights;
-    groups = a.swiglu ? of_job : groups + of_job;
+    groups = a.gated ? of_job : groups + of_job;
   }
 
-  // All thread blocks shall run at once, on a processor of their own. Of SwiGLU's results each has whole blocks of 32, if
+  // All thread blocks shall run at once, on a processor of their own. Of a gated unit's results each has whole blocks of 32, if
   // these are wanted.
-  const uint32_t count = processor().count, step = a.swiglu && a.hidden.blocks.q ? 2 : 1;
+  const uint32_t count = processor().count, step = a.gated && a.hidden.blocks.q ? 2 : 1;
   const uint32_t each = (groups + count * step - 1) / (count * step) * step;
-  a.groups = a.swiglu ? 2 * each : each;
+  a.groups = a.gated ? 2 * each : each;
   if (each * kWarpWeights / kSuperBlock + 2 > kMostSupers) return {};
   a.slots = std::min(kSmallSlots, (a.groups * units + kSmallWarps - 1) / kSmallWarps);
   const uint32_t bytes = supers ? carve_small<true>(nullptr, a).bytes : carve_small<false>(nullptr, a).bytes;

@@ -1,12 +1,13 @@
 // Products of a step of few rows with few weights. What such a step takes is the length of its chain of kernels, and how
 // long each of these waits for others, so this one does what else is between two products: it normalizes what it reads,
-// or has SwiGLU's result quantized.
+// or has a gated unit's result quantized.
 //
 // A thread block has all of K at once: its warps fetch their weights before the kernel before has ended, the activations
 // follow, and after one barrier each warp multiplies its units, sixteen weight rows by all rows each. What these give is
 // added up in the contract's order behind a second barrier. There are eight rows at most.
 #pragma once
 
+#include "arith/glu.h"
 #include "device/check.h"
 #include "kernels/multiply.cuh"
 #include "kernels/pdl.h"
@@ -58,7 +59,7 @@ __host__ __device__ inline SmallShared carve_small(uint8_t* base, const SmallBat
   s.shifts = c.take<uint32_t>(kSupersOf ? units * kRows : 0);
   s.norm = c.take<float>(a.input.kind == Input::kNorm ? a.cols : 0);
   s.parts = c.take<float>(a.groups * units * kRows * kPartRow);
-  s.last = c.take<uint32_t>(a.swiglu ? kMostSupers : 0);
+  s.last = c.take<uint32_t>(a.gated ? kMostSupers : 0);
   s.bytes = c.at;
   return s;
 }
@@ -69,10 +70,10 @@ struct WeightGroup {
   uint32_t first, rows;  // of the job; there may be fewer than sixteen, or none
 };
 
-// A group of this thread block. With SwiGLU those of the second job come behind those of the first.
+// A group of this thread block. Of a gated unit those of the second job come behind those of the first.
 __device__ __forceinline__ WeightGroup group_of(const SmallBatchArgs& a, uint32_t group) {
   uint32_t job = 0, at = blockIdx.x * a.groups + group;
-  if (a.swiglu) {
+  if (a.gated) {
     const uint32_t half = a.groups / 2;
     job = group >= half;
     at = blockIdx.x * half + group - job * half;
@@ -206,7 +207,7 @@ __device__ __forceinline__ float total_of(const SmallShared& s, uint32_t group, 
   return y;
 }
 
-// One of a thread's results of products without SwiGLU: what belongs to it beside its product is fetched ahead.
+// One of a thread's results of products that are no gated unit: what belongs to it beside its product is fetched ahead.
 struct Result {
   uint32_t group, row, weight;
   bool inside;
@@ -235,20 +236,20 @@ struct Result {
   bool has_bias, adds;
 };
 
-// SwiGLU of a gate and an up of this thread block.
-__device__ __forceinline__ float hidden_of(const SmallShared& s, uint32_t half, uint32_t group, uint32_t units,
-                                           uint32_t row, uint32_t weight) {
+// What a gate and an up of this thread block become together.
+__device__ __forceinline__ float hidden_of(const SmallBatchArgs& a, const SmallShared& s, uint32_t group,
+                                           uint32_t units, uint32_t row, uint32_t weight) {
   const float gate = total_of(s, group, units, row, weight);
-  return silu_times(gate, total_of(s, half + group, units, row, weight));
+  return arith::gated(a.activation, gate, total_of(s, a.groups / 2 + group, units, row, weight));
 }
 
-// SwiGLU's result as blocks of 32, of which a thread block has whole ones.
+// The result as blocks of 32, of which a thread block has whole ones.
 __device__ __forceinline__ void finish_blocks(const SmallBatchArgs& a, const SmallShared& s, uint32_t units) {
   const uint32_t lane = threadIdx.x % 32, half = a.groups / 2, first = blockIdx.x * half / 2;
   for (uint32_t i = threadIdx.x / 32; i < half / 2 * kRows; i += kSmallWarps) {
     const uint32_t row = i % kRows, block = i / kRows;
     if (row >= a.rows || (first + block) * kQuantBlock >= a.hidden.cols) continue;
-    const float y = hidden_of(s, half, block * 2 + lane / kWarpWeights, units, row, lane % kWarpWeights);
+    const float y = hidden_of(a, s, block * 2 + lane / kWarpWeights, units, row, lane % kWarpWeights);
     store_block(a.hidden, row, first + block, quantize_block(y));
   }
 }
@@ -262,7 +263,7 @@ __device__ __forceinline__ void finish_supers(const SmallBatchArgs& a, const Sma
     const uint32_t weight = i % kWarpWeights, row = i / kWarpWeights % kRows, group = i / kWarpWeights / kRows;
     const uint32_t at = first + group * kWarpWeights + weight;
     if (row >= a.rows || at >= end) continue;
-    out.x[uint64_t(row) * out.cols + at] = hidden_of(s, half, group, units, row, weight);
+    out.x[uint64_t(row) * out.cols + at] = hidden_of(a, s, group, units, row, weight);
   }
   __threadfence();
   __syncthreads();
@@ -321,7 +322,7 @@ __global__ void __launch_bounds__(kThreads, 2) small_batch_kernel(const __grid_c
     __syncthreads();
   }
   pdl_wait();
-  const Result mine(a, a.swiglu ? UINT32_MAX : threadIdx.x);
+  const Result mine(a, a.gated ? UINT32_MAX : threadIdx.x);
   if (a.input.kind == Input::kGiven) {
     fetch_input<supers>(a, s);
     commit_copies();
@@ -360,7 +361,7 @@ __global__ void __launch_bounds__(kThreads, 2) small_batch_kernel(const __grid_c
   }
   __syncthreads();
 
-  if (a.swiglu) {
+  if (a.gated) {
     if (a.hidden.blocks.q) finish_blocks(a, s, units);
     else finish_supers(a, s, units);
     return;

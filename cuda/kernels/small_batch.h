@@ -21,7 +21,8 @@ struct SmallBatchJob {
 
 struct SmallBatchArgs {
   SmallBatchJob jobs[kMostJobs];
-  uint32_t n_jobs, cols, rows, swiglu;
+  uint32_t n_jobs, cols, rows, gated;
+  Activation activation;       // of a gated unit
   uint32_t groups;             // of sixteen weight rows, of a thread block
   uint32_t slots, slot_bytes;  // of a warp
   GemvInput input;

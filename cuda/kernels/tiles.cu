@@ -15,16 +15,16 @@ bool can_be_staged(const TensorType* types, uint32_t n, uint32_t cols) {
   return true;
 }
 
-ProductArgs smallest_product(const TensorType* types, uint32_t n_jobs, uint32_t cols, bool swiglu) {
+ProductArgs smallest_product(const TensorType* types, uint32_t n_jobs, uint32_t cols, bool gated) {
   ProductArgs a = {};
   a.n_jobs = n_jobs;
   a.cols = cols;
-  a.swiglu = swiglu;
+  a.gated = gated;
   a.supers = formats::has_super_blocks(types[0]);
   a.at_once = a.stages = 1;
   for (uint32_t i = 0; i < n_jobs; ++i) {
     const uint32_t bytes = tile_bytes(types[i], cols);
-    a.stage_bytes = swiglu ? a.stage_bytes + bytes : max(a.stage_bytes, bytes);
+    a.stage_bytes = gated ? a.stage_bytes + bytes : max(a.stage_bytes, bytes);
   }
   return a;
 }
@@ -39,10 +39,10 @@ void add_jobs(ProductArgs& a, const MatmulJob* jobs) {
                  w.rows,
                  jobs[i].add,
                  w.type,
-                 a.swiglu ? 0 : a.rounds,
+                 a.gated ? 0 : a.rounds,
                  tile_bytes(w.type, w.cols)};
     const uint32_t rounds = (tiles_of(w.rows) + a.at_once - 1) / a.at_once;
-    a.rounds = a.swiglu ? rounds : a.rounds + rounds;
+    a.rounds = a.gated ? rounds : a.rounds + rounds;
   }
 }
 

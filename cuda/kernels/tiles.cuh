@@ -39,13 +39,14 @@ struct Job {
   float* y;
   uint32_t n, add;
   TensorType type;
-  uint32_t first_round;  // of this job among all; with SwiGLU both jobs have the same rounds
+  uint32_t first_round;  // of this job among all; of a gated unit both jobs have the same rounds
   uint32_t tile_bytes;   // of a whole tile
 };
 
 struct ProductArgs {
   Job jobs[3];
-  uint32_t n_jobs, cols, swiglu, supers;  // supers: the jobs' types have super-blocks
+  uint32_t n_jobs, cols, gated, supers;  // supers: the jobs' types have super-blocks
+  Activation activation;                  // of a gated unit
   uint32_t at_once;                       // tiles a round takes: neighbors in one job
   uint32_t rounds;                        // of the whole grid
   uint32_t stages;                        // rounds in shared memory
@@ -89,7 +90,7 @@ struct Round {
 
 __device__ __forceinline__ Round find_round(const ProductArgs& a, uint32_t round) {
   uint32_t job = 0;
-  if (!a.swiglu)
+  if (!a.gated)
     while (job + 1 < a.n_jobs && round >= a.jobs[job + 1].first_round) ++job;
   const uint32_t tile = (round - a.jobs[job].first_round) * a.at_once;
   return {job, tile, min(a.at_once, tiles_of(a.jobs[job].n) - tile)};
@@ -125,14 +126,14 @@ __device__ __forceinline__ void fetch(const ProductArgs& a, const Ring& ring, ui
   if (round >= a.rounds) return;
   const Round r = find_round(a, round);
   const Job& first = a.jobs[r.job];
-  const uint32_t bytes = staged_bytes(first, r), more = a.swiglu ? staged_bytes(a.jobs[1], r) : 0;
+  const uint32_t bytes = staged_bytes(first, r), more = a.gated ? staged_bytes(a.jobs[1], r) : 0;
   uint64_t* barrier = ring.full + stage;
   asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(barrier)),
                "r"(bytes + more)
                : "memory");
   uint8_t* to = ring.stages + stage * a.stage_bytes;
   bulk_copy(first.data + uint64_t(r.tile) * first.tile_bytes, to, bytes, barrier);
-  if (a.swiglu)
+  if (a.gated)
     bulk_copy(a.jobs[1].data + uint64_t(r.tile) * a.jobs[1].tile_bytes, to + a.at_once * first.tile_bytes, more,
               barrier);
 #endif
@@ -161,7 +162,7 @@ __device__ __forceinline__ void wait_full(const Ring& ring, uint32_t stage, uint
 }
 
 // One tile of a round, where a warp reads it: `which` counts the round's tiles, those of the second job
-// of SwiGLU behind those of the first.
+// of a gated unit behind those of the first.
 struct TileView {
   const uint8_t* in_device;
   const uint8_t* in_shared;  // a whole tile only
@@ -191,7 +192,7 @@ bool are_alike(const TensorType* types, uint32_t n);
 bool can_be_staged(const TensorType* types, uint32_t n, uint32_t cols);
 
 // Everything but what depends on the jobs' memory: a tile at a time, one stage.
-ProductArgs smallest_product(const TensorType* types, uint32_t n_jobs, uint32_t cols, bool swiglu);
+ProductArgs smallest_product(const TensorType* types, uint32_t n_jobs, uint32_t cols, bool gated);
 
 // Adds the jobs and numbers their rounds of a.at_once tiles.
 void add_jobs(ProductArgs& a, const MatmulJob* jobs);

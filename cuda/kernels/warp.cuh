@@ -80,6 +80,4 @@ __device__ __forceinline__ void store_block(const Activations& a, uint32_t row, 
   }
 }
 
-__device__ __forceinline__ float silu_times(float gate, float up) { return (gate * arith::sigmoid(gate)) * up; }
-
 }  // namespace orcd::kernels

@@ -366,15 +366,20 @@ struct ThreeProducts {
   }
 };
 
-// SwiGLU of two products as the processor has it.
-void feed_forward(Backends& b, const Both& gate, const Both& up, Inputs& read, Inputs& out) {
+Activation some_activation(Random& rng) {
+  constexpr Activation kAll[] = {Activation::kSwiGlu, Activation::kGeGlu, Activation::kClampedSwiGlu};
+  return kAll[rng.below(3)];
+}
+
+// What two products become together as the processor has it.
+void feed_forward(Backends& b, Activation activation, const Both& gate, const Both& up, Inputs& read, Inputs& out) {
   std::vector<float> g(out.rows * out.cols), u(g.size());
   const MatmulArgs products[] = {{gate.on_cpu(), g.data(), false}, {up.on_cpu(), u.data(), false}};
   b.cpu->matmul(products, read.on_cpu(), out.rows);
-  b.cpu->glu(Activation::kSwiGlu, g.data(), u.data(), out.rows, out.on_cpu());
+  b.cpu->glu(activation, g.data(), u.data(), out.rows, out.on_cpu());
 }
 
-// Products of few rows, and SwiGLU, normalized.
+// Products of few rows, and gated ones, normalized.
 void fused_products(Random& rng, TensorType type) {
   if (!formats::is_quantized(type)) return;
   Backends b;
@@ -395,14 +400,15 @@ void fused_products(Random& rng, TensorType type) {
     const uint32_t expected = type != TensorType::kMXFP4 || k % 64 == 0, fits = kernels::gemv_fits(types, 3, k, false);
     equal("fits," + at, &expected, &fits, 1);
     if (!fits) continue;
-    kernels::gemv(products.jobs.data(), 3, in.on_gpu(), rows, false, false, nullptr);
+    kernels::gemv(products.jobs.data(), 3, in.on_gpu(), rows, {}, false, nullptr);
     products.compare(at);
 
-    feed_forward(b, gate, up, normed, out);
+    const Activation activation = some_activation(rng);
+    feed_forward(b, activation, gate, up, normed, out);
     const kernels::MatmulJob both[] = {{gate.on_gpu(), nullptr, out.gx.data()}, {up.on_gpu(), nullptr, nullptr}};
-    kernels::gemv(both, 2, in.on_gpu(), rows, true, false, nullptr);
+    kernels::gemv(both, 2, in.on_gpu(), rows, activation, false, nullptr);
     kernels::quantize(out.on_gpu(), rows, nullptr);
-    out.compare("swiglu product" + at);
+    out.compare("gated product " + std::to_string(uint32_t(activation)) + at);
   }
 }
 
@@ -448,23 +454,24 @@ void small_batches(Random& rng, TensorType type, bool quick) {
       kernels::small_batch(batch, nullptr);
       products.compare(at);
 
-      // Of SwiGLU's result one form is made, the one that is asked for.
+      // Of a gated unit's result one form is made, the one that is asked for.
       for (const uint32_t hidden : {96u, 512u, 4864u}) {
         const bool super = hidden % kSuperBlock == 0 && rng.below(4);
         const Both gate(rng, type, hidden, k), up(rng, second, hidden, k);
         Inputs out(rng, rows, hidden);
-        feed_forward(b, gate, up, read, out);
+        const Activation activation = some_activation(rng);
+        feed_forward(b, activation, gate, up, read, out);
         device::Buffer<uint32_t> arrived(std::max(1u, hidden / kSuperBlock));
         arrived.zero();
         Activations to = out.on_gpu();
         (super ? to.blocks : to.supers) = {};
         const kernels::MatmulJob both[] = {{gate.on_gpu()}, {up.on_gpu()}};
-        const kernels::SmallBatch feed = {both, input, rows, to, arrived.data()};
+        const kernels::SmallBatch feed = {both, input, rows, to, arrived.data(), activation};
         const uint32_t feeds = kernels::small_batch_fits(feed);
-        if (k <= 2048) equal("fits, swiglu of" + at, expected, &feeds, 1);
+        if (k <= 2048) equal("fits, gated unit of" + at, expected, &feeds, 1);
         if (!feeds) continue;
         for (int turn = 0; turn < 2; ++turn) kernels::small_batch(feed, nullptr);  // counters are left zero
-        (super ? out.supers : out.blocks).compare("swiglu of" + at + " hidden=" + std::to_string(hidden));
+        (super ? out.supers : out.blocks).compare("gated unit " + std::to_string(uint32_t(activation)) + " of" + at + " hidden=" + std::to_string(hidden));
       }
     }
 }
@@ -475,9 +482,9 @@ void refused_mixtures() {
   for (const TensorType k_quant : {kQ2_K, kQ3_K, kQ4_K, kQ5_K, kQ6_K, kIQ4_XS})
     for (const TensorType other : {kQ4_0, kQ4_1, kQ5_0, kQ5_1, kQ8_0, kIQ4_NL, kMXFP4}) {
       const TensorType types[] = {k_quant, other}, alike[] = {k_quant, kQ4_K};
-      for (const bool swiglu : {false, true}) {
+      for (const bool gated : {false, true}) {
         const uint32_t expected[] = {0, 1};
-        const uint32_t got[] = {kernels::gemv_fits(types, 2, 768, swiglu), kernels::gemv_fits(alike, 2, 768, swiglu)};
+        const uint32_t got[] = {kernels::gemv_fits(types, 2, 768, gated), kernels::gemv_fits(alike, 2, 768, gated)};
         equal("mixture of " + name(k_quant) + " and " + name(other), expected, got, 2);
       }
     }
