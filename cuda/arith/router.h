@@ -15,11 +15,7 @@ ORCD_HD bool is_finite(float x) { return (bits_of(x) & 0x7f800000u) != 0x7f80000
 // Of a chosen expert, before its share of all: 1 for the first.
 ORCD_HD float expert_mass(float logit, float first) { return exp2((logit - first) * kLog2E); }
 
-// Of all masses their sum, over ranks ascending, then each one's share times the model's factor.
-ORCD_HD void shares(float* mass /* (used) */, uint32_t used, float scale) {
-  float sum = 0.0f;
-  for (uint32_t i = 0; i < used; ++i) sum = sum + mass[i];
-  for (uint32_t i = 0; i < used; ++i) mass[i] = mass[i] / sum * scale;
-}
+// Its share of the sum of all masses, which goes over ranks ascending, times the model's factor.
+ORCD_HD float share_of(float mass, float sum, float scale) { return mass / sum * scale; }
 
 }  // namespace orcd::arith

@@ -20,9 +20,12 @@ void choose(const float* logits /* (experts) */, uint32_t experts, uint32_t used
                       [&](uint32_t i, uint32_t j) { return arith::goes_before(logits[i], i, logits[j], j); });
   }
   std::copy_n(order.begin(), used, expert);
-  for (uint32_t i = 0; i < used; ++i)
+  float sum = 0.0f;
+  for (uint32_t i = 0; i < used; ++i) {
     weight[i] = sound ? arith::expert_mass(logits[order[i]], logits[order[0]]) : arith::float_of(0x7fc00000u);
-  arith::shares(weight, used, scale);
+    sum = sum + weight[i];
+  }
+  for (uint32_t i = 0; i < used; ++i) weight[i] = arith::share_of(weight[i], sum, scale);
 }
 
 // Gives each pair of a row and a rank its place: by expert, then by row and rank.

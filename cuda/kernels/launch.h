@@ -67,7 +67,7 @@ struct Router {
   Activations normed;  // gets the normed rows, in the forms that the experts read
   uint32_t* arrived;   // zero; left zero
 };
-inline constexpr uint32_t kMostRouted = 32;  // rows
+inline constexpr uint32_t kMostRouted = 64;  // rows
 void route_few(const Router& router, const Mixture& m, uint32_t rows, cudaStream_t stream);
 
 // What becomes of what a row's experts give: it is y, or y ⊕ scale · it.

@@ -36,6 +36,13 @@ struct Shape {
   static constexpr uint32_t kBlocksAProcessor = kShares == 1 || kTiles * kShares <= 8 ? 2 : 1;
 };
 
+// Of few places with experts: rows are short, and each expert's weights are asked for when it is known. What that takes is
+// hidden by other thread blocks.
+template <TensorType T>
+struct FewPlaces : Shape<T, 1, 4> {
+  static constexpr uint32_t kBlocksAProcessor = 3;
+};
+
 // Activations lie as UnitView has them.
 template <class S>
 struct alignas(16) Stage {
@@ -54,7 +61,7 @@ inline constexpr uint32_t kParts = S::kShares == 1               ? 0
 
 // Bytes of shared memory for a thread block: where two share a processor, what those of every generation have for one.
 template <class S>
-inline constexpr uint32_t kRoom = (S::kBlocksAProcessor == 2 ? 99 : 226) * 1024;
+inline constexpr uint32_t kRoom = (S::kBlocksAProcessor == 1 ? 226 : S::kBlocksAProcessor == 2 ? 99 : 75) * 1024;
 
 // Stages that fit, of two to kMostStages.
 template <class S>
@@ -283,10 +290,11 @@ void matmul_of(SeveralRowsArgs& a, cudaStream_t stream) {
   best.launch(a, stream);
 }
 
+// Few places are divided among more thread blocks.
 template <TensorType T>
 void matmul_experts_of(ExpertsArgs& a, uint32_t tiles, uint32_t tile_rows, bool few, cudaStream_t stream) {
   if (tile_rows > 8) launch_tiles<Shape<T, 4, 1>, true>(a, tiles, stream);
-  else if (few) launch_tiles<Shape<T, 1, 4>, true>(a, tiles, stream);
+  else if (few) launch_tiles<FewPlaces<T>, true>(a, tiles, stream);
   else launch_tiles<Shape<T, 1, 1>, true>(a, tiles, stream);
 }
 

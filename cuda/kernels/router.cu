@@ -14,53 +14,70 @@ namespace {
 constexpr uint32_t kThreads = 256, kWarps = kThreads / 32;
 constexpr uint32_t kSortThreads = 1024;
 
-// By one warp, of a row; `masses`: scratch of the warp. A lane has every 32nd expert, kEach of them at most.
+// Finite logits in their order as integers; -0 and +0 are alike. 0 is below all of them.
+__device__ __forceinline__ uint32_t order_of(float logit) {
+  const uint32_t bits = arith::bits_of(logit + 0.0f);
+  return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
+}
+
+// What logit has this order.
+__device__ __forceinline__ float logit_of(uint32_t order) {
+  return arith::float_of(order & 0x80000000u ? order & 0x7fffffffu : ~order);
+}
+
+// By one warp, of a row. A lane has every 32nd expert, kEach of them at most, and every 32nd rank.
 template <uint32_t kEach>
-__device__ __forceinline__ void choose_of(const Mixture& m, uint64_t row, float (&masses)[kMostExpertsUsed]) {
+__device__ __forceinline__ void choose_of(const Mixture& m, uint64_t row) {
+  constexpr uint32_t kRanks = kMostExpertsUsed / 32;
   const uint32_t lane = threadIdx.x % 32;
-  // Not by way of the L1 cache: other thread blocks may have written them just now.
-  const auto logit = [&](uint32_t e) { return __ldcg(m.logits + row * m.experts + e); };
-  float own[kEach];
-  uint32_t taken = 0;  // bit i: this lane's i-th expert
+  uint32_t order[kEach];
   bool sound = true;
 #pragma unroll
   for (uint32_t i = 0; i < kEach; ++i) {
-    own[i] = lane + 32 * i < m.experts ? logit(lane + 32 * i) : 0.0f;
-    sound &= arith::is_finite(own[i]);
+    const uint32_t e = lane + 32 * i;
+    // Not by way of the L1 cache: other thread blocks may have written it just now.
+    const float logit = e < m.experts ? __ldcg(m.logits + row * m.experts + e) : 0.0f;
+    sound &= arith::is_finite(logit);
+    order[i] = e < m.experts ? order_of(logit) : 0;
   }
   sound = __all_sync(kFull, sound);
-  float first = 0.0f;
+  uint32_t expert[kRanks] = {}, best[kRanks] = {}, first = 0;
   for (uint32_t rank = 0; rank < m.used; ++rank) {
-    float best = 0.0f;
-    uint32_t at = kMostExperts;
+    uint32_t top = 0, at = kMostExperts;
 #pragma unroll
-    for (uint32_t i = 0; i < kEach; ++i) {
-      const uint32_t e = lane + 32 * i;
-      if (e >= m.experts || taken >> i & 1u) continue;
-      if (at == kMostExperts || arith::goes_before(own[i], e, best, at)) best = own[i], at = e;
-    }
-#pragma unroll
-    for (int stride = 16; stride; stride /= 2) {
-      const float other = __shfl_xor_sync(kFull, best, stride);
-      const uint32_t other_at = __shfl_xor_sync(kFull, at, stride);
-      if (other_at != kMostExperts && (at == kMostExperts || arith::goes_before(other, other_at, best, at)))
-        best = other, at = other_at;
-    }
+    for (uint32_t i = 0; i < kEach; ++i)
+      if (order[i] > top) top = order[i], at = lane + 32 * i;
+    const uint32_t of_all = __reduce_max_sync(kFull, top);
+    at = __reduce_min_sync(kFull, top == of_all ? at : kMostExperts);
     if (!sound) at = rank;
-    if (at % 32 == lane) taken |= 1u << at / 32;
-    if (rank == 0) first = best;
-    if (lane != 0) continue;
-    m.expert[row * m.used + rank] = at;
-    masses[rank] = sound ? arith::expert_mass(best, first) : arith::float_of(0x7fc00000u);
+#pragma unroll
+    for (uint32_t i = 0; i < kEach; ++i)
+      if (at == lane + 32 * i) order[i] = 0;
+    if (rank == 0) first = of_all;
+#pragma unroll
+    for (uint32_t i = 0; i < kRanks; ++i)
+      if (rank == lane + 32 * i) expert[i] = at, best[i] = of_all;
   }
-  if (lane != 0) return;
-  arith::shares(masses, m.used, m.scale);
-  for (uint32_t rank = 0; rank < m.used; ++rank) m.weight[row * m.used + rank] = masses[rank];
+  float mass[kRanks], sum = 0.0f;
+#pragma unroll
+  for (uint32_t i = 0; i < kRanks; ++i)
+    mass[i] = sound ? arith::expert_mass(logit_of(best[i]), logit_of(first)) : arith::float_of(0x7fc00000u);
+#pragma unroll
+  for (uint32_t i = 0; i < kRanks; ++i)
+    for (uint32_t rank = 32 * i; rank < min(m.used, 32 * i + 32); ++rank)
+      sum = sum + __shfl_sync(kFull, mass[i], rank % 32);
+#pragma unroll
+  for (uint32_t i = 0; i < kRanks; ++i) {
+    const uint32_t rank = lane + 32 * i;
+    if (rank >= m.used) continue;
+    m.expert[row * m.used + rank] = expert[i];
+    m.weight[row * m.used + rank] = arith::share_of(mass[i], sum, m.scale);
+  }
 }
 
-__device__ __forceinline__ void choose(const Mixture& m, uint64_t row, float (&masses)[kMostExpertsUsed]) {
-  if (m.experts <= 128) choose_of<4>(m, row, masses);
-  else choose_of<kMostExperts / 32>(m, row, masses);
+__device__ __forceinline__ void choose(const Mixture& m, uint64_t row) {
+  if (m.experts <= 128) choose_of<4>(m, row);
+  else choose_of<kMostExperts / 32>(m, row);
 }
 
 struct Counts {
@@ -118,10 +135,9 @@ __device__ __forceinline__ void give_places(const Mixture& m, uint32_t pairs, co
 }
 
 __global__ void __launch_bounds__(32) choose_kernel(const __grid_constant__ Mixture m) {
-  __shared__ float masses[kMostExpertsUsed];
   pdl_launch_dependents();
   pdl_wait();
-  choose(m, blockIdx.x, masses);
+  choose(m, blockIdx.x);
 }
 
 __global__ void __launch_bounds__(kSortThreads)
@@ -131,66 +147,76 @@ __global__ void __launch_bounds__(kSortThreads)
   give_places<kSortThreads>(m, pairs, plan);
 }
 
-// A row's product with one expert's row of the router, by a warp, in the contract's lanes. Weights of some segments are
-// fetched at once.
+// Values of a row that a thread block holds at once.
+constexpr uint32_t kHeld = 4096;
+
+// Segments of an expert's row of the router, a warp's: as many are fetched before the first is used.
 struct RouterRow {
-  static constexpr uint32_t kAtOnce = 8, kEach = kSegment / kDotLanes;
+  static constexpr uint32_t kAtOnce = 16, kEach = kSegment / kDotLanes;
   float w[kAtOnce][kEach];
 
-  __device__ __forceinline__ void fetch(const Tensor& router, uint32_t n, uint32_t first) {
+  __device__ __forceinline__ void fetch(const Tensor& router, uint32_t n, uint32_t first /* value */) {
 #pragma unroll
     for (uint32_t i = 0; i < kAtOnce; ++i)
 #pragma unroll
       for (uint32_t j = 0; j < kEach; ++j) {
-        const uint32_t k = (first + i) * kSegment + j * kDotLanes + threadIdx.x % 32;
+        const uint32_t k = first + i * kSegment + j * kDotLanes + threadIdx.x % 32;
         w[i][j] = k < router.cols ? float_weight(router, uint64_t(n) * router.cols + k) : 0.0f;
       }
   }
 
-  // value(k): of the row.
-  template <class Value>
-  __device__ __forceinline__ float add(float y, uint32_t cols, uint32_t first, Value value) const {
+  // x: the row's values from `first` on, in shared memory.
+  __device__ __forceinline__ float add(float y, const float* x, uint32_t cols, uint32_t first) const {
     float s[kAtOnce] = {};
 #pragma unroll
     for (uint32_t i = 0; i < kAtOnce; ++i)
 #pragma unroll
       for (uint32_t j = 0; j < kEach; ++j) {
-        const uint32_t k = (first + i) * kSegment + j * kDotLanes + threadIdx.x % 32;
-        s[i] = arith::fma32(w[i][j], k < cols ? value(k) : 0.0f, s[i]);  // a missing one adds 0 · 0: nothing
+        const uint32_t k = i * kSegment + j * kDotLanes + threadIdx.x % 32;
+        s[i] = arith::fma32(w[i][j], first + k < cols ? x[k] : 0.0f, s[i]);  // a missing one adds 0 · 0: nothing
       }
 #pragma unroll
     for (uint32_t i = 0; i < kAtOnce; ++i) {
       const float sum = tree32(s[i]);
-      if ((first + i) * kSegment < cols) y = y + sum;
+      if (first + i * kSegment < cols) y = y + sum;
     }
     return y;
   }
 };
 
-// A warp for each expert, a row of thread blocks for each row; the last of all of them chooses.
+// A warp for each expert, a row of thread blocks for each row, of which the last one stores what is normed. The last of all
+// thread blocks chooses.
 __global__ void __launch_bounds__(kThreads)
     router_kernel(const __grid_constant__ Router a, const __grid_constant__ Mixture m, TilePlan plan) {
-  __shared__ float masses[kWarps][kMostExpertsUsed];
+  __shared__ float x[kHeld];
   __shared__ bool last;
   const uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32, row = blockIdx.y, rows = gridDim.y;
   const uint32_t n = blockIdx.x * kWarps + warp, cols = a.w.cols;
+  const bool stores = blockIdx.x == gridDim.x - 1, multiplies = !stores && n < m.experts;
+  constexpr uint32_t kStep = RouterRow::kAtOnce * kSegment;
   RouterRow router;
   pdl_launch_dependents();
-  if (n < m.experts) router.fetch(a.w, n, 0);  // depends on nobody
+  if (multiplies) router.fetch(a.w, n, 0);  // depends on nobody
   pdl_wait();
-  const float* x = a.x + uint64_t(row) * cols;
-  const float inverse = cols % 4 ? inverse_rms(x, cols, a.eps) : inverse_rms4(x, cols, a.eps);
-  const auto value = [&](uint32_t k) { return (x[k] * inverse) * a.norm[k]; };
-  if (n < m.experts) {
+  const float* from = a.x + uint64_t(row) * cols;
+  const float inverse = cols % 4 ? inverse_rms(from, cols, a.eps) : inverse_rms4(from, cols, a.eps);
+  const auto value = [&](uint32_t k) { return (from[k] * inverse) * a.norm[k]; };
+  if (stores) {
+    store_row(a.normed, rows, row, {warp, kWarps}, value,
+              [&](uint32_t k) { return normed4(load4(from + k), inverse, load4(a.norm + k)); });
+  } else {
     float y = 0.0f;
-    for (uint32_t first = 0; first * kSegment < cols; first += RouterRow::kAtOnce) {
-      if (first) router.fetch(a.w, n, first);
-      y = router.add(y, cols, first, value);
+    for (uint32_t base = 0; base < cols; base += kHeld) {
+      __syncthreads();
+      for (uint32_t k = threadIdx.x; k < min(kHeld, cols - base); k += kThreads) x[k] = value(base + k);
+      __syncthreads();
+      for (uint32_t first = base; multiplies && first < min(base + kHeld, cols); first += kStep) {
+        if (first) router.fetch(a.w, n, first);
+        y = router.add(y, x + (first - base), cols, first);
+      }
     }
-    if (lane == 0) a.logits[row * m.experts + n] = a.bias ? y + a.bias[n] : y;
+    if (multiplies && lane == 0) a.logits[row * m.experts + n] = a.bias ? y + a.bias[n] : y;
   }
-  store_row(a.normed, rows, row, {n, gridDim.x * kWarps}, value,
-            [&](uint32_t k) { return normed4(load4(x + k), inverse, load4(a.norm + k)); });
 
   __threadfence();
   __syncthreads();
@@ -199,7 +225,7 @@ __global__ void __launch_bounds__(kThreads)
   if (!last) return;
   __threadfence();
   if (threadIdx.x == 0) *a.arrived = 0;
-  for (uint32_t r = warp; r < rows; r += kWarps) choose(m, r, masses[warp]);
+  for (uint32_t r = warp; r < rows; r += kWarps) choose(m, r);
   __syncthreads();
   if (rows > 1) return give_places<kThreads>(m, rows * m.used, plan);
   // The experts of one row differ.
@@ -219,7 +245,7 @@ void route(const Mixture& m, uint32_t rows, cudaStream_t stream) {
 }
 
 void route_few(const Router& router, const Mixture& m, uint32_t rows, cudaStream_t stream) {
-  const dim3 blocks((m.experts + kWarps - 1) / kWarps, rows);
+  const dim3 blocks((m.experts + kWarps - 1) / kWarps + 1, rows);
   launch_kernel(router_kernel, {blocks, kThreads}, true, stream, router, m, tile_plan(rows * m.used, m.experts));
 }
 
