@@ -11,7 +11,6 @@
 #pragma once
 
 #include <algorithm>
-#include <type_traits>
 
 #include "device/check.h"
 #include "kernels/multiply.cuh"
@@ -88,15 +87,6 @@ __device__ __forceinline__ UnitView<S::kType> view_of(const Stage<S>& s) {
   return {s.weights[warp * kWarpGroups], s.values[share][0], s.sums[share][0], s.d[share][0], s.shifts[share]};
 }
 
-// Rows of activations of a thread block: the first, and what is behind the last; where they come from, if not from there.
-struct OwnRows {
-  uint32_t first, end;
-  const uint32_t* sources;  // (rows of the shape), or null
-
-  __device__ __forceinline__ bool has(uint32_t row) const { return first + row < end; }
-  __device__ __forceinline__ uint64_t source(uint32_t row) const { return sources ? sources[row] : first + row; }
-};
-
 // The same of the activations of all its units.
 template <class S>
 __device__ __forceinline__ void fetch_rows(Stage<S>& to, const SeveralRowsArgs& a, const OwnRows& own, uint32_t step) {
@@ -136,9 +126,6 @@ __device__ __forceinline__ void fetch_rows(Stage<S>& to, const SeveralRowsArgs& 
   }
 }
 
-template <bool kExperts>
-using ArgsOf = std::conditional_t<kExperts, ExpertsArgs, SeveralRowsArgs>;
-
 template <class S, bool kExperts>
 __global__ void __launch_bounds__(kThreads, S::kBlocksAProcessor)
     matmul_kernel(const __grid_constant__ ArgsOf<kExperts> a) {
@@ -147,28 +134,22 @@ __global__ void __launch_bounds__(kThreads, S::kBlocksAProcessor)
   Stage<S>* ring = reinterpret_cast<Stage<S>*>(memory);
   Part<S>* parts = reinterpret_cast<Part<S>*>(memory + kRing * sizeof(Stage<S>));
   const uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-  std::conditional_t<kExperts, SeveralRowsJob, const SeveralRowsJob&> job = job_of(a, blockIdx.y);
+  JobOf<kExperts> job = job_of(a, blockIdx.y);
   constexpr uint32_t kBlocks = kUnitBlocks<S::kType>;
   const uint32_t nb = a.cols / kQuantBlock, units = (nb + kBlocks - 1) / kBlocks;
   const uint32_t steps = (units + S::kShares - 1) / S::kShares, weight0 = (blockIdx.y - job.first_tile) * S::kWeights;
   const uint32_t own_weight = warp / S::kShares * kWarpWeights, first = weight0 + own_weight;
   const uint64_t group_bytes = uint64_t(kGroupRows) * formats::row_bytes(S::kType, a.cols);
-  OwnGroups own = {job.data + first / kGroupRows * group_bytes, group_bytes,
-                   first < job.n ? min(job.n - first, kWarpWeights) : 0};
   OwnRows rows = {blockIdx.x * S::kRows, a.rows, nullptr};
 
   pdl_launch_dependents();
   if constexpr (kExperts) {
     __shared__ uint32_t sources[S::kRows];
     pdl_wait();
-    const ExpertTile tile = a.tiles[blockIdx.x];
-    if (tile.first == tile.end) return;
-    own.first += uint64_t(tile.expert) * (job.n / kGroupRows) * group_bytes;
-    if (job.bias) job.bias += uint64_t(tile.expert) * job.n;
-    rows = {tile.first, tile.end, sources};
-    for (uint32_t i = threadIdx.x; i < min(S::kRows, tile.end - tile.first); i += kThreads)
-      sources[i] = a.row ? a.row[tile.first + i] : tile.first + i;
+    if (!take_tile<S::kType>(a, job, rows, sources)) return;
   }
+  const OwnGroups own = {job.data + first / kGroupRows * group_bytes, group_bytes,
+                         first < job.n ? min(job.n - first, kWarpWeights) : 0};
 #pragma unroll
   for (uint32_t i = 0; i + 1 < kRing; ++i) fetch_weights(ring[i], own, nb, i);  // without experts these depend on nobody
   if constexpr (kExperts) __syncthreads();

@@ -178,22 +178,28 @@ __device__ __forceinline__ void direct_tile(const DirectWeights<T>& w, const Sev
   }
 }
 
-template <TensorType T>
+template <TensorType T, bool kExperts>
 __global__ void __launch_bounds__(DirectShape::kThreads)
-    matmul_direct_kernel(const __grid_constant__ SeveralRowsArgs a) {
+    matmul_direct_kernel(const __grid_constant__ ArgsOf<kExperts> a) {
   using S = DirectShape;
   __shared__ Part<S> part;
   constexpr uint32_t kBlocks = kUnitBlocks<T>;
   const uint32_t warp = threadIdx.x / 32, g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
-  const SeveralRowsJob& job = job_of(a, blockIdx.y);
-  const uint32_t weight0 = (blockIdx.y - job.first_tile) * S::kWeights, row0 = blockIdx.x * S::kRows;
-  const uint32_t nb = a.cols / kQuantBlock, units = (nb + kBlocks - 1) / kBlocks, last_row = a.rows - 1;
-  const uint32_t tiles = min(S::kTiles, (a.rows - row0 + 7) / 8);
-  const DirectRows own = direct_rows<T>(job, a.cols, weight0);
+  JobOf<kExperts> job = job_of(a, blockIdx.y);
+  const uint32_t weight0 = (blockIdx.y - job.first_tile) * S::kWeights;
+  const uint32_t nb = a.cols / kQuantBlock, units = (nb + kBlocks - 1) / kBlocks;
+  OwnRows rows = {blockIdx.x * S::kRows, a.rows, nullptr};
   SharedResults<S> results;
 
   pdl_launch_dependents();
   pdl_wait();
+  if constexpr (kExperts) {
+    __shared__ uint32_t sources[S::kRows];
+    if (!take_tile<T>(a, job, rows, sources)) return;
+    __syncthreads();
+  }
+  const uint32_t count = min(S::kRows, rows.end - rows.first), tiles = (count + 7) / 8;
+  const DirectRows own = direct_rows<T>(job, a.cols, weight0);
 #pragma unroll 1
   for (uint32_t unit0 = 0; unit0 < units; unit0 += S::kShares) {
     const uint32_t unit = unit0 + warp;
@@ -202,9 +208,9 @@ __global__ void __launch_bounds__(DirectShape::kThreads)
       const DirectWeights<T> w = direct_weights<T>(own, nb, first, blocks);
 #pragma unroll 1
       for (uint32_t n = 0; n < tiles; ++n) {
-        const uint32_t at = row0 + n * 8;
-        const uint64_t columns[2] = {min(at + t * 2, last_row), min(at + t * 2 + 1, last_row)};
-        direct_tile<T>(w, a, first, blocks, min(at + g, last_row), columns,
+        const auto source = [&](uint32_t row) { return rows.source(min(n * 8 + row, count - 1)); };
+        const uint64_t columns[2] = {source(t * 2), source(t * 2 + 1)};
+        direct_tile<T>(w, a, first, blocks, source(g), columns,
                        [&](uint32_t e, float value) { part.y[warp][n * 8 + t * 2 + e % 2][e / 2 * 8 + g] = value; });
       }
     }
@@ -213,7 +219,7 @@ __global__ void __launch_bounds__(DirectShape::kThreads)
     results.add(part, min(S::kShares, units - unit0));
     __syncthreads();
   }
-  results.store(job, a.rows, row0, weight0);
+  results.store(job, rows.end, rows.first, weight0);
 }
 
 }  // namespace
@@ -222,7 +228,13 @@ template <TensorType T>
 void matmul_direct(SeveralRowsArgs& a, cudaStream_t stream) {
   const uint32_t tiles = cut_into_tiles(a, DirectShape::kWeights);
   const uint32_t blocks = (a.rows + DirectShape::kRows - 1) / DirectShape::kRows;
-  launch_kernel(matmul_direct_kernel<T>, {dim3(blocks, tiles), DirectShape::kThreads}, true, stream, a);
+  launch_kernel(matmul_direct_kernel<T, false>, {dim3(blocks, tiles), DirectShape::kThreads}, true, stream, a);
+}
+
+template <TensorType T>
+void matmul_experts_direct(ExpertsArgs& a, uint32_t row_tiles, cudaStream_t stream) {
+  const uint32_t tiles = cut_into_tiles(a, DirectShape::kWeights);
+  launch_kernel(matmul_direct_kernel<T, true>, {dim3(row_tiles, tiles), DirectShape::kThreads}, true, stream, a);
 }
 
 }  // namespace orcd::kernels

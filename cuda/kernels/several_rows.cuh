@@ -2,6 +2,7 @@
 #pragma once
 
 #include <functional>
+#include <type_traits>
 
 #include "formats/formats.h"
 #include "kernels/async_copies.cuh"
@@ -53,6 +54,36 @@ __device__ __forceinline__ const SeveralRowsJob& job_of(const SeveralRowsArgs& a
   uint32_t job = 0;
   while (job + 1 < a.n_jobs && tile >= a.jobs[job + 1].first_tile) ++job;
   return a.jobs[job];
+}
+
+template <bool kExperts>
+using ArgsOf = std::conditional_t<kExperts, ExpertsArgs, SeveralRowsArgs>;
+// With experts a thread block's own, for it has those of one.
+template <bool kExperts>
+using JobOf = std::conditional_t<kExperts, SeveralRowsJob, const SeveralRowsJob&>;
+
+// Rows of activations of a thread block: the first, and what is behind the last; where they come from, if not from there.
+struct OwnRows {
+  uint32_t first, end;
+  const uint32_t* sources;  // (end - first), or null
+
+  __device__ __forceinline__ bool has(uint32_t row) const { return first + row < end; }
+  __device__ __forceinline__ uint64_t source(uint32_t row) const { return sources ? sources[row] : first + row; }
+};
+
+// The rows of this thread block's tile, and of the job what is its expert's; false if there is no such tile. `sources` is
+// there for all threads after the next barrier.
+template <TensorType T, uint32_t kRows>
+__device__ __forceinline__ bool take_tile(const ExpertsArgs& a, SeveralRowsJob& job, OwnRows& rows,
+                                          uint32_t (&sources)[kRows] /* shared */) {
+  const ExpertTile tile = a.tiles[blockIdx.x];
+  if (tile.first == tile.end) return false;
+  job.data += uint64_t(tile.expert) * job.n * formats::row_bytes(T, a.cols);
+  if (job.bias) job.bias += uint64_t(tile.expert) * job.n;
+  rows = {tile.first, tile.end, sources};
+  for (uint32_t i = threadIdx.x; i < min(kRows, tile.end - tile.first); i += blockDim.x)
+    sources[i] = a.row ? a.row[tile.first + i] : tile.first + i;
+  return true;
 }
 
 // What has no source is filled with zeros.
@@ -108,16 +139,18 @@ void matmul_of(SeveralRowsArgs& a, cudaStream_t stream);
 template <TensorType T>
 void matmul_direct(SeveralRowsArgs& a, cudaStream_t stream);
 
-// Few places are divided among more thread blocks.
+// The same with experts; `tiles`: how many, of up to so many rows each. Few places are divided among more thread blocks.
 template <TensorType T>
 void matmul_experts_of(ExpertsArgs& a, uint32_t tiles, uint32_t tile_rows, bool few, cudaStream_t stream);
+template <TensorType T>
+void matmul_experts_direct(ExpertsArgs& a, uint32_t tiles, cudaStream_t stream);
 
 template <TensorType T>
 inline constexpr bool kHasShapes =
     T == TensorType::kQ4_0 || T == TensorType::kQ4_1 || T == TensorType::kQ5_0 || T == TensorType::kQ5_1 ||
     T == TensorType::kQ8_0 || T == TensorType::kQ4_K || T == TensorType::kQ5_K || T == TensorType::kQ6_K;
-// Whether matmul_experts_of() has it. gpt-oss' experts are MXFP4; the other formats are rare there.
+// The same with experts: those of gpt-oss are MXFP4.
 template <TensorType T>
-inline constexpr bool kHasExperts = kHasShapes<T> || T == TensorType::kMXFP4;
+inline constexpr bool kHasExpertShapes = kHasShapes<T> || T == TensorType::kMXFP4;
 
 }  // namespace orcd::kernels
