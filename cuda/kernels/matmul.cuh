@@ -39,7 +39,7 @@ struct Shape {
 // hidden by other thread blocks.
 template <TensorType T>
 struct FewPlaces : Shape<T, 1, 4> {
-  static constexpr uint32_t kBlocksAProcessor = 3;
+  static constexpr uint32_t kBlocksAProcessor = kSupers<T> ? 3 : 4;
 };
 
 // Activations lie as UnitView has them.
@@ -60,7 +60,7 @@ inline constexpr uint32_t kParts = S::kShares == 1               ? 0
 
 // Bytes of shared memory for a thread block: where two share a processor, what those of every generation have for one.
 template <class S>
-inline constexpr uint32_t kRoom = (S::kBlocksAProcessor == 1 ? 226 : S::kBlocksAProcessor == 2 ? 99 : 75) * 1024;
+inline constexpr uint32_t kRoom = (S::kBlocksAProcessor == 2 ? 99 : 226 / S::kBlocksAProcessor) * 1024;
 
 // Stages that fit, of two to kMostStages.
 template <class S>

@@ -135,16 +135,18 @@ __device__ __forceinline__ void store_super(const Activations& a, uint32_t rows,
   if (lane == 0) reinterpret_cast<float*>(numbers)[kTileSums + in_group] = v.d;
 }
 
-// 1 / sqrt(mean square + eps) by one warp: lane t holds the contract's lanes 4t .. 4t + 3.
+// 1 / sqrt(mean square + eps) by one warp: lane t holds the contract's lanes 4t .. 4t + 3. kAtOnce: loads before the first
+// use.
+template <uint32_t kAtOnce = 8>
 __device__ __forceinline__ float inverse_rms4(const float* x, uint32_t cols, float eps) {
   const uint32_t lane = threadIdx.x % 32;
   float s[4] = {0, 0, 0, 0};
-  for (uint32_t base = 4 * lane; base < cols; base += 8 * 128) {
-    float4 v[8];  // all loads before the first use
+  for (uint32_t base = 4 * lane; base < cols; base += kAtOnce * 128) {
+    float4 v[kAtOnce];
 #pragma unroll
-    for (uint32_t i = 0; i < 8; ++i) v[i] = base + i * 128 < cols ? load4(x + base + i * 128) : float4{};
+    for (uint32_t i = 0; i < kAtOnce; ++i) v[i] = base + i * 128 < cols ? load4(x + base + i * 128) : float4{};
 #pragma unroll
-    for (uint32_t i = 0; i < 8; ++i) {  // a missing element adds 0 · 0: nothing
+    for (uint32_t i = 0; i < kAtOnce; ++i) {  // a missing element adds 0 · 0: nothing
       s[0] = arith::fma32(v[i].x, v[i].x, s[0]);
       s[1] = arith::fma32(v[i].y, v[i].y, s[1]);
       s[2] = arith::fma32(v[i].z, v[i].z, s[2]);

@@ -57,22 +57,33 @@ __global__ void glu_rows(const float* gate, const float* up, Activations out) {
 __global__ void add_rows(const float* y, BranchEnd end, uint32_t cols, float* x) {
   const float* from = y + uint64_t(blockIdx.x) * cols;
   float* to = x + uint64_t(blockIdx.x) * cols;
+  const uint32_t first = blockIdx.y * kThreads + threadIdx.x, step = gridDim.y * kThreads;
   pdl_launch_dependents();
   pdl_wait();
   // By every warp: no exchange needed.
   const float inverse = !end.norm  ? 1.0f
                         : cols % 4 ? inverse_rms(from, cols, end.eps)
                                    : inverse_rms4(from, cols, end.eps);
-  for (uint32_t k = threadIdx.x; k < cols; k += kThreads) {
-    const float value = end.norm ? (from[k] * inverse) * end.norm[k] : from[k];
-    to[k] = to[k] + value * end.scale;
+  if (cols % 4) {
+    for (uint32_t k = first; k < cols; k += step) {
+      const float value = end.norm ? (from[k] * inverse) * end.norm[k] : from[k];
+      to[k] = to[k] + value * end.scale;
+    }
+    return;
+  }
+  for (uint32_t k = 4 * first; k < cols; k += 4 * step) {
+    const float4 old = load4(to + k), given = load4(from + k);
+    const float4 v = end.norm ? normed4(given, inverse, load4(end.norm + k)) : given;
+    *reinterpret_cast<float4*>(to + k) = {old.x + v.x * end.scale, old.y + v.y * end.scale, old.z + v.z * end.scale,
+                                          old.w + v.w * end.scale};
   }
 }
 
-// So many blocks of threads share a row that a warp has one super-block, or a few blocks.
-dim3 spread(uint32_t rows, uint32_t cols) {
-  constexpr uint32_t kEach = kThreads / 32 * kSuperBlock;
-  return dim3(rows, (cols + kEach - 1) / kEach);
+// So many blocks of threads share a row that a warp has one super-block, or a few blocks; of few rows one block.
+dim3 spread(uint32_t rows, const Activations& out) {
+  constexpr uint32_t kWarps = kThreads / 32, kFew = 8;
+  const uint32_t each = kWarps * (out.supers.q || rows > kFew ? kSuperBlock : kQuantBlock);
+  return dim3(rows, (out.cols + each - 1) / each);
 }
 
 }  // namespace
@@ -84,7 +95,7 @@ void rmsnorm(const float* x, const uint32_t* gather, uint32_t rows, const float*
 
 void quantize(const Activations& a, uint32_t rows, cudaStream_t stream) {
   if (!a.blocks.q && !a.supers.q) return;  // only float weights read it
-  launch_kernel(quantize_rows, {spread(rows, a.cols), kThreads}, true, stream, tiled(a, rows));
+  launch_kernel(quantize_rows, {spread(rows, a), kThreads}, true, stream, tiled(a, rows));
 }
 
 void glu(Activation activation, const float* gate, const float* up, uint32_t rows, const Activations& out,
@@ -92,11 +103,13 @@ void glu(Activation activation, const float* gate, const float* up, uint32_t row
   const auto kernel = activation == Activation::kGeGlu           ? glu_rows<Activation::kGeGlu>
                       : activation == Activation::kClampedSwiGlu ? glu_rows<Activation::kClampedSwiGlu>
                                                                  : glu_rows<Activation::kSwiGlu>;
-  launch_kernel(kernel, {spread(rows, out.cols), kThreads}, true, stream, gate, up, tiled(out, rows));
+  launch_kernel(kernel, {spread(rows, out), kThreads}, true, stream, gate, up, tiled(out, rows));
 }
 
 void add(const float* y, const BranchEnd& end, uint32_t rows, uint32_t cols, float* x, cudaStream_t stream) {
-  launch_kernel(add_rows, {rows, kThreads}, true, stream, y, end, cols, x);
+  constexpr uint32_t kFew = 8, kEach = 4 * kThreads;
+  const dim3 blocks(rows, rows > kFew ? 1 : (cols + kEach - 1) / kEach);
+  launch_kernel(add_rows, {blocks, kThreads}, true, stream, y, end, cols, x);
 }
 
 }  // namespace orcd::kernels

@@ -184,25 +184,34 @@ struct RouterRow {
   }
 };
 
-// A warp for each expert, a row of thread blocks for each row, of which the last one stores what is normed. The last of all
-// thread blocks chooses.
+// Thread blocks of a row that multiply it, a warp for each expert, and behind them those that store it normed.
+struct RouterGrid {
+  uint32_t multiply, store;
+};
+
+RouterGrid router_grid(const Router& a, const Mixture& m) {
+  const uint32_t each = kWarps * (a.normed.supers.q ? kSuperBlock : 2 * kQuantBlock);  // values
+  return {(m.experts + kWarps - 1) / kWarps, (a.w.cols + each - 1) / each};
+}
+
+// A row of thread blocks for each row. The last of all of them chooses.
 __global__ void __launch_bounds__(kThreads)
-    router_kernel(const __grid_constant__ Router a, const __grid_constant__ Mixture m, TilePlan plan) {
+    router_kernel(const __grid_constant__ Router a, const __grid_constant__ Mixture m, RouterGrid grid, TilePlan plan) {
   __shared__ float x[kHeld];
   __shared__ bool last;
   const uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32, row = blockIdx.y, rows = gridDim.y;
   const uint32_t n = blockIdx.x * kWarps + warp, cols = a.w.cols;
-  const bool stores = blockIdx.x == gridDim.x - 1, multiplies = !stores && n < m.experts;
+  const bool stores = blockIdx.x >= grid.multiply, multiplies = !stores && n < m.experts;
   constexpr uint32_t kStep = RouterRow::kAtOnce * kSegment;
   RouterRow router;
   pdl_launch_dependents();
   if (multiplies) router.fetch(a.w, n, 0);  // depends on nobody
   pdl_wait();
   const float* from = a.x + uint64_t(row) * cols;
-  const float inverse = cols % 4 ? inverse_rms(from, cols, a.eps) : inverse_rms4(from, cols, a.eps);
+  const float inverse = cols % 4 ? inverse_rms(from, cols, a.eps) : inverse_rms4<12>(from, cols, a.eps);
   const auto value = [&](uint32_t k) { return (from[k] * inverse) * a.norm[k]; };
   if (stores) {
-    store_row(a.normed, rows, row, {warp, kWarps}, value,
+    store_row(a.normed, rows, row, {n - grid.multiply * kWarps, grid.store * kWarps}, value,
               [&](uint32_t k) { return normed4(load4(from + k), inverse, load4(a.norm + k)); });
   } else {
     float y = 0.0f;
@@ -245,8 +254,9 @@ void route(const Mixture& m, uint32_t rows, cudaStream_t stream) {
 }
 
 void route_few(const Router& router, const Mixture& m, uint32_t rows, cudaStream_t stream) {
-  const dim3 blocks((m.experts + kWarps - 1) / kWarps + 1, rows);
-  launch_kernel(router_kernel, {blocks, kThreads}, true, stream, router, m, tile_plan(rows * m.used, m.experts));
+  const RouterGrid grid = router_grid(router, m);
+  launch_kernel(router_kernel, {dim3(grid.multiply + grid.store, rows), kThreads}, true, stream, router, m, grid,
+                tile_plan(rows * m.used, m.experts));
 }
 
 }  // namespace orcd::kernels
