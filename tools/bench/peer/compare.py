@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """bench/peer: this engine and llama.cpp, the same file, the same machine, the same run.
 
-    tools/bench/peer/compare.py [--model FILE]... [--peer DIR] [--bin DIR] [--out FILE] [--device cuda:0]
+    tools/bench/peer/compare.py [--model FILE]... [--peer DIR] [--bin DIR] [--out FILE] [--device cuda:0] [--alone]
 
 Measures decoding (1 to 64 sequences) and prompts (512 to 8192 tokens) of the engines alone, and over HTTP the first token
 and the tokens per second of one stream and of eight. Prints a table for each model and writes them, with machine, versions
@@ -173,8 +173,8 @@ def fragment(args, machine, sections, commands):
         f"Decoding is from position {DEPTH} to {DEPTH + STEPS}. Over HTTP: greedy, raw prompts, {TOKENS} tokens a stream, "
         f"medians of {ROUNDS}; first token counts from sending the request. A ratio above 1 is ours ahead.", ""]
     for model, text, tokens in sections:
-        lines += [f"{model.name}, {model.stat().st_size} bytes; prompts over HTTP of {tokens[0]} and {tokens[1]} tokens:", "",
-                  text, ""]
+        over_http = f"; prompts over HTTP of {tokens[0]} and {tokens[1]} tokens" if tokens else ""
+        lines += [f"{model.name}, {model.stat().st_size} bytes{over_http}:", "", text, ""]
     lines += ["Commands:", "", "```", *commands, "```", ""]
     return "\n".join(lines)
 
@@ -186,6 +186,7 @@ def arguments():
     parser.add_argument("--bin", type=pathlib.Path, help="folder with worker-orcd, cuda-worker, bench_engine, synth-model")
     parser.add_argument("--out", type=pathlib.Path, default=ROOT / "target" / "bench" / "peer.md")
     parser.add_argument("--device", default="cuda:0")
+    parser.add_argument("--alone", action="store_true", help="the engines alone, nothing over HTTP")
     parser.add_argument("--context", type=int, default=CONTEXT, help="tokens a stream may have, of both servers")
     return parser.parse_args()
 
@@ -217,6 +218,9 @@ def prepare(args):
 def measure(args, model, runner):
     """Both on one model: the table, and the lengths of the prompts over HTTP."""
     env = peer_libraries.environment(args.peer)
+    if args.alone:
+        peer = peer_alone(args, model, runner, env)
+        return table(ours_alone(args, model, runner), peer), None
     prompts = {"short": SHORT, "long": long_prompt(args, model)}
     peer = peer_alone(args, model, runner, env)
     ours = ours_alone(args, model, runner)
