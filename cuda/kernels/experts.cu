@@ -1,6 +1,5 @@
 // Products of feed-forward parts with experts, and the sum of what they give. A place is a row and one of its experts; a
 // tile is some places of one expert (router.cu), which the kernels of many rows take as they take any rows.
-#include "device/check.h"
 #include "kernels/float_weight.cuh"
 #include "kernels/launch.h"
 #include "kernels/pdl.h"

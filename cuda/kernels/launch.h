@@ -49,7 +49,7 @@ struct TilePlan {
   uint32_t rows, count;
 };
 inline TilePlan tile_plan(uint32_t places, uint32_t experts) {
-  const uint32_t rows = places > kTilePlaces * experts ? 4 * kTilePlaces : kTilePlaces;
+  const uint32_t rows = places > kTilePlaces * experts ? kMostTilePlaces : kTilePlaces;
   return {rows, std::min(places, places / rows + experts)};
 }
 

@@ -39,7 +39,7 @@ struct Shape {
 // hidden by other thread blocks.
 template <TensorType T>
 struct FewPlaces : Shape<T, 1, 4> {
-  static constexpr uint32_t kBlocksAProcessor = kSupers<T> ? 3 : 4;
+  static constexpr uint32_t kBlocksAProcessor = kSplit<T> ? 2 : kSupers<T> ? 3 : 4;
 };
 
 // Activations lie as UnitView has them.
@@ -100,8 +100,8 @@ __device__ __forceinline__ void fetch_rows(Stage<S>& to, const SeveralRowsArgs& 
     if (kAll * kPieces % kThreads && row >= S::kRows) break;
     if (k >= a.cols) continue;
     const bool inside = own.has(row);
-    copy_async<16>(&to.values[share][row][value_place(row, piece)],
-                   a.x.q + (inside ? own.source(row) * a.cols + k : 0), inside);
+    copy_async<16>(&to.values[share][row][value_place(row, piece)], a.x.q + (inside ? own.source(row) * a.cols + k : 0),
+                   inside);
   }
 #pragma unroll
   for (uint32_t i = 0; i < (kAll * kScales + kThreads - 1) / kThreads; ++i) {
@@ -151,7 +151,8 @@ __global__ void __launch_bounds__(kThreads, S::kBlocksAProcessor)
   const OwnGroups own = {job.data + first / kGroupRows * group_bytes, group_bytes,
                          first < job.n ? min(job.n - first, kWarpWeights) : 0};
 #pragma unroll
-  for (uint32_t i = 0; i + 1 < kRing; ++i) fetch_weights(ring[i], own, nb, i);  // without experts these depend on nobody
+  for (uint32_t i = 0; i + 1 < kRing; ++i)
+    fetch_weights(ring[i], own, nb, i);  // without experts these depend on nobody
   if constexpr (kExperts) __syncthreads();
   else pdl_wait();
 #pragma unroll
@@ -210,8 +211,8 @@ __global__ void __launch_bounds__(kThreads, S::kBlocksAProcessor)
 template <class S, bool kExperts>
 void launch_tiles(ArgsOf<kExperts>& a, uint32_t row_tiles, cudaStream_t stream) {
   static const bool ready = [] {
-    ORCD_CUDA(cudaFuncSetAttribute(matmul_kernel<S, kExperts>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                   int(kBytes<S>)));
+    ORCD_CUDA(
+        cudaFuncSetAttribute(matmul_kernel<S, kExperts>, cudaFuncAttributeMaxDynamicSharedMemorySize, int(kBytes<S>)));
     return true;
   }();
   (void)ready;
@@ -274,9 +275,14 @@ void matmul_of(SeveralRowsArgs& a, cudaStream_t stream) {
 // Few places are divided among more thread blocks.
 template <TensorType T>
 void matmul_experts_of(ExpertsArgs& a, uint32_t tiles, uint32_t tile_rows, bool few, cudaStream_t stream) {
-  if (tile_rows > 8) launch_tiles<Shape<T, 4, 1>, true>(a, tiles, stream);
-  else if (few) launch_tiles<FewPlaces<T>, true>(a, tiles, stream);
-  else launch_tiles<Shape<T, 1, 1>, true>(a, tiles, stream);
+  using Many = Shape<T, 4, 1>;
+  using Some = Shape<T, 1, 1>;
+  using Few = FewPlaces<T>;
+  static_assert(Many::kRows == kMostTilePlaces && Some::kRows == kTilePlaces && Few::kRows == kTilePlaces);
+  static_assert(kBytes<Many> <= kRoom<Many> && kBytes<Some> <= kRoom<Some> && kBytes<Few> <= kRoom<Few>);
+  if (tile_rows > kTilePlaces) launch_tiles<Many, true>(a, tiles, stream);
+  else if (few) launch_tiles<Few, true>(a, tiles, stream);
+  else launch_tiles<Some, true>(a, tiles, stream);
 }
 
 }  // namespace orcd::kernels

@@ -233,6 +233,7 @@ void matmul_direct(SeveralRowsArgs& a, cudaStream_t stream) {
 
 template <TensorType T>
 void matmul_experts_direct(ExpertsArgs& a, uint32_t row_tiles, cudaStream_t stream) {
+  static_assert(DirectShape::kRows >= kMostTilePlaces);
   const uint32_t tiles = cut_into_tiles(a, DirectShape::kWeights);
   launch_kernel(matmul_direct_kernel<T, true>, {dim3(row_tiles, tiles), DirectShape::kThreads}, true, stream, a);
 }

@@ -1,7 +1,6 @@
 // Products with float weights. Of few rows: a warp per weight row, in the contract's 32 lanes, eight activation rows
 // at a time so that a weight is read once for them. Of more: a thread has some results, and all 32 lanes of each.
 #include "arith/constants.h"
-#include "device/check.h"
 #include "kernels/float_weight.cuh"
 #include "kernels/launch.h"
 #include "kernels/pdl.h"
@@ -135,9 +134,8 @@ __global__ void __launch_bounds__(kTileThreads)
   const auto fetch = [&](uint32_t segment) {
     const uint32_t k = segment + threadIdx.x;
     const bool inside = k < act.cols;  // a missing value adds 0 · 0: nothing
-    x_ahead.fetch([&](uint32_t r) {
-      return inside && row0 + r < rows ? act.x[uint64_t(row0 + r) * act.cols + k] : 0.0f;
-    });
+    x_ahead.fetch(
+        [&](uint32_t r) { return inside && row0 + r < rows ? act.x[uint64_t(row0 + r) * act.cols + k] : 0.0f; });
     w_ahead.fetch([&](uint32_t r) {
       return inside && weight0 + r < p.w.rows ? float_weight(p.w, uint64_t(weight0 + r) * act.cols + k) : 0.0f;
     });

@@ -1,7 +1,6 @@
 // RMSNorm and activation quantization of whole rows, gated units, and the residual stream: a block of threads per row, or, where no value depends
 // on the whole row, several.
 #include "arith/glu.h"
-#include "device/check.h"
 #include "kernels/launch.h"
 #include "kernels/pdl.h"
 #include "kernels/store_row.cuh"

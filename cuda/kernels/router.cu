@@ -1,7 +1,6 @@
 // Which experts rows take, with which weights, and where each pair of a row and an expert has its place: places of an expert
 // lie together, and are cut into tiles. Of few rows, one kernel norms them and multiplies with the router too.
 #include "arith/router.h"
-#include "device/check.h"
 #include "kernels/float_weight.cuh"
 #include "kernels/launch.h"
 #include "kernels/pdl.h"
@@ -208,7 +207,7 @@ __global__ void __launch_bounds__(kThreads)
   if (multiplies) router.fetch(a.w, n, 0);  // depends on nobody
   pdl_wait();
   const float* from = a.x + uint64_t(row) * cols;
-  const float inverse = cols % 4 ? inverse_rms(from, cols, a.eps) : inverse_rms4<12>(from, cols, a.eps);
+  const float inverse = inverse_rms4<12>(from, cols, a.eps);
   const auto value = [&](uint32_t k) { return (from[k] * inverse) * a.norm[k]; };
   if (stores) {
     store_row(a.normed, rows, row, {n - grid.multiply * kWarps, grid.store * kWarps}, value,

@@ -46,10 +46,10 @@ struct Job {
 struct ProductArgs {
   Job jobs[3];
   uint32_t n_jobs, cols, gated, supers;  // supers: the jobs' types have super-blocks
-  Activation activation;                  // of a gated unit
-  uint32_t at_once;                       // tiles a round takes: neighbors in one job
-  uint32_t rounds;                        // of the whole grid
-  uint32_t stages;                        // rounds in shared memory
+  Activation activation;                 // of a gated unit
+  uint32_t at_once;                      // tiles a round takes: neighbors in one job
+  uint32_t rounds;                       // of the whole grid
+  uint32_t stages;                       // rounds in shared memory
   uint32_t stage_bytes;
 };
 

@@ -92,8 +92,8 @@ struct ExpertTile {
   uint32_t expert, first, end;
 };
 
-// Feed-forward parts of which each row takes some. `place` is among the step's rows · used pairs of a row and an expert,
-// sorted by expert.
+// Feed-forward parts of which each row takes some. `place` is among the step's rows · used pairs of a row and an expert:
+// those of one expert lie together.
 struct Mixture {
   const float* logits = nullptr;  // (rows, experts) of the router
   uint32_t experts = 0, used = 0;
@@ -116,8 +116,8 @@ struct Mixture {
   float* given = nullptr;                    // (places, d_model)
 };
 
-// Least rows of a tile.
-inline constexpr uint32_t kTilePlaces = 8;
+// Most places of a tile where experts have few, and where they have many.
+inline constexpr uint32_t kTilePlaces = 8, kMostTilePlaces = 32;
 
 // Most tiles of a step.
 constexpr uint64_t most_tiles(uint64_t places, uint32_t experts) { return places / kTilePlaces + experts; }

@@ -471,7 +471,9 @@ void small_batches(Random& rng, TensorType type, bool quick) {
         if (k <= 2048) equal("fits, gated unit of" + at, expected, &feeds, 1);
         if (!feeds) continue;
         for (int turn = 0; turn < 2; ++turn) kernels::small_batch(feed, nullptr);  // counters are left zero
-        (super ? out.supers : out.blocks).compare("gated unit " + std::to_string(uint32_t(activation)) + " of" + at + " hidden=" + std::to_string(hidden));
+        (super ? out.supers : out.blocks)
+            .compare("gated unit " + std::to_string(uint32_t(activation)) + " of" + at +
+                     " hidden=" + std::to_string(hidden));
       }
     }
 }
@@ -1108,17 +1110,19 @@ void broken_logits(Random& rng, uint32_t vocab) {
 
 // A step's experts in both memories, with its weights and scratch.
 struct MixtureBoth {
-  static constexpr uint32_t kExperts = 9, kUsed = 3;
-  uint32_t d_model, d_ff;
+  uint32_t kExperts, kUsed, d_model, d_ff;
   Both gate, up, down;
   std::vector<float> gate_bias, down_bias;
   device::Buffer<float> ggate_bias, gdown_bias;
 
-  MixtureBoth(Random& rng, TensorType type, uint32_t d_model, uint32_t d_ff)
-      : d_model(d_model),
+  MixtureBoth(Random& rng, TensorType type, TensorType up_type, uint32_t d_model, uint32_t d_ff, uint32_t experts = 9,
+              uint32_t used = 3)
+      : kExperts(experts),
+        kUsed(used),
+        d_model(d_model),
         d_ff(d_ff),
         gate(rng, type, kExperts * d_ff, d_model),
-        up(rng, type, kExperts * d_ff, d_model),
+        up(rng, up_type, kExperts * d_ff, d_model),
         down(rng, type, kExperts * d_model, d_ff),
         gate_bias(random_values(rng, kExperts * d_ff, 1)),
         down_bias(random_values(rng, kExperts * d_model, 1)),
@@ -1188,7 +1192,8 @@ struct MixtureStep {
 // Feed-forward parts with experts, of few rows and of many.
 void experts(Random& rng, TensorType type, uint32_t d_model, uint32_t d_ff) {
   Backends b;
-  const MixtureBoth weights(rng, type, d_model, d_ff);
+  // Gate and up may be of different types.
+  const MixtureBoth weights(rng, type, rng.below(2) ? type : TensorType::kQ8_0, d_model, d_ff);
   for (const uint32_t rows : {1u, 5u, 6u, 11u, 40u, 150u}) {
     MixtureStep step(rng, weights, rows);
     for (uint32_t e = 0; rows > 1 && e < step.on_cpu.experts; ++e)
@@ -1209,9 +1214,10 @@ void experts(Random& rng, TensorType type, uint32_t d_model, uint32_t d_ff) {
 }
 
 // The same from the residual stream on, and back to it.
-void routed_experts(Random& rng, TensorType router_type, uint32_t d_model) {
+void routed_experts(Random& rng, TensorType router_type, uint32_t d_model, uint32_t experts, uint32_t used) {
   Backends b;
-  const MixtureBoth weights(rng, TensorType::kQ8_0, d_model, 64);
+  const TensorType type = d_model % kSuperBlock ? TensorType::kQ8_0 : TensorType::kQ4_K;
+  const MixtureBoth weights(rng, type, type, d_model, kSuperBlock, experts, used);
   const uint32_t kExperts = weights.kExperts;
   const Both router(rng, router_type, kExperts, d_model);
   const std::vector<float> norm = random_values(rng, d_model, 1), bias = random_values(rng, kExperts, 1);
@@ -1228,12 +1234,13 @@ void routed_experts(Random& rng, TensorType router_type, uint32_t d_model) {
     b.cpu->add(given.data(), {nullptr, 0, 0.37f}, rows, d_model, step.y.data());
     Activations to = normed.on_gpu();
     to.supers.tiles = nullptr;
-    kernels::route_few({x.gx.data(), gnorm.data(), 1e-6f, router.on_gpu(), gbias.data(), step.glogits.data(), to,
-                        arrived.data()},
-                       step.on_gpu, rows, nullptr);
+    kernels::route_few(
+        {x.gx.data(), gnorm.data(), 1e-6f, router.on_gpu(), gbias.data(), step.glogits.data(), to, arrived.data()},
+        step.on_gpu, rows, nullptr);
     kernels::mix(step.on_gpu, to, rows, {step.gy.data(), true, 0.37f}, nullptr);
     ORCD_CUDA(cudaDeviceSynchronize());
-    const std::string at = ", routed by " + name(router_type) + " rows=" + std::to_string(rows);
+    const std::string at = ", routed by " + name(router_type) + " to " + std::to_string(used) + " of " +
+                           std::to_string(experts) + " rows=" + std::to_string(rows);
     equal("router's logits" + at, step.logits.data(), to_host(step.glogits.data(), step.logits.size()).data(),
           step.logits.size());
     normed.compare("normed" + at);
@@ -1255,7 +1262,11 @@ int run(bool quick) {
   // Rows of an odd number of blocks.
   for (const TensorType t : {TensorType::kMXFP4, TensorType::kQ8_0, TensorType::kQ5_1}) experts(rng, t, 288, 96);
   for (const uint32_t width : {96u, 512u, 2048u, 2880u})
-    for (const TensorType t : {TensorType::kF32, TensorType::kF16, TensorType::kBF16}) routed_experts(rng, t, width);
+    for (const TensorType t : {TensorType::kF32, TensorType::kF16, TensorType::kBF16})
+      routed_experts(rng, t, width, 9, 3);
+  routed_experts(rng, TensorType::kF32, 4608, 8, 2);
+  routed_experts(rng, TensorType::kF32, 256, 128, 8);
+  routed_experts(rng, TensorType::kF32, 64, 200, 40);
   warpgroup_products<TensorType::kQ4_K>(rng);
   warpgroup_products<TensorType::kQ5_K>(rng);
   warpgroup_products<TensorType::kQ6_K>(rng);
