@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used)] // a panic is a failing test with a place
 
-use cuda_worker::weights_plan::{IMAGE_ALIGN, ModelPlan, Role, RopeStyle, plan};
+use cuda_worker::weights_plan::{IMAGE_ALIGN, ModelPlan, PlanError, Role, RopeStyle, plan};
 use orcd_shared::gguf::write::{TensorSpec, layout};
 use orcd_shared::gguf::{Array, FILE_TYPES, Header, Metadata, TensorType, Value};
 
@@ -569,8 +569,13 @@ fn every_published_mix_is_planned_and_named() {
     }
 }
 
-/// A header of a family that the drafts above know nothing of, from its tiny synthetic model.
-fn family(name: &str, change: impl Fn(&mut Vec<(String, Value)>, &mut Vec<TensorSpec>)) -> String {
+type Keys = Vec<(String, Value)>;
+
+/// The plan of a family that the drafts above know nothing of, from its tiny synthetic model.
+fn family_plan(
+    name: &str,
+    change: impl Fn(&mut Keys, &mut Vec<TensorSpec>),
+) -> Result<ModelPlan, PlanError> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join(name);
     let shape = synth_model::Shape::named(name).unwrap();
@@ -578,7 +583,7 @@ fn family(name: &str, change: impl Fn(&mut Vec<(String, Value)>, &mut Vec<Tensor
     let file = orcd_shared::gguf::GgufFile::open(&path).unwrap();
     let header = file.header();
     let keys = header.metadata.iter();
-    let mut metadata: Vec<_> = keys.map(|(k, v)| (k.to_owned(), v.clone())).collect();
+    let mut metadata: Keys = keys.map(|(k, v)| (k.to_owned(), v.clone())).collect();
     let tensors = header.tensors.iter().map(|t| TensorSpec {
         name: t.name.clone(),
         ne: t.ne.clone(),
@@ -586,20 +591,24 @@ fn family(name: &str, change: impl Fn(&mut Vec<(String, Value)>, &mut Vec<Tensor
     });
     let mut tensors: Vec<_> = tensors.collect();
     change(&mut metadata, &mut tensors);
-    let header = Draft { metadata, tensors }.header();
-    plan(&header).map_or_else(|e| e.to_string(), |_| "planned".to_owned())
+    plan(&Draft { metadata, tensors }.header())
+}
+
+/// What is wrong with it.
+fn family(name: &str, change: impl Fn(&mut Keys, &mut Vec<TensorSpec>)) -> String {
+    family_plan(name, change).map_or_else(|e| e.to_string(), |_| "planned".to_owned())
 }
 
 #[test]
 fn what_a_family_would_compute_wrongly_is_refused_by_name() {
     let set = |key: &'static str, value: Value| {
-        move |metadata: &mut Vec<(String, Value)>, _: &mut Vec<TensorSpec>| {
+        move |metadata: &mut Keys, _: &mut Vec<TensorSpec>| {
             metadata.retain(|(k, _)| k != key);
             metadata.push((key.to_owned(), value.clone()));
         }
     };
     let drop_tensor = |name: &'static str| {
-        move |_: &mut Vec<(String, Value)>, tensors: &mut Vec<TensorSpec>| {
+        move |_: &mut Keys, tensors: &mut Vec<TensorSpec>| {
             tensors.retain(|t| t.name != name);
         }
     };
@@ -676,6 +685,92 @@ fn what_a_family_would_compute_wrongly_is_refused_by_name() {
             parts.iter().all(|part| found.contains(part)),
             "{name}: {found}"
         );
+    }
+}
+
+/// The specs of a file with a tensor for each of the four experts of `tiny-mixtral`.
+fn separate(tensors: &mut Vec<TensorSpec>) {
+    let one_by_one = |tensor: TensorSpec| match tensor.name.strip_suffix("_exps.weight") {
+        Some(name) => (0..tensor.ne[2])
+            .map(|expert| TensorSpec {
+                name: format!("{name}.{expert}.weight"),
+                ne: tensor.ne[..2].to_vec(),
+                ty: tensor.ty,
+            })
+            .collect(),
+        None => vec![tensor],
+    };
+    *tensors = tensors.drain(..).flat_map(one_by_one).collect();
+}
+
+#[test]
+fn experts_in_tensors_of_their_own_are_all_there_and_alike() {
+    let with = |change: fn(&mut Vec<TensorSpec>)| {
+        family("tiny-mixtral", move |_, tensors| {
+            separate(tensors);
+            change(tensors);
+        })
+    };
+    fn named<'a>(tensors: &'a mut [TensorSpec], name: &str) -> &'a mut TensorSpec {
+        tensors.iter_mut().find(|t| t.name == name).unwrap()
+    }
+    assert_eq!(with(|_| ()), "planned");
+    assert_eq!(with(|tensors| tensors.reverse()), "planned");
+    for (found, parts) in [
+        (
+            with(|tensors| tensors.retain(|t| t.name != "blk.1.ffn_up.2.weight")),
+            vec!["blk.1.ffn_up.2.weight", "missing"],
+        ),
+        (
+            with(|tensors| tensors.retain(|t| t.name != "blk.0.ffn_gate.0.weight")),
+            vec!["blk.0.ffn_gate.0.weight", "missing"],
+        ),
+        (
+            with(|tensors| {
+                let last = named(tensors, "blk.1.ffn_down.3.weight").clone();
+                tensors.push(TensorSpec {
+                    name: "blk.1.ffn_down.4.weight".into(),
+                    ..last
+                });
+            }),
+            vec!["blk.1.ffn_down.4.weight", "no place", "llama"],
+        ),
+        (
+            with(|tensors| named(tensors, "blk.0.ffn_down.1.weight").ne.swap(0, 1)),
+            vec!["blk.0.ffn_down.1.weight", "[256, 512]", "[512, 256]"],
+        ),
+        (
+            with(|tensors| named(tensors, "blk.0.ffn_gate.3.weight").ty = TensorType::Q2K),
+            vec!["blk.0.ffn_gate.3.weight", "Q2_K", "blk.0.ffn_gate.0.weight"],
+        ),
+        // One layer merged, the other not.
+        (
+            family("tiny-mixtral", |_, tensors| {
+                let (mut first, mut second): (Vec<_>, Vec<_>) =
+                    (tensors.drain(..)).partition(|t| t.name.starts_with("blk.0"));
+                separate(&mut first);
+                first.append(&mut second);
+                *tensors = first;
+            }),
+            vec!["blk.0.ffn_down.0.weight", "no place"],
+        ),
+        // Of an architecture that never had such files.
+        (
+            family("tiny-qwen3moe", |_, tensors| separate(tensors)),
+            vec!["blk.0.ffn_down.0.weight", "no place", "qwen3moe"],
+        ),
+        // Names of that many would take more memory than the file has bytes.
+        (
+            family("tiny-mixtral", |metadata, tensors| {
+                separate(tensors);
+                metadata.retain(|(k, _)| k != "llama.expert_count");
+                metadata.push(("llama.expert_count".into(), Value::U32(1024)));
+            }),
+            vec!["llama.expert_count", "1024", "tensors"],
+        ),
+    ] {
+        let named = parts.iter().all(|part| found.contains(part));
+        assert!(named, "{found:?} lacks one of {parts:?}");
     }
 }
 
