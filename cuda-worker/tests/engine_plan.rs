@@ -3,7 +3,9 @@
 
 #![allow(clippy::unwrap_used)] // a panic is a failing test with a place
 
-use cuda_worker::weights_plan::{IMAGE_ALIGN, ModelPlan, PlanError, Role, RopeStyle, plan};
+use cuda_worker::weights_plan::{
+    IMAGE_ALIGN, ModelPlan, ModelShape, PlanError, Role, RopeStyle, plan,
+};
 use orcd_shared::gguf::write::{TensorSpec, layout};
 use orcd_shared::gguf::{Array, FILE_TYPES, Header, Metadata, TensorType, Value};
 
@@ -599,6 +601,15 @@ fn family(name: &str, change: impl Fn(&mut Keys, &mut Vec<TensorSpec>)) -> Strin
     family_plan(name, change).map_or_else(|e| e.to_string(), |_| "planned".to_owned())
 }
 
+/// The shape of a family whose keys are these, too.
+fn family_shape(name: &str, keys: &[(&str, Value)]) -> ModelShape {
+    let with = |metadata: &mut Keys, _: &mut Vec<TensorSpec>| {
+        metadata.retain(|(k, _)| keys.iter().all(|(key, _)| k != key));
+        metadata.extend(keys.iter().map(|(k, v)| ((*k).to_owned(), v.clone())));
+    };
+    family_plan(name, with).unwrap().shape
+}
+
 #[test]
 fn what_a_family_would_compute_wrongly_is_refused_by_name() {
     let set = |key: &'static str, value: Value| {
@@ -679,6 +690,33 @@ fn what_a_family_would_compute_wrongly_is_refused_by_name() {
                 set("mistral3.rope.scaling.type", text("none")),
             ),
             ["attention.temperature_scale", "original_context_length"],
+        ),
+        (
+            "phi3",
+            family(
+                "tiny-phi3-window",
+                set("phi3.attention.sliding_window_pattern", Value::U32(2)),
+            ),
+            ["phi3.attention.sliding_window_pattern", "all layers"],
+        ),
+        (
+            "phi3",
+            family(
+                "tiny-phi3-window",
+                set(
+                    "phi3.attention.sliding_window_pattern",
+                    Value::Array(Array::Bool(vec![true, false])),
+                ),
+            ),
+            ["phi3.attention.sliding_window_pattern", "all layers"],
+        ),
+        (
+            "phi3",
+            family(
+                "tiny-phi3-window",
+                set("phi3.rope.freq_base_swa", Value::F32(5e3)),
+            ),
+            ["phi3.rope.freq_base_swa is 5000", "10000"],
         ),
     ] {
         assert!(
@@ -772,6 +810,39 @@ fn experts_in_tensors_of_their_own_are_all_there_and_alike() {
         let named = parts.iter().all(|part| found.contains(part));
         assert!(named, "{found:?} lacks one of {parts:?}");
     }
+}
+
+#[test]
+fn a_base_of_layers_with_a_window_is_theirs_alone() {
+    for (arch, file) in [("gemma2", "tiny-gemma2"), ("gpt-oss", "tiny-gpt-oss")] {
+        let without = family_shape(file, &[]).kinds;
+        assert!(without[0].window < without[1].window);
+        assert_eq!(without[0].rope, without[1].rope, "{arch}");
+        let key = format!("{arch}.rope.freq_base_swa");
+        let mut with = family_shape(file, &[(&key, Value::F32(7e3))]).kinds;
+        assert_eq!(with[1].rope.base, 7e3, "{arch}");
+        with[1].rope.base = without[1].rope.base;
+        assert_eq!(with, without, "{arch}: stretched as before");
+    }
+}
+
+/// Files may say so.
+#[test]
+fn a_window_of_all_layers_of_phi_3_is_one_that_all_are_said_to_have() {
+    let expected = family_shape("tiny-phi3-window", &[]);
+    let all = Value::Array(Array::Bool(vec![true; expected.n_layers as usize]));
+    for pattern in [all, Value::U32(0)] {
+        let keys = [
+            ("phi3.attention.sliding_window_pattern", pattern),
+            ("phi3.rope.freq_base_swa", Value::F32(1e4)),
+        ];
+        let found = family_shape("tiny-phi3-window", &keys);
+        assert_eq!((found.kinds, found.second_kind), (expected.kinds, [0; 16]));
+    }
+    // Without a window there is nothing that a pattern could mean.
+    let keys = [("phi3.attention.sliding_window_pattern", Value::U32(2))];
+    let found = family_shape("tiny-phi3", &keys);
+    assert_eq!(found.kinds, family_shape("tiny-phi3", &[]).kinds);
 }
 
 /// Converters leave the window out where all layers are global.
