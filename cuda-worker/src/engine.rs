@@ -76,7 +76,8 @@ fn error_of(exception: cxx::Exception) -> EngineError {
 }
 
 fn descs(plan: &ModelPlan) -> Vec<TensorDesc> {
-    plan.tensors.iter().map(PlannedTensor::desc).collect()
+    let first_parts = plan.tensors.iter().filter(|tensor| tensor.first_row == 0);
+    first_parts.map(PlannedTensor::desc).collect()
 }
 
 /// "9.0" of 90, nothing of 0.
@@ -213,7 +214,7 @@ impl Staging {
 }
 
 impl Weights {
-    /// Writes whole rows of `tensor` as the file has them, from row `first_row` on. If `raw` lies in
+    /// Writes whole rows of the matrix of `tensor` as the file has them, from the matrix's row `first_row` on. If `raw` lies in
     /// [`Staging`], it has to stay as it is until [`Weights::wait`] has returned for the ticket.
     ///
     /// # Errors
@@ -236,7 +237,7 @@ impl Weights {
         self.inner.pin_mut().wait(ticket.0).map_err(error_of)
     }
 
-    /// Reads rows back as the file has them.
+    /// Reads rows of the matrix of `tensor` back as the file has them.
     ///
     /// # Errors
     /// Rows that are not there.

@@ -209,6 +209,7 @@ fn layout_version(backend: &Backend, plan: &ModelPlan) -> u32 {
             name.len() as u64,
             tensor.offset,
             tensor.rows,
+            tensor.first_row,
             tensor.cols,
             tensor.info.ty.id().into(),
         ];

@@ -12,7 +12,7 @@ use cuda_worker::weights_plan::{Activation, ModelPlan, Role, RopeScaling, plan};
 use engine_support::assert_same;
 use engine_support::model::{Chunk, GREEDY, Model, in_chunks, one_by_one, options, prompt, run};
 use engine_support::naive::{Naive, divergence, relative_error};
-use orcd_shared::gguf::GgufFile;
+use orcd_shared::gguf::{GgufFile, TensorType};
 
 const FAMILIES: [&str; 14] = synth_model::Shape::FAMILIES;
 /// Tokens that windows, contexts of training and pages end within, and fewer than that context of training.
@@ -286,6 +286,29 @@ fn every_family_gives_the_same_bits_however_it_is_computed() {
         for (place, i) in order.into_iter().enumerate() {
             let found = engine.logits(place).unwrap();
             assert_same(&found, &alone[i], format!("{name}, sequence {i} of four"));
+        }
+    }
+}
+
+#[test]
+fn a_tensor_for_each_expert_gives_the_bits_of_merged_ones() {
+    let shape = || synth_model::Shape::named("tiny-mixtral").unwrap();
+    for shape in [shape(), shape().with_type(TensorType::Q4K)] {
+        let merged = Model::of(&shape);
+        let separate = merged.with_separate_experts();
+        let tensors = [&merged, &separate].map(|model| model.file.header().tensors.len());
+        // Gate, up and down of four experts in two layers.
+        assert_eq!(tensors[1], tensors[0] + 2 * 3 * 3);
+        assert_eq!(separate.plan.image_bytes, merged.plan.image_bytes);
+        let tokens = prompt(LONG, 1);
+        for size in [1, LONG] {
+            let [expected, found] = [&merged, &separate]
+                .map(|model| in_chunks(&mut model.engine(&options()), 0, &tokens, size));
+            assert_same(
+                &found,
+                &expected,
+                format!("{}, chunks of {size}", shape.name),
+            );
         }
     }
 }

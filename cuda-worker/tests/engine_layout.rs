@@ -60,6 +60,7 @@ fn packed(backend: &Backend, ty: TensorType) -> Vec<u8> {
             shard: 0,
         },
         rows: ROWS,
+        first_row: 0,
         cols,
         offset: 0,
     };

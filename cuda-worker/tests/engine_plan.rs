@@ -3,7 +3,9 @@
 
 #![allow(clippy::unwrap_used)] // a panic is a failing test with a place
 
-use cuda_worker::weights_plan::{IMAGE_ALIGN, ModelPlan, Role, RopeStyle, plan};
+use cuda_worker::weights_plan::{
+    IMAGE_ALIGN, ModelPlan, ModelShape, PlanError, Role, RopeStyle, plan,
+};
 use orcd_shared::gguf::write::{TensorSpec, layout};
 use orcd_shared::gguf::{Array, FILE_TYPES, Header, Metadata, TensorType, Value};
 
@@ -569,8 +571,13 @@ fn every_published_mix_is_planned_and_named() {
     }
 }
 
-/// A header of a family that the drafts above know nothing of, from its tiny synthetic model.
-fn family(name: &str, change: impl Fn(&mut Vec<(String, Value)>, &mut Vec<TensorSpec>)) -> String {
+type Keys = Vec<(String, Value)>;
+
+/// The plan of a family that the drafts above know nothing of, from its tiny synthetic model.
+fn family_plan(
+    name: &str,
+    change: impl Fn(&mut Keys, &mut Vec<TensorSpec>),
+) -> Result<ModelPlan, PlanError> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join(name);
     let shape = synth_model::Shape::named(name).unwrap();
@@ -578,7 +585,7 @@ fn family(name: &str, change: impl Fn(&mut Vec<(String, Value)>, &mut Vec<Tensor
     let file = orcd_shared::gguf::GgufFile::open(&path).unwrap();
     let header = file.header();
     let keys = header.metadata.iter();
-    let mut metadata: Vec<_> = keys.map(|(k, v)| (k.to_owned(), v.clone())).collect();
+    let mut metadata: Keys = keys.map(|(k, v)| (k.to_owned(), v.clone())).collect();
     let tensors = header.tensors.iter().map(|t| TensorSpec {
         name: t.name.clone(),
         ne: t.ne.clone(),
@@ -586,20 +593,33 @@ fn family(name: &str, change: impl Fn(&mut Vec<(String, Value)>, &mut Vec<Tensor
     });
     let mut tensors: Vec<_> = tensors.collect();
     change(&mut metadata, &mut tensors);
-    let header = Draft { metadata, tensors }.header();
-    plan(&header).map_or_else(|e| e.to_string(), |_| "planned".to_owned())
+    plan(&Draft { metadata, tensors }.header())
+}
+
+/// What is wrong with it.
+fn family(name: &str, change: impl Fn(&mut Keys, &mut Vec<TensorSpec>)) -> String {
+    family_plan(name, change).map_or_else(|e| e.to_string(), |_| "planned".to_owned())
+}
+
+/// The shape of a family whose keys are these, too.
+fn family_shape(name: &str, keys: &[(&str, Value)]) -> ModelShape {
+    let with = |metadata: &mut Keys, _: &mut Vec<TensorSpec>| {
+        metadata.retain(|(k, _)| keys.iter().all(|(key, _)| k != key));
+        metadata.extend(keys.iter().map(|(k, v)| ((*k).to_owned(), v.clone())));
+    };
+    family_plan(name, with).unwrap().shape
 }
 
 #[test]
 fn what_a_family_would_compute_wrongly_is_refused_by_name() {
     let set = |key: &'static str, value: Value| {
-        move |metadata: &mut Vec<(String, Value)>, _: &mut Vec<TensorSpec>| {
+        move |metadata: &mut Keys, _: &mut Vec<TensorSpec>| {
             metadata.retain(|(k, _)| k != key);
             metadata.push((key.to_owned(), value.clone()));
         }
     };
     let drop_tensor = |name: &'static str| {
-        move |_: &mut Vec<(String, Value)>, tensors: &mut Vec<TensorSpec>| {
+        move |_: &mut Keys, tensors: &mut Vec<TensorSpec>| {
             tensors.retain(|t| t.name != name);
         }
     };
@@ -671,12 +691,158 @@ fn what_a_family_would_compute_wrongly_is_refused_by_name() {
             ),
             ["attention.temperature_scale", "original_context_length"],
         ),
+        (
+            "phi3",
+            family(
+                "tiny-phi3-window",
+                set("phi3.attention.sliding_window_pattern", Value::U32(2)),
+            ),
+            ["phi3.attention.sliding_window_pattern", "all layers"],
+        ),
+        (
+            "phi3",
+            family(
+                "tiny-phi3-window",
+                set(
+                    "phi3.attention.sliding_window_pattern",
+                    Value::Array(Array::Bool(vec![true, false])),
+                ),
+            ),
+            ["phi3.attention.sliding_window_pattern", "all layers"],
+        ),
+        (
+            "phi3",
+            family(
+                "tiny-phi3-window",
+                set("phi3.rope.freq_base_swa", Value::F32(5e3)),
+            ),
+            ["phi3.rope.freq_base_swa is 5000", "10000"],
+        ),
     ] {
         assert!(
             parts.iter().all(|part| found.contains(part)),
             "{name}: {found}"
         );
     }
+}
+
+/// The specs of a file with a tensor for each of the four experts of `tiny-mixtral`.
+fn separate(tensors: &mut Vec<TensorSpec>) {
+    let one_by_one = |tensor: TensorSpec| match tensor.name.strip_suffix("_exps.weight") {
+        Some(name) => (0..tensor.ne[2])
+            .map(|expert| TensorSpec {
+                name: format!("{name}.{expert}.weight"),
+                ne: tensor.ne[..2].to_vec(),
+                ty: tensor.ty,
+            })
+            .collect(),
+        None => vec![tensor],
+    };
+    *tensors = tensors.drain(..).flat_map(one_by_one).collect();
+}
+
+#[test]
+fn experts_in_tensors_of_their_own_are_all_there_and_alike() {
+    let with = |change: fn(&mut Vec<TensorSpec>)| {
+        family("tiny-mixtral", move |_, tensors| {
+            separate(tensors);
+            change(tensors);
+        })
+    };
+    fn named<'a>(tensors: &'a mut [TensorSpec], name: &str) -> &'a mut TensorSpec {
+        tensors.iter_mut().find(|t| t.name == name).unwrap()
+    }
+    assert_eq!(with(|_| ()), "planned");
+    assert_eq!(with(|tensors| tensors.reverse()), "planned");
+    for (found, parts) in [
+        (
+            with(|tensors| tensors.retain(|t| t.name != "blk.1.ffn_up.2.weight")),
+            vec!["blk.1.ffn_up.2.weight", "missing"],
+        ),
+        (
+            with(|tensors| tensors.retain(|t| t.name != "blk.0.ffn_gate.0.weight")),
+            vec!["blk.0.ffn_gate.0.weight", "missing"],
+        ),
+        (
+            with(|tensors| {
+                let last = named(tensors, "blk.1.ffn_down.3.weight").clone();
+                tensors.push(TensorSpec {
+                    name: "blk.1.ffn_down.4.weight".into(),
+                    ..last
+                });
+            }),
+            vec!["blk.1.ffn_down.4.weight", "no place", "llama"],
+        ),
+        (
+            with(|tensors| named(tensors, "blk.0.ffn_down.1.weight").ne.swap(0, 1)),
+            vec!["blk.0.ffn_down.1.weight", "[256, 512]", "[512, 256]"],
+        ),
+        (
+            with(|tensors| named(tensors, "blk.0.ffn_gate.3.weight").ty = TensorType::Q2K),
+            vec!["blk.0.ffn_gate.3.weight", "Q2_K", "blk.0.ffn_gate.0.weight"],
+        ),
+        // One layer merged, the other not.
+        (
+            family("tiny-mixtral", |_, tensors| {
+                let (mut first, mut second): (Vec<_>, Vec<_>) =
+                    (tensors.drain(..)).partition(|t| t.name.starts_with("blk.0"));
+                separate(&mut first);
+                first.append(&mut second);
+                *tensors = first;
+            }),
+            vec!["blk.0.ffn_down.0.weight", "no place"],
+        ),
+        // Of an architecture that never had such files.
+        (
+            family("tiny-qwen3moe", |_, tensors| separate(tensors)),
+            vec!["blk.0.ffn_down.0.weight", "no place", "qwen3moe"],
+        ),
+        // Names of that many would take more memory than the file has bytes.
+        (
+            family("tiny-mixtral", |metadata, tensors| {
+                separate(tensors);
+                metadata.retain(|(k, _)| k != "llama.expert_count");
+                metadata.push(("llama.expert_count".into(), Value::U32(1024)));
+            }),
+            vec!["llama.expert_count", "1024", "tensors"],
+        ),
+    ] {
+        let named = parts.iter().all(|part| found.contains(part));
+        assert!(named, "{found:?} lacks one of {parts:?}");
+    }
+}
+
+#[test]
+fn a_base_of_layers_with_a_window_is_theirs_alone() {
+    for (arch, file) in [("gemma2", "tiny-gemma2"), ("gpt-oss", "tiny-gpt-oss")] {
+        let without = family_shape(file, &[]).kinds;
+        assert!(without[0].window < without[1].window);
+        assert_eq!(without[0].rope, without[1].rope, "{arch}");
+        let key = format!("{arch}.rope.freq_base_swa");
+        let mut with = family_shape(file, &[(&key, Value::F32(7e3))]).kinds;
+        assert_eq!(with[1].rope.base, 7e3, "{arch}");
+        with[1].rope.base = without[1].rope.base;
+        assert_eq!(with, without, "{arch}: stretched as before");
+    }
+}
+
+/// Files may say so.
+#[test]
+fn a_window_of_all_layers_of_phi_3_is_one_that_all_are_said_to_have() {
+    let expected = family_shape("tiny-phi3-window", &[]);
+    let all = Value::Array(Array::Bool(vec![true; expected.n_layers as usize]));
+    for pattern in [all, Value::U32(0)] {
+        let keys = [
+            ("phi3.attention.sliding_window_pattern", pattern),
+            ("phi3.rope.freq_base_swa", Value::F32(1e4)),
+        ];
+        let found = family_shape("tiny-phi3-window", &keys);
+        assert_eq!((found.kinds, found.second_kind), (expected.kinds, [0; 16]));
+    }
+    // Without a window there is nothing that a pattern could mean.
+    let keys = [("phi3.attention.sliding_window_pattern", Value::U32(2))];
+    let found = family_shape("tiny-phi3", &keys);
+    assert_eq!(found.kinds, family_shape("tiny-phi3", &[]).kinds);
 }
 
 /// Converters leave the window out where all layers are global.

@@ -27,7 +27,7 @@ fn four_jobs() -> Vec<Job> {
 }
 
 /// A service whose worker may stand still until the test goes on.
-fn without_hang_timeout(model: Model) -> WorkerHarness {
+pub(crate) fn without_hang_timeout(model: Model) -> WorkerHarness {
     Starter::new(model)
         .failpoints()
         .without_hang_timeout()
@@ -36,7 +36,7 @@ fn without_hang_timeout(model: Model) -> WorkerHarness {
 
 /// Runs the jobs at the same time; `disturb` comes when the worker stands before its `step`-th step
 /// of them, and makes no other.
-fn run_disturbed(
+pub(crate) fn run_disturbed(
     service: &WorkerHarness,
     jobs: &[Job],
     step: u32,
@@ -48,7 +48,7 @@ fn run_disturbed(
 }
 
 #[track_caller]
-fn assert_unchanged(expected: &[Transcript], found: &[Transcript], replays: u64) {
+pub(crate) fn assert_unchanged(expected: &[Transcript], found: &[Transcript], replays: u64) {
     for (expected, found) in expected.iter().zip(found) {
         assert_eq!(expected.token_bytes(), found.token_bytes());
         assert_eq!(expected.end().stop_reason, found.end().stop_reason);

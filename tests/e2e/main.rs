@@ -15,6 +15,7 @@ mod deadline;
 mod demo;
 mod determinism;
 mod documented_commands;
+mod families;
 mod flow;
 mod gpu;
 mod hang;

@@ -16,6 +16,13 @@ impl Job {
         Self(Map::new()).set("job_id", job_id).set("prompt", prompt)
     }
 
+    /// The same with the prompt's tokens.
+    pub fn of_ids(job_id: &str, ids: &[u64]) -> Self {
+        Self(Map::new())
+            .set("job_id", job_id)
+            .set("prompt_ids", ids)
+    }
+
     /// A job that on random weights makes exactly `max_tokens` tokens: end tokens are weak there,
     /// never among the 64 likeliest.
     pub fn lasting(job_id: &str, max_tokens: u64) -> Self {

@@ -26,6 +26,8 @@ pub enum Model {
     Llama,
     /// As [`Tiny`](Self::Tiny), with words of two thousand characters and a context of 16384: fills any buffer.
     Verbose,
+    /// Random weights of a tiny shape that `synth-model` knows by this name.
+    Named(&'static str),
     /// A file.
     File(PathBuf),
 }
@@ -45,6 +47,7 @@ impl Model {
             }
             Self::Tiny => write(&named("tiny-qwen2"), folder),
             Self::Llama => write(&named("tiny-llama"), folder),
+            Self::Named(name) => write(&named(name), folder),
             Self::Slow => write(&slow(), folder),
             Self::Brisk => write(&brisk(), folder),
             Self::Verbose => verbose(&write(&named("tiny-qwen2"), folder), folder),

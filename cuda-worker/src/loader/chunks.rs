@@ -27,12 +27,13 @@ pub(super) struct LoadChunk<'a> {
     pub(super) rows: Vec<Rows<'a>>,
 }
 
-/// Whole rows of a tensor.
+/// Whole rows of a tensor in the file.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Rows<'a> {
     pub(super) tensor: &'a PlannedTensor,
     /// Its number in the plan.
     pub(super) index: usize,
+    /// The first of them, counted in the whole matrix.
     pub(super) first_row: u64,
     /// Where they begin, from the start of the chunk.
     pub(super) at: usize,
@@ -82,13 +83,13 @@ fn bounded(bytes: u64) -> usize {
 
 /// Gives each chunk of a file the rows of `tensor` that begin in it.
 fn add_rows<'a>(chunks: &mut [LoadChunk<'a>], tensor: &'a PlannedTensor, index: usize, start: u64) {
-    let row_bytes = tensor.info.nbytes / tensor.rows;
+    let (row_bytes, all) = (tensor.info.row_bytes(), tensor.info.rows());
     let mut row = 0;
-    while row < tensor.rows {
+    while row < all {
         let offset = start + row * row_bytes;
         let number = offset / CHUNK_BYTES;
         let end = (number + 1) * CHUNK_BYTES;
-        let rows = (end - offset).div_ceil(row_bytes).min(tensor.rows - row);
+        let rows = (end - offset).div_ceil(row_bytes).min(all - row);
         // The header was checked against the file's length.
         let Some(chunk) = usize::try_from(number).ok().and_then(|n| chunks.get_mut(n)) else {
             return;
@@ -99,7 +100,7 @@ fn add_rows<'a>(chunks: &mut [LoadChunk<'a>], tensor: &'a PlannedTensor, index: 
         chunk.rows.push(Rows {
             tensor,
             index,
-            first_row: row,
+            first_row: tensor.first_row + row,
             at,
             bytes,
         });
@@ -128,6 +129,7 @@ mod tests {
                 shard: 0,
             },
             rows,
+            first_row: 0,
             cols,
             offset: 0,
         }

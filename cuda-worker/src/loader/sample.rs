@@ -19,7 +19,7 @@ pub(super) fn checksum(weights: &Weights, plan: &ModelPlan) -> Result<u64, Engin
     let mut hasher = blake3::Hasher::new();
     for (tensor, row) in rows(plan) {
         // A row was held in memory when it was loaded.
-        let mut raw = vec![0; usize::try_from(tensor.info.nbytes / tensor.rows).unwrap_or(0)];
+        let mut raw = vec![0; usize::try_from(tensor.info.row_bytes()).unwrap_or(0)];
         weights.read(tensor, row, &mut raw)?;
         hasher.update(&raw);
     }

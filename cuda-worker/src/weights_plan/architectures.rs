@@ -58,6 +58,19 @@ pub(super) struct Architecture {
     dense: &'static [&'static [TensorRule]],
     /// Of those with experts; none: there is no such file.
     experts: &'static [&'static [TensorRule]],
+    /// Of those in files that have a tensor for each expert; none: there is no such file.
+    separate_experts: &'static [&'static [TensorRule]],
+}
+
+/// How a file has the feed-forward parts of its layers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum FeedForwards {
+    /// One in each layer.
+    Dense,
+    /// Experts, all of a layer in one tensor.
+    Experts,
+    /// Experts, each in tensors of its own.
+    SeparateExperts,
 }
 
 /// How the layers of a model differ from each other.
@@ -101,10 +114,12 @@ pub(super) enum EmbeddingScale {
 /// A tensor that a file may hold.
 #[derive(Debug)]
 pub(super) struct TensorRule {
-    /// Its name; of those in a layer, after `blk.N.`.
+    /// Its name; of those in a layer, after `blk.N.`; of those of an expert, before `.E.weight`.
     pub(super) name: &'static str,
     pub(super) role: Role,
     pub(super) per_layer: bool,
+    /// One for each expert of a layer, its rows after those of the expert before: `blk.N.NAME.E.weight`.
+    pub(super) per_expert: bool,
     /// A file may be without it; what one layer has, all have.
     pub(super) optional: bool,
     /// Of a tensor that holds several by its rows, what these are; `role` is then that of the first.
@@ -175,6 +190,7 @@ impl Architecture {
             tensors,
             dense,
             experts: &[],
+            separate_experts: &[],
         }
     }
 
@@ -192,10 +208,19 @@ impl Architecture {
             })
     }
 
-    /// All tensors that a file may hold, of a model with experts or of one without.
-    pub(super) fn tensors(&self, experts: bool) -> impl Iterator<Item = &'static TensorRule> {
-        let of_parts = if experts { self.experts } else { self.dense };
+    /// All tensors that a file may hold.
+    pub(super) fn tensors(&self, parts: FeedForwards) -> impl Iterator<Item = &'static TensorRule> {
+        let of_parts = match parts {
+            FeedForwards::Dense => self.dense,
+            FeedForwards::Experts => self.experts,
+            FeedForwards::SeparateExperts => self.separate_experts,
+        };
         self.tensors.iter().chain(of_parts).copied().flatten()
+    }
+
+    /// Whether there are files with a tensor for each expert.
+    pub(super) fn has_separate_experts(&self) -> bool {
+        !self.separate_experts.is_empty()
     }
 
     /// Whether there are files with experts.
@@ -215,6 +240,7 @@ impl TensorRule {
             name,
             role,
             per_layer: false,
+            per_expert: false,
             optional: false,
             parts: &[],
             ne,
@@ -226,6 +252,14 @@ impl TensorRule {
         Self {
             per_layer: true,
             ..Self::new(name, role, ne)
+        }
+    }
+
+    /// One for each expert of each layer.
+    const fn expert(name: &'static str, role: Role, ne: &'static [Width]) -> Self {
+        Self {
+            per_expert: true,
+            ..Self::layer(name, role, ne)
         }
     }
 

@@ -69,6 +69,20 @@ pub enum PlanError {
         /// Rows of a group.
         group: u64,
     },
+    /// Experts of one matrix in tensors of different types.
+    #[error(
+        "tensor {tensor} has type {found} and {other} has {expected}, the experts of a layer must have one"
+    )]
+    ExpertType {
+        /// Its name.
+        tensor: String,
+        /// Its type.
+        found: &'static str,
+        /// That of the expert that comes first in the file.
+        other: String,
+        /// Its type.
+        expected: &'static str,
+    },
     /// A vector that isn't stored as F32.
     #[error("tensor {tensor} has type {found}, only F32 is supported for it")]
     VectorType {

@@ -5,6 +5,7 @@
 mod architectures;
 mod error;
 mod hyperparameters;
+mod image;
 mod tensors;
 
 use orcd_shared::gguf::{ALIGNMENT_KEY, Header, TensorInfo};
@@ -46,7 +47,7 @@ pub struct AbsentKey {
     pub taken: String,
 }
 
-/// A tensor of the file and its place in the image.
+/// A tensor of the file and its place in the image: a matrix or a vector of the model, or some rows of a matrix.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PlannedTensor {
     /// What it is.
@@ -55,16 +56,18 @@ pub struct PlannedTensor {
     pub layer: u32,
     /// The tensor in the file.
     pub info: TensorInfo,
-    /// Rows: outputs of a product; 1 for a vector.
+    /// Rows of the whole matrix: outputs of a product; 1 for a vector.
     pub rows: u64,
+    /// The row of the matrix that is the tensor's first.
+    pub first_row: u64,
     /// Columns: the file's fastest dimension.
     pub cols: u64,
-    /// First byte in the image, a multiple of [`IMAGE_ALIGN`].
+    /// First byte of the whole matrix in the image, a multiple of [`IMAGE_ALIGN`].
     pub offset: u64,
 }
 
 impl PlannedTensor {
-    /// As the engine is told.
+    /// The whole matrix, as the engine is told.
     pub(crate) fn desc(&self) -> TensorDesc {
         TensorDesc {
             role: self.role,
@@ -75,7 +78,7 @@ impl PlannedTensor {
             rows: self.rows,
             cols: self.cols,
             offset: self.offset,
-            bytes: self.info.nbytes,
+            bytes: self.rows.saturating_mul(self.info.row_bytes()),
         }
     }
 }

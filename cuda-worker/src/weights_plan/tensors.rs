@@ -4,8 +4,9 @@ use std::collections::{HashMap, HashSet};
 
 use orcd_shared::gguf::{Header, TensorInfo, TensorType};
 
-use super::architectures::{Architecture, TensorRule, Width};
-use super::{IMAGE_ALIGN, ModelShape, PlanError, PlannedTensor, Role};
+use super::architectures::{Architecture, FeedForwards, TensorRule};
+use super::image::Image;
+use super::{ModelShape, PlanError, PlannedTensor, Role};
 
 /// Rows of the embedding; the tokenizer's list, where there is one, must be as long.
 pub(super) fn vocabulary(header: &Header) -> Result<u32, PlanError> {
@@ -32,25 +33,55 @@ pub(super) fn vocabulary(header: &Header) -> Result<u32, PlanError> {
 }
 
 /// What a tensor must be.
-struct Expected {
-    rule: &'static TensorRule,
-    layer: u32,
+pub(super) struct Expected {
+    pub(super) rule: &'static TensorRule,
+    pub(super) layer: u32,
+    /// Which expert's; 0 of what is for none or for all.
+    pub(super) expert: u32,
+}
+
+/// A tensor of the file that is as it must be.
+pub(super) struct Found<'a> {
+    pub(super) expected: Expected,
+    pub(super) info: &'a TensorInfo,
+}
+
+/// How the file has its feed-forward parts. One with experts has them one by one unless some are merged.
+fn feed_forwards(header: &Header, architecture: &Architecture, n_experts: u32) -> FeedForwards {
+    let is_merged = |info: &TensorInfo| info.name.ends_with("_exps.weight");
+    if n_experts == 0 {
+        FeedForwards::Dense
+    } else if architecture.has_separate_experts() && !header.tensors.iter().any(is_merged) {
+        FeedForwards::SeparateExperts
+    } else {
+        FeedForwards::Experts
+    }
 }
 
 /// Every tensor of the architecture by its name.
 fn expected(
     architecture: &Architecture,
-    n_layers: u32,
-    experts: bool,
+    shape: &ModelShape,
+    feed_forwards: FeedForwards,
 ) -> HashMap<String, Expected> {
     let mut all = HashMap::new();
-    for rule in architecture.tensors(experts) {
-        for layer in 0..if rule.per_layer { n_layers } else { 1 } {
-            let name = match rule.per_layer {
-                true => format!("blk.{layer}.{}", rule.name),
-                false => rule.name.to_owned(),
+    for rule in architecture.tensors(feed_forwards) {
+        let layers = if rule.per_layer { shape.n_layers } else { 1 };
+        let experts = if rule.per_expert { shape.n_experts } else { 1 };
+        for (layer, expert) in (0..layers).flat_map(|l| (0..experts).map(move |e| (l, e))) {
+            let name = match (rule.per_layer, rule.per_expert) {
+                (_, true) => format!("blk.{layer}.{}.{expert}.weight", rule.name),
+                (true, false) => format!("blk.{layer}.{}", rule.name),
+                (false, false) => rule.name.to_owned(),
             };
-            all.insert(name, Expected { rule, layer });
+            all.insert(
+                name,
+                Expected {
+                    rule,
+                    layer,
+                    expert,
+                },
+            );
         }
     }
     all
@@ -62,74 +93,89 @@ pub(super) fn place(
     architecture: &Architecture,
     shape: &ModelShape,
 ) -> Result<(Vec<PlannedTensor>, u64), PlanError> {
-    let per_block = header.tensors.len() as u64;
-    if u64::from(shape.n_layers) > per_block {
-        // Before a list of that many blocks is made.
-        return Err(PlanError::Key {
-            key: format!("{}.block_count", architecture.name),
-            found: shape.n_layers.to_string(),
-            reason: format!("the file has {per_block} tensors"),
-        });
-    }
-    let mut wanted = expected(architecture, shape.n_layers, shape.n_experts > 0);
-    let mut placed = Vec::with_capacity(header.tensors.len());
-    let mut offset = 0u64;
-    for info in &header.tensors {
-        let expected = wanted
-            .remove(&info.name)
-            .ok_or_else(|| PlanError::Unexpected {
-                tensor: info.name.clone(),
-                architecture: architecture.name,
-            })?;
+    let feed_forwards = feed_forwards(header, architecture, shape.n_experts);
+    check_counts(header, architecture, shape, feed_forwards)?;
+    let mut wanted = expected(architecture, shape, feed_forwards);
+    let found = header.tensors.iter().map(|info| {
+        let expected = wanted.remove(&info.name);
+        let expected = expected.ok_or_else(|| PlanError::Unexpected {
+            tensor: info.name.clone(),
+            architecture: architecture.name,
+        })?;
         let ne = expected.rule.ne(shape);
         check(info, &ne)?;
-        check_experts(expected.rule.role, info, ne.len() > 2)?;
-        for (role, info) in parts(expected.rule, info, shape) {
-            let bytes = info.nbytes;
-            placed.push(PlannedTensor {
-                role,
-                layer: expected.layer,
-                rows: info.rows(),
-                cols: ne.first().copied().unwrap_or(1),
-                info,
-                offset,
+        let of_experts = ne.len() > 2 || expected.rule.per_expert;
+        check_experts(expected.rule.role, info, of_experts)?;
+        Ok(Found { expected, info })
+    });
+    let found = found.collect::<Result<Vec<_>, PlanError>>()?;
+    check_complete(wanted, &found)?;
+    check_types(&found)?;
+    let mut image = Image::default();
+    (found.iter()).for_each(|found| image.place(found, shape));
+    Ok((image.placed, image.bytes))
+}
+
+/// That a list of what the keys say is not much longer than that of what is there, before it is made.
+fn check_counts(
+    header: &Header,
+    architecture: &Architecture,
+    shape: &ModelShape,
+    feed_forwards: FeedForwards,
+) -> Result<(), PlanError> {
+    let n_tensors = header.tensors.len() as u64;
+    let layers = ("block_count", shape.n_layers, shape.n_layers.into());
+    // No overflow: the product of two numbers of 32 bits.
+    let in_all = u64::from(shape.n_layers) * u64::from(shape.n_experts);
+    let experts = match feed_forwards {
+        FeedForwards::SeparateExperts => in_all,
+        FeedForwards::Dense | FeedForwards::Experts => 0,
+    };
+    for (key, found, least) in [layers, ("expert_count", shape.n_experts, experts)] {
+        if least > n_tensors {
+            return Err(PlanError::Key {
+                key: format!("{}.{key}", architecture.name),
+                found: found.to_string(),
+                reason: format!("the file has {n_tensors} tensors"),
             });
-            // No overflow: together they have less than 2^63 bytes, which the parser saw to, and each grows by
-            // less than the alignment.
-            offset = (offset + bytes).next_multiple_of(IMAGE_ALIGN);
         }
     }
-    // What one block has, all have: a bias that only some blocks had would be one that was lost.
-    let present: HashSet<Role> = placed.iter().map(|t| t.role).collect();
-    match wanted
+    Ok(())
+}
+
+/// What one block has, all have: a bias that only some blocks had would be one that was lost.
+fn check_complete(
+    missing: HashMap<String, Expected>,
+    found: &[Found<'_>],
+) -> Result<(), PlanError> {
+    let present: HashSet<Role> = found.iter().map(|f| f.expected.rule.role).collect();
+    match missing
         .into_iter()
         .filter(|(_, e)| !e.rule.optional || present.contains(&e.rule.role))
         .map(|(name, _)| name)
         .min()
     {
         Some(tensor) => Err(PlanError::Missing { tensor }),
-        None => Ok((placed, offset)),
+        None => Ok(()),
     }
 }
 
-/// The tensors that one of the file holds, each with its place there: its rows lie one after the other.
-fn parts(rule: &TensorRule, info: &TensorInfo, shape: &ModelShape) -> Vec<(Role, TensorInfo)> {
-    if rule.parts.is_empty() {
-        return vec![(rule.role, info.clone())];
+/// The rows of a matrix have one type.
+fn check_types(found: &[Found<'_>]) -> Result<(), PlanError> {
+    let mut first: HashMap<(Role, u32), &TensorInfo> = HashMap::new();
+    for Found { expected, info } in found.iter().filter(|f| f.expected.rule.per_expert) {
+        let matrix = (expected.rule.role, expected.layer);
+        let other = *first.entry(matrix).or_insert(info);
+        if other.ty != info.ty {
+            return Err(PlanError::ExpertType {
+                tensor: info.name.clone(),
+                found: info.ty.name(),
+                other: other.name.clone(),
+                expected: other.ty.name(),
+            });
+        }
     }
-    // Whole: the shape was checked, and what a row takes divides what all take.
-    let row_bytes = info.nbytes / info.rows().max(1);
-    let mut offset = info.offset;
-    let mut part = |&(role, width): &(Role, Width)| {
-        let rows = width.of(shape);
-        let mut of_it = info.clone();
-        of_it.ne = vec![info.ne.first().copied().unwrap_or(1), rows];
-        of_it.nbytes = rows * row_bytes;
-        of_it.offset = offset;
-        offset += of_it.nbytes;
-        (role, of_it)
-    };
-    rule.parts.iter().map(&mut part).collect()
+    Ok(())
 }
 
 /// What the engine wants of routers and of experts.

@@ -51,6 +51,20 @@ impl Model {
         }
     }
 
+    /// The same model from a file with a tensor for each expert.
+    pub fn with_separate_experts(&self) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("m.gguf");
+        synth_model::separate_experts(self.file.path(), &path).unwrap();
+        let file = GgufFile::open(&path).unwrap();
+        let plan = plan(file.header()).unwrap();
+        Self {
+            _dir: dir,
+            file,
+            plan,
+        }
+    }
+
     /// The file as it is now.
     pub fn source(&self) -> Source<'_> {
         Source::of(&self.file, &self.plan).unwrap()

@@ -13,6 +13,7 @@ mod fill;
 mod metadata;
 mod plan;
 mod rng;
+mod separate;
 mod shape;
 mod split;
 mod vocab;
@@ -23,6 +24,7 @@ use std::path::{Path, PathBuf};
 use orcd_shared::gguf::{GgufError, GgufFile, Metadata, TensorInfo};
 
 pub use features::{Experts, Features, Scales, Stretch};
+pub use separate::separate_experts;
 pub use shape::{Mix, Shape};
 pub use vocab::Vocab;
 pub use writer::Written;

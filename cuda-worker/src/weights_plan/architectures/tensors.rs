@@ -74,9 +74,12 @@ pub(super) const FFN_NORM_BEHIND_ATTENTION: [TensorRule; 1] = [TensorRule::layer
     &[Model],
 )];
 
+const ROUTER: TensorRule =
+    TensorRule::layer("ffn_gate_inp.weight", Role::Router, &[Model, Experts]);
+
 /// Feed-forward parts of which a router chooses some for each token.
 pub(super) const EXPERTS: [TensorRule; 4] = [
-    TensorRule::layer("ffn_gate_inp.weight", Role::Router, &[Model, Experts]),
+    ROUTER,
     TensorRule::layer(
         "ffn_gate_exps.weight",
         Role::FfnGate,
@@ -92,6 +95,14 @@ pub(super) const EXPERTS: [TensorRule; 4] = [
         Role::FfnDown,
         &[FeedForward, Model, Experts],
     ),
+];
+
+/// The same with tensors for each expert, as converters wrote them first.
+pub(super) const SEPARATE_EXPERTS: [TensorRule; 4] = [
+    ROUTER,
+    TensorRule::expert("ffn_gate", Role::FfnGate, &[Model, FeedForward]),
+    TensorRule::expert("ffn_up", Role::FfnUp, &[Model, FeedForward]),
+    TensorRule::expert("ffn_down", Role::FfnDown, &[FeedForward, Model]),
 ];
 
 pub(super) const EXPERT_BIASES: [TensorRule; 4] = [

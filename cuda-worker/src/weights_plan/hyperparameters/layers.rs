@@ -12,6 +12,11 @@ type Set = [u64; 16];
 
 const MOST: u32 = 1024;
 
+/// Base of the rotation of layers with a window.
+const BASE: &str = "rope.freq_base_swa";
+/// Which layers have a window.
+const PATTERN: &str = "attention.sliding_window_pattern";
+
 /// The two kinds, and which layers are of the second.
 pub(super) fn read(
     keys: &mut Keys<'_>,
@@ -26,7 +31,12 @@ pub(super) fn read(
     let window = window(keys, architecture)?;
     let first = LayerKind { window, rope };
     match architecture.layers {
-        Layers::Alike => Ok(([first; 2], Set::default())),
+        Layers::Alike => {
+            if window > 0 {
+                check_alike(keys, n_layers, rope)?;
+            }
+            Ok(([first; 2], Set::default()))
+        }
         Layers::Unrotated { period } => {
             let second = LayerKind {
                 window,
@@ -39,9 +49,13 @@ pub(super) fn read(
         Layers::Windows { period, base } => {
             let first = LayerKind { window: 0, rope };
             let own = match base {
-                None => rope,
+                // Stretched as in the others.
+                None => RopeSpec {
+                    base: keys.opt_positive(BASE)?.map_or(rope.base, f64::from),
+                    ..rope
+                },
                 Some(base) => {
-                    let base = keys.positive_or("rope.freq_base_swa", base)?;
+                    let base = keys.positive_or(BASE, base)?;
                     rope::with_base(rope, architecture, base)
                 }
             };
@@ -72,11 +86,27 @@ fn window(keys: &mut Keys<'_>, architecture: &Architecture) -> Result<u32, PlanE
     })
 }
 
+/// That all layers have the window and the base of all.
+fn check_alike(keys: &Keys<'_>, n_layers: u32, rope: RopeSpec) -> Result<(), PlanError> {
+    if windows(keys, n_layers, 0)? != set(n_layers, |_| true) {
+        let found = keys.metadata.get(&keys.name(PATTERN));
+        let found = found.map_or_else(String::new, Value::describe);
+        let reason = format!("but all layers of {} have the window", keys.prefix);
+        return Err(keys.refused(PATTERN, found, reason));
+    }
+    match keys.opt_positive(BASE)? {
+        Some(base) if f64::from(base) != rope.base => {
+            let reason = format!("must be rope.freq_base, {}", rope.base);
+            Err(keys.refused(BASE, base, reason))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// By the file's pattern: a period, or a word for each layer. Else by the architecture's period.
 fn windows(keys: &Keys<'_>, n_layers: u32, period: u32) -> Result<Set, PlanError> {
-    const KEY: &str = "attention.sliding_window_pattern";
     let all_but_last = |period: u32| set(n_layers, |i| period == 0 || i % period + 1 < period);
-    match keys.metadata.get(&keys.name(KEY)) {
+    match keys.metadata.get(&keys.name(PATTERN)) {
         None => Ok(all_but_last(period)),
         Some(Value::Array(Array::Bool(has))) if has.len() == n_layers as usize => {
             Ok(set(n_layers, |i| has.get(i as usize) == Some(&true)))
@@ -84,9 +114,9 @@ fn windows(keys: &Keys<'_>, n_layers: u32, period: u32) -> Result<Set, PlanError
         Some(Value::Array(other)) => {
             let reason = format!("must be a period or {n_layers} words yes or no");
             let found = Value::Array(other.clone()).describe();
-            Err(keys.refused(KEY, found, reason))
+            Err(keys.refused(PATTERN, found, reason))
         }
-        Some(_) => Ok(all_but_last(keys.metadata.u32(&keys.name(KEY))?)),
+        Some(_) => Ok(all_but_last(keys.metadata.u32(&keys.name(PATTERN))?)),
     }
 }
 
