@@ -214,7 +214,7 @@ impl Staging {
 }
 
 impl Weights {
-    /// Writes whole rows of the matrix of `tensor` as the file has them, from the matrix's row `first_row` on. If `raw` lies in
+    /// Writes whole rows of the matrix of `tensor` as the file has them, from its row `first_row` on. If `raw` lies in
     /// [`Staging`], it has to stay as it is until [`Weights::wait`] has returned for the ticket.
     ///
     /// # Errors

@@ -13,6 +13,7 @@ use cuda_worker::scheduler::step_engine::StepEngine as _;
 use cuda_worker::weights_plan;
 use engine_support::argmax;
 use engine_support::model::{Chunk, GREEDY, engine_of, options, run, step};
+use engine_support::naive::divergence;
 use orcd_shared::gguf::GgufFile;
 use serde_json::Value;
 
@@ -109,24 +110,6 @@ fn each_row(reference: &Reference, float_activations: bool, mut see: impl FnMut(
     }
 }
 
-/// KL divergence, nats.
-fn divergence(exact: &[f32], found: &[f32]) -> f64 {
-    let log_sum = |x: &[f32]| {
-        let top = f64::from(x[argmax(x)]);
-        top + x
-            .iter()
-            .map(|v| (f64::from(*v) - top).exp())
-            .sum::<f64>()
-            .ln()
-    };
-    let (a, b) = (log_sum(exact), log_sum(found));
-    let pairs = exact
-        .iter()
-        .zip(found)
-        .map(|(e, f)| (f64::from(*e) - a, f64::from(*f) - b));
-    pairs.map(|(e, f)| e.exp() * (e - f)).sum()
-}
-
 /// The error is the largest difference of a logit, relative to the largest logit of the row.
 #[test]
 fn float_activations_give_the_reference_logits() {
@@ -155,7 +138,8 @@ fn quantized_activations_stay_close_to_the_reference() {
     each_row(&reference, false, |exact, found| {
         rows += 1;
         equal += usize::from(argmax(exact) == argmax(found));
-        let this = divergence(exact, found);
+        let exact: Vec<_> = exact.iter().map(|l| f64::from(*l)).collect();
+        let this = divergence(&exact, found);
         kl += this;
         worst = worst.max(this);
     });

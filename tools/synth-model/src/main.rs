@@ -68,7 +68,7 @@ fn run(args: Args) -> Result<(), Box<dyn std::error::Error>> {
     let mut stdout = std::io::stdout().lock();
     // clap lets neither be missing unless the list is asked for.
     let (Some(name), Some(out)) = (args.shape, args.out) else {
-        for name in Shape::NAMES {
+        for name in Shape::names() {
             writeln!(stdout, "{name}")?;
         }
         return Ok(());
