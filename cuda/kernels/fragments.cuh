@@ -55,10 +55,14 @@ __device__ __forceinline__ void load_values(const uint8_t* group, uint32_t nb, u
   }
 }
 
-// What a row of a group of one segment has beside its values: d, and m of affine types, of each block.
+// Types whose scales are exponents, a byte each. Of a segment of fewer blocks they lie as close.
 template <TensorType T>
-__device__ __forceinline__ void load_scales(const uint8_t* group, uint32_t row, float d[kSegmentBlocks],
-                                            float m[kSegmentBlocks]) {
+inline constexpr bool kShortHeads = kPlanes<T>.head == 1;
+
+// What a row of a group of one segment of so many blocks has beside its values: d, and m of affine types, of each block.
+template <TensorType T>
+__device__ __forceinline__ void load_scales(const uint8_t* group, uint32_t row, uint32_t blocks,
+                                            float d[kSegmentBlocks], float m[kSegmentBlocks]) {
   constexpr formats::Planes l = kPlanes<T>;
   const uint8_t* head = group + place(l, kGroupRows, kSegmentBlocks, 0, row).head;
   if constexpr (l.head == 4) {
@@ -66,10 +70,16 @@ __device__ __forceinline__ void load_scales(const uint8_t* group, uint32_t row, 
     four_of(reinterpret_cast<const uint32_t*>(head), both);
 #pragma unroll
     for (uint32_t j = 0; j < kSegmentBlocks; ++j) d[j] = half_bits(both[j]), m[j] = half_bits(both[j] >> 16);
-  } else if constexpr (l.head == 1) {
-    const uint32_t four = *reinterpret_cast<const uint32_t*>(head);
+  } else if constexpr (kShortHeads<T>) {
+    const uint8_t* first = group + place(l, kGroupRows, kSegmentBlocks, 0, 0).head + row * blocks;
+    if (blocks == kSegmentBlocks) {
+      const uint32_t four = *reinterpret_cast<const uint32_t*>(first);
 #pragma unroll
-    for (uint32_t j = 0; j < kSegmentBlocks; ++j) d[j] = formats::power_of(four >> (8 * j) & 255u);
+      for (uint32_t j = 0; j < kSegmentBlocks; ++j) d[j] = formats::power_of(four >> (8 * j) & 255u);
+    } else {
+#pragma unroll
+      for (uint32_t j = 0; j < kSegmentBlocks; ++j) d[j] = j < blocks ? formats::power_of(first[j]) : 0.0f;
+    }
   } else {
     const uint2 four = *reinterpret_cast<const uint2*>(head);
     d[0] = half_bits(four.x), d[1] = half_bits(four.x >> 16);

@@ -50,13 +50,25 @@ __device__ __forceinline__ void fetch_partial(uint8_t* to, const uint8_t* group,
       *reinterpret_cast<uint16_t*>(to + at.tail) = uint16_t(raw.scale >> 16);
     } else if constexpr (kSuper<T>) {
       *reinterpret_cast<uint4*>(to + at.head) = raw.head;
-    } else if constexpr (l.head == 1) {
-      to[at.head] = uint8_t(raw.scale);
+    } else if constexpr (kShortHeads<T>) {
+      const uint32_t in_segment = min(kBlocks, nb - unit * kBlocks);
+      to[place(l, kGroupRows, kBlocks, 0, 0).head + r * in_segment + b] = uint8_t(raw.scale);
     } else {
       *reinterpret_cast<uint16_t*>(to + at.head) = uint16_t(raw.scale);
       if constexpr (kAffine<T>) *reinterpret_cast<uint16_t*>(to + at.head + 2) = uint16_t(raw.scale >> 16);
     }
   }
+}
+
+// The same of a whole group of a type with exponents for scales, which lie as they came: load_scales() knows.
+template <TensorType T>
+__device__ __forceinline__ void fetch_short(uint8_t* to, const uint8_t* group, uint32_t nb, uint32_t unit) {
+  using B = GroupBytes<T>;
+  const uint32_t lane = threadIdx.x % 32, blocks = nb - unit * kUnitBlocks<T>;
+  const uint8_t* low = group + unit * B::low;
+  for (uint32_t i = lane; i < blocks * kGroupRows; i += 32) copy_async<16>(to + i * 16, low + i * 16, true);
+  const uint8_t* head = group + nb * kGroupRows * kPlanes<T>.low + unit * B::head;
+  if (lane < blocks * kGroupRows / 4) copy_async<4>(to + B::low + lane * 4, head + lane * 4, true);
 }
 
 // The two groups of a warp.
@@ -71,13 +83,15 @@ template <TensorType T>
 __device__ __forceinline__ void fetch_unit(uint8_t* to /* (groups, GroupBytes<T>::all) */, const OwnGroups& own,
                                            uint32_t nb, uint32_t unit) {
   if (unit * kUnitBlocks<T> >= nb) return;
-  const bool whole = (unit + 1) * kUnitBlocks<T> <= nb && (kAligned<T> || own.bytes % 16 == 0);
+  const bool aligned = kAligned<T> || own.bytes % 16 == 0, whole = (unit + 1) * kUnitBlocks<T> <= nb;
 #pragma unroll
   for (uint32_t i = 0; i < kWarpGroups; ++i) {
     const uint32_t rows = own.rows > i * kGroupRows ? min(own.rows - i * kGroupRows, kGroupRows) : 0;
     uint8_t* target = to + i * GroupBytes<T>::all;
-    if (rows == kGroupRows && whole) fetch_group<T>(target, own.first + i * own.bytes, nb, unit);
-    else if (rows) fetch_partial<T>(target, own.first + i * own.bytes, rows, nb, unit);
+    const uint8_t* group = own.first + i * own.bytes;
+    if (rows == kGroupRows && aligned && whole) fetch_group<T>(target, group, nb, unit);
+    else if (kShortHeads<T> && rows == kGroupRows && aligned) fetch_short<T>(target, group, nb, unit);
+    else if (rows) fetch_partial<T>(target, group, rows, nb, unit);
   }
 }
 
@@ -116,7 +130,7 @@ __device__ __forceinline__ void multiply_segment(const UnitView<T>& u, uint32_t 
   load_weights(u, 0, a);
   float d[kWarpGroups][kSegmentBlocks], m[kWarpGroups][kSegmentBlocks];
 #pragma unroll
-  for (uint32_t i = 0; i < kWarpGroups; ++i) load_scales<T>(u.weights + i * GroupBytes<T>::all, g, d[i], m[i]);
+  for (uint32_t i = 0; i < kWarpGroups; ++i) load_scales<T>(u.weights + i * GroupBytes<T>::all, g, blocks, d[i], m[i]);
 #pragma unroll
   for (uint32_t n = 0; n < kTiles; ++n) {
     float da[2][kSegmentBlocks], acc[4] = {};

@@ -147,11 +147,11 @@ __global__ void __launch_bounds__(kSortThreads)
 }
 
 // Values of a row that a thread block holds at once.
-constexpr uint32_t kHeld = 4096;
+constexpr uint32_t kHeld = 6144;
 
 // Segments of an expert's row of the router, a warp's: as many are fetched before the first is used.
 struct RouterRow {
-  static constexpr uint32_t kAtOnce = 16, kEach = kSegment / kDotLanes;
+  static constexpr uint32_t kAtOnce = 24, kEach = kSegment / kDotLanes;
   float w[kAtOnce][kEach];
 
   __device__ __forceinline__ void fetch(const Tensor& router, uint32_t n, uint32_t first /* value */) {
@@ -202,6 +202,7 @@ __global__ void __launch_bounds__(kThreads)
   const uint32_t n = blockIdx.x * kWarps + warp, cols = a.w.cols;
   const bool stores = blockIdx.x >= grid.multiply, multiplies = !stores && n < m.experts;
   constexpr uint32_t kStep = RouterRow::kAtOnce * kSegment;
+  static_assert(kHeld % kStep == 0);
   RouterRow router;
   pdl_launch_dependents();
   if (multiplies) router.fetch(a.w, n, 0);  // depends on nobody
