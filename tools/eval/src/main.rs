@@ -107,37 +107,41 @@ fn evaluate(args: &Arguments, path: &Path) -> Result<Option<Measured>, Failure> 
         window: args.window as usize,
     };
     let text = Windows::read(&file, &args.text, extent)?;
-    let context = args.window.max(u32::try_from(greedy::CONTEXT)?);
-    let mut reader = Reader::open(&file, setting(args), context)?;
+    let mut reader = Reader::open(&file, setting(args), context(args)?)?;
     if let Some(path) = &args.store {
         return stored::store(&mut reader, &text.windows, path).map(|()| None);
     }
-    let exact_windows = args.exact_windows.unwrap_or(u32::MAX) as usize;
-    let exact_reader = || Reader::open(&file, exact_setting(args), context);
-    let measured = match (&args.peer, &args.exact) {
-        (Some(command), _) => {
-            let mut peer = Peer::start(command, path, (context, args.threads), reader.vocab())?;
-            measure::beside(
-                &mut exact_reader()?,
-                &mut reader,
-                &mut peer,
-                &text,
-                exact_windows,
-            )
-        }
-        (None, Some(path)) => {
-            let mut stored = Stored::open(path, reader.vocab())?;
-            measure::against(&mut stored, &mut reader, text.windows.iter())
-        }
-        (None, None) => {
-            let picked = text.spread(exact_windows).filter(|(_, picked)| *picked);
-            let windows = picked.map(|(window, _)| window);
-            measure::against(&mut exact_reader()?, &mut reader, windows)
-        }
-    }?;
+    let measured = measured(args, &file, &mut reader, &text)?;
     let paragraph = report::paragraph(&name_of(path), &text, &measured);
     writeln!(std::io::stdout(), "{paragraph}")?;
     Ok(Some(measured))
+}
+
+/// Compares the model of a reader with what the arguments name.
+fn measured(
+    args: &Arguments,
+    file: &GgufFile,
+    reader: &mut Reader,
+    text: &Windows,
+) -> Result<Measured, Failure> {
+    if let Some(path) = &args.exact {
+        let mut stored = Stored::open(path, reader.vocab())?;
+        return measure::against(&mut stored, reader, text.windows.iter());
+    }
+    let exact_windows = args.exact_windows.unwrap_or(u32::MAX) as usize;
+    let mut exact = Reader::open(file, exact_setting(args), context(args)?)?;
+    let Some(command) = &args.peer else {
+        let picked = text.spread(exact_windows).filter(|(_, picked)| *picked);
+        return measure::against(&mut exact, reader, picked.map(|(window, _)| window));
+    };
+    let size = (context(args)?, args.threads);
+    let mut peer = Peer::start(command, file.path(), size, reader.vocab())?;
+    measure::beside(&mut exact, reader, &mut peer, text, exact_windows)
+}
+
+/// Tokens of the longest sequence: a window, or a prompt with what is generated.
+fn context(args: &Arguments) -> Result<u32, Failure> {
+    Ok(args.window.max(u32::try_from(greedy::CONTEXT)?))
 }
 
 fn setting(args: &Arguments) -> Setting {
