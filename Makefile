@@ -85,9 +85,10 @@ soak: requirements ## clients of all manners and a kill every 25 s: make soak SO
 	ORCD_SOAK_SECONDS=$(SOAK_SECONDS) \
 	  $(CARGO) test --release --locked --workspace --test chaos -- --nocapture soak::
 
-TOKENS ?= 1024
-eval: requirements ## what the arithmetic costs in quality: make eval MODEL=model.gguf TEXT=text.txt TOKENS=1024
-	$(CARGO) run --release --locked -p eval -- $(MODEL) --text $(TEXT) --tokens $(TOKENS)
+TOKENS ?= 4096
+eval: requirements ## quality beside float activations and llama.cpp, of all real models (2 GB) or make eval MODEL=model.gguf TEXT=text.txt TOKENS=1024
+	$(CARGO) build --release --locked -p eval
+	@TEXT="$(TEXT)" TOKENS=$(TOKENS) bash tools/eval/run $(MODEL)
 
 FUZZ_SECONDS ?= 60
 fuzz: ## each fuzz target for 60 s on mutations of its seeds: make fuzz FUZZ_SECONDS=600

@@ -1,41 +1,52 @@
 //! What the engine's arithmetic costs on a model and a text: KL divergence, perplexity and agreement of the most likely
-//! token, against the same weights with float activations or against logits that another build has stored.
+//! token, against the same weights with float activations, against logits that another build has stored, and beside
+//! another engine on the same tokens.
 
+mod greedy;
 mod logits;
+mod measure;
+mod peer;
 mod quality;
+mod report;
+mod source;
+mod stored;
+mod text;
 
 use std::error::Error;
-use std::fs::File;
-use std::io::{BufReader, BufWriter, Read as _, Write as _};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use clap::Parser;
 use clap::builder::RangedI64ValueParser;
 use logits::{Reader, Setting};
+use measure::Measured;
 use orcd_shared::gguf::GgufFile;
 use orcd_shared::protocol::message::Device;
-use orcd_supervisor::text::{Specials, Tokenizer};
-use quality::Quality;
+use peer::Peer;
+use stored::Stored;
+use text::{Extent, Windows};
 
 type Failure = Box<dyn Error>;
 
-/// Measures the engine's arithmetic on a model and a text.
+/// Measures the engine's arithmetic on models and a text.
 #[derive(Parser)]
 #[command(
     after_help = "Two builds are compared by the float logits of one: eval model.gguf --text README.md --float \
-                  --store exact.bin, then eval model.gguf --text README.md --exact exact.bin with each."
+                  --store exact.bin, then eval model.gguf --text README.md --exact exact.bin with each. \
+                  tools/eval/run has eval compare with llama.cpp."
 )]
 struct Arguments {
-    /// Model file, GGUF
-    #[arg(value_name = "FILE.gguf")]
-    path: PathBuf,
-    /// Text files, read one after the other
+    /// Model files, GGUF
+    #[arg(value_name = "FILE.gguf", required = true)]
+    models: Vec<PathBuf>,
+    /// Text files, each of which gives as many tokens
     #[arg(long, required = true, num_args = 1..)]
     text: Vec<PathBuf>,
-    /// Tokens of the text
+    /// Tokens of all texts together; a begin token in front of a window is one of them
     #[arg(long, default_value_t = 1024, value_parser = bounded(1_048_576))]
     tokens: u32,
-    /// Tokens that see each other: the text is cut into so many
+    /// Tokens that see each other: texts are cut into so many. Each window begins with the begin token where the
+    /// model's prompts do
     #[arg(long, default_value_t = 512, value_parser = bounded(131_072))]
     window: u32,
     /// cpu or cuda:N
@@ -48,11 +59,18 @@ struct Arguments {
     #[arg(long)]
     float: bool,
     /// Write the logits to a file (binary32, a row for each position) and compare nothing
-    #[arg(long, value_name = "FILE", conflicts_with = "exact")]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["exact", "peer"])]
     store: Option<PathBuf>,
     /// Compare with such a file; without it with float activations, computed here
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with = "peer")]
     exact: Option<PathBuf>,
+    /// Windows that float activations compute, spread evenly; they take a hundred times as long
+    #[arg(long, value_name = "N", conflicts_with = "exact", value_parser = clap::value_parser!(u32).range(1..))]
+    exact_windows: Option<u32>,
+    /// Compare with another engine as well: a program with its arguments, at the end of the line. It gets the model's
+    /// path, --context and --threads, and speaks as tools/eval/peer.py says
+    #[arg(long, value_name = "PROGRAM", num_args = 1.., allow_hyphen_values = true)]
+    peer: Option<Vec<String>>,
 }
 
 fn bounded(most: i64) -> RangedI64ValueParser<u32> {
@@ -61,135 +79,83 @@ fn bounded(most: i64) -> RangedI64ValueParser<u32> {
 
 fn main() -> Result<(), Failure> {
     let args = Arguments::parse();
-    let file = GgufFile::open(&args.path)?;
-    let tokens = tokens_of(&args, &file)?;
-    let setting = Setting {
+    if args.models.len() > 1 && (args.store.is_some() || args.exact.is_some()) {
+        return Err("a file of logits is that of one model; give one FILE.gguf".into());
+    }
+    let mut files = Vec::new();
+    for path in &args.models {
+        let done = evaluate(&args, path).map_err(|e| format!("{}: {e}", path.display()))?;
+        files.extend(done.map(|measured| (name_of(path), measured)));
+    }
+    if let Some(tables) = report::tables(&files) {
+        writeln!(std::io::stdout(), "\n{tables}")?;
+    }
+    Ok(())
+}
+
+/// The file's name without folder and ending.
+fn name_of(path: &Path) -> String {
+    let name = path.file_stem().unwrap_or(path.as_os_str());
+    name.to_string_lossy().into_owned()
+}
+
+/// Measures one model, or stores its logits.
+fn evaluate(args: &Arguments, path: &Path) -> Result<Option<Measured>, Failure> {
+    let file = GgufFile::open(path)?;
+    let extent = Extent {
+        tokens: args.tokens as usize,
+        window: args.window as usize,
+    };
+    let text = Windows::read(&file, &args.text, extent)?;
+    let mut reader = Reader::open(&file, setting(args), context(args)?)?;
+    if let Some(path) = &args.store {
+        return stored::store(&mut reader, &text.windows, path).map(|()| None);
+    }
+    let measured = measured(args, &file, &mut reader, &text)?;
+    let paragraph = report::paragraph(&name_of(path), &text, &measured);
+    writeln!(std::io::stdout(), "{paragraph}")?;
+    Ok(Some(measured))
+}
+
+/// Compares the model of a reader with what the arguments name.
+fn measured(
+    args: &Arguments,
+    file: &GgufFile,
+    reader: &mut Reader,
+    text: &Windows,
+) -> Result<Measured, Failure> {
+    if let Some(path) = &args.exact {
+        let mut stored = Stored::open(path, reader.vocab())?;
+        return measure::against(&mut stored, reader, text.windows.iter());
+    }
+    let exact_windows = args.exact_windows.unwrap_or(u32::MAX) as usize;
+    let mut exact = Reader::open(file, exact_setting(args), context(args)?)?;
+    let Some(command) = &args.peer else {
+        let picked = text.spread(exact_windows).filter(|(_, picked)| *picked);
+        return measure::against(&mut exact, reader, picked.map(|(window, _)| window));
+    };
+    let size = (context(args)?, args.threads);
+    let mut peer = Peer::start(command, file.path(), size, reader.vocab())?;
+    measure::beside(&mut exact, reader, &mut peer, text, exact_windows)
+}
+
+/// Tokens of the longest sequence: a window, or a prompt with what is generated.
+fn context(args: &Arguments) -> Result<u32, Failure> {
+    Ok(args.window.max(u32::try_from(greedy::CONTEXT)?))
+}
+
+fn setting(args: &Arguments) -> Setting {
+    Setting {
         device: args.device,
         threads: args.threads,
         float_activations: args.float,
-    };
-    let mut reader = Reader::open(&file, setting, args.window)?;
-    let windows = || tokens.chunks(args.window as usize);
-    if let Some(path) = &args.store {
-        return store(&mut reader, windows(), path);
     }
-    let mut quality = Quality::default();
-    let mut exact = match &args.exact {
-        Some(path) => Exact::Stored(BufReader::new(File::open(path)?)),
-        None => Exact::Computed(exact_reader(&file, setting, args.window)?),
-    };
-    for window in windows() {
-        let mut rows = exact.rows(window)?;
-        reader.read(window, |position, found| {
-            let exact = rows.next(found.len())?;
-            if let Some(next) = window.get(position + 1) {
-                quality.add(&exact, &found, *next);
-            }
-            Ok(())
-        })?;
-    }
-    print(&quality, &args.path)
 }
 
-/// The text's first tokens.
-fn tokens_of(args: &Arguments, file: &GgufFile) -> Result<Vec<u32>, Failure> {
-    let mut text = String::new();
-    for path in &args.text {
-        let part = std::fs::read_to_string(path);
-        text.push_str(&part.map_err(|e| format!("{}: {e}", path.display()))?);
-    }
-    let tokenizer = Tokenizer::from_metadata(&file.header().metadata)?;
-    let mut tokens = tokenizer.encode(&text, Specials::AsText)?;
-    if tokens.len() < 2 {
-        return Err("the text has fewer than two tokens".into());
-    }
-    tokens.truncate(args.tokens as usize);
-    Ok(tokens)
-}
-
-fn exact_reader(file: &GgufFile, setting: Setting, window: u32) -> Result<Reader, Failure> {
-    let setting = Setting {
+fn exact_setting(args: &Arguments) -> Setting {
+    Setting {
         device: Device::Cpu,
         float_activations: true,
-        ..setting
-    };
-    Reader::open(file, setting, window)
-}
-
-fn store<'a>(
-    reader: &mut Reader,
-    windows: impl Iterator<Item = &'a [u32]>,
-    path: &Path,
-) -> Result<(), Failure> {
-    let mut out = BufWriter::new(File::create(path)?);
-    for window in windows {
-        reader.read(window, |_, logits| {
-            let bytes: Vec<u8> = logits.iter().flat_map(|x| x.to_le_bytes()).collect();
-            Ok(out.write_all(&bytes)?)
-        })?;
+        ..setting(args)
     }
-    Ok(out.flush()?)
-}
-
-/// Where the exact logits come from.
-enum Exact {
-    Stored(BufReader<File>),
-    Computed(Reader),
-}
-
-/// Those of a window, in order.
-enum ExactRows<'a> {
-    Stored(&'a mut BufReader<File>),
-    Computed(std::vec::IntoIter<Vec<f32>>),
-}
-
-impl Exact {
-    fn rows(&mut self, window: &[u32]) -> Result<ExactRows<'_>, Failure> {
-        match self {
-            Self::Stored(file) => Ok(ExactRows::Stored(file)),
-            Self::Computed(reader) => {
-                let mut rows = Vec::with_capacity(window.len());
-                reader.read(window, |_, logits| {
-                    rows.push(logits);
-                    Ok(())
-                })?;
-                Ok(ExactRows::Computed(rows.into_iter()))
-            }
-        }
-    }
-}
-
-impl ExactRows<'_> {
-    fn next(&mut self, vocab: usize) -> Result<Vec<f32>, Failure> {
-        match self {
-            Self::Stored(file) => {
-                let mut bytes = vec![0; vocab * size_of::<f32>()];
-                file.read_exact(&mut bytes)
-                    .map_err(|e| format!("the stored logits end early: {e}"))?;
-                let words = bytes.as_chunks().0.iter();
-                Ok(words.map(|word| f32::from_le_bytes(*word)).collect())
-            }
-            Self::Computed(rows) => Ok(rows.next().ok_or("a window has too few rows")?),
-        }
-    }
-}
-
-fn print(quality: &Quality, path: &Path) -> Result<(), Failure> {
-    let out = &mut std::io::stdout().lock();
-    writeln!(out, "{}: {} positions", path.display(), quality.rows)?;
-    writeln!(
-        out,
-        "KL divergence    {:.6} nats (± {:.6}, largest {:.4})",
-        quality.divergence(),
-        quality.divergence_error(),
-        quality.largest_divergence()
-    )?;
-    writeln!(
-        out,
-        "perplexity       {:.5} (exact {:.5})",
-        quality.perplexity(),
-        quality.exact_perplexity()
-    )?;
-    writeln!(out, "argmax the same  {:.2} %", quality.agreement() * 100.0)?;
-    Ok(())
 }
