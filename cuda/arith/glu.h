@@ -8,14 +8,14 @@
 namespace orcd::arith {
 
 ORCD_HD float gated(Activation activation, float gate, float up) {
-  if (activation == Activation::kSwiGlu) return (gate * sigmoid(gate)) * up;
   if (activation == Activation::kClampedSwiGlu) {
     constexpr float kLimit = 7.0f, kSteepness = 1.702f;
     const float x = gate < kLimit ? gate : kLimit;
     const float y = up < -kLimit ? -kLimit : up < kLimit ? up : kLimit;
     return (x * sigmoid(x * kSteepness)) * (y + 1.0f);
   }
-  return gelu(gate) * up;
+  const float open = activation == Activation::kGeGlu ? gelu(gate) : gate * sigmoid(gate);
+  return open * up;
 }
 
 }  // namespace orcd::arith

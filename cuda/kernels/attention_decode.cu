@@ -95,8 +95,8 @@ struct Shared {
 };
 
 // Makes a row's heads integers: those of q into shared memory, with `appends` k and v into the page. A warp has every
-// fourth of them.
-template <uint32_t kDim, int kRows>
+// fourth of them. kNorms: whether there are norms; without them the loads of several heads are under way at once.
+template <bool kNorms, uint32_t kDim, int kRows>
 __device__ __forceinline__ void take_inputs(Shared<kDim, kRows>& s, const DecodeAttention& a, uint32_t row,
                                             uint32_t position, uint32_t kv_head, uint32_t heads, const float2* angle,
                                             uint8_t* append_to) {
@@ -107,11 +107,11 @@ __device__ __forceinline__ void take_inputs(Shared<kDim, kRows>& s, const Decode
   const float* k = a.k + (uint64_t(row) * h.n_kv_heads + kv_head) * kDim;
   const float* v = a.v + (uint64_t(row) * h.n_kv_heads + kv_head) * kDim;
   const uint32_t tasks = heads + (append_to ? 2 : 0);
-#pragma unroll 3
+#pragma unroll(kNorms ? 1 : 3)
   for (uint32_t task = threadIdx.x / 32; task < tasks; task += kWarps) {
     const bool is_q = task < heads, is_v = task == heads + 1;
     const float* from = is_q ? q + task * kDim : is_v ? v : k;
-    const float* norm = is_q ? a.q_norm : is_v ? nullptr : a.k_norm;
+    const float* norm = !kNorms || is_v ? nullptr : is_q ? a.q_norm : a.k_norm;
     const float inverse = norm ? inverse_rms(from, kDim, a.eps) : 0.0f;
     const auto before = [&](uint32_t d) { return norm ? (from[d] * inverse) * norm[d] : from[d]; };
     float x[kBlocks];
@@ -344,7 +344,8 @@ __global__ void __launch_bounds__(kThreads) attention_decode_kernel(const __grid
   uint8_t* append_to = a.rotate && (runs - 1) % blocks == blockIdx.x ? page(splits - 1) : nullptr;
   pdl_wait();
   if (!a.rotate) load_split<kWidth>(data, page(split));
-  take_inputs<kDim, kRows>(s, a, row, position, kv_head, heads, angle, append_to);
+  if (a.q_norm || a.k_norm) take_inputs<true>(s, a, row, position, kv_head, heads, angle, append_to);
+  else take_inputs<false>(s, a, row, position, kv_head, heads, angle, append_to);
   __syncthreads();
   if (a.rotate && !early) load_split<kWidth>(data, page(split));
   QueryFragments<kWidth> queries;

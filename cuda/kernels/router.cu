@@ -150,8 +150,9 @@ __global__ void __launch_bounds__(kSortThreads)
 constexpr uint32_t kHeld = 6144;
 
 // Segments of an expert's row of the router, a warp's: as many are fetched before the first is used.
+template <uint32_t kAtOnce>
 struct RouterRow {
-  static constexpr uint32_t kAtOnce = 24, kEach = kSegment / kDotLanes;
+  static constexpr uint32_t kEach = kSegment / kDotLanes;
   float w[kAtOnce][kEach];
 
   __device__ __forceinline__ void fetch(const Tensor& router, uint32_t n, uint32_t first /* value */) {
@@ -194,6 +195,7 @@ RouterGrid router_grid(const Router& a, const Mixture& m) {
 }
 
 // A row of thread blocks for each row. The last of all of them chooses.
+template <uint32_t kAtOnce>
 __global__ void __launch_bounds__(kThreads)
     router_kernel(const __grid_constant__ Router a, const __grid_constant__ Mixture m, RouterGrid grid, TilePlan plan) {
   __shared__ float x[kHeld];
@@ -201,9 +203,9 @@ __global__ void __launch_bounds__(kThreads)
   const uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32, row = blockIdx.y, rows = gridDim.y;
   const uint32_t n = blockIdx.x * kWarps + warp, cols = a.w.cols;
   const bool stores = blockIdx.x >= grid.multiply, multiplies = !stores && n < m.experts;
-  constexpr uint32_t kStep = RouterRow::kAtOnce * kSegment;
+  constexpr uint32_t kStep = kAtOnce * kSegment;
   static_assert(kHeld % kStep == 0);
-  RouterRow router;
+  RouterRow<kAtOnce> router;
   pdl_launch_dependents();
   if (multiplies) router.fetch(a.w, n, 0);  // depends on nobody
   pdl_wait();
@@ -255,7 +257,9 @@ void route(const Mixture& m, uint32_t rows, cudaStream_t stream) {
 
 void route_few(const Router& router, const Mixture& m, uint32_t rows, cudaStream_t stream) {
   const RouterGrid grid = router_grid(router, m);
-  launch_kernel(router_kernel, {dim3(grid.multiply + grid.store, rows), kThreads}, true, stream, router, m, grid,
+  // Of one row all weights at once; of more, more thread blocks at once.
+  const auto kernel = rows == 1 && router.w.cols > 16 * kSegment ? router_kernel<24> : router_kernel<16>;
+  launch_kernel(kernel, {dim3(grid.multiply + grid.store, rows), kThreads}, true, stream, router, m, grid,
                 tile_plan(rows * m.used, m.experts));
 }
 
