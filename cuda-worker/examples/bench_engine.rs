@@ -102,7 +102,7 @@ fn main() -> Result<(), Failure> {
             context: (longest + 1).min(plan.context_length),
             max_batch_tokens: longest.clamp(512, 2048),
             threads,
-            kv_limit_tokens: 0,
+            kv_pages: 0,
             float_activations: false,
         };
         let mut engine = backend.engine(&plan, image, &options)?;

@@ -278,8 +278,8 @@ impl Engine {
     /// have in common.
     ///
     /// # Errors
-    /// `OutOfMemory` leaves everything as it was; `Invalid` if `from` is not open, `to` is, or `from` is longer than
-    /// `max_tokens`.
+    /// `OutOfMemory`, if no page is left for a copy of the last one, leaves everything as it was; `Invalid` if `from` is
+    /// not open, `to` is, or `from` is longer than `max_tokens`.
     pub fn fork(&mut self, from: u32, to: u32, max_tokens: u32) -> Result<(), EngineError> {
         let inner = self.inner.pin_mut();
         inner.fork(from, to, max_tokens).map_err(error_of)
@@ -336,6 +336,10 @@ impl StepEngine for Engine {
         let inner = self.inner.pin_mut();
         bridge::finish(inner, &batch.masks, &mut self.sampled).map_err(error_of)?;
         Ok(&self.sampled)
+    }
+
+    fn used_pages(&self) -> u32 {
+        self.inner.used_pages()
     }
 
     fn resident(&self) -> bool {

@@ -86,8 +86,8 @@ pub fn serve<E: StepEngine>(
         change.into_iter().for_each(&mut say);
         let heard = first.into_iter().chain(commands.try_iter());
         let begun = prepare(engine, &mut scheduler, heard, abandon, &mut out)
-            .and_then(|()| begin(engine, &mut scheduler, abandon));
-        status.set(scheduler.steps(), scheduler.running());
+            .and_then(|()| begin(engine, &mut scheduler, abandon, &mut out));
+        status.set(scheduler.steps(), scheduler.running(), engine.used_pages());
         out.drain(..).for_each(&mut say);
         let Some((plan, underway)) = begun? else {
             continue;
@@ -97,7 +97,7 @@ pub fn serve<E: StepEngine>(
         if !out.is_empty() {
             failpoints::pass(Failpoint::Sampled);
         }
-        status.set(scheduler.steps(), scheduler.running());
+        status.set(scheduler.steps(), scheduler.running(), engine.used_pages());
         if stepped.is_err() {
             out.drain(..).for_each(&mut say);
         }
@@ -110,8 +110,9 @@ fn begin<E: StepEngine>(
     engine: &mut E,
     scheduler: &mut Scheduler,
     abandon: &Abandon,
+    out: &mut Vec<ToSupervisor>,
 ) -> Result<Option<(StepPlan, Underway)>, Fatal> {
-    let plan = scheduler.plan();
+    let plan = scheduler.plan(engine, out)?;
     abandon.begin(scheduler.jobs_in(&plan), plan.binding);
     let underway = scheduler.begin(&plan, engine)?;
     Ok(underway.map(|underway| (plan, underway)))

@@ -125,6 +125,7 @@ pub(crate) mod bridge {
         fn finish(engine: Pin<&mut Engine>, masks: &[u32], sampled: &mut [Sampled]) -> Result<()>;
         fn logits(engine: &Engine, draw: u32, to: &mut [f32]) -> Result<()>;
         fn memory_bytes(self: &Engine) -> u64;
+        fn used_pages(self: &Engine) -> u32;
         fn resident(self: &Engine) -> bool;
     }
 }

@@ -21,6 +21,7 @@ use crate::loader::{self, LoadError, Loaded, Source};
 use crate::memory::{self, Limit, Need, Scope, Shortfall};
 use crate::scheduler::Limits;
 use crate::scheduler::step_engine::{EngineError, StepEngine as _};
+use crate::sizing::PoolContext;
 use crate::weights_plan::{self, ModelPlan};
 use crate::{log, sizing};
 
@@ -139,7 +140,10 @@ pub(crate) fn load(
     let mut alive = || send(ToSupervisor::LoadProgress { percent: 0 });
     let retained = retained.map(|h| loader::examine(&backend, &source, h, expected, &mut alive));
     let retained = retained.transpose().map_err(failed)?.flatten();
-    let options = fitting(request, &backend, &plan, retained.is_some())?;
+    let Fitting {
+        options,
+        page_bytes,
+    } = fitting(request, &backend, &plan, retained.is_some())?;
 
     let mut told = None;
     let loaded = loader::attach_or_load(&backend, &source, retained, expected, |percent| {
@@ -169,12 +173,14 @@ pub(crate) fn load(
     let device = backend.info().map_err(engine_failed)?;
     let load_ms = u32::try_from(began.elapsed().as_millis()).unwrap_or(u32::MAX);
     log::line(format_args!(
-        "{} on {}: {} sequences of {} tokens, ready after {load_ms} ms (device {device_ms}, weights \
+        "{} on {}: {} sequences of {} tokens, {} KV pages of {} KiB, ready after {load_ms} ms (device {device_ms}, weights \
          {}) from the {}",
         plan.quant_kind,
         device.name,
         options.slots,
         options.context,
+        options.kv_pages,
+        page_bytes >> 10,
         weights_ms - device_ms,
         if source == LoadSource::File {
             "file"
@@ -191,6 +197,8 @@ pub(crate) fn load(
         resident: engine.resident(),
         context: options.context,
         parallel: options.slots,
+        kv_pages: options.kv_pages,
+        kv_page_bytes: page_bytes,
         quant_kind: plan.quant_kind,
         load_source: source,
         load_ms,
@@ -200,6 +208,7 @@ pub(crate) fn load(
     let limits = Limits {
         slots: options.slots,
         context: options.context,
+        kv_pages: options.kv_pages,
         vocab_size: plan.shape.vocab,
         max_batch_tokens: options.max_batch_tokens,
         max_gap: sizing::max_gap(request),
@@ -246,6 +255,13 @@ const CONTEXT_BYTES: u64 = 512 << 20;
 /// How long a worker that replaces a lost one waits for its memory.
 const PREDECESSOR_LEAVES: Duration = Duration::from_secs(2);
 
+/// An engine that fits.
+struct Fitting {
+    options: EngineOptions,
+    /// Of its KV memory.
+    page_bytes: u64,
+}
+
 /// The largest engine that fits the memory there is, before anything is taken. An image that is
 /// `present` is in memory already.
 fn fitting(
@@ -253,39 +269,38 @@ fn fitting(
     backend: &Backend,
     plan: &ModelPlan,
     present: bool,
-) -> Result<EngineOptions, LoadFailure> {
+) -> Result<Fitting, LoadFailure> {
     let path = &request.model_path;
     let engine_failed = |error| LoadFailure::engine(request, backend, &error);
     let candidates = sizing::candidates(request, plan.context_length)
         .map_err(|message| LoadFailure::model(path, message))?;
-    let engines = u64::from(request.engines.max(1));
-    let contexts = match request.device {
-        Device::Cpu => 0,
-        Device::Cuda(_) => UNCOUNTED_BYTES + (engines - 1) * CONTEXT_BYTES,
-    };
-    let cores = std::thread::available_parallelism().map_or(1, |n| n.get() as u64);
-    // The weights are there once; everything else is each engine's own.
-    let needed = |options: &EngineOptions| {
-        let all = backend
-            .required_bytes(plan, options)
-            .map_err(engine_failed)?;
-        Ok(Need {
-            image: plan.image_bytes,
-            present,
-            own: all.saturating_sub(plan.image_bytes),
-            once: contexts,
-            engines,
-            addresses: sizing::addresses(options.threads, cores),
-        })
-    };
     let began = Instant::now();
     let short = loop {
         let limits = limits(request.device, backend).map_err(engine_failed)?;
         let mut short = None;
-        for options in &candidates {
-            short = memory::shortfall(&needed(options)?, &limits);
-            if short.is_none() {
-                return Ok(*options);
+        for &smallest in &candidates {
+            let (need, page_bytes) =
+                need(request, backend, plan, present, &smallest).map_err(engine_failed)?;
+            let pool = PoolContext {
+                page_bytes,
+                room: memory::room(&need, &limits),
+                slots: smallest.slots,
+                context: smallest.context,
+            };
+            let kv_pages = sizing::pool(request, &pool)
+                .map_err(|message| LoadFailure::model(path, message))?;
+            let options = EngineOptions {
+                kv_pages,
+                ..smallest
+            };
+            let own = need.own.saturating_add(u64::from(kv_pages) * page_bytes);
+            short = memory::shortfall(&Need { own, ..need }, &limits);
+            let serves = candidates.len() == 1 || sizing::serves(kv_pages, options.slots);
+            if short.is_none() && serves {
+                return Ok(Fitting {
+                    options,
+                    page_bytes,
+                });
             }
         }
         // A lost worker's memory comes back some time after its end.
@@ -308,13 +323,48 @@ fn fitting(
     Err(LoadFailure {
         code: no_memory(request.device),
         message: format!(
-            "{path} {lack}; try a shorter --context or a smaller --parallel{}",
+            "{path} {lack}; try a smaller --kv-memory or --parallel{}",
             match request.device {
                 Device::Cpu => ", or raise that limit",
                 Device::Cuda(_) => "",
             }
         ),
     })
+}
+
+/// What an engine needs without its KV pool, and bytes of a page of that.
+fn need(
+    request: &LoadRequest,
+    backend: &Backend,
+    plan: &ModelPlan,
+    present: bool,
+    options: &EngineOptions,
+) -> Result<(Need, u64), EngineError> {
+    let with = |kv_pages| {
+        let options = EngineOptions {
+            kv_pages,
+            ..*options
+        };
+        backend.required_bytes(plan, &options)
+    };
+    let (one, two) = (with(1)?, with(2)?);
+    let page_bytes = two.saturating_sub(one);
+    let engines = u64::from(request.engines.max(1));
+    let contexts = match request.device {
+        Device::Cpu => 0,
+        Device::Cuda(_) => UNCOUNTED_BYTES + (engines - 1) * CONTEXT_BYTES,
+    };
+    let cores = std::thread::available_parallelism().map_or(1, |n| n.get() as u64);
+    // The weights are there once; everything else is each engine's own.
+    let need = Need {
+        image: plan.image_bytes,
+        present,
+        own: one.saturating_sub(plan.image_bytes + page_bytes),
+        once: contexts,
+        engines,
+        addresses: sizing::addresses(options.threads, cores),
+    };
+    Ok((need, page_bytes))
 }
 
 /// What a lack of memory is called there.

@@ -24,20 +24,23 @@ const BEAT: Duration = Duration::from_millis(HEARTBEAT_MS / 2);
 pub struct Status {
     steps: AtomicU64,
     running: AtomicU32,
+    kv_pages_used: AtomicU32,
 }
 
 impl Status {
     /// Notes the present state.
-    pub fn set(&self, steps: u64, running: usize) {
+    pub fn set(&self, steps: u64, running: usize, kv_pages_used: u32) {
         let running = u32::try_from(running).unwrap_or(u32::MAX);
         self.steps.store(steps, Ordering::Relaxed);
         self.running.store(running, Ordering::Relaxed);
+        self.kv_pages_used.store(kv_pages_used, Ordering::Relaxed);
     }
 
     fn heartbeat(&self) -> ToSupervisor {
         ToSupervisor::Heartbeat {
             steps: self.steps.load(Ordering::Relaxed),
             running: self.running.load(Ordering::Relaxed),
+            kv_pages_used: self.kv_pages_used.load(Ordering::Relaxed),
         }
     }
 }

@@ -1,14 +1,15 @@
 //! `cuda-worker --replay BUNDLE`: the work of a crashed worker, done again without a supervisor. If
 //! the crash is in the work, this process dies of it, under whatever debugger it was started.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::path::Path;
 use std::sync::mpsc;
 
 use orcd_shared::crash::{CrashBundle, CrashedJob};
 use orcd_shared::exit;
-use orcd_shared::job::JobKey;
-use orcd_shared::protocol::message::{LoadRequest, StepToken, ToSupervisor};
+use orcd_shared::job::{JobKey, JobSpec};
+use orcd_shared::protocol::message::{KvSize, LoadRequest, StepToken, ToSupervisor};
 
 use crate::loading;
 use crate::scheduler::Scheduler;
@@ -62,6 +63,7 @@ fn request(bundle: &CrashBundle) -> Result<LoadRequest, String> {
     Ok(LoadRequest {
         context: Some(bundle.context),
         parallel: Some(bundle.parallel),
+        kv: bundle.kv_pages.map(KvSize::Pages),
         end_tokens: bundle.end_tokens.clone(),
         ..LoadRequest::new(bundle.model.clone(), bundle.device.parse()?)
     })
@@ -83,16 +85,26 @@ fn replay(bundle: &CrashBundle, log: &mut impl FnMut(fmt::Arguments<'_>)) -> Res
         submitted.map_err(|fatal| fatal.message)?;
     }
     let mut progress: Vec<Progress<'_>> = bundle.jobs.iter().map(Progress::of).collect();
-    while !scheduler.idle() {
+    let mut preempted = VecDeque::new();
+    loop {
+        if scheduler.idle() {
+            // Together they were too large for what each was to add; what one gave back is there now.
+            let Some(job) = preempted.pop_front() else {
+                break;
+            };
+            let submitted = scheduler.submit(job, &mut engine, &mut out);
+            submitted.map_err(|fatal| fatal.message)?;
+        }
         while let Some((key, result)) = next(&compiled, scheduler.is_waiting())? {
             let constrained = scheduler.constrain(key, result, &mut engine, &mut out);
             constrained.map_err(|fatal| fatal.message)?;
         }
-        let plan = scheduler.plan();
+        let plan = scheduler.plan(&mut engine, &mut out);
+        let plan = plan.map_err(|fatal| fatal.message)?;
         let stepped = scheduler.step(&plan, &mut engine, &mut out);
         stepped.map_err(|fatal| fatal.message)?;
         for message in out.drain(..) {
-            handle(message, &mut progress, log);
+            preempted.extend(handle(message, &mut progress, log));
         }
         for done in progress.iter_mut().filter(|p| p.has_enough() && !p.over) {
             done.over = true;
@@ -117,11 +129,12 @@ fn next<T>(compiled: &mpsc::Receiver<T>, wait: bool) -> Result<Option<T>, String
         .map_err(|_| "the thread that compiles constraints is gone".to_owned())
 }
 
+/// Notes what a message says; the job that is to begin again, if it says that.
 fn handle(
     message: ToSupervisor,
     progress: &mut [Progress<'_>],
     log: &mut impl FnMut(fmt::Arguments<'_>),
-) {
+) -> Option<JobSpec> {
     match message {
         ToSupervisor::Step(report) => {
             for token in &report.tokens {
@@ -133,8 +146,13 @@ fn handle(
         ToSupervisor::JobFailed { key, code, message } => {
             log(format_args!("job {key}: {code}: {message}"));
         }
+        ToSupervisor::Preempted(key) => {
+            let job = progress.iter().find(|p| p.job.key == key.0);
+            return job.and_then(|p| p.job.spec());
+        }
         _ => {}
     }
+    None
 }
 
 /// How far a job came.

@@ -343,29 +343,58 @@ fn going_on_after_emitted_tokens_gives_the_same_tokens() {
 }
 
 #[test]
-fn too_little_kv_fails_the_newcomer_and_nobody_else() {
+fn a_step_without_pages_changes_nothing_and_freed_ones_serve_others() {
     let model = Model::named("tiny-qwen2");
     let mut engine = model.engine(&EngineOptions {
-        kv_limit_tokens: 300,
+        kv_pages: 3,
         ..options()
     });
     let mut roomy = model.engine(&options());
-    let tokens = prompt(60, 10);
-    engine.open(0, 200).unwrap();
-    step(&mut engine, 0, 0, &tokens[..30]);
-    let refused = engine.open(1, 101);
+    let tokens = prompt(128, 10);
+    // Opening takes nothing: together they might have 600 positions, and there are 192.
+    (0..3).for_each(|slot| engine.open(slot, 200).unwrap());
+    assert_eq!(engine.used_pages(), 0);
+    step(&mut engine, 0, 0, &tokens[..64]);
+    step(&mut engine, 1, 0, &tokens[..64]);
+    assert_eq!(engine.used_pages(), 2);
+    // Each needs one more, and one is left.
+    let mut both = StepBatch::default();
+    both.add_run(0, 64, &tokens[64..65]).unwrap();
+    both.add_run(1, 64, &tokens[64..65]).unwrap();
+    both.sample_last(SamplingParams::GREEDY).unwrap();
+    let refused = engine.run(&both);
     assert!(
-        matches!(&refused, Err(EngineError::OutOfMemory(m)) if m.contains("100 of 300")),
+        matches!(&refused, Err(EngineError::OutOfMemory(m)) if m.contains("needs 2 more KV pages, 1 are free")),
         "{refused:?}"
     );
-    engine.open(1, 100).unwrap();
+    assert_eq!(engine.used_pages(), 2);
+    step(&mut engine, 0, 64, &tokens[64..100]);
+    let refused = engine.run(&{
+        let mut one = StepBatch::default();
+        one.add_run(2, 0, &tokens[..1]).unwrap();
+        one.sample_last(SamplingParams::GREEDY).unwrap();
+        one
+    });
+    assert!(
+        matches!(refused, Err(EngineError::OutOfMemory(_))),
+        "{refused:?}"
+    );
+    engine.close(1).unwrap();
+    assert_eq!(engine.used_pages(), 2);
     assert_same(
-        &step(&mut engine, 0, 30, &tokens[30..]),
-        &in_chunks(&mut roomy, 0, &tokens, 60),
+        &step(&mut engine, 0, 100, &tokens[100..]),
+        &in_chunks(&mut roomy, 0, &tokens, 128),
         "the sequence that was there",
     );
-    engine.close(0).unwrap();
-    engine.open(2, 200).unwrap();
+    assert_same(
+        &step(&mut engine, 2, 0, &tokens[..60]),
+        &in_chunks(&mut roomy, 1, &tokens[..60], 60),
+        "the sequence that came into a freed page",
+    );
+    (0..=2)
+        .step_by(2)
+        .for_each(|slot| engine.close(slot).unwrap());
+    assert_eq!(engine.used_pages(), 0);
 }
 
 #[test]
@@ -407,7 +436,7 @@ fn broken_calls_are_refused_and_change_nothing() {
             tokens: &many[..11],
             ..good
         }],
-        "20 are reserved",
+        "it may have 20",
     );
     refuse(
         &[Chunk {
@@ -457,7 +486,7 @@ fn broken_calls_are_refused_and_change_nothing() {
         ..good
     };
     let found = run(&mut engine, &[one_more]);
-    assert!(matches!(found, Err(EngineError::Invalid(m)) if m.contains("256 are reserved")));
+    assert!(matches!(found, Err(EngineError::Invalid(m)) if m.contains("it may have 256")));
     engine.close(1).unwrap();
     assert!(matches!(engine.open(1, 0), Err(EngineError::Invalid(_))));
     assert!(matches!(engine.close(1), Err(EngineError::Invalid(_))));
@@ -803,19 +832,25 @@ fn sequences_that_share_a_beginning_draw_what_they_draw_alone() {
 fn a_sequence_that_can_not_be_forked_is_left_as_it_was() {
     let model = Model::named("tiny-qwen2");
     let mut engine = model.engine(&EngineOptions {
-        kv_limit_tokens: 300,
+        kv_pages: 3,
         ..options()
     });
     let tokens = prompt(100, 10);
     engine.open(0, 150).unwrap();
     step(&mut engine, 0, 0, &tokens[..70]);
     engine.open(1, 50).unwrap();
+    step(&mut engine, 1, 0, &tokens[..1]);
     for (from, to, most, what) in [
         (2, 3, 80, "slot 2 is not open"),
         (4, 3, 80, "slot 4 does not exist"),
         (0, 1, 80, "slot 1 is open already"),
         (0, 9, 80, "slot 9 does not exist"),
-        (0, 3, 69, "holds 70 tokens, 69 are to be reserved"),
+        (
+            0,
+            3,
+            69,
+            "holds 70 tokens, another one like it is to have 69",
+        ),
     ] {
         let found = engine.fork(from, to, most);
         assert!(
@@ -823,12 +858,16 @@ fn a_sequence_that_can_not_be_forked_is_left_as_it_was() {
             "{what}: {found:?}"
         );
     }
-    let refused = engine.fork(0, 3, 101);
+    let refused = engine.fork(0, 3, 100);
     assert!(
-        matches!(&refused, Err(EngineError::OutOfMemory(m)) if m.contains("100 of 300")),
+        matches!(&refused, Err(EngineError::OutOfMemory(m)) if m.contains("all 3 KV pages are taken")),
         "{refused:?}"
     );
+    assert_eq!(engine.used_pages(), 3);
+    engine.close(1).unwrap();
     engine.fork(0, 3, 100).unwrap();
+    // Its first page is both's.
+    assert_eq!(engine.used_pages(), 3);
     let whole = in_chunks(&mut model.engine(&options()), 0, &tokens, 100);
     for slot in [0, 3] {
         let found = step(&mut engine, slot, 70, &tokens[70..]);
@@ -836,45 +875,38 @@ fn a_sequence_that_can_not_be_forked_is_left_as_it_was() {
     }
 }
 
-/// Sequences come, grow, are forked and end in any order: none ever sees another one's tokens, and memory is
-/// refused by what is promised alone.
+/// Sequences come, grow, are forked and end in any order: none ever sees another one's tokens, memory is refused
+/// exactly where no page is left, and all pages come back.
 #[test]
 fn any_order_of_forks_and_ends_keeps_sequences_apart() {
-    const LIMIT: u32 = 500;
+    const PAGES: u32 = 7;
     let model = Model::named("tiny-tied");
     let mut engine = model.engine(&EngineOptions {
-        kv_limit_tokens: LIMIT.into(),
+        kv_pages: PAGES,
         ..options()
     });
     let mut fresh = model.engine(&options());
     let mut rng = Rng(20_261_128);
-    // Tokens and positions promised, by slot.
+    // Tokens, and how many there may be, by slot.
     let mut open: [Option<(Vec<u32>, u32)>; 4] = Default::default();
-    let mut compared = 0;
+    let (mut compared, mut refused) = (0, 0);
     for turn in 0..600 {
-        let promised: u32 = open.iter().flatten().map(|s| s.1).sum();
         let slot = rng.below(4) as usize;
         let from = rng.below(4) as usize;
+        let free = PAGES - engine.used_pages();
         match (open[slot].take(), open[from].clone()) {
             (None, parent) if slot == from || parent.is_none() || rng.below(3) == 0 => {
                 let most = 1 + rng.below(200) as u32;
-                let found = engine.open(slot as u32, most);
-                assert_eq!(
-                    found.is_ok(),
-                    promised + most <= LIMIT,
-                    "turn {turn}: {found:?}"
-                );
-                open[slot] = found.is_ok().then(|| (Vec::new(), most));
+                engine.open(slot as u32, most).unwrap();
+                open[slot] = Some((Vec::new(), most));
             }
             (None, Some((tokens, _))) => {
                 let most = tokens.len().max(1) as u32 + rng.below(60) as u32;
                 let found = engine.fork(from as u32, slot as u32, most);
-                assert_eq!(
-                    found.is_ok(),
-                    promised + most <= LIMIT,
-                    "turn {turn}: {found:?}"
-                );
-                open[slot] = found.is_ok().then_some((tokens, most));
+                let fits = free > 0 || tokens.len() % 64 == 0;
+                assert_eq!(found.is_ok(), fits, "turn {turn}: {found:?}");
+                open[slot] = fits.then_some((tokens, most));
+                refused += u32::from(!fits);
             }
             (Some((mut tokens, most)), _) => {
                 let room = most - tokens.len() as u32;
@@ -883,6 +915,22 @@ fn any_order_of_forks_and_ends_keeps_sequences_apart() {
                     continue;
                 }
                 let more = prompt(1 + rng.below(u64::from(room.min(40))) as usize, turn);
+                let pages = |tokens: usize| tokens.div_ceil(64);
+                let needs = pages(tokens.len() + more.len()) - pages(tokens.len());
+                if needs > free as usize {
+                    let mut batch = StepBatch::default();
+                    batch
+                        .add_run(slot as u32, tokens.len() as u32, &more)
+                        .unwrap();
+                    let found = engine.run(&batch).map(<[_]>::len);
+                    assert!(
+                        matches!(found, Err(EngineError::OutOfMemory(_))),
+                        "turn {turn}: {found:?}"
+                    );
+                    open[slot] = Some((tokens, most));
+                    refused += 1;
+                    continue;
+                }
                 let logits = step(&mut engine, slot as u32, tokens.len() as u32, &more);
                 tokens.extend(more);
                 if turn % 5 == 0 {
@@ -896,4 +944,11 @@ fn any_order_of_forks_and_ends_keeps_sequences_apart() {
         }
     }
     assert!(compared > 40, "only {compared} were compared");
+    assert!(refused > 10, "only {refused} found no page");
+    for (slot, sequence) in open.iter().enumerate() {
+        if sequence.is_some() {
+            engine.close(slot as u32).unwrap();
+        }
+    }
+    assert_eq!(engine.used_pages(), 0);
 }

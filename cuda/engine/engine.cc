@@ -69,10 +69,10 @@ void Engine::close(uint32_t slot) {
 
 void Engine::check(const StepBatch& batch) const {
   if (batch.runs.empty()) invalid("a step needs a run");
-  uint64_t rows = 0;
+  uint64_t rows = 0, pages = 0;
   std::vector<bool> seen(sequences_.slots());
   for (const Run& r : batch.runs) {
-    sequences_.check_append(r.slot, r.start, r.n_tokens);
+    pages += sequences_.check_append(r.slot, r.start, r.n_tokens);
     if (seen[r.slot]) invalid("slot " + std::to_string(r.slot) + " takes part twice in a step");
     seen[r.slot] = true;
     rows += r.n_tokens;
@@ -91,6 +91,10 @@ void Engine::check(const StepBatch& batch) const {
   }
   check_samples(batch);
   check_biases(batch);
+  if (pages > sequences_.free_pages()) {
+    throw Error(ErrorKind::kOutOfMemory, "a step needs " + std::to_string(pages) + " more KV pages, " +
+                                             std::to_string(sequences_.free_pages()) + " are free");
+  }
 }
 
 void Engine::check_samples(const StepBatch& batch) const {

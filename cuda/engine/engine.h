@@ -24,7 +24,7 @@ class Engine {
   // `other_bytes`: weights and KV, for memory_bytes().
   Engine(Model model, const EngineOptions& options, std::unique_ptr<Executor> executor, uint64_t other_bytes);
 
-  // Reserves KV for up to max_tokens positions of a fresh sequence, or for the whole context; kOutOfMemory leaves all as it was.
+  // Begins a sequence of up to max_tokens positions, or as many as the context has; it takes KV pages as it grows.
   void open(uint32_t slot, uint32_t max_tokens);
   // A second sequence with the tokens of `from`, for as many as max_tokens in all; memory of whole pages is shared.
   // kOutOfMemory leaves all as it was.
@@ -32,7 +32,8 @@ class Engine {
   void close(uint32_t slot);
   // Begins a step that processes all runs as one batch; a GPU is at work when this returns. Nothing of the batch is
   // read later. `abandoned`, if there is one, is asked between layers; once it says yes the step throws kAbandoned.
-  // When either half of a step throws, the step is over and nothing has changed.
+  // When either half of a step throws, the step is over and nothing has changed; kOutOfMemory: it needs more KV pages
+  // than are free.
   void begin(const StepBatch& batch, bool (*abandoned)() = nullptr);
   // Ends it: sampled[i] is what was drawn for samples[i]. `masks` (*, mask_words(vocab)): which tokens may be sampled,
   // for the samples that have the number of one.
@@ -40,6 +41,7 @@ class Engine {
   // Copies the logits of draw number `draw` of the last step from the device to `to` (vocab).
   void logits(uint32_t draw, std::span<float> to) const;
   uint64_t memory_bytes() const { return memory_bytes_; }  // weights + KV + scratch
+  uint32_t used_pages() const { return static_cast<uint32_t>(sequences_.used_pages()); }
   bool resident() const { return executor_->resident(); }
 
  private:

@@ -1,5 +1,6 @@
-// Every sequence: its tokens, the pages of its KV cache, and what is promised to it. Bookkeeping on the host, the
-// same for all backends; a page is a number here, and the backend's memory where it computes.
+// Every sequence: its tokens and the pages of the KV pool that it holds. Bookkeeping on the host, the same for all
+// backends; a page is a number here, and the backend's memory where it computes. Nothing is promised: a sequence takes
+// a page when its first token there comes.
 #pragma once
 
 #include <cstdint>
@@ -20,8 +21,8 @@ class SequenceStore {
   // Pages that the sequences of such an engine may hold together.
   static uint32_t total_pages(const EngineOptions& options);
 
-  // Reserves max_tokens positions, but not more than the context has. Throws kInvalid for a slot in use or a sequence
-  // of none, kOutOfMemory when not enough positions are left.
+  // Begins a sequence of up to max_tokens positions, but not more than the context has; it holds no page yet. Throws
+  // kInvalid for a slot in use or a sequence of none.
   void open(uint32_t slot, uint32_t max_tokens);
 
   // A page that holds part of what another sequence's page does.
@@ -30,17 +31,23 @@ class SequenceStore {
   };
 
   // Opens `to` with the tokens of `from`, whose full pages it shares. A page that is not full is copied, for both go
-  // on to write there: the caller has to, before the next step. Throws as open() does, and kInvalid if `from` is not
-  // open or is longer than max_tokens.
+  // on to write there: the caller has to, before the next step. Throws as open() does, kInvalid if `from` is not open
+  // or is longer than max_tokens, and kOutOfMemory if no page is left for the copy.
   std::vector<Copy> fork(uint32_t from, uint32_t to, uint32_t max_tokens);
 
   // Ends a sequence. The pages that nobody holds any more, until the next call.
   std::span<const uint32_t> close(uint32_t slot);
 
-  // Throws kInvalid unless positions start .. start + n are the next ones of an open slot.
-  void check_append(uint32_t slot, uint32_t start, uint64_t n) const;
+  // Throws kInvalid unless positions start .. start + n are the next ones of an open slot. Returns the pages that it
+  // would have to take for them.
+  uint64_t check_append(uint32_t slot, uint32_t start, uint64_t n) const;
 
-  // Appends tokens that check_append() has let pass; their pages are there from then on.
+  // Pages that nobody holds.
+  uint64_t free_pages() const { return free_.size(); }
+  // Pages that some sequence holds.
+  uint64_t used_pages() const { return holders_.size() - free_.size(); }
+
+  // Appends tokens that check_append() has let pass, if so many pages are free; they are there from then on.
   void append(uint32_t slot, std::span<const uint32_t> tokens);
 
   // Takes the tokens from position `length` on back: they will come again.
@@ -58,7 +65,7 @@ class SequenceStore {
   struct Sequence {
     bool open = false;
     uint32_t asked = 0;            // positions wanted
-    uint32_t reserved = 0;         // positions promised
+    uint32_t most = 0;             // positions that it may have
     std::vector<uint32_t> tokens;  // (length)
     std::vector<uint32_t> pages;   // (length / 64, rounded up); more after truncate()
   };
@@ -71,8 +78,6 @@ class SequenceStore {
   std::vector<uint32_t> free_;       // pages that nobody holds
   std::vector<uint32_t> released_;   // of the last close()
   uint32_t context_;
-  uint64_t limit_;  // positions that may be promised at once
-  uint64_t reserved_ = 0;
 };
 
 }  // namespace orcd

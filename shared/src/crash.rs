@@ -30,6 +30,9 @@ pub struct CrashBundle {
     pub context: u32,
     /// Sequences at once.
     pub parallel: u32,
+    /// Pages of KV memory; older builds did not say it.
+    #[serde(default)]
+    pub kv_pages: Option<u32>,
     /// Ids that end generation.
     pub end_tokens: Vec<u32>,
     /// The last lines that the worker wrote for people.

@@ -10,6 +10,7 @@ pub mod error;
 pub mod exit;
 pub mod gguf;
 pub mod job;
+pub mod kv;
 pub mod logit_bias;
 pub mod protocol;
 pub mod sampling;

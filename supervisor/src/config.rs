@@ -7,6 +7,7 @@ mod access;
 mod args;
 mod environment;
 mod error;
+mod kv_memory;
 mod numbers;
 mod sampling;
 mod template;
@@ -17,7 +18,7 @@ use std::path::{Path, PathBuf};
 use clap::parser::ValueSource;
 use clap::{Command, CommandFactory, FromArgMatches};
 use http::Uri;
-use orcd_shared::protocol::message::Device;
+use orcd_shared::protocol::message::{Device, KvSize};
 use uuid::Uuid;
 
 use args::{CommandLine, resolve_device, resolve_model};
@@ -84,8 +85,8 @@ pub struct Config {
     pub crash_dir: Option<CrashDir>,
     /// How logs look; `None`: lines for people, or fields where stderr is systemd's journal.
     pub log_format: Option<LogFormat>,
-    /// Debug: KV positions in all.
-    pub kv_limit_tokens: Option<u64>,
+    /// How large the pool of KV pages is made; `None` is the backend's default.
+    pub kv: Option<KvSize>,
 }
 
 impl Config {
@@ -134,6 +135,8 @@ impl Config {
         device: Option<Device>,
     ) -> Result<Self, ConfigError> {
         let (access, access_warnings) = args.access.resolve()?;
+        let kv = args.debug_kv_pages.map(KvSize::Pages);
+        let kv = kv.or(args.flags.kv_memory);
         Ok(Self {
             model: absolute("--model", model)?,
             text: TextOverrides {
@@ -161,7 +164,7 @@ impl Config {
                 .map(|p| absolute("--runtime-dir", p))
                 .transpose()?,
             log_format: args.log_format,
-            kv_limit_tokens: args.debug_kv_limit_tokens,
+            kv,
         })
     }
 

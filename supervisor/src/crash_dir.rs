@@ -118,6 +118,7 @@ mod tests {
             device: "cpu".into(),
             context: 8,
             parallel: 1,
+            kv_pages: None,
             end_tokens: vec![2],
             log: vec![],
             jobs: vec![],

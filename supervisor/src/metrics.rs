@@ -62,6 +62,8 @@ pub struct Metrics {
     restarts: ByLabel,
     replayed_jobs: Counter,
     replayed_tokens: Counter,
+    preemptions: Counter,
+    vllm_preemptions: Counter,
     failover: Histogram,
     load: Histogram,
     gauges: Gauges,
@@ -114,6 +116,12 @@ impl Metrics {
                 "orcd_replayed_tokens",
                 "Tokens sent before a crash and processed again after it",
             ),
+            preemptions: registered(
+                r,
+                "orcd_preemptions",
+                "Running jobs that gave their KV pages to older ones, to go on later",
+            ),
+            vllm_preemptions: registered(r, "vllm:num_preemptions", "As orcd_preemptions"),
             queue_wait: seconds(
                 r,
                 "orcd_queue_wait",
@@ -160,6 +168,12 @@ impl Metrics {
     pub fn job_started(&self, waited: Duration, prompt_tokens: u64) {
         self.queue_wait.observe(waited.as_secs_f64());
         self.prompt_tokens.inc_by(prompt_tokens);
+    }
+
+    /// A running job gave its KV pages to older ones.
+    pub fn preempted(&self) {
+        self.preemptions.inc();
+        self.vllm_preemptions.inc();
     }
 
     /// A job ended: "end" or the code of its error.
@@ -255,7 +269,12 @@ fn seconds(r: &mut Registry, name: &str, help: &str, bounds: [f64; 12]) -> Histo
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use orcd_shared::protocol::message::WorkerInfo;
+
     use super::*;
+    use crate::samples::info;
     use crate::snapshot::ServiceState;
 
     fn snapshot() -> Snapshot {
@@ -264,7 +283,12 @@ mod tests {
             generation: 2,
             running: 3,
             queued: 7,
-            cache_usage: 0.25,
+            worker: Some(Arc::new(WorkerInfo {
+                kv_pages: 40,
+                memory_used: 0,
+                ..info()
+            })),
+            kv_pages_used: 10,
             ..Snapshot::default()
         }
     }
@@ -281,6 +305,7 @@ mod tests {
         metrics.restart("signal");
         metrics.request_refused("QUEUE_FULL");
         metrics.replayed(2, 40);
+        metrics.preempted();
         let text = metrics
             .encode(Format::OpenMetrics, Some(&snapshot()))
             .unwrap();
@@ -303,6 +328,11 @@ mod tests {
             "vllm:num_requests_waiting 7",
             "vllm:num_requests_running 3",
             "vllm:kv_cache_usage_perc 0.25",
+            "orcd_kv_pages 40",
+            "orcd_kv_pages_used 10",
+            "orcd_kv_pages_free 30",
+            "orcd_preemptions_total 1",
+            "vllm:num_preemptions_total 1",
             "orcd_vram_used_bytes 0",
         ] {
             assert!(

@@ -443,7 +443,7 @@ fn settings(
                 parallel: flags.parallel,
                 threads: flags.threads,
                 max_gap_ms: flags.max_gap_ms,
-                kv_limit_tokens: config.kv_limit_tokens,
+                kv: config.kv,
                 end_tokens,
                 ..LoadRequest::new(model_path, config.device)
             },

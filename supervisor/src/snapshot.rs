@@ -53,12 +53,31 @@ pub struct Snapshot {
     pub queued: u32,
     /// Sequences that the worker could begin at once for jobs to come.
     pub free_slots: u32,
-    /// The share of the KV cache's positions that running jobs have filled, 0..1.
-    pub cache_usage: f64,
+    /// Pages of the worker's KV memory that hold something.
+    pub kv_pages_used: u32,
+    /// How often a job gave its KV pages to older ones.
+    pub preemptions: u64,
     /// A worker that holds running jobs has made no step for longer than its deadline.
     pub stalled: bool,
     /// The worker that waits to follow the present one, or is on its way there.
     pub standby: Option<Standby>,
+}
+
+impl Snapshot {
+    /// Pages of KV memory: all, used, free.
+    #[must_use]
+    pub fn kv_pages(&self) -> (u32, u32, u32) {
+        let all = self.worker.as_ref().map_or(0, |worker| worker.kv_pages);
+        let used = self.kv_pages_used.min(all);
+        (all, used, all - used)
+    }
+
+    /// The share of KV memory that holds something, 0..1.
+    #[must_use]
+    pub fn cache_usage(&self) -> f64 {
+        let (all, used, _) = self.kv_pages();
+        f64::from(used) / f64::from(all.max(1))
+    }
 }
 
 /// A worker that waits to take over.

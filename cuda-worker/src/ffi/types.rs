@@ -319,8 +319,9 @@ pub mod shared {
         max_batch_tokens: u32,
         /// CPU threads of a step; 0 is one per core.
         threads: u32,
-        /// KV positions in all; 0 is `slots * context`. A lower one makes opening run out of memory.
-        kv_limit_tokens: u64,
+        /// Pages of KV memory in all; 0 is a whole context for each slot. A step that needs more than are free runs
+        /// out of memory.
+        kv_pages: u32,
         /// Debug, CPU only: quantized weights times activations that are not quantized.
         float_activations: bool,
     }

@@ -86,6 +86,21 @@ pub fn shortfall(need: &Need, limits: &[Limit]) -> Option<Shortfall> {
     short.max_by_key(|short| short.needed - short.limit.free)
 }
 
+/// Bytes that each engine may have beyond what `need` says, below every limit; 0 where not even that fits.
+#[must_use]
+pub fn room(need: &Need, limits: &[Limit]) -> u64 {
+    let left = limits.iter().map(|limit| {
+        let left = limit.free.saturating_sub(need.below(limit.scope));
+        match limit.scope {
+            Scope::Memory => left / need.engines.max(1),
+            Scope::Addresses | Scope::Private => left,
+            // It is no file.
+            Scope::File => u64::MAX,
+        }
+    });
+    left.min().unwrap_or(u64::MAX)
+}
+
 /// The limit that leaves least, of those that count memory.
 #[must_use]
 pub fn tightest(limits: &[Limit]) -> Option<&Limit> {

@@ -208,6 +208,31 @@ fn each_limit_counts_what_it_counts() {
 }
 
 #[test]
+fn what_is_left_below_all_limits_is_shared_by_the_engines() {
+    let limit = |scope, free| Limit {
+        name: "l".into(),
+        scope,
+        free,
+    };
+    let need = Need {
+        image: 100,
+        present: false,
+        own: 10,
+        once: 3,
+        engines: 2,
+        addresses: 5,
+    };
+    let left = |limits: &[Limit]| room(&need, limits);
+    assert_eq!(left(&[limit(Scope::Memory, 123 + 51)]), 25);
+    let addresses = limit(Scope::Addresses, 115 + 20);
+    assert_eq!(left(&[limit(Scope::Memory, 174), addresses]), 20);
+    assert_eq!(left(&[limit(Scope::Private, 15 + 7)]), 7);
+    assert_eq!(left(&[limit(Scope::Memory, 1)]), 0);
+    assert_eq!(left(&[limit(Scope::File, 1)]), u64::MAX);
+    assert_eq!(left(&[]), u64::MAX);
+}
+
+#[test]
 fn the_limit_that_lacks_most_is_the_one_to_tell() {
     let limit = |name: &str, free| Limit {
         name: name.into(),

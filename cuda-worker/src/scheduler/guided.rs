@@ -40,7 +40,9 @@ impl Scheduler {
         }
     }
 
-    /// Gives a job its matcher, or reports why there is none. The job may be gone by now.
+    /// Gives a job its matcher, or reports why there is none. The job may be gone by now; or it was preempted and is
+    /// here again, and has the matcher that was ordered for it before: it drew nothing meanwhile, so that both are the
+    /// same, but the one that it has may have gone on.
     ///
     /// # Errors
     /// The engine could not give the slot back.
@@ -51,7 +53,8 @@ impl Scheduler {
         engine: &mut E,
         out: &mut Vec<ToSupervisor>,
     ) -> Result<(), Fatal> {
-        let Some(sequence) = self.running.iter_mut().find(|s| s.key == key) else {
+        let waits = |s: &&mut Sequence| s.key == key && s.waits();
+        let Some(sequence) = self.running.iter_mut().find(waits) else {
             return Ok(());
         };
         match compiled {

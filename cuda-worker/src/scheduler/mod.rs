@@ -6,6 +6,7 @@
 
 mod guided;
 pub mod pace;
+pub mod pages;
 pub mod plan;
 pub mod rules;
 mod sequence;
@@ -17,6 +18,7 @@ use std::time::{Duration, Instant};
 use orcd_shared::error::ErrorCode;
 use orcd_shared::exit;
 use orcd_shared::job::{JobKey, JobSpec};
+use orcd_shared::kv;
 use orcd_shared::protocol::message::{StepReport, ToSupervisor, TokenLogprobs};
 
 use pace::Pace;
@@ -34,12 +36,22 @@ pub struct Limits {
     pub slots: u32,
     /// Tokens per sequence, prompt and output.
     pub context: u32,
+    /// Pages of KV memory for all sequences, at least 1.
+    pub kv_pages: u32,
     /// Tokens in the vocabulary.
     pub vocab_size: u32,
     /// Most tokens in one step, at least `slots`.
     pub max_batch_tokens: u32,
     /// Running streams are to wait no longer than this for a step that also reads prompts.
     pub max_gap: Duration,
+}
+
+impl Limits {
+    /// Tokens that a sequence may have, alone in the pool if it must.
+    #[must_use]
+    pub fn positions(&self) -> u32 {
+        kv::positions(self.kv_pages, self.context)
+    }
 }
 
 /// The process has to end.
@@ -55,7 +67,7 @@ pub struct Fatal {
 
 impl Fatal {
     /// An error that no single job can be blamed for. A broken precondition or missing memory
-    /// inside a step are bugs of this process: jobs were checked and memory was reserved before.
+    /// inside a step are bugs of this process: jobs were checked and room was made before.
     fn of(call: &str, error: &EngineError) -> Self {
         let (code, exit) = match error {
             EngineError::Device(_) => (ErrorCode::CudaError, exit::worker::DEVICE_LOST),
@@ -95,7 +107,7 @@ pub struct Scheduler {
     limits: Limits,
     /// Ids that end generation.
     end_tokens: Vec<u32>,
-    /// Jobs in slots, oldest first. There are no others: the supervisor has the queue.
+    /// Jobs in slots, oldest first: by their keys. There are no others: the supervisor has the queue.
     running: Vec<Sequence>,
     /// Prompt tokens per step.
     pace: Pace,
@@ -179,12 +191,10 @@ impl Scheduler {
         self.running.is_empty()
     }
 
-    /// Gives a job a free slot, or reports why it gets none. A job whose KV cache finds no memory
-    /// fails at once, also while other jobs hold memory that they will give back: the client learns
-    /// it now and can retry.
+    /// Gives a job a free slot, or reports why it gets none. It is the next plan that finds out whether it has room.
     ///
     /// # Errors
-    /// The engine failed for another reason than memory.
+    /// The engine failed.
     pub fn submit<E: StepEngine>(
         &mut self,
         job: JobSpec,
@@ -200,17 +210,13 @@ impl Scheduler {
         };
         // As the job has it, also beyond the context: rotations may depend on it.
         let positions = u32::try_from(job.max_positions()).unwrap_or(u32::MAX);
-        match engine.open(slot, positions) {
-            Ok(()) => {
-                let sequence = Sequence::new(job, slot);
-                self.order_constraint(&sequence);
-                self.running.push(sequence);
-            }
-            Err(EngineError::OutOfMemory(message)) => {
-                out.push(failed(job.key, ErrorCode::VramOom, message));
-            }
-            Err(error) => return Err(Fatal::of("opening a sequence", &error)),
-        }
+        engine
+            .open(slot, positions)
+            .map_err(|error| Fatal::of("opening a sequence", &error))?;
+        let sequence = Sequence::new(job, slot);
+        self.order_constraint(&sequence);
+        let younger = self.running.partition_point(|s| s.key < sequence.key);
+        self.running.insert(younger, sequence);
         Ok(())
     }
 
@@ -252,9 +258,24 @@ impl Scheduler {
     }
 
     /// What the next step holds: the next token of the jobs that are generating, the next part of
-    /// the prompt of the others. It holds until a job comes or goes.
-    #[must_use]
-    pub fn plan(&self) -> StepPlan {
+    /// the prompt of the others. It holds until a job comes or goes. Where the KV pages of all are not
+    /// enough the youngest jobs leave first, and that is said: [`pages::preempted`].
+    ///
+    /// # Errors
+    /// The engine could not give a slot back.
+    pub fn plan<E: StepEngine>(
+        &mut self,
+        engine: &mut E,
+        out: &mut Vec<ToSupervisor>,
+    ) -> Result<StepPlan, Fatal> {
+        let claims: Vec<_> = self.running.iter().map(Sequence::claim).collect();
+        let leaving = pages::preempted(self.limits.kv_pages, &claims);
+        out.extend(leaving.iter().copied().map(ToSupervisor::Preempted));
+        self.retire(&leaving, engine)?;
+        Ok(self.next_step())
+    }
+
+    fn next_step(&self) -> StepPlan {
         let pending: Vec<usize> = self.running.iter().map(Sequence::ready).collect();
         let most = self.limits.max_batch_tokens as usize;
         StepPlan {
@@ -418,7 +439,7 @@ impl Scheduler {
                 continue;
             }
             let (given, token) =
-                sequence.advance(take, token, &self.end_tokens, self.limits.context);
+                sequence.advance(take, token, &self.end_tokens, self.limits.positions());
             prefill += given;
             report.tokens.extend(token);
             let logprobs = sampled.zip(sequence.top_logprobs());

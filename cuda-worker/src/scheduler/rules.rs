@@ -37,7 +37,7 @@ impl Rejection {
 /// # Errors
 /// The first thing wrong with the job.
 pub fn check(job: &JobSpec, limits: &Limits) -> Result<(), Rejection> {
-    let context = limits.context as usize;
+    let positions = limits.positions() as usize;
     if job.prompt.is_empty() {
         return Err(Rejection::new(
             ErrorCode::InvalidRequest,
@@ -65,19 +65,24 @@ pub fn check(job: &JobSpec, limits: &Limits) -> Result<(), Rejection> {
     if let Some(fault) = job.options.logit_bias.first_fault(limits.vocab_size) {
         return Err(Rejection::new(ErrorCode::InvalidRequest, fault.to_string()));
     }
-    if job.prompt.len() >= context {
+    if job.prompt.len() >= positions {
+        let of = match limits.context as usize {
+            context if context == positions => "context",
+            _ => "KV memory",
+        };
         return Err(Rejection::new(
             ErrorCode::ContextLengthExceeded,
             format!(
-                "prompt of {} tokens leaves no room in {context} of context",
+                "prompt of {} tokens leaves no room in {positions} of {of}",
                 job.prompt.len()
             ),
         ));
     }
-    if job.emitted.len() > job.max_tokens as usize || job.prompt.len() + job.emitted.len() > context
+    if job.emitted.len() > job.max_tokens as usize
+        || job.prompt.len() + job.emitted.len() > positions
     {
         return Err(Rejection::of_supervisor(format!(
-            "replay of {} tokens after a prompt of {} is longer than max_tokens {} or context {context}",
+            "replay of {} tokens after a prompt of {} is longer than max_tokens {} or the {positions} positions there are",
             job.emitted.len(),
             job.prompt.len(),
             job.max_tokens

@@ -7,6 +7,7 @@ use orcd_shared::job::{JobKey, JobOptions, JobSpec};
 use orcd_shared::protocol::message::StepToken;
 use orcd_shared::sampling::SamplingParams;
 
+use super::pages::Claim;
 use super::rules::{self, Progress};
 use super::step_batch::{MaskNumber, Wanted};
 use super::step_engine::{EngineError, StepBatch};
@@ -74,6 +75,14 @@ impl Sequence {
         }
     }
 
+    /// What it claims of the KV memory: room for all its tokens, also for those of a prompt that is only begun.
+    pub(super) fn claim(&self) -> Claim {
+        Claim {
+            key: self.key,
+            tokens: self.tokens.len(),
+        }
+    }
+
     /// Tokens not processed yet, at least 1.
     pub(super) fn pending(&self) -> usize {
         self.tokens.len() - self.processed
@@ -94,6 +103,11 @@ impl Sequence {
         }
     }
 
+    /// Whether it waits for its constraint.
+    pub(super) fn waits(&self) -> bool {
+        matches!(self.guide, Guide::Awaited(_))
+    }
+
     /// What says which tokens may be drawn.
     pub(super) fn guide(&mut self) -> &mut Guide {
         &mut self.guide
@@ -101,8 +115,7 @@ impl Sequence {
 
     /// Tokens that a step may take: all that are pending, but for the one whose draw has to wait for its constraint.
     pub(super) fn ready(&self) -> usize {
-        let may_draw = !matches!(self.guide, Guide::Awaited(_));
-        self.pending() - usize::from(!may_draw)
+        self.pending() - usize::from(self.waits())
     }
 
     /// Adds the next `take` tokens to a step, which samples if that leaves nothing pending; the mask of that draw, if

@@ -27,10 +27,11 @@ pub enum EngineError {
 
 /// Sequences in slots, moved on together in steps.
 pub trait StepEngine {
-    /// Begins a fresh sequence of up to `max_tokens` positions, or as many as the context has, in `slot`.
+    /// Begins a fresh sequence of up to `max_tokens` positions, or as many as the context has, in `slot`. It takes KV
+    /// pages as it grows: of [`PAGE_TOKENS`](orcd_shared::kv::PAGE_TOKENS) positions, with the first token of each.
     ///
     /// # Errors
-    /// `OutOfMemory` leaves everything as it was.
+    /// `Invalid` if one is open there.
     fn open(&mut self, slot: u32, max_tokens: u32) -> Result<(), EngineError>;
 
     /// Ends the sequence in `slot`.
@@ -44,7 +45,7 @@ pub trait StepEngine {
     /// call may come before that one.
     ///
     /// # Errors
-    /// Of the step as a whole, which is over then.
+    /// Of the step as a whole, which is over then; `OutOfMemory` if it needs more KV pages than are free.
     fn begin(&mut self, batch: &StepBatch) -> Result<(), EngineError>;
 
     /// Ends the step that was begun with this batch, whose masks may have been filled meanwhile; what was
@@ -62,6 +63,9 @@ pub trait StepEngine {
         self.begin(batch)?;
         self.finish(batch)
     }
+
+    /// KV pages that sequences hold.
+    fn used_pages(&self) -> u32;
 
     /// Whether every buffer is found to be device memory; false on the CPU.
     fn resident(&self) -> bool;

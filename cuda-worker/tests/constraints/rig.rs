@@ -10,6 +10,7 @@ use cuda_worker::scheduler::{Limits, Scheduler};
 use orcd_shared::constraint::Constraint;
 use orcd_shared::error::ErrorCode;
 use orcd_shared::job::{Finish, JobKey, JobOptions, JobSpec};
+use orcd_shared::kv::PAGE_TOKENS;
 use orcd_shared::protocol::message::ToSupervisor;
 use orcd_shared::sampling::SamplingParams;
 use orcd_shared::vocab::{TokenBytes, end_tokens};
@@ -49,6 +50,7 @@ impl Rig {
         let limits = Limits {
             slots: SLOTS,
             context: CONTEXT,
+            kv_pages: SLOTS * CONTEXT.div_ceil(PAGE_TOKENS),
             vocab_size: model.plan.shape.vocab,
             max_batch_tokens: 64,
             max_gap: Duration::from_secs(1),
@@ -109,8 +111,8 @@ impl Rig {
 
     /// One step.
     pub fn step(&mut self) {
-        let plan = self.scheduler.plan();
         let (scheduler, engine) = (&mut self.scheduler, &mut self.engine);
+        let plan = scheduler.plan(engine, &mut self.received).unwrap();
         scheduler.step(&plan, engine, &mut self.received).unwrap();
     }
 

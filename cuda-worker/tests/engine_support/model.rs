@@ -98,7 +98,7 @@ pub fn options() -> EngineOptions {
         context: 256,
         max_batch_tokens: 256,
         threads: 2,
-        kv_limit_tokens: 0,
+        kv_pages: 0,
         float_activations: false,
     }
 }

@@ -54,7 +54,7 @@ fn engine(backend: &Backend, path: &Path, context: u32, slots: u32) -> Engine {
         context: context.min(plan.context_length),
         max_batch_tokens: 512,
         threads: 0,
-        kv_limit_tokens: 0,
+        kv_pages: 0,
         float_activations: false,
     };
     backend.engine(&plan, weights, &options).unwrap()

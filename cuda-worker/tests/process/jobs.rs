@@ -3,7 +3,7 @@ use std::time::{Duration, Instant};
 
 use orcd_shared::error::ErrorCode;
 use orcd_shared::job::{Finish, JobKey, JobSpec};
-use orcd_shared::protocol::message::{HEARTBEAT_MS, LoadRequest, ToSupervisor, ToWorker};
+use orcd_shared::protocol::message::{HEARTBEAT_MS, KvSize, LoadRequest, ToSupervisor, ToWorker};
 
 use crate::model;
 use crate::supervisor::{Worker, job, load};
@@ -142,31 +142,60 @@ fn running_and_unknown_jobs_are_cancelled_and_others_go_on() {
     assert_eq!(worker.run(std::slice::from_ref(&bystander))[&2].0, ids);
 }
 
+/// The worker's pages run out with three jobs: it says which one leaves, and that one, given again with what was
+/// sent, says the rest.
 #[test]
-fn job_without_kv_memory_fails_alone() {
+fn a_preempted_job_given_again_says_the_same_as_alone() {
     let request = LoadRequest {
-        kv_limit_tokens: Some(200),
+        kv: Some(KvSize::Pages(4)),
         ..load(&model::tiny())
     };
     let (mut worker, info) = Worker::ready(request);
-    assert!(info.context >= 200);
-    worker.submit(job(1, 10, 100));
-    worker.submit(job(2, 10, 300));
-    worker.submit(job(3, 10, 50));
-    let mut failed = Vec::new();
-    let mut ended = Vec::new();
-    while failed.len() + ended.len() < 3 {
+    assert_eq!(info.kv_pages, 4);
+    let jobs = [job(1, 10, 150), job(2, 40, 100), job(3, 30, 100)];
+    let alone: Vec<_> = jobs
+        .iter()
+        .map(|job| {
+            worker
+                .run(std::slice::from_ref(job))
+                .remove(&job.key.0)
+                .unwrap()
+        })
+        .collect();
+    jobs.iter().for_each(|job| worker.submit(job.clone()));
+    let mut sent: BTreeMap<u64, Vec<u32>> = BTreeMap::new();
+    let (mut waiting, mut preemptions, mut ended) = (Vec::new(), 0, 0);
+    while ended < jobs.len() {
         match worker.receive().unwrap() {
-            ToSupervisor::JobFailed { key, code, .. } => failed.push((key.0, code)),
+            ToSupervisor::Preempted(key) => {
+                assert_ne!(key.0, 1, "the oldest has to stay");
+                preemptions += 1;
+                waiting.push(key.0);
+            }
             ToSupervisor::Step(report) => {
-                let last = report.tokens.iter().filter(|t| t.finish.is_some());
-                ended.extend(last.map(|t| t.key.0));
+                for token in report.tokens {
+                    let ids = sent.entry(token.key.0).or_default();
+                    assert!(token.index as usize <= ids.len());
+                    ids.truncate(token.index as usize);
+                    ids.push(token.id);
+                    ended += usize::from(token.finish.is_some());
+                    if token.finish.is_some() {
+                        // Somebody's pages are free.
+                        for key in waiting.drain(..) {
+                            let emitted = sent.get(&key).cloned().unwrap_or_default();
+                            let job = jobs[key as usize - 1].clone();
+                            worker.submit(JobSpec { emitted, ..job });
+                        }
+                    }
+                }
             }
             other => panic!("{other:?}"),
         }
     }
-    ended.sort_unstable();
-    assert_eq!((failed, ended), (vec![(2, ErrorCode::VramOom)], vec![1, 3]));
+    assert!(preemptions > 0, "four pages were enough");
+    for (job, alone) in jobs.iter().zip(alone) {
+        assert_eq!(sent[&job.key.0], alone.0, "job {}", job.key);
+    }
 }
 
 #[test]
@@ -221,7 +250,7 @@ fn heartbeats_come_while_idle_and_while_working_and_count_steps() {
         while began.elapsed() < Duration::from_millis(4 * HEARTBEAT_MS)
             || beats.iter().filter(|beat| beat.0 == phase).count() < 4
         {
-            if let ToSupervisor::Heartbeat { steps, running } = worker.hear_any().unwrap() {
+            if let ToSupervisor::Heartbeat { steps, running, .. } = worker.hear_any().unwrap() {
                 beats.push((phase, Instant::now(), steps, running));
             }
         }

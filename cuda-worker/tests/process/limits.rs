@@ -5,14 +5,15 @@ use std::path::PathBuf;
 
 use orcd_shared::error::ErrorCode;
 use orcd_shared::exit::worker::LOAD_FAILED;
-use orcd_shared::protocol::message::{LoadRequest, ToSupervisor, ToWorker};
+use orcd_shared::protocol::message::{KvSize, LoadRequest, ToSupervisor, ToWorker};
 
 use crate::model;
 use crate::supervisor::{Worker, job, load};
 
-/// An engine of the tiny model with a KV cache of a gigabyte.
+/// An engine of the tiny model with a KV pool of a gigabyte.
 fn large() -> LoadRequest {
     LoadRequest {
+        kv: Some(KvSize::Bytes(1 << 30)),
         parallel: Some(512),
         ..load(&model::tiny())
     }

@@ -1,6 +1,8 @@
 use cuda_worker::scheduler::Limits;
 use orcd_shared::error::ErrorCode;
+use orcd_shared::job::Finish;
 use orcd_shared::logit_bias::LogitBias;
+use orcd_shared::protocol::message::ToSupervisor;
 use orcd_shared::sampling::SamplingParams;
 
 use crate::fake::VOCAB;
@@ -48,19 +50,6 @@ fn a_job_is_opened_for_what_it_may_become_whatever_the_context_is() {
 }
 
 #[test]
-fn job_without_kv_memory_fails_alone() {
-    let mut rig = Rig::new(LIMITS);
-    rig.engine.kv_limit = 100;
-    for (key, max) in [(1, 40), (2, 80), (3, 40)] {
-        rig.submit(job(key, 10, max));
-    }
-    rig.finish();
-    assert_eq!(rig.failures(), [(2, ErrorCode::VramOom)]);
-    assert_eq!(rig.tokens().into_keys().collect::<Vec<_>>(), [1, 3]);
-    assert!(rig.tokens().values().all(|t| t.len() == 40));
-}
-
-#[test]
 fn bad_jobs_never_reach_the_engine() {
     let good = job(1, 3, 4);
     let mut unknown_id = good.clone();
@@ -104,15 +93,18 @@ fn bad_jobs_never_reach_the_engine() {
 }
 
 #[test]
-fn a_job_without_kv_memory_leaves_its_slot_to_the_next() {
-    let one = Limits { slots: 1, ..LIMITS };
-    let mut rig = Rig::new(one);
-    rig.engine.kv_limit = 100;
-    rig.submit(job(1, 10, 200));
-    rig.submit(job(2, 10, 3));
-    assert_eq!(rig.failures(), [(1, ErrorCode::VramOom)]);
+fn a_prompt_that_leaves_no_room_in_the_pool_is_refused() {
+    let mut rig = Rig::new(Limits {
+        kv_pages: 2,
+        ..LIMITS
+    });
+    rig.submit(job(1, 128, 4));
+    rig.submit(job(2, 127, 4));
+    assert_eq!(rig.failures(), [(1, ErrorCode::ContextLengthExceeded)]);
+    let said = |m: &ToSupervisor| matches!(m, ToSupervisor::JobFailed { message, .. } if message.contains("128 of KV memory"));
+    assert!(rig.received.iter().any(said), "{:?}", rig.received);
     rig.finish();
-    assert_eq!(rig.ids(2).len(), 3);
+    assert_eq!(rig.ending(2), Some((0, Finish::ContextFull)));
 }
 
 #[test]

@@ -26,8 +26,10 @@ pub type Batch = Vec<(u32, usize, bool)>;
 #[derive(Default)]
 pub struct Fake {
     open: BTreeMap<u32, Open>,
-    /// KV positions in all; 0 is no limit.
-    pub kv_limit: usize,
+    /// KV pages in all; 0 is no limit.
+    pub kv_pages: usize,
+    /// Most that were held at once.
+    pub most_pages: usize,
     /// The error of the next step.
     pub fail_next: Option<EngineError>,
     /// Every id drawn is this one.
@@ -71,10 +73,6 @@ impl StepEngine for Fake {
         assert!(!self.stepping, "slot {slot} opened during a step");
         assert!(!self.open.contains_key(&slot), "slot {slot} opened twice");
         self.opened.push((slot, max_tokens));
-        let used: usize = self.open.values().map(|o| o.most).sum();
-        if self.kv_limit > 0 && used + max_tokens as usize > self.kv_limit {
-            return Err(EngineError::OutOfMemory("no KV memory".into()));
-        }
         self.open.insert(
             slot,
             Open {
@@ -143,7 +141,19 @@ impl StepEngine for Fake {
             "a sample of a row that is no run's last"
         );
         self.batches.push(shape);
+        let pages = self.used_pages() as usize;
+        assert!(
+            self.kv_pages == 0 || pages <= self.kv_pages,
+            "a step of {pages} pages, there are {}",
+            self.kv_pages
+        );
+        self.most_pages = self.most_pages.max(pages);
         Ok(&self.sampled)
+    }
+
+    fn used_pages(&self) -> u32 {
+        let pages = |open: &Open| open.tokens.len().div_ceil(64) as u32;
+        self.open.values().map(pages).sum()
     }
 
     fn resident(&self) -> bool {

@@ -40,7 +40,7 @@ fn replay_from_any_token_gives_the_same_stream_beginning_with_the_last_one_sent(
 }
 
 #[test]
-fn replay_reserves_the_same_positions_as_the_first_run() {
+fn replay_asks_for_the_same_positions_as_the_first_run() {
     let mut replay = job(1, 30, 40);
     replay.emitted = alone(&replay);
     let mut rig = Rig::new(LIMITS);
@@ -85,11 +85,10 @@ proptest! {
 
     #[test]
     fn any_company_leaves_a_jobs_tokens_alone(
-        actions in actions(), slots in 1u32..6, extra in 0u32..40, kv_limit in 0usize..300,
+        actions in actions(), slots in 1u32..6, extra in 0u32..40,
     ) {
-        let limits = Limits { slots, max_batch_tokens: slots + extra, ..LIMITS };
+        let limits = Limits { slots, max_batch_tokens: slots + extra, kv_pages: 4 * slots, ..LIMITS };
         let mut rig = Rig::new(limits);
-        rig.engine.kv_limit = kv_limit;
         let mut jobs = Vec::new();
         let mut cancelled = Vec::new();
         for action in actions {
@@ -117,7 +116,7 @@ proptest! {
             let expected = alone(&job);
             let got = rig.ids(key);
             prop_assert!(expected.starts_with(&got), "job {key}: {got:?} of {expected:?}");
-            // Without memory, or without a slot.
+            // Without a slot.
             let failed = failures.iter().any(|f| f.0 == key);
             prop_assert!(got == expected || failed || cancelled.contains(&key));
             prop_assert!(!failed || got.is_empty());

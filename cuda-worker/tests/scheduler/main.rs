@@ -15,6 +15,7 @@ mod errors;
 mod fake;
 mod finish;
 mod independence;
+mod preemption;
 mod rig;
 mod serving;
 mod storm;

@@ -1,8 +1,9 @@
 //! A scheduler with a fake engine, and short ways to say what a test is about.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
+use cuda_worker::scheduler::step_engine::StepEngine as _;
 use cuda_worker::scheduler::{Fatal, Limits, Scheduler};
 use orcd_shared::error::ErrorCode;
 use orcd_shared::job::{Finish, JobKey, JobOptions, JobSpec};
@@ -17,6 +18,7 @@ pub const EOS: u32 = 999;
 pub const LIMITS: Limits = Limits {
     slots: 4,
     context: 256,
+    kv_pages: 16,
     vocab_size: VOCAB,
     max_batch_tokens: 16,
     max_gap: Duration::from_millis(100),
@@ -33,9 +35,11 @@ pub struct Rig {
 impl Rig {
     pub fn new(limits: Limits) -> Self {
         let scheduler = Scheduler::new(limits, vec![EOS]);
+        let mut engine = Fake::default();
+        engine.kv_pages = limits.kv_pages as usize;
         Self {
             scheduler,
-            engine: Fake::default(),
+            engine,
             slots: limits.slots as usize,
             received: Vec::new(),
         }
@@ -55,7 +59,7 @@ impl Rig {
 
     /// One step, as the engine thread makes it.
     pub fn turn(&mut self) -> Result<(), Fatal> {
-        let plan = self.scheduler.plan();
+        let plan = self.scheduler.plan(&mut self.engine, &mut self.received)?;
         self.scheduler
             .step(&plan, &mut self.engine, &mut self.received)
     }
@@ -83,18 +87,80 @@ impl Rig {
         panic!("jobs never end");
     }
 
+    /// Turns until all `jobs` are over, as [`Self::run`], and whoever is preempted comes again with its tokens: at once
+    /// if `eagerly`, else when there is room for it.
+    pub fn run_preempted(&mut self, jobs: &[JobSpec], pages: u32, eagerly: bool) {
+        let mut queue: VecDeque<JobSpec> = jobs.iter().cloned().collect();
+        let mut waiting: BTreeMap<JobKey, JobSpec> = BTreeMap::new();
+        let mut seen = 0;
+        for _ in 0..200_000 {
+            for message in &self.received[seen..] {
+                if let ToSupervisor::Preempted(key) = message {
+                    let job = jobs.iter().find(|job| job.key == *key).unwrap();
+                    let emitted = self.ids(key.0);
+                    waiting.insert(
+                        *key,
+                        JobSpec {
+                            emitted,
+                            ..job.clone()
+                        },
+                    );
+                }
+            }
+            seen = self.received.len();
+            while self.scheduler.running() < self.slots {
+                let free = pages - self.engine.used_pages();
+                let has_room = |job: &JobSpec| {
+                    let tokens = job.prompt.len() + job.emitted.len();
+                    tokens.div_ceil(64) <= free as usize
+                };
+                let next = match waiting.first_key_value() {
+                    Some((_, job)) if eagerly || has_room(job) || self.scheduler.idle() => {
+                        waiting.pop_first().map(|(_, job)| job)
+                    }
+                    Some(_) => None,
+                    None => queue.pop_front(),
+                };
+                let Some(job) = next else { break };
+                self.submit(job);
+            }
+            if self.scheduler.idle() && waiting.is_empty() && queue.is_empty() {
+                return;
+            }
+            self.turn().unwrap();
+        }
+        panic!("jobs never end");
+    }
+
+    pub fn preempted(&self) -> Vec<u64> {
+        let keys = self.received.iter().filter_map(|m| match m {
+            ToSupervisor::Preempted(key) => Some(key.0),
+            _ => None,
+        });
+        keys.collect()
+    }
+
     /// All tokens reported, by job, each checked to follow the one before.
     pub fn tokens(&self) -> BTreeMap<u64, Vec<StepToken>> {
         let mut jobs: BTreeMap<u64, Vec<StepToken>> = BTreeMap::new();
+        let mut gone = BTreeSet::new();
         for message in &self.received {
+            if let ToSupervisor::Preempted(key) = message {
+                gone.insert(*key);
+            }
             let ToSupervisor::Step(report) = message else {
                 continue;
             };
             for token in &report.tokens {
                 let tokens = jobs.entry(token.key.0).or_default();
                 if let Some(last) = tokens.last() {
-                    assert_eq!(token.index, last.index + 1, "gap in job {}", token.key);
                     assert_eq!(last.finish, None, "job {} went on after its end", token.key);
+                    // The first after a preemption is the last before it, once more.
+                    let again = *last == *token && gone.remove(&token.key);
+                    if again {
+                        continue;
+                    }
+                    assert_eq!(token.index, last.index + 1, "gap in job {}", token.key);
                 }
                 tokens.push(*token);
             }

@@ -51,6 +51,10 @@ impl StepEngine for Slow {
         self.fake.finish(batch)
     }
 
+    fn used_pages(&self) -> u32 {
+        self.fake.used_pages()
+    }
+
     /// Was at first, and is no longer.
     fn resident(&self) -> bool {
         false
@@ -212,6 +216,10 @@ impl StepEngine for Noting {
     fn finish(&mut self, batch: &StepBatch) -> Result<&[Sampled], EngineError> {
         self.notes.lock().unwrap().push("finish");
         self.fake.finish(batch)
+    }
+
+    fn used_pages(&self) -> u32 {
+        self.fake.used_pages()
     }
 
     fn resident(&self) -> bool {

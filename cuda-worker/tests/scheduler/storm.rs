@@ -86,6 +86,10 @@ impl StepEngine for Stormy {
         self.fake.finish(batch)
     }
 
+    fn used_pages(&self) -> u32 {
+        self.fake.used_pages()
+    }
+
     fn resident(&self) -> bool {
         false
     }

@@ -19,9 +19,9 @@ pub enum ToWorker {
     /// Second message: everything the worker is to know. Answered by progress, then
     /// [`ToSupervisor::Ready`] or [`ToSupervisor::LoadFailed`].
     Load(Box<LoadRequest>),
-    /// Start a job, or go on with one after a crash. Answered by its tokens in
-    /// [`ToSupervisor::Step`] and last of them with `finish` set,
-    /// or by [`ToSupervisor::JobFailed`]. The worker has no queue: a job beyond
+    /// Start a job, or go on with one after a crash or a preemption. Answered by its tokens in
+    /// [`ToSupervisor::Step`] and last of them with `finish` set, by [`ToSupervisor::JobFailed`],
+    /// or by [`ToSupervisor::Preempted`]. The worker has no queue: a job beyond
     /// [`WorkerInfo::parallel`] fails with `INTERNAL`.
     Submit(Box<JobSpec>),
     /// Abandon a job. Answered by [`ToSupervisor::Cancelled`], also when the job is unknown.
@@ -48,8 +48,8 @@ pub struct LoadRequest {
     pub threads: Option<u32>,
     /// Milliseconds that a step with prompt tokens is to take at most; `None` is the backend's default.
     pub max_gap_ms: Option<u32>,
-    /// Debug: KV positions in all, for tests of running out of memory.
-    pub kv_limit_tokens: Option<u64>,
+    /// Size of the pool of KV pages; `None` is the backend's default share.
+    pub kv: Option<KvSize>,
     /// Ids that end generation.
     pub end_tokens: Vec<u32>,
     /// Engines of this size that have to find room beside each other on the device, on one copy of
@@ -73,13 +73,25 @@ impl LoadRequest {
             parallel: None,
             threads: None,
             max_gap_ms: None,
-            kv_limit_tokens: None,
+            kv: None,
             end_tokens: Vec::new(),
             engines: 1,
             weights: None,
             model_hash: None,
         }
     }
+}
+
+/// How large a pool of KV pages is made.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub enum KvSize {
+    /// So many bytes, or as many as whole pages fit there.
+    Bytes(u64),
+    /// A share, 0..1, of what weights and all else leave, but no more than
+    /// [`LoadRequest::parallel`] sequences could ever use.
+    Share(f32),
+    /// So many pages: what an earlier worker had.
+    Pages(u32),
 }
 
 /// A device by name: `cpu` or `cuda:N`.
@@ -171,6 +183,8 @@ pub enum ToSupervisor {
         steps: u64,
         /// Sequences that the engine holds: all jobs of the worker.
         running: u32,
+        /// Pages of [`WorkerInfo::kv_pages`] that hold something.
+        kv_pages_used: u32,
     },
     /// The process is about to end because of the device or a bug.
     Fatal {
@@ -184,6 +198,9 @@ pub enum ToSupervisor {
         /// Every buffer was checked to be device memory.
         resident: bool,
     },
+    /// The job gave its KV pages to older ones, and the worker has nothing of it any more. Its tokens so
+    /// far were reported before this; submitted again with them, it goes on as if nothing had happened.
+    Preempted(JobKey),
 }
 
 /// Longest pause between heartbeats in a healthy worker, milliseconds.
@@ -246,6 +263,10 @@ pub struct WorkerInfo {
     pub context: u32,
     /// Sequences at once.
     pub parallel: u32,
+    /// Pages of KV memory that they share, of [`PAGE_TOKENS`](crate::kv::PAGE_TOKENS) positions each.
+    pub kv_pages: u32,
+    /// Memory that a page takes, bytes.
+    pub kv_page_bytes: u64,
     /// "`Q4_K_M`", from the file.
     pub quant_kind: String,
     /// How the weights came.

@@ -1,7 +1,7 @@
 //! Who speaks, and which bytes that version stands for.
 
 /// Raised with every change of a message's bytes.
-pub const PROTOCOL: u32 = 8;
+pub const PROTOCOL: u32 = 9;
 
 /// The build that speaks: package version, for messages to people.
 pub const BUILD: &str = env!("CARGO_PKG_VERSION");
@@ -18,7 +18,7 @@ mod tests {
     use crate::logit_bias::LogitBias;
     use crate::protocol::frame::{self, HEADER_BYTES};
     use crate::protocol::message::{
-        Device, LoadRequest, LoadSource, StepReport, StepToken, ToSupervisor, ToWorker,
+        Device, KvSize, LoadRequest, LoadSource, StepReport, StepToken, ToSupervisor, ToWorker,
         TokenLogprobs, WorkerInfo,
     };
     use crate::sampling::SamplingParams;
@@ -106,7 +106,7 @@ mod tests {
             parallel: None,
             threads: Some(2),
             max_gap_ms: Some(50),
-            kv_limit_tokens: None,
+            kv: None,
             end_tokens: vec![151_643, 151_645],
             engines: 1,
             weights: None,
@@ -118,6 +118,20 @@ mod tests {
             &ToWorker::Load(Box::new(load.clone())),
             &format!("{head} {tail} 00 00"),
         );
+        for (size, bytes) in [
+            (KvSize::Bytes(1 << 30), "00 fc00000040"),
+            (KvSize::Share(0.5), "01 0000003f"),
+            (KvSize::Pages(300), "02 fb2c01"),
+        ] {
+            load.kv = Some(size);
+            golden(
+                &ToWorker::Load(Box::new(load.clone())),
+                &format!(
+                    "{head} 01 01 01fb0010 00 0102 0132 01 {bytes} 02 fc5b500200 fc5d500200 01 00 00"
+                ),
+            );
+        }
+        load.kv = None;
         load.device = Device::Cpu;
         load.weights = Some(manifest());
         load.model_hash = Some(HASH);
@@ -188,13 +202,15 @@ mod tests {
             resident: true,
             context: 4096,
             parallel: 8,
+            kv_pages: 300,
+            kv_page_bytes: 1 << 20,
             quant_kind: "Q4_K_M".into(),
             load_source: LoadSource::File,
             load_ms: 900,
             model_hash: HASH,
             weights: None,
         };
-        let rest = "fc00000040 fd0000000014000000 01 fb0010 08 06 51345f4b5f4d";
+        let rest = "fc00000040 fd0000000014000000 01 fb0010 08 fb2c01 fc00001000 06 51345f4b5f4d";
         golden(
             &ToSupervisor::Ready(Box::new(info.clone())),
             &format!("02 03 677075 01 03 392e30 01 04 31332e30 {rest} 00 fb8403 {HASH_BYTES} 00"),
@@ -251,14 +267,16 @@ mod tests {
         let beat = ToSupervisor::Heartbeat {
             steps: 251,
             running: 2,
+            kv_pages_used: 9,
         };
-        golden(&beat, "07 fbfb00 02");
+        golden(&beat, "07 fbfb00 02 09");
         let fatal = ToSupervisor::Fatal {
             code: ErrorCode::Internal,
             message: "x".into(),
         };
         golden(&fatal, "08 0a 01 78");
         golden(&ToSupervisor::Residency { resident: true }, "09 01");
+        golden(&ToSupervisor::Preempted(JobKey(300)), "0a fb2c01");
     }
 
     #[test]

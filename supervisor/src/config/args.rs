@@ -7,11 +7,12 @@ use clap::builder::BoolishValueParser;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, Parser, ValueEnum};
 use http::Uri;
-use orcd_shared::protocol::message::{Device, MAX_PARALLEL};
+use orcd_shared::protocol::message::{Device, KvSize, MAX_PARALLEL};
 use uuid::Uuid;
 
 use super::ConfigError;
 use super::access::AccessArgs;
+use super::kv_memory::kv_memory;
 use super::numbers::{units, whole};
 use super::sampling::SamplingFlags;
 use super::template::TemplateArgs;
@@ -66,10 +67,16 @@ pub struct Flags {
           value_parser = whole::<usize>(1..=65_536))]
     pub queue: usize,
 
-    /// Jobs that run at once [default: 4 on a CPU, 8 on a GPU]
+    /// Jobs that run at once, as far as KV memory has room for them: they reserve none
+    /// [default: 4 on a CPU, up to 256 on a GPU]
     #[arg(long, value_name = "N", env = "ORCD_PARALLEL",
           value_parser = whole::<u32>(1..=u64::from(MAX_PARALLEL)))]
     pub parallel: Option<u32>,
+
+    /// Memory for keys and values, which all jobs share: bytes, such as 6G or 512M, or a share of what is left
+    /// beside the weights, such as 0.5 [default: 0.85 on a GPU, 0.25 on a CPU, but no more than all jobs could use]
+    #[arg(long, value_name = "SIZE", env = "ORCD_KV_MEMORY", value_parser = kv_memory)]
+    pub kv_memory: Option<KvSize>,
 
     /// Threads of the CPU backend [default: one per core]
     #[arg(long, value_name = "N", env = "ORCD_THREADS",
@@ -195,10 +202,10 @@ pub(super) struct CommandLine {
     #[arg(long, value_enum, env = "ORCD_LOG_FORMAT")]
     pub(super) log_format: Option<LogFormat>,
 
-    /// Positions of the KV cache in all, for tests of running out of memory
-    #[arg(long, hide = true, value_name = "N", env = "ORCD_DEBUG_KV_LIMIT_TOKENS",
-          value_parser = whole::<u64>(1..=u64::MAX))]
-    pub(super) debug_kv_limit_tokens: Option<u64>,
+    /// Pages of KV memory in all, for tests of running out of it
+    #[arg(long, hide = true, value_name = "N", env = "ORCD_DEBUG_KV_PAGES",
+          value_parser = whole::<u32>(1..=u64::from(u32::MAX)))]
+    pub(super) debug_kv_pages: Option<u32>,
 }
 
 /// The model that `--model` names, or the argument without a flag. One of the command line wins over

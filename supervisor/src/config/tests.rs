@@ -74,7 +74,8 @@ fn usage_errors_are_one_line_and_name_the_flag() {
         (["--callback-url", "http://x:99999/"], "--callback-url"),
         (["--callback-url", "http://u:p@x/"], "--callback-url"),
         (["--log-format", "xml"], "--log-format"),
-        (["--debug-kv-limit-tokens", "0"], "--debug-kv-limit-tokens"),
+        (["--debug-kv-pages", "0"], "--debug-kv-pages"),
+        (["--kv-memory", "0"], "--kv-memory"),
         (["--no-such-flag", "1"], "--no-such-flag"),
         (["--host", ""], "--host"),
     ] {

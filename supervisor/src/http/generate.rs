@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use axum::extract::Request;
 use orcd_shared::error::ErrorCode;
+use orcd_shared::kv;
 use orcd_shared::weights::ContentHash;
 use tokio::sync::Semaphore;
 use tokio::task::JoinError;
@@ -50,6 +51,8 @@ pub(super) struct Decoding {
     names: Arc<[String]>,
     /// Tokens per sequence, once a worker has said it.
     context: Option<u32>,
+    /// Those of them that KV memory has for a job that is alone.
+    positions: Option<u32>,
     /// What the outputs depend on beside the request, once a worker has said it.
     pub(super) fingerprint: Option<Box<str>>,
 }
@@ -175,6 +178,8 @@ impl App {
             },
             names: Arc::clone(&self.names),
             context: snapshot.worker.as_ref().map(|worker| worker.context),
+            positions: (snapshot.worker.as_ref())
+                .map(|worker| kv::positions(worker.kv_pages, worker.context)),
             fingerprint: snapshot
                 .worker
                 .as_ref()
@@ -233,15 +238,47 @@ impl Decoding {
             return Err(invalid(field, "at least one token", message));
         }
         self.fits(field, prompt.len())?;
+        self.fits_with_output(&generation, prompt.len())?;
         Ok(Prepared { generation, prompt })
     }
 
     /// Whether a sequence holds so many tokens and one more.
     pub(super) fn fits(&self, field: &str, tokens: usize) -> Result<(), ApiError> {
-        match self.context {
-            Some(context) if tokens >= context as usize => Err(too_long(field, tokens, context)),
-            _ => Ok(()),
+        let (Some(context), Some(positions)) = (self.context, self.positions) else {
+            return Ok(());
+        };
+        if tokens < positions as usize {
+            return Ok(());
         }
+        let holder = match positions < context {
+            true => "KV memory",
+            false => "the context",
+        };
+        Err(too_long(field, tokens, holder, positions))
+    }
+
+    /// Whether KV memory could ever hold the output that was asked for by name. What the context leaves no room for is
+    /// cut, as nobody can ask for more of that.
+    fn fits_with_output(&self, generation: &Generation, prompt: usize) -> Result<(), ApiError> {
+        let (Some(context), Some(positions)) = (self.context, self.positions) else {
+            return Ok(());
+        };
+        let (Some(field), Some(wanted)) = (generation.max_tokens_field, generation.max_tokens)
+        else {
+            return Ok(());
+        };
+        let left = |all: u32| (all as usize).saturating_sub(prompt);
+        let fits = left(positions);
+        if left(context).min(wanted as usize) <= fits {
+            return Ok(());
+        }
+        let message = format!(
+            "{field} is {wanted}, and after a prompt of {prompt} tokens KV memory has room for {fits}: it holds \
+             {positions} positions in all; ask for fewer, or give the service more --kv-memory"
+        );
+        let constraint = format!("at most {fits}");
+        let error = ApiError::new(ErrorCode::ContextLengthExceeded, message.clone());
+        Err(error.details(detail(field, &constraint, message)))
     }
 
     /// The tokens of a prompt, which comes from `field`.
@@ -297,12 +334,12 @@ fn invalid(field: &str, constraint: &str, message: String) -> ApiError {
     ApiError::invalid(detail(field, constraint, message))
 }
 
-fn too_long(field: &str, tokens: usize, context: u32) -> ApiError {
+fn too_long(field: &str, tokens: usize, holder: &str, positions: u32) -> ApiError {
     let message = format!(
-        "the prompt has {tokens} tokens, the context holds {context} with at least one for output; shorten \
+        "the prompt has {tokens} tokens, {holder} holds {positions} with at least one for output; shorten \
          the prompt"
     );
-    let constraint = format!("prompt tokens < {context}");
+    let constraint = format!("prompt tokens < {positions}");
     ApiError::new(ErrorCode::ContextLengthExceeded, message.clone()).details(detail(
         field,
         &constraint,

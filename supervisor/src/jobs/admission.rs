@@ -24,6 +24,8 @@ pub struct AdmissionContext {
     pub free_slots: usize,
     /// Tokens of a sequence, prompt and output; 0 before a worker was ready.
     pub context: u32,
+    /// Those of them that KV memory has for a job that is alone; the same where that holds a context.
+    pub positions: u32,
 }
 
 /// A job that asks to be taken.
@@ -75,7 +77,7 @@ fn decide_one(context: &AdmissionContext, job: &Candidate) -> Result<Limit, Reje
             retry_after: None,
         });
     }
-    let limit = limit(context.context, job)?;
+    let limit = limit(context, job)?;
     room_to_wait(context, job.prompt_tokens)?;
     Ok(limit)
 }
@@ -157,14 +159,22 @@ fn available(state: ServiceState) -> Result<(), Rejection> {
     })
 }
 
-fn limit(context: u32, job: &Candidate) -> Result<Limit, Rejection> {
+/// What a job may have at most is the context, or the pool where that is smaller: whoever asked for more by name was
+/// refused with the request ([`crate::http`]).
+fn limit(s: &AdmissionContext, job: &Candidate) -> Result<Limit, Rejection> {
     let prompt = u32::try_from(job.prompt_tokens).unwrap_or(u32::MAX);
-    let room = context.saturating_sub(prompt);
+    let (context, positions) = (s.context, s.positions.min(s.context));
+    let room = positions.saturating_sub(prompt);
     if room == 0 {
+        let holder = if positions < context {
+            "KV memory"
+        } else {
+            "the context"
+        };
         return Err(Rejection {
             code: ErrorCode::ContextLengthExceeded,
             message: format!(
-                "the prompt has {} tokens, the context holds {context}, at least one of them for \
+                "the prompt has {} tokens, {holder} holds {positions}, at least one of them for \
                  output; shorten the prompt",
                 job.prompt_tokens
             ),
@@ -191,6 +201,7 @@ mod tests {
             queue_bytes: 1 << 20,
             free_slots: 0,
             context: 100,
+            positions: 100,
         }
     }
 
@@ -304,6 +315,23 @@ mod tests {
         assert_eq!(
             super::decide(&bytes, &two).unwrap_err().code,
             ErrorCode::QueueFull
+        );
+    }
+
+    #[test]
+    fn output_is_cut_to_a_pool_that_is_smaller_than_the_context() {
+        let small = AdmissionContext {
+            positions: 64,
+            ..context()
+        };
+        let limit = decide(&small, 10, None).unwrap();
+        assert_eq!((limit.max_tokens, limit.by_context), (54, true));
+        let rejection = decide(&small, 64, Some(1)).unwrap_err();
+        assert_eq!(rejection.code, ErrorCode::ContextLengthExceeded);
+        assert!(
+            rejection.message.contains("KV memory holds 64"),
+            "{}",
+            rejection.message
         );
     }
 

@@ -32,6 +32,8 @@ pub struct Journal {
     /// Token events so far; one more than `emitted` at most (see [`Journal::record_token`]).
     tokens_out: u32,
     submissions: u32,
+    /// Those of them that a preemption made necessary.
+    preemptions: u32,
     first_token: Option<Instant>,
     last_token: Option<Instant>,
     engine_time_us: u64,
@@ -52,6 +54,7 @@ impl Journal {
             next_event: 0,
             tokens_out: 0,
             submissions: 0,
+            preemptions: 0,
             first_token: None,
             last_token: None,
             engine_time_us: 0,
@@ -88,10 +91,27 @@ impl Journal {
         self.last_token
     }
 
-    /// How often it was replayed.
+    /// Positions of a sequence that it has filled, or will with its prompt.
+    #[must_use]
+    pub fn positions(&self) -> u64 {
+        (self.job.prompt.len() + self.emitted.len()) as u64
+    }
+
+    /// Positions that it may come to fill.
+    #[must_use]
+    pub fn most_positions(&self) -> u64 {
+        self.job.prompt.len() as u64 + u64::from(self.limit.max_tokens)
+    }
+
+    /// How often it was replayed after a crash.
     #[must_use]
     pub fn replays(&self) -> u32 {
-        self.submissions.saturating_sub(1)
+        self.submissions.saturating_sub(1 + self.preemptions)
+    }
+
+    /// It has to be submitted again because its worker needed the memory: no crash, and no replay to tell of.
+    pub fn preempted(&mut self) {
+        self.preemptions += 1;
     }
 
     /// What to tell a worker; also counts the submission and, if there are tokens, demands the

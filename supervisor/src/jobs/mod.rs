@@ -7,6 +7,7 @@ mod event;
 pub(crate) mod event_log;
 pub mod journal;
 mod name;
+mod pages;
 mod table;
 
 use std::sync::Arc;

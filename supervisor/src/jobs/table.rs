@@ -17,6 +17,7 @@ use orcd_shared::protocol::message::{StepToken, TokenLogprobs};
 use super::admission::{self, AdmissionContext, Candidate, Limit};
 use super::event_log::{EventLog, EventReader, LogBytes};
 use super::journal::{Ending, Journal};
+use super::pages::{self, Beginning, Claims};
 use super::{JobName, NewJob, Rejection};
 
 /// Where a job is.
@@ -28,6 +29,8 @@ pub(super) enum JobState {
     Running,
     /// It was with a worker that is lost; first in line for the next.
     AwaitingReplay,
+    /// It gave its KV pages to older jobs, and goes on before any newer one begins.
+    Preempted,
     /// Ended; its events are held for readers.
     Ended,
 }
@@ -89,6 +92,10 @@ pub(super) struct JobTable {
     /// In the order in which they began, too.
     running: BTreeSet<JobKey>,
     awaiting_replay: BTreeSet<JobKey>,
+    /// Oldest first.
+    preempted: BTreeSet<JobKey>,
+    /// How often a job was preempted.
+    preemptions: u64,
     /// The replayed job that has yet to show a new token. Until it has, nothing else begins: should
     /// the worker die of it, that is known.
     replaying: Option<JobKey>,
@@ -143,7 +150,10 @@ impl JobTable {
     }
 
     fn begun_keys(&self) -> impl Iterator<Item = JobKey> {
-        self.awaiting_replay.union(&self.running).copied()
+        let held = self.awaiting_replay.union(&self.preempted);
+        let mut keys: Vec<JobKey> = held.chain(&self.running).copied().collect();
+        keys.sort_unstable();
+        keys.into_iter()
     }
 
     /// Jobs in flight whose deadline has come.
@@ -161,9 +171,19 @@ impl JobTable {
         self.waiting_bytes
     }
 
-    /// Jobs that a worker has begun, lost ones included.
+    /// Jobs that a worker has begun, lost and preempted ones included.
     pub(super) fn begun(&self) -> usize {
-        self.running.len() + self.awaiting_replay.len()
+        self.running.len() + self.held()
+    }
+
+    /// Jobs that have begun and are with no worker: the next slots are theirs.
+    pub(super) fn held(&self) -> usize {
+        self.awaiting_replay.len() + self.preempted.len()
+    }
+
+    /// How often a job was preempted.
+    pub(super) fn preemptions(&self) -> u64 {
+        self.preemptions
     }
 
     /// Jobs that wait for the next worker, or for their turn with it.
@@ -226,23 +246,26 @@ impl JobTable {
     }
 
     /// The next job for the worker, now running: first those that await their replay, one after the
-    /// other and those with the fewest crashes first, then the queue's. `started_at` is for people.
+    /// other and those with the fewest crashes first, then those that were preempted, then the queue's. Where
+    /// a pool of `kv_pages` has no room for the first of them, none begins: whoever is next is not overtaken for
+    /// ever by smaller ones. `started_at` is for people.
     pub(super) fn start_next(
         &mut self,
+        kv_pages: u32,
         now: Instant,
         started_at: jiff::Timestamp,
     ) -> Option<Start> {
         if self.replaying.is_some() {
             return None;
         }
-        let key = match self.next_replay() {
-            Some(key) => {
-                self.awaiting_replay.remove(&key);
-                self.replaying = Some(key);
-                key
-            }
-            None => *self.waiting.first()?,
-        };
+        let (key, beginning) = self.next()?;
+        if !self.has_room(kv_pages, key, beginning) {
+            return None;
+        }
+        if self.awaiting_replay.remove(&key) {
+            self.replaying = Some(key);
+        }
+        self.preempted.remove(&key);
         let job = self.jobs.get_mut(&key)?;
         if self.waiting.remove(&key) {
             self.waiting_bytes -= job.waiting_bytes();
@@ -258,6 +281,46 @@ impl JobTable {
             job: job.journal.submission(),
             waited,
         })
+    }
+
+    /// Whether there is a job that waits for KV memory alone, if there is a slot: no other may begin before it.
+    pub(super) fn is_short_of_pages(&self, kv_pages: u32) -> bool {
+        let next = self.next();
+        next.is_some_and(|(key, beginning)| !self.has_room(kv_pages, key, beginning))
+    }
+
+    fn next(&self) -> Option<(JobKey, Beginning)> {
+        if let Some(key) = self.next_replay() {
+            return Some((key, Beginning::Replay));
+        }
+        let fresh = self.preempted.first().or(self.waiting.first())?;
+        Some((*fresh, Beginning::Fresh))
+    }
+
+    fn has_room(&self, kv_pages: u32, key: JobKey, beginning: Beginning) -> bool {
+        let Some(job) = self.jobs.get(&key) else {
+            return false;
+        };
+        let mut running = Claims::default();
+        for job in self.running.iter().filter_map(|key| self.jobs.get(key)) {
+            running.add(job.journal.positions(), job.journal.most_positions());
+        }
+        pages::has_room(kv_pages, running, job.journal.positions(), beginning)
+    }
+
+    /// The worker has given the job's KV pages to older ones, and has nothing of it any more. It is to blame for no
+    /// crash until it runs again, and nobody waits any longer for what its replay shows.
+    pub(super) fn preempt(&mut self, key: JobKey) {
+        if !self.running.remove(&key) {
+            return;
+        }
+        self.preempted.insert(key);
+        self.preemptions += 1;
+        if let Some(job) = self.jobs.get_mut(&key) {
+            job.state = JobState::Preempted;
+            job.journal.preempted();
+        }
+        self.confirm_replay(key);
     }
 
     fn next_replay(&self) -> Option<JobKey> {
@@ -333,13 +396,6 @@ impl JobTable {
         (self.awaiting_replay.len() as u64, tokens.sum())
     }
 
-    /// Positions of the KV cache that running jobs have filled.
-    pub(super) fn running_positions(&self) -> usize {
-        let jobs = self.running.iter().filter_map(|key| self.jobs.get(key));
-        jobs.map(|job| job.journal.job().prompt.len() + job.journal.tokens().len())
-            .sum()
-    }
-
     /// Ends a job in flight: its last event goes into its log. If that keeps its events, readers may
     /// still come to it until `retain_until`.
     pub(super) fn end(&mut self, key: JobKey, ending: Ending, retain_until: Instant) {
@@ -353,6 +409,7 @@ impl JobTable {
             }
             JobState::Running => drop(self.running.remove(&key)),
             JobState::AwaitingReplay => drop(self.awaiting_replay.remove(&key)),
+            JobState::Preempted => drop(self.preempted.remove(&key)),
             JobState::Ended => return,
         }
         job.state = JobState::Ended;

@@ -12,7 +12,7 @@ type Value<N> = fn(&Snapshot) -> N;
 /// Name, help and value of a gauge.
 type Row<N> = (&'static str, &'static str, Value<N>);
 
-const COUNTS: [Row<u64>; 8] = [
+const COUNTS: [Row<u64>; 11] = [
     ("orcd_ready", "1 while a worker takes jobs", |s| {
         u64::from(s.state == ServiceState::Ready)
     }),
@@ -26,6 +26,21 @@ const COUNTS: [Row<u64>; 8] = [
         "orcd_jobs_awaiting_replay",
         "Jobs of a lost worker that no other has been given yet",
         |s| s.awaiting_replay.into(),
+    ),
+    (
+        "orcd_kv_pages",
+        "Pages of KV memory, of 64 positions",
+        |s| s.kv_pages().0.into(),
+    ),
+    (
+        "orcd_kv_pages_used",
+        "Pages of KV memory that hold something",
+        |s| s.kv_pages().1.into(),
+    ),
+    (
+        "orcd_kv_pages_free",
+        "Pages of KV memory that hold nothing",
+        |s| s.kv_pages().2.into(),
     ),
     (
         "orcd_worker_generation",
@@ -48,13 +63,13 @@ const COUNTS: [Row<u64>; 8] = [
 const SHARES: [Row<f64>; 2] = [
     (
         "orcd_kv_cache_usage_ratio",
-        "Share of KV positions that running jobs have filled",
-        |s| s.cache_usage,
+        "Share of KV pages that hold something",
+        Snapshot::cache_usage,
     ),
     (
         "vllm:kv_cache_usage_perc",
         "As orcd_kv_cache_usage_ratio",
-        |s| s.cache_usage,
+        Snapshot::cache_usage,
     ),
 ];
 

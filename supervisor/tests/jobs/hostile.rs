@@ -79,12 +79,18 @@ fn message() -> impl Strategy<Value = ToSupervisor> {
     ];
     let failed = (key(), code.clone(), ".{0,40}")
         .prop_map(|(key, code, message)| ToSupervisor::JobFailed { key, code, message });
-    let heartbeat = (any::<u64>(), count())
-        .prop_map(|(steps, running)| ToSupervisor::Heartbeat { steps, running });
+    let heartbeat = (any::<u64>(), count(), count()).prop_map(|(steps, running, kv_pages_used)| {
+        ToSupervisor::Heartbeat {
+            steps,
+            running,
+            kv_pages_used,
+        }
+    });
     prop_oneof![
         10 => step,
         3 => failed,
         3 => key().prop_map(ToSupervisor::Cancelled),
+        3 => key().prop_map(ToSupervisor::Preempted),
         3 => heartbeat,
         1 => any::<u8>().prop_map(|percent| ToSupervisor::LoadProgress { percent }),
         1 => any::<u32>().prop_map(|protocol| ToSupervisor::Hello { protocol, build: "x".into() }),

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use orcd_shared::job::{Finish, JobKey, JobSpec};
 use orcd_shared::protocol::message::{
-    Device, LoadRequest, StepReport, StepToken, ToSupervisor, ToWorker,
+    Device, KvSize, LoadRequest, StepReport, StepToken, ToSupervisor, ToWorker, WorkerInfo,
 };
 use orcd_shared::weights::{ContentHash, ModelIdentity, WeightsManifest};
 use orcd_supervisor::jobs::dispatcher::{
@@ -119,11 +119,26 @@ impl Service {
         service
     }
 
+    /// With a worker whose KV memory has so many pages.
+    pub async fn ready_with_pages(kv_pages: u32) -> Self {
+        let mut service = Self::start(|_| {});
+        service.bring_up_as(WorkerInfo { kv_pages, ..info() }).await;
+        service
+    }
+
     /// Plays a worker from its spawning until it is ready, and tells what it was to load.
     pub async fn bring_up(&mut self) -> (LoadRequest, Option<WeightsHandle>) {
+        self.bring_up_as(info()).await
+    }
+
+    /// One that replaces another has as many pages.
+    async fn bring_up_as(&mut self, mut info: WorkerInfo) -> (LoadRequest, Option<WeightsHandle>) {
         let load = self.connect().await;
+        if let Some(KvSize::Pages(pages)) = load.0.kv {
+            info.kv_pages = pages;
+        }
         self.emit(WorkerEvent::Ready {
-            info: Box::new(info()),
+            info: Box::new(info),
             weights: None,
         })
         .await;
@@ -206,6 +221,7 @@ impl Service {
         let heartbeat = ToSupervisor::Heartbeat {
             steps: self.steps,
             running,
+            kv_pages_used: running,
         };
         self.message(heartbeat).await;
     }

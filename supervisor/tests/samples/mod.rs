@@ -20,6 +20,9 @@ pub const CONTEXT: u32 = 600;
 /// Sequences at once.
 pub const PARALLEL: u32 = 2;
 
+/// Pages of KV memory: enough for a whole context each.
+pub const KV_PAGES: u32 = 20;
+
 /// A job with a prompt of three tokens.
 pub fn job(name: &str) -> NewJob {
     NewJob {
@@ -60,6 +63,8 @@ pub fn info() -> WorkerInfo {
         resident: false,
         context: CONTEXT,
         parallel: PARALLEL,
+        kv_pages: KV_PAGES,
+        kv_page_bytes: 1000,
         quant_kind: "Q4_K_M".into(),
         load_source: LoadSource::File,
         load_ms: 3,

@@ -52,7 +52,7 @@ impl Reader {
             context: context.min(plan.context_length),
             max_batch_tokens: context.max(slots),
             threads: setting.threads,
-            kv_limit_tokens: 0,
+            kv_pages: 0,
             float_activations: setting.float_activations,
         };
         let engine = backend.engine(&plan, weights, &options)?;

@@ -10,7 +10,7 @@ use super::super::json::Json;
 use super::super::validate::messages::{Unknown, conversation};
 use super::super::validate::{Fields, Generation, Input};
 use super::logprobs::{ChatLogprob, Logprob};
-use super::request::{self, Common};
+use super::request::{self, Common, MaxTokens};
 use super::stream::{Answer, Chunks};
 use super::tools::{ToolChoice, is_of_the_first_call};
 use super::usage::Usage;
@@ -62,8 +62,7 @@ pub(in crate::http) fn decode(
     let f = &mut fields;
     let fresh = request::fresh("chatcmpl");
     let mut common = Common::take(f, &decoding.limits, fresh.seed);
-    let most = f.count("max_completion_tokens", 1, u32::MAX);
-    let max_tokens = most.or(f.count("max_tokens", 1, u32::MAX));
+    let max_tokens = MaxTokens::take(f, &["max_completion_tokens", "max_tokens"]);
     let top_logprobs = top_logprobs(f);
     // Without it calls after the first are left out.
     let parallel_calls = f.flag_or("parallel_tool_calls", true);

@@ -9,7 +9,7 @@ use super::super::generate::Decoding;
 use super::super::json::Json;
 use super::super::validate::{Fields, Generation, Input};
 use super::logprobs::{CompletionLogprobs, Logprob};
-use super::request::{self, Common};
+use super::request::{self, Common, MaxTokens};
 use super::stream::{Answer, Chunks};
 use super::usage::Usage;
 use super::{Head, finish_reason};
@@ -69,9 +69,8 @@ pub(in crate::http) fn decode(
     let f = &mut fields;
     let fresh = request::fresh("cmpl");
     let common = Common::take(f, &decoding.limits, fresh.seed);
-    let max_tokens = f
-        .count("max_tokens", 1, u32::MAX)
-        .unwrap_or(DEFAULT_MAX_TOKENS);
+    let mut max_tokens = MaxTokens::take(f, &["max_tokens"]);
+    max_tokens.most.get_or_insert(DEFAULT_MAX_TOKENS);
     let logprobs = f.count("logprobs", 0, orcd_shared::job::MAX_TOP_LOGPROBS);
     let inputs = inputs(f, decoding.limits.vocab_size);
     let outputs = inputs.len() * common.choices();
@@ -92,7 +91,7 @@ pub(in crate::http) fn decode(
             0 => fresh.job_id.clone(),
             _ => format!("{}-{at}", fresh.job_id),
         };
-        common.generation(job_id, ("prompt", input), Some(max_tokens), logprobs)
+        common.generation(job_id, ("prompt", input), max_tokens, logprobs)
     };
     let generations = inputs.into_iter().enumerate().map(generation).collect();
     let answer = Completion {

@@ -38,6 +38,35 @@ pub(super) struct Common {
     stop: Vec<String>,
 }
 
+/// How many tokens an output may have.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct MaxTokens {
+    /// `None`: what the context leaves.
+    pub(super) most: Option<u32>,
+    /// The field that says so, if one does.
+    pub(super) field: Option<&'static str>,
+}
+
+impl MaxTokens {
+    /// Takes the number from the first of `fields` that has one; all are taken.
+    pub(super) fn take(f: &mut Fields, fields: &[&'static str]) -> Self {
+        let mut found = Self {
+            most: None,
+            field: None,
+        };
+        for &field in fields {
+            let most = f.count(field, 1, u32::MAX);
+            if found.most.is_none() && most.is_some() {
+                found = Self {
+                    most,
+                    field: Some(field),
+                };
+            }
+        }
+        found
+    }
+}
+
 impl Common {
     /// Takes them; notes what is wrong.
     pub(super) fn take(f: &mut Fields, limits: &Limits, seed: u64) -> Self {
@@ -71,14 +100,15 @@ impl Common {
         &self,
         job_id: String,
         (field, input): (&'static str, Input),
-        max_tokens: Option<u32>,
+        max_tokens: MaxTokens,
         top_logprobs: Option<u32>,
     ) -> Generation {
         Generation {
             job_id,
             input,
             field,
-            max_tokens,
+            max_tokens: max_tokens.most,
+            max_tokens_field: max_tokens.field,
             sampling: self.sampling,
             options: JobOptions {
                 ignore_end: self.ignore_end,

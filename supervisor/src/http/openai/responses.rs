@@ -13,7 +13,7 @@ use super::super::generate::Decoding;
 use super::super::json::Json;
 use super::super::validate::{Fields, Generation, Input};
 use super::Head;
-use super::request::{self, Common, not_supported};
+use super::request::{self, Common, MaxTokens, not_supported};
 use super::stream::{Answer, Chunks};
 use super::tools::{ToolChoice, is_of_the_first_call};
 use crate::jobs::{JobEvent, StopReason};
@@ -79,7 +79,7 @@ pub(in crate::http) fn decode(
     if let Some(text) = f.take("text") {
         common.take_text_format(f, text);
     }
-    let max_tokens = f.count("max_output_tokens", 1, u32::MAX);
+    let max_tokens = MaxTokens::take(f, &["max_output_tokens"]);
     let parallel_calls = f.flag_or("parallel_tool_calls", true);
     let choice = ToolChoice::take(f);
     let mut chat = input::conversation(f);
@@ -87,7 +87,7 @@ pub(in crate::http) fn decode(
     if !chat.messages.is_empty() {
         choice.apply(f, &mut chat, &mut common, decoding);
     }
-    let echo = echo(&common, max_tokens, parallel_calls, said);
+    let echo = echo(&common, max_tokens.most, parallel_calls, said);
     f.take("metadata");
     request::finish(fields)?;
     let head = Head::new(

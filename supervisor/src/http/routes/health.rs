@@ -8,6 +8,7 @@ use axum::Json;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
+use orcd_shared::kv::PAGE_TOKENS;
 use orcd_shared::protocol::message::{Device, LoadSource};
 use serde::Serialize;
 use serde_json::json;
@@ -236,6 +237,8 @@ pub(in crate::http) struct Report<'a> {
     standby_worker: Option<StandbyReport>,
     #[schema(inline)]
     jobs: Jobs,
+    #[schema(inline)]
+    kv: KvReport,
     /// Progress of the first load; 100 once a worker was ready.
     #[schema(maximum = 100)]
     load_percent: u8,
@@ -250,6 +253,32 @@ pub(in crate::http) struct Report<'a> {
     cuda_runtime_version: Option<&'a str>,
     /// Of the program.
     version: &'static str,
+}
+
+/// The memory for keys and values, which all jobs share.
+#[derive(Debug, Serialize, ToSchema)]
+struct KvReport {
+    /// Positions of a page.
+    page_tokens: u32,
+    pages: u32,
+    /// Those that hold something.
+    pages_used: u32,
+    pages_free: u32,
+    /// How often a running job gave its pages to older ones, to go on later.
+    preemptions: u64,
+}
+
+impl KvReport {
+    fn of(snapshot: Option<&Snapshot>) -> Self {
+        let (pages, pages_used, pages_free) = snapshot.map_or((0, 0, 0), Snapshot::kv_pages);
+        Self {
+            page_tokens: PAGE_TOKENS,
+            pages,
+            pages_used,
+            pages_free,
+            preemptions: snapshot.map_or(0, |s| s.preemptions),
+        }
+    }
 }
 
 /// The present worker.
@@ -391,6 +420,7 @@ fn report<'a>(
             running: snapshot.map_or(0, |s| s.running),
             queued: snapshot.map_or(0, |s| s.queued),
         },
+        kv: KvReport::of(snapshot),
         load_percent: load_percent(snapshot),
         load_source: info.map(|i| i.load_source),
         sm: info.and_then(|i| i.compute_capability.as_deref()),

@@ -60,6 +60,8 @@ pub struct Generation {
     pub field: &'static str,
     /// Most tokens to generate; `None` is what the context leaves.
     pub max_tokens: Option<u32>,
+    /// The field that says so, where the client did: then no fewer may be all that there is ever room for.
+    pub max_tokens_field: Option<&'static str>,
     /// How to draw, the seed included.
     pub sampling: SamplingParams,
     /// What else the worker is to do.
@@ -144,6 +146,7 @@ pub fn execute(body: Json, limits: &Limits, fresh: Fresh) -> Result<Request, Vec
         field: input.as_ref().map_or("prompt", Input::field),
         // `finish` has failed where there is none.
         input: input.unwrap_or(Input::Ids(Vec::new())),
+        max_tokens_field: max_tokens.map(|_| "max_tokens"),
         max_tokens: Some(max_tokens.unwrap_or(DEFAULT_MAX_TOKENS.min(most))),
         sampling,
         options,

@@ -65,6 +65,7 @@ fn defaults_are_those_of_the_contract() {
             },
             field: "prompt",
             max_tokens: Some(2048),
+            max_tokens_field: None,
             sampling,
             options: orcd_shared::job::JobOptions::default(),
             constraint_field: "response_format",

@@ -51,6 +51,7 @@ impl<H: WorkerHost> Dispatcher<H> {
             device: load.device.to_string(),
             context: info.context,
             parallel: info.parallel,
+            kv_pages: Some(info.kv_pages),
             end_tokens: load.end_tokens.clone(),
             log: worker.log,
             jobs,

@@ -13,26 +13,11 @@ use crate::worker::fleet::Fleet;
 #[derive(Debug)]
 pub(super) struct Publisher {
     shown: watch::Sender<Arc<Snapshot>>,
-    cache_usage: f64,
 }
 
 impl Publisher {
     pub(super) fn new(shown: watch::Sender<Arc<Snapshot>>) -> Self {
-        Self {
-            shown,
-            cache_usage: 0.0,
-        }
-    }
-
-    /// Looks how full the caches of the running sequences are, to a hundredth: each change is a new
-    /// snapshot, which wakes those who wait for one.
-    pub(super) fn measure_cache<H: WorkerHost>(&mut self, table: &JobTable, fleet: &Fleet<H>) {
-        let capacity = (fleet.info()).map_or(0.0, |info| {
-            f64::from(info.context) * f64::from(info.parallel)
-        });
-        #[expect(clippy::cast_precision_loss, reason = "a share, for people")]
-        let used = table.running_positions() as f64;
-        self.cache_usage = (100.0 * used / capacity.max(1.0)).round() / 100.0;
+        Self { shown }
     }
 
     /// Shows the service as it is now, if anything is new.
@@ -49,7 +34,7 @@ impl Publisher {
             awaiting_replay: count(table.awaiting_replay()),
             queued: count(table.waiting()),
             free_slots: count(free_slots(table, fleet)),
-            cache_usage: self.cache_usage,
+            preemptions: table.preemptions(),
             ..fleet.snapshot()
         };
         self.shown.send_if_modified(|shown| {
@@ -62,8 +47,12 @@ impl Publisher {
     }
 }
 
-/// Sequences that the worker could begin at once for jobs to come: slots that jobs which await their
-/// replay will take are theirs.
+/// Sequences that the worker could begin at once for jobs to come: slots that jobs which have begun and are with no worker
+/// will take are theirs, and while one waits for KV memory none begins.
 pub(super) fn free_slots<H: WorkerHost>(table: &JobTable, fleet: &Fleet<H>) -> usize {
-    fleet.free_slots().saturating_sub(table.awaiting_replay())
+    let free = fleet.free_slots().saturating_sub(table.held());
+    if free > 0 && table.is_short_of_pages(fleet.kv_pages()) {
+        return 0;
+    }
+    free
 }

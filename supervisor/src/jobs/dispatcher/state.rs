@@ -70,7 +70,6 @@ impl<H: WorkerHost> Dispatcher<H> {
         self.fleet.tick(now);
         self.follow_fleet(now);
         self.enforce_bounds(now);
-        self.publisher.measure_cache(&self.table, &self.fleet);
     }
 
     /// Does what has become possible, and publishes the result.

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use orcd_shared::error::ErrorCode;
 use orcd_shared::job::JobKey;
+use orcd_shared::kv;
 
 use super::super::admission::AdmissionContext;
 use super::super::{CancelStatus, Command, JobName, JobStream, NewJob, NoStream, Rejection};
@@ -40,6 +41,8 @@ impl<H: WorkerHost> Dispatcher<H> {
             queue_bytes: self.settings.bounds.queue_bytes,
             free_slots: self.free_slots(),
             context: self.fleet.info().map_or(0, |info| info.context),
+            positions: (self.fleet.info())
+                .map_or(0, |info| kv::positions(info.kv_pages, info.context)),
         };
         let taken = self.table.submit(jobs, &context, now)?;
         let stream = |(key, events)| JobStream::new(key, events, self.disconnects.clone());

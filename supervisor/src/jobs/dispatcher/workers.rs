@@ -25,6 +25,10 @@ impl<H: WorkerHost> Dispatcher<H> {
                 FleetEvent::JobFailed { key, code, message } => {
                     self.fail_job(key, code, message, now);
                 }
+                FleetEvent::Preempted(key) => {
+                    self.table.preempt(key);
+                    self.metrics.preempted();
+                }
                 FleetEvent::Ready => self.ready(now),
                 FleetEvent::Lost { generation } => self.lost(generation, now),
                 FleetEvent::Reaped(worker) => self.write_crash_bundle(*worker),
@@ -33,10 +37,12 @@ impl<H: WorkerHost> Dispatcher<H> {
         }
     }
 
-    /// Gives the worker jobs while it has free slots: first those of its predecessor, then the queue's.
+    /// Gives the worker jobs while it has free slots and KV pages: first those of its predecessor, then those that it
+    /// preempted, then the queue's.
     pub(super) fn fill_worker(&mut self, now: Instant) {
         while self.fleet.free_slots() > 0
-            && let Some(start) = self.table.start_next(now, jiff::Timestamp::now())
+            && let Some(start) =
+                (self.table).start_next(self.fleet.kv_pages(), now, jiff::Timestamp::now())
         {
             if let Some(waited) = start.waited {
                 self.metrics

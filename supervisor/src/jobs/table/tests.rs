@@ -7,7 +7,7 @@ use orcd_shared::job::Finish;
 
 use super::*;
 use crate::jobs::{NoStream, ServiceState, StopReason};
-use crate::samples::{CONTEXT, END, job};
+use crate::samples::{CONTEXT, END, KV_PAGES, job};
 
 /// Most jobs that wait; none may begin before the queue is looked at.
 const QUEUE: usize = 3;
@@ -19,6 +19,8 @@ struct Rig {
     table: JobTable,
     start: Instant,
     now: Instant,
+    /// Of the worker.
+    kv_pages: u32,
     /// The first reader of each job.
     readers: HashMap<u64, EventReader>,
 }
@@ -30,6 +32,7 @@ fn run(script: &str) -> (String, String) {
         table: JobTable::default(),
         start,
         now: start,
+        kv_pages: KV_PAGES,
         readers: HashMap::new(),
     };
     let said = script.split(", ").map(|step| {
@@ -60,7 +63,15 @@ impl Rig {
                 String::new()
             }
             "replays" => format!("{:?}", self.table.replay_work()),
-            "positions" => self.table.running_positions().to_string(),
+            "pages" => {
+                self.kv_pages = what.parse().unwrap();
+                String::new()
+            }
+            "short" => self.table.is_short_of_pages(self.kv_pages).to_string(),
+            "preempt" => {
+                self.table.preempt(key);
+                String::new()
+            }
             "wait" => {
                 self.now += Duration::from_secs(key.0);
                 String::new()
@@ -111,6 +122,7 @@ impl Rig {
             queue_bytes: 1000,
             free_slots: 0,
             context: CONTEXT,
+            positions: CONTEXT,
         };
         match self.table.submit(vec![job], &context, self.now) {
             Ok(taken) => {
@@ -126,7 +138,7 @@ impl Rig {
     /// it is given besides its prompt.
     fn start(&mut self) -> String {
         let at = jiff::Timestamp::UNIX_EPOCH;
-        let Some(Start { job, waited }) = self.table.start_next(self.now, at) else {
+        let Some(Start { job, waited }) = self.table.start_next(self.kv_pages, self.now, at) else {
             return "none".into();
         };
         match waited {
@@ -189,6 +201,7 @@ impl Rig {
             ("waiting", keys(table.waiting.iter().copied())),
             ("running", keys(table.running.iter().copied())),
             ("lost", keys(table.awaiting_replay.iter().copied())),
+            ("preempted", keys(table.preempted.iter().copied())),
             ("kept", keys(table.retained.iter().map(|(_, key)| *key))),
             ("unread", keys(table.unread.iter().copied())),
         ];
@@ -212,6 +225,11 @@ impl Rig {
             of(JobState::AwaitingReplay),
             "lost after {step}"
         );
+        assert_eq!(
+            table.preempted,
+            of(JobState::Preempted),
+            "preempted after {step}"
+        );
         let ended = table.retained.iter().map(|(_, key)| *key);
         let ended: BTreeSet<_> = ended.chain(table.unread.iter().copied()).collect();
         assert_eq!(ended, of(JobState::Ended), "ended after {step}");
@@ -221,7 +239,8 @@ impl Rig {
             bytes.sum::<usize>(),
             "bytes after {step}"
         );
-        let begun = table.running.len() + table.awaiting_replay.len();
+        let begun = [&table.running, &table.awaiting_replay, &table.preempted];
+        let begun: usize = begun.iter().map(|keys| keys.len()).sum();
         assert_eq!(table.begun(), begun, "begun after {step}");
         assert_eq!(
             table.is_idle(),
@@ -305,8 +324,8 @@ fn start() {
         ),
         (
             "what is reported of a token: the first since submission, others since the one before",
-            "submit a, wait 1, start, wait 2, token 1, wait 4, token 1, positions, eos 1",
-            "#1, #1 after 1 s, first after 3 s, next after 4 s, 5, hidden, over: end",
+            "submit a, wait 1, start, wait 2, token 1, wait 4, token 1, eos 1",
+            "#1, #1 after 1 s, first after 3 s, next after 4 s, hidden, over: end",
             "running #1",
         ),
         (
@@ -314,6 +333,69 @@ fn start() {
             "submit a, token 1, token 9, start, end 1, token 1, read 1",
             "#1, ignored, ignored, #1 after 0 s, ignored, started end",
             "unread #1",
+        ),
+    ]);
+}
+
+#[test]
+fn preemption() {
+    hold(&[
+        (
+            "a preempted job starts before the queue with its tokens, and that is no replay",
+            "submit a, submit b, submit c, start, start, token 1, token 2, preempt 2, start, again 2, token 2",
+            "#1, #2, #3, #1 after 0 s, #2 after 0 s, first after 0 s, first after 0 s, #2 again with 1, hidden, \
+             next after 0 s",
+            "waiting #3, running #1 #2",
+        ),
+        (
+            "the oldest of them first, whatever the order in which they were preempted",
+            "submit a, submit b, submit c, start, start, start, preempt 2, preempt 3, start, start, start",
+            "#1, #2, #3, #1 after 0 s, #2 after 0 s, #3 after 0 s, #2 again with 0, #3 again with 0, none",
+            "running #1 #2 #3",
+        ),
+        (
+            "a token that differs after it ends the job, as after a replay",
+            "submit a, submit b, start, start, token 2, preempt 2, start, other 2",
+            "#1, #2, #1 after 0 s, #2 after 0 s, first after 0 s, #2 again with 1, hidden, over: REPLAY_DIVERGED",
+            "running #1 #2",
+        ),
+        (
+            "it is no suspect of a crash, and the lost ones start before it",
+            "submit a, submit b, start, start, preempt 2, lose, start, token 1, start, lose",
+            "#1, #2, #1 after 0 s, #2 after 0 s, lost #1?, #1 again with 0, first after 0 s and a replay, \
+             #2 again with 0, lost #1? #2?",
+            "lost #1 #2",
+        ),
+        (
+            "whose replay gives its pages back is waited for no longer",
+            "submit a, submit b, start, start, lose, start, preempt 1, start",
+            "#1, #2, #1 after 0 s, #2 after 0 s, lost #1? #2?, #1 again with 0, #2 again with 0",
+            "running #2, preempted #1",
+        ),
+        (
+            "it is cancelled like any other, and one that ended is nobody's",
+            "submit a, submit b, start, start, preempt 1, end 1, preempt 1, start",
+            "#1, #2, #1 after 0 s, #2 after 0 s, none",
+            "running #2, unread #1",
+        ),
+        (
+            "without pages none starts, though there is a slot; each that runs may need one more",
+            "pages 3, submit a, submit b, short, start, short, start, pages 2, preempt 2, short, start, end 1, start",
+            "#1, #2, false, #1 after 0 s, false, #2 after 0 s, true, none, #2 again with 0",
+            "running #2, unread #1",
+        ),
+        (
+            "whoever is next is not overtaken: a preempted job holds the queue up",
+            "submit a, submit b, submit c, start, start, preempt 2, pages 2, start, short",
+            "#1, #2, #3, #1 after 0 s, #2 after 0 s, none, true",
+            "waiting #3, running #1, preempted #2",
+        ),
+        (
+            "a lost job needs no more than it had",
+            "submit a, submit b, start, start, lose, pages 2, start, token 1, start",
+            "#1, #2, #1 after 0 s, #2 after 0 s, lost #1? #2?, #1 again with 0, first after 0 s and a replay, \
+             #2 again with 0",
+            "running #1 #2",
         ),
     ]);
 }

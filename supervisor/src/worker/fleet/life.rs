@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use orcd_shared::error::ErrorCode;
-use orcd_shared::protocol::message::{ToSupervisor, ToWorker, WorkerInfo};
+use orcd_shared::protocol::message::{KvSize, ToSupervisor, ToWorker, WorkerInfo};
 
 use super::{Fleet, FleetEvent, LostWorker};
 use crate::worker::handles::WeightsHandle;
@@ -123,6 +123,7 @@ impl<H: WorkerHost> Fleet<H> {
             Some(info) => {
                 request.context = Some(info.context);
                 request.parallel = Some(info.parallel);
+                request.kv = Some(KvSize::Pages(info.kv_pages));
                 // And on the same model, whatever is in the file by now.
                 request.model_hash = Some(info.model_hash);
             }
@@ -232,6 +233,7 @@ impl<H: WorkerHost> Fleet<H> {
             Action::SuspendJobs(generation) => {
                 self.given.clear();
                 self.cancelled.clear();
+                self.kv_pages_used = 0;
                 self.stalled = false;
                 self.events.push_back(FleetEvent::Lost { generation });
             }

@@ -90,6 +90,8 @@ pub(crate) enum FleetEvent {
         code: ErrorCode,
         message: String,
     },
+    /// The worker that serves gave a job's KV pages to older ones; it may be given again.
+    Preempted(JobKey),
     /// A worker serves: there are free slots.
     Ready,
     /// The worker that served is lost, and with it all the jobs that it was given.
@@ -137,6 +139,8 @@ pub(crate) struct Fleet<H> {
     given: HashSet<JobKey>,
     /// Jobs that it was asked to abandon, and has not yet said that they are gone.
     cancelled: HashMap<JobKey, PendingCancel>,
+    /// KV pages that it says hold something.
+    kv_pages_used: u32,
     /// Its engine is stalled.
     stalled: bool,
     last_exit: Option<Arc<str>>,
@@ -167,6 +171,7 @@ impl<H: WorkerHost> Fleet<H> {
             info: None,
             given: HashSet::new(),
             cancelled: HashMap::new(),
+            kv_pages_used: 0,
             stalled: false,
             last_exit: None,
             failed_loads: 0,
@@ -196,6 +201,11 @@ impl<H: WorkerHost> Fleet<H> {
             }
             _ => 0,
         }
+    }
+
+    /// Pages of KV memory of the worker that serves, or of the last one.
+    pub(crate) fn kv_pages(&self) -> u32 {
+        self.info.as_ref().map_or(0, |info| info.kv_pages)
     }
 
     /// Gives the serving worker a job.
@@ -273,6 +283,7 @@ impl<H: WorkerHost> Fleet<H> {
             generation: self.life.generation,
             restarts: self.life.restarts,
             last_exit: self.last_exit.clone(),
+            kv_pages_used: self.kv_pages_used,
             stalled: self.stalled,
             standby: self.standby(),
             ..Snapshot::default()
@@ -316,9 +327,14 @@ impl<H: WorkerHost> Fleet<H> {
         entry.liveness.message_received(now);
         let serves = generation == self.life.generation;
         match message {
-            ToSupervisor::Heartbeat { steps, running } => {
+            ToSupervisor::Heartbeat {
+                steps,
+                running,
+                kv_pages_used,
+            } => {
                 entry.liveness.steps(steps, now);
                 if serves {
+                    self.kv_pages_used = kv_pages_used;
                     entry
                         .liveness
                         .holds(running as usize, self.given.len(), now);
@@ -337,6 +353,7 @@ impl<H: WorkerHost> Fleet<H> {
                 self.tokens(report);
             }
             ToSupervisor::JobFailed { key, code, message } => self.job_failed(key, code, message),
+            ToSupervisor::Preempted(key) => self.preempted(key),
             ToSupervisor::Cancelled(key) => {
                 if self.cancelled.remove(&key).is_none() {
                     // Nobody asked for that, and nothing more would ever come.
@@ -361,6 +378,17 @@ impl<H: WorkerHost> Fleet<H> {
         if self.given.remove(&key) {
             let failed = FleetEvent::JobFailed { key, code, message };
             self.events.push_back(failed);
+        }
+    }
+
+    /// A job that the worker has to itself needs nobody's pages: given again it would only be preempted again.
+    fn preempted(&mut self, key: JobKey) {
+        let is_alone = self.given.len() == 1 && self.cancelled.is_empty();
+        if is_alone {
+            let message = "the worker has no KV memory for a job that is alone in it".into();
+            self.job_failed(key, ErrorCode::Internal, message);
+        } else if self.given.remove(&key) {
+            self.events.push_back(FleetEvent::Preempted(key));
         }
     }
 
