@@ -33,6 +33,7 @@ fn help_shows_defaults_and_an_example() {
         "--queue",
         "64",
         "--parallel",
+        "--kv-memory",
         "--standby",
         "--inference-timeout-sec",
         "300",

@@ -48,6 +48,7 @@ fn too_little_vram_names_device_path_required_and_free_bytes() {
     );
     let exit = Starter::new(Model::File(path))
         .flag("--parallel", 1024)
+        .flag("--kv-memory", "100T")
         .alone()
         .run_to_exit(Duration::from_secs(20));
     let line = exit.error_line(1);

@@ -47,6 +47,13 @@ fn report_has_every_field_with_its_type() {
         }),
         ("standby", |_| true),
         ("jobs", |j| j["running"] == 0 && j["queued"] == 0),
+        ("kv", |kv| {
+            kv["page_tokens"] == 64
+                && kv["pages"].as_u64() > Some(0)
+                && kv["pages_free"] == kv["pages"]
+                && kv["pages_used"] == 0
+                && kv["preemptions"] == 0
+        }),
         ("load_percent", |v| {
             v.is_null() || v.as_u64().is_some_and(|n| n <= 100)
         }),

@@ -1,7 +1,5 @@
 //! The queue: bounded, in order, with a sign of life for those who wait.
 
-use std::time::Duration;
-
 use orcd_tests::stream::Stream;
 use orcd_tests::{Job, Model, Starter, WorkerHarness};
 
@@ -115,25 +113,4 @@ fn name_in_flight_is_refused_whether_running_or_queued() {
         2,
         "free once it ended"
     );
-}
-
-#[test]
-fn job_without_memory_for_its_cache_fails_alone() {
-    let service = Starter::new(Model::Slow)
-        .flag("--debug-kv-limit-tokens", 256)
-        .start();
-    let mut neighbor = service.execute(&job("neighbor", 60));
-    neighbor.read_tokens(1);
-    let failed = match service.try_execute(&job("large", 1500), &[]) {
-        Ok(stream) => stream.finish().error().code.clone(),
-        Err(reply) => reply.refusal().1,
-    };
-    assert_eq!(failed, "VRAM_OOM");
-    assert_eq!(neighbor.finish().end().tokens_out, 60);
-    let health = service.wait_for_health(Duration::from_secs(60), |h| h["jobs"]["running"] == 0);
-    assert_eq!(
-        health["worker"]["restarts"], 0,
-        "no reason to lose the worker"
-    );
-    assert_eq!(service.run(&job("small", 2)).end().tokens_out, 2);
 }

@@ -146,6 +146,7 @@ fn too_little_memory_is_found_before_loading_and_says_how_much_once() {
         _ => Some(value.clone()),
     });
     let starter = Starter::new(Model::File(path)).flag("--parallel", 1024);
+    let starter = starter.flag("--kv-memory", "100T");
     let exit = starter.run_to_exit(SOON);
     let line = exit.error_line(1);
     let code = match paths::device().as_str() {
