@@ -130,9 +130,11 @@ fn sound_frames() -> Vec<Vec<u8>> {
             message: message.clone(),
         },
         ToSupervisor::Cancelled(key),
+        ToSupervisor::Preempted(key),
         ToSupervisor::Heartbeat {
             steps: 1,
             running: 2,
+            kv_pages_used: 3,
         },
         ToSupervisor::Fatal { code, message },
     ];
