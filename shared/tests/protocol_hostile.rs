@@ -136,7 +136,6 @@ fn sound_frames() -> Vec<Vec<u8>> {
             running: 2,
             kv_pages_used: 3,
         },
-        ToSupervisor::Preempted(key),
         ToSupervisor::Fatal { code, message },
     ];
     let frames = to_worker.iter().map(frame);
