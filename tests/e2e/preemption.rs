@@ -92,7 +92,10 @@ fn streams_of_a_pool_that_is_too_small_equal_those_that_run_alone() {
     let health = service.wait_for_health(SOON, |h| h["kv"]["pages_used"] == 0);
     let kv = &health["kv"];
     assert!(kv["preemptions"].as_u64() > Some(0), "{kv}");
-    assert_eq!((&kv["pages"], &kv["pages_free"]), (&json!(PAGES), &json!(PAGES)));
+    assert_eq!(
+        (&kv["pages"], &kv["pages_free"]),
+        (&json!(PAGES), &json!(PAGES))
+    );
     assert_eq!(health["worker"]["restarts"], 0);
 }
 
