@@ -168,16 +168,18 @@ fn damaged_files_bound_nothing_and_harm_nothing() {
     }
 }
 
+/// Of two engines, each number another one.
+const NEED: Need = Need {
+    image: 100,
+    present: false,
+    own: 10,
+    once: 3,
+    engines: 2,
+    addresses: 5,
+};
+
 #[test]
 fn each_limit_counts_what_it_counts() {
-    let need = Need {
-        image: 100,
-        present: false,
-        own: 10,
-        once: 3,
-        engines: 2,
-        addresses: 5,
-    };
     let short = |need: &Need, scope, free| {
         let limit = Limit {
             name: "l".into(),
@@ -192,17 +194,17 @@ fn each_limit_counts_what_it_counts() {
         (Scope::Private, 15, 15),
         (Scope::File, 100, 0),
     ] {
-        assert_eq!(short(&need, scope, needed), None);
-        assert_eq!(short(&need, scope, needed - 1), Some(needed));
+        assert_eq!(short(&NEED, scope, needed), None);
+        assert_eq!(short(&NEED, scope, needed - 1), Some(needed));
         let mapped = Need {
             present: true,
-            ..need
+            ..NEED
         };
         assert_eq!(short(&mapped, scope, present), None);
     }
     let endless = Need {
         own: u64::MAX,
-        ..need
+        ..NEED
     };
     assert_eq!(short(&endless, Scope::Memory, 7), Some(u64::MAX));
 }
@@ -214,15 +216,7 @@ fn what_is_left_below_all_limits_is_shared_by_the_engines() {
         scope,
         free,
     };
-    let need = Need {
-        image: 100,
-        present: false,
-        own: 10,
-        once: 3,
-        engines: 2,
-        addresses: 5,
-    };
-    let left = |limits: &[Limit]| room(&need, limits);
+    let left = |limits: &[Limit]| room(&NEED, limits);
     assert_eq!(left(&[limit(Scope::Memory, 123 + 51)]), 25);
     let addresses = limit(Scope::Addresses, 115 + 20);
     assert_eq!(left(&[limit(Scope::Memory, 174), addresses]), 20);

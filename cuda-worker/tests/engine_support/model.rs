@@ -1,5 +1,7 @@
 //! Model files and engines for tests.
 
+use std::path::Path;
+
 use cuda_worker::engine::{Backend, Engine, EngineOptions};
 use cuda_worker::loader::{self, Source};
 use cuda_worker::scheduler::step_engine::{EngineError, StepBatch, StepEngine as _};
@@ -42,13 +44,7 @@ impl Model {
             &path,
         )
         .unwrap();
-        let file = GgufFile::open(&path).unwrap();
-        let plan = plan(file.header()).unwrap();
-        Self {
-            _dir: dir,
-            file,
-            plan,
-        }
+        Self::open(dir, &path)
     }
 
     /// The same model from a file with a tensor for each expert.
@@ -56,7 +52,11 @@ impl Model {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("m.gguf");
         synth_model::separate_experts(self.file.path(), &path).unwrap();
-        let file = GgufFile::open(&path).unwrap();
+        Self::open(dir, &path)
+    }
+
+    fn open(dir: tempfile::TempDir, path: &Path) -> Self {
+        let file = GgufFile::open(path).unwrap();
         let plan = plan(file.header()).unwrap();
         Self {
             _dir: dir,
