@@ -50,6 +50,20 @@ pub struct JobOptions {
     /// What the output has to be. Crash files of older builds lack it.
     #[serde(default)]
     pub constraint: Option<Constraint>,
+    /// Who may use KV pages together with it. Crash files of older builds lack it.
+    #[serde(default)]
+    pub cache: CacheScope,
+}
+
+/// Whose sequences share pages of KV memory where they begin with the same tokens. It decides only about time, and time
+/// can be measured: whoever shares learns what others have asked.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum CacheScope {
+    /// The job's alone: what it has computed is there for itself, should it have to begin again.
+    #[default]
+    Job,
+    /// All jobs' with this salt; what they have computed is kept behind their ends.
+    Salt([u8; 16]),
 }
 
 /// Most tokens whose logprobs come with a drawn one.

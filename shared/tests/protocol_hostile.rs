@@ -8,6 +8,7 @@ use std::cell::Cell;
 
 use orcd_shared::error::ErrorCode;
 use orcd_shared::job::{Finish, JobKey, JobOptions, JobSpec};
+use orcd_shared::kv::PageCounts;
 use orcd_shared::logit_bias::LogitBias;
 use orcd_shared::protocol::frame::{self, FrameError, HEADER_BYTES, MAX_FRAME_BYTES};
 use orcd_shared::protocol::message::{StepReport, StepToken, ToSupervisor, ToWorker};
@@ -134,7 +135,7 @@ fn sound_frames() -> Vec<Vec<u8>> {
         ToSupervisor::Heartbeat {
             steps: 1,
             running: 2,
-            kv_pages_used: 3,
+            kv: PageCounts::default(),
         },
         ToSupervisor::Fatal { code, message },
     ];

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::ErrorCode;
 use crate::job::{Finish, JobKey, JobSpec};
+use crate::kv::{PageCounts, PoolManifest};
 use crate::weights::{ContentHash, WeightsManifest};
 
 /// Supervisor → worker.
@@ -28,6 +29,22 @@ pub enum ToWorker {
     Cancel(JobKey),
     /// Exit with code 0 at once; running jobs are dropped.
     Shutdown,
+    /// The worker is the one that serves, and the pool is its own from now on. Sent once, after [`ToSupervisor::Ready`] and
+    /// before any job: until then it touches no page.
+    Serve(Serve),
+    /// Nothing is left of the workers that had the pool before: what they may have been writing to can be used again.
+    Settled,
+}
+
+/// How a worker gets its pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Serve {
+    /// Rises with each worker that serves. Whoever finds another one in the ledger has lost the pool.
+    pub epoch: u64,
+    /// What is in the pages may be believed where the ledger says so. Otherwise all of it is forgotten.
+    pub keep: bool,
+    /// As with [`ToWorker::Settled`]. Otherwise a worker that was killed may still be writing to pages of its last steps.
+    pub settled: bool,
 }
 
 /// Most sequences at once that can be asked for.
@@ -58,6 +75,9 @@ pub struct LoadRequest {
     /// Set when the weights of an earlier worker are still held: their descriptor follows on the
     /// descriptor channel.
     pub weights: Option<WeightsManifest>,
+    /// Set when the KV memory of an earlier worker is still held: the descriptors of its memory and of its ledger
+    /// follow on the descriptor channel, behind that of the weights.
+    pub pool: Option<PoolManifest>,
     /// What the service began with. A file that holds anything else is not loaded.
     pub model_hash: Option<ContentHash>,
 }
@@ -77,6 +97,7 @@ impl LoadRequest {
             end_tokens: Vec::new(),
             engines: 1,
             weights: None,
+            pool: None,
             model_hash: None,
         }
     }
@@ -153,8 +174,8 @@ pub enum ToSupervisor {
         /// 0–100, rising; at least 0, 25, 50, 75 and 100 are sent.
         percent: u8,
     },
-    /// Jobs are accepted. When `weights` is set, the image's descriptor was sent on the descriptor
-    /// channel just before.
+    /// Jobs are accepted. When `weights` is set, and it is not what the load request came with, the image's descriptor
+    /// was sent on the descriptor channel just before; likewise those of `pool`, of its memory and of its ledger.
     Ready(Box<WorkerInfo>),
     /// Loading failed; the process ends with [`crate::exit::worker::LOAD_FAILED`].
     LoadFailed {
@@ -183,8 +204,8 @@ pub enum ToSupervisor {
         steps: u64,
         /// Sequences that the engine holds: all jobs of the worker.
         running: u32,
-        /// Pages of [`WorkerInfo::kv_pages`] that hold something.
-        kv_pages_used: u32,
+        /// Of the pages of [`WorkerInfo::kv_pages`].
+        kv: PageCounts,
     },
     /// The process is about to end because of the device or a bug.
     Fatal {
@@ -201,6 +222,13 @@ pub enum ToSupervisor {
     /// The job gave its KV pages to older ones, and the worker has nothing of it any more. Its tokens so
     /// far were reported before this; submitted again with them, it goes on as if nothing had happened.
     Preempted(JobKey),
+    /// A job has its slot. So many of its tokens need not be computed, because they are in pages that were kept.
+    Begun {
+        /// Which.
+        key: JobKey,
+        /// Tokens, of its prompt and its output by then.
+        cached: u32,
+    },
 }
 
 /// Longest pause between heartbeats in a healthy worker, milliseconds.
@@ -277,6 +305,8 @@ pub struct WorkerInfo {
     pub model_hash: ContentHash,
     /// Identity of the weights image, when it can outlive this process.
     pub weights: Option<WeightsManifest>,
+    /// Identity of the KV memory, when it can.
+    pub pool: Option<PoolManifest>,
 }
 
 /// Where the weights came from.

@@ -1,7 +1,7 @@
 //! Who speaks, and which bytes that version stands for.
 
 /// Raised with every change of a message's bytes.
-pub const PROTOCOL: u32 = 9;
+pub const PROTOCOL: u32 = 10;
 
 /// The build that speaks: package version, for messages to people.
 pub const BUILD: &str = env!("CARGO_PKG_VERSION");
@@ -14,12 +14,13 @@ mod tests {
 
     use crate::constraint::Constraint;
     use crate::error::ErrorCode;
-    use crate::job::{Finish, JobKey, JobOptions, JobSpec};
+    use crate::job::{CacheScope, Finish, JobKey, JobOptions, JobSpec};
+    use crate::kv::{PageCounts, PoolManifest};
     use crate::logit_bias::LogitBias;
     use crate::protocol::frame::{self, HEADER_BYTES};
     use crate::protocol::message::{
-        Device, KvSize, LoadRequest, LoadSource, StepReport, StepToken, ToSupervisor, ToWorker,
-        TokenLogprobs, WorkerInfo,
+        Device, KvSize, LoadRequest, LoadSource, Serve, StepReport, StepToken, ToSupervisor,
+        ToWorker, TokenLogprobs, WorkerInfo,
     };
     use crate::sampling::SamplingParams;
     use crate::weights::{ContentHash, FileStamp, ModelIdentity, WeightsManifest};
@@ -74,6 +75,19 @@ mod tests {
         000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1eff 01 fb0301 07 fc602b4a1d fd2a9a0b7bfc392f2f 01 \
         fc67452301 03637075 fc006aef1c fdefcdab8967452301";
 
+    fn pool() -> PoolManifest {
+        PoolManifest {
+            id: [7; 16],
+            backend: "cpu".into(),
+            pages: 300,
+            bytes: 1 << 30,
+            fingerprint: HASH.0,
+        }
+    }
+
+    const POOL: &str = "07070707070707070707070707070707 03637075 fb2c01 fc00000040 \
+        000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1eff";
+
     #[test]
     fn hello_is_variant_zero_for_ever() {
         let (protocol, build) = (7, String::from("0.1.0"));
@@ -110,13 +124,14 @@ mod tests {
             end_tokens: vec![151_643, 151_645],
             engines: 1,
             weights: None,
+            pool: None,
             model_hash: None,
         };
         let head = "01 07 2f6d2e67677566";
         let tail = "01 01 01fb0010 00 0102 0132 00 02 fc5b500200 fc5d500200 01";
         golden(
             &ToWorker::Load(Box::new(load.clone())),
-            &format!("{head} {tail} 00 00"),
+            &format!("{head} {tail} 00 00 00"),
         );
         for (size, bytes) in [
             (KvSize::Bytes(1 << 30), "00 fc00000040"),
@@ -127,19 +142,20 @@ mod tests {
             golden(
                 &ToWorker::Load(Box::new(load.clone())),
                 &format!(
-                    "{head} 01 01 01fb0010 00 0102 0132 01 {bytes} 02 fc5b500200 fc5d500200 01 00 00"
+                    "{head} 01 01 01fb0010 00 0102 0132 01 {bytes} 02 fc5b500200 fc5d500200 01 00 00 00"
                 ),
             );
         }
         load.kv = None;
         load.device = Device::Cpu;
         load.weights = Some(manifest());
+        load.pool = Some(pool());
         load.model_hash = Some(HASH);
         let tail = "00 01fb0010 00 0102 0132 00 02 fc5b500200 fc5d500200 01";
         let load = ToWorker::Load(Box::new(load));
         golden(
             &load,
-            &format!("{head} {tail} 01 {MANIFEST} 01 {HASH_BYTES}"),
+            &format!("{head} {tail} 01 {MANIFEST} 01 {POOL} 01 {HASH_BYTES}"),
         );
 
         let job = JobSpec {
@@ -163,6 +179,7 @@ mod tests {
                 top_logprobs: Some(5),
                 logit_bias: LogitBias::new(vec![(300, -100.0), (7, 1.0)], 1000).unwrap(),
                 constraint: None,
+                cache: CacheScope::Job,
             },
         };
         let submit = "02 fb2c01 02 fb311f fb0801 01 05 40 \
@@ -170,7 +187,7 @@ mod tests {
                       01 0105 02 07 0000803f fb2c01 0000c8c2";
         golden(
             &ToWorker::Submit(Box::new(job.clone())),
-            &format!("{submit} 00"),
+            &format!("{submit} 00 00"),
         );
         let constraints = [
             (Constraint::JsonSchema("{}".into()), "00 02 7b7d"),
@@ -182,11 +199,24 @@ mod tests {
             job.options.constraint = Some(constraint);
             golden(
                 &ToWorker::Submit(Box::new(job)),
-                &format!("{submit} 01 {bytes}"),
+                &format!("{submit} 01 {bytes} 00"),
             );
         }
+        let mut salted = job;
+        salted.options.cache = CacheScope::Salt([7; 16]);
+        golden(
+            &ToWorker::Submit(Box::new(salted)),
+            &format!("{submit} 00 01 07070707070707070707070707070707"),
+        );
         golden(&ToWorker::Cancel(JobKey(300)), "03 fb2c01");
         golden(&ToWorker::Shutdown, "04");
+        let serve = Serve {
+            epoch: 300,
+            keep: true,
+            settled: false,
+        };
+        golden(&ToWorker::Serve(serve), "05 fb2c01 01 00");
+        golden(&ToWorker::Settled, "06");
     }
 
     #[test]
@@ -209,19 +239,23 @@ mod tests {
             load_ms: 900,
             model_hash: HASH,
             weights: None,
+            pool: None,
         };
         let rest = "fc00000040 fd0000000014000000 01 fb0010 08 fb2c01 fc00001000 06 51345f4b5f4d";
         golden(
             &ToSupervisor::Ready(Box::new(info.clone())),
-            &format!("02 03 677075 01 03 392e30 01 04 31332e30 {rest} 00 fb8403 {HASH_BYTES} 00"),
+            &format!(
+                "02 03 677075 01 03 392e30 01 04 31332e30 {rest} 00 fb8403 {HASH_BYTES} 00 00"
+            ),
         );
         info.compute_capability = None;
         info.runtime_version = None;
         info.load_source = LoadSource::Handle;
         info.weights = Some(manifest());
+        info.pool = Some(pool());
         golden(
             &ToSupervisor::Ready(Box::new(info)),
-            &format!("02 03 677075 00 00 {rest} 01 fb8403 {HASH_BYTES} 01 {MANIFEST}"),
+            &format!("02 03 677075 00 00 {rest} 01 fb8403 {HASH_BYTES} 01 {MANIFEST} 01 {POOL}"),
         );
 
         let failed = ToSupervisor::LoadFailed {
@@ -267,9 +301,13 @@ mod tests {
         let beat = ToSupervisor::Heartbeat {
             steps: 251,
             running: 2,
-            kv_pages_used: 9,
+            kv: PageCounts {
+                used: 9,
+                cached: 300,
+                refused: 1,
+            },
         };
-        golden(&beat, "07 fbfb00 02 09");
+        golden(&beat, "07 fbfb00 02 09 fb2c01 01");
         let fatal = ToSupervisor::Fatal {
             code: ErrorCode::Internal,
             message: "x".into(),
@@ -277,6 +315,11 @@ mod tests {
         golden(&fatal, "08 0a 01 78");
         golden(&ToSupervisor::Residency { resident: true }, "09 01");
         golden(&ToSupervisor::Preempted(JobKey(300)), "0a fb2c01");
+        let begun = ToSupervisor::Begun {
+            key: JobKey(2),
+            cached: 300,
+        };
+        golden(&begun, "0b 02 fb2c01");
     }
 
     #[test]

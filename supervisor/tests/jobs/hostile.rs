@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use orcd_shared::error::ErrorCode;
 use orcd_shared::job::{Finish, JobKey};
+use orcd_shared::kv::PageCounts;
 use orcd_shared::protocol::message::{StepReport, StepToken, ToSupervisor};
 use orcd_supervisor::jobs::dispatcher::Outcome;
 use orcd_supervisor::jobs::{JobEvent, JobStream, NewJob, Numbered};
@@ -79,11 +80,14 @@ fn message() -> impl Strategy<Value = ToSupervisor> {
     ];
     let failed = (key(), code.clone(), ".{0,40}")
         .prop_map(|(key, code, message)| ToSupervisor::JobFailed { key, code, message });
-    let heartbeat = (any::<u64>(), count(), count()).prop_map(|(steps, running, kv_pages_used)| {
+    let heartbeat = (any::<u64>(), count(), count()).prop_map(|(steps, running, used)| {
         ToSupervisor::Heartbeat {
             steps,
             running,
-            kv_pages_used,
+            kv: PageCounts {
+                used,
+                ..PageCounts::default()
+            },
         }
     });
     prop_oneof![

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use orcd_shared::job::{Finish, JobKey, JobSpec};
+use orcd_shared::kv::PageCounts;
 use orcd_shared::protocol::message::{
     Device, KvSize, LoadRequest, StepReport, StepToken, ToSupervisor, ToWorker, WorkerInfo,
 };
@@ -221,7 +222,10 @@ impl Service {
         let heartbeat = ToSupervisor::Heartbeat {
             steps: self.steps,
             running,
-            kv_pages_used: running,
+            kv: PageCounts {
+                used: running,
+                ..PageCounts::default()
+            },
         };
         self.message(heartbeat).await;
     }

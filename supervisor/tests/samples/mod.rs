@@ -70,5 +70,6 @@ pub fn info() -> WorkerInfo {
         load_ms: 3,
         model_hash: ContentHash([6; 32]),
         weights: None,
+        pool: None,
     }
 }

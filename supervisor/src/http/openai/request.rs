@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 
 use orcd_shared::constraint::Constraint;
-use orcd_shared::job::JobOptions;
+use orcd_shared::job::{CacheScope, JobOptions};
 use orcd_shared::logit_bias::LogitBias;
 use orcd_shared::sampling::SamplingParams;
 
@@ -115,6 +115,7 @@ impl Common {
                 top_logprobs,
                 logit_bias: self.logit_bias.clone(),
                 constraint: self.constraint.clone(),
+                cache: CacheScope::default(),
             },
             constraint_field: self.constraint_field,
             stop: self.stop.clone(),

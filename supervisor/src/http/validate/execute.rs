@@ -1,6 +1,6 @@
 //! The body of `POST /execute`.
 
-use orcd_shared::job::{JobOptions, MAX_TOP_LOGPROBS};
+use orcd_shared::job::{CacheScope, JobOptions, MAX_TOP_LOGPROBS};
 use orcd_shared::sampling::{Kind, PARAMETERS, SamplingParams, numbers};
 
 use super::super::error::Detail;
@@ -131,6 +131,7 @@ pub fn execute(body: Json, limits: &Limits, fresh: Fresh) -> Result<Request, Vec
         top_logprobs: f.count("logprobs", 0, MAX_TOP_LOGPROBS),
         logit_bias: logit_bias(f, limits.vocab_size),
         constraint: response_format(f, RESPONSE_FORMAT, ignore_end, Unknown::Refused),
+        cache: CacheScope::default(),
     };
     let stop = stop(f);
     let stream = f.flag_or("stream", true);

@@ -327,14 +327,10 @@ impl<H: WorkerHost> Fleet<H> {
         entry.liveness.message_received(now);
         let serves = generation == self.life.generation;
         match message {
-            ToSupervisor::Heartbeat {
-                steps,
-                running,
-                kv_pages_used,
-            } => {
+            ToSupervisor::Heartbeat { steps, running, kv } => {
                 entry.liveness.steps(steps, now);
                 if serves {
-                    self.kv_pages_used = kv_pages_used;
+                    self.kv_pages_used = kv.used;
                     entry
                         .liveness
                         .holds(running as usize, self.given.len(), now);
@@ -362,7 +358,7 @@ impl<H: WorkerHost> Fleet<H> {
                 }
             }
             // The host answers these itself.
-            ToSupervisor::Hello { .. } | ToSupervisor::Ready(_) => {}
+            ToSupervisor::Hello { .. } | ToSupervisor::Ready(_) | ToSupervisor::Begun { .. } => {}
         }
         None
     }

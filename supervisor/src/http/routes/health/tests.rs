@@ -24,6 +24,7 @@ fn info() -> WorkerInfo {
         load_ms: 3,
         model_hash: ContentHash([0xab; 32]),
         weights: None,
+        pool: None,
     }
 }
 
