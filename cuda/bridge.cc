@@ -27,6 +27,12 @@ auto make(const char* what, const Make& f) {
   }
 }
 
+int32_t duplicate(int descriptor, const char* what) {
+  const int fd = fcntl(descriptor, F_DUPFD_CLOEXEC, 3);
+  if (fd >= 0) return fd;
+  throw Error(ErrorKind::kOutOfMemory, std::string("a descriptor of ") + what + ": " + std::strerror(errno));
+}
+
 }  // namespace
 
 ErrorKind& error_kind_here() {
@@ -57,9 +63,13 @@ std::unique_ptr<Weights> allocate(const Backend& backend, uint64_t image_bytes) 
   return make("the weights", [&] { return backend.allocate(image_bytes); });
 }
 
+std::unique_ptr<KvMemory> allocate_kv(const Backend& backend, uint64_t bytes) {
+  return make("the KV pool", [&] { return backend.allocate_kv(bytes); });
+}
+
 std::unique_ptr<Engine> engine(const Backend& backend, const ModelShape& shape, rust::Slice<const TensorDesc> tensors,
-                               const Weights& weights, const EngineOptions& options) {
-  return make("the engine", [&] { return backend.engine(shape, span(tensors), weights, options); });
+                               const Weights& weights, const KvMemory& memory, const EngineOptions& options) {
+  return make("the engine", [&] { return backend.engine(shape, span(tensors), weights, memory, options); });
 }
 
 rust::Slice<uint8_t> bytes(Staging& staging) {
@@ -75,10 +85,23 @@ void read(const Weights& weights, const TensorDesc& tensor, uint64_t first_row, 
   weights.read(tensor, first_row, span(raw));
 }
 
-int32_t share(const Weights& weights) {
-  const int fd = fcntl(weights.fd(), F_DUPFD_CLOEXEC, 3);
-  if (fd < 0) throw Error(ErrorKind::kOutOfMemory, std::string("a descriptor of the weights: ") + std::strerror(errno));
-  return fd;
+int32_t share(const Weights& weights) { return duplicate(weights.fd(), "the weights"); }
+
+int32_t share_kv(const KvMemory& memory) { return duplicate(memory.fd(), "the KV pool"); }
+
+void open(Engine& engine, uint32_t slot, uint32_t max_tokens, rust::Slice<const uint32_t> tokens,
+          rust::Slice<const uint32_t> pages) {
+  engine.open(slot, max_tokens, span(tokens), span(pages));
+}
+
+void grow(Engine& engine, uint32_t slot, rust::Slice<const uint32_t> pages) { engine.grow(slot, span(pages)); }
+
+void release(Engine& engine, rust::Slice<const uint32_t> pages) { engine.release(span(pages)); }
+
+void sum(Engine& engine, rust::Slice<const uint32_t> pages) { engine.sum(span(pages)); }
+
+void check(Engine& engine, rust::Slice<const uint32_t> pages, rust::Slice<uint8_t> sound) {
+  engine.check(span(pages), span(sound));
 }
 
 void begin(Engine& engine, rust::Slice<const uint32_t> tokens, rust::Slice<const Run> runs,

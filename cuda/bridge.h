@@ -48,15 +48,24 @@ uint64_t required_bytes(const Backend& backend, const ModelShape& shape, rust::S
                         uint64_t image_bytes, const EngineOptions& options);
 std::unique_ptr<Staging> staging(const Backend& backend, size_t bytes);
 std::unique_ptr<Weights> allocate(const Backend& backend, uint64_t image_bytes);
-// The engine reads `weights` as long as it lives.
+std::unique_ptr<KvMemory> allocate_kv(const Backend& backend, uint64_t bytes);
+// The engine reads `weights`, and uses `memory`, as long as it lives.
 std::unique_ptr<Engine> engine(const Backend& backend, const ModelShape& shape, rust::Slice<const TensorDesc> tensors,
-                               const Weights& weights, const EngineOptions& options);
+                               const Weights& weights, const KvMemory& memory, const EngineOptions& options);
 
 rust::Slice<uint8_t> bytes(Staging& staging);
 
 uint64_t write(Weights& weights, const TensorDesc& tensor, uint64_t first_row, rust::Slice<const uint8_t> raw);
 void read(const Weights& weights, const TensorDesc& tensor, uint64_t first_row, rust::Slice<uint8_t> raw);
-int32_t share(const Weights& weights);  // a new descriptor of the image
+int32_t share(const Weights& weights);      // a new descriptor of the image
+int32_t share_kv(const KvMemory& memory);  // of the pool
+
+void open(Engine& engine, uint32_t slot, uint32_t max_tokens, rust::Slice<const uint32_t> tokens,
+          rust::Slice<const uint32_t> pages);
+void grow(Engine& engine, uint32_t slot, rust::Slice<const uint32_t> pages);
+void release(Engine& engine, rust::Slice<const uint32_t> pages);
+void sum(Engine& engine, rust::Slice<const uint32_t> pages);
+void check(Engine& engine, rust::Slice<const uint32_t> pages, rust::Slice<uint8_t> sound);
 
 void begin(Engine& engine, rust::Slice<const uint32_t> tokens, rust::Slice<const Run> runs,
            rust::Slice<const SampleRow> samples, rust::Slice<const TokenBias> biases);

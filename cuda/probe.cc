@@ -1,6 +1,7 @@
 #include "probe.h"
 
 #include <atomic>
+#include <numeric>
 #include <string>
 #include <vector>
 
@@ -138,12 +139,18 @@ void attend(uint32_t form, uint32_t n_heads, uint32_t n_kv_heads, uint32_t head_
   one.slots = 1;
   one.context = n;
   SequenceStore sequences(one);
-  cpu::KvCache kv(shape, SequenceStore::total_pages(one));
+  const uint32_t pages = SequenceStore::total_pages(one);
+  const auto memory = cpu::MemfdKvMemory::allocate(cpu::KvCache::bytes(shape, pages));
+  cpu::KvCache kv(shape, pages, *memory);
+  std::vector<uint32_t> all(pages);
+  std::iota(all.begin(), all.end(), 0);
+  kv.release(all, true);
   cpu::Rotation rotation(rope, freq_factors.empty() ? nullptr : freq_factors.data(), nullptr);
   std::vector<uint32_t> zeros(n), positions(n);
   for (uint32_t p = 0; p < n; ++p) positions[p] = p;
   const Rows rows{n, zeros.data(), zeros.data(), positions.data()};
-  sequences.open(0, n);
+  sequences.open(0, n, {}, {});
+  sequences.grow(0, all);
   sequences.append(0, zeros);
   cpu::rotation_rows(rotation, rows, sequences);
   cpu::Pool pool(2);

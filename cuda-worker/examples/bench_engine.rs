@@ -103,6 +103,7 @@ fn main() -> Result<(), Failure> {
             max_batch_tokens: longest.clamp(512, 2048),
             threads,
             kv_pages: 0,
+            poison: false,
             float_activations: false,
         };
         let mut engine = backend.engine(&plan, image, &options)?;

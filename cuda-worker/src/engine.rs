@@ -1,13 +1,19 @@
 //! The C++ engine as safe Rust: a backend makes weights images, an image and a plan make an engine.
 //! None of the types is `Send`: they live and die on the engine thread.
 
+use std::io;
 use std::os::fd::OwnedFd;
 
 use cxx::UniquePtr;
+use orcd_shared::kv::PageCounts;
+use orcd_shared::protocol::message::Serve;
 
 pub use crate::ffi::types::shared::EngineOptions;
-use crate::ffi::types::shared::{ErrorKind, TensorDesc};
+use crate::ffi::types::shared::{ErrorKind, RopeScaling, TensorDesc};
 use crate::ffi::{self, bridge};
+use crate::pool::ledger::Ledger;
+use crate::pool::names::{PageName, full_pages};
+use crate::pool::sequences::{Beginning, Owner, Sequences};
 use crate::scheduler::step_engine::{EngineError, Sampled, StepBatch, StepEngine, TokenLogprob};
 use crate::weights_plan::{ModelPlan, PlannedTensor};
 
@@ -45,15 +51,40 @@ pub struct Staging {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Ticket(u64);
 
+/// The memory of a pool of KV pages.
+pub struct KvMemory {
+    inner: UniquePtr<bridge::KvMemory>,
+}
+
 /// Sequences in slots, moved on together.
 pub struct Engine {
-    /// Reads the weights: dropped before them.
+    /// Reads the weights and uses the pool: dropped before them.
     inner: UniquePtr<bridge::Engine>,
     weights: Weights,
+    memory: KvMemory,
+    /// Whose pages are whose.
+    sequences: Sequences,
+    /// Of all that a page depends on beside its tokens.
+    fingerprint: [u8; 32],
+    /// Tokens per sequence.
+    context: u32,
+    /// Sequences that ask for more positions are rotated in another way.
+    long_from: Option<u32>,
+    /// A step was given up that the device may still be at.
+    unsettled: bool,
+    /// Pages that the last step has filled; kept for its memory.
+    full: Vec<u32>,
     /// Tokens in the vocabulary.
     vocab: usize,
     /// What came of the last step.
     sampled: Vec<Sampled>,
+}
+
+/// Free pages whose memory stays with this process: to take it from the system costs more than to keep it.
+const WARM_PAGES: usize = 32;
+
+fn ledger_failed(error: io::Error) -> EngineError {
+    EngineError::Device(format!("the ledger of the KV pool: {error}"))
 }
 
 const NOTHING_SAMPLED: Sampled = Sampled {
@@ -184,25 +215,107 @@ impl Backend {
         })
     }
 
-    /// An engine on a sealed image.
+    /// Of where values lie in the pages of such a model.
     ///
     /// # Errors
-    /// Plan and image don't fit, options out of bounds, or too little memory.
+    /// Sizes out of bounds.
+    pub fn page_layout(&self, plan: &ModelPlan) -> Result<u32, EngineError> {
+        self.inner.page_layout(&plan.shape).map_err(error_of)
+    }
+
+    /// Bytes of a pool.
+    ///
+    /// # Errors
+    /// Sizes out of bounds.
+    pub fn kv_bytes(&self, plan: &ModelPlan, options: &EngineOptions) -> Result<u64, EngineError> {
+        let bytes = self.inner.kv_bytes(&plan.shape, options);
+        bytes.map_err(error_of)
+    }
+
+    /// Memory for a pool of so many bytes.
+    ///
+    /// # Errors
+    /// There is not enough.
+    pub fn allocate_kv(&self, bytes: u64) -> Result<KvMemory, EngineError> {
+        let inner = bridge::allocate_kv(&self.inner, bytes).map_err(error_of)?;
+        Ok(KvMemory { inner })
+    }
+
+    /// The memory of a pool behind `fd`.
+    ///
+    /// # Errors
+    /// It isn't one, or not of this size.
+    pub fn attach_kv(&self, fd: OwnedFd, bytes: u64) -> Result<KvMemory, EngineError> {
+        let inner = ffi::attach_kv(&self.inner, fd, bytes).map_err(error_of)?;
+        Ok(KvMemory { inner })
+    }
+
+    /// An engine on a sealed image, with a pool of its own.
+    ///
+    /// # Errors
+    /// As [`Backend::engine_on`].
     pub fn engine(
         &self,
         plan: &ModelPlan,
         weights: Weights,
         options: &EngineOptions,
     ) -> Result<Engine, EngineError> {
+        let memory = self.allocate_kv(self.kv_bytes(plan, options)?)?;
+        self.engine_on(plan, weights, memory, options)
+    }
+
+    /// An engine on a sealed image and the memory of a pool.
+    ///
+    /// # Errors
+    /// Plan, image and pool don't fit, options out of bounds, or too little memory.
+    pub fn engine_on(
+        &self,
+        plan: &ModelPlan,
+        weights: Weights,
+        memory: KvMemory,
+        options: &EngineOptions,
+    ) -> Result<Engine, EngineError> {
         let tensors = descs(plan);
-        let inner = bridge::engine(&self.inner, &plan.shape, &tensors, &weights.inner, options);
+        let (image, pool) = (&weights.inner, &memory.inner);
+        let inner = bridge::engine(&self.inner, &plan.shape, &tensors, image, pool, options);
+        let mut inner = inner.map_err(error_of)?;
+        let pages = inner.pages();
+        let warm = if options.poison { 0 } else { WARM_PAGES };
+        if options.poison {
+            let all: Vec<u32> = (0..pages).collect();
+            bridge::release(inner.pin_mut(), &all).map_err(error_of)?;
+        }
+        let rope = &plan.shape.kinds[0].rope;
         Ok(Engine {
-            inner: inner.map_err(error_of)?,
+            inner,
             weights,
+            memory,
+            sequences: Sequences::new(pages, options.slots, warm),
+            fingerprint: [0; 32],
+            context: options.context,
+            long_from: (rope.scaling == RopeScaling::LongRope).then_some(rope.original_context),
+            unsettled: false,
+            full: Vec::new(),
             // Lossless: there are 64 bits.
             vocab: plan.shape.vocab as usize,
             sampled: Vec::new(),
         })
+    }
+}
+
+impl KvMemory {
+    /// A descriptor of it, for another process.
+    ///
+    /// # Errors
+    /// No descriptor is left.
+    pub fn share(&self) -> Result<OwnedFd, EngineError> {
+        ffi::share_kv(&self.inner).map_err(error_of)
+    }
+
+    /// Its size.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.inner.pool_bytes()
     }
 }
 
@@ -274,17 +387,6 @@ impl Weights {
 }
 
 impl Engine {
-    /// Opens `to` with the tokens of `from`, for `max_tokens` positions in all. They share the memory of what they
-    /// have in common.
-    ///
-    /// # Errors
-    /// `OutOfMemory`, if no page is left for a copy of the last one, leaves everything as it was; `Invalid` if `from` is
-    /// not open, `to` is, or `from` is longer than `max_tokens`.
-    pub fn fork(&mut self, from: u32, to: u32, max_tokens: u32) -> Result<(), EngineError> {
-        let inner = self.inner.pin_mut();
-        inner.fork(from, to, max_tokens).map_err(error_of)
-    }
-
     /// Logits (vocabulary) that sample number `sample` of the last step was made of, before anything changed
     /// them, copied from the device.
     ///
@@ -312,34 +414,211 @@ impl Engine {
     }
 }
 
+impl Engine {
+    /// What this engine computes is that of all engines with this fingerprint, and of no others. A ledger is kept of the
+    /// pool from now on, for another process that may have both.
+    pub fn outlive(&mut self, fingerprint: [u8; 32], ledger: Ledger) {
+        self.fingerprint = fingerprint;
+        self.sequences.keep_ledger(ledger);
+    }
+
+    /// Descriptors of the pool's memory and of its ledger, for the process that keeps them.
+    ///
+    /// # Errors
+    /// No descriptor is left, or no ledger is kept.
+    pub fn share_pool(&self) -> Result<[OwnedFd; 2], EngineError> {
+        let Some(ledger) = self.sequences.ledger() else {
+            return Err(EngineError::Invalid("the pool has no ledger".into()));
+        };
+        Ok([self.memory.share()?, ledger.share().map_err(ledger_failed)?])
+    }
+
+    /// Pages of the pool.
+    #[must_use]
+    pub fn pages(&self) -> u32 {
+        self.inner.pages()
+    }
+
+    /// Leaves of a beginning what is what its names say: pages that another worker has computed are looked at.
+    fn check(&mut self, beginning: &mut Beginning, tokens: &[u32]) -> Result<(), EngineError> {
+        let inherited = beginning.hits.iter().zip(full_pages(tokens)).enumerate();
+        let inherited: Vec<_> = (inherited.filter(|(_, (hit, _))| hit.inherited))
+            .map(|(at, (hit, tokens))| (at, hit.page, tokens))
+            .collect();
+        if inherited.is_empty() {
+            return Ok(());
+        }
+        let pages: Vec<u32> = inherited.iter().map(|&(_, page, _)| page).collect();
+        let mut sound = vec![0; pages.len()];
+        bridge::check(self.inner.pin_mut(), &pages, &mut sound).map_err(error_of)?;
+        for ((at, page, tokens), sound) in inherited.into_iter().zip(sound) {
+            let says = self.sequences.ledger_says(page, tokens);
+            if sound == 0 || !says.map_err(ledger_failed)? {
+                crate::log::line(format_args!(
+                    "KV page {page} is not what the ledger says of it: it is computed again"
+                ));
+                return self.sequences.refuse(beginning, at).map_err(ledger_failed);
+            }
+            self.sequences.found_sound(page, tokens);
+        }
+        Ok(())
+    }
+
+    fn begin_sequence(
+        &mut self,
+        slot: u32,
+        max_tokens: u32,
+        beginning: &Beginning,
+        tokens: &[u32],
+    ) -> Result<u32, EngineError> {
+        let most = max_tokens.min(self.context).into();
+        let opened = self.sequences.open(slot, most, beginning, tokens);
+        let opened = opened.map_err(ledger_failed)?;
+        let mut inner = self.inner.pin_mut();
+        let copied = match opened.copy {
+            Some((from, to)) => inner.as_mut().copy(from, to),
+            None => Ok(()),
+        };
+        let tokens = &tokens[..opened.cached];
+        let begun =
+            copied.and_then(|()| bridge::open(inner, slot, max_tokens, tokens, &opened.pages));
+        if let Err(error) = begun {
+            let error = error_of(error);
+            self.sequences.close(slot).map_err(ledger_failed)?;
+            return Err(error);
+        }
+        Ok(u32::try_from(opened.cached).unwrap_or(u32::MAX))
+    }
+
+    /// Whether a sequence is open in `slot`, so that nobody's pages are given to another.
+    fn refuse_open(&self, slot: u32) -> Result<(), EngineError> {
+        if self.sequences.is_open(slot) {
+            return Err(EngineError::Invalid(format!("slot {slot} is open already")));
+        }
+        Ok(())
+    }
+
+    /// Gives each run of a step the pages that it needs.
+    fn grow(&mut self, batch: &StepBatch) -> Result<(), EngineError> {
+        let lacking = batch.runs().map(|(slot, start, tokens)| {
+            let end = u64::from(start) + tokens.len() as u64;
+            (slot, self.sequences.lacking(slot, end))
+        });
+        let lacking: Vec<_> = lacking.filter(|&(_, pages)| pages > 0).collect();
+        let wanted: u64 = lacking.iter().map(|&(_, pages)| pages).sum();
+        let available = self.sequences.available();
+        if wanted > available {
+            return Err(EngineError::OutOfMemory(format!(
+                "a step needs {wanted} more KV pages, {available} are free"
+            )));
+        }
+        for (slot, pages) in lacking {
+            let grown = self.sequences.grow(slot, pages).map_err(ledger_failed)?;
+            bridge::grow(self.inner.pin_mut(), slot, &grown).map_err(error_of)?;
+        }
+        Ok(())
+    }
+
+    fn release(&mut self, pages: &[u32]) -> Result<(), EngineError> {
+        if pages.is_empty() {
+            return Ok(());
+        }
+        bridge::release(self.inner.pin_mut(), pages).map_err(error_of)
+    }
+
+    fn note(&mut self, error: &EngineError) {
+        self.unsettled |= *error == EngineError::Abandoned;
+    }
+}
+
 impl StepEngine for Engine {
     fn open(&mut self, slot: u32, max_tokens: u32) -> Result<(), EngineError> {
-        self.inner
-            .pin_mut()
-            .open(slot, max_tokens)
-            .map_err(error_of)
+        self.refuse_open(slot)?;
+        let beginning = Beginning::default();
+        self.begin_sequence(slot, max_tokens, &beginning, &[])
+            .map(drop)
+    }
+
+    fn open_for(
+        &mut self,
+        slot: u32,
+        max_tokens: u32,
+        owner: Owner,
+        tokens: &[u32],
+    ) -> Result<u32, EngineError> {
+        self.refuse_open(slot)?;
+        let is_long = self.long_from.is_some_and(|from| max_tokens > from);
+        let root = PageName::root(&self.fingerprint, is_long, owner.scope, owner.key);
+        let mut beginning = self.sequences.look_up(root, owner, tokens);
+        self.check(&mut beginning, tokens)?;
+        self.begin_sequence(slot, max_tokens, &beginning, tokens)
     }
 
     fn close(&mut self, slot: u32) -> Result<(), EngineError> {
-        self.inner.pin_mut().close(slot).map_err(error_of)
+        if std::mem::take(&mut self.unsettled) {
+            self.inner.pin_mut().settle().map_err(error_of)?;
+        }
+        self.inner.pin_mut().close(slot).map_err(error_of)?;
+        let cooled = self.sequences.close(slot).map_err(ledger_failed)?;
+        self.release(&cooled)
     }
 
     fn begin(&mut self, batch: &StepBatch) -> Result<(), EngineError> {
+        if !self.sequences.is_mine().map_err(ledger_failed)? {
+            let message = "the KV pool belongs to another worker".to_owned();
+            return Err(EngineError::Device(message));
+        }
+        self.grow(batch)?;
         let inner = self.inner.pin_mut();
         let (samples, biases) = (&batch.samples, &batch.biases);
-        bridge::begin(inner, &batch.tokens, &batch.runs, samples, biases).map_err(error_of)
+        let begun = bridge::begin(inner, &batch.tokens, &batch.runs, samples, biases);
+        begun
+            .map_err(error_of)
+            .inspect_err(|error| self.note(error))
     }
 
     fn finish(&mut self, batch: &StepBatch) -> Result<&[Sampled], EngineError> {
         // What is there from the step before is cleared on the other side.
         self.sampled.resize(batch.samples.len(), NOTHING_SAMPLED);
         let inner = self.inner.pin_mut();
-        bridge::finish(inner, &batch.masks, &mut self.sampled).map_err(error_of)?;
+        let finished = bridge::finish(inner, &batch.masks, &mut self.sampled);
+        finished
+            .map_err(error_of)
+            .inspect_err(|error| self.note(error))?;
+        for (slot, _, tokens) in batch.runs() {
+            self.sequences.processed(slot, tokens, &mut self.full);
+        }
+        if !self.full.is_empty() && self.sequences.ledger().is_some() {
+            bridge::sum(self.inner.pin_mut(), &self.full).map_err(error_of)?;
+        }
+        self.sequences
+            .summed(&mut self.full)
+            .map_err(ledger_failed)?;
         Ok(&self.sampled)
     }
 
-    fn used_pages(&self) -> u32 {
-        self.inner.used_pages()
+    fn take_over(&mut self, serve: Serve) -> Result<(), EngineError> {
+        self.sequences.take_over(serve).map_err(ledger_failed)
+    }
+
+    fn settled(&mut self) -> Result<(), EngineError> {
+        self.sequences.settled().map_err(ledger_failed)
+    }
+
+    fn rest(&mut self) -> Result<(), EngineError> {
+        if !self.sequences.is_summing() {
+            return Ok(());
+        }
+        self.inner.pin_mut().settle().map_err(error_of)?;
+        self.sequences.summed(&mut self.full).map_err(ledger_failed)
+    }
+
+    fn counts(&self) -> PageCounts {
+        self.sequences.counts()
+    }
+
+    fn capacity(&self) -> u32 {
+        self.sequences.capacity()
     }
 
     fn resident(&self) -> bool {
@@ -358,6 +637,14 @@ impl std::fmt::Debug for Engine {
 impl std::fmt::Debug for Staging {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Staging").finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for KvMemory {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("KvMemory")
+            .field("bytes", &self.bytes())
+            .finish_non_exhaustive()
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use orcd_shared::job::{JobKey, JobSpec};
-use orcd_shared::protocol::message::ToSupervisor;
+use orcd_shared::protocol::message::{Serve, ToSupervisor};
 
 use crate::abandon::Abandon;
 use crate::constraint::Compiled;
@@ -25,6 +25,10 @@ pub enum Command {
     Cancel(JobKey),
     /// What became of a job's constraint.
     Compiled(JobKey, Compiled),
+    /// The pool is this worker's.
+    Serve(Serve),
+    /// Nobody else writes to it any more.
+    Settled,
 }
 
 /// What the loop keeps an eye on beside its commands.
@@ -66,6 +70,7 @@ pub fn serve<E: StepEngine>(
     loop {
         let first = if scheduler.idle() {
             out.drain(..).for_each(&mut say);
+            engine.rest().map_err(|e| Fatal::of("resting", &e))?;
             match wait(commands, &residency) {
                 Ok(command) => Some(command),
                 Err(RecvTimeoutError::Timeout) => None,
@@ -87,7 +92,7 @@ pub fn serve<E: StepEngine>(
         let heard = first.into_iter().chain(commands.try_iter());
         let begun = prepare(engine, &mut scheduler, heard, abandon, &mut out)
             .and_then(|()| begin(engine, &mut scheduler, abandon, &mut out));
-        status.set(scheduler.steps(), scheduler.running(), engine.used_pages());
+        status.set(scheduler.steps(), scheduler.running(), engine.counts());
         out.drain(..).for_each(&mut say);
         let Some((plan, underway)) = begun? else {
             continue;
@@ -97,7 +102,7 @@ pub fn serve<E: StepEngine>(
         if !out.is_empty() {
             failpoints::pass(Failpoint::Sampled);
         }
-        status.set(scheduler.steps(), scheduler.running(), engine.used_pages());
+        status.set(scheduler.steps(), scheduler.running(), engine.counts());
         if stepped.is_err() {
             out.drain(..).for_each(&mut say);
         }
@@ -147,6 +152,12 @@ fn prepare<E: StepEngine>(
                 scheduler.cancel(key, engine, out)?;
                 abandon.answered(key);
             }
+            Command::Serve(serve) => engine
+                .take_over(serve)
+                .map_err(|e| Fatal::of("taking the pool over", &e))?,
+            Command::Settled => engine
+                .settled()
+                .map_err(|e| Fatal::of("taking pages back", &e))?,
             Command::Compiled(key, compiled) => {
                 scheduler.constrain(key, compiled, engine, out)?;
             }

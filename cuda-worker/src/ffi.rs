@@ -24,6 +24,23 @@ pub(crate) fn share(weights: &bridge::Weights) -> Result<OwnedFd, Exception> {
     Ok(unsafe { OwnedFd::from_raw_fd(new) })
 }
 
+/// The pool's memory behind `fd`.
+pub(crate) fn attach_kv(
+    backend: &bridge::Backend,
+    fd: OwnedFd,
+    bytes: u64,
+) -> Result<UniquePtr<bridge::KvMemory>, Exception> {
+    // SAFETY: as in `attach`.
+    unsafe { backend.attach_kv(fd.into_raw_fd(), bytes) }
+}
+
+/// A descriptor of the pool's memory.
+pub(crate) fn share_kv(memory: &bridge::KvMemory) -> Result<OwnedFd, Exception> {
+    let new = bridge::share_kv(memory)?;
+    // SAFETY: `share_kv` has opened it for this call and keeps nothing of it.
+    Ok(unsafe { OwnedFd::from_raw_fd(new) })
+}
+
 fn abandoned() -> bool {
     crate::signals::step_is_abandoned()
 }
@@ -77,11 +94,17 @@ pub(crate) mod bridge {
         fn allocate(backend: &Backend, image_bytes: u64) -> Result<UniquePtr<Weights>>;
         /// Takes the descriptor `fd`.
         unsafe fn attach(self: &Backend, fd: i32, image_bytes: u64) -> Result<UniquePtr<Weights>>;
+        fn page_layout(self: &Backend, shape: &ModelShape) -> Result<u32>;
+        fn kv_bytes(self: &Backend, shape: &ModelShape, options: &EngineOptions) -> Result<u64>;
+        fn allocate_kv(backend: &Backend, bytes: u64) -> Result<UniquePtr<KvMemory>>;
+        /// Takes the descriptor `fd`.
+        unsafe fn attach_kv(self: &Backend, fd: i32, bytes: u64) -> Result<UniquePtr<KvMemory>>;
         fn engine(
             backend: &Backend,
             shape: &ModelShape,
             tensors: &[TensorDesc],
             weights: &Weights,
+            memory: &KvMemory,
             options: &EngineOptions,
         ) -> Result<UniquePtr<Engine>>;
 
@@ -111,10 +134,28 @@ pub(crate) mod bridge {
         fn image_bytes(self: &Weights) -> u64;
 
         #[namespace = "orcd"]
+        type KvMemory;
+        /// A new descriptor.
+        fn share_kv(memory: &KvMemory) -> Result<i32>;
+        #[cxx_name = "bytes"]
+        fn pool_bytes(self: &KvMemory) -> u64;
+
+        #[namespace = "orcd"]
         type Engine;
-        fn open(self: Pin<&mut Engine>, slot: u32, max_tokens: u32) -> Result<()>;
-        fn fork(self: Pin<&mut Engine>, from: u32, to: u32, max_tokens: u32) -> Result<()>;
+        fn open(
+            engine: Pin<&mut Engine>,
+            slot: u32,
+            max_tokens: u32,
+            tokens: &[u32],
+            pages: &[u32],
+        ) -> Result<()>;
+        fn grow(engine: Pin<&mut Engine>, slot: u32, pages: &[u32]) -> Result<()>;
         fn close(self: Pin<&mut Engine>, slot: u32) -> Result<()>;
+        fn release(engine: Pin<&mut Engine>, pages: &[u32]) -> Result<()>;
+        fn copy(self: Pin<&mut Engine>, from: u32, to: u32) -> Result<()>;
+        fn sum(engine: Pin<&mut Engine>, pages: &[u32]) -> Result<()>;
+        fn check(engine: Pin<&mut Engine>, pages: &[u32], sound: &mut [u8]) -> Result<()>;
+        fn settle(self: Pin<&mut Engine>) -> Result<()>;
         fn begin(
             engine: Pin<&mut Engine>,
             tokens: &[u32],
@@ -125,7 +166,7 @@ pub(crate) mod bridge {
         fn finish(engine: Pin<&mut Engine>, masks: &[u32], sampled: &mut [Sampled]) -> Result<()>;
         fn logits(engine: &Engine, draw: u32, to: &mut [f32]) -> Result<()>;
         fn memory_bytes(self: &Engine) -> u64;
-        fn used_pages(self: &Engine) -> u32;
+        fn pages(self: &Engine) -> u32;
         fn resident(self: &Engine) -> bool;
     }
 }

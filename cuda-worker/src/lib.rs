@@ -28,6 +28,7 @@ mod log;
 pub mod memory;
 pub mod oom;
 pub mod outbox;
+pub mod pool;
 /// For tests alone; a program that doesn't call it has none of it.
 #[doc(hidden)]
 pub mod probe;

@@ -19,6 +19,7 @@ use crate::engine::{Backend, Engine, EngineOptions};
 use crate::failpoints::{self, Failpoint};
 use crate::loader::{self, LoadError, Loaded, Source};
 use crate::memory::{self, Limit, Need, Scope, Shortfall};
+use crate::pool::made::{self as pool, HeldPool, Pool};
 use crate::scheduler::Limits;
 use crate::scheduler::step_engine::{EngineError, StepEngine as _};
 use crate::sizing::PoolContext;
@@ -119,6 +120,14 @@ pub(crate) fn load(
         .weights
         .as_ref()
         .and_then(|m| Some((m, receive(channel.as_ref())?)));
+    let held_pool = request.pool.as_ref().and_then(|manifest| {
+        let channel = channel.as_ref();
+        Some(HeldPool {
+            manifest,
+            memory: receive(channel)?,
+            ledger: receive(channel)?,
+        })
+    });
 
     let path = &request.model_path;
     let file = GgufFile::open(Path::new(path)).map_err(|e| LoadFailure::model(path, e))?;
@@ -143,7 +152,13 @@ pub(crate) fn load(
     let Fitting {
         options,
         page_bytes,
-    } = fitting(request, &backend, &plan, retained.is_some())?;
+    } = fitting(
+        request,
+        &backend,
+        &plan,
+        retained.is_some(),
+        held_pool.is_some(),
+    )?;
 
     let mut told = None;
     let loaded = loader::attach_or_load(&backend, &source, retained, expected, |percent| {
@@ -162,13 +177,28 @@ pub(crate) fn load(
     }
     failpoints::pass(Failpoint::Loaded);
     let weights_ms = began.elapsed().as_millis();
-    let engine = backend
-        .engine(&plan, weights, &options)
+    let content = manifest.model.hash;
+    let fingerprint = pool::fingerprint(&backend, &plan, content).map_err(engine_failed)?;
+    let pool =
+        Pool::of(&backend, &plan, &options, fingerprint, held_pool).map_err(engine_failed)?;
+    let mut engine = backend
+        .engine_on(&plan, weights, pool.memory, &options)
         .map_err(engine_failed)?;
     // An image with another manifest than before, that of a file which was touched, is sent like a
     // new one.
     let known = source == LoadSource::Handle && request.weights.as_ref() == Some(&manifest);
-    let shared = known || channel.is_some_and(|channel| hand_over(&engine, &channel));
+    let shared = known
+        || channel
+            .as_ref()
+            .is_some_and(|channel| hand_over(&engine, channel));
+    let pool = match (pool.ledger, channel) {
+        (Some(ledger), Some(channel)) => {
+            engine.outlive(fingerprint, ledger);
+            let held = pool.is_held || hand_over_pool(&engine, &channel);
+            held.then_some(pool.manifest)
+        }
+        _ => None,
+    };
 
     let device = backend.info().map_err(engine_failed)?;
     let load_ms = u32::try_from(began.elapsed().as_millis()).unwrap_or(u32::MAX);
@@ -204,6 +234,7 @@ pub(crate) fn load(
         load_ms,
         model_hash: manifest.model.hash,
         weights: shared.then_some(manifest),
+        pool,
     })));
     let limits = Limits {
         slots: options.slots,
@@ -235,13 +266,13 @@ fn backend(device: Device) -> Result<Backend, LoadFailure> {
     })
 }
 
-/// The descriptor that was announced; without it the file is read.
+/// A descriptor that was announced; without it what it stands for is made anew.
 fn receive(channel: Option<&DescriptorChannel>) -> Option<OwnedFd> {
     match channel?.receive() {
         Ok(fd) => Some(fd),
         Err(error) => {
             log::line(format_args!(
-                "retained weights were announced but did not come: {error}"
+                "retained memory was announced but did not come: {error}"
             ));
             None
         }
@@ -262,13 +293,14 @@ struct Fitting {
     page_bytes: u64,
 }
 
-/// The largest engine that fits the memory there is, before anything is taken. An image that is
+/// The largest engine that fits the memory there is, before anything is taken. An image or a pool that is
 /// `present` is in memory already.
 fn fitting(
     request: &LoadRequest,
     backend: &Backend,
     plan: &ModelPlan,
     present: bool,
+    pool_present: bool,
 ) -> Result<Fitting, LoadFailure> {
     let path = &request.model_path;
     let engine_failed = |error| LoadFailure::engine(request, backend, &error);
@@ -293,8 +325,12 @@ fn fitting(
                 kv_pages,
                 ..smallest
             };
-            let own = need.own.saturating_add(u64::from(kv_pages) * page_bytes);
-            short = memory::shortfall(&Need { own, ..need }, &limits);
+            let need = Need {
+                pool: u64::from(kv_pages).saturating_mul(page_bytes),
+                pool_present,
+                ..need
+            };
+            short = memory::shortfall(&need, &limits);
             let serves = candidates.len() == 1 || sizing::serves(kv_pages, options.slots);
             if short.is_none() && serves {
                 return Ok(Fitting {
@@ -355,10 +391,12 @@ fn need(
         Device::Cuda(_) => UNCOUNTED_BYTES + (engines - 1) * CONTEXT_BYTES,
     };
     let cores = std::thread::available_parallelism().map_or(1, |n| n.get() as u64);
-    // The weights are there once; everything else is each engine's own.
+    // Weights and pool are there once; everything else is each engine's own.
     let need = Need {
         image: plan.image_bytes,
         present,
+        pool: 0,
+        pool_present: false,
         own: one.saturating_sub(plan.image_bytes + page_bytes),
         once: contexts,
         engines,
@@ -400,6 +438,24 @@ fn tell_absent(path: &str, plan: &ModelPlan) {
             taken.join(", ")
         ));
     }
+}
+
+/// Gives the supervisor descriptors of the pool; false if they did not go out, and then Ready must not speak of it.
+fn hand_over_pool(engine: &Engine, channel: &DescriptorChannel) -> bool {
+    use std::os::fd::AsFd as _;
+    let shared = engine.share_pool().map_err(|e| e.to_string());
+    let sent = shared.and_then(|descriptors| {
+        let mut descriptors = descriptors.iter();
+        descriptors
+            .try_for_each(|fd| channel.send(fd.as_fd()))
+            .map_err(|e| e.to_string())
+    });
+    if let Err(error) = &sent {
+        log::line(format_args!(
+            "the KV pool can't outlive this process: {error}"
+        ));
+    }
+    sent.is_ok()
 }
 
 /// Gives the supervisor a descriptor of the image; false if it did not go out, and then Ready must

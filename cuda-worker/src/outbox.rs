@@ -10,6 +10,7 @@ use std::time::Duration;
 use interprocess::local_socket::Stream;
 use interprocess::local_socket::traits::Stream as _;
 use orcd_shared::exit;
+use orcd_shared::kv::PageCounts;
 use orcd_shared::protocol::frame;
 use orcd_shared::protocol::message::{HEARTBEAT_MS, ToSupervisor};
 
@@ -24,23 +25,31 @@ const BEAT: Duration = Duration::from_millis(HEARTBEAT_MS / 2);
 pub struct Status {
     steps: AtomicU64,
     running: AtomicU32,
-    kv_pages_used: AtomicU32,
+    kv_used: AtomicU32,
+    kv_cached: AtomicU32,
+    kv_refused: AtomicU32,
 }
 
 impl Status {
     /// Notes the present state.
-    pub fn set(&self, steps: u64, running: usize, kv_pages_used: u32) {
+    pub fn set(&self, steps: u64, running: usize, kv: PageCounts) {
         let running = u32::try_from(running).unwrap_or(u32::MAX);
         self.steps.store(steps, Ordering::Relaxed);
         self.running.store(running, Ordering::Relaxed);
-        self.kv_pages_used.store(kv_pages_used, Ordering::Relaxed);
+        self.kv_used.store(kv.used, Ordering::Relaxed);
+        self.kv_cached.store(kv.cached, Ordering::Relaxed);
+        self.kv_refused.store(kv.refused, Ordering::Relaxed);
     }
 
     fn heartbeat(&self) -> ToSupervisor {
         ToSupervisor::Heartbeat {
             steps: self.steps.load(Ordering::Relaxed),
             running: self.running.load(Ordering::Relaxed),
-            kv_pages_used: self.kv_pages_used.load(Ordering::Relaxed),
+            kv: PageCounts {
+                used: self.kv_used.load(Ordering::Relaxed),
+                cached: self.kv_cached.load(Ordering::Relaxed),
+                refused: self.kv_refused.load(Ordering::Relaxed),
+            },
         }
     }
 }

@@ -73,6 +73,7 @@ pub fn candidates(request: &LoadRequest, trained: u32) -> Result<Vec<EngineOptio
         max_batch_tokens: batch.max(slots),
         threads: request.threads.unwrap_or(0),
         kv_pages: 1,
+        poison: false,
         float_activations: false,
     });
     Ok(options.collect())

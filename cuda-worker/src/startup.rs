@@ -153,6 +153,8 @@ fn read<R: Read>(mut reader: FrameReader<R>, commands: &Sender<Command>, abandon
         let command = match reader.message() {
             Ok(Some(ToWorker::Submit(job))) => Command::Submit(job),
             Ok(Some(ToWorker::Cancel(key))) => Command::Cancel(key),
+            Ok(Some(ToWorker::Serve(serve))) => Command::Serve(serve),
+            Ok(Some(ToWorker::Settled)) => Command::Settled,
             Ok(Some(ToWorker::Shutdown) | None) => break exit::worker::OK,
             Ok(Some(ToWorker::Hello { .. } | ToWorker::Load(_))) => {
                 log::line(format_args!("the supervisor sent Hello or Load twice"));

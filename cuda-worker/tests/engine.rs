@@ -4,8 +4,8 @@
 #![allow(clippy::print_stdout)] // measured errors are worth seeing
 
 mod engine_support;
-#[path = "engine_support/forks.rs"]
-mod forks;
+#[path = "engine_support/shares.rs"]
+mod shares;
 
 use cuda_worker::engine::EngineOptions;
 use cuda_worker::scheduler::step_engine::{EngineError, StepBatch, StepEngine as _, Wanted};
@@ -353,10 +353,10 @@ fn a_step_without_pages_changes_nothing_and_freed_ones_serve_others() {
     let tokens = prompt(128, 10);
     // Opening takes nothing: together they might have 600 positions, and there are 192.
     (0..3).for_each(|slot| engine.open(slot, 200).unwrap());
-    assert_eq!(engine.used_pages(), 0);
+    assert_eq!(engine.counts().used, 0);
     step(&mut engine, 0, 0, &tokens[..64]);
     step(&mut engine, 1, 0, &tokens[..64]);
-    assert_eq!(engine.used_pages(), 2);
+    assert_eq!(engine.counts().used, 2);
     // Each needs one more, and one is left.
     let mut both = StepBatch::default();
     both.add_run(0, 64, &tokens[64..65]).unwrap();
@@ -367,7 +367,7 @@ fn a_step_without_pages_changes_nothing_and_freed_ones_serve_others() {
         matches!(&refused, Err(EngineError::OutOfMemory(m)) if m.contains("needs 2 more KV pages, 1 are free")),
         "{refused:?}"
     );
-    assert_eq!(engine.used_pages(), 2);
+    assert_eq!(engine.counts().used, 2);
     step(&mut engine, 0, 64, &tokens[64..100]);
     let refused = engine.run(&{
         let mut one = StepBatch::default();
@@ -380,7 +380,7 @@ fn a_step_without_pages_changes_nothing_and_freed_ones_serve_others() {
         "{refused:?}"
     );
     engine.close(1).unwrap();
-    assert_eq!(engine.used_pages(), 2);
+    assert_eq!(engine.counts().used, 2);
     assert_same(
         &step(&mut engine, 0, 100, &tokens[100..]),
         &in_chunks(&mut roomy, 0, &tokens, 128),
@@ -394,7 +394,7 @@ fn a_step_without_pages_changes_nothing_and_freed_ones_serve_others() {
     (0..=2)
         .step_by(2)
         .for_each(|slot| engine.close(slot).unwrap());
-    assert_eq!(engine.used_pages(), 0);
+    assert_eq!(engine.counts().used, 0);
 }
 
 #[test]
@@ -815,70 +815,26 @@ fn masks_and_logprobs_that_can_not_be_are_refused() {
 #[test]
 fn sequences_that_share_a_beginning_draw_what_they_draw_alone() {
     let model = Model::named("tiny-llama");
-    for length in forks::LENGTHS {
+    for length in shares::LENGTHS {
         let prompt = prompt(length, 9);
         let mut engine = model.engine(&options());
-        let alone = forks::alone(&mut engine, &prompt);
+        let alone = shares::alone(&mut engine, &prompt);
         for round in 0..2 {
-            let forked = forks::forked(&mut engine, &prompt);
-            forks::assert_begins(&alone, &forked, &format!("{length} tokens, round {round}"));
+            let found = shares::shared(&mut engine, &prompt, round > 0);
+            shares::assert_begins(&alone, &found, &format!("{length} tokens, round {round}"));
         }
-        // And what was shared is free again.
-        assert_eq!(forks::alone(&mut engine, &prompt), alone);
+        // Whatever is kept.
+        assert_eq!(shares::alone(&mut engine, &prompt), alone);
+        let counts = engine.counts();
+        assert_eq!((counts.used, counts.refused), (0, 0));
+        assert!(counts.cached as usize >= length / 64);
     }
 }
 
+/// Sequences come, grow, begin as others did and end in any order, in a pool in which what is kept is soon evicted:
+/// none ever sees another one's tokens, memory is refused exactly where no page can be had, and all pages come back.
 #[test]
-fn a_sequence_that_can_not_be_forked_is_left_as_it_was() {
-    let model = Model::named("tiny-qwen2");
-    let mut engine = model.engine(&EngineOptions {
-        kv_pages: 3,
-        ..options()
-    });
-    let tokens = prompt(100, 10);
-    engine.open(0, 150).unwrap();
-    step(&mut engine, 0, 0, &tokens[..70]);
-    engine.open(1, 50).unwrap();
-    step(&mut engine, 1, 0, &tokens[..1]);
-    for (from, to, most, what) in [
-        (2, 3, 80, "slot 2 is not open"),
-        (4, 3, 80, "slot 4 does not exist"),
-        (0, 1, 80, "slot 1 is open already"),
-        (0, 9, 80, "slot 9 does not exist"),
-        (
-            0,
-            3,
-            69,
-            "holds 70 tokens, another one like it is to have 69",
-        ),
-    ] {
-        let found = engine.fork(from, to, most);
-        assert!(
-            matches!(&found, Err(EngineError::Invalid(m)) if m.contains(what)),
-            "{what}: {found:?}"
-        );
-    }
-    let refused = engine.fork(0, 3, 100);
-    assert!(
-        matches!(&refused, Err(EngineError::OutOfMemory(m)) if m.contains("all 3 KV pages are taken")),
-        "{refused:?}"
-    );
-    assert_eq!(engine.used_pages(), 3);
-    engine.close(1).unwrap();
-    engine.fork(0, 3, 100).unwrap();
-    // Its first page is both's.
-    assert_eq!(engine.used_pages(), 3);
-    let whole = in_chunks(&mut model.engine(&options()), 0, &tokens, 100);
-    for slot in [0, 3] {
-        let found = step(&mut engine, slot, 70, &tokens[70..]);
-        assert_same(&found, &whole, format!("slot {slot}"));
-    }
-}
-
-/// Sequences come, grow, are forked and end in any order: none ever sees another one's tokens, memory is refused
-/// exactly where no page is left, and all pages come back.
-#[test]
-fn any_order_of_forks_and_ends_keeps_sequences_apart() {
+fn any_order_of_beginnings_and_ends_keeps_sequences_apart() {
     const PAGES: u32 = 7;
     let model = Model::named("tiny-tied");
     let mut engine = model.engine(&EngineOptions {
@@ -887,68 +843,102 @@ fn any_order_of_forks_and_ends_keeps_sequences_apart() {
     });
     let mut fresh = model.engine(&options());
     let mut rng = Rng(20_261_128);
-    // Tokens, and how many there may be, by slot.
+    // Tokens, and how many there may be, by slot; and what sequences had at their ends.
     let mut open: [Option<(Vec<u32>, u32)>; 4] = Default::default();
-    let (mut compared, mut refused) = (0, 0);
-    for turn in 0..600 {
+    let mut ended: Vec<Vec<u32>> = Vec::new();
+    let (mut compared, mut refused, mut hit) = (0, 0, 0);
+    for turn in 0..1500 {
         let slot = rng.below(4) as usize;
-        let from = rng.below(4) as usize;
-        let free = PAGES - engine.used_pages();
-        match (open[slot].take(), open[from].clone()) {
-            (None, parent) if slot == from || parent.is_none() || rng.below(3) == 0 => {
-                let most = 1 + rng.below(200) as u32;
-                engine.open(slot as u32, most).unwrap();
-                open[slot] = Some((Vec::new(), most));
-            }
-            (None, Some((tokens, _))) => {
-                let most = tokens.len().max(1) as u32 + rng.below(60) as u32;
-                let found = engine.fork(from as u32, slot as u32, most);
-                let fits = free > 0 || tokens.len() % 64 == 0;
-                assert_eq!(found.is_ok(), fits, "turn {turn}: {found:?}");
-                open[slot] = fits.then_some((tokens, most));
-                refused += u32::from(!fits);
-            }
-            (Some((mut tokens, most)), _) => {
-                let room = most - tokens.len() as u32;
-                if room == 0 || rng.below(8) == 0 {
-                    engine.close(slot as u32).unwrap();
-                    continue;
+        let free = PAGES - engine.counts().used;
+        let Some((mut tokens, most)) = open[slot].take() else {
+            // A prompt that begins as some sequence did, as far as it likes, and goes on in its own way.
+            let others = open.iter().flatten().map(|(tokens, _)| tokens);
+            let others: Vec<&Vec<u32>> = others.chain(&ended).collect();
+            let mut tokens = match others.len() {
+                0 => Vec::new(),
+                n => {
+                    let other = others[rng.below(n as u64) as usize];
+                    other[..rng.below(other.len() as u64 + 1) as usize].to_vec()
                 }
-                let more = prompt(1 + rng.below(u64::from(room.min(40))) as usize, turn);
-                let pages = |tokens: usize| tokens.div_ceil(64);
-                let needs = pages(tokens.len() + more.len()) - pages(tokens.len());
-                if needs > free as usize {
-                    let mut batch = StepBatch::default();
-                    batch
-                        .add_run(slot as u32, tokens.len() as u32, &more)
-                        .unwrap();
-                    let found = engine.run(&batch).map(<[_]>::len);
-                    assert!(
-                        matches!(found, Err(EngineError::OutOfMemory(_))),
-                        "turn {turn}: {found:?}"
-                    );
-                    open[slot] = Some((tokens, most));
-                    refused += 1;
-                    continue;
-                }
-                let logits = step(&mut engine, slot as u32, tokens.len() as u32, &more);
-                tokens.extend(more);
-                if turn % 5 == 0 {
-                    let expected = in_chunks(&mut fresh, 0, &tokens, 256);
-                    assert_same(&logits, &expected, format!("turn {turn}, slot {slot}"));
-                    compared += 1;
-                }
-                open[slot] = Some((tokens, most));
+            };
+            tokens.truncate(180);
+            if tokens.is_empty() || rng.below(2) == 0 {
+                tokens.extend(prompt(1 + rng.below(70) as usize, turn));
             }
-            (None, None) => {}
+            let most = tokens.len() as u32 + rng.below(60) as u32;
+            let found = engine.open_for(slot as u32, most, shares::EVERYBODY, &tokens);
+            let cached = found.unwrap() as usize;
+            assert!(cached < tokens.len());
+            hit += usize::from(cached > 0);
+            let more = &tokens[cached..];
+            let free = PAGES - engine.counts().used;
+            let mut batch = StepBatch::default();
+            batch.add_run(slot as u32, cached as u32, more).unwrap();
+            batch.sample_last(SamplingParams::GREEDY).unwrap();
+            let pages = |tokens: usize| tokens.div_ceil(64);
+            let needs = pages(tokens.len()) - pages(cached);
+            let ran = engine.run(&batch).map(<[_]>::len);
+            if needs > free as usize {
+                assert!(matches!(ran, Err(EngineError::OutOfMemory(_))), "{ran:?}");
+                engine.close(slot as u32).unwrap();
+                refused += 1;
+                continue;
+            }
+            ran.unwrap();
+            let logits = engine.logits(0).unwrap();
+            let expected = in_chunks(&mut fresh, 0, &tokens, 256);
+            assert_same(
+                &logits,
+                &expected,
+                format!("turn {turn}, {cached} were there"),
+            );
+            compared += 1;
+            open[slot] = Some((tokens, most));
+            continue;
+        };
+        let room = most - tokens.len() as u32;
+        if room == 0 || rng.below(8) == 0 {
+            engine.close(slot as u32).unwrap();
+            if ended.len() == 6 {
+                ended.remove(0);
+            }
+            ended.push(tokens);
+            continue;
         }
+        let more = prompt(1 + rng.below(u64::from(room.min(40))) as usize, turn);
+        let pages = |tokens: usize| tokens.div_ceil(64);
+        let needs = pages(tokens.len() + more.len()) - pages(tokens.len());
+        if needs > free as usize {
+            let mut batch = StepBatch::default();
+            let start = tokens.len() as u32;
+            batch.add_run(slot as u32, start, &more).unwrap();
+            let found = engine.run(&batch).map(<[_]>::len);
+            assert!(
+                matches!(found, Err(EngineError::OutOfMemory(_))),
+                "turn {turn}: {found:?}"
+            );
+            open[slot] = Some((tokens, most));
+            refused += 1;
+            continue;
+        }
+        let logits = step(&mut engine, slot as u32, tokens.len() as u32, &more);
+        tokens.extend(more);
+        if turn % 5 == 0 {
+            let expected = in_chunks(&mut fresh, 0, &tokens, 256);
+            assert_same(&logits, &expected, format!("turn {turn}, slot {slot}"));
+            compared += 1;
+        }
+        open[slot] = Some((tokens, most));
     }
-    assert!(compared > 40, "only {compared} were compared");
-    assert!(refused > 10, "only {refused} found no page");
+    assert!(compared > 100, "only {compared} were compared");
+    assert!(refused > 5, "only {refused} found no page");
+    assert!(hit > 30, "only {hit} found something");
     for (slot, sequence) in open.iter().enumerate() {
         if sequence.is_some() {
             engine.close(slot as u32).unwrap();
         }
     }
-    assert_eq!(engine.used_pages(), 0);
+    let counts = engine.counts();
+    assert_eq!((counts.used, counts.refused), (0, 0));
+    assert!(counts.cached > 0);
 }

@@ -67,6 +67,14 @@ class CpuBackend final : public Backend {
     return info;
   }
 
+  uint32_t page_layout(const ModelShape& shape) const override { return cpu::page_layout(shape.head_dim); }
+
+  uint64_t kv_bytes(const ModelShape& shape, const EngineOptions& options) const override {
+    check_shape(shape);
+    check_options(options);
+    return KvCache::bytes(shape, SequenceStore::total_pages(options));
+  }
+
   uint64_t required_bytes(const ModelShape& shape, std::span<const TensorDesc>, uint64_t image_bytes,
                           const EngineOptions& options) const override {
     check_shape(shape);
@@ -83,21 +91,22 @@ class CpuBackend final : public Backend {
     return MemfdWeights::attach(fd, image_bytes);
   }
 
+  std::unique_ptr<KvMemory> allocate_kv(uint64_t bytes) const override { return MemfdKvMemory::allocate(bytes); }
+
+  std::unique_ptr<KvMemory> attach_kv(int fd, uint64_t bytes) const override { return MemfdKvMemory::attach(fd, bytes); }
+
   std::unique_ptr<Engine> engine(const ModelShape& shape, std::span<const TensorDesc> tensors, const Weights& weights,
-                                 const EngineOptions& options) const override {
+                                 const KvMemory& memory, const EngineOptions& options) const override {
     const auto* image = dynamic_cast<const MemfdWeights*>(&weights);
+    const auto* pool = dynamic_cast<const MemfdKvMemory*>(&memory);
+    if (!pool) throw Error(ErrorKind::kInvalid, "this KV pool belongs to another backend");
     if (!image) throw Error(ErrorKind::kInvalid, "these weights belong to another backend");
     if (!image->sealed()) throw Error(ErrorKind::kInvalid, "the weights image is not sealed");
     check_options(options);
     Model model = view_model(shape, tensors, image->image(), image->bytes());
-    auto executor = std::make_unique<CpuExecutor>(model, options, best_isa());
+    auto executor = std::make_unique<CpuExecutor>(model, options, *pool, best_isa());
     return std::make_unique<Engine>(std::move(model), options, std::move(executor),
                                     image->bytes() + kv_bytes(shape, options));
-  }
-
- private:
-  static uint64_t kv_bytes(const ModelShape& shape, const EngineOptions& options) {
-    return KvCache::bytes(shape, SequenceStore::total_pages(options));
   }
 };
 

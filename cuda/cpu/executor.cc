@@ -19,12 +19,13 @@ Rotation rotation(const Model& m, uint32_t kind) {
 
 void CpuExecutor::Free::operator()(void* p) const { std::free(p); }
 
-CpuExecutor::CpuExecutor(const Model& model, const EngineOptions& options, Isa isa)
+CpuExecutor::CpuExecutor(const Model& model, const EngineOptions& options, const MemfdKvMemory& memory, Isa isa)
     : shape_(model.shape),
       isa_(isa),
       float_activations_(options.float_activations),
+      poison_(options.poison),
       pool_(options.threads),
-      kv_(model.shape, SequenceStore::total_pages(options)),
+      kv_(model.shape, SequenceStore::total_pages(options), memory),
       floats_(options.float_activations
                   ? std::make_unique<FloatAttention>(model.shape, SequenceStore::total_pages(options))
                   : nullptr),
@@ -40,11 +41,17 @@ void* CpuExecutor::allocate(size_t bytes) {
   return p;
 }
 
-void CpuExecutor::fork(uint32_t, uint32_t, uint32_t, std::span<const SequenceStore::Copy> copies) {
-  for (const SequenceStore::Copy& pages : copies) {
-    kv_.copy(pages);
-    if (floats_) floats_->copy(pages);
-  }
+void CpuExecutor::copy(uint32_t from, uint32_t to) {
+  kv_.copy(from, to);
+  if (floats_) floats_->copy(from, to);
+}
+
+void CpuExecutor::sum(std::span<const uint32_t> pages) {
+  pool_.run(static_cast<uint32_t>(pages.size()), [&](uint32_t i) { kv_.sum(pages[i]); });
+}
+
+void CpuExecutor::check(std::span<const uint32_t> pages, std::span<uint8_t> sound) {
+  pool_.run(static_cast<uint32_t>(pages.size()), [&](uint32_t i) { sound[i] = kv_.is_sound(pages[i]); });
 }
 
 void CpuExecutor::begin(const Rows& rows, const SequenceStore& sequences) {

@@ -12,12 +12,16 @@ namespace orcd::cpu {
 
 class CpuExecutor final : public Executor, public Ops {
  public:
-  CpuExecutor(const Model& model, const EngineOptions& options, Isa isa);
+  CpuExecutor(const Model& model, const EngineOptions& options, const MemfdKvMemory& memory, Isa isa);
 
   void* allocate(size_t bytes) override;
   void open(uint32_t, uint32_t) override {}
-  void fork(uint32_t from, uint32_t to, uint32_t positions, std::span<const SequenceStore::Copy> copies) override;
-  void close(uint32_t, std::span<const uint32_t> released) override { kv_.release(released); }
+  void close(uint32_t) override {}
+  void release(std::span<const uint32_t> pages) override { kv_.release(pages, poison_); }
+  void copy(uint32_t from, uint32_t to) override;
+  void sum(std::span<const uint32_t> pages) override;
+  void check(std::span<const uint32_t> pages, std::span<uint8_t> sound) override;
+  void settle() override {}
   void begin(const Model&, const Scratch&, const Step&) override {}  // there is nobody else to do the work meanwhile
   void finish(const Model& model, const Scratch& scratch, const Step& step, std::span<Sampled> sampled) override;
   void download(const void* from, size_t bytes, void* to) const override;
@@ -64,7 +68,7 @@ class CpuExecutor final : public Executor, public Ops {
 
   ModelShape shape_;
   Isa isa_;
-  bool float_activations_;
+  bool float_activations_, poison_;
   Pool pool_;
   KvCache kv_;
   std::unique_ptr<FloatAttention> floats_;  // with float_activations

@@ -60,8 +60,8 @@ void FloatAttention::attend(const Rows& rows, const SequenceStore& sequences, ui
   }
 }
 
-void FloatAttention::copy(SequenceStore::Copy pages) {
-  std::copy_n(memory_.data() + pages.from * page_values(), page_values(), memory_.data() + pages.to * page_values());
+void FloatAttention::copy(uint32_t from, uint32_t to) {
+  std::copy_n(memory_.data() + from * page_values(), page_values(), memory_.data() + to * page_values());
 }
 
 }  // namespace orcd::cpu

@@ -18,7 +18,7 @@ class FloatAttention {
   void append(const Rows& rows, const SequenceStore& sequences, uint32_t layer, const float* k, const float* v);
   void attend(const Rows& rows, const SequenceStore& sequences, uint32_t layer, const AttentionParams& params,
               const float* q, float* out) const;
-  void copy(SequenceStore::Copy pages);
+  void copy(uint32_t from, uint32_t to);
 
  private:
   // Of one token in a layer: all heads of its key, then of its value.

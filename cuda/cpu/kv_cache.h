@@ -1,8 +1,9 @@
-// Keys and values of all sequences, by page. The kernel commits memory when a page is first written, and takes it back
-// when the page is released.
+// Keys and values of all sequences, by page, in the memory of a pool. The kernel commits memory when a page is first
+// written, and takes it back when the page is released.
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <span>
 
 #include "engine/sequences.h"
@@ -30,15 +31,41 @@ struct HeadPage {
   uint32_t bytes() const { return key_scale(2 * kPageTokens); }
 };
 
+// A memfd of fixed size, mapped for reading and writing.
+class MemfdKvMemory final : public KvMemory {
+ public:
+  static std::unique_ptr<MemfdKvMemory> allocate(uint64_t bytes);
+  // Takes ownership of fd. Throws kInvalid unless it has this size for good.
+  static std::unique_ptr<MemfdKvMemory> attach(int fd, uint64_t bytes);
+  ~MemfdKvMemory() override;
+  MemfdKvMemory(const MemfdKvMemory&) = delete;
+  MemfdKvMemory& operator=(const MemfdKvMemory&) = delete;
+
+  int fd() const override { return fd_; }
+  uint64_t bytes() const override { return bytes_; }
+  uint8_t* data() const { return data_; }
+
+ private:
+  MemfdKvMemory(int fd, uint64_t bytes) : fd_(fd), bytes_(bytes) {}
+  void map();
+
+  int fd_;
+  uint64_t bytes_;
+  uint8_t* data_ = nullptr;
+};
+
+// Of where values lie in a HeadPage.
+uint32_t page_layout(uint32_t head_dim);
+
 class KvCache {
  public:
-  KvCache(const ModelShape& shape, uint32_t pages);
-  ~KvCache();
-  KvCache(const KvCache&) = delete;
-  KvCache& operator=(const KvCache&) = delete;
+  KvCache(const ModelShape& shape, uint32_t pages, const MemfdKvMemory& memory);
 
-  void copy(SequenceStore::Copy pages);
-  void release(std::span<const uint32_t> pages);
+  void copy(uint32_t from, uint32_t to);
+  // Gives their memory back to the system, or fills them so that whoever reads them is found out.
+  void release(std::span<const uint32_t> pages, bool poison);
+  void sum(uint32_t page) { sums_[page] = sum_of(page); }
+  bool is_sound(uint32_t page) const { return sums_[page] == sum_of(page); }
 
   // One KV head in a page.
   uint8_t* head(uint32_t page, uint32_t layer, uint32_t kv_head) const;
@@ -46,15 +73,18 @@ class KvCache {
   // From a head in a page to the same one in the next page, bytes.
   uint64_t page_stride() const { return page_bytes_; }
 
-  // Bytes of so many pages.
+  // Bytes of so many pages and their sums.
   static uint64_t bytes(const ModelShape& shape, uint32_t pages);
 
  private:
+  uint64_t sum_of(uint32_t page) const;
+
   uint64_t head_bytes_;  // of one head in a page
+  uint64_t used_bytes_;  // of all heads in a page
   uint64_t page_bytes_;  // whole pages of the system
-  uint64_t bytes_;
   uint32_t kv_heads_;
   uint8_t* memory_;  // (pages, page_bytes_); in a page: (layer, kv_head, head_bytes_)
+  uint64_t* sums_;   // (pages)
 };
 
 }  // namespace orcd::cpu

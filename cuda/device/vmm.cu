@@ -55,22 +55,22 @@ Vmm Vmm::create(int ordinal, uint64_t bytes) {
   v.mapped_ = round_up(ordinal, bytes);
   const CUmemAllocationProp p = properties(ordinal);
   CUmemGenericAllocationHandle handle;
-  check(DRIVER(cuMemCreate)(&handle, v.mapped_, &p, 0), "cuMemCreate for the weights");
+  check(DRIVER(cuMemCreate)(&handle, v.mapped_, &p, 0), "cuMemCreate");
   v.handle_ = handle;
   v.map(true);
   return v;
 }
 
-Vmm Vmm::import(int ordinal, int fd, uint64_t bytes) {
+Vmm Vmm::import(int ordinal, int fd, uint64_t bytes, bool writable) {
   Vmm v;
   v.ordinal_ = ordinal;
   v.mapped_ = round_up(ordinal, bytes);
   CUmemGenericAllocationHandle handle;
   check(DRIVER(cuMemImportFromShareableHandle)(&handle, reinterpret_cast<void*>(uintptr_t(fd)),
                                                CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR),
-        "cuMemImportFromShareableHandle for the weights");
+        "cuMemImportFromShareableHandle");
   v.handle_ = handle;
-  v.map(false);
+  v.map(writable);
   return v;
 }
 

@@ -12,8 +12,8 @@ class Vmm {
  public:
   // A fresh allocation of at least `bytes`, mapped for reading and writing.
   static Vmm create(int ordinal, uint64_t bytes);
-  // The allocation of `fd` (which stays the caller's), mapped read-only.
-  static Vmm import(int ordinal, int fd, uint64_t bytes);
+  // The allocation of `fd` (which stays the caller's), mapped read-only or for writing too.
+  static Vmm import(int ordinal, int fd, uint64_t bytes, bool writable = false);
 
   Vmm(Vmm&& other) noexcept;
   Vmm& operator=(Vmm&& other) noexcept;

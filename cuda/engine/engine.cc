@@ -1,6 +1,7 @@
 #include "engine/engine.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <limits>
 #include <string>
@@ -40,9 +41,15 @@ void Engine::refuse_during_step() const {
   if (stepping_) invalid("a step is under way: it has to be finished first");
 }
 
-void Engine::open(uint32_t slot, uint32_t max_tokens) {
+void Engine::open(uint32_t slot, uint32_t max_tokens, std::span<const uint32_t> tokens,
+                  std::span<const uint32_t> pages) {
   refuse_during_step();
-  sequences_.open(slot, max_tokens);
+  for (const uint32_t token : tokens) {
+    if (token >= model_.shape.vocab) {
+      invalid("token " + std::to_string(token) + " is not in the vocabulary of " + std::to_string(model_.shape.vocab));
+    }
+  }
+  sequences_.open(slot, max_tokens, tokens, pages);
   try {
     executor_->open(slot, sequences_.asked(slot));
   } catch (...) {
@@ -51,28 +58,51 @@ void Engine::open(uint32_t slot, uint32_t max_tokens) {
   }
 }
 
-void Engine::fork(uint32_t from, uint32_t to, uint32_t max_tokens) {
+void Engine::grow(uint32_t slot, std::span<const uint32_t> pages) {
   refuse_during_step();
-  const std::vector<SequenceStore::Copy> copies = sequences_.fork(from, to, max_tokens);
-  try {
-    executor_->fork(from, to, sequences_.asked(to), copies);
-  } catch (...) {
-    sequences_.close(to);
-    throw;
-  }
+  sequences_.grow(slot, pages);
 }
 
 void Engine::close(uint32_t slot) {
   refuse_during_step();
-  executor_->close(slot, sequences_.close(slot));
+  sequences_.close(slot);
+  executor_->close(slot);
+}
+
+void Engine::release(std::span<const uint32_t> pages) {
+  sequences_.check_pages(pages);
+  executor_->release(pages);
+}
+
+void Engine::copy(uint32_t from, uint32_t to) {
+  refuse_during_step();
+  sequences_.check_pages(std::array{from, to});
+  executor_->copy(from, to);
+}
+
+void Engine::sum(std::span<const uint32_t> pages) {
+  sequences_.check_pages(pages);
+  executor_->sum(pages);
+}
+
+void Engine::check(std::span<const uint32_t> pages, std::span<uint8_t> sound) {
+  refuse_during_step();
+  sequences_.check_pages(pages);
+  if (sound.size() != pages.size()) invalid("there must be one place per page");
+  executor_->check(pages, sound);
+}
+
+void Engine::settle() {
+  refuse_during_step();
+  executor_->settle();
 }
 
 void Engine::check(const StepBatch& batch) const {
   if (batch.runs.empty()) invalid("a step needs a run");
-  uint64_t rows = 0, pages = 0;
+  uint64_t rows = 0;
   std::vector<bool> seen(sequences_.slots());
   for (const Run& r : batch.runs) {
-    pages += sequences_.check_append(r.slot, r.start, r.n_tokens);
+    sequences_.check_append(r.slot, r.start, r.n_tokens);
     if (seen[r.slot]) invalid("slot " + std::to_string(r.slot) + " takes part twice in a step");
     seen[r.slot] = true;
     rows += r.n_tokens;
@@ -91,10 +121,6 @@ void Engine::check(const StepBatch& batch) const {
   }
   check_samples(batch);
   check_biases(batch);
-  if (pages > sequences_.free_pages()) {
-    throw Error(ErrorKind::kOutOfMemory, "a step needs " + std::to_string(pages) + " more KV pages, " +
-                                             std::to_string(sequences_.free_pages()) + " are free");
-  }
 }
 
 void Engine::check_samples(const StepBatch& batch) const {

@@ -24,16 +24,27 @@ class Engine {
   // `other_bytes`: weights and KV, for memory_bytes().
   Engine(Model model, const EngineOptions& options, std::unique_ptr<Executor> executor, uint64_t other_bytes);
 
-  // Begins a sequence of up to max_tokens positions, or as many as the context has; it takes KV pages as it grows.
-  void open(uint32_t slot, uint32_t max_tokens);
-  // A second sequence with the tokens of `from`, for as many as max_tokens in all; memory of whole pages is shared.
-  // kOutOfMemory leaves all as it was.
-  void fork(uint32_t from, uint32_t to, uint32_t max_tokens);
+  // Begins a sequence of up to max_tokens positions, or as many as the context has, with tokens whose keys and values
+  // `pages` hold already.
+  void open(uint32_t slot, uint32_t max_tokens, std::span<const uint32_t> tokens, std::span<const uint32_t> pages);
+  // Gives it pages for the tokens to come.
+  void grow(uint32_t slot, std::span<const uint32_t> pages);
   void close(uint32_t slot);
+
+  // Pages that nobody holds any more, and whose memory may go back to the system.
+  void release(std::span<const uint32_t> pages);
+  // All of a page into another one.
+  void copy(uint32_t from, uint32_t to);
+  // Notes a sum of what is in each page, in the pool. It is there when the next step has ended, or settle() returns.
+  void sum(std::span<const uint32_t> pages);
+  // Whether a page is what its sum says: 1 or 0 each.
+  void check(std::span<const uint32_t> pages, std::span<uint8_t> sound);
+  // Waits for what was begun.
+  void settle();
+
   // Begins a step that processes all runs as one batch; a GPU is at work when this returns. Nothing of the batch is
   // read later. `abandoned`, if there is one, is asked between layers; once it says yes the step throws kAbandoned.
-  // When either half of a step throws, the step is over and nothing has changed; kOutOfMemory: it needs more KV pages
-  // than are free.
+  // When either half of a step throws, the step is over and nothing has changed.
   void begin(const StepBatch& batch, bool (*abandoned)() = nullptr);
   // Ends it: sampled[i] is what was drawn for samples[i]. `masks` (*, mask_words(vocab)): which tokens may be sampled,
   // for the samples that have the number of one.
@@ -41,7 +52,7 @@ class Engine {
   // Copies the logits of draw number `draw` of the last step from the device to `to` (vocab).
   void logits(uint32_t draw, std::span<float> to) const;
   uint64_t memory_bytes() const { return memory_bytes_; }  // weights + KV + scratch
-  uint32_t used_pages() const { return static_cast<uint32_t>(sequences_.used_pages()); }
+  uint32_t pages() const { return SequenceStore::total_pages(options_); }
   bool resident() const { return executor_->resident(); }
 
  private:

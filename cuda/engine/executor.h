@@ -47,11 +47,17 @@ class Executor {
   // Called once, when the model's and all other memory is there: what would make a first step slow.
   virtual void prepare(const Model&, const Scratch&) {}
 
-  // What the sequences of the store have beside their pages, which it has opened, forked or closed before.
+  // What the sequences of the store have beside their pages, which it has opened or closed before.
   // `positions`: SequenceStore::asked.
   virtual void open(uint32_t slot, uint32_t positions) = 0;
-  virtual void fork(uint32_t from, uint32_t to, uint32_t positions, std::span<const SequenceStore::Copy> copies) = 0;
-  virtual void close(uint32_t slot, std::span<const uint32_t> released /* pages */) = 0;
+  virtual void close(uint32_t slot) = 0;
+
+  // As the engine's functions of these names.
+  virtual void release(std::span<const uint32_t> pages) = 0;
+  virtual void copy(uint32_t from, uint32_t to) = 0;
+  virtual void sum(std::span<const uint32_t> pages) = 0;
+  virtual void check(std::span<const uint32_t> pages, std::span<uint8_t> sound) = 0;
+  virtual void settle() = 0;
 
   // A step has two halves, so that the host has its hands free while a device computes. begin() starts the forward
   // pass over the rows, and the draws where nothing is missing; on the CPU it does nothing. finish() gets the same step,

@@ -38,6 +38,18 @@ inline uint64_t hash_bytes(const std::vector<uint8_t>& bytes, uint64_t hash = 0x
   return hash;
 }
 
+// Of places, one after the other.
+class LayoutHash {
+ public:
+  void add(uint32_t place) {
+    for (uint32_t i = 0; i < 4; ++i) hash_ = (hash_ ^ (place >> 8 * i & 255)) * 0x100000001b3u;
+  }
+  uint32_t value() const { return static_cast<uint32_t>(hash_ ^ hash_ >> 32); }
+
+ private:
+  uint64_t hash_ = 0xcbf29ce484222325u;
+};
+
 inline uint32_t layout_cols(TensorType type) {
   const uint32_t values = formats::block_values(type);
   return kLayoutBlocks * (values == 1 ? 32 : values);

@@ -15,10 +15,7 @@ uint64_t pages_for(uint64_t tokens) { return (tokens + kPageTokens - 1) / kPageT
 }  // namespace
 
 SequenceStore::SequenceStore(const EngineOptions& options)
-    : sequences_(options.slots), holders_(total_pages(options)), context_(options.context) {
-  free_.reserve(holders_.size());
-  for (auto page = static_cast<uint32_t>(holders_.size()); page > 0; --page) free_.push_back(page - 1);
-}
+    : sequences_(options.slots), pages_(total_pages(options)), context_(options.context) {}
 
 uint32_t SequenceStore::total_pages(const EngineOptions& o) {
   // No more than 2^28: 4 096 slots of 2^16 pages.
@@ -35,51 +32,52 @@ const SequenceStore::Sequence& SequenceStore::open_at(uint32_t slot) const {
   return sequences_[slot];
 }
 
-void SequenceStore::open(uint32_t slot, uint32_t max_tokens) {
+void SequenceStore::check_pages(std::span<const uint32_t> pages) const {
+  for (const uint32_t page : pages) {
+    if (page < pages_) continue;
+    throw Error(ErrorKind::kInvalid,
+                "KV page " + std::to_string(page) + " does not exist: there are " + std::to_string(pages_));
+  }
+}
+
+void SequenceStore::open(uint32_t slot, uint32_t max_tokens, std::span<const uint32_t> tokens,
+                         std::span<const uint32_t> pages) {
   if (at(slot).open) invalid(slot, "is open already");
   if (max_tokens == 0) invalid(slot, "is to be opened for no tokens");
-  sequences_[slot].open = true;
-  sequences_[slot].asked = max_tokens;
-  sequences_[slot].most = std::min(max_tokens, context_);
-}
-
-std::vector<SequenceStore::Copy> SequenceStore::fork(uint32_t from, uint32_t to, uint32_t max_tokens) {
-  const Sequence& parent = open_at(from);
-  if (parent.tokens.size() > max_tokens) {
-    invalid(from, "holds " + std::to_string(parent.tokens.size()) + " tokens, another one like it is to have " +
-                      std::to_string(max_tokens) + " at most");
+  const uint32_t most = std::min(max_tokens, context_);
+  if (tokens.size() > most) {
+    invalid(slot, "is to begin with " + std::to_string(tokens.size()) + " tokens, it may have " + std::to_string(most));
   }
-  open(to, max_tokens);
-  const bool copies = parent.tokens.size() % kPageTokens != 0;
-  if (copies && free_.empty()) {
-    sequences_[to] = {};
-    throw Error(ErrorKind::kOutOfMemory, "all " + std::to_string(holders_.size()) +
-                                             " KV pages are taken, and a fork needs one for its last tokens");
+  if (pages.size() != pages_for(tokens.size())) {
+    invalid(slot, "is to begin with " + std::to_string(tokens.size()) + " tokens in " + std::to_string(pages.size()) +
+                      " pages");
   }
-  Sequence& child = sequences_[to];
-  child.tokens = parent.tokens;
-  child.asked = parent.asked;
-  const size_t full = parent.tokens.size() / kPageTokens;
-  child.pages.assign(parent.pages.begin(), parent.pages.begin() + static_cast<ptrdiff_t>(full));
-  for (const uint32_t page : child.pages) ++holders_[page];
-  if (!copies) return {};
-  child.pages.push_back(take_page());
-  return {{parent.pages[full], child.pages[full]}};
-}
-
-std::span<const uint32_t> SequenceStore::close(uint32_t slot) {
-  open_at(slot);
+  check_pages(pages);
   Sequence& s = sequences_[slot];
-  released_.clear();
-  for (const uint32_t page : s.pages) {
-    if (--holders_[page] == 0) released_.push_back(page);
-  }
-  free_.insert(free_.end(), released_.rbegin(), released_.rend());
-  s = {};
-  return released_;
+  s.tokens.assign(tokens.begin(), tokens.end());
+  s.pages.assign(pages.begin(), pages.end());
+  s.open = true;
+  s.asked = max_tokens;
+  s.most = most;
 }
 
-uint64_t SequenceStore::check_append(uint32_t slot, uint32_t start, uint64_t n) const {
+void SequenceStore::close(uint32_t slot) {
+  open_at(slot);
+  sequences_[slot] = {};
+}
+
+void SequenceStore::grow(uint32_t slot, std::span<const uint32_t> pages) {
+  const Sequence& s = open_at(slot);
+  if (s.pages.size() + pages.size() > pages_for(s.most)) {
+    invalid(slot, "gets page " + std::to_string(s.pages.size() + pages.size()) + ", its " + std::to_string(s.most) +
+                      " positions take " + std::to_string(pages_for(s.most)));
+  }
+  check_pages(pages);
+  std::vector<uint32_t>& own = sequences_[slot].pages;
+  own.insert(own.end(), pages.begin(), pages.end());
+}
+
+void SequenceStore::check_append(uint32_t slot, uint32_t start, uint64_t n) const {
   const Sequence& s = open_at(slot);
   const uint64_t length = s.tokens.size();
   if (n == 0) invalid(slot, "got a chunk without tokens");
@@ -89,24 +87,17 @@ uint64_t SequenceStore::check_append(uint32_t slot, uint32_t start, uint64_t n) 
   if (n > s.most - length) {
     invalid(slot, "would grow to " + std::to_string(length + n) + " tokens, it may have " + std::to_string(s.most));
   }
-  const uint64_t pages = pages_for(length + n);
-  return pages > s.pages.size() ? pages - s.pages.size() : 0;
+  if (pages_for(length + n) > s.pages.size()) {
+    invalid(slot, "would grow to " + std::to_string(length + n) + " tokens, it has " + std::to_string(s.pages.size()) +
+                      " pages");
+  }
 }
 
 void SequenceStore::append(uint32_t slot, std::span<const uint32_t> tokens) {
   Sequence& s = sequences_[slot];
   s.tokens.insert(s.tokens.end(), tokens.begin(), tokens.end());
-  while (s.pages.size() < pages_for(s.tokens.size())) s.pages.push_back(take_page());
 }
 
 void SequenceStore::truncate(uint32_t slot, uint32_t length) { sequences_[slot].tokens.resize(length); }
-
-uint32_t SequenceStore::take_page() {
-  if (free_.empty()) throw Error(ErrorKind::kOutOfMemory, "no KV page is left");  // the callers have looked
-  const uint32_t page = free_.back();
-  free_.pop_back();
-  holders_[page] = 1;
-  return page;
-}
 
 }  // namespace orcd

@@ -3,6 +3,7 @@
 
 #include "engine/engine.h"
 #include "gpu/executor.h"
+#include "gpu/kv_memory.h"
 #include "gpu/unfit.h"
 #include "gpu/weights.h"
 #include "kernels/pdl.h"
@@ -50,13 +51,20 @@ class CudaBackend final : public Backend {
     return {uint32_t(10 * p.major + p.minor), uint32_t(runtime / 1000 * 10 + runtime % 1000 / 10), total, free};
   }
 
+  uint32_t page_layout(const ModelShape& shape) const override { return kernels::page_layout(shape.head_dim); }
+
+  uint64_t kv_bytes(const ModelShape& shape, const EngineOptions& options) const override {
+    check_shape(shape);
+    check_options(options);
+    return gpu::kv_bytes(shape, options);
+  }
+
   uint64_t required_bytes(const ModelShape& shape, std::span<const TensorDesc>, uint64_t image_bytes,
                           const EngineOptions& options) const override {
     check_shape(shape);
     check_heads(shape);
     check_options(options);
-    const KvBytes kv = kv_bytes(shape, options);
-    return image_bytes + kv.cache + kv.tables +
+    return image_bytes + gpu::kv_bytes(shape, options) + table_bytes(shape, options) +
            scratch_bytes(shape, options.max_batch_tokens, max_samples(options), scratch_of_device());
   }
 
@@ -70,18 +78,29 @@ class CudaBackend final : public Backend {
     return VmmWeights::attach(ordinal_, fd, image_bytes);
   }
 
+  std::unique_ptr<KvMemory> allocate_kv(uint64_t bytes) const override { return VmmKvMemory::allocate(ordinal_, bytes); }
+
+  std::unique_ptr<KvMemory> attach_kv(int fd, uint64_t bytes) const override {
+    return VmmKvMemory::attach(ordinal_, fd, bytes);
+  }
+
   std::unique_ptr<Engine> engine(const ModelShape& shape, std::span<const TensorDesc> tensors, const Weights& weights,
-                                 const EngineOptions& options) const override {
+                                 const KvMemory& memory, const EngineOptions& options) const override {
     const auto* image = dynamic_cast<const VmmWeights*>(&weights);
+    const auto* pool = dynamic_cast<const VmmKvMemory*>(&memory);
+    if (!pool) throw Error(ErrorKind::kInvalid, "this KV pool belongs to another backend");
     if (!image) throw Error(ErrorKind::kInvalid, "these weights belong to another backend");
     if (!image->sealed()) throw Error(ErrorKind::kInvalid, "the weights image is not sealed");
     if (options.float_activations) throw Error(ErrorKind::kInvalid, "float_activations is for the CPU backend");
     check_options(options);
     Model model = view_model(shape, tensors, image->image(), image->bytes());
-    const KvBytes kv = kv_bytes(shape, options);
-    auto executor = std::make_unique<CudaExecutor>(model, options, ordinal_, image->image());
+    const uint64_t kv = gpu::kv_bytes(shape, options);
+    if (pool->bytes() != kv)
+      throw Error(ErrorKind::kInvalid, "the KV pool has " + std::to_string(pool->bytes()) + " bytes, its pages take " +
+                                           std::to_string(kv));
+    auto executor = std::make_unique<CudaExecutor>(model, options, ordinal_, image->image(), pool->data());
     return std::make_unique<Engine>(std::move(model), options, std::move(executor),
-                                    image->bytes() + kv.cache + kv.tables);
+                                    image->bytes() + kv + table_bytes(shape, options));
   }
 
  private:

@@ -98,8 +98,13 @@ uint64_t query_scales(const ModelShape& s, const EngineOptions& o) { return s.qu
 
 }  // namespace
 
-// Everything that CudaExecutor takes beside the scratch.
-KvBytes kv_bytes(const ModelShape& s, const EngineOptions& o) {
+uint64_t kv_bytes(const ModelShape& s, const EngineOptions& o) {
+  const uint64_t pages = SequenceStore::total_pages(o);
+  return pages * (s.n_layers * page_bytes(s) + sizeof(unsigned long long));
+}
+
+// Everything that CudaExecutor takes beside the scratch and the pool.
+uint64_t table_bytes(const ModelShape& s, const EngineOptions& o) {
   const uint64_t rope = rope_values(s, o) * sizeof(float2) + (rope_slots(s, o) + query_scales(s, o)) * 4;
   const uint64_t table = uint64_t{o.slots} * splits_of(o.context) * 4;
   const uint64_t draw = kernels::scaled_width(s.vocab) * sizeof(float) + sizeof(kernels::FilterState);
@@ -111,12 +116,13 @@ KvBytes kv_bytes(const ModelShape& s, const EngineOptions& o) {
   const uint64_t hidden = hidden_counters(s) * 4;
   const uint64_t input =
       CudaExecutor::input_bytes(o.max_batch_tokens, o.slots) + kernels::kSmallM * sizeof(kernels::SampleArgs);
-  return {uint64_t{s.n_layers} * SequenceStore::total_pages(o) * page_bytes(s),
-          rope + table + samples + partial_values(s, o) * sizeof(float) + sets + counts + biases + counters + hidden +
-              input};
+  const uint64_t checked = 2 * kernels::PageBatch::kMost * sizeof(unsigned long long);
+  return rope + table + samples + partial_values(s, o) * sizeof(float) + sets + counts + biases + counters + hidden +
+         input + checked;
 }
 
-CudaExecutor::CudaExecutor(const Model& model, const EngineOptions& options, int ordinal, const uint8_t* image)
+CudaExecutor::CudaExecutor(const Model& model, const EngineOptions& options, int ordinal, const uint8_t* image,
+                           uint8_t* pool)
     : shape_(model.shape),
       options_(options),
       ordinal_(ordinal),
@@ -127,7 +133,10 @@ CudaExecutor::CudaExecutor(const Model& model, const EngineOptions& options, int
       rope_first_(rope_slots(model.shape, options)),
       rope_first_host_(rope_slots(model.shape, options)),
       query_scale_(query_scales(model.shape, options)),
-      kv_(uint64_t{model.shape.n_layers} * pages_ * page_bytes(model.shape)),
+      kv_(pool),
+      sums_(reinterpret_cast<unsigned long long*>(pool + model.shape.n_layers * pages_ * page_bytes(model.shape))),
+      checked_(2 * kernels::PageBatch::kMost),
+      checked_host_(2 * kernels::PageBatch::kMost),
       page_table_(uint64_t{options.slots} * pages_per_slot_),
       page_rows_(uint64_t{options.slots} * pages_per_slot_),
       seen_(uint64_t{options.slots} * mask_words(model.shape.vocab)),
@@ -155,7 +164,6 @@ CudaExecutor::CudaExecutor(const Model& model, const EngineOptions& options, int
       sent_pages_(options.slots) {
   make_tables(model);
   heads_ = {shape_.n_heads, shape_.n_kv_heads, shape_.head_dim, shape_.kinds[0].rope.style, rope_.data(), 0};
-  kv_.zero();
   page_table_.zero();
   arrived_.zero();
   best_.zero();
@@ -237,21 +245,63 @@ void CudaExecutor::open(uint32_t slot, uint32_t positions) {
       cudaMemcpyAsync(rope_first_.data() + slot, rope_first_host_.data() + slot, 4, cudaMemcpyHostToDevice, stream_));
 }
 
-void CudaExecutor::fork(uint32_t, uint32_t to, uint32_t positions, std::span<const SequenceStore::Copy> copies) {
-  const auto copy = [this](void* target, const void* source, size_t bytes) {
-    ORCD_CUDA(cudaMemcpyAsync(target, source, bytes, cudaMemcpyDeviceToDevice, stream_));
-  };
-  open(to, positions);
+void CudaExecutor::close(uint32_t slot) { sent_pages_[slot] = 0; }
+
+void CudaExecutor::release(std::span<const uint32_t> pages) {
+  if (!options_.poison) return;  // the pool is one allocation
   const uint64_t bytes = page_bytes(shape_);
-  for (const SequenceStore::Copy& page : copies) {
-    for (uint32_t layer = 0; layer < shape_.n_layers; ++layer) {
-      uint8_t* base = kv_layer(layer).heads;
-      copy(base + page.to * bytes, base + page.from * bytes, bytes);
-    }
+  for (const uint32_t page : pages) {
+    for (uint32_t layer = 0; layer < shape_.n_layers; ++layer)  // scales that are NaN
+      ORCD_CUDA(cudaMemsetAsync(kv_layer(layer).heads + page * bytes, 0xff, bytes, stream_));
   }
 }
 
-void CudaExecutor::close(uint32_t slot, std::span<const uint32_t>) { sent_pages_[slot] = 0; }
+void CudaExecutor::copy(uint32_t from, uint32_t to) {
+  const uint64_t bytes = page_bytes(shape_);
+  for (uint32_t layer = 0; layer < shape_.n_layers; ++layer) {
+    uint8_t* base = kv_layer(layer).heads;
+    ORCD_CUDA(cudaMemcpyAsync(base + to * bytes, base + from * bytes, bytes, cudaMemcpyDeviceToDevice, stream_));
+  }
+}
+
+kernels::PoolPages CudaExecutor::pool_pages() const {
+  const auto bytes = static_cast<uint32_t>(page_bytes(shape_));
+  return {kv_, pages_ * uint64_t{bytes}, bytes, shape_.n_layers};
+}
+
+namespace {
+
+// Passes all pages to f(batch, first), as many at once as a kernel takes.
+template <class F>
+void in_batches(std::span<const uint32_t> pages, const F& f) {
+  for (size_t first = 0; first < pages.size(); first += kernels::PageBatch::kMost) {
+    kernels::PageBatch batch;
+    batch.count = static_cast<uint32_t>(std::min<size_t>(kernels::PageBatch::kMost, pages.size() - first));
+    std::copy_n(pages.data() + first, batch.count, batch.page);
+    f(batch, first);
+  }
+}
+
+}  // namespace
+
+void CudaExecutor::sum(std::span<const uint32_t> pages) {
+  in_batches(pages, [this](const kernels::PageBatch& batch, size_t) {
+    kernels::sum_pages(pool_pages(), batch, sums_, stream_);
+  });
+}
+
+void CudaExecutor::check(std::span<const uint32_t> pages, std::span<uint8_t> sound) {
+  in_batches(pages, [&](const kernels::PageBatch& batch, size_t first) {
+    kernels::check_pages(pool_pages(), batch, sums_, checked_.data(), stream_);
+    ORCD_CUDA(
+        cudaMemcpyAsync(checked_host_.data(), checked_.data(), checked_.bytes(), cudaMemcpyDeviceToHost, stream_));
+    stream_.wait();
+    for (uint32_t i = 0; i < batch.count; ++i)
+      sound[first + i] = checked_host_[i] == checked_host_[kernels::PageBatch::kMost + i];
+  });
+}
+
+void CudaExecutor::settle() { stream_.wait(); }
 
 // Rows alone in their run go to the decode kernel, longer runs are cut into tiles.
 void CudaExecutor::find_runs(const Rows& rows) {
@@ -374,7 +424,7 @@ void CudaExecutor::matmul(std::span<const MatmulArgs> products, const Activation
 }
 
 kernels::KvLayer CudaExecutor::kv_layer(uint32_t layer) const {
-  return {kv_.data() + uint64_t{layer} * pages_ * page_bytes(shape_), page_table_.data(), pages_per_slot_};
+  return {kv_ + uint64_t{layer} * pages_ * page_bytes(shape_), page_table_.data(), pages_per_slot_};
 }
 
 void CudaExecutor::rope_kv(uint32_t layer, const AttentionInputs& in) {
@@ -638,9 +688,9 @@ void CudaExecutor::download(const void* from, size_t bytes, void* to) const {
 
 bool CudaExecutor::resident() const {
   const void* buffers[] = {
-      image_,       rope_first_.data(), query_scale_.data(), rope_.data(),   kv_.data(),          page_table_.data(),
-      seen_.data(), masks_.data(),      counts_.data(),      biases_.data(), partial_.data(),     arrived_.data(),
-      best_.data(), scaled_.data(),     filter_.data(),      input_.data(),  step_samples_.data()};
+      image_,       rope_first_.data(), query_scale_.data(), rope_.data(),   kv_,                  page_table_.data(),
+      seen_.data(), masks_.data(),      counts_.data(),      biases_.data(), partial_.data(),      arrived_.data(),
+      best_.data(), scaled_.data(),     filter_.data(),      input_.data(),  step_samples_.data(), checked_.data()};
   for (const void* p : buffers)
     if (!device::is_device_memory(p, ordinal_)) return false;
   for (const auto& s : scratch_)

@@ -14,24 +14,27 @@
 
 namespace orcd::gpu {
 
-// Device memory beside weights and scratch.
-struct KvBytes {
-  uint64_t cache, tables;
-};
-KvBytes kv_bytes(const ModelShape& shape, const EngineOptions& options);
+// Of the pool: all pages, then their sums.
+uint64_t kv_bytes(const ModelShape& shape, const EngineOptions& options);
+// Of what else an executor takes beside weights and scratch.
+uint64_t table_bytes(const ModelShape& shape, const EngineOptions& options);
 ScratchOf scratch_of_device();
 
 class CudaExecutor final : public Executor, public Ops {
  public:
-  CudaExecutor(const Model& model, const EngineOptions& options, int ordinal, const uint8_t* image);
+  CudaExecutor(const Model& model, const EngineOptions& options, int ordinal, const uint8_t* image, uint8_t* pool);
   ~CudaExecutor() override;  // waits: finish() may return before the last kernel has ended
 
   ScratchOf scratch_of() const override;
   void* allocate(size_t bytes) override;
   void prepare(const Model& model, const Scratch& scratch) override;
   void open(uint32_t slot, uint32_t positions) override;
-  void fork(uint32_t from, uint32_t to, uint32_t positions, std::span<const SequenceStore::Copy> copies) override;
-  void close(uint32_t slot, std::span<const uint32_t> released) override;
+  void close(uint32_t slot) override;
+  void release(std::span<const uint32_t> pages) override;
+  void copy(uint32_t from, uint32_t to) override;
+  void sum(std::span<const uint32_t> pages) override;
+  void check(std::span<const uint32_t> pages, std::span<uint8_t> sound) override;
+  void settle() override;
   void begin(const Model& model, const Scratch& scratch, const Step& step) override;
   void finish(const Model& model, const Scratch& scratch, const Step& step, std::span<Sampled> sampled) override;
   void download(const void* from, size_t bytes, void* to) const override;
@@ -102,6 +105,7 @@ class CudaExecutor final : public Executor, public Ops {
   void launch_fused(const Model& model, const Scratch& scratch, const uint32_t* logit_rows, uint32_t n_logits,
                     bool decoding, bool recorded = false);
   kernels::KvLayer kv_layer(uint32_t layer) const;
+  kernels::PoolPages pool_pages() const;
   bool is_filled(const Activations& attended) const;
   kernels::Heads heads(const AttentionParams& params) const;
   kernels::DecodeAttention decode_attention(uint32_t layer, const AttentionParams& params, const float* q,
@@ -120,7 +124,10 @@ class CudaExecutor final : public Executor, public Ops {
   device::Buffer<uint32_t> rope_first_;               // LongRoPE: (slots) as Rotation::first has it; else one
   device::Pinned<uint32_t> rope_first_host_;          // the same on the host
   device::Buffer<float> query_scale_;                 // (context) if there is one
-  device::Buffer<uint8_t> kv_;                        // (layer, page, kv_head, KvPage::bytes())
+  uint8_t* kv_;                                       // the pool's: (layer, page, kv_head, KvPage::bytes())
+  unsigned long long* sums_;                          // the pool's: (page)
+  device::Buffer<unsigned long long> checked_;        // (pages at once, 2) sums found, and those that were noted
+  device::Pinned<unsigned long long> checked_host_;   // the same on the host
   device::Buffer<uint32_t> page_table_;               // (slot, pages_per_slot)
   device::Pinned<uint32_t> page_rows_;                // the same on the host: what is copied must stay put
   device::Buffer<uint32_t> seen_;                     // (slot, set_words_): each sequence's first seen_length_ tokens

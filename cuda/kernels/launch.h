@@ -156,6 +156,28 @@ struct KvLayer {
   uint32_t pages_per_slot;
 };
 
+// The pages of a pool, of all layers.
+struct PoolPages {
+  uint8_t* memory;       // (layer, page, page_bytes)
+  uint64_t layer_bytes;  // from a page in a layer to the same one in the next
+  uint32_t page_bytes;   // of a page in a layer
+  uint32_t layers;
+};
+// Pages, as a kernel's argument.
+struct PageBatch {
+  static constexpr uint32_t kMost = 512;
+  uint32_t count;
+  uint32_t page[kMost];
+};
+// Notes a sum of what is in each page (arith/page_sum.h).
+void sum_pages(const PoolPages& pool, const PageBatch& pages /* host */, unsigned long long* sums /* (pages) */,
+               cudaStream_t stream);
+// Finds the sums again, without noting them; and those that were noted, from place kMost on.
+void check_pages(const PoolPages& pool, const PageBatch& pages /* host */, const unsigned long long* sums /* (pages) */,
+                 unsigned long long* checked /* (2, kMost) */, cudaStream_t stream);
+// Of where the values of a head lie in a page.
+uint32_t page_layout(uint32_t head_dim);
+
 struct Heads {
   uint32_t n_heads, n_kv_heads, head_dim;
   RopeStyle style;

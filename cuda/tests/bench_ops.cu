@@ -14,6 +14,7 @@
 #include "arith/philox.h"
 #include "formats/formats.h"
 #include "gpu/executor.h"
+#include "gpu/kv_memory.h"
 #include "kernels/kv_page.cuh"
 #include "tests/testing.h"
 
@@ -106,7 +107,8 @@ class Bench {
     options.slots = prompt ? 1 : rows;
     options.context = std::max(depth + 1, rows);
     options.max_batch_tokens = rows;
-    ops_ = std::make_unique<gpu::CudaExecutor>(model_, options, 0, nullptr);
+    pool_ = gpu::VmmKvMemory::allocate(0, gpu::kv_bytes(model_.shape, options));
+    ops_ = std::make_unique<gpu::CudaExecutor>(model_, options, 0, nullptr, pool_->data());
     for (uint32_t r = 0; r < rows; ++r) {
       token_.push_back(r * 7919 % kVocab);
       slot_.push_back(prompt ? 0 : r);
@@ -115,7 +117,11 @@ class Bench {
     sequences_ = std::make_unique<SequenceStore>(options);
     SequenceStore& sequences = *sequences_;
     for (uint32_t s = 0; s < options.slots; ++s) {
-      sequences.open(s, options.context);
+      sequences.open(s, options.context, {}, {});
+      const uint32_t each = SequenceStore::total_pages(options) / options.slots;
+      std::vector<uint32_t> pages(each);
+      for (uint32_t i = 0; i < each; ++i) pages[i] = s * each + i;
+      sequences.grow(s, pages);
       ops_->open(s, options.context);
       sequences.append(s, std::vector<uint32_t>(prompt ? rows : depth + 1));
     }
@@ -203,6 +209,7 @@ class Bench {
   uint32_t rows_, depth_;
   double read_;
   Model model_ = {};
+  std::unique_ptr<gpu::VmmKvMemory> pool_;
   std::unique_ptr<gpu::CudaExecutor> ops_;
   std::unique_ptr<SequenceStore> sequences_;
   std::vector<uint32_t> token_, slot_, position_;

@@ -11,6 +11,7 @@
 #include "engine/rope.h"
 #include "formats/formats.h"
 #include "gpu/executor.h"
+#include "gpu/kv_memory.h"
 #include "gpu/rope_table.h"
 #include "gpu/weights.h"
 #include "kernels/kv_page.cuh"
@@ -88,6 +89,8 @@ struct Both {
 struct Backends {
   Model model;
   EngineOptions options;
+  std::unique_ptr<cpu::MemfdKvMemory> cpu_pool;
+  std::unique_ptr<gpu::VmmKvMemory> gpu_pool;
   std::unique_ptr<cpu::CpuExecutor> cpu;
   std::unique_ptr<gpu::CudaExecutor> gpu;
   std::unique_ptr<SequenceStore> sequences;
@@ -100,18 +103,32 @@ struct Backends {
     options.slots = slots;
     options.context = context;
     options.max_batch_tokens = max_batch_tokens;
-    cpu = std::make_unique<cpu::CpuExecutor>(model, options, cpu::best_isa());
-    gpu = std::make_unique<gpu::CudaExecutor>(model, options, 0, nullptr);
+    options.poison = true;
+    const uint32_t pages = SequenceStore::total_pages(options);
+    cpu_pool = cpu::MemfdKvMemory::allocate(cpu::KvCache::bytes(shape, pages));
+    gpu_pool = gpu::VmmKvMemory::allocate(0, gpu::kv_bytes(shape, options));
+    cpu = std::make_unique<cpu::CpuExecutor>(model, options, *cpu_pool, cpu::best_isa());
+    gpu = std::make_unique<gpu::CudaExecutor>(model, options, 0, nullptr, gpu_pool->data());
     sequences = std::make_unique<SequenceStore>(options);
   }
 
+  // Pages of a slot lie apart, and hold NaN where nothing was written.
+  std::vector<uint32_t> pages_of(uint32_t slot) const {
+    const uint32_t pages = SequenceStore::total_pages(options);
+    std::vector<uint32_t> own;
+    for (uint32_t page = slot; page < pages; page += options.slots) own.push_back(page);
+    return own;
+  }
   void open(uint32_t slot) {
-    sequences->open(slot, options.context);
+    const std::vector<uint32_t> pages = pages_of(slot);
+    cpu->release(pages), gpu->release(pages);
+    sequences->open(slot, options.context, {}, {});
+    sequences->grow(slot, pages);
     cpu->open(slot, options.context), gpu->open(slot, options.context);
   }
   void close(uint32_t slot) {
-    const auto released = sequences->close(slot);
-    cpu->close(slot, released), gpu->close(slot, released);
+    sequences->close(slot);
+    cpu->close(slot), gpu->close(slot);
   }
   // The sequences go on by these rows.
   void begin(const Rows& rows) {

@@ -319,9 +319,10 @@ pub mod shared {
         max_batch_tokens: u32,
         /// CPU threads of a step; 0 is one per core.
         threads: u32,
-        /// Pages of KV memory in all; 0 is a whole context for each slot. A step that needs more than are free runs
-        /// out of memory.
+        /// Pages of KV memory in all; 0 is a whole context for each slot.
         kv_pages: u32,
+        /// Debug: what is in pages that nobody holds is overwritten with what nobody can read unnoticed.
+        poison: bool,
         /// Debug, CPU only: quantized weights times activations that are not quantized.
         float_activations: bool,
     }

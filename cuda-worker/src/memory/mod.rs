@@ -17,6 +17,10 @@ pub struct Need {
     pub image: u64,
     /// The image is in memory already.
     pub present: bool,
+    /// The KV pool, which they share too.
+    pub pool: u64,
+    /// That is there already.
+    pub pool_present: bool,
     /// Everything else of one engine.
     pub own: u64,
     /// Taken once beside that, whether or not the image is there.
@@ -32,11 +36,11 @@ pub struct Need {
 pub enum Scope {
     /// Memory of all processes together.
     Memory,
-    /// Addresses of this process, its mapping of the image included.
+    /// Addresses of this process, its mappings of image and pool included.
     Addresses,
     /// Private memory of this process.
     Private,
-    /// The length of a file; the image is one.
+    /// The length of a file; image and pool are one each.
     File,
 }
 
@@ -63,12 +67,18 @@ pub struct Shortfall {
 impl Need {
     fn below(&self, scope: Scope) -> u64 {
         let image = if self.present { 0 } else { self.image };
-        let sum = |parts: [u64; 3]| parts.into_iter().fold(0, u64::saturating_add);
+        let pool = if self.pool_present { 0 } else { self.pool };
+        let sum = |parts: [u64; 4]| parts.into_iter().fold(0, u64::saturating_add);
         match scope {
-            Scope::Memory => sum([self.own.saturating_mul(self.engines), image, self.once]),
-            Scope::Addresses => sum([self.own, self.image, self.addresses]),
+            Scope::Memory => sum([
+                self.own.saturating_mul(self.engines),
+                image,
+                pool,
+                self.once,
+            ]),
+            Scope::Addresses => sum([self.own, self.image, self.pool, self.addresses]),
             Scope::Private => self.own.saturating_add(self.addresses),
-            Scope::File => image,
+            Scope::File => image.max(pool),
         }
     }
 }
@@ -86,16 +96,17 @@ pub fn shortfall(need: &Need, limits: &[Limit]) -> Option<Shortfall> {
     short.max_by_key(|short| short.needed - short.limit.free)
 }
 
-/// Bytes that each engine may have beyond what `need` says, below every limit; 0 where not even that fits.
+/// Bytes that a pool may have beyond what `need` says, below every limit; 0 where not even that fits.
 #[must_use]
 pub fn room(need: &Need, limits: &[Limit]) -> u64 {
     let left = limits.iter().map(|limit| {
         let left = limit.free.saturating_sub(need.below(limit.scope));
         match limit.scope {
-            Scope::Memory => left / need.engines.max(1),
-            Scope::Addresses | Scope::Private => left,
-            // It is no file.
-            Scope::File => u64::MAX,
+            Scope::Memory | Scope::Addresses => left,
+            // It is shared.
+            Scope::Private => u64::MAX,
+            // It is a file of its own.
+            Scope::File => limit.free,
         }
     });
     left.min().unwrap_or(u64::MAX)

@@ -172,6 +172,8 @@ fn damaged_files_bound_nothing_and_harm_nothing() {
 const NEED: Need = Need {
     image: 100,
     present: false,
+    pool: 40,
+    pool_present: false,
     own: 10,
     once: 3,
     engines: 2,
@@ -189,8 +191,8 @@ fn each_limit_counts_what_it_counts() {
         shortfall(need, &[limit]).map(|short| short.needed)
     };
     for (scope, needed, present) in [
-        (Scope::Memory, 123, 23),
-        (Scope::Addresses, 115, 115),
+        (Scope::Memory, 163, 23),
+        (Scope::Addresses, 155, 155),
         (Scope::Private, 15, 15),
         (Scope::File, 100, 0),
     ] {
@@ -198,9 +200,13 @@ fn each_limit_counts_what_it_counts() {
         assert_eq!(short(&NEED, scope, needed - 1), Some(needed));
         let mapped = Need {
             present: true,
+            pool_present: true,
             ..NEED
         };
         assert_eq!(short(&mapped, scope, present), None);
+        if present > 0 {
+            assert_eq!(short(&mapped, scope, present - 1), Some(present));
+        }
     }
     let endless = Need {
         own: u64::MAX,
@@ -210,19 +216,20 @@ fn each_limit_counts_what_it_counts() {
 }
 
 #[test]
-fn what_is_left_below_all_limits_is_shared_by_the_engines() {
+fn a_pool_has_what_is_left_below_all_limits() {
     let limit = |scope, free| Limit {
         name: "l".into(),
         scope,
         free,
     };
-    let left = |limits: &[Limit]| room(&NEED, limits);
-    assert_eq!(left(&[limit(Scope::Memory, 123 + 51)]), 25);
+    let need = Need { pool: 0, ..NEED };
+    let left = |limits: &[Limit]| room(&need, limits);
+    assert_eq!(left(&[limit(Scope::Memory, 123 + 51)]), 51);
     let addresses = limit(Scope::Addresses, 115 + 20);
     assert_eq!(left(&[limit(Scope::Memory, 174), addresses]), 20);
-    assert_eq!(left(&[limit(Scope::Private, 15 + 7)]), 7);
+    assert_eq!(left(&[limit(Scope::Private, 15)]), u64::MAX);
     assert_eq!(left(&[limit(Scope::Memory, 1)]), 0);
-    assert_eq!(left(&[limit(Scope::File, 1)]), u64::MAX);
+    assert_eq!(left(&[limit(Scope::File, 7)]), 7);
     assert_eq!(left(&[]), u64::MAX);
 }
 
@@ -236,6 +243,8 @@ fn the_limit_that_lacks_most_is_the_one_to_tell() {
     let need = Need {
         image: 100,
         present: false,
+        pool: 0,
+        pool_present: false,
         own: 0,
         once: 0,
         engines: 1,

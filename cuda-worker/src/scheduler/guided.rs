@@ -91,10 +91,10 @@ impl Scheduler {
         failures
     }
 
-    /// Whether there are jobs and none can go on before its constraint is compiled.
+    /// Whether there are jobs and none can go on before its constraint is compiled, or its pages can be used.
     #[must_use]
     pub fn is_waiting(&self) -> bool {
-        !self.idle() && self.running.iter().all(|s| s.ready() == 0)
+        !self.idle() && (self.starved || self.running.iter().all(|s| s.ready() == 0))
     }
 
     /// Counts a turn in which all jobs waited as a step: the engine stands still for a reason.

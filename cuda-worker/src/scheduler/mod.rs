@@ -22,10 +22,11 @@ use orcd_shared::kv;
 use orcd_shared::protocol::message::{StepReport, ToSupervisor, TokenLogprobs};
 
 use pace::Pace;
+use pages::Fit;
 use rules::Rejection;
 use sequence::Sequence;
 use step_batch::MaskNumber;
-use step_engine::{BROKEN_LOGITS, EngineError, Sampled, StepBatch, StepEngine};
+use step_engine::{BROKEN_LOGITS, EngineError, Owner, Sampled, StepBatch, StepEngine};
 
 use crate::constraint::Grammars;
 
@@ -68,7 +69,7 @@ pub struct Fatal {
 impl Fatal {
     /// An error that no single job can be blamed for. A broken precondition or missing memory
     /// inside a step are bugs of this process: jobs were checked and room was made before.
-    fn of(call: &str, error: &EngineError) -> Self {
+    pub(crate) fn of(call: &str, error: &EngineError) -> Self {
         let (code, exit) = match error {
             EngineError::Device(_) => (ErrorCode::CudaError, exit::worker::DEVICE_LOST),
             EngineError::Invalid(_) | EngineError::OutOfMemory(_) | EngineError::Abandoned => {
@@ -84,7 +85,7 @@ impl Fatal {
 }
 
 /// What a step holds.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct StepPlan {
     /// Tokens that each running job takes, in their order.
     takes: Vec<usize>,
@@ -121,6 +122,8 @@ pub struct Scheduler {
     masks: Vec<(usize, MaskNumber)>,
     /// Compiles constraints, if there is something that does.
     grammars: Option<Grammars>,
+    /// The only job has to wait for pages that can't be used at present.
+    starved: bool,
 }
 
 /// Jobs that a step was the last one of, without a token.
@@ -164,6 +167,7 @@ impl Scheduler {
             batch: StepBatch::default(),
             masks: Vec::new(),
             grammars: None,
+            starved: false,
         }
     }
 
@@ -210,10 +214,21 @@ impl Scheduler {
         };
         // As the job has it, also beyond the context: rotations may depend on it.
         let positions = u32::try_from(job.max_positions()).unwrap_or(u32::MAX);
-        engine
-            .open(slot, positions)
+        let owner = Owner {
+            key: job.key,
+            scope: job.options.cache,
+        };
+        let mut sequence = Sequence::new(job, slot);
+        let cached = engine
+            .open_for(slot, positions, owner, sequence.tokens())
             .map_err(|error| Fatal::of("opening a sequence", &error))?;
-        let sequence = Sequence::new(job, slot);
+        if cached > 0 {
+            sequence.skip(cached as usize);
+            out.push(ToSupervisor::Begun {
+                key: owner.key,
+                cached,
+            });
+        }
         self.order_constraint(&sequence);
         let younger = self.running.partition_point(|s| s.key < sequence.key);
         self.running.insert(younger, sequence);
@@ -268,10 +283,22 @@ impl Scheduler {
         engine: &mut E,
         out: &mut Vec<ToSupervisor>,
     ) -> Result<StepPlan, Fatal> {
-        let claims: Vec<_> = self.running.iter().map(Sequence::claim).collect();
-        let leaving = pages::preempted(self.limits.kv_pages, &claims);
-        out.extend(leaving.iter().copied().map(ToSupervisor::Preempted));
-        self.retire(&leaving, engine)?;
+        loop {
+            let claims = self.running.iter().map(Sequence::claim);
+            match pages::fit(engine.capacity(), claims) {
+                Fit::Fits => break,
+                // What it leaves depends on what it shared.
+                Fit::Without(key) => {
+                    out.push(ToSupervisor::Preempted(key));
+                    self.retire(&[key], engine)?;
+                }
+                Fit::Later => {
+                    self.starved = true;
+                    return Ok(StepPlan::default());
+                }
+            }
+        }
+        self.starved = false;
         Ok(self.next_step())
     }
 

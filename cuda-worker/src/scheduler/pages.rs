@@ -19,24 +19,35 @@ impl Claim {
     }
 }
 
-/// The jobs that have to give their pages back before the next step, youngest first, so that the others' tokens fit into
-/// a pool of `pages`.
+/// Whether all jobs' tokens fit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fit {
+    /// They do.
+    Fits,
+    /// Not as long as this job, the youngest, keeps its pages.
+    Without(JobKey),
+    /// Not even those of a single job: some pages can't be used at present.
+    Later,
+}
+
+/// Whether the tokens of the next step fit into `capacity` pages.
 ///
-/// **No livelock.** The oldest job is never among them. Alone it fits, for no job is taken whose positions are more than
+/// **No livelock.** The oldest job never has to leave. Alone it fits, for no job is taken whose positions are more than
 /// the pool's, so as long as it is there it comes further with each step, and it ends. Then the next oldest is the
 /// oldest: those that were preempted keep their keys, and a supervisor gives them before any newer job.
 #[must_use]
-pub fn preempted(pages: u32, claims: &[Claim]) -> Vec<JobKey> {
-    let mut by_age = claims.to_vec();
-    by_age.sort_unstable_by_key(|claim| claim.key);
-    let mut claimed: u64 = by_age.iter().map(|claim| claim.pages()).sum();
-    let mut out = Vec::new();
-    while claimed > u64::from(pages) && by_age.len() > 1 {
-        let Some(youngest) = by_age.pop() else { break };
-        claimed -= youngest.pages();
-        out.push(youngest.key);
+pub fn fit(capacity: u32, claims: impl Iterator<Item = Claim>) -> Fit {
+    let (mut claimed, mut jobs, mut youngest) = (0_u64, 0_usize, None);
+    for claim in claims {
+        claimed += claim.pages();
+        jobs += 1;
+        youngest = youngest.max(Some(claim.key));
     }
-    out
+    match youngest {
+        _ if claimed <= u64::from(capacity) => Fit::Fits,
+        Some(key) if jobs > 1 => Fit::Without(key),
+        _ => Fit::Later,
+    }
 }
 
 #[cfg(test)]
@@ -49,8 +60,13 @@ mod tests {
             key: JobKey(key),
             tokens,
         };
-        let claims: Vec<Claim> = claims.iter().map(claim).collect();
-        preempted(pages, &claims).iter().map(|key| key.0).collect()
+        let mut claims: Vec<Claim> = claims.iter().map(claim).collect();
+        let mut gone = Vec::new();
+        while let Fit::Without(key) = fit(pages, claims.iter().copied()) {
+            claims.retain(|claim| claim.key != key);
+            gone.push(key.0);
+        }
+        gone
     }
 
     #[test]
@@ -73,5 +89,15 @@ mod tests {
     fn a_job_that_came_back_is_as_old_as_before() {
         // Job 3 is in the middle of its tokens again, job 4 began meanwhile.
         assert_eq!(gone(2, &[(4, 64), (3, 128)]), [4]);
+    }
+
+    #[test]
+    fn a_job_alone_waits_for_pages_that_can_not_be_used() {
+        let claim = Claim {
+            key: JobKey(7),
+            tokens: 65,
+        };
+        assert_eq!(fit(1, [claim].into_iter()), Fit::Later);
+        assert_eq!(fit(2, [claim].into_iter()), Fit::Fits);
     }
 }

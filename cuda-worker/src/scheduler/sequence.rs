@@ -75,6 +75,16 @@ impl Sequence {
         }
     }
 
+    /// All its tokens by now.
+    pub(super) fn tokens(&self) -> &[u32] {
+        &self.tokens
+    }
+
+    /// So many of its first tokens, but not all, need not be processed.
+    pub(super) fn skip(&mut self, tokens: usize) {
+        self.processed = tokens.min(self.tokens.len().saturating_sub(1));
+    }
+
     /// What it claims of the KV memory: room for all its tokens, also for those of a prompt that is only begun.
     pub(super) fn claim(&self) -> Claim {
         Claim {

@@ -1,8 +1,12 @@
 //! The engine as the scheduler sees it. A trait, so that the scheduler's rules are tested with an
 //! engine that computes nothing.
 
+use orcd_shared::kv::PageCounts;
+use orcd_shared::protocol::message::Serve;
+
 pub use super::step_batch::{StepBatch, Wanted};
 pub use crate::ffi::types::shared::{Sampled, TokenLogprob};
+pub use crate::pool::sequences::Owner;
 
 /// Sampled from logits that are broken: one of them is infinite or NaN, or all are zero, which is what
 /// quantization makes of activations that are not finite. `kBrokenLogits` of `engine.h`.
@@ -34,6 +38,21 @@ pub trait StepEngine {
     /// `Invalid` if one is open there.
     fn open(&mut self, slot: u32, max_tokens: u32) -> Result<(), EngineError>;
 
+    /// Begins a sequence likewise that is to have `tokens`, of which those that are in pages already need not be
+    /// processed: so many of its first ones, never all.
+    ///
+    /// # Errors
+    /// As [`StepEngine::open`]; `Device` if pages or their ledger can't be read.
+    fn open_for(
+        &mut self,
+        slot: u32,
+        max_tokens: u32,
+        _owner: Owner,
+        _tokens: &[u32],
+    ) -> Result<u32, EngineError> {
+        self.open(slot, max_tokens).map(|()| 0)
+    }
+
     /// Ends the sequence in `slot`.
     ///
     /// # Errors
@@ -64,8 +83,36 @@ pub trait StepEngine {
         self.finish(batch)
     }
 
-    /// KV pages that sequences hold.
-    fn used_pages(&self) -> u32;
+    /// The pool that this engine has mapped is its own from now on.
+    ///
+    /// # Errors
+    /// `Device` if its ledger can't be read or written.
+    fn take_over(&mut self, _serve: Serve) -> Result<(), EngineError> {
+        Ok(())
+    }
+
+    /// Nobody else can be writing to the pool any more.
+    ///
+    /// # Errors
+    /// As [`StepEngine::take_over`].
+    fn settled(&mut self) -> Result<(), EngineError> {
+        Ok(())
+    }
+
+    /// There is nothing to do: what was left for the next step is done now.
+    ///
+    /// # Errors
+    /// `Device`.
+    fn rest(&mut self) -> Result<(), EngineError> {
+        Ok(())
+    }
+
+    /// What KV pages are in use for.
+    fn counts(&self) -> PageCounts;
+
+    /// KV pages that all sequences together may come to hold, one that several share counted for each of them. Fewer than
+    /// there are while some can't be used.
+    fn capacity(&self) -> u32;
 
     /// Whether every buffer is found to be device memory; false on the CPU.
     fn resident(&self) -> bool;

@@ -99,6 +99,7 @@ pub fn options() -> EngineOptions {
         max_batch_tokens: 256,
         threads: 2,
         kv_pages: 0,
+        poison: true,
         float_activations: false,
     }
 }

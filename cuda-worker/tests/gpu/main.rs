@@ -5,9 +5,9 @@
 #![allow(clippy::unwrap_used)] // a panic is a failing test with a place
 #![allow(clippy::print_stdout)] // SKIPPED and why
 
-#[path = "../engine_support/forks.rs"]
-mod forks;
 mod generate;
+#[path = "../engine_support/shares.rs"]
+mod shares;
 
 use std::path::{Path, PathBuf};
 
@@ -55,6 +55,7 @@ fn engine(backend: &Backend, path: &Path, context: u32, slots: u32) -> Engine {
         max_batch_tokens: 512,
         threads: 0,
         kv_pages: 0,
+        poison: true,
         float_activations: false,
     };
     backend.engine(&plan, weights, &options).unwrap()
@@ -268,20 +269,20 @@ fn sequences_that_share_a_beginning_draw_what_the_cpu_draws() {
     let path = models().join("haiku-nano-q4_k_m.gguf");
     let mut on_cpu = engine(&Backend::cpu().unwrap(), &path, 512, 1);
     let mut on_gpu = engine(&gpu, &path, 512, 4);
-    for (length, job) in forks::LENGTHS.into_iter().zip(jobs(vocab(&path), 6, 2, 1)) {
+    for (length, job) in shares::LENGTHS.into_iter().zip(jobs(vocab(&path), 6, 2, 1)) {
         let prompt: Vec<u32> = (0..length as u32)
             .map(|i| (i * 7919 + job.prompt[0]) % vocab(&path))
             .collect();
-        let expected = forks::alone(&mut on_cpu, &prompt);
+        let expected = shares::alone(&mut on_cpu, &prompt);
         for round in 0..2 {
-            let forked = forks::forked(&mut on_gpu, &prompt);
-            forks::assert_begins(
+            let found = shares::shared(&mut on_gpu, &prompt, round > 0);
+            shares::assert_begins(
                 &expected,
-                &forked,
+                &found,
                 &format!("{length} tokens, round {round}"),
             );
         }
-        assert_eq!(forks::alone(&mut on_gpu, &prompt), expected);
+        assert_eq!(shares::alone(&mut on_gpu, &prompt), expected);
     }
 }
 

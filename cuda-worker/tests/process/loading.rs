@@ -3,7 +3,10 @@ use std::path::Path;
 
 use orcd_shared::error::ErrorCode;
 use orcd_shared::exit::worker::LOAD_FAILED;
-use orcd_shared::protocol::message::{Device, LoadRequest, LoadSource, ToSupervisor, ToWorker};
+use orcd_shared::job::{JobKey, JobSpec};
+use orcd_shared::protocol::message::{
+    Device, KvSize, LoadRequest, LoadSource, ToSupervisor, ToWorker,
+};
 use orcd_shared::weights::ContentHash;
 
 use crate::model;
@@ -114,10 +117,73 @@ fn second_process_attaches_to_the_weights_of_the_first_after_its_death() {
     assert_eq!(info.weights, Some(manifest));
     assert_eq!(percents.last(), Some(&100));
     assert_eq!(second.run(&jobs), received);
+    assert!(info.pool.is_some(), "it has a pool of its own");
+    second.descriptors.receive().unwrap();
+    second.descriptors.receive().unwrap();
     assert!(
         second.descriptors.receive().is_err(),
-        "the supervisor holds it already"
+        "the supervisor holds the image already"
     );
+}
+
+/// What a killed worker had computed for a job is there for the job in the next one, and says the same.
+#[test]
+fn second_process_takes_the_pool_of_the_first_over_after_its_death() {
+    let request = load(&model::tiny());
+    let long = job(1, 200, 40);
+    let (mut first, info) = Worker::ready(request.clone());
+    let alone = first.run(std::slice::from_ref(&long)).remove(&1).unwrap().0;
+    let pool = info.pool.expect("the pool can't be shared");
+    assert_eq!((pool.backend.as_str(), pool.pages), ("cpu", info.kv_pages));
+    let _weights = first.descriptors.receive().unwrap();
+    let held = [0, 1].map(|_| first.descriptors.receive().unwrap());
+    first.submit(long.clone());
+    let mut emitted = Vec::new();
+    while emitted.len() < 10 {
+        if let Some(ToSupervisor::Step(report)) = first.receive() {
+            emitted.extend(report.tokens.iter().map(|token| token.id));
+        }
+    }
+    drop(first);
+
+    let take_over = |other: bool| {
+        let mut next = Worker::greeted();
+        next.epoch = 1;
+        held.iter()
+            .for_each(|fd| next.descriptors.send(fd.as_fd()).unwrap());
+        let mut pool = pool.clone();
+        pool.fingerprint[0] ^= u8::from(other);
+        next.send(&ToWorker::Load(Box::new(LoadRequest {
+            pool: Some(pool),
+            kv: Some(KvSize::Pages(info.kv_pages)),
+            ..request.clone()
+        })));
+        let (info, _) = next.await_ready();
+        next.submit(JobSpec {
+            emitted: emitted.clone(),
+            ..long.clone()
+        });
+        (next, info)
+    };
+    let (mut second, its) = take_over(false);
+    assert_eq!(its.pool.as_ref(), Some(&pool));
+    let begun = second.receive();
+    let cached = 192;
+    let expected = ToSupervisor::Begun {
+        key: JobKey(1),
+        cached,
+    };
+    assert_eq!(begun, Some(expected));
+    let mut ids = emitted[..emitted.len() - 1].to_vec();
+    while ids.len() < alone.len() {
+        if let Some(ToSupervisor::Step(report)) = second.receive() {
+            ids.extend(report.tokens.iter().map(|token| token.id));
+        }
+    }
+    assert_eq!(ids, alone);
+    let (mut third, its) = take_over(true);
+    assert_ne!(its.pool.unwrap().id, pool.id, "it was another one's");
+    assert!(matches!(third.receive(), Some(ToSupervisor::Step(_))));
 }
 
 #[test]

@@ -18,7 +18,9 @@ use interprocess::local_socket::{
 };
 use orcd_shared::job::{Finish, JobKey, JobOptions, JobSpec};
 use orcd_shared::protocol::frame;
-use orcd_shared::protocol::message::{Device, LoadRequest, ToSupervisor, ToWorker, WorkerInfo};
+use orcd_shared::protocol::message::{
+    Device, LoadRequest, Serve, ToSupervisor, ToWorker, WorkerInfo,
+};
 use orcd_shared::protocol::version::{BUILD, PROTOCOL};
 use orcd_shared::sampling::SamplingParams;
 use tempfile::TempDir;
@@ -34,6 +36,8 @@ pub struct Worker {
     received: Receiver<ToSupervisor>,
     /// Jobs that it takes at once, once it is ready.
     places: usize,
+    /// That of its pool; of a worker that takes another one's over it has to be set to a later one.
+    pub epoch: u64,
     /// Our end of its standard input.
     pub descriptors: DescriptorChannel,
     _folder: TempDir,
@@ -101,6 +105,7 @@ impl Worker {
             stream: Some(stream),
             received,
             places: 0,
+            epoch: 0,
             descriptors,
             _folder: folder,
         }
@@ -167,12 +172,19 @@ impl Worker {
         self.send(&ToWorker::Submit(Box::new(job)));
     }
 
-    /// The next message, heartbeats too; `None` when the worker has closed its socket.
+    /// The next message, heartbeats too; `None` when the worker has closed its socket. A worker that is ready serves from
+    /// then on, and has the pool to itself.
     pub fn hear_any(&mut self) -> Option<ToSupervisor> {
         match self.received.recv_timeout(TEST_TIMEOUT) {
             Ok(message) => {
                 if let ToSupervisor::Ready(info) = &message {
                     self.places = info.parallel as usize;
+                    self.epoch += 1;
+                    self.send(&ToWorker::Serve(Serve {
+                        epoch: self.epoch,
+                        keep: true,
+                        settled: true,
+                    }));
                 }
                 Some(message)
             }

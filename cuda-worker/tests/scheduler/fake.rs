@@ -1,6 +1,7 @@
 //! A deterministic engine: the next id is a hash of all tokens of the sequence, its position and
 //! the seed. It checks what the real engine demands of its caller.
 
+use orcd_shared::kv::PageCounts;
 use std::collections::{BTreeMap, BTreeSet};
 
 use cuda_worker::scheduler::step_engine::{
@@ -141,7 +142,7 @@ impl StepEngine for Fake {
             "a sample of a row that is no run's last"
         );
         self.batches.push(shape);
-        let pages = self.used_pages() as usize;
+        let pages = self.counts().used as usize;
         assert!(
             self.kv_pages == 0 || pages <= self.kv_pages,
             "a step of {pages} pages, there are {}",
@@ -151,9 +152,19 @@ impl StepEngine for Fake {
         Ok(&self.sampled)
     }
 
-    fn used_pages(&self) -> u32 {
+    fn counts(&self) -> PageCounts {
         let pages = |open: &Open| open.tokens.len().div_ceil(64) as u32;
-        self.open.values().map(pages).sum()
+        PageCounts {
+            used: self.open.values().map(pages).sum(),
+            ..PageCounts::default()
+        }
+    }
+
+    fn capacity(&self) -> u32 {
+        match self.kv_pages {
+            0 => u32::MAX,
+            pages => pages as u32,
+        }
     }
 
     fn resident(&self) -> bool {

@@ -109,7 +109,7 @@ impl Rig {
             }
             seen = self.received.len();
             while self.scheduler.running() < self.slots {
-                let free = pages - self.engine.used_pages();
+                let free = pages - self.engine.counts().used;
                 let has_room = |job: &JobSpec| {
                     let tokens = job.prompt.len() + job.emitted.len();
                     tokens.div_ceil(64) <= free as usize

@@ -1,5 +1,6 @@
 //! The loop around the scheduler: when commands are received and answers are sent.
 
+use orcd_shared::kv::PageCounts;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -51,8 +52,12 @@ impl StepEngine for Slow {
         self.fake.finish(batch)
     }
 
-    fn used_pages(&self) -> u32 {
-        self.fake.used_pages()
+    fn capacity(&self) -> u32 {
+        self.fake.capacity()
+    }
+
+    fn counts(&self) -> PageCounts {
+        self.fake.counts()
     }
 
     /// Was at first, and is no longer.
@@ -218,8 +223,12 @@ impl StepEngine for Noting {
         self.fake.finish(batch)
     }
 
-    fn used_pages(&self) -> u32 {
-        self.fake.used_pages()
+    fn capacity(&self) -> u32 {
+        self.fake.capacity()
+    }
+
+    fn counts(&self) -> PageCounts {
+        self.fake.counts()
     }
 
     fn resident(&self) -> bool {

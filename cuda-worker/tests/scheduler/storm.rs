@@ -1,5 +1,6 @@
 //! Jobs that are cancelled faster than a step is made, on and on: the others come further.
 
+use orcd_shared::kv::PageCounts;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Mutex};
@@ -86,8 +87,12 @@ impl StepEngine for Stormy {
         self.fake.finish(batch)
     }
 
-    fn used_pages(&self) -> u32 {
-        self.fake.used_pages()
+    fn capacity(&self) -> u32 {
+        self.fake.capacity()
+    }
+
+    fn counts(&self) -> PageCounts {
+        self.fake.counts()
     }
 
     fn resident(&self) -> bool {

@@ -1,9 +1,9 @@
 // All that Rust sees of the engine, in plain C++ (bridge.h adapts it to cxx). The values that cross are defined
 // in types.rs, for both sides.
 //
-// Ownership: Weights owns one immutable image (a sealed memfd, or one exportable VMM allocation);
-// Engine borrows it and owns everything else (KV cache, scratch, tables). Neither is thread-safe:
-// both live on the worker's engine thread. Errors are thrown as orcd::Error.
+// Ownership: Weights owns one immutable image (a sealed memfd, or one exportable VMM allocation), KvMemory the pages of
+// all sequences likewise; Engine borrows both and owns everything else (scratch, tables). None is thread-safe: all live
+// on the worker's engine thread. Errors are thrown as orcd::Error.
 #pragma once
 
 #include <cstddef>
@@ -66,6 +66,15 @@ class Weights {
   virtual uint64_t bytes() const = 0;
 };
 
+// The memory of the pool's pages, and of a sum of what is in each. It outlives the process that made it, as long as
+// somebody holds its descriptor, and whoever maps it can write to it: who may is not decided here.
+class KvMemory {
+ public:
+  virtual ~KvMemory() = default;
+  virtual int fd() const = 0;  // shareable handle; owned by this object
+  virtual uint64_t bytes() const = 0;
+};
+
 class Engine;  // engine/engine.h
 
 struct Backend {  // one per kind of device; names what can be built for it
@@ -74,14 +83,20 @@ struct Backend {  // one per kind of device; names what can be built for it
   virtual uint32_t layout_version() const = 0;  // of the packing in the image; follows from what it does
   virtual std::string device_name() const = 0;  // "NVIDIA H100 80GB HBM3", "cpu (2 threads, avx512-vnni)"
   virtual DeviceInfo info() const = 0;
+  // Of where the values of a head lie in a page; follows from what computes it.
+  virtual uint32_t page_layout(const ModelShape&) const = 0;
+  // Bytes of the pool, with its sums.
+  virtual uint64_t kv_bytes(const ModelShape&, const EngineOptions&) const = 0;
   // Bytes that weights, KV and scratch will need, for the check before loading.
   virtual uint64_t required_bytes(const ModelShape&, std::span<const TensorDesc>, uint64_t image_bytes,
                                   const EngineOptions&) const = 0;
   virtual std::unique_ptr<Staging> staging(size_t bytes) const = 0;
   virtual std::unique_ptr<Weights> allocate(uint64_t image_bytes) const = 0;
   virtual std::unique_ptr<Weights> attach(int fd, uint64_t image_bytes) const = 0;  // takes ownership of fd
+  virtual std::unique_ptr<KvMemory> allocate_kv(uint64_t bytes) const = 0;
+  virtual std::unique_ptr<KvMemory> attach_kv(int fd, uint64_t bytes) const = 0;  // takes ownership of fd
   virtual std::unique_ptr<Engine> engine(const ModelShape&, std::span<const TensorDesc>, const Weights&,
-                                         const EngineOptions&) const = 0;
+                                         const KvMemory&, const EngineOptions&) const = 0;
 };
 
 std::unique_ptr<Backend> cpu_backend();              // throws kInvalid without FMA and F16C

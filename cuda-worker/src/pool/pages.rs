@@ -1,0 +1,290 @@
+//! Which pages are whose. Pure: it hands out numbers and knows no memory.
+//!
+//! A page is free, held by sequences, kept (nobody holds it, but what is in it may be of use again), or barred (a worker
+//! that is not known to be gone may still write to it).
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+
+use super::names::{PageName, PageTokens};
+
+/// What is in a page.
+#[derive(Debug)]
+struct Content {
+    name: PageName,
+    /// `None`: another worker has computed it, and nobody has looked since whether it is what the ledger says.
+    tokens: Option<Box<PageTokens>>,
+}
+
+#[derive(Debug, Default)]
+struct Page {
+    holders: u32,
+    content: Option<Content>,
+    /// Its place among those that are kept.
+    kept: Option<u64>,
+}
+
+/// A page that a sequence gets for tokens to come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Taken {
+    /// Its number.
+    pub page: u32,
+    /// Something was kept there until now.
+    pub evicted: bool,
+}
+
+/// What became of a page that a holder gave back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Returned {
+    /// Others hold it, or it is kept.
+    Stays,
+    /// It is free.
+    Free,
+}
+
+/// All pages of a pool.
+#[derive(Debug)]
+pub struct Pages {
+    pages: Vec<Page>,
+    /// Free pages that were in use a short time ago: their memory is there. The next one to take is the last.
+    warm: VecDeque<u32>,
+    /// The other free ones, likewise.
+    cold: Vec<u32>,
+    /// Pages that are kept, by when they were given back: the one that was of use last comes last.
+    kept: BTreeMap<u64, u32>,
+    /// The page of each name. Of pages with the same content only one is found.
+    named: HashMap<PageName, u32>,
+    barred: Vec<u32>,
+    clock: u64,
+    held: u32,
+}
+
+impl Pages {
+    /// `count` free pages.
+    #[must_use]
+    pub fn new(count: u32) -> Self {
+        Self {
+            pages: (0..count).map(|_| Page::default()).collect(),
+            warm: VecDeque::new(),
+            cold: (0..count).rev().collect(),
+            kept: BTreeMap::new(),
+            named: HashMap::new(),
+            barred: Vec::new(),
+            clock: 0,
+            held: 0,
+        }
+    }
+
+    /// Takes over what another worker has left: nobody holds a page yet. `found` says of each page that is not free what
+    /// is in it, or that it is barred.
+    #[must_use]
+    pub fn inherited(count: u32, found: impl IntoIterator<Item = (u32, Found)>) -> Self {
+        let mut pages = Self::new(count);
+        let mut taken = vec![false; count as usize];
+        for (number, found) in found {
+            let Some(is_taken) = taken.get_mut(number as usize) else {
+                continue;
+            };
+            if std::mem::replace(is_taken, true) {
+                continue;
+            }
+            match found {
+                Found::Barred => pages.barred.push(number),
+                Found::Full(name) => {
+                    if !pages.inherit(number, name) {
+                        // The same content twice: one of them is enough.
+                        taken[number as usize] = false;
+                    }
+                }
+            }
+        }
+        pages.cold.retain(|&page| !taken[page as usize]);
+        pages
+    }
+
+    fn inherit(&mut self, number: u32, name: PageName) -> bool {
+        if self.named.contains_key(&name) {
+            return false;
+        }
+        self.named.insert(name, number);
+        let stamp = self.tick();
+        let page = &mut self.pages[number as usize];
+        page.content = Some(Content { name, tokens: None });
+        page.kept = Some(stamp);
+        self.kept.insert(stamp, number);
+        true
+    }
+
+    /// Pages that a sequence could get now.
+    #[must_use]
+    pub fn available(&self) -> u32 {
+        // No more than there are.
+        let available = self.warm.len() + self.cold.len() + self.kept.len();
+        u32::try_from(available).unwrap_or(u32::MAX)
+    }
+
+    /// Pages that nobody may use at present.
+    #[must_use]
+    pub fn barred(&self) -> u32 {
+        u32::try_from(self.barred.len()).unwrap_or(u32::MAX)
+    }
+
+    /// Free pages in use a short time ago, but for `most` of them: their memory may go. Those that were free longest.
+    pub fn cool(&mut self, most: usize) -> Vec<u32> {
+        let cooled: Vec<u32> = self
+            .warm
+            .drain(..self.warm.len().saturating_sub(most))
+            .collect();
+        self.cold.extend(&cooled);
+        cooled
+    }
+
+    /// Pages that some sequence holds.
+    #[must_use]
+    pub fn held(&self) -> u32 {
+        self.held
+    }
+
+    /// Pages that are kept.
+    #[must_use]
+    pub fn kept(&self) -> u32 {
+        u32::try_from(self.kept.len()).unwrap_or(u32::MAX)
+    }
+
+    /// Nobody writes to barred pages any more: they are free. Which these were.
+    pub fn unbar(&mut self) -> Vec<u32> {
+        let barred = std::mem::take(&mut self.barred);
+        self.warm.extend(&barred);
+        barred
+    }
+
+    /// The page with this name and these tokens.
+    #[must_use]
+    pub fn find(&self, name: &PageName, tokens: &PageTokens) -> Option<Hit> {
+        let page = *self.named.get(name)?;
+        let content = self.pages.get(page as usize)?.content.as_ref()?;
+        match &content.tokens {
+            Some(own) if **own != *tokens => None,
+            own => Some(Hit {
+                page,
+                inherited: own.is_none(),
+            }),
+        }
+    }
+
+    /// A page that was inherited has these tokens, and is what the ledger says.
+    pub fn found_sound(&mut self, page: u32, tokens: &PageTokens) {
+        let content = self.pages.get_mut(page as usize);
+        if let Some(content) = content.and_then(|page| page.content.as_mut()) {
+            content.tokens = Some(Box::new(*tokens));
+        }
+    }
+
+    /// A page is not what its name says: nobody gets it by that any more. Whether it is free now.
+    pub fn refuse(&mut self, number: u32) -> bool {
+        self.forget(number);
+        let page = &mut self.pages[number as usize];
+        let Some(stamp) = page.kept.take() else {
+            return false;
+        };
+        self.kept.remove(&stamp);
+        self.warm.push_back(number);
+        true
+    }
+
+    /// A further sequence holds a page.
+    pub fn share(&mut self, number: u32) {
+        let page = &mut self.pages[number as usize];
+        if let Some(stamp) = page.kept.take() {
+            self.kept.remove(&stamp);
+        }
+        if page.holders == 0 {
+            self.held += 1;
+        }
+        page.holders += 1;
+    }
+
+    /// Gives a page to a sequence that will write to it: a free one, or the one that was kept longest without use.
+    pub fn take(&mut self) -> Option<Taken> {
+        let (number, evicted) = match self.warm.pop_back().or_else(|| self.cold.pop()) {
+            Some(page) => (page, false),
+            None => (self.kept.pop_first()?.1, true),
+        };
+        self.forget(number);
+        let page = &mut self.pages[number as usize];
+        page.kept = None;
+        page.holders = 1;
+        self.held += 1;
+        Some(Taken {
+            page: number,
+            evicted,
+        })
+    }
+
+    /// A page that some sequence holds is full.
+    pub fn name(&mut self, number: u32, name: PageName, tokens: &PageTokens) {
+        self.named.entry(name).or_insert(number);
+        self.pages[number as usize].content = Some(Content {
+            name,
+            tokens: Some(Box::new(*tokens)),
+        });
+    }
+
+    /// What is in a page, if that is known.
+    #[must_use]
+    pub fn content_of(&self, number: u32) -> Option<(&PageName, &PageTokens)> {
+        let content = self.pages.get(number as usize)?.content.as_ref()?;
+        Some((&content.name, content.tokens.as_deref()?))
+    }
+
+    /// A sequence holds a page no longer. With `keep` it stays for whoever begins alike.
+    pub fn give_back(&mut self, number: u32, keep: bool) -> Returned {
+        let page = &mut self.pages[number as usize];
+        page.holders = page.holders.saturating_sub(1);
+        if page.holders > 0 {
+            return Returned::Stays;
+        }
+        self.held -= 1;
+        let name = page.content.as_ref().map(|content| content.name);
+        let is_found = name.is_some_and(|name| self.named.get(&name) == Some(&number));
+        if keep && is_found {
+            let stamp = self.tick();
+            self.pages[number as usize].kept = Some(stamp);
+            self.kept.insert(stamp, number);
+            return Returned::Stays;
+        }
+        self.forget(number);
+        self.warm.push_back(number);
+        Returned::Free
+    }
+
+    fn forget(&mut self, number: u32) {
+        if let Some(content) = self.pages[number as usize].content.take()
+            && self.named.get(&content.name) == Some(&number)
+        {
+            self.named.remove(&content.name);
+        }
+    }
+
+    fn tick(&mut self) -> u64 {
+        self.clock += 1;
+        self.clock
+    }
+}
+
+/// What the ledger says of a page that is not free.
+#[derive(Debug)]
+pub enum Found {
+    /// Somebody may be writing there.
+    Barred,
+    /// It is full.
+    Full(PageName),
+}
+
+/// A page that has what a sequence begins with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hit {
+    /// Its number.
+    pub page: u32,
+    /// Another worker has computed it: somebody has to look whether it is what the ledger says of it.
+    pub inherited: bool,
+}
