@@ -3,7 +3,9 @@
 with a standby; the same for a worker that is stopped; and how long a cancelled job's last event takes with a worker
 that runs, that is stopped and that is dead.
 
-    tools/bench/failover.py MODEL [--device cpu] [--rounds 21] [--cancels 100] [--at 128] [--words 200]
+    tools/bench/failover.py MODEL [--device cpu] [--rounds 21] [--cancels 100] [--at 128] [--words 200] [--streams 1]
+
+With --streams each fault hits so many streams with prompts of their own, and the pause is that of each.
 
 Each disturbed stream is compared with an undisturbed one, byte for byte. Standard library only; talks to 127.0.0.1
 and signals only workers of the services it started."""
@@ -43,10 +45,12 @@ def settled(server, standby, generation=0):
     raise SystemExit(f"error: not ready within {LIMIT_S} s: {report}")
 
 
-def stream(server, job, at=None, trigger=None):
+def stream(server, job, at=None, trigger=None, times_from=None):
     """Runs a job and calls `trigger` when token `at` has come: text of all token events, first and last event, the
-    longest time without a token from the fault on, and from the fault to the last event, seconds."""
+    longest time without a token from the fault on, and from the fault to the last event, seconds. With `times_from`, in
+    place of that longest time, when each token from that one on came."""
     text, count, since, pause, triggered, started, last = [], 0, None, 0.0, None, None, None
+    times = []
     for _, line in server.lines("/execute", job):
         now = time.perf_counter()
         if not line.startswith(b"data: "):
@@ -57,13 +61,15 @@ def stream(server, job, at=None, trigger=None):
             continue
         text.append(line)
         count += 1
+        if times_from is not None and count >= times_from:
+            times.append(now)
         if since is not None:
             pause, since = max(pause, now - since), now
         if count == at:
             trigger()
             triggered = since = time.perf_counter()
     ended = time.perf_counter() - triggered if triggered else 0.0
-    return b"".join(text), started, last, pause, ended
+    return b"".join(text), started, last, pause if times_from is None else times, ended
 
 
 def job(args, name, tokens):
@@ -73,7 +79,8 @@ def job(args, name, tokens):
 
 
 def service(args, standby):
-    return streams.Orcd(args.bin / "worker-orcd", args.model, args.device, ["--standby"] if standby else [])
+    return streams.Orcd(args.bin / "worker-orcd", args.model, args.device,
+                        [*args.flags.split(), *(["--standby"] if standby else [])])
 
 
 
@@ -100,6 +107,56 @@ def pauses(server, args, standby, number, rounds):
         settled(server, standby, report["worker"]["generation"] + 1)
     prefill = statistics.median(first_token(server, args, n) for n in range(9))
     return found, started["prompt_tokens"], report, prefill
+
+
+def several(server, args, standby, rounds):
+    """The same for --streams streams at once, whose prompts differ from their first words on: one pause for each stream and
+    round. The signal comes when the last of them has its token number `at`."""
+    tokens = args.at + 64
+
+    def one(number, name, reached=None):
+        asked = job(args, name, tokens)
+        asked |= {"prompt": f"stream {number}: {asked['prompt']}", "seed": number + 1, "ignore_eos": True}
+        return stream(server, asked, args.at if reached else None, reached, args.at)
+
+    def all_at_once(name, trigger=None):
+        answers, count, lock = [None] * args.streams, [0], threading.Lock()
+
+        def reached():
+            with lock:
+                count[0] += 1
+                if count[0] < args.streams:
+                    return
+            trigger()
+
+        def run(number):
+            answers[number] = one(number, f"{name}-{number}", reached if trigger else None)
+
+        threads = [threading.Thread(target=run, args=(number,)) for number in range(args.streams)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return answers
+
+    settled(server, standby)
+    undisturbed = all_at_once("undisturbed")
+    found = []
+    for number in range(rounds):
+        report = settled(server, standby)
+        pid, at = report["worker"]["pid"], []
+
+        def kill():
+            os.kill(pid, signal.SIGKILL)
+            at.append(time.perf_counter())
+
+        answers = all_at_once(f"round-{number}", kill)
+        for (text, _, last, _, _), (expected, *_) in zip(answers, undisturbed):
+            if text != expected or last["type"] != "end":
+                raise SystemExit(f"error: a disturbed stream differs from the undisturbed one; its last event: {last}")
+        found += [(next(t for t in times if t > at[0]) - at[0]) * 1e3 for _, _, last, times, _ in answers if last["replays"]]
+        settled(server, standby, report["worker"]["generation"] + 1)
+    return found, undisturbed[0][1]["prompt_tokens"], report
 
 
 def first_token(server, args, number):
@@ -157,11 +214,20 @@ def main():
     parser.add_argument("--cancels", type=int, default=100)
     parser.add_argument("--at", type=int, default=128, help="token at which the worker gets the signal")
     parser.add_argument("--words", type=int, default=200, help="words of the prompt")
+    parser.add_argument("--streams", type=int, default=1, help="streams at once; more than one: only SIGKILL is tried")
+    parser.add_argument("--flags", default="", help="further flags of the service")
     parser.add_argument("--bin", type=pathlib.Path, default=ROOT / "target" / "release")
     args = parser.parse_args()
     args.seed = 1
 
     print("| | p50 ms | p99 ms | max ms | rounds | |\n|---|---|---|---|---|---|")
+    if args.streams > 1:
+        for standby in (False, True):
+            with service(args, standby) as server:
+                found, prompt, report = several(server, args, standby, args.rounds)
+                line(f"SIGKILL to next token of {args.streams} streams, {'with' if standby else 'without'} standby", found,
+                     f"{report['device_name']}, prompts of {prompt} tokens, at token {args.at}")
+        return
     for standby in (False, True):
         with service(args, standby) as server:
             found, prompt, report, prefill = pauses(server, args, standby, signal.SIGKILL, args.rounds)
