@@ -69,6 +69,7 @@ fn ready() -> WorkerEvent {
     WorkerEvent::Ready {
         info: Box::new(info()),
         weights: None,
+        pool: None,
     }
 }
 
