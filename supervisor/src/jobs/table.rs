@@ -96,9 +96,12 @@ pub(super) struct JobTable {
     preempted: BTreeSet<JobKey>,
     /// How often a job was preempted.
     preemptions: u64,
-    /// The replayed job that has yet to show a new token. Until it has, nothing else begins: should
-    /// the worker die of it, that is known.
-    replaying: Option<JobKey>,
+    /// Replayed jobs that have yet to show a new token. Until they have, no other job begins: should the
+    /// worker die of one of them, that is known.
+    replaying: BTreeSet<JobKey>,
+    /// The last worker was lost in the middle of replays: the next replay begins when the one before
+    /// has shown a new token.
+    one_by_one: bool,
     /// Ended jobs that readers may come to, and until when; soonest first.
     retained: VecDeque<(Instant, JobKey)>,
     /// Ended jobs that nobody can come to any more, but somebody still reads.
@@ -245,9 +248,8 @@ impl JobTable {
         (key, reader)
     }
 
-    /// The next job for the worker, now running: first those that await their replay, one after the
-    /// other and those with the fewest crashes first, then those that were preempted, then the queue's. Where
-    /// a pool of `kv_pages` has no room for the first of them, none begins: whoever is next is not overtaken for
+    /// The next job for the worker, now running: first those that await their replay, those with the fewest
+    /// crashes first, then those that were preempted, then the queue's. Where a pool of `kv_pages` has no room for the first of them, none begins: whoever is next is not overtaken for
     /// ever by smaller ones. `started_at` is for people.
     pub(super) fn start_next(
         &mut self,
@@ -255,15 +257,16 @@ impl JobTable {
         now: Instant,
         started_at: jiff::Timestamp,
     ) -> Option<Start> {
-        if self.replaying.is_some() {
+        let (key, beginning) = self.next()?;
+        let waits_for_replays = self.one_by_one || beginning == Beginning::Fresh;
+        if waits_for_replays && !self.replaying.is_empty() {
             return None;
         }
-        let (key, beginning) = self.next()?;
         if !self.has_room(kv_pages, key, beginning) {
             return None;
         }
         if self.awaiting_replay.remove(&key) {
-            self.replaying = Some(key);
+            self.replaying.insert(key);
         }
         self.preempted.remove(&key);
         let job = self.jobs.get_mut(&key)?;
@@ -365,19 +368,22 @@ impl JobTable {
 
     /// A job showed a new token, or is over.
     fn confirm_replay(&mut self, key: JobKey) {
-        if self.replaying == Some(key) {
-            self.replaying = None;
-        }
+        self.replaying.remove(&key);
     }
 
     /// The worker is lost: what it ran awaits the next. Returns these jobs in the order in which they
-    /// began, and whether each is suspect: the job whose replay was under way, otherwise all of them.
+    /// began, and whether each is suspect: those whose replays were under way, otherwise all of them.
+    ///
+    /// After a loss in the middle of replays they begin one after the other. So in a row of losses by one
+    /// job the others are suspect twice at most: in the first loss, and in the first one in the middle of
+    /// replays; after that it is alone in its replay.
     pub(super) fn suspend(&mut self) -> Vec<(JobKey, bool)> {
-        let replaying = self.replaying.take();
+        let replaying = std::mem::take(&mut self.replaying);
+        self.one_by_one = !replaying.is_empty();
         let lost = std::mem::take(&mut self.running);
         self.awaiting_replay.extend(&lost);
         let judge = |key: JobKey| {
-            let is_suspect = replaying.is_none_or(|suspect| suspect == key);
+            let is_suspect = replaying.is_empty() || replaying.contains(&key);
             if let Some(job) = self.jobs.get_mut(&key) {
                 job.state = JobState::AwaitingReplay;
                 job.crashes += u32::from(is_suspect);
@@ -385,6 +391,11 @@ impl JobTable {
             (key, is_suspect)
         };
         lost.into_iter().map(judge).collect()
+    }
+
+    /// Whether all jobs that await their replay begin at once, for nothing speaks against any of them.
+    pub(super) fn replays_together(&self) -> bool {
+        !self.one_by_one
     }
 
     /// Jobs that await their replay and the tokens that they have already emitted.

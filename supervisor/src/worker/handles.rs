@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use orcd_shared::descriptors;
+use orcd_shared::kv::PoolManifest;
 use orcd_shared::weights::WeightsManifest;
 use tokio::io::Interest;
 use tokio::net::UnixStream;
@@ -60,6 +61,59 @@ impl WeightsHandle {
 impl AsFd for WeightsHandle {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
+    }
+}
+
+/// A pool of KV memory with the ledger of what is in it, kept alive by this process holding their
+/// descriptors.
+#[derive(Debug, Clone)]
+pub struct PoolHandle {
+    /// What the descriptors stand for.
+    pub manifest: PoolManifest,
+    memory: Arc<OwnedFd>,
+    ledger: Arc<OwnedFd>,
+}
+
+impl PoolHandle {
+    /// Takes ownership of the descriptors.
+    #[must_use]
+    pub fn new(manifest: PoolManifest, memory: OwnedFd, ledger: OwnedFd) -> Self {
+        Self {
+            manifest,
+            memory: Arc::new(memory),
+            ledger: Arc::new(ledger),
+        }
+    }
+}
+
+/// What is sent ahead of a message on the descriptor channel.
+#[derive(Debug, Clone, Default)]
+pub struct Handover {
+    /// The weights image.
+    pub weights: Option<WeightsHandle>,
+    /// The pool of KV memory.
+    pub pool: Option<PoolHandle>,
+}
+
+impl Handover {
+    /// No descriptor at all.
+    #[must_use]
+    pub fn nothing() -> Self {
+        Self::default()
+    }
+
+    /// There is nothing to send.
+    #[must_use]
+    pub fn is_nothing(&self) -> bool {
+        self.weights.is_none() && self.pool.is_none()
+    }
+
+    /// The descriptors in the order in which both sides send and receive them: that of the weights,
+    /// of the pool's memory, of its ledger.
+    pub fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        let weights = self.weights.iter().map(AsFd::as_fd);
+        let pool = self.pool.iter();
+        weights.chain(pool.flat_map(|pool| [pool.memory.as_fd(), pool.ledger.as_fd()]))
     }
 }
 

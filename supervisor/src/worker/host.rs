@@ -7,8 +7,9 @@ use std::sync::Arc;
 use orcd_shared::protocol::message::ToWorker;
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
+use tokio::task::JoinHandle;
 
-use super::handles::WeightsHandle;
+use super::handles::Handover;
 use super::link::{self, Outgoing};
 use super::runtime_dir::{RuntimeDir, RuntimeDirError};
 use super::worker_task::{Controls, WorkerTask};
@@ -27,6 +28,8 @@ pub struct ProcessHost {
 struct Live {
     outgoing: mpsc::Sender<Outgoing>,
     controls: Controls,
+    /// Over when the process was reaped. Its link may end before, and it has to be killed even then.
+    task: JoinHandle<()>,
 }
 
 impl ProcessHost {
@@ -61,28 +64,29 @@ impl WorkerHost for ProcessHost {
             dir: Arc::clone(&self.dir),
             controls: controls.clone(),
         };
-        tokio::spawn(worker_task.run(queue));
-        self.live.retain(|_, live| !live.outgoing.is_closed());
-        self.live.insert(generation, Live { outgoing, controls });
+        let live = Live {
+            outgoing,
+            controls,
+            task: tokio::spawn(worker_task.run(queue)),
+        };
+        self.live.retain(|_, live| !live.task.is_finished());
+        self.live.insert(generation, live);
     }
 
     fn send(
         &mut self,
         generation: u64,
         message: ToWorker,
-        descriptor: Option<WeightsHandle>,
+        handover: Handover,
     ) -> Result<(), LinkClogged> {
         let Some(live) = self.live.get(&generation) else {
             return Ok(());
         };
-        if let Some(weights) = &descriptor {
-            // A worker gets one load request; should there be two, the first handle stands.
-            let _ = live.controls.handed_over.set(weights.clone());
+        if !handover.is_nothing() {
+            // A worker gets one load request; should there be two, the first handles stand.
+            let _ = live.controls.handed_over.set(handover.clone());
         }
-        match live.outgoing.try_send(Outgoing {
-            message,
-            descriptor,
-        }) {
+        match live.outgoing.try_send(Outgoing { message, handover }) {
             Err(TrySendError::Full(_)) => Err(LinkClogged),
             // The report of the link's end is on its way.
             Ok(()) | Err(TrySendError::Closed(_)) => Ok(()),
@@ -97,7 +101,7 @@ impl WorkerHost for ProcessHost {
 
     fn kill(&mut self, generation: u64) {
         if let Some(live) = self.live.get(&generation) {
-            live.controls.kill.cancel();
+            live.controls.kill();
         }
     }
 }
@@ -105,7 +109,7 @@ impl WorkerHost for ProcessHost {
 impl Drop for ProcessHost {
     fn drop(&mut self) {
         for live in self.live.values() {
-            live.controls.kill.cancel();
+            live.controls.kill();
         }
     }
 }

@@ -17,14 +17,15 @@ use orcd_shared::protocol::version;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::mpsc;
 
-use super::handles::{DescriptorChannel, WeightsHandle};
+use super::handles::{DescriptorChannel, Handover};
 
 /// Messages that may wait for the worker to read them: for each of its slots a job and that job's
 /// cancellation, a slot being free again only when the worker has answered; and beside them the
-/// load request and the end. So no worker, however far it is behind, is ever found clogged for what
-/// it was rightly sent: one that reads nothing is found out by what it doesn't say. Memory is taken
-/// only for messages that do wait.
-pub const OUTGOING_CAPACITY: usize = 2 * MAX_PARALLEL as usize + 2;
+/// load request, what it is told of its pool (that it serves, and that all is settled) and the end.
+/// So no worker, however far it is behind, is ever found clogged for what it was rightly sent: one
+/// that reads nothing is found out by what it doesn't say. Memory is taken only for messages that do
+/// wait.
+pub const OUTGOING_CAPACITY: usize = 2 * MAX_PARALLEL as usize + 4;
 
 /// What a reader asks of the socket at once: some hundred steps.
 const READ_BYTES: usize = 16 << 10;
@@ -168,7 +169,7 @@ pub struct Outgoing {
     /// The message.
     pub message: ToWorker,
     /// Sent ahead of it on the descriptor channel.
-    pub descriptor: Option<WeightsHandle>,
+    pub handover: Handover,
 }
 
 /// Writes what comes through `queue` until it is closed. Messages that wait together go out in one
@@ -185,9 +186,8 @@ pub async fn write_all(
     let mut bytes = Vec::new();
     while queue.recv_many(&mut batch, 16).await > 0 {
         for outgoing in batch.drain(..) {
-            if let Some(weights) = outgoing.descriptor {
-                use std::os::fd::AsFd as _;
-                descriptors.send(weights.as_fd()).await?;
+            for descriptor in outgoing.handover.descriptors() {
+                descriptors.send(descriptor).await?;
             }
             frame::encode(&outgoing.message, &mut bytes)?;
         }

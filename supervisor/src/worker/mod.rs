@@ -23,7 +23,7 @@ mod worker_task;
 use orcd_shared::protocol::message::{ToSupervisor, ToWorker, WorkerInfo};
 use tokio::sync::mpsc;
 
-use handles::WeightsHandle;
+use handles::{Handover, PoolHandle, WeightsHandle};
 use process::WorkerExit;
 
 /// Events of workers that may wait for the dispatcher. It never waits for anything itself, so this
@@ -71,6 +71,8 @@ pub enum WorkerEvent {
         info: Box<WorkerInfo>,
         /// The weights to hold from now on, in place of those held before.
         weights: Option<WeightsHandle>,
+        /// Its pool of KV memory, if that can outlive it.
+        pool: Option<PoolHandle>,
     },
     /// Any other message.
     Message(ToSupervisor),
@@ -95,8 +97,8 @@ pub trait WorkerHost: Send + 'static {
     /// Begins to start worker number `generation`; what comes of it arrives as events.
     fn spawn(&mut self, generation: u64);
 
-    /// Queues a message, the descriptor (if any) ahead of it on the descriptor channel. For a
-    /// worker that is gone it does nothing; an event says so.
+    /// Queues a message, what is handed over ahead of it on the descriptor channel. For a worker
+    /// that is gone it does nothing; an event says so.
     ///
     /// # Errors
     /// [`LinkClogged`]; the worker is then to be treated as hung.
@@ -104,14 +106,15 @@ pub trait WorkerHost: Send + 'static {
         &mut self,
         generation: u64,
         message: ToWorker,
-        descriptor: Option<WeightsHandle>,
+        handover: Handover,
     ) -> Result<(), LinkClogged>;
 
     /// SIGUSR1: abandon the work under way, for a cancellation waits. A worker that is not there
     /// (yet) is not signaled.
     fn interrupt(&mut self, generation: u64);
 
-    /// SIGKILL, now or as soon as the process exists. Safe to repeat.
+    /// SIGKILL. When this returns it was sent, unless the process has yet to be created: then it is
+    /// sent as soon as there is one. Safe to repeat.
     fn kill(&mut self, generation: u64);
 }
 

@@ -94,6 +94,23 @@ pub struct WorkerProcess {
     child: Arc<Mutex<Child>>,
 }
 
+/// Ends a worker process, from wherever it is held. It keeps no process alive.
+#[derive(Debug, Clone)]
+pub struct Killer {
+    pid: u32,
+    child: Arc<Mutex<Child>>,
+}
+
+impl Killer {
+    /// SIGKILL. The lock keeps the process from being reaped meanwhile, and a child that was
+    /// reaped is left alone, so that the signal can't reach another process with its id.
+    pub fn kill(&self) {
+        if let Err(error) = lock(&self.child).kill() {
+            tracing::warn!(pid = self.pid, %error, "worker can't be killed");
+        }
+    }
+}
+
 impl WorkerProcess {
     /// Starts `binary` with the worker's command line; `stdin` is its end of the descriptor
     /// channel.
@@ -125,12 +142,18 @@ impl WorkerProcess {
         Self::adopt(child)
     }
 
-    /// SIGKILL. The lock keeps the process from being reaped meanwhile, and a child that was
-    /// reaped is left alone, so that the signal can't reach another process with its id.
-    pub fn kill(&self) {
-        if let Err(error) = lock(&self.child).kill() {
-            tracing::warn!(pid = self.pid, %error, "worker can't be killed");
+    /// What kills it, for whoever can't wait for this to be at hand.
+    #[must_use]
+    pub fn killer(&self) -> Killer {
+        Killer {
+            pid: self.pid,
+            child: Arc::clone(&self.child),
         }
+    }
+
+    /// SIGKILL; see [`Killer::kill`].
+    pub fn kill(&self) {
+        self.killer().kill();
     }
 
     /// SIGUSR1, under the same lock.

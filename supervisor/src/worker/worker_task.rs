@@ -1,19 +1,21 @@
 //! One task per worker process, from its start to its reaping. It alone reports of that worker, so
 //! that its reports come in the order in which things happened.
 
+use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use interprocess::local_socket::tokio::{Listener, Stream};
+use orcd_shared::kv::PoolManifest;
 use orcd_shared::protocol::message::{LoadSource, ToSupervisor, WorkerInfo};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::handles::{DescriptorChannel, WeightsHandle};
+use super::handles::{DescriptorChannel, Handover, PoolHandle, WeightsHandle};
 use super::link::{self, LinkError, Outgoing, Reader};
-use super::process::{WorkerExit, WorkerProcess};
+use super::process::{Killer, WorkerExit, WorkerProcess};
 use super::runtime_dir::RuntimeDir;
 use super::stderr::{self, LastLines};
 use super::{EventSender, WorkerEvent, WorkerReport};
@@ -29,10 +31,23 @@ const STDERR_LIMIT: Duration = Duration::from_millis(100);
 /// How the host reaches a worker's task. Clones share it.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Controls {
-    pub(super) kill: CancellationToken,
+    /// Seen by the task at the latest when there is a process.
+    kill: CancellationToken,
+    /// Set as soon as there is a process.
+    killer: Arc<OnceLock<Killer>>,
     pub(super) interrupt: Arc<Notify>,
-    /// The handle that went out with the load request, to recognize it in the answer.
-    pub(super) handed_over: Arc<OnceLock<WeightsHandle>>,
+    /// The handles that went out with the load request, to recognize them in the answer.
+    pub(super) handed_over: Arc<OnceLock<Handover>>,
+}
+
+impl Controls {
+    /// SIGKILL, at once if there is a process: who follows it may rely on that.
+    pub(super) fn kill(&self) {
+        self.kill.cancel();
+        if let Some(killer) = self.killer.get() {
+            killer.kill();
+        }
+    }
 }
 
 /// The task of one worker.
@@ -49,6 +64,8 @@ impl WorkerTask {
         let end = match self.start().await {
             Err(message) => WorkerEvent::SpawnFailed { message },
             Ok((mut process, listener, descriptors)) => {
+                // There is one process a task.
+                let _ = self.controls.killer.set(process.killer());
                 let (lines, follower) = self.follow_stderr(&mut process);
                 self.emit(WorkerEvent::Spawned { pid: process.pid }).await;
                 let exit = self
@@ -176,8 +193,13 @@ impl WorkerTask {
         loop {
             match reader.next().await {
                 Ok(ToSupervisor::Ready(info)) => {
-                    let weights = self.weights_of(&info, descriptors).await;
-                    self.emit(WorkerEvent::Ready { info, weights }).await;
+                    let (weights, pool) = self.handles_of(&info, descriptors).await;
+                    let ready = WorkerEvent::Ready {
+                        info,
+                        weights,
+                        pool,
+                    };
+                    self.emit(ready).await;
                 }
                 Ok(message) => self.emit(WorkerEvent::Message(message)).await,
                 Err(error) => return error,
@@ -185,30 +207,43 @@ impl WorkerTask {
         }
     }
 
-    /// The handle to hold for the weights that `info` describes.
-    async fn weights_of(
+    /// The handles to hold for what `info` describes: those that the worker was given, or what it sent
+    /// before it said so, in that order.
+    async fn handles_of(
         &self,
         info: &WorkerInfo,
         descriptors: &DescriptorChannel,
-    ) -> Option<WeightsHandle> {
-        let manifest = info.weights.clone()?;
-        if info.load_source == LoadSource::Handle
-            && let Some(held) = self
-                .controls
-                .handed_over
-                .get()
-                .filter(|held| held.manifest == manifest)
-        {
-            return Some(held.clone());
-        }
-        match descriptors.receive().await {
-            Ok(fd) => Some(WeightsHandle::new(manifest, fd)),
-            Err(error) => {
-                // The service works without it: the next worker loads from the file.
-                tracing::warn!(%error, "the worker's weights could not be taken over");
-                None
-            }
-        }
+    ) -> (Option<WeightsHandle>, Option<PoolHandle>) {
+        let given = self.controls.handed_over.get();
+        let given_weights = (given.and_then(|given| given.weights.as_ref()))
+            .filter(|_| info.load_source == LoadSource::Handle)
+            .filter(|given| info.weights.as_ref() == Some(&given.manifest));
+        let given_pool = (given.and_then(|given| given.pool.as_ref()))
+            .filter(|given| info.pool.as_ref() == Some(&given.manifest));
+        let weights = match (given_weights, &info.weights) {
+            (None, Some(manifest)) => match descriptors.receive().await {
+                Ok(fd) => Some(WeightsHandle::new(manifest.clone(), fd)),
+                Err(error) => {
+                    // The service works without it: the next worker loads from the file. What may
+                    // come late must not be taken for the pool's.
+                    tracing::warn!(%error, "the worker's weights could not be taken over");
+                    return (None, given_pool.cloned());
+                }
+            },
+            (given, _) => given.cloned(),
+        };
+        let pool = match (given_pool, &info.pool) {
+            (None, Some(manifest)) => match receive_pool(manifest, descriptors).await {
+                Ok(pool) => Some(pool),
+                Err(error) => {
+                    // Here too: the next worker makes a pool of its own.
+                    tracing::warn!(%error, "the worker's KV memory could not be taken over");
+                    None
+                }
+            },
+            (given, _) => given.cloned(),
+        };
+        (weights, pool)
     }
 
     async fn emit(&self, event: WorkerEvent) {
@@ -221,6 +256,16 @@ impl WorkerTask {
             })
             .await;
     }
+}
+
+/// Receives the descriptors of a pool's memory and of its ledger.
+async fn receive_pool(
+    manifest: &PoolManifest,
+    descriptors: &DescriptorChannel,
+) -> io::Result<PoolHandle> {
+    let memory = descriptors.receive().await?;
+    let ledger = descriptors.receive().await?;
+    Ok(PoolHandle::new(manifest.clone(), memory, ledger))
 }
 
 /// Waits for the worker to connect and say Hello.

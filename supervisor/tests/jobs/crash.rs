@@ -117,6 +117,37 @@ async fn running_jobs_come_back_in_their_order_and_before_the_queue() {
     service.bring_up().await;
     for key in &keys {
         assert_eq!(service.submitted().await.key, *key);
+    }
+    // A slot is free, but should the worker die of a replay, that is to be known.
+    service.tokens(keys[0], 0, "x").await;
+    service.eos(keys[0], 1).await;
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    let early = service.pending_calls();
+    assert!(early.is_empty(), "before the replays are sound: {early:?}");
+    service.tokens(keys[1], 0, "x").await;
+    assert_eq!(service.submitted().await.key, JobKey(3));
+}
+
+#[tokio::test]
+async fn after_a_loss_without_progress_jobs_come_back_one_after_the_other() {
+    let mut service = Service::ready().await;
+    let mut streams = Vec::new();
+    let mut keys = Vec::new();
+    for name in ["a", "b"] {
+        let (stream, spec) = service.run(job(name)).await;
+        streams.push(stream);
+        keys.push(spec.key);
+    }
+    streams.push(service.submit(job("c")).await);
+    service.crash().await;
+    service.bring_up().await;
+    for key in &keys {
+        assert_eq!(service.submitted().await.key, *key);
+    }
+    service.crash().await;
+    service.bring_up().await;
+    for key in &keys {
+        assert_eq!(service.submitted().await.key, *key);
         tokio::time::sleep(Duration::from_millis(20)).await;
         let early = service.pending_calls();
         assert!(early.is_empty(), "before the replay is sound: {early:?}");
@@ -124,6 +155,39 @@ async fn running_jobs_come_back_in_their_order_and_before_the_queue() {
     }
     service.eos(keys[0], 1).await;
     assert_eq!(service.submitted().await.key, JobKey(3));
+}
+
+/// A job that no worker gets any further with, and one beside it.
+#[tokio::test]
+async fn a_job_that_kills_every_worker_at_once_is_given_up_and_the_one_beside_it_finishes() {
+    let mut service = Service::ready().await;
+    let (mut poison, bad) = service.run(job("a")).await;
+    let (mut innocent, good) = service.run(job("b")).await;
+    service.tokens(good.key, 0, "x").await;
+    service.crash().await;
+    service.bring_up().await;
+    for key in [bad.key, good.key] {
+        assert_eq!(service.submitted().await.key, key, "together");
+    }
+    service.crash().await;
+    service.bring_up().await;
+    assert_eq!(service.submitted().await.key, bad.key, "alone");
+    service.crash().await;
+    let events = rest(&mut poison).await;
+    assert!(matches!(
+        last(&events),
+        JobEvent::Error {
+            code: ErrorCode::WorkerCrashed,
+            ..
+        }
+    ));
+    service.bring_up().await;
+    assert_eq!(service.submitted().await.key, good.key);
+    service.tokens(good.key, 0, "xy").await;
+    service.eos(good.key, 2).await;
+    let events = rest(&mut innocent).await;
+    assert_eq!(text_of(&events), "xy");
+    assert!(matches!(last(&events), JobEvent::End { replays: 2, .. }));
 }
 
 #[tokio::test]
@@ -136,9 +200,9 @@ async fn a_diverging_replay_fails_its_job_alone() {
     service.crash().await;
     service.bring_up().await;
     service.submitted().await;
+    assert_eq!(service.submitted().await.key, spec_b.key);
     service.tokens(spec_a.key, 1, "z").await;
     assert_eq!(service.told_to_cancel().await, spec_a.key);
-    assert_eq!(service.submitted().await.key, spec_b.key);
     service.tokens(spec_b.key, 1, "yz").await;
     service.eos(spec_b.key, 3).await;
     let events = rest(&mut a).await;
@@ -245,9 +309,9 @@ async fn weights_are_handed_to_the_next_worker_with_the_hash_of_the_model() {
     assert_eq!(load.model_hash, None, "whatever the file holds");
     let manifest = service.emit_ready_with_weights().await;
     service.crash().await;
-    let (load, descriptor) = service.connect().await;
+    let (load, handover) = service.connect().await;
     assert_eq!(load.weights.as_ref(), Some(&manifest));
-    assert_eq!(descriptor.unwrap().manifest, manifest);
+    assert_eq!(handover.weights.unwrap().manifest, manifest);
     assert_eq!(load.model_hash, Some(info().model_hash));
     // A worker that built no image of its own and did not take this one: it is given up.
     let mut other = info();
@@ -256,13 +320,15 @@ async fn weights_are_handed_to_the_next_worker_with_the_hash_of_the_model() {
         .emit(WorkerEvent::Ready {
             info: Box::new(other),
             weights: None,
+            pool: None,
         })
         .await;
+    service.served().await;
     service.until(|s| s.state == ServiceState::Ready).await;
     service.crash().await;
     service.until(|s| s.restarts == 2).await;
-    let (load, descriptor) = service.connect().await;
-    assert!(load.weights.is_none() && descriptor.is_none());
+    let (load, handover) = service.connect().await;
+    assert!(load.weights.is_none() && handover.weights.is_none());
     assert_eq!(
         load.model_hash,
         Some(info().model_hash),
@@ -281,8 +347,8 @@ async fn weights_that_workers_fail_to_load_on_twice_are_given_up() {
         assert!(load.weights.is_some());
         service.crash().await;
     }
-    let (load, descriptor) = service.connect().await;
-    assert!(load.weights.is_none() && descriptor.is_none());
+    let (load, handover) = service.connect().await;
+    assert!(load.weights.is_none() && handover.weights.is_none());
 }
 
 #[tokio::test]
@@ -292,8 +358,8 @@ async fn weights_are_kept_when_only_the_file_is_bad() {
     service.emit_ready_with_weights().await;
     service.crash().await;
     for _ in 0..3 {
-        let (load, descriptor) = service.connect().await;
-        assert!(load.weights.is_some() && descriptor.is_some());
+        let (load, handover) = service.connect().await;
+        assert!(load.weights.is_some() && handover.weights.is_some());
         let code = ErrorCode::ModelLoadFailed;
         let failed = ToSupervisor::LoadFailed {
             code,
@@ -511,8 +577,8 @@ async fn a_standby_takes_over_with_the_first_message_it_gets() {
     assert_eq!(load.engines, 2, "the first leaves room for the second");
     let manifest = service.emit_ready_with_weights().await;
     let present = service.generation;
-    let (load, descriptor) = service.connect().await;
-    assert_eq!(descriptor.unwrap().manifest, manifest);
+    let (load, handover) = service.connect().await;
+    assert_eq!(handover.weights.unwrap().manifest, manifest);
     assert_eq!((load.engines, load.context), (1, Some(info().context)));
     assert_eq!(
         load.parallel,
@@ -524,6 +590,7 @@ async fn a_standby_takes_over_with_the_first_message_it_gets() {
         .emit(WorkerEvent::Ready {
             info: Box::new(info()),
             weights: None,
+            pool: None,
         })
         .await;
     let shown = service.until(|s| s.standby.is_some_and(|s| s.ready)).await;
@@ -533,6 +600,7 @@ async fn a_standby_takes_over_with_the_first_message_it_gets() {
     service.tokens(spec.key, 0, "x").await;
     service.crash().await;
     service.generation = standby;
+    service.served().await;
     assert_eq!(service.submitted().await.emitted, [120]);
     let shown = service.until(|s| s.generation == standby).await;
     assert_eq!((shown.state, shown.restarts), (ServiceState::Ready, 1));
@@ -595,7 +663,8 @@ async fn used_up_restarts_end_the_service_and_its_streams() {
     let (mut stream, _) = service.run(job("a")).await;
     service.crash().await;
     service.bring_up().await;
-    service.crash().await;
+    service.submitted().await;
+    service.lose_link().await;
     let events = rest(&mut stream).await;
     assert!(matches!(
         last(&events),

@@ -120,7 +120,7 @@ async fn drain_lets_jobs_finish_and_then_shuts_the_worker_down() {
     assert_eq!(stop_of(&events), (StopReason::Eos, None));
     assert!(matches!(
         service.call().await,
-        Call::Send(ToWorker::Shutdown, _)
+        Call::Send(_, ToWorker::Shutdown, _)
     ));
     service.emit(WorkerEvent::Exited(WorkerExit::Code(0))).await;
     assert_eq!(service.outcome().await, Outcome::Stopped);
@@ -144,7 +144,7 @@ async fn drain_that_takes_too_long_cancels_and_kills() {
     service.told_to_cancel().await;
     assert!(matches!(
         service.call().await,
-        Call::Send(ToWorker::Shutdown, _)
+        Call::Send(_, ToWorker::Shutdown, _)
     ));
     service.killed().await;
     service
@@ -166,7 +166,7 @@ async fn without_handles_the_service_stops() {
     *jobs = other;
     assert!(matches!(
         service.call().await,
-        Call::Send(ToWorker::Shutdown, _)
+        Call::Send(_, ToWorker::Shutdown, _)
     ));
     service.emit(WorkerEvent::Exited(WorkerExit::Code(0))).await;
     assert_eq!(service.outcome().await, Outcome::Stopped);

@@ -2,7 +2,7 @@
 //! descriptor channel.
 
 use std::io::{Read as _, Write as _};
-use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -10,13 +10,14 @@ use std::time::Duration;
 
 use orcd_shared::descriptors;
 use orcd_shared::job::{JobKey, JobOptions};
+use orcd_shared::kv::PoolManifest;
 use orcd_shared::protocol::frame;
 use orcd_shared::protocol::message::{
     LoadSource, MAX_PARALLEL, ToSupervisor, ToWorker, WorkerInfo,
 };
 use orcd_shared::protocol::version::PROTOCOL;
 use orcd_shared::weights::{ContentHash, ModelIdentity, WeightsManifest};
-use orcd_supervisor::worker::handles::WeightsHandle;
+use orcd_supervisor::worker::handles::Handover;
 use orcd_supervisor::worker::host::ProcessHost;
 use orcd_supervisor::worker::process::WorkerExit;
 use orcd_supervisor::worker::{WorkerEvent, WorkerHost, WorkerReport};
@@ -55,18 +56,32 @@ fn played_worker() {
     });
     while let Some(message) = link.read() {
         match message {
+            ToWorker::Load(_) if role == "silent" => {
+                drop(link);
+                std::thread::sleep(Duration::from_secs(60));
+                return;
+            }
             ToWorker::Load(request) => {
                 let source = match request.weights {
                     Some(_) => {
-                        assert_eq!(receive_weights(), "weights");
+                        assert_eq!(receive(), "weights");
                         LoadSource::Handle
                     }
                     None => LoadSource::File,
                 };
-                if source == LoadSource::File && role != "forgetful" {
-                    send_weights();
+                if request.pool.is_some() {
+                    assert_eq!([receive(), receive()], ["pages", "ledger"]);
                 }
-                link.write(&ToSupervisor::Ready(Box::new(ready(source))));
+                if source == LoadSource::File && role != "forgetful" {
+                    send("weights");
+                }
+                let given = request.pool.filter(|_| role != "owner");
+                if given.is_none() && role != "forgetful" {
+                    send("pages");
+                    send("ledger");
+                }
+                let pool = given.unwrap_or_else(pool_manifest);
+                link.write(&ToSupervisor::Ready(Box::new(ready(source, pool))));
             }
             ToWorker::Cancel(key) => link.write(&ToSupervisor::Cancelled(key)),
             ToWorker::Submit(_) => {
@@ -75,7 +90,7 @@ fn played_worker() {
                 std::process::exit(12);
             }
             ToWorker::Shutdown => std::process::exit(0),
-            ToWorker::Hello { .. } => {}
+            ToWorker::Hello { .. } | ToWorker::Serve(_) | ToWorker::Settled => {}
         }
     }
 }
@@ -108,16 +123,37 @@ impl Link {
     }
 }
 
-fn send_weights() {
-    let mut image = tempfile::tempfile().unwrap();
-    image.write_all(b"weights").unwrap();
-    descriptors::send(std::io::stdin(), &[0], &[image.as_fd()]).unwrap();
+fn send(text: &str) {
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+    descriptors::send(std::io::stdin(), &[0], &[file.as_fd()]).unwrap();
 }
 
-fn receive_weights() -> String {
-    let image = descriptors::receive(std::io::stdin()).unwrap();
+fn receive() -> String {
+    content(descriptors::receive(std::io::stdin()).unwrap().as_fd())
+}
+
+fn content(file: BorrowedFd<'_>) -> String {
     // By its name: the position is shared with whoever wrote it.
-    std::fs::read_to_string(format!("/proc/self/fd/{}", image.as_raw_fd())).unwrap()
+    std::fs::read_to_string(format!("/proc/self/fd/{}", file.as_raw_fd())).unwrap()
+}
+
+/// What is behind the descriptors, in the order in which they are sent.
+fn contents(handover: &Handover) -> Vec<String> {
+    handover.descriptors().map(content).collect()
+}
+
+/// Of a pool that this process made.
+fn pool_manifest() -> PoolManifest {
+    let mut id = [0; 16];
+    id[..4].copy_from_slice(&std::process::id().to_le_bytes());
+    PoolManifest {
+        id,
+        backend: "cpu".into(),
+        pages: 1,
+        bytes: 5,
+        fingerprint: [9; 32],
+    }
 }
 
 fn manifest() -> WeightsManifest {
@@ -134,10 +170,11 @@ fn manifest() -> WeightsManifest {
     }
 }
 
-fn ready(load_source: LoadSource) -> WorkerInfo {
+fn ready(load_source: LoadSource, pool: PoolManifest) -> WorkerInfo {
     WorkerInfo {
         load_source,
         weights: Some(manifest()),
+        pool: Some(pool),
         ..info()
     }
 }
@@ -179,10 +216,11 @@ impl Stage {
         }
     }
 
-    async fn load(&mut self, generation: u64, held: Option<WeightsHandle>) -> WorkerEvent {
+    async fn load(&mut self, generation: u64, held: Handover) -> WorkerEvent {
         assert!(matches!(self.next().await, WorkerEvent::Connected));
         let mut request = settings().fleet.load;
-        request.weights = held.as_ref().map(|held| held.manifest.clone());
+        request.weights = held.weights.as_ref().map(|held| held.manifest.clone());
+        request.pool = held.pool.as_ref().map(|held| held.manifest.clone());
         let message = ToWorker::Load(Box::new(request));
         self.host.send(generation, message, held).unwrap();
         self.next().await
@@ -193,19 +231,32 @@ fn exists(pid: u32) -> bool {
     Path::new(&format!("/proc/{pid}")).exists()
 }
 
+/// A worker that is ready: how it loaded, and what is held from then on.
+fn assert_ready(event: WorkerEvent, source: LoadSource) -> Handover {
+    let WorkerEvent::Ready {
+        info,
+        weights,
+        pool,
+    } = event
+    else {
+        panic!("{event:?} in place of a worker that is ready");
+    };
+    assert_eq!(info.load_source, source);
+    let manifests = (
+        weights.as_ref().map(|weights| weights.manifest.clone()),
+        pool.as_ref().map(|pool| pool.manifest.clone()),
+    );
+    assert_eq!(manifests, (info.weights, info.pool));
+    Handover { weights, pool }
+}
+
 #[tokio::test]
-async fn weights_pass_from_a_killed_worker_to_the_next() {
+async fn weights_and_pool_pass_from_a_killed_worker_to_the_next() {
     let mut stage = Stage::set("worker");
     let pid = stage.spawn(1).await;
-    let WorkerEvent::Ready {
-        weights: Some(weights),
-        info,
-    } = stage.load(1, None).await
-    else {
-        panic!("no weights");
-    };
-    assert_eq!(weights.manifest, manifest());
-    assert_eq!(info.load_source, LoadSource::File);
+    let loaded = stage.load(1, Handover::nothing()).await;
+    let held = assert_ready(loaded, LoadSource::File);
+    assert_eq!(contents(&held), ["weights", "pages", "ledger"]);
     stage.host.kill(1);
     assert!(matches!(stage.next().await, WorkerEvent::LinkLost { .. }));
     assert!(matches!(
@@ -214,16 +265,16 @@ async fn weights_pass_from_a_killed_worker_to_the_next() {
     ));
     assert!(!exists(pid), "it was not reaped");
     stage.spawn(2).await;
-    let WorkerEvent::Ready {
-        weights: Some(held),
-        info,
-    } = stage.load(2, Some(weights)).await
-    else {
-        panic!("no weights");
-    };
-    assert_eq!(held.manifest, manifest());
-    assert_eq!(info.load_source, LoadSource::Handle);
-    stage.host.send(2, ToWorker::Shutdown, None).unwrap();
+    let loaded = stage.load(2, held.clone()).await;
+    let still_held = assert_ready(loaded, LoadSource::Handle);
+    assert_eq!(
+        still_held.pool.as_ref().unwrap().manifest,
+        held.pool.unwrap().manifest
+    );
+    assert_eq!(contents(&still_held), ["weights", "pages", "ledger"]);
+    (stage.host)
+        .send(2, ToWorker::Shutdown, Handover::nothing())
+        .unwrap();
     assert!(matches!(stage.next().await, WorkerEvent::LinkLost { .. }));
     assert!(matches!(
         stage.next().await,
@@ -232,14 +283,71 @@ async fn weights_pass_from_a_killed_worker_to_the_next() {
 }
 
 #[tokio::test]
+async fn a_pool_that_a_worker_makes_in_place_of_the_one_it_was_given_is_received() {
+    let mut stage = Stage::set("owner");
+    stage.spawn(1).await;
+    let loaded = stage.load(1, Handover::nothing()).await;
+    let held = assert_ready(loaded, LoadSource::File);
+    stage.spawn(2).await;
+    let loaded = stage.load(2, held.clone()).await;
+    let other = assert_ready(loaded, LoadSource::Handle);
+    assert_ne!(
+        other.pool.as_ref().unwrap().manifest,
+        held.pool.unwrap().manifest
+    );
+    assert_eq!(contents(&other), ["weights", "pages", "ledger"]);
+}
+
+/// Who follows a killed worker may rely on the signal: it does not wait for a task to get its turn.
+#[tokio::test]
+async fn a_worker_that_runs_is_killed_before_the_host_says_so() {
+    let mut stage = Stage::set("worker");
+    let pid = stage.spawn(1).await;
+    assert_ready(stage.load(1, Handover::nothing()).await, LoadSource::File);
+    stage.host.kill(1);
+    // No task of this thread had a turn meanwhile.
+    let since = std::time::Instant::now();
+    while is_running(pid) {
+        assert!(
+            since.elapsed() < Duration::from_secs(10),
+            "nobody killed it"
+        );
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// It is neither gone nor waiting to be reaped.
+fn is_running(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let state = stat.rsplit(')').next().unwrap_or_default().trim_start();
+    !(state.is_empty() || state.starts_with(['Z', 'X']))
+}
+
+#[tokio::test]
+async fn a_worker_whose_link_is_lost_is_killed_even_when_others_were_started_since() {
+    let mut stage = Stage::set("silent");
+    let pid = stage.spawn(1).await;
+    assert!(matches!(stage.next().await, WorkerEvent::Connected));
+    let request = ToWorker::Load(Box::new(settings().fleet.load));
+    (stage.host).send(1, request, Handover::nothing()).unwrap();
+    assert!(matches!(stage.next().await, WorkerEvent::LinkLost { .. }));
+    stage.spawn(2).await;
+    assert!(is_running(pid));
+    stage.host.kill(1);
+    while is_running(pid) {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+#[tokio::test]
 async fn last_words_come_before_the_exit() {
     let mut stage = Stage::set("worker");
     stage.spawn(1).await;
-    stage.load(1, None).await;
+    stage.load(1, Handover::nothing()).await;
     for n in 0..50 {
         stage
             .host
-            .send(1, ToWorker::Cancel(JobKey(n)), None)
+            .send(1, ToWorker::Cancel(JobKey(n)), Handover::nothing())
             .unwrap();
     }
     let spec = orcd_shared::job::JobSpec {
@@ -252,7 +360,7 @@ async fn last_words_come_before_the_exit() {
     };
     stage
         .host
-        .send(1, ToWorker::Submit(Box::new(spec)), None)
+        .send(1, ToWorker::Submit(Box::new(spec)), Handover::nothing())
         .unwrap();
     for n in (0..50).chain([99]) {
         match stage.next().await {
@@ -278,7 +386,10 @@ async fn a_worker_that_reads_nothing_yet_is_not_taken_for_clogged() {
     // Nothing is written before this task waits.
     stage.host.spawn(1);
     let request = Box::new(settings().fleet.load);
-    stage.host.send(1, ToWorker::Load(request), None).unwrap();
+    stage
+        .host
+        .send(1, ToWorker::Load(request), Handover::nothing())
+        .unwrap();
     let spec = orcd_shared::job::JobSpec {
         key: JobKey(1),
         prompt: vec![1],
@@ -291,11 +402,14 @@ async fn a_worker_that_reads_nothing_yet_is_not_taken_for_clogged() {
         let mut job = spec.clone();
         job.key = JobKey(n);
         let submit = ToWorker::Submit(Box::new(job));
-        stage.host.send(1, submit, None).unwrap();
+        stage.host.send(1, submit, Handover::nothing()).unwrap();
         let cancel = ToWorker::Cancel(JobKey(n));
-        stage.host.send(1, cancel, None).unwrap();
+        stage.host.send(1, cancel, Handover::nothing()).unwrap();
     }
-    stage.host.send(1, ToWorker::Shutdown, None).unwrap();
+    stage
+        .host
+        .send(1, ToWorker::Shutdown, Handover::nothing())
+        .unwrap();
 }
 
 #[tokio::test]
@@ -316,12 +430,16 @@ async fn another_protocol_is_named_with_ours() {
 }
 
 #[tokio::test]
-async fn announced_weights_that_never_come_leave_a_worker_without() {
+async fn announced_descriptors_that_never_come_leave_a_worker_without() {
     let mut stage = Stage::set("forgetful");
     stage.spawn(1).await;
     assert!(matches!(
-        stage.load(1, None).await,
-        WorkerEvent::Ready { weights: None, .. }
+        stage.load(1, Handover::nothing()).await,
+        WorkerEvent::Ready {
+            weights: None,
+            pool: None,
+            ..
+        }
     ));
 }
 

@@ -148,19 +148,33 @@ async fn play(deeds: Vec<Deed>) -> (Vec<Vec<Numbered>>, Outcome) {
             }
             Deed::Ready => {
                 let info = Box::new(info());
-                let weights = None;
-                service.emit(WorkerEvent::Ready { info, weights }).await;
+                let (weights, pool) = (None, None);
+                let ready = WorkerEvent::Ready {
+                    info,
+                    weights,
+                    pool,
+                };
+                service.emit(ready).await;
             }
             Deed::Dies => {
-                service.crash().await;
+                // Killed only if it was there; nobody asks.
+                let message = "closed".into();
+                service.emit(WorkerEvent::LinkLost { message }).await;
+                let killed = WorkerExit::Signal(9);
+                service.emit(WorkerEvent::Exited(killed)).await;
                 // A successor, as far as one is started at once.
                 service.generation += 1;
                 for what in [WorkerEvent::Spawned { pid: 1 }, WorkerEvent::Connected] {
                     service.emit(what).await;
                 }
                 let info = Box::new(info());
-                let weights = None;
-                service.emit(WorkerEvent::Ready { info, weights }).await;
+                let (weights, pool) = (None, None);
+                let ready = WorkerEvent::Ready {
+                    info,
+                    weights,
+                    pool,
+                };
+                service.emit(ready).await;
             }
             Deed::Exits => {
                 service

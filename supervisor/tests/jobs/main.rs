@@ -10,6 +10,7 @@ mod hostile;
 mod journal;
 mod memory;
 mod model_file;
+mod pool;
 mod preemption;
 mod readers;
 #[path = "../samples/mod.rs"]

@@ -51,7 +51,7 @@ async fn while_the_file_system_hangs_the_worker_waits_and_nothing_else() {
     );
     answer(&path);
     match service.call().await {
-        Call::Send(ToWorker::Load(request), _) => assert_eq!(request.model_path, path),
+        Call::Send(_, ToWorker::Load(request), _) => assert_eq!(request.model_path, path),
         other => panic!("{other:?} in place of the load request"),
     }
 }

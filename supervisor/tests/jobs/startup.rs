@@ -37,7 +37,8 @@ async fn weights_of_an_earlier_supervisor_go_to_the_first_worker() {
     let mut service = Service::start(|settings| settings.fleet.retained = retained.clone());
     let (load, offered) = service.connect().await;
     assert_eq!(load.weights.as_ref(), Some(&earlier.manifest));
-    assert!(offered.unwrap().is_same(&earlier));
+    assert!(offered.weights.unwrap().is_same(&earlier));
+    assert!(load.pool.is_none() && offered.pool.is_none());
     // The played worker loads from the file all the same: its own weights are retained from then on.
     service.emit_ready_with_weights().await;
     assert!(!retained.present().unwrap().is_same(&earlier));

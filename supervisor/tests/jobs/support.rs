@@ -2,13 +2,13 @@
 //! worker says.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
 use orcd_shared::job::{Finish, JobKey, JobSpec};
-use orcd_shared::kv::PageCounts;
+use orcd_shared::kv::{PageCounts, PoolManifest};
 use orcd_shared::protocol::message::{
-    Device, KvSize, LoadRequest, StepReport, StepToken, ToSupervisor, ToWorker, WorkerInfo,
+    Device, KvSize, LoadRequest, Serve, StepReport, StepToken, ToSupervisor, ToWorker, WorkerInfo,
 };
 use orcd_shared::weights::{ContentHash, ModelIdentity, WeightsManifest};
 use orcd_supervisor::jobs::dispatcher::{
@@ -18,7 +18,7 @@ use orcd_supervisor::jobs::{
     JobEvent, JobStream, JobsHandle, NewJob, Numbered, ServiceState, Snapshot,
 };
 use orcd_supervisor::metrics::Metrics;
-use orcd_supervisor::worker::handles::WeightsHandle;
+use orcd_supervisor::worker::handles::{Handover, PoolHandle, WeightsHandle};
 use orcd_supervisor::worker::process::WorkerExit;
 use orcd_supervisor::worker::retained::RetainedWeights;
 use orcd_supervisor::worker::{EventSender, LinkClogged, WorkerEvent, WorkerHost, WorkerReport};
@@ -31,9 +31,10 @@ const TEST_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What the dispatcher does to workers.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant)] // there are few of them at a time
 pub enum Call {
     Spawn(u64),
-    Send(ToWorker, Option<WeightsHandle>),
+    Send(u64, ToWorker, Handover),
     Interrupt(u64),
     Kill(u64),
 }
@@ -50,14 +51,14 @@ impl WorkerHost for PlayedHost {
 
     fn send(
         &mut self,
-        _generation: u64,
+        generation: u64,
         message: ToWorker,
-        descriptor: Option<WeightsHandle>,
+        handover: Handover,
     ) -> Result<(), LinkClogged> {
         if self.clogged.load(Ordering::Relaxed) {
             return Err(LinkClogged);
         }
-        let _ = self.calls.send(Call::Send(message, descriptor));
+        let _ = self.calls.send(Call::Send(generation, message, handover));
         Ok(())
     }
 
@@ -128,12 +129,12 @@ impl Service {
     }
 
     /// Plays a worker from its spawning until it is ready, and tells what it was to load.
-    pub async fn bring_up(&mut self) -> (LoadRequest, Option<WeightsHandle>) {
+    pub async fn bring_up(&mut self) -> (LoadRequest, Handover) {
         self.bring_up_as(info()).await
     }
 
     /// One that replaces another has as many pages.
-    async fn bring_up_as(&mut self, mut info: WorkerInfo) -> (LoadRequest, Option<WeightsHandle>) {
+    async fn bring_up_as(&mut self, mut info: WorkerInfo) -> (LoadRequest, Handover) {
         let load = self.connect().await;
         if let Some(KvSize::Pages(pages)) = load.0.kv {
             info.kv_pages = pages;
@@ -141,21 +142,56 @@ impl Service {
         self.emit(WorkerEvent::Ready {
             info: Box::new(info),
             weights: None,
+            pool: None,
         })
         .await;
+        self.served().await;
         let generation = self.generation;
         self.until(|s| s.generation == generation && s.state == ServiceState::Ready)
             .await;
         load
     }
 
+    /// A worker that loads becomes ready with this pool.
+    pub async fn emit_ready_with_pool(&mut self, pool: &PoolHandle) {
+        let info = WorkerInfo {
+            pool: Some(pool.manifest.clone()),
+            ..info()
+        };
+        self.emit(WorkerEvent::Ready {
+            info: Box::new(info),
+            weights: None,
+            pool: Some(pool.clone()),
+        })
+        .await;
+    }
+
+    /// How the present worker is told to serve.
+    pub async fn served(&mut self) -> Serve {
+        match self.call().await {
+            Call::Send(generation, ToWorker::Serve(serve), _) => {
+                assert_eq!(generation, self.generation);
+                serve
+            }
+            other => panic!("{other:?} in place of the word to serve"),
+        }
+    }
+
+    /// The present worker is told that nothing is left of those before it.
+    pub async fn told_that_all_is_settled(&mut self) {
+        match self.call().await {
+            Call::Send(generation, ToWorker::Settled, _) => assert_eq!(generation, self.generation),
+            other => panic!("{other:?} in place of the word that all is settled"),
+        }
+    }
+
     /// Plays a worker from its spawning until it loads.
-    pub async fn connect(&mut self) -> (LoadRequest, Option<WeightsHandle>) {
+    pub async fn connect(&mut self) -> (LoadRequest, Handover) {
         self.spawned().await;
         self.emit(WorkerEvent::Spawned { pid: 4711 }).await;
         self.emit(WorkerEvent::Connected).await;
         match self.call().await {
-            Call::Send(ToWorker::Load(request), descriptor) => (*request, descriptor),
+            Call::Send(_, ToWorker::Load(request), handover) => (*request, handover),
             other => panic!("{other:?} in place of the load request"),
         }
     }
@@ -168,8 +204,10 @@ impl Service {
         self.emit(WorkerEvent::Ready {
             info: Box::new(info()),
             weights,
+            pool: None,
         })
         .await;
+        self.served().await;
         self.until(|s| s.state == ServiceState::Ready).await;
         manifest
     }
@@ -194,14 +232,14 @@ impl Service {
 
     pub async fn submitted(&mut self) -> JobSpec {
         match self.call().await {
-            Call::Send(ToWorker::Submit(spec), _) => *spec,
+            Call::Send(_, ToWorker::Submit(spec), _) => *spec,
             other => panic!("{other:?} in place of a job"),
         }
     }
 
     pub async fn told_to_cancel(&mut self) -> JobKey {
         match self.call().await {
-            Call::Send(ToWorker::Cancel(key), _) => key,
+            Call::Send(_, ToWorker::Cancel(key), _) => key,
             other => panic!("{other:?} in place of a cancellation"),
         }
     }
@@ -275,13 +313,17 @@ impl Service {
         self.token(key, index, END, Some(Finish::Eos)).await;
     }
 
-    /// The worker is killed from outside.
+    /// The worker is killed from outside, and reaped.
     pub async fn crash(&mut self) {
-        self.emit(WorkerEvent::LinkLost {
-            message: "closed".into(),
-        })
-        .await;
+        self.lose_link().await;
         self.emit(WorkerEvent::Exited(WorkerExit::Signal(9))).await;
+    }
+
+    /// The worker's socket closes, and nobody waits for more of it.
+    pub async fn lose_link(&mut self) {
+        let message = "closed".into();
+        self.emit(WorkerEvent::LinkLost { message }).await;
+        self.killed().await;
     }
 
     pub async fn submit(&self, job: NewJob) -> JobStream {
@@ -387,6 +429,23 @@ pub fn settings() -> DispatcherSettings {
         crash_dir: None,
         version: "test",
         bounds: Bounds::default(),
+    }
+}
+
+/// A pool of KV memory; each has an identity of its own.
+pub fn pool() -> PoolHandle {
+    let file = || tempfile::tempfile().unwrap().into();
+    PoolHandle::new(pool_manifest(), file(), file())
+}
+
+fn pool_manifest() -> PoolManifest {
+    static POOLS: AtomicU8 = AtomicU8::new(0);
+    PoolManifest {
+        id: [POOLS.fetch_add(1, Ordering::Relaxed); 16],
+        backend: "cpu".into(),
+        pages: KV_PAGES,
+        bytes: 8,
+        fingerprint: [9; 32],
     }
 }
 

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use orcd_shared::error::ErrorCode;
 use orcd_shared::job::JobKey;
 use orcd_shared::protocol::message::{StepReport, ToSupervisor};
 use orcd_supervisor::jobs::{JobEvent, NewJob};
@@ -124,7 +125,7 @@ async fn a_worker_that_starts_is_not_late_because_nobody_heard_it() {
     tokio::time::advance(ABSENCE).await;
     tokio::time::sleep(Duration::from_millis(50)).await;
     service.emit(WorkerEvent::Connected).await;
-    assert!(matches!(service.call().await, Call::Send(_, _)), "Load");
+    assert!(matches!(service.call().await, Call::Send(..)), "Load");
     // It loads in silence; the limit for that is a minute.
     tokio::time::sleep(Duration::from_secs(30)).await;
     tokio::time::advance(ABSENCE).await;
@@ -137,8 +138,11 @@ async fn a_worker_that_starts_is_not_late_because_nobody_heard_it() {
 async fn a_lost_worker_keeps_its_time_to_end_in_its_own_way() {
     let mut service = watched().await;
     let lost = service.generation;
-    let message = "closed".into();
-    service.emit(WorkerEvent::LinkLost { message }).await;
+    let fatal = ToSupervisor::Fatal {
+        code: ErrorCode::CudaError,
+        message: "gone".into(),
+    };
+    service.message(fatal).await;
     service.spawned().await;
     tokio::time::sleep(Duration::from_millis(10)).await;
     tokio::time::advance(ABSENCE).await;

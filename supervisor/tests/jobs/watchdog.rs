@@ -10,7 +10,7 @@ use orcd_shared::protocol::message::ToWorker;
 use orcd_supervisor::jobs::dispatcher::start_on;
 use orcd_supervisor::metrics::Metrics;
 use orcd_supervisor::systemd::{LivenessProbe, Notifier, ProbeError, Report, feed_watchdog};
-use orcd_supervisor::worker::handles::WeightsHandle;
+use orcd_supervisor::worker::handles::Handover;
 use orcd_supervisor::worker::{LinkClogged, WorkerHost};
 use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
@@ -33,7 +33,7 @@ impl WorkerHost for Swamp {
         &mut self,
         _generation: u64,
         _message: ToWorker,
-        _descriptor: Option<WeightsHandle>,
+        _handover: Handover,
     ) -> Result<(), LinkClogged> {
         Ok(())
     }

@@ -29,7 +29,7 @@ impl<H: WorkerHost> Dispatcher<H> {
                     self.table.preempt(key);
                     self.metrics.preempted();
                 }
-                FleetEvent::Ready => self.ready(now),
+                FleetEvent::Ready { generation } => self.ready(generation, now),
                 FleetEvent::Lost { generation } => self.lost(generation, now),
                 FleetEvent::Reaped(worker) => self.write_crash_bundle(*worker),
                 FleetEvent::Over(outcome) => self.finish(outcome, now),
@@ -87,8 +87,12 @@ impl<H: WorkerHost> Dispatcher<H> {
         }
     }
 
-    /// A worker is ready; [`Dispatcher::fill_worker`] hands it its jobs.
-    fn ready(&mut self, now: Instant) {
+    /// A worker is ready: it serves from now on, and [`Dispatcher::fill_worker`] hands it its jobs. Where
+    /// jobs are replayed one after the other to find the one that workers die of, it may as well be what
+    /// is in the pages: nothing of that is believed then.
+    fn ready(&mut self, generation: u64, now: Instant) {
+        let keep = self.table.replays_together();
+        self.fleet.serve(generation, keep, now);
         let (jobs, tokens) = self.table.replay_work();
         if jobs == 0 {
             self.failed_over(now);

@@ -7,13 +7,14 @@ use orcd_shared::error::ErrorCode;
 use orcd_shared::protocol::message::{KvSize, ToSupervisor, ToWorker, WorkerInfo};
 
 use super::{Fleet, FleetEvent, LostWorker};
-use crate::worker::handles::WeightsHandle;
+use crate::worker::handles::{Handover, PoolHandle, WeightsHandle};
 use crate::worker::lifecycle::{self, Action, Event, Outcome, Phase};
+use crate::worker::process::WorkerExit;
 use crate::worker::{WorkerEvent, WorkerHost, WorkerReport};
 
-/// So many workers in a row that fail to load make the retained weights suspect. One may have been
-/// killed from outside meanwhile.
-const LOADS_TO_BLAME_WEIGHTS: u32 = 2;
+/// So many workers in a row that fail to load make what they are given suspect, weights and pool. One
+/// may have been killed from outside meanwhile.
+const LOADS_TO_BLAME_HANDLES: u32 = 2;
 
 impl<H: WorkerHost> Fleet<H> {
     /// Something happened to a worker.
@@ -31,6 +32,7 @@ impl<H: WorkerHost> Fleet<H> {
         self.life_event(Event::Worker(&report), now);
         if let WorkerEvent::Exited(exit) = &report.event {
             self.count_loss(generation, exit.cause(), exit.to_string());
+            self.settle(generation, *exit, now);
         }
     }
 
@@ -57,8 +59,12 @@ impl<H: WorkerHost> Fleet<H> {
                 self.warn_of_cause(generation, format_args!("no link to the worker: {message}"));
             }
             WorkerEvent::Looked(location) => self.looked(generation, location, now),
-            WorkerEvent::Ready { info, weights } => {
-                self.loaded(generation, info, weights.as_ref(), now);
+            WorkerEvent::Ready {
+                info,
+                weights,
+                pool,
+            } => {
+                self.loaded(generation, info, weights.as_ref(), pool.as_ref(), now);
             }
             WorkerEvent::Message(message) => self.note_message(generation, message, now),
             WorkerEvent::Hung { message } => {
@@ -114,10 +120,14 @@ impl<H: WorkerHost> Fleet<H> {
     }
 
     fn send_load(&mut self, generation: u64, location: String, now: Instant) {
-        let weights = self.settings.retained.present();
+        let handover = Handover {
+            weights: self.settings.retained.present(),
+            pool: self.pool.held().cloned(),
+        };
         let mut request = self.settings.load.clone();
         request.model_path = location;
-        request.weights = weights.as_ref().map(|weights| weights.manifest.clone());
+        request.weights = (handover.weights.as_ref()).map(|weights| weights.manifest.clone());
+        request.pool = handover.pool.as_ref().map(|pool| pool.manifest.clone());
         match &self.info {
             // Whoever comes later does the same work, whatever memory is free at that moment.
             Some(info) => {
@@ -132,7 +142,7 @@ impl<H: WorkerHost> Fleet<H> {
             None => {}
         }
         let message = ToWorker::Load(Box::new(request));
-        if let Err(error) = self.host.send(generation, message, weights) {
+        if let Err(error) = self.host.send(generation, message, handover) {
             self.hung(generation, error.to_string(), now);
         }
     }
@@ -142,6 +152,7 @@ impl<H: WorkerHost> Fleet<H> {
         generation: u64,
         info: &WorkerInfo,
         weights: Option<&WeightsHandle>,
+        pool: Option<&PoolHandle>,
         now: Instant,
     ) {
         let source = info.load_source;
@@ -151,6 +162,7 @@ impl<H: WorkerHost> Fleet<H> {
         self.workers.update(generation, |entry| {
             entry.liveness.restart(now);
             entry.info = Some(Arc::new(info.clone()));
+            entry.pool = pool.cloned();
         });
         if weights.is_some() || generation == self.life.generation {
             self.settings.retained.show(weights);
@@ -160,14 +172,21 @@ impl<H: WorkerHost> Fleet<H> {
         }
     }
 
-    /// A worker did not come through loading. If that happens on the retained weights again, they are
-    /// given up: they may be the cause, and while they are retained there may be no room to load anew.
+    /// A worker did not come through loading. If that happens again, the weights and the pool that it
+    /// was given are given up: they may be the cause, and while they are held there may be no room to
+    /// load anew.
     fn load_failed(&mut self) {
         self.failed_loads += 1;
+        if self.failed_loads < LOADS_TO_BLAME_HANDLES {
+            return;
+        }
         let retained = &self.settings.retained;
-        if self.failed_loads >= LOADS_TO_BLAME_WEIGHTS && retained.present().is_some() {
+        if retained.present().is_some() {
             retained.show(None);
             tracing::warn!("retained weights released: workers fail to load with them");
+        }
+        if self.pool.release() {
+            tracing::warn!("retained KV memory released: workers fail to load with it");
         }
     }
 
@@ -228,7 +247,8 @@ impl<H: WorkerHost> Fleet<H> {
                     entry.liveness.restart(now);
                     self.info.clone_from(&entry.info);
                 });
-                self.events.push_back(FleetEvent::Ready);
+                let generation = self.life.generation;
+                self.events.push_back(FleetEvent::Ready { generation });
             }
             Action::SuspendJobs(generation) => {
                 self.given.clear();
@@ -239,7 +259,7 @@ impl<H: WorkerHost> Fleet<H> {
             }
             Action::Shutdown(generation) => {
                 // A worker that does not take it is killed when its time is over.
-                let _ = self.host.send(generation, ToWorker::Shutdown, None);
+                let _ = (self.host).send(generation, ToWorker::Shutdown, Handover::nothing());
             }
             Action::Finish(outcome) => self.finish(outcome),
         }
@@ -249,6 +269,18 @@ impl<H: WorkerHost> Fleet<H> {
         // No worker needs a message that its jobs are over.
         self.given.clear();
         self.events.push_back(FleetEvent::Over(outcome));
+    }
+
+    /// A worker was reaped. If it was the last that the present worker's pool could still change by, that
+    /// is said. One that could not be waited for may be there yet.
+    fn settle(&mut self, generation: u64, exit: WorkerExit, now: Instant) {
+        if exit == WorkerExit::Unknown {
+            return;
+        }
+        let told = self.pool.ended(generation);
+        if told == Some(self.life.generation) && matches!(self.life.phase, Phase::Ready { .. }) {
+            self.send_to_worker(ToWorker::Settled, now);
+        }
     }
 
     /// Counts a worker that was lost, now that its end is known.

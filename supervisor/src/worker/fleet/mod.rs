@@ -9,6 +9,7 @@ mod life;
 mod liveness;
 mod look;
 mod notices;
+mod pool;
 mod watch;
 mod workers;
 
@@ -22,12 +23,14 @@ use orcd_shared::protocol::message::{
     LoadRequest, MAX_PARALLEL, StepReport, ToSupervisor, ToWorker, WorkerInfo,
 };
 
+use super::handles::Handover;
 use super::lifecycle::{Event, Outcome, Phase, Policy, State};
 use super::retained::RetainedWeights;
 use super::{EventSender, WorkerHost};
 use crate::metrics::Metrics;
 use crate::snapshot::{ServiceState, Snapshot, Standby};
 use look::Looker;
+use pool::Pool;
 use workers::Workers;
 
 /// What the fleet gets at start.
@@ -92,8 +95,8 @@ pub(crate) enum FleetEvent {
     },
     /// The worker that serves gave a job's KV pages to older ones; it may be given again.
     Preempted(JobKey),
-    /// A worker serves: there are free slots.
-    Ready,
+    /// A worker is ready to serve: it is to be told so with [`Fleet::serve`], and there are free slots then.
+    Ready { generation: u64 },
     /// The worker that served is lost, and with it all the jobs that it was given.
     Lost { generation: u64 },
     /// Nothing is left of a worker that was lost.
@@ -133,6 +136,7 @@ pub(crate) struct Fleet<H> {
     looker: Looker,
     life: State,
     workers: Workers,
+    pool: Pool,
     /// The serving worker's account of itself, or that of the last one that served.
     info: Option<Arc<WorkerInfo>>,
     /// Jobs that the serving worker was given and has not ended.
@@ -168,6 +172,7 @@ impl<H: WorkerHost> Fleet<H> {
             host,
             life: State::default(),
             workers: Workers::default(),
+            pool: Pool::new(),
             info: None,
             given: HashSet::new(),
             cancelled: HashMap::new(),
@@ -206,6 +211,22 @@ impl<H: WorkerHost> Fleet<H> {
     /// Pages of KV memory of the worker that serves, or of the last one.
     pub(crate) fn kv_pages(&self) -> u32 {
         self.info.as_ref().map_or(0, |info| info.kv_pages)
+    }
+
+    /// Has worker number `generation` serve, unless it was lost meanwhile: the pool of KV memory is its
+    /// own from now on. `keep`: what its predecessor left in the pages may be believed; of an unhealthy
+    /// service nothing is, for that may be what its workers die of.
+    pub(crate) fn serve(&mut self, generation: u64, keep: bool, now: Instant) {
+        let is_present = generation == self.life.generation;
+        if !is_present || !matches!(self.life.phase, Phase::Ready { .. }) {
+            return;
+        }
+        let reported = self.workers.get(generation);
+        let pool = reported.and_then(|entry| entry.pool.clone());
+        let keep = keep && !self.life.unhealthy;
+        let serve = self.pool.pass_to(generation, pool, keep);
+        tracing::debug!(generation, ?serve, "the worker serves");
+        self.send_to_worker(ToWorker::Serve(serve), now);
     }
 
     /// Gives the serving worker a job.
@@ -296,10 +317,14 @@ impl<H: WorkerHost> Fleet<H> {
             .workers
             .get(life.generation)
             .filter(|_| life.is_alive())?;
-        // The weights are there once, whoever maps them.
+        // The weights are there once, whoever maps them, and so is the pool that the present worker has.
         let own = |info: &WorkerInfo| {
-            let shared = info.weights.as_ref().map_or(0, |w| w.image_bytes);
-            info.memory_used.saturating_sub(shared)
+            let weights = info.weights.as_ref().map_or(0, |w| w.image_bytes);
+            let held = self.pool.held().map(|pool| &pool.manifest);
+            let pool = held.filter(|held| info.pool.as_ref() == Some(*held));
+            info.memory_used
+                .saturating_sub(weights)
+                .saturating_sub(pool.map_or(0, |pool| pool.bytes))
         };
         Some(Standby {
             pid: entry.pid,
@@ -311,7 +336,7 @@ impl<H: WorkerHost> Fleet<H> {
     /// Sends to the serving worker; one that takes no messages is lost.
     fn send_to_worker(&mut self, message: ToWorker, now: Instant) {
         let generation = self.life.generation;
-        if let Err(error) = self.host.send(generation, message, None) {
+        if let Err(error) = self.host.send(generation, message, Handover::nothing()) {
             self.hung(generation, error.to_string(), now);
         }
     }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use orcd_shared::protocol::message::WorkerInfo;
 
 use super::liveness::Liveness;
+use crate::worker::handles::PoolHandle;
 
 /// One worker process.
 #[derive(Debug)]
@@ -15,6 +16,8 @@ pub(super) struct WorkerEntry {
     pub(super) pid: Option<u32>,
     /// Its account of itself, once it is ready.
     pub(super) info: Option<Arc<WorkerInfo>>,
+    /// The pool that it reported then. A standby that could not take over the one held made its own.
+    pub(super) pool: Option<PoolHandle>,
     pub(super) liveness: Liveness,
     /// It was killed for not reacting, whatever its exit status says.
     pub(super) hung: bool,
@@ -40,6 +43,7 @@ impl Workers {
         let entry = WorkerEntry {
             pid: None,
             info: None,
+            pool: None,
             liveness: Liveness::new(now, self.slowest),
             hung: false,
             lost: false,

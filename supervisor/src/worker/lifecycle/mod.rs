@@ -5,6 +5,12 @@
 //! take over, and lost workers that have yet to be reaped: their successor does not wait for that.
 //! Where a successor is chosen there is one place, `State::start_successor`. A worker that stops making
 //! progress comes in as [`Hung`](super::WorkerEvent::Hung), whoever finds it out.
+//!
+//! **Invariant.** At each [`Action::Serve`] every earlier worker that was ever ready has been silenced: it
+//! got SIGKILL, it has ended, or it has said `Fatal`, after which it gives the device no more work. So
+//! whoever gets the KV memory is the only one that still begins to write to it. That costs nobody his last
+//! words: one whose socket is closed is ending already, with the exit code that it will have, because the
+//! kernel closes the descriptors of a process after that is decided.
 
 mod deadlines;
 mod losses;
@@ -29,8 +35,8 @@ pub struct Policy {
     /// From a worker's readiness to the start of its standby: what is replayed on it has the
     /// machine to itself.
     pub standby_delay: Duration,
-    /// Between the loss of the link and SIGKILL, for the worker to end in its own way, so that its
-    /// exit code tells what happened.
+    /// Before SIGKILL, for a worker that says that it is about to end to do so in its own way, and its
+    /// exit code to tell what happened.
     pub exit_grace: Duration,
     /// Between Shutdown and SIGKILL.
     pub shutdown_grace: Duration,
@@ -197,9 +203,9 @@ pub enum Event<'a> {
 pub enum Action {
     /// Start it.
     Spawn(u64),
-    /// Send it the load request, with the held weights.
+    /// Send it the load request, with the held weights and the held pool.
     Load(u64),
-    /// Hand the present worker the held jobs, then new ones.
+    /// Make the pool the present worker's own and hand it the held jobs, then new ones.
     Serve,
     /// It is lost: its jobs are to be replayed on the next.
     SuspendJobs(u64),

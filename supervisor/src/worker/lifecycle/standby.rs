@@ -35,14 +35,18 @@ impl State {
                 vec![]
             }
             (_, WorkerEvent::SpawnFailed { .. } | WorkerEvent::Exited(_)) => self.standby_gone(cx),
-            (_, WorkerEvent::HandshakeFailed { .. } | WorkerEvent::Hung { .. }) => {
-                self.standby_lost(cx, true)
-            }
             (
                 _,
-                WorkerEvent::LinkLost { .. }
-                | WorkerEvent::Looked(Err(_))
-                | WorkerEvent::Message(ToSupervisor::LoadFailed { .. } | ToSupervisor::Fatal { .. }),
+                WorkerEvent::HandshakeFailed { .. }
+                | WorkerEvent::Hung { .. }
+                | WorkerEvent::LinkLost { .. },
+            ) => self.standby_lost(cx, true),
+            (_, WorkerEvent::Message(ToSupervisor::Fatal { .. })) => self.standby_lost(cx, false),
+            // One that has loaded can't fail to any more.
+            (Phase::Ready { .. }, _) => vec![],
+            (
+                _,
+                WorkerEvent::Looked(Err(_)) | WorkerEvent::Message(ToSupervisor::LoadFailed { .. }),
             ) => self.standby_lost(cx, false),
             _ => vec![],
         }

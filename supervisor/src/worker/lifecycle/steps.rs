@@ -93,7 +93,7 @@ impl State {
             WorkerEvent::HandshakeFailed { message } | WorkerEvent::Hung { message } => {
                 self.give_up(cx, message)
             }
-            WorkerEvent::LinkLost { message } => self.await_exit(cx, message),
+            WorkerEvent::LinkLost { message } => self.link_lost(cx, message),
             WorkerEvent::Exited(exit) => self.gone(cx, &exit.to_string()),
             _ => vec![],
         }
@@ -121,8 +121,8 @@ impl State {
             WorkerEvent::Looked(Err(message))
             | WorkerEvent::Message(
                 ToSupervisor::LoadFailed { message, .. } | ToSupervisor::Fatal { message, .. },
-            )
-            | WorkerEvent::LinkLost { message } => self.await_exit(cx, message),
+            ) => self.lose(cx, message, false),
+            WorkerEvent::LinkLost { message } => self.link_lost(cx, message),
             WorkerEvent::Hung { message } => self.give_up(cx, message),
             WorkerEvent::Exited(exit) => self.gone(cx, &exit.to_string()),
             _ => vec![],
@@ -132,9 +132,12 @@ impl State {
     fn ready(&mut self, cx: Context<'_>, event: &WorkerEvent) -> Actions {
         let mut actions = vec![Action::SuspendJobs(self.generation)];
         actions.extend(match event {
-            WorkerEvent::Message(ToSupervisor::Fatal { message, .. })
-            | WorkerEvent::LinkLost { message } => self.lose(cx, message, false),
-            WorkerEvent::Hung { message } => self.lose(cx, message, true),
+            WorkerEvent::Message(ToSupervisor::Fatal { message, .. }) => {
+                self.lose(cx, message, false)
+            }
+            WorkerEvent::LinkLost { message } | WorkerEvent::Hung { message } => {
+                self.lose(cx, message, true)
+            }
             WorkerEvent::Exited(exit) => self.gone(cx, &exit.to_string()),
             _ => return vec![],
         });
@@ -209,11 +212,11 @@ impl State {
         vec![Action::Spawn(self.generation)]
     }
 
-    /// A worker that is about to end by itself. How it ends matters only while a failed start is to
-    /// be explained by it.
-    fn await_exit(&mut self, cx: Context<'_>, why: &str) -> Actions {
+    /// Nothing more is heard of a worker before it was ready. How it ends is waited for only while a
+    /// failed start is to be explained by it.
+    fn link_lost(&mut self, cx: Context<'_>, why: &str) -> Actions {
         if self.served {
-            return self.lose(cx, why, false);
+            return self.lose(cx, why, true);
         }
         let kill_at = cx.now + cx.policy.exit_grace;
         self.phase = Phase::Ending {

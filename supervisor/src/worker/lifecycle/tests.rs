@@ -1,9 +1,11 @@
 //! Every phase against every event, before and after the first worker was ready.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use orcd_shared::error::ErrorCode;
 use orcd_shared::protocol::message::ToSupervisor;
+use proptest::prelude::*;
 
 use super::{Action, Context, Event, Outcome, Phase, Policy, Standby, State};
 use crate::samples::info;
@@ -40,13 +42,7 @@ fn events(generation: u64) -> [(&'static str, Event<'static>); 16] {
         ),
         ("ready", of(ready())),
         ("hung", of(WorkerEvent::Hung { message: message() })),
-        (
-            "fatal",
-            of(WorkerEvent::Message(ToSupervisor::Fatal {
-                code: ErrorCode::CudaError,
-                message: message(),
-            })),
-        ),
+        ("fatal", of(fatal())),
         ("link-lost", of(link_lost())),
         ("exited", of(WorkerEvent::Exited(WorkerExit::Signal(9)))),
         ("job-finished", Event::JobFinished),
@@ -73,7 +69,15 @@ fn ready() -> WorkerEvent {
     WorkerEvent::Ready {
         info: Box::new(info()),
         weights: None,
+        pool: None,
     }
+}
+
+fn fatal() -> WorkerEvent {
+    WorkerEvent::Message(ToSupervisor::Fatal {
+        code: ErrorCode::CudaError,
+        message: "why".into(),
+    })
 }
 
 const PHASES: [&str; 9] = [
@@ -101,7 +105,7 @@ const LATER: &[Row] = &[
     ("handshaking", "connected", "loading", "load"),
     ("handshaking", "handshake-failed", "spawning", "kill spawn"),
     ("handshaking", "hung", "spawning", "kill spawn"),
-    ("handshaking", "link-lost", "spawning", "spawn"),
+    ("handshaking", "link-lost", "spawning", "kill spawn"),
     ("handshaking", "exited", "spawning", "spawn"),
     ("handshaking", "stop", "stopping", "kill"),
     ("handshaking", "tick", "spawning", "kill spawn"),
@@ -111,12 +115,12 @@ const LATER: &[Row] = &[
     ("loading", "ready", "ready", "serve"),
     ("loading", "hung", "spawning", "kill spawn"),
     ("loading", "fatal", "spawning", "spawn"),
-    ("loading", "link-lost", "spawning", "spawn"),
+    ("loading", "link-lost", "spawning", "kill spawn"),
     ("loading", "exited", "spawning", "spawn"),
     ("loading", "stop", "stopping", "shutdown"),
     ("ready", "hung", "spawning", "hold kill spawn"),
     ("ready", "fatal", "spawning", "hold spawn"),
-    ("ready", "link-lost", "spawning", "hold spawn"),
+    ("ready", "link-lost", "spawning", "hold kill spawn"),
     ("ready", "exited", "spawning", "hold spawn"),
     ("ready", "stop", "stopping", "shutdown"),
     ("backoff", "stop", "over", "finish:stopped"),
@@ -193,7 +197,7 @@ const STANDBY: &[Row] = &[
     ("spawning", "exited", "backoff", ""),
     ("spawning", "handshake-failed", "backoff", "kill"),
     ("spawning", "hung", "backoff", "kill"),
-    ("spawning", "link-lost", "backoff", ""),
+    ("spawning", "link-lost", "backoff", "kill"),
     ("spawning", "unfit-file", "backoff", ""),
     ("spawning", "load-failed", "backoff", ""),
     ("spawning", "fatal", "backoff", ""),
@@ -202,7 +206,7 @@ const STANDBY: &[Row] = &[
     ("handshaking", "exited", "backoff", ""),
     ("handshaking", "handshake-failed", "backoff", "kill"),
     ("handshaking", "hung", "backoff", "kill"),
-    ("handshaking", "link-lost", "backoff", ""),
+    ("handshaking", "link-lost", "backoff", "kill"),
     ("handshaking", "unfit-file", "backoff", ""),
     ("handshaking", "load-failed", "backoff", ""),
     ("handshaking", "fatal", "backoff", ""),
@@ -213,7 +217,7 @@ const STANDBY: &[Row] = &[
     ("loading", "exited", "backoff", ""),
     ("loading", "handshake-failed", "backoff", "kill"),
     ("loading", "hung", "backoff", "kill"),
-    ("loading", "link-lost", "backoff", ""),
+    ("loading", "link-lost", "backoff", "kill"),
     ("loading", "unfit-file", "backoff", ""),
     ("loading", "load-failed", "backoff", ""),
     ("loading", "fatal", "backoff", ""),
@@ -221,9 +225,7 @@ const STANDBY: &[Row] = &[
     ("ready", "exited", "backoff", ""),
     ("ready", "handshake-failed", "backoff", "kill"),
     ("ready", "hung", "backoff", "kill"),
-    ("ready", "link-lost", "backoff", ""),
-    ("ready", "unfit-file", "backoff", ""),
-    ("ready", "load-failed", "backoff", ""),
+    ("ready", "link-lost", "backoff", "kill"),
     ("ready", "fatal", "backoff", ""),
     ("backoff", "tick", "spawning", "spawn"),
 ];
@@ -231,12 +233,12 @@ const STANDBY: &[Row] = &[
 /// What a standby in each phase means to the loss of the worker before it: (its phase, way to be
 /// lost, phase of the present worker then, actions).
 const PROMOTION: &[Row] = &[
-    ("idle", "link-lost", "spawning", "hold spawn"),
-    ("backoff", "link-lost", "spawning", "hold spawn"),
-    ("spawning", "link-lost", "spawning", "hold"),
-    ("handshaking", "link-lost", "handshaking", "hold"),
-    ("loading", "link-lost", "loading", "hold"),
-    ("ready", "link-lost", "ready", "hold serve"),
+    ("idle", "link-lost", "spawning", "hold kill spawn"),
+    ("backoff", "link-lost", "spawning", "hold kill spawn"),
+    ("spawning", "link-lost", "spawning", "hold kill"),
+    ("handshaking", "link-lost", "handshaking", "hold kill"),
+    ("loading", "link-lost", "loading", "hold kill"),
+    ("ready", "link-lost", "ready", "hold kill serve"),
     ("ready", "exited", "ready", "hold serve"),
     ("ready", "hung", "ready", "hold kill serve"),
     ("ready", "fatal", "ready", "hold serve"),
@@ -477,7 +479,7 @@ fn next_standby_starts_after_a_promotion() {
     for what in [spawned(), WorkerEvent::Connected, ready()] {
         service.of(2, what);
     }
-    assert_eq!(service.of_present(link_lost()), "hold serve");
+    assert_eq!(service.of_present(link_lost()), "hold kill serve");
     assert_eq!(service.state.generation, 2);
     assert_eq!(service.wait(Duration::from_millis(1)), "spawn");
     assert_eq!(service.state.standby.generation, 3);
@@ -503,6 +505,10 @@ impl Service {
     }
 
     fn on(&mut self, event: Event<'_>) -> String {
+        names_of(&self.step(event))
+    }
+
+    fn step(&mut self, event: Event<'_>) -> Vec<Action> {
         let cx = Context {
             policy: &self.policy,
             now: self.now,
@@ -510,7 +516,7 @@ impl Service {
         };
         let (state, actions) = std::mem::take(&mut self.state).step(cx, event);
         self.state = state;
-        names_of(&actions)
+        actions
     }
 
     fn of(&mut self, generation: u64, event: WorkerEvent) -> String {
@@ -613,7 +619,7 @@ fn used_up_restarts_end_the_service_and_a_finished_job_restores_them() {
 #[test]
 fn successor_does_not_wait_for_a_lost_worker_which_is_helped_along_and_left_behind() {
     let mut service = Service::ready(Policy::default());
-    assert_eq!(service.of_present(link_lost()), "hold spawn");
+    assert_eq!(service.of_present(fatal()), "hold spawn");
     assert_eq!(service.wait(Duration::from_millis(199)), "");
     assert_eq!(service.wait(Duration::from_millis(1)), "kill");
     assert_eq!(service.wait(Duration::from_secs(4)), "");
@@ -624,11 +630,102 @@ fn successor_does_not_wait_for_a_lost_worker_which_is_helped_along_and_left_behi
 #[test]
 fn reaped_worker_is_not_killed_and_its_news_are_no_crash_of_its_successor() {
     let mut service = Service::ready(Policy::default());
-    service.of_present(link_lost());
+    service.of_present(fatal());
     let exited = WorkerEvent::Exited(WorkerExit::Code(12));
     assert_eq!(service.of(1, exited), "");
     assert_eq!(service.wait(Duration::from_secs(1)), "");
     assert_eq!((service.state.restarts, service.state.generation), (1, 2));
+}
+
+/// The workers of a sequence of events that were ready, and those that are silenced.
+#[derive(Debug, Default)]
+struct Silence {
+    were_ready: BTreeSet<u64>,
+    silenced: BTreeSet<u64>,
+}
+
+impl Silence {
+    /// What happened to a worker.
+    fn note(&mut self, report: &WorkerReport) {
+        let silences = matches!(
+            report.event,
+            WorkerEvent::Exited(_)
+                | WorkerEvent::SpawnFailed { .. }
+                | WorkerEvent::Message(ToSupervisor::Fatal { .. })
+        );
+        if silences {
+            self.silenced.insert(report.generation);
+        }
+    }
+
+    /// What is done about it, in its order, and the state then.
+    fn check(&mut self, actions: &[Action], state: &State) -> Result<(), TestCaseError> {
+        for action in actions {
+            match action {
+                Action::Kill(generation) => drop(self.silenced.insert(*generation)),
+                Action::Serve => {
+                    let present = state.generation;
+                    let earlier = self.were_ready.iter().filter(|was| **was != present);
+                    let loud: Vec<_> = earlier.filter(|was| !self.silenced.contains(was)).collect();
+                    prop_assert!(loud.is_empty(), "{present} serves beside {loud:?}");
+                }
+                _ => {}
+            }
+        }
+        let workers = [
+            (state.generation, &state.phase),
+            (state.standby.generation, &state.standby.phase),
+        ];
+        for (generation, phase) in workers {
+            if matches!(phase, Phase::Ready { .. }) {
+                self.were_ready.insert(generation);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// After how many milliseconds, to which worker counted back from the latest, and which of the events; or
+/// that it gets as far as being ready.
+type Happening = (u64, u64, Option<usize>);
+
+fn happening() -> impl Strategy<Value = Happening> {
+    let time = prop_oneof![3 => Just(0), 3 => 1..400_u64, 1 => Just(10_000)];
+    let event = prop_oneof![2 => Just(None), 3 => (0..events(1).len()).prop_map(Some)];
+    (time, 0..3_u64, event)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(1000) })]
+
+    /// The invariant of the module, whatever happens in whichever order.
+    #[test]
+    fn whoever_begins_to_serve_is_alone(happenings in proptest::collection::vec(happening(), 0..60)) {
+        let mut service = Service::ready(with_a_standby());
+        let mut silence = Silence::default();
+        silence.check(&[], &service.state)?;
+        for (time, back, event) in happenings {
+            service.now += Duration::from_millis(time);
+            let generation = service.state.spawned.saturating_sub(back);
+            let get_ready = [spawned(), WorkerEvent::Connected, ready()];
+            let get_ready = get_ready.map(|event| WorkerReport { generation, event });
+            let happens = match event {
+                None => get_ready.iter().map(Event::Worker).collect(),
+                // Nobody serves after it.
+                Some(n) if matches!(events(generation)[n].1, Event::Stop) => vec![],
+                Some(n) => vec![events(generation)[n].1],
+            };
+            for event in happens {
+                if let Event::Worker(report) = event {
+                    silence.note(report);
+                }
+                let actions = service.step(event);
+                silence.check(&actions, &service.state)?;
+            }
+            let actions = service.step(Event::Tick);
+            silence.check(&actions, &service.state)?;
+        }
+    }
 }
 
 #[test]
