@@ -22,7 +22,7 @@ use orcd_shared::protocol::message::{Device, KvSize};
 use uuid::Uuid;
 
 use args::{CommandLine, resolve_device, resolve_model};
-pub use args::{Flags, LogFormat};
+pub use args::{Flags, LogFormat, Switch};
 pub use environment::UnknownVariable;
 use environment::{unknown_variables, without_empty_variables};
 pub use error::ConfigError;

@@ -64,6 +64,10 @@ pub struct Metrics {
     replayed_tokens: Counter,
     preemptions: Counter,
     vllm_preemptions: Counter,
+    cached_tokens: Counter,
+    vllm_cache_queries: Counter,
+    vllm_cache_hits: Counter,
+    refused_pages: Counter,
     failover: Histogram,
     load: Histogram,
     gauges: Gauges,
@@ -122,6 +126,22 @@ impl Metrics {
                 "Running jobs that gave their KV pages to older ones, to go on later",
             ),
             vllm_preemptions: registered(r, "vllm:num_preemptions", "As orcd_preemptions"),
+            cached_tokens: registered(
+                r,
+                "orcd_prefix_cache_tokens",
+                "Prompt tokens that were kept of earlier jobs when theirs began",
+            ),
+            vllm_cache_queries: registered(
+                r,
+                "vllm:prefix_cache_queries",
+                "Prompt tokens of the jobs that began and share KV pages",
+            ),
+            vllm_cache_hits: registered(r, "vllm:prefix_cache_hits", "As orcd_prefix_cache_tokens"),
+            refused_pages: registered(
+                r,
+                "orcd_kv_pages_refused",
+                "Kept KV pages that were found not to be what they should be, and were not used",
+            ),
             queue_wait: seconds(
                 r,
                 "orcd_queue_wait",
@@ -174,6 +194,18 @@ impl Metrics {
     pub fn preempted(&self) {
         self.preemptions.inc();
         self.vllm_preemptions.inc();
+    }
+
+    /// A job that shares KV pages began: of so many prompt tokens so many were kept.
+    pub fn looked_up(&self, asked: u64, found: u64) {
+        self.vllm_cache_queries.inc_by(asked);
+        self.vllm_cache_hits.inc_by(found);
+        self.cached_tokens.inc_by(found);
+    }
+
+    /// So many kept KV pages were found not to be what they should be.
+    pub fn pages_refused(&self, pages: u64) {
+        self.refused_pages.inc_by(pages);
     }
 
     /// A job ended: "end" or the code of its error.
@@ -271,6 +303,7 @@ fn seconds(r: &mut Registry, name: &str, help: &str, bounds: [f64; 12]) -> Histo
 mod tests {
     use std::sync::Arc;
 
+    use orcd_shared::kv::PageCounts;
     use orcd_shared::protocol::message::WorkerInfo;
 
     use super::*;
@@ -288,7 +321,11 @@ mod tests {
                 memory_used: 0,
                 ..info()
             })),
-            kv_pages_used: 10,
+            kv: PageCounts {
+                used: 10,
+                cached: 12,
+                refused: 1,
+            },
             ..Snapshot::default()
         }
     }
@@ -306,6 +343,9 @@ mod tests {
         metrics.request_refused("QUEUE_FULL");
         metrics.replayed(2, 40);
         metrics.preempted();
+        metrics.looked_up(100, 64);
+        metrics.looked_up(20, 0);
+        metrics.pages_refused(3);
         let text = metrics
             .encode(Format::OpenMetrics, Some(&snapshot()))
             .unwrap();
@@ -330,7 +370,12 @@ mod tests {
             "vllm:kv_cache_usage_perc 0.25",
             "orcd_kv_pages 40",
             "orcd_kv_pages_used 10",
-            "orcd_kv_pages_free 30",
+            "orcd_kv_pages_cached 12",
+            "orcd_kv_pages_free 18",
+            "orcd_kv_pages_refused_total 3",
+            "orcd_prefix_cache_tokens_total 64",
+            "vllm:prefix_cache_queries_total 120",
+            "vllm:prefix_cache_hits_total 64",
             "orcd_preemptions_total 1",
             "vllm:num_preemptions_total 1",
             "orcd_vram_used_bytes 0",

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use orcd_shared::kv::PageCounts;
 use orcd_shared::protocol::message::WorkerInfo;
 
 /// The service as health endpoints report it.
@@ -53,8 +54,8 @@ pub struct Snapshot {
     pub queued: u32,
     /// Sequences that the worker could begin at once for jobs to come.
     pub free_slots: u32,
-    /// Pages of the worker's KV memory that hold something.
-    pub kv_pages_used: u32,
+    /// What the pages of the worker's KV memory are in use for.
+    pub kv: PageCounts,
     /// How often a job gave its KV pages to older ones.
     pub preemptions: u64,
     /// A worker that holds running jobs has made no step for longer than its deadline.
@@ -63,20 +64,39 @@ pub struct Snapshot {
     pub standby: Option<Standby>,
 }
 
+/// The pages of KV memory: each is used, cached or free.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct KvPages {
+    /// How many there are.
+    pub all: u32,
+    /// Those that running jobs hold.
+    pub used: u32,
+    /// Those that nobody holds, kept because a prompt may begin with what is in them. Whoever needs one takes it.
+    pub cached: u32,
+    /// Those that hold nothing.
+    pub free: u32,
+}
+
 impl Snapshot {
-    /// Pages of KV memory: all, used, free.
+    /// The pages of KV memory. What a worker says can't make them more than there are.
     #[must_use]
-    pub fn kv_pages(&self) -> (u32, u32, u32) {
+    pub fn kv_pages(&self) -> KvPages {
         let all = self.worker.as_ref().map_or(0, |worker| worker.kv_pages);
-        let used = self.kv_pages_used.min(all);
-        (all, used, all - used)
+        let used = self.kv.used.min(all);
+        let cached = self.kv.cached.min(all - used);
+        KvPages {
+            all,
+            used,
+            cached,
+            free: all - used - cached,
+        }
     }
 
-    /// The share of KV memory that holds something, 0..1.
+    /// The share of KV memory that running jobs hold, 0..1.
     #[must_use]
     pub fn cache_usage(&self) -> f64 {
-        let (all, used, _) = self.kv_pages();
-        f64::from(used) / f64::from(all.max(1))
+        let pages = self.kv_pages();
+        f64::from(pages.used) / f64::from(pages.all.max(1))
     }
 }
 

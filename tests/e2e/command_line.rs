@@ -34,6 +34,7 @@ fn help_shows_defaults_and_an_example() {
         "64",
         "--parallel",
         "--kv-memory",
+        "--prefix-cache",
         "--standby",
         "--inference-timeout-sec",
         "300",

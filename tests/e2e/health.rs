@@ -52,6 +52,7 @@ fn report_has_every_field_with_its_type() {
                 && kv["pages"].as_u64() > Some(0)
                 && kv["pages_free"] == kv["pages"]
                 && kv["pages_used"] == 0
+                && kv["pages_cached"] == 0
                 && kv["preemptions"] == 0
         }),
         ("load_percent", |v| {

@@ -53,6 +53,7 @@ pub struct End {
     pub stop_sequence: Option<String>,
     pub replays: u64,
     pub engine_time_us: u64,
+    pub cached_tokens: u64,
 }
 
 /// The terminal event of a job that could not go on.
@@ -264,6 +265,7 @@ fn end(event: &Object<'_>) -> Result<End, Malformed> {
         "stop_reason",
         "replays",
         "engine_time_us",
+        "cached_tokens",
     ];
     event.keys(&always, &["stop_sequence"])?;
     let stop_reason = event.string("stop_reason")?;
@@ -286,6 +288,7 @@ fn end(event: &Object<'_>) -> Result<End, Malformed> {
         stop_sequence,
         replays: event.count("replays")?,
         engine_time_us: event.count("engine_time_us")?,
+        cached_tokens: event.count("cached_tokens")?,
     })
 }
 

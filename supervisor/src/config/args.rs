@@ -35,6 +35,15 @@ pub enum LogFormat {
     Json,
 }
 
+/// Whether something is done that is done unless it is said otherwise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Switch {
+    #[allow(missing_docs)]
+    On,
+    #[allow(missing_docs)]
+    Off,
+}
+
 /// Flags that are taken as they are.
 #[derive(Debug, Clone, Args)]
 pub struct Flags {
@@ -77,6 +86,12 @@ pub struct Flags {
     /// beside the weights, such as 0.5 [default: 0.85 on a GPU, 0.25 on a CPU, but no more than all jobs could use]
     #[arg(long, value_name = "SIZE", env = "ORCD_KV_MEMORY", value_parser = kv_memory)]
     pub kv_memory: Option<KvSize>,
+
+    /// Keep what was computed for the beginning of a prompt, and use it for prompts that begin with the same tokens:
+    /// their first tokens come sooner. How soon tells that somebody asked the same before, so only jobs of one API key
+    /// share; without keys all do
+    #[arg(long, value_enum, default_value_t = Switch::On, env = "ORCD_PREFIX_CACHE")]
+    pub prefix_cache: Switch,
 
     /// Threads of the CPU backend [default: one per core]
     #[arg(long, value_name = "N", env = "ORCD_THREADS",

@@ -52,6 +52,20 @@ fn a_pre_tokenizer_has_a_known_name() {
 }
 
 #[test]
+fn the_prefix_cache_is_on_unless_it_is_turned_off() {
+    let of = |args: &[&str]| parse(args).unwrap().flags.prefix_cache;
+    assert_eq!(of(&["--model", "m.gguf"]), Switch::On);
+    assert_eq!(
+        of(&["--model", "m.gguf", "--prefix-cache", "on"]),
+        Switch::On
+    );
+    assert_eq!(
+        of(&["--model", "m.gguf", "--prefix-cache=off"]),
+        Switch::Off
+    );
+}
+
+#[test]
 fn usage_errors_are_one_line_and_name_the_flag() {
     for (args, flag) in [
         (["--port", "65536"], "--port"),
@@ -76,6 +90,7 @@ fn usage_errors_are_one_line_and_name_the_flag() {
         (["--log-format", "xml"], "--log-format"),
         (["--debug-kv-pages", "0"], "--debug-kv-pages"),
         (["--kv-memory", "0"], "--kv-memory"),
+        (["--prefix-cache", "sometimes"], "--prefix-cache"),
         (["--no-such-flag", "1"], "--no-such-flag"),
         (["--host", ""], "--host"),
     ] {

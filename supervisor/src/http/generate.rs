@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use axum::extract::Request;
 use orcd_shared::error::ErrorCode;
+use orcd_shared::job::CacheScope;
 use orcd_shared::kv;
 use orcd_shared::weights::ContentHash;
 use tokio::sync::Semaphore;
@@ -15,8 +16,9 @@ use uuid::Uuid;
 use super::correlation::CorrelationId;
 use super::error::{ApiError, Detail};
 use super::json::Json;
-use super::validate::{Fresh, Generation, Input, Limits};
+use super::validate::{CacheUse, Fresh, Generation, Input, Limits};
 use super::{App, Service, body, deadline};
+use crate::config::Switch;
 use crate::jobs::{JobStream, NewJob, Owner};
 use crate::model::Model;
 use crate::text::{ChatInput, TextError};
@@ -81,7 +83,7 @@ pub(super) async fn accept<T: Send + 'static>(
     let bytes = body::read(&parts, body, &budget).await?;
     // Megabytes of JSON and long prompts take milliseconds: too long for the threads that pass
     // tokens on.
-    let (prepared, dialect) = with_permit(&app.preparing, move || {
+    let (mut prepared, dialect) = with_permit(&app.preparing, move || {
         let (generations, dialect) = decode(body::parse(&bytes)?, &decoding)?;
         let prepared = generations.into_iter().map(|g| decoding.prepare(g));
         Ok((prepared.collect::<Result<Vec<_>, ApiError>>()?, dialect))
@@ -94,6 +96,9 @@ pub(super) async fn accept<T: Send + 'static>(
         prepared.iter().map(|p| p.generation.choices as usize).sum(),
     )?;
     app.try_constraints(&prepared, deadline).await?;
+    for Prepared { generation, .. } in &mut prepared {
+        generation.options.cache = app.cache_scope(&generation.cache, owner);
+    }
     // The first one's name is that of the request.
     let request: Box<str> = (prepared.first())
         .map_or("", |p| p.generation.job_id.as_str())
@@ -145,6 +150,14 @@ impl App {
             "the request makes {jobs} outputs, the service has places for {places}; ask for fewer"
         );
         Err(invalid("n", &format!("at most {places} outputs"), message))
+    }
+
+    /// With which jobs one of `owner` shares KV pages, where it may.
+    fn cache_scope(&self, wanted: &CacheUse, owner: Owner) -> CacheScope {
+        match self.prefix_cache {
+            Switch::On => wanted.scope(owner),
+            Switch::Off => CacheScope::Job,
+        }
     }
 
     /// Whether all constraints can be used. What that costs is bounded, and not this process's.

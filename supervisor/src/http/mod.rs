@@ -32,7 +32,7 @@ use orcd_shared::sampling::SamplingParams;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{Config, SamplingFlags};
+use crate::config::{Config, SamplingFlags, Switch};
 use crate::jobs::{JobsHandle, Rejection, admission};
 use crate::metrics::Metrics;
 use crate::model::Model;
@@ -59,6 +59,8 @@ pub struct App {
     created: u64,
     /// What was set of the defaults of sampling.
     sampling: SamplingFlags,
+    /// Whether jobs share KV pages at all.
+    prefix_cache: Switch,
     inference_timeout: Duration,
     guard: Arc<access::Guard>,
     /// The OpenAPI document, once the model's part of it is known.
@@ -103,6 +105,7 @@ impl App {
             max_tokens_out: config.flags.max_tokens_out,
             names: config.model_names().into(),
             sampling: config.flags.sampling,
+            prefix_cache: config.flags.prefix_cache,
             created: openai::now(),
             inference_timeout: config.flags.inference_timeout,
             guard: Arc::new(config.access.guard(&config.host, address)),

@@ -1,6 +1,7 @@
 //! Turns the JSON of a request into a checked value, or into the list of everything wrong with it.
 //! Pure: no I/O, no clock, no randomness.
 
+mod cache;
 mod execute;
 mod fields;
 mod format;
@@ -13,6 +14,7 @@ use orcd_shared::sampling::SamplingParams;
 
 use super::error::Detail;
 use super::json::Json;
+pub use cache::CacheUse;
 #[cfg(test)]
 pub(super) use execute::field_names;
 pub use execute::{Fresh, Generation, Input, Request, execute};
@@ -30,6 +32,8 @@ pub const MAX_MESSAGES: usize = 4096;
 pub const MAX_STOPS: usize = 4;
 /// Longest stop sequence.
 pub const MAX_STOP_BYTES: usize = 100;
+/// Longest salt of the prefix cache.
+pub const MAX_CACHE_SALT_BYTES: usize = 256;
 /// Longest job id.
 pub const MAX_JOB_ID_BYTES: usize = 128;
 /// What a job id may have beside letters and digits. `-` is last: so it stands in a set of a pattern.

@@ -43,6 +43,8 @@ pub(super) struct Whole {
     engine_time_us: u64,
     /// How often the job was given to another worker after a loss.
     replays: u32,
+    /// Tokens of the prompt that were there already when the job began, kept of earlier jobs' prompts and outputs.
+    cached_tokens: u32,
 }
 
 /// How likely a token was by the model's own logits.
@@ -112,10 +114,12 @@ impl Whole {
                 stop_sequence,
                 replays,
                 engine_time_us,
+                cached_tokens,
             } => {
                 (self.stop_reason, self.stop_sequence) = (Some(stop_reason), stop_sequence);
                 (self.tokens_out, self.replays) = (tokens_out, replays);
                 (self.decode_time_ms, self.engine_time_us) = (decode_time_ms, engine_time_us);
+                self.cached_tokens = cached_tokens;
             }
             JobEvent::Error { code, message, .. } => return Err(ApiError::new(code, message)),
         }

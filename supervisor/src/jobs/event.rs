@@ -67,6 +67,8 @@ pub enum JobEvent {
         replays: u32,
         /// Time of the engine's steps that drew the tokens.
         engine_time_us: u64,
+        /// Tokens of the prompt that were there already when the job began, kept of earlier jobs' prompts and outputs.
+        cached_tokens: u32,
     },
     /// The last event of a job that could not go on.
     Error {
@@ -178,6 +180,7 @@ mod tests {
             stop_reason,
             stop_sequence: stop_sequence.map(Into::into),
             replays: 1,
+            cached_tokens: 2,
         }
     }
 
@@ -225,11 +228,11 @@ mod tests {
             ),
             (
                 end(StopReason::Eos, None),
-                r#"{"type":"end","tokens_out":3,"decode_time_ms":7,"stop_reason":"EOS","replays":1,"engine_time_us":6500}"#,
+                r#"{"type":"end","tokens_out":3,"decode_time_ms":7,"stop_reason":"EOS","replays":1,"engine_time_us":6500,"cached_tokens":2}"#,
             ),
             (
                 end(StopReason::StopSequence, Some("\n\"")),
-                r#"{"type":"end","tokens_out":3,"decode_time_ms":7,"stop_reason":"STOP_SEQUENCE","stop_sequence":"\n\"","replays":1,"engine_time_us":6500}"#,
+                r#"{"type":"end","tokens_out":3,"decode_time_ms":7,"stop_reason":"STOP_SEQUENCE","stop_sequence":"\n\"","replays":1,"engine_time_us":6500,"cached_tokens":2}"#,
             ),
             (
                 error,

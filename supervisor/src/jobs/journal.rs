@@ -6,6 +6,8 @@
 //! again.
 
 mod outcome;
+#[cfg(test)]
+mod tests;
 
 use std::time::{Duration, Instant};
 
@@ -37,6 +39,8 @@ pub struct Journal {
     first_token: Option<Instant>,
     last_token: Option<Instant>,
     engine_time_us: u64,
+    /// Prompt tokens that were kept when the job began; `None` before it has.
+    cached_tokens: Option<u32>,
 }
 
 impl Journal {
@@ -58,6 +62,7 @@ impl Journal {
             first_token: None,
             last_token: None,
             engine_time_us: 0,
+            cached_tokens: None,
         }
     }
 
@@ -114,6 +119,22 @@ impl Journal {
         self.preemptions += 1;
     }
 
+    /// A worker has begun with the job, and so many of its tokens need not be computed. Gives back how many of the
+    /// prompt these were, if it is the first time: what a replay finds of the job's own is not news to the client.
+    pub fn begun(&mut self, cached: u32) -> Option<u32> {
+        if self.cached_tokens.is_some() {
+            return None;
+        }
+        self.cached_tokens = Some(cached.min(self.prompt_tokens()));
+        self.cached_tokens
+    }
+
+    /// Tokens of the prompt.
+    #[must_use]
+    pub fn prompt_tokens(&self) -> u32 {
+        u32::try_from(self.job.prompt.len()).unwrap_or(u32::MAX)
+    }
+
     /// What to tell a worker; also counts the submission and, if there are tokens, demands the
     /// replay check of it.
     pub fn submission(&mut self) -> JobSpec {
@@ -139,7 +160,7 @@ impl Journal {
             model: std::mem::take(&mut self.job.model),
             started_at,
             seed: self.job.sampling.seed,
-            prompt_tokens: u32::try_from(self.job.prompt.len()).unwrap_or(u32::MAX),
+            prompt_tokens: self.prompt_tokens(),
         };
         Some(self.number(started))
     }
@@ -217,6 +238,7 @@ impl Journal {
             stop_reason,
             stop_sequence,
             replays: self.replays(),
+            cached_tokens: self.cached_tokens.unwrap_or(0),
         })
     }
 

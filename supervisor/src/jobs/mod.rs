@@ -20,7 +20,7 @@ use serde::Serialize;
 use tokio::sync::{mpsc, oneshot, watch};
 use utoipa::ToSchema;
 
-pub use crate::snapshot::{ServiceState, Snapshot, Standby};
+pub use crate::snapshot::{KvPages, ServiceState, Snapshot, Standby};
 pub use event::{JobEvent, Numbered, StopReason, TopLogprob};
 pub use event_log::EventReader;
 pub use name::{JobName, Owner};

@@ -11,7 +11,7 @@ mod tests;
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use orcd_shared::job::{JobKey, JobSpec};
+use orcd_shared::job::{CacheScope, JobKey, JobSpec};
 use orcd_shared::protocol::message::{StepToken, TokenLogprobs};
 
 use super::admission::{self, AdmissionContext, Candidate, Limit};
@@ -76,6 +76,15 @@ pub(super) struct Shown {
     pub(super) is_first: bool,
     /// The job was replayed, and goes on by now.
     pub(super) is_replayed: bool,
+}
+
+/// What a job that began found of its prompt.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Lookup {
+    /// Tokens of the prompt.
+    pub(super) asked: u32,
+    /// Those that were kept.
+    pub(super) found: u32,
 }
 
 /// All jobs.
@@ -332,6 +341,21 @@ impl JobTable {
             .iter()
             .copied()
             .min_by_key(|key| (crashes(key), *key))
+    }
+
+    /// A worker has begun with a job, and so many of its tokens were kept. `None` if it had begun before, keeps its
+    /// pages to itself, or is over.
+    pub(super) fn begin(&mut self, key: JobKey, cached: u32) -> Option<Lookup> {
+        let job = self.jobs.get_mut(&key)?;
+        if job.state != JobState::Running {
+            return None;
+        }
+        let found = job.journal.begun(cached)?;
+        let shares = job.journal.job().options.cache != CacheScope::Job;
+        shares.then(|| Lookup {
+            asked: job.journal.prompt_tokens(),
+            found,
+        })
     }
 
     /// Takes a token from the worker. The token's text moves into the log; readers copy it, each in

@@ -12,7 +12,7 @@ type Value<N> = fn(&Snapshot) -> N;
 /// Name, help and value of a gauge.
 type Row<N> = (&'static str, &'static str, Value<N>);
 
-const COUNTS: [Row<u64>; 11] = [
+const COUNTS: [Row<u64>; 12] = [
     ("orcd_ready", "1 while a worker takes jobs", |s| {
         u64::from(s.state == ServiceState::Ready)
     }),
@@ -30,17 +30,22 @@ const COUNTS: [Row<u64>; 11] = [
     (
         "orcd_kv_pages",
         "Pages of KV memory, of 64 positions",
-        |s| s.kv_pages().0.into(),
+        |s| s.kv_pages().all.into(),
     ),
     (
         "orcd_kv_pages_used",
-        "Pages of KV memory that hold something",
-        |s| s.kv_pages().1.into(),
+        "Pages of KV memory that running jobs hold",
+        |s| s.kv_pages().used.into(),
+    ),
+    (
+        "orcd_kv_pages_cached",
+        "Pages of KV memory that nobody holds, kept for prompts that begin with what is in them",
+        |s| s.kv_pages().cached.into(),
     ),
     (
         "orcd_kv_pages_free",
         "Pages of KV memory that hold nothing",
-        |s| s.kv_pages().2.into(),
+        |s| s.kv_pages().free.into(),
     ),
     (
         "orcd_worker_generation",
@@ -63,7 +68,7 @@ const COUNTS: [Row<u64>; 11] = [
 const SHARES: [Row<f64>; 2] = [
     (
         "orcd_kv_cache_usage_ratio",
-        "Share of KV pages that hold something",
+        "Share of KV pages that running jobs hold",
         Snapshot::cache_usage,
     ),
     (

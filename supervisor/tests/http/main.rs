@@ -12,6 +12,7 @@ mod openapi;
 #[path = "../jobs/support.rs"]
 #[allow(dead_code)] // made for another test binary
 mod played;
+mod prefix_cache;
 #[path = "../samples/mod.rs"]
 #[allow(dead_code)] // made for other tests too
 mod samples;

@@ -39,8 +39,13 @@ impl Fixture {
     }
 
     pub async fn serve(worker: Service) -> Self {
-        let (app, address, stop) = listen().await;
         let model = Model::from_metadata(&played::metadata(), "bytes").unwrap();
+        Self::serve_with(worker, model, &[]).await
+    }
+
+    /// With these flags beside those that every service here has.
+    pub async fn serve_with(worker: Service, model: Model, flags: &[&str]) -> Self {
+        let (app, address, stop) = listen_with(flags).await;
         app.0.serve(worker.jobs.clone(), Arc::new(model));
         Self {
             worker,
@@ -73,7 +78,13 @@ impl Fixture {
 
 /// A server whose model is still being loaded.
 pub async fn listen() -> ((Arc<App>, CancellationToken), SocketAddr, DropGuard) {
-    let config = Config::parse(["worker-orcd", "--model", "m.gguf", "--device", "cpu"]).unwrap();
+    listen_with(&[]).await
+}
+
+/// The same, with these flags beside those that every service here has.
+pub async fn listen_with(flags: &[&str]) -> ((Arc<App>, CancellationToken), SocketAddr, DropGuard) {
+    let args = ["worker-orcd", "--model", "m.gguf", "--device", "cpu"];
+    let config = Config::parse(args.iter().chain(flags)).unwrap();
     let draining = CancellationToken::new();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();

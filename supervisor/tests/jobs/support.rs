@@ -75,6 +75,7 @@ impl WorkerHost for PlayedHost {
 pub struct Service {
     pub jobs: JobsHandle,
     pub task: DispatcherTask,
+    pub metrics: Arc<Metrics>,
     pub clogged: Arc<AtomicBool>,
     pub generation: u64,
     calls: mpsc::UnboundedReceiver<Call>,
@@ -94,7 +95,8 @@ impl Service {
             clogged: Arc::clone(&clogged),
         };
         let mut events = None;
-        let (jobs, task) = start_on(settings, Arc::new(Metrics::new()), |sender| {
+        let metrics = Arc::new(Metrics::new());
+        let (jobs, task) = start_on(settings, Arc::clone(&metrics), |sender| {
             events = Some(sender);
             Ok(host)
         });
@@ -102,6 +104,7 @@ impl Service {
         Self {
             jobs,
             task,
+            metrics,
             clogged,
             generation: 0,
             calls,

@@ -1,7 +1,7 @@
 use super::*;
 
 const STARTED: &str = r#"{"type":"started","job_id":"a","model":"m","started_at":"2026-01-02T03:04:05Z","seed":18446744073709551615,"prompt_tokens":3}"#;
-const END: &str = r#"{"type":"end","tokens_out":2,"decode_time_ms":1,"stop_reason":"EOS","replays":0,"engine_time_us":5}"#;
+const END: &str = r#"{"type":"end","tokens_out":2,"decode_time_ms":1,"stop_reason":"EOS","replays":0,"engine_time_us":5,"cached_tokens":1}"#;
 const ERROR: &str =
     r#"{"type":"error","code":"CANCELLED","message":"m","retriable":true,"tokens_out":0}"#;
 

@@ -16,6 +16,8 @@ BEYOND_SCHEMAS = {
     "cancel without a stream": "it is about two fields",
     "at most 64 levels": "a schema has no depth",
     "1-262144 bytes": "a schema counts characters",
+    "1-256 bytes": "a schema counts characters",
+    "only with the cache": "it is about two fields",
 }
 NUMBERS = itertools.count()
 

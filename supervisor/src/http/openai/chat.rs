@@ -173,9 +173,13 @@ impl Answer for Chat {
             JobEvent::End {
                 tokens_out,
                 stop_reason,
+                cached_tokens,
                 ..
             } => {
                 self.usage.add_output(tokens_out);
+                if index == 0 {
+                    self.usage.add_cached(cached_tokens);
+                }
                 choice.finish(stop_reason, &mut pieces);
             }
         }

@@ -180,9 +180,13 @@ impl Answer for Completion {
             JobEvent::End {
                 tokens_out,
                 stop_reason,
+                cached_tokens,
                 ..
             } => {
                 self.usage.add_output(tokens_out);
+                if is_first_of_prompt {
+                    self.usage.add_cached(cached_tokens);
+                }
                 choice.finish_reason = Some(finish_reason(stop_reason));
             }
         }

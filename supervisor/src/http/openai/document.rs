@@ -12,7 +12,7 @@ use utoipa::openapi::{Required, ResponseBuilder};
 use super::super::openapi::{self, Description, Instance};
 use super::super::sse;
 use super::super::validate::schema::{
-    chat_fields, integer, messages, optional, response_format, sampling, stop,
+    cache_fields, chat_fields, integer, messages, optional, response_format, sampling, stop,
 };
 
 /// A route that generates text.
@@ -167,7 +167,7 @@ fn common(instance: &Instance) -> ObjectBuilder {
         )
         .property("ignore_eos", optional(Type::Boolean))
         .property("return_token_ids", optional(Type::Boolean));
-    sampling(body, instance)
+    sampling(cache_fields(body), instance)
         .property("stop", stop())
         .property("seed", integer(0, Some(u64::MAX)))
 }

@@ -12,8 +12,8 @@ use super::super::error::ApiError;
 use super::super::json::Json;
 use super::super::validate::messages::Unknown;
 use super::super::validate::{
-    Fields, Fresh, Generation, Input, Limits, logit_bias, no_ignored_end, response_format,
-    sampling, stop,
+    CacheUse, Fields, Fresh, Generation, Input, Limits, logit_bias, no_ignored_end,
+    response_format, sampling, stop,
 };
 
 /// Most outputs for one prompt.
@@ -36,6 +36,7 @@ pub(super) struct Common {
     sampling: SamplingParams,
     logit_bias: LogitBias,
     stop: Vec<String>,
+    cache: CacheUse,
 }
 
 /// How many tokens an output may have.
@@ -92,6 +93,7 @@ impl Common {
             sampling: sampling(f, limits, seed),
             logit_bias: logit_bias(f, limits.vocab_size),
             stop: stop(f),
+            cache: CacheUse::take(f),
         }
     }
 
@@ -117,6 +119,7 @@ impl Common {
                 constraint: self.constraint.clone(),
                 cache: CacheScope::default(),
             },
+            cache: self.cache.clone(),
             constraint_field: self.constraint_field,
             stop: self.stop.clone(),
             continue_on_disconnect: false,
@@ -227,8 +230,15 @@ pub(super) fn not_supported(f: &mut Fields, name: &str) {
 /// Logs names of fields that are ignored, each once in the life of the process.
 fn log_once(names: &[String]) {
     static LOGGED: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
-    // These say who asks, and change nothing.
-    const HARMLESS: [&str; 4] = ["user", "metadata", "store", "safety_identifier"];
+    // These say who asks, or where to look for a cache, and change nothing.
+    const HARMLESS: [&str; 6] = [
+        "user",
+        "metadata",
+        "store",
+        "safety_identifier",
+        "prompt_cache_key",
+        "prompt_cache_retention",
+    ];
     let is_name = |name: &&String| {
         let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
         name.len() <= 64 && name.bytes().all(plain) && !HARMLESS.contains(&name.as_str())

@@ -217,11 +217,13 @@ impl Answer for Response {
             JobEvent::End {
                 tokens_out,
                 stop_reason,
+                cached_tokens,
                 ..
             } => {
                 if let Some(parser) = &mut self.parser {
                     parser.finish(&mut pieces);
                 }
+                self.usage.input_tokens_details.cached_tokens = cached_tokens.into();
                 self.usage.output_tokens = tokens_out.into();
                 self.usage.total_tokens = self.usage.input_tokens + u64::from(tokens_out);
                 self.stop_reason = Some(stop_reason);

@@ -23,6 +23,12 @@ impl Usage {
         self.total_tokens += u64::from(tokens);
     }
 
+    /// Counts what was kept of a prompt when the first of its choices began. The prompt is counted once, and what the
+    /// others find is mostly the first one's.
+    pub(super) fn add_cached(&mut self, tokens: u32) {
+        self.prompt_tokens_details.cached_tokens += u64::from(tokens);
+    }
+
     /// Counts a choice's output.
     pub(super) fn add_output(&mut self, tokens: u32) {
         self.completion_tokens += u64::from(tokens);

@@ -148,6 +148,7 @@ fn lengths_and_values_are_those_of_the_validator() {
     };
     let properties = &schema["properties"];
     lengths("job_id", &properties["job_id"], &text);
+    lengths("cache_salt", &properties["cache_salt"], &text);
     assert_eq!(properties["prompt"]["minLength"], 1);
     assert_taken("prompt", "\"\"", false);
     let ids = &properties["prompt_ids"];
@@ -253,7 +254,7 @@ fn defaults_are_what_a_field_left_out_counts_as() {
             );
         }
     }
-    assert_eq!(defaults, 13);
+    assert_eq!(defaults, 14);
     let default = |max_tokens_out| {
         let instance = Instance {
             max_tokens_out,

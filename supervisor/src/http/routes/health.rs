@@ -19,7 +19,7 @@ use utoipa::{PartialSchema, ToSchema};
 use super::super::openapi::{self, Description, Instance};
 use super::super::{App, server};
 use crate::jobs::admission::has_room;
-use crate::jobs::{ServiceState, Snapshot};
+use crate::jobs::{KvPages, ServiceState, Snapshot};
 use crate::model::Model;
 use crate::text::TemplateStatus;
 
@@ -261,8 +261,11 @@ struct KvReport {
     /// Positions of a page.
     page_tokens: u32,
     pages: u32,
-    /// Those that hold something.
+    /// Those that running jobs hold.
     pages_used: u32,
+    /// Those that nobody holds, kept because a prompt may begin with what is in them. Whoever needs one takes it.
+    pages_cached: u32,
+    /// Those that hold nothing.
     pages_free: u32,
     /// How often a running job gave its pages to older ones, to go on later.
     preemptions: u64,
@@ -270,12 +273,13 @@ struct KvReport {
 
 impl KvReport {
     fn of(snapshot: Option<&Snapshot>) -> Self {
-        let (pages, pages_used, pages_free) = snapshot.map_or((0, 0, 0), Snapshot::kv_pages);
+        let pages = snapshot.map_or_else(KvPages::default, Snapshot::kv_pages);
         Self {
             page_tokens: PAGE_TOKENS,
-            pages,
-            pages_used,
-            pages_free,
+            pages: pages.all,
+            pages_used: pages.used,
+            pages_cached: pages.cached,
+            pages_free: pages.free,
             preemptions: snapshot.map_or(0, |s| s.preemptions),
         }
     }

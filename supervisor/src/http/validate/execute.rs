@@ -5,6 +5,7 @@ use orcd_shared::sampling::{Kind, PARAMETERS, SamplingParams, numbers};
 
 use super::super::error::Detail;
 use super::super::json::Json;
+use super::cache::{CACHE_FIELDS, CacheUse};
 use super::fields::Fields;
 use super::format::response_format;
 use super::logit_bias::logit_bias;
@@ -37,6 +38,7 @@ pub(in crate::http) fn field_names() -> Vec<&'static str> {
         "stream",
         "on_disconnect",
     ]);
+    names.extend(CACHE_FIELDS);
     names
 }
 
@@ -64,8 +66,10 @@ pub struct Generation {
     pub max_tokens_field: Option<&'static str>,
     /// How to draw, the seed included.
     pub sampling: SamplingParams,
-    /// What else the worker is to do.
+    /// What else the worker is to do. Its scope is set when it is known who asks: see `cache`.
     pub options: JobOptions,
+    /// With which jobs it shares KV pages.
+    pub cache: CacheUse,
     /// Stop sequences.
     pub stop: Vec<String>,
     /// The field that its constraint comes from, if it has one.
@@ -135,6 +139,7 @@ pub fn execute(body: Json, limits: &Limits, fresh: Fresh) -> Result<Request, Vec
     };
     let stop = stop(f);
     let stream = f.flag_or("stream", true);
+    let cache = CacheUse::take(f);
     let continue_on_disconnect = on_disconnect(f);
     if continue_on_disconnect && !stream {
         let message = "stream is false; a job that goes on without its reader has a stream".into();
@@ -151,6 +156,7 @@ pub fn execute(body: Json, limits: &Limits, fresh: Fresh) -> Result<Request, Vec
         max_tokens: Some(max_tokens.unwrap_or(DEFAULT_MAX_TOKENS.min(most))),
         sampling,
         options,
+        cache,
         constraint_field: RESPONSE_FORMAT,
         stop,
         continue_on_disconnect,
@@ -280,16 +286,7 @@ pub(in crate::http) fn stop(f: &mut Fields) -> Vec<String> {
 
 /// One stop sequence; notes what is none.
 fn stop_text(f: &mut Fields, name: &str, value: Json) -> Option<String> {
-    const RULE: &str = "1-100 bytes";
-    let text = f.string(name, RULE, value)?;
-    if !(1..=MAX_STOP_BYTES).contains(&text.len()) {
-        let message = format!(
-            "{name} has {} bytes; give 1 to {MAX_STOP_BYTES}",
-            text.len()
-        );
-        f.fault(name, RULE, message);
-    }
-    Some(text)
+    f.text(name, MAX_STOP_BYTES, value)
 }
 
 fn on_disconnect(f: &mut Fields) -> bool {

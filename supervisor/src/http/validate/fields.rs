@@ -115,6 +115,22 @@ impl Fields {
         }
     }
 
+    /// A string of 1 to `most` bytes; notes others.
+    pub(in crate::http) fn text(&mut self, name: &str, most: usize, value: Json) -> Option<String> {
+        let rule = format!("1-{most} bytes");
+        let text = self.string(name, &rule, value)?;
+        if (1..=most).contains(&text.len()) {
+            return Some(text);
+        }
+        let message = format!(
+            "{}{name} has {} bytes; give 1 to {most}",
+            self.path,
+            text.len()
+        );
+        self.fault(name, &rule, message);
+        None
+    }
+
     /// A number in `bounds` as the engine gets it, `default` if it is left out; notes others.
     pub(in crate::http) fn number(&mut self, name: &str, bounds: &Bounds, default: f32) -> f32 {
         let Some(given) = self.take(name) else {

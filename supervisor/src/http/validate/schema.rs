@@ -12,8 +12,8 @@ use utoipa::openapi::schema::{
 use super::logit_bias;
 use super::messages::MAX_TOOLS;
 use super::{
-    DEFAULT_MAX_TOKENS, JOB_ID_PUNCTUATION, MAX_JOB_ID_BYTES, MAX_MESSAGES, MAX_STOP_BYTES,
-    MAX_STOPS,
+    DEFAULT_MAX_TOKENS, JOB_ID_PUNCTUATION, MAX_CACHE_SALT_BYTES, MAX_JOB_ID_BYTES, MAX_MESSAGES,
+    MAX_STOP_BYTES, MAX_STOPS,
 };
 use crate::http::openapi::Instance;
 use crate::text::Role;
@@ -62,6 +62,7 @@ pub(in crate::http) fn execute(instance: &Instance) -> Schema {
     let logprobs = integer(0, Some(MAX_TOP_LOGPROBS.into())).description(Some(
         "`token` events carry `logprob` and, of so many of the most likely tokens, `top`.",
     ));
+    body = cache_fields(body);
     let body = body
         .property("ignore_eos", ignore_eos)
         .property("logprobs", logprobs)
@@ -441,6 +442,22 @@ pub(in crate::http) fn response_format() -> OneOfBuilder {
             "What the output has to be. It is, unless it is cut short by its bound of tokens, the context or a stop \
              sequence. A schema or a grammar that can't be compiled is refused. Not with `ignore_eos`.",
         ))
+}
+
+/// What a request says of the prefix cache.
+pub(in crate::http) fn cache_fields(body: ObjectBuilder) -> ObjectBuilder {
+    let cache = optional(Type::Boolean).default(Some(true.into())).description(Some(
+        "Pages of KV memory are kept, and shared with jobs of the same API key whose prompts begin with the same \
+         tokens. It changes when tokens come, never which. False: nothing of the job is kept or shared.",
+    ));
+    let salt = optional(Type::String)
+        .min_length(Some(1))
+        .max_length(Some(MAX_CACHE_SALT_BYTES))
+        .description(Some(format!(
+            "At most {MAX_CACHE_SALT_BYTES} bytes of UTF-8. Only jobs with the same salt share, and only those of the \
+             same key. Not with `cache` false.",
+        )));
+    body.property("cache", cache).property("cache_salt", salt)
 }
 
 pub(in crate::http) fn stop() -> OneOfBuilder {

@@ -1,7 +1,9 @@
+use orcd_shared::job::CacheScope;
 use orcd_shared::sampling::{Kind, MIN_REPETITION_PENALTY, MIN_TOP_P, PARAMETERS, SamplingParams};
 use serde_json::{Value, json};
 
 use super::*;
+use crate::jobs::Owner;
 
 const LIMITS: Limits = Limits {
     max_tokens_out: 2048,
@@ -68,6 +70,7 @@ fn defaults_are_those_of_the_contract() {
             max_tokens_field: None,
             sampling,
             options: orcd_shared::job::JobOptions::default(),
+            cache: CacheUse::Shared { salt: None },
             constraint_field: "response_format",
             stop: vec![],
             continue_on_disconnect: false,
@@ -120,6 +123,17 @@ fn bounds_themselves_are_accepted() {
         ("max_tokens", vec![json!(1), json!(2048), json!(5.0)]),
         ("ignore_eos", vec![json!(true), json!(false)]),
         ("stream", vec![json!(true), json!(false)]),
+        ("cache", vec![json!(true), json!(false)]),
+        (
+            "cache_salt",
+            vec![
+                json!("x"),
+                json!("x".repeat(256)),
+                json!("ß".repeat(128)),
+                json!("\u{0}"),
+                json!(null),
+            ],
+        ),
         ("logprobs", vec![json!(0), json!(20)]),
         (
             "temperature",
@@ -197,6 +211,14 @@ fn each_field_is_refused_beyond_its_bounds_and_in_other_types() {
         ),
         ("ignore_eos", vec![json!(1), json!("true")]),
         ("stream", vec![json!(1), json!("true")]),
+        ("cache", vec![json!(0), json!("false"), json!({})]),
+        (
+            "cache_salt",
+            and(
+                text(),
+                vec![json!(""), json!("x".repeat(257)), json!("ß".repeat(129))],
+            ),
+        ),
         (
             "logprobs",
             and(number(), vec![json!(-1), json!(21), json!(0.5)]),
@@ -230,6 +252,49 @@ fn each_field_is_refused_beyond_its_bounds_and_in_other_types() {
     ] {
         assert_eq!(fault(&with("stop", json!(["ok", bad]))).field, "stop[1]");
     }
+}
+
+#[test]
+fn a_request_says_with_which_jobs_it_shares_its_cache() {
+    let of = |more: Value| {
+        let mut body = json!({"job_id": "j", "prompt": "p"});
+        let more = more.as_object().unwrap().clone();
+        body.as_object_mut().unwrap().extend(more);
+        body
+    };
+    let shared = |salt: Option<&str>| CacheUse::Shared {
+        salt: salt.map(Into::into),
+    };
+    for (more, wanted) in [
+        (json!({}), shared(None)),
+        (json!({"cache": null, "cache_salt": null}), shared(None)),
+        (json!({"cache": true, "cache_salt": "a"}), shared(Some("a"))),
+        (json!({"cache": false}), CacheUse::Off),
+        (json!({"cache": false, "cache_salt": null}), CacheUse::Off),
+    ] {
+        let request = check(&of(more)).unwrap();
+        assert_eq!(request.generation.cache, wanted);
+        // Whose it is is not known yet.
+        assert_eq!(request.generation.options.cache, CacheScope::Job);
+    }
+    let both = fault(&of(json!({"cache": false, "cache_salt": "a"})));
+    assert_eq!(both.field, "cache_salt");
+    assert!(both.message.contains("cache is false"), "{both:?}");
+}
+
+#[test]
+fn a_scope_is_of_an_owner_and_a_salt() {
+    let [one, other] = [Owner::of_key([1; 32]), Owner::of_key([2; 32])];
+    let shared = |salt: Option<&str>| CacheUse::Shared {
+        salt: salt.map(Into::into),
+    };
+    let scope = shared(None).scope(one);
+    assert_ne!(scope, CacheScope::Job);
+    assert_eq!(scope, shared(None).scope(one));
+    assert_ne!(scope, shared(None).scope(other));
+    assert_ne!(scope, shared(Some("a")).scope(one));
+    assert_ne!(shared(Some("a")).scope(one), shared(Some("a")).scope(other));
+    assert_eq!(CacheUse::Off.scope(one), CacheScope::Job);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! What a crash leaves for whoever looks for its cause.
 
 use orcd_shared::crash::{CrashBundle, CrashedJob};
-use orcd_shared::job::JobKey;
+use orcd_shared::job::{CacheScope, JobKey};
 use orcd_shared::protocol::version::PROTOCOL;
 
 use super::state::Dispatcher;
@@ -20,7 +20,8 @@ impl<H: WorkerHost> Dispatcher<H> {
             let job = self.table.in_flight(key)?;
             Some(crashed(key, job, is_suspect, include_prompts))
         });
-        let jobs: Vec<CrashedJob> = jobs.collect();
+        let mut jobs: Vec<CrashedJob> = jobs.collect();
+        hide_owners(jobs.iter_mut().map(|job| &mut job.options.cache));
         if !jobs.is_empty() {
             self.crashed_jobs.insert(lost, jobs);
         }
@@ -69,6 +70,23 @@ impl<H: WorkerHost> Dispatcher<H> {
     }
 }
 
+/// Numbers scopes in the place of their names, which follow from API keys: who gets a bundle sees which jobs shared
+/// pages, and can't try keys on it.
+fn hide_owners<'a>(scopes: impl Iterator<Item = &'a mut CacheScope>) {
+    let mut seen = Vec::new();
+    for scope in scopes {
+        let CacheScope::Salt(name) = scope else {
+            continue;
+        };
+        let number = seen.iter().position(|known| known == name);
+        let number = number.unwrap_or_else(|| {
+            seen.push(*name);
+            seen.len() - 1
+        });
+        *name = (number as u128).to_le_bytes();
+    }
+}
+
 fn crashed(key: JobKey, job: &Job, suspect: bool, include_prompt: bool) -> CrashedJob {
     let request = job.journal.job();
     let mut options = request.options.clone();
@@ -87,5 +105,22 @@ fn crashed(key: JobKey, job: &Job, suspect: bool, include_prompt: bool) -> Crash
         max_tokens: job.journal.max_tokens(),
         sampling: request.sampling,
         options,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_shares_is_told_and_not_whose_it_is() {
+        let [a, b] = [[7; 16], [9; 16]].map(CacheScope::Salt);
+        let mut scopes = [b, CacheScope::Job, a, b];
+        hide_owners(scopes.iter_mut());
+        let numbered = |n: u128| CacheScope::Salt(n.to_le_bytes());
+        assert_eq!(
+            scopes,
+            [numbered(0), CacheScope::Job, numbered(1), numbered(0)]
+        );
     }
 }

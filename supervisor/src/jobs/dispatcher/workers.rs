@@ -22,6 +22,12 @@ impl<H: WorkerHost> Dispatcher<H> {
         while let Some(event) = self.fleet.next_event() {
             match event {
                 FleetEvent::Tokens(report) => self.tokens(report, now),
+                FleetEvent::Begun { key, cached } => {
+                    if let Some(lookup) = self.table.begin(key, cached) {
+                        self.metrics
+                            .looked_up(lookup.asked.into(), lookup.found.into());
+                    }
+                }
                 FleetEvent::JobFailed { key, code, message } => {
                     self.fail_job(key, code, message, now);
                 }

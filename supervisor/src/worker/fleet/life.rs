@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use orcd_shared::error::ErrorCode;
+use orcd_shared::kv::PageCounts;
 use orcd_shared::protocol::message::{KvSize, ToSupervisor, ToWorker, WorkerInfo};
 
 use super::{Fleet, FleetEvent, LostWorker};
@@ -253,7 +254,7 @@ impl<H: WorkerHost> Fleet<H> {
             Action::SuspendJobs(generation) => {
                 self.given.clear();
                 self.cancelled.clear();
-                self.kv_pages_used = 0;
+                self.kv = PageCounts::default();
                 self.stalled = false;
                 self.events.push_back(FleetEvent::Lost { generation });
             }

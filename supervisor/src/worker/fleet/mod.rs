@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 
 use orcd_shared::error::ErrorCode;
 use orcd_shared::job::{JobKey, JobSpec};
+use orcd_shared::kv::PageCounts;
 use orcd_shared::protocol::message::{
     LoadRequest, MAX_PARALLEL, StepReport, ToSupervisor, ToWorker, WorkerInfo,
 };
@@ -87,6 +88,8 @@ impl Default for Timing {
 pub(crate) enum FleetEvent {
     /// A step of the worker that serves.
     Tokens(StepReport),
+    /// The worker that serves has begun with a job; so many of the job's tokens were kept and need not be computed.
+    Begun { key: JobKey, cached: u32 },
     /// The worker that serves can't go on with a job.
     JobFailed {
         key: JobKey,
@@ -143,8 +146,8 @@ pub(crate) struct Fleet<H> {
     given: HashSet<JobKey>,
     /// Jobs that it was asked to abandon, and has not yet said that they are gone.
     cancelled: HashMap<JobKey, PendingCancel>,
-    /// KV pages that it says hold something.
-    kv_pages_used: u32,
+    /// What it says its KV pages are in use for.
+    kv: PageCounts,
     /// Its engine is stalled.
     stalled: bool,
     last_exit: Option<Arc<str>>,
@@ -176,7 +179,7 @@ impl<H: WorkerHost> Fleet<H> {
             info: None,
             given: HashSet::new(),
             cancelled: HashMap::new(),
-            kv_pages_used: 0,
+            kv: PageCounts::default(),
             stalled: false,
             last_exit: None,
             failed_loads: 0,
@@ -304,7 +307,7 @@ impl<H: WorkerHost> Fleet<H> {
             generation: self.life.generation,
             restarts: self.life.restarts,
             last_exit: self.last_exit.clone(),
-            kv_pages_used: self.kv_pages_used,
+            kv: self.kv,
             stalled: self.stalled,
             standby: self.standby(),
             ..Snapshot::default()
@@ -355,7 +358,9 @@ impl<H: WorkerHost> Fleet<H> {
             ToSupervisor::Heartbeat { steps, running, kv } => {
                 entry.liveness.steps(steps, now);
                 if serves {
-                    self.kv_pages_used = kv.used;
+                    let refused = kv.refused.saturating_sub(self.kv.refused);
+                    self.metrics.pages_refused(refused.into());
+                    self.kv = kv;
                     entry
                         .liveness
                         .holds(running as usize, self.given.len(), now);
@@ -373,6 +378,11 @@ impl<H: WorkerHost> Fleet<H> {
                 entry.liveness.step_took(took);
                 self.tokens(report);
             }
+            ToSupervisor::Begun { key, cached } => {
+                if self.given.contains(&key) {
+                    self.events.push_back(FleetEvent::Begun { key, cached });
+                }
+            }
             ToSupervisor::JobFailed { key, code, message } => self.job_failed(key, code, message),
             ToSupervisor::Preempted(key) => self.preempted(key),
             ToSupervisor::Cancelled(key) => {
@@ -383,7 +393,7 @@ impl<H: WorkerHost> Fleet<H> {
                 }
             }
             // The host answers these itself.
-            ToSupervisor::Hello { .. } | ToSupervisor::Ready(_) | ToSupervisor::Begun { .. } => {}
+            ToSupervisor::Hello { .. } | ToSupervisor::Ready(_) => {}
         }
         None
     }

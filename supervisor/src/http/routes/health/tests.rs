@@ -1,5 +1,6 @@
 use std::sync::Arc;
 
+use orcd_shared::kv::PageCounts;
 use orcd_shared::protocol::message::WorkerInfo;
 use orcd_shared::weights::ContentHash;
 use serde_json::{Value, json};
@@ -39,7 +40,11 @@ fn snapshot(state: ServiceState) -> Snapshot {
         running: 1,
         queued: 4,
         free_slots: 1,
-        kv_pages_used: 5,
+        kv: PageCounts {
+            used: 5,
+            cached: 3,
+            refused: 0,
+        },
         preemptions: 3,
         stalled: false,
         standby: Some(Standby {
@@ -81,7 +86,7 @@ fn a_ready_service_reports_every_field_of_the_contract() {
         "standby": true,
         "standby_worker": {"pid": 78, "ready": true, "vram_bytes": 40},
         "jobs": {"running": 1, "queued": 4},
-        "kv": {"page_tokens": 64, "pages": 16, "pages_used": 5, "pages_free": 11, "preemptions": 3},
+        "kv": {"page_tokens": 64, "pages": 16, "pages_used": 5, "pages_cached": 3, "pages_free": 8, "preemptions": 3},
         "load_percent": 100, "load_source": "handle",
         "sm": "9.0", "cuda_runtime_version": "13.0",
         "version": env!("CARGO_PKG_VERSION"),
