@@ -52,6 +52,7 @@ impl Reader {
             context: context.min(plan.context_length),
             max_batch_tokens: context.max(slots),
             threads: setting.threads,
+            poison: false,
             kv_pages: 0,
             float_activations: setting.float_activations,
         };
