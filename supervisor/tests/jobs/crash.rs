@@ -664,7 +664,7 @@ async fn used_up_restarts_end_the_service_and_its_streams() {
     service.crash().await;
     service.bring_up().await;
     service.submitted().await;
-    service.crash().await;
+    service.lose_link().await;
     let events = rest(&mut stream).await;
     assert!(matches!(
         last(&events),
