@@ -305,7 +305,11 @@ async fn a_worker_that_runs_is_killed_before_the_host_says_so() {
     let pid = stage.spawn(1).await;
     assert_ready(stage.load(1, Handover::nothing()).await, LoadSource::File);
     stage.host.kill(1);
-    // No task of this thread had a turn meanwhile.
+    assert_killed(pid);
+}
+
+/// No task of this thread gets a turn meanwhile.
+fn assert_killed(pid: u32) {
     let since = std::time::Instant::now();
     while is_running(pid) {
         assert!(
@@ -334,9 +338,7 @@ async fn a_worker_whose_link_is_lost_is_killed_even_when_others_were_started_sin
     stage.spawn(2).await;
     assert!(is_running(pid));
     stage.host.kill(1);
-    while is_running(pid) {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
+    assert_killed(pid);
 }
 
 #[tokio::test]

@@ -169,40 +169,29 @@ async fn nothing_is_settled_while_a_worker_is_stuck_in_its_driver() {
 }
 
 #[tokio::test]
-async fn pages_are_believed_until_a_worker_is_lost_without_progress() {
+async fn pages_are_believed_until_a_worker_is_lost_in_the_middle_of_replays() {
     let pool = pool();
     let mut service = on_pool(&pool).await;
     let (_a, a) = service.run(job("a")).await;
     let (_b, b) = service.run(job("b")).await;
-    let mut kept = Vec::new();
-    for goes_on in [false, true, true] {
-        service.crash().await;
-        connect(&mut service).await;
-        service.emit_ready_with_pool(&pool).await;
-        let keep = service.served().await.keep;
-        kept.push(keep);
-        assert_eq!(service.submitted().await.key, a.key);
-        if keep {
-            assert_eq!(service.submitted().await.key, b.key, "together");
-        } else {
-            assert_told_nothing(&mut service).await;
-        }
-        if goes_on {
-            service.tokens(a.key, 0, "x").await;
-        }
-        if goes_on && !keep {
-            assert_eq!(service.submitted().await.key, b.key, "one by one");
-        }
-        if goes_on {
-            service.tokens(b.key, 0, "x").await;
-            break;
-        }
-    }
-    assert_eq!(kept, [true, false]);
+    assert!(replaced(&mut service, &pool).await, "a first loss");
+    assert_eq!(service.submitted().await.key, a.key);
+    assert_eq!(service.submitted().await.key, b.key, "together");
+    assert!(!replaced(&mut service, &pool).await, "without progress");
+    assert_eq!(service.submitted().await.key, a.key);
+    assert_told_nothing(&mut service).await;
+    service.tokens(a.key, 0, "x").await;
+    assert_eq!(service.submitted().await.key, b.key, "one by one");
+    service.tokens(b.key, 0, "x").await;
+    assert!(replaced(&mut service, &pool).await, "all had gone on");
+}
+
+/// The present worker is lost, and another serves; whether that believes what is in the pages.
+async fn replaced(service: &mut Service, pool: &PoolHandle) -> bool {
     service.crash().await;
-    connect(&mut service).await;
-    service.emit_ready_with_pool(&pool).await;
-    assert!(service.served().await.keep, "all had gone on");
+    assert_eq!(connect(service).await, Some(id(pool)));
+    service.emit_ready_with_pool(pool).await;
+    service.served().await.keep
 }
 
 #[tokio::test(start_paused = true)]
@@ -210,10 +199,8 @@ async fn an_unhealthy_service_believes_no_pages() {
     let pool = pool();
     let mut service = on_pool(&pool).await;
     for losses in 1..=5 {
-        service.crash().await;
-        connect(&mut service).await;
-        service.emit_ready_with_pool(&pool).await;
-        assert_eq!(service.served().await.keep, losses < 5, "{losses}");
+        let keep = replaced(&mut service, &pool).await;
+        assert_eq!(keep, losses < 5, "{losses}");
     }
 }
 
