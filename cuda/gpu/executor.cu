@@ -40,9 +40,21 @@ uint32_t seen_runs(const AttentionParams& params, uint32_t context) {
 // Of a page in one layer.
 uint64_t page_bytes(const ModelShape& s) { return uint64_t{s.n_kv_heads} * kernels::KvPage{s.head_dim}.bytes(); }
 
+// Rows that one launch of the decode kernel takes: more come one batch after the other, in the same scratch. Each takes
+// it for as many runs as the context has.
+constexpr uint32_t kRowsAtOnce = 64;
+uint32_t rows_at_once(const EngineOptions& o) { return std::min(o.slots, kRowsAtOnce); }
+
 uint64_t partial_values(const ModelShape& s, const EngineOptions& o) {
-  return uint64_t{o.slots} * s.n_heads * runs_of(o.context) * (s.head_dim + 2);
+  return uint64_t{rows_at_once(o)} * s.n_heads * runs_of(o.context) * (s.head_dim + 2);
 }
+
+// A tile goes through its keys page by page, in some 2 µs each, however few tiles there are. Where a layer's part of a page
+// times the rows is less than what the memory gives in that time, rows one by one, each with its keys spread over the
+// device, are sooner there.
+constexpr uint64_t kBytesOfTile = 4 << 20;
+// Fewer positions are not worth it.
+constexpr uint32_t kDeep = 1024;
 
 // Draws that one batch of kernels takes: batches run one after the other, in the same scratch.
 uint64_t samples_at_once(const EngineOptions& o) { return std::min(o.slots, kernels::kSampleBatch); }
@@ -463,12 +475,29 @@ kernels::DecodeAttention CudaExecutor::decode_attention(uint32_t layer, const At
   return a;
 }
 
-void CudaExecutor::attention(uint32_t layer, const AttentionParams& params, const float* q, float* out) {
-  if (n_decode_rows_) {
-    kernels::DecodeAttention a = decode_attention(layer, params, q, {shape_.n_heads * shape_.head_dim, out});
-    if (tiles_) a.row = carve(input_.data()).decode_rows;  // otherwise they are all rows
-    kernels::attention_decode(a, n_decode_rows_, false, stream_);
+// Attention of single rows: those of `rows`, or the first ones where it is null.
+void CudaExecutor::attend_rows(kernels::DecodeAttention a, const uint32_t* rows, uint32_t count, bool pdl) {
+  const uint32_t most = rows_at_once(options_);
+  for (uint32_t first = 0; first < count; first += most) {
+    a.row = rows ? rows + first : nullptr;
+    a.first = first;
+    kernels::attention_decode(a, std::min(most, count - first), pdl, stream_);
   }
+}
+
+// Whether this step's runs are sooner done row by row than as tiles.
+bool CudaExecutor::are_tiles_slow() const {
+  if (rows_ > rows_at_once(options_) || deepest_prefill_ < kDeep) return false;
+  return rows_ * page_bytes(shape_) <= kBytesOfTile;
+}
+
+void CudaExecutor::attention(uint32_t layer, const AttentionParams& params, const float* q, float* out) {
+  const Activations results = {shape_.n_heads * shape_.head_dim, out};
+  const auto decode = [&] { return decode_attention(layer, params, q, results); };
+  if (tiles_ && are_tiles_slow()) return attend_rows(decode(), nullptr, rows_, false);
+  // Without tiles they are all rows.
+  if (n_decode_rows_)
+    attend_rows(decode(), tiles_ ? carve(input_.data()).decode_rows : nullptr, n_decode_rows_, false);
   if (tiles_)
     kernels::attention_prefill(heads(params), kv_layer(layer), q, carve(input_.data()).tiles, tiles_,
                                within(params, options_.context), out, stream_);

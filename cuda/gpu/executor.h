@@ -108,6 +108,8 @@ class CudaExecutor final : public Executor, public Ops {
   kernels::PoolPages pool_pages() const;
   bool is_filled(const Activations& attended) const;
   kernels::Heads heads(const AttentionParams& params) const;
+  void attend_rows(kernels::DecodeAttention a, const uint32_t* rows, uint32_t count, bool pdl);
+  bool are_tiles_slow() const;
   kernels::DecodeAttention decode_attention(uint32_t layer, const AttentionParams& params, const float* q,
                                             const Activations& out) const;
 

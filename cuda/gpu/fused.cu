@@ -211,18 +211,16 @@ void CudaExecutor::attend_fused(uint32_t layer, const Layer& l, const Scratch& s
     a.rotate = true;
     a.q_norm = l.q_norm, a.k_norm = l.k_norm, a.eps = shape_.rms_eps;
     a.heads.rope = rotation(l.kind).table;
-    kernels::attention_decode(a, rows_, true, stream_);
+    attend_rows(a, nullptr, rows_, true);
   } else {
     AttentionInputs in = {s.q, s.k, s.v};
     in.q_norm = l.q_norm, in.k_norm = l.k_norm, in.kind = l.kind;
     rope_kv(layer, in);
-    if (decoding) kernels::attention_decode(a, rows_, true, stream_);
+    if (decoding) attend_rows(a, nullptr, rows_, true);
   }
   if (!decoding) {
-    a.row = step.decode_rows;
-    if (n_decode_rows_) kernels::attention_decode(a, n_decode_rows_, true, stream_);
-    a.row = step.prefill_rows;
-    kernels::attention_decode(a, rows_ - n_decode_rows_, true, stream_);
+    if (n_decode_rows_) attend_rows(a, step.decode_rows, n_decode_rows_, true);
+    attend_rows(a, step.prefill_rows, rows_ - n_decode_rows_, true);
   }
   if (rows_ > few_rows_ && !is_filled(out)) kernels::quantize(out, rows_, stream_);
 }

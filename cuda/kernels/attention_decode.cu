@@ -310,7 +310,7 @@ __global__ void __launch_bounds__(kThreads) attention_decode_kernel(const __grid
   constexpr uint32_t kWidth = padded_head(kDim), kBlocks = kWidth / 32;
   const Heads& h = a.heads;
   const uint32_t kv_head = blockIdx.y, count_index = blockIdx.z, heads = h.n_heads / h.n_kv_heads;
-  const uint32_t row = a.row ? a.row[count_index] : count_index;
+  const uint32_t row = a.row ? a.row[count_index] : a.first + count_index;
   // Written by the step's first kernel, for which no kernel behind embed has waited itself.
   const uint32_t position = __ldcg(a.position + row), slot = __ldcg(a.slot + row);
   // Runs are counted from the first one that the row sees.

@@ -81,7 +81,12 @@ impl Notes {
             call.as_object_mut().map(|call| call.remove("id"));
         }
         let Some(choice) = chunk["choices"][0]["index"].as_u64() else {
-            self.usage = Some(chunk["usage"].clone());
+            let mut usage = chunk["usage"].take();
+            // It tells what others had asked before.
+            usage
+                .as_object_mut()
+                .map(|usage| usage.remove("prompt_tokens_details"));
+            self.usage = Some(usage);
             return;
         };
         self.arrivals.push(Instant::now());

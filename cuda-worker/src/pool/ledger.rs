@@ -143,6 +143,7 @@ impl Ledger {
     pub fn take_over(&self, keep: bool, bars: bool) -> io::Result<Vec<(u32, Found)>> {
         let mut states = self.read(STATES_AT, self.pages as usize * 4)?;
         let words = states.as_chunks_mut::<4>().0;
+        // Pages are used from the first on: what was never used is not looked at.
         let used = words.iter().rposition(|state| *state != [0; 4]);
         let used = used.map_or(0, |last| last + 1);
         let names = self.read(self.places().0, used * 32)?;
@@ -157,7 +158,7 @@ impl Ledger {
                 _ => *state = FREE.to_le_bytes(),
             }
         }
-        self.file.write_all_at(&states, STATES_AT)?;
+        self.file.write_all_at(&states[..4 * used], STATES_AT)?;
         Ok(found)
     }
 

@@ -74,34 +74,28 @@ impl Pages {
         }
     }
 
-    /// Takes over what another worker has left: nobody holds a page yet. `found` says of each page that is not free what
-    /// is in it, or that it is barred.
-    #[must_use]
-    pub fn inherited(count: u32, found: impl IntoIterator<Item = (u32, Found)>) -> Self {
-        let mut pages = Self::new(count);
-        let mut taken = vec![false; count as usize];
-        for (number, found) in found {
-            let Some(is_taken) = taken.get_mut(number as usize) else {
-                continue;
-            };
-            if std::mem::replace(is_taken, true) {
-                continue;
-            }
-            match found {
-                Found::Barred => pages.barred.push(number),
-                Found::Full(name) => {
-                    if !pages.inherit(number, name) {
-                        // The same content twice: one of them is enough.
-                        taken[number as usize] = false;
-                    }
+    /// Takes over what another worker has left, while nobody holds a page. `found` says of each page that is not free what
+    /// is in it, or that it is barred, in pages' order.
+    pub fn inherit(&mut self, found: &[(u32, Found)]) {
+        let mut taken = Vec::with_capacity(found.len());
+        for &(number, found) in found {
+            let is_known = (number as usize) < self.pages.len();
+            let is_taken = match found {
+                Found::Barred => {
+                    self.barred.extend(is_known.then_some(number));
+                    true
                 }
+                // The same content twice: one of them is enough.
+                Found::Full(name) => is_known && self.keep_inherited(number, name),
+            };
+            if is_known && is_taken {
+                taken.push(number);
             }
         }
-        pages.cold.retain(|&page| !taken[page as usize]);
-        pages
+        self.cold.retain(|page| taken.binary_search(page).is_err());
     }
 
-    fn inherit(&mut self, number: u32, name: PageName) -> bool {
+    fn keep_inherited(&mut self, number: u32, name: PageName) -> bool {
         if self.named.contains_key(&name) {
             return false;
         }
@@ -272,7 +266,7 @@ impl Pages {
 }
 
 /// What the ledger says of a page that is not free.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub enum Found {
     /// Somebody may be writing there.
     Barred,

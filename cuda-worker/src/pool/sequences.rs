@@ -101,7 +101,7 @@ impl Sequences {
         };
         ledger.begin_epoch(serve.epoch)?;
         let found = ledger.take_over(serve.keep, !serve.settled)?;
-        self.pages = Pages::inherited(self.total, found);
+        self.pages.inherit(&found);
         self.epoch = serve.epoch;
         Ok(())
     }

@@ -222,13 +222,11 @@ impl Scheduler {
         let cached = engine
             .open_for(slot, positions, owner, sequence.tokens())
             .map_err(|error| Fatal::of("opening a sequence", &error))?;
-        if cached > 0 {
-            sequence.skip(cached as usize);
-            out.push(ToSupervisor::Begun {
-                key: owner.key,
-                cached,
-            });
-        }
+        sequence.skip(cached as usize);
+        out.push(ToSupervisor::Begun {
+            key: owner.key,
+            cached,
+        });
         self.order_constraint(&sequence);
         let younger = self.running.partition_point(|s| s.key < sequence.key);
         self.running.insert(younger, sequence);

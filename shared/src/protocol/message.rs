@@ -222,7 +222,7 @@ pub enum ToSupervisor {
     /// The job gave its KV pages to older ones, and the worker has nothing of it any more. Its tokens so
     /// far were reported before this; submitted again with them, it goes on as if nothing had happened.
     Preempted(JobKey),
-    /// A job has its slot, and some of its tokens need not be computed, because they are in pages that were kept.
+    /// A job has its slot. So many of its tokens need not be computed, because they are in pages that were kept.
     Begun {
         /// Which.
         key: JobKey,
