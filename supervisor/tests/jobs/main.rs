@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)] // a panic is a failing test with a place
 #![allow(unreachable_pub)] // modules of one test binary
 
+mod cached;
 mod crash;
 mod ending;
 mod flow;
