@@ -1,4 +1,5 @@
 use cuda_worker::scheduler::Limits;
+use orcd_shared::job::JobKey;
 use orcd_shared::protocol::message::ToSupervisor;
 
 use crate::rig::{LIMITS, Rig, job};
@@ -80,7 +81,13 @@ fn every_step_is_reported_also_without_tokens() {
     let mut rig = Rig::new(LIMITS);
     rig.submit(job(1, 40, 2));
     rig.finish();
-    let reports = rig.received.iter().map(|m| match m {
+    let (begun, reports) = rig.received.split_first().unwrap();
+    let expected = ToSupervisor::Begun {
+        key: JobKey(1),
+        cached: 0,
+    };
+    assert_eq!(*begun, expected);
+    let reports = reports.iter().map(|m| match m {
         ToSupervisor::Step(r) => (r.step, r.tokens.len()),
         other => panic!("{other:?}"),
     });
