@@ -110,13 +110,15 @@ def pauses(server, args, standby, number, rounds):
 
 
 def several(server, args, standby, rounds):
-    """The same for --streams streams at once, whose prompts differ from their first words on: one pause for each stream and
-    round. The signal comes when the last of them has its token number `at`."""
-    tokens = args.at + 64
+    """The same for --streams streams at once: one pause for each stream and round, the longest time without a token that ends
+    after the signal. It comes when the last of them has its token number `at`. Prompts differ from their first words on,
+    or, with --shared, in their last ones only."""
+    tokens = args.at + 512
 
     def one(number, name, reached=None):
         asked = job(args, name, tokens)
-        asked |= {"prompt": f"stream {number}: {asked['prompt']}", "seed": number + 1, "ignore_eos": True}
+        prompt = f"{asked['prompt']} stream {number}" if args.shared else f"stream {number}: {asked['prompt']}"
+        asked |= {"prompt": prompt, "seed": number + 1, "ignore_eos": True}
         return stream(server, asked, args.at if reached else None, reached, args.at)
 
     def all_at_once(name, trigger=None):
@@ -154,7 +156,10 @@ def several(server, args, standby, rounds):
         for (text, _, last, _, _), (expected, *_) in zip(answers, undisturbed):
             if text != expected or last["type"] != "end":
                 raise SystemExit(f"error: a disturbed stream differs from the undisturbed one; its last event: {last}")
-        found += [(next(t for t in times if t > at[0]) - at[0]) * 1e3 for _, _, last, times, _ in answers if last["replays"]]
+        for _, _, last, times, _ in answers:
+            gaps = [after - before for before, after in zip(times, times[1:]) if after > at[0]]
+            if last["replays"] and gaps:
+                found.append(max(gaps) * 1e3)
         settled(server, standby, report["worker"]["generation"] + 1)
     return found, undisturbed[0][1]["prompt_tokens"], report
 
@@ -215,6 +220,7 @@ def main():
     parser.add_argument("--at", type=int, default=128, help="token at which the worker gets the signal")
     parser.add_argument("--words", type=int, default=200, help="words of the prompt")
     parser.add_argument("--streams", type=int, default=1, help="streams at once; more than one: only SIGKILL is tried")
+    parser.add_argument("--shared", action="store_true", help="with --streams: prompts that begin alike")
     parser.add_argument("--flags", default="", help="further flags of the service")
     parser.add_argument("--bin", type=pathlib.Path, default=ROOT / "target" / "release")
     args = parser.parse_args()
