@@ -57,7 +57,7 @@ rust::Slice<uint8_t> bytes(Staging& staging);
 
 uint64_t write(Weights& weights, const TensorDesc& tensor, uint64_t first_row, rust::Slice<const uint8_t> raw);
 void read(const Weights& weights, const TensorDesc& tensor, uint64_t first_row, rust::Slice<uint8_t> raw);
-int32_t share(const Weights& weights);      // a new descriptor of the image
+int32_t share(const Weights& weights);     // a new descriptor of the image
 int32_t share_kv(const KvMemory& memory);  // of the pool
 
 void open(Engine& engine, uint32_t slot, uint32_t max_tokens, rust::Slice<const uint32_t> tokens,

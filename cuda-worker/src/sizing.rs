@@ -87,7 +87,7 @@ const LEAST_POSITIONS: u32 = 2048;
 pub struct PoolContext {
     /// Bytes of a page.
     pub page_bytes: u64,
-    /// Bytes that each engine may have for it.
+    /// Bytes that there are for it.
     pub room: u64,
     /// Sequences at once.
     pub slots: u32,

@@ -93,7 +93,9 @@ class CpuBackend final : public Backend {
 
   std::unique_ptr<KvMemory> allocate_kv(uint64_t bytes) const override { return MemfdKvMemory::allocate(bytes); }
 
-  std::unique_ptr<KvMemory> attach_kv(int fd, uint64_t bytes) const override { return MemfdKvMemory::attach(fd, bytes); }
+  std::unique_ptr<KvMemory> attach_kv(int fd, uint64_t bytes) const override {
+    return MemfdKvMemory::attach(fd, bytes);
+  }
 
   std::unique_ptr<Engine> engine(const ModelShape& shape, std::span<const TensorDesc> tensors, const Weights& weights,
                                  const KvMemory& memory, const EngineOptions& options) const override {

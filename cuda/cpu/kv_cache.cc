@@ -19,9 +19,7 @@ constexpr uint64_t kSystemPage = 4096;
 // Nobody can take memory away from under a process that has it mapped.
 constexpr int kSeals = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL;
 
-uint64_t used_bytes(const ModelShape& s) {
-  return uint64_t{s.n_layers} * s.n_kv_heads * HeadPage{s.head_dim}.bytes();
-}
+uint64_t used_bytes(const ModelShape& s) { return uint64_t{s.n_layers} * s.n_kv_heads * HeadPage{s.head_dim}.bytes(); }
 
 uint64_t page_bytes(const ModelShape& s) { return (used_bytes(s) + kSystemPage - 1) / kSystemPage * kSystemPage; }
 

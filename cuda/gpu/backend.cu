@@ -78,7 +78,9 @@ class CudaBackend final : public Backend {
     return VmmWeights::attach(ordinal_, fd, image_bytes);
   }
 
-  std::unique_ptr<KvMemory> allocate_kv(uint64_t bytes) const override { return VmmKvMemory::allocate(ordinal_, bytes); }
+  std::unique_ptr<KvMemory> allocate_kv(uint64_t bytes) const override {
+    return VmmKvMemory::allocate(ordinal_, bytes);
+  }
 
   std::unique_ptr<KvMemory> attach_kv(int fd, uint64_t bytes) const override {
     return VmmKvMemory::attach(ordinal_, fd, bytes);
@@ -96,8 +98,8 @@ class CudaBackend final : public Backend {
     Model model = view_model(shape, tensors, image->image(), image->bytes());
     const uint64_t kv = gpu::kv_bytes(shape, options);
     if (pool->bytes() != kv)
-      throw Error(ErrorKind::kInvalid, "the KV pool has " + std::to_string(pool->bytes()) + " bytes, its pages take " +
-                                           std::to_string(kv));
+      throw Error(ErrorKind::kInvalid,
+                  "the KV pool has " + std::to_string(pool->bytes()) + " bytes, its pages take " + std::to_string(kv));
     auto executor = std::make_unique<CudaExecutor>(model, options, ordinal_, image->image(), pool->data());
     return std::make_unique<Engine>(std::move(model), options, std::move(executor),
                                     image->bytes() + kv + table_bytes(shape, options));

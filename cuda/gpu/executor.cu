@@ -43,10 +43,20 @@ uint64_t page_bytes(const ModelShape& s) { return uint64_t{s.n_kv_heads} * kerne
 // Rows that one launch of the decode kernel takes: more come one batch after the other, in the same scratch. Each takes
 // it for as many runs as the context has.
 constexpr uint32_t kRowsAtOnce = 64;
-uint32_t rows_at_once(const EngineOptions& o) { return std::min(o.slots, kRowsAtOnce); }
+// More, as long as all of it is no more than this.
+constexpr uint64_t kBytesAtOnce = 256 << 20;
+
+uint64_t partial_values_of_row(const ModelShape& s, const EngineOptions& o) {
+  return uint64_t{s.n_heads} * runs_of(o.context) * (s.head_dim + 2);
+}
+
+uint32_t rows_at_once(const ModelShape& s, const EngineOptions& o) {
+  const uint64_t fit = kBytesAtOnce / (partial_values_of_row(s, o) * sizeof(float));
+  return static_cast<uint32_t>(std::min<uint64_t>(o.slots, std::max<uint64_t>(kRowsAtOnce, fit)));
+}
 
 uint64_t partial_values(const ModelShape& s, const EngineOptions& o) {
-  return uint64_t{rows_at_once(o)} * s.n_heads * runs_of(o.context) * (s.head_dim + 2);
+  return rows_at_once(s, o) * partial_values_of_row(s, o);
 }
 
 // A tile goes through its keys page by page, in some 2 µs each, however few tiles there are. Where a layer's part of a page
@@ -477,7 +487,7 @@ kernels::DecodeAttention CudaExecutor::decode_attention(uint32_t layer, const At
 
 // Attention of single rows: those of `rows`, or the first ones where it is null.
 void CudaExecutor::attend_rows(kernels::DecodeAttention a, const uint32_t* rows, uint32_t count, bool pdl) {
-  const uint32_t most = rows_at_once(options_);
+  const uint32_t most = rows_at_once(shape_, options_);
   for (uint32_t first = 0; first < count; first += most) {
     a.row = rows ? rows + first : nullptr;
     a.first = first;
@@ -487,7 +497,7 @@ void CudaExecutor::attend_rows(kernels::DecodeAttention a, const uint32_t* rows,
 
 // Whether this step's runs are sooner done row by row than as tiles.
 bool CudaExecutor::are_tiles_slow() const {
-  if (rows_ > rows_at_once(options_) || deepest_prefill_ < kDeep) return false;
+  if (deepest_prefill_ < kDeep) return false;
   return rows_ * page_bytes(shape_) <= kBytesOfTile;
 }
 
@@ -496,8 +506,7 @@ void CudaExecutor::attention(uint32_t layer, const AttentionParams& params, cons
   const auto decode = [&] { return decode_attention(layer, params, q, results); };
   if (tiles_ && are_tiles_slow()) return attend_rows(decode(), nullptr, rows_, false);
   // Without tiles they are all rows.
-  if (n_decode_rows_)
-    attend_rows(decode(), tiles_ ? carve(input_.data()).decode_rows : nullptr, n_decode_rows_, false);
+  if (n_decode_rows_) attend_rows(decode(), tiles_ ? carve(input_.data()).decode_rows : nullptr, n_decode_rows_, false);
   if (tiles_)
     kernels::attention_prefill(heads(params), kv_layer(layer), q, carve(input_.data()).tiles, tiles_,
                                within(params, options_.context), out, stream_);
@@ -716,10 +725,24 @@ void CudaExecutor::download(const void* from, size_t bytes, void* to) const {
 }
 
 bool CudaExecutor::resident() const {
-  const void* buffers[] = {
-      image_,       rope_first_.data(), query_scale_.data(), rope_.data(),   kv_,                  page_table_.data(),
-      seen_.data(), masks_.data(),      counts_.data(),      biases_.data(), partial_.data(),      arrived_.data(),
-      best_.data(), scaled_.data(),     filter_.data(),      input_.data(),  step_samples_.data(), checked_.data()};
+  const void* buffers[] = {image_,
+                           rope_first_.data(),
+                           query_scale_.data(),
+                           rope_.data(),
+                           kv_,
+                           page_table_.data(),
+                           seen_.data(),
+                           masks_.data(),
+                           counts_.data(),
+                           biases_.data(),
+                           partial_.data(),
+                           arrived_.data(),
+                           best_.data(),
+                           scaled_.data(),
+                           filter_.data(),
+                           input_.data(),
+                           step_samples_.data(),
+                           checked_.data()};
   for (const void* p : buffers)
     if (!device::is_device_memory(p, ordinal_)) return false;
   for (const auto& s : scratch_)

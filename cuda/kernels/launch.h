@@ -206,7 +206,7 @@ struct DecodeAttention {
   const float* q;  // (rows, n_heads * head_dim)
   const float* k;  // (rows, n_kv_heads * head_dim), read with rotate
   const float* v;
-  const uint32_t* row;       // (count) which rows, or null: from `first` on
+  const uint32_t* row;  // (count) which rows, or null: from `first` on
   uint32_t first;
   const uint32_t* slot;      // (rows)
   const uint32_t* position;  // (rows)

@@ -51,7 +51,7 @@ void launch(const PoolPages& pool, const PageBatch& pages, bool by_page, unsigne
             const unsigned long long* noted_in, unsigned long long* noted, cudaStream_t stream) {
   const uint64_t words = uint64_t{pool.layers} * pool.page_bytes / 4;
   begin_kernel<<<(pages.count + kThreads - 1) / kThreads, kThreads, 0, stream>>>(pages, words, by_page, sums, noted_in,
-                                                                               noted);
+                                                                                 noted);
   constexpr uint32_t bytes = kThreads * kQuads * 16;
   const dim3 grid((pool.page_bytes + bytes - 1) / bytes, pool.layers, pages.count);
   sum_kernel<<<grid, kThreads, 0, stream>>>(pages, pool, by_page, sums);

@@ -78,7 +78,8 @@ impl Pages {
     /// is in it, or that it is barred, in pages' order.
     pub fn inherit(&mut self, found: &[(u32, Found)]) {
         let mut taken = Vec::with_capacity(found.len());
-        for &(number, found) in found {
+        // Sequences took them in rising order: of those that are kept ends go before beginnings.
+        for &(number, found) in found.iter().rev() {
             let is_known = (number as usize) < self.pages.len();
             let is_taken = match found {
                 Found::Barred => {
@@ -92,6 +93,7 @@ impl Pages {
                 taken.push(number);
             }
         }
+        taken.reverse();
         self.cold.retain(|page| taken.binary_search(page).is_err());
     }
 

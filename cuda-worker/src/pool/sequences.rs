@@ -214,8 +214,10 @@ impl Sequences {
                 _ => cached -= TOKENS,
             }
             if let Some(from) = shared {
-                // It was kept or held before, and is again.
-                self.pages.give_back(from, true);
+                // Others' pages stay as they were; a page that was the job's alone is not needed any more.
+                if self.pages.give_back(from, beginning.keep) == Returned::Free {
+                    self.mark_free(&[from])?;
+                }
             }
         }
         let last = match full {
@@ -313,7 +315,10 @@ impl Sequences {
             return Ok(());
         };
         for page in self.summing.drain(..) {
-            // Unless it is somebody else's by now.
+            // Unless it is somebody else's by now, who may have filled it again.
+            if begun.contains(&page) {
+                continue;
+            }
             if let Some((name, tokens)) = self.pages.content_of(page) {
                 ledger.mark_full(page, name, tokens)?;
             }

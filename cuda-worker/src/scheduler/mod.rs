@@ -281,10 +281,22 @@ impl Scheduler {
         engine: &mut E,
         out: &mut Vec<ToSupervisor>,
     ) -> Result<StepPlan, Fatal> {
+        let mut waiting: Vec<JobKey> = Vec::new();
         loop {
-            let claims = self.running.iter().map(Sequence::claim);
-            match pages::fit(engine.capacity(), claims) {
+            let capacity = engine.capacity();
+            let claims = self.running.iter().map(|s| match waiting.contains(&s.key) {
+                true => s.held(),
+                false => s.claim(),
+            });
+            let some_are_barred = capacity < self.limits.kv_pages;
+            match pages::fit(capacity, claims) {
                 Fit::Fits => break,
+                // Pages that can't be used at present are no reason to send a job away that would come back at once.
+                Fit::Without(key)
+                    if some_are_barred && self.is_untouched(key) && !waiting.contains(&key) =>
+                {
+                    waiting.push(key);
+                }
                 // What it leaves depends on what it shared.
                 Fit::Without(key) => {
                     out.push(ToSupervisor::Preempted(key));
@@ -297,11 +309,21 @@ impl Scheduler {
             }
         }
         self.starved = false;
-        Ok(self.next_step())
+        Ok(self.next_step(&waiting))
     }
 
-    fn next_step(&self) -> StepPlan {
-        let pending: Vec<usize> = self.running.iter().map(Sequence::ready).collect();
+    /// Whether no step has moved a job on yet.
+    fn is_untouched(&self, key: JobKey) -> bool {
+        let job = self.running.iter().find(|s| s.key == key);
+        job.is_some_and(Sequence::is_untouched)
+    }
+
+    fn next_step(&self, waiting: &[JobKey]) -> StepPlan {
+        let pending = self.running.iter().map(|s| match waiting.contains(&s.key) {
+            true => 0,
+            false => s.ready(),
+        });
+        let pending: Vec<usize> = pending.collect();
         let most = self.limits.max_batch_tokens as usize;
         StepPlan {
             takes: plan::share(&pending, most, self.pace.tokens()),

@@ -26,6 +26,8 @@ pub(super) struct Sequence {
     tokens: Vec<u32>,
     /// Tokens the engine has processed.
     processed: usize,
+    /// Of these, how many it had when the job came.
+    cached: usize,
     /// Tokens known before the first draw: prompt and replayed ones.
     given: usize,
     /// Tokens of the prompt alone: penalties for tokens of the output count those after them.
@@ -61,6 +63,7 @@ impl Sequence {
             key: job.key,
             slot,
             processed: 0,
+            cached: 0,
             given: tokens.len(),
             prompt,
             tokens,
@@ -82,7 +85,13 @@ impl Sequence {
 
     /// So many of its first tokens, but not all, need not be processed.
     pub(super) fn skip(&mut self, tokens: usize) {
-        self.processed = tokens.min(self.tokens.len().saturating_sub(1));
+        self.cached = tokens.min(self.tokens.len().saturating_sub(1));
+        self.processed = self.cached;
+    }
+
+    /// Whether no step has moved it on yet.
+    pub(super) fn is_untouched(&self) -> bool {
+        self.processed == self.cached
     }
 
     /// What it claims of the KV memory: room for all its tokens, also for those of a prompt that is only begun.
@@ -90,6 +99,14 @@ impl Sequence {
         Claim {
             key: self.key,
             tokens: self.tokens.len(),
+        }
+    }
+
+    /// What it claims as long as it does not move on.
+    pub(super) fn held(&self) -> Claim {
+        Claim {
+            key: self.key,
+            tokens: self.processed,
         }
     }
 

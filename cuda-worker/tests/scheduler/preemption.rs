@@ -34,6 +34,34 @@ fn the_youngest_leaves_when_the_pages_run_out_and_says_so_after_its_tokens() {
 }
 
 #[test]
+fn jobs_wait_for_pages_that_can_not_be_used_yet() {
+    let mut rig = Rig::new(limits(3));
+    // Somebody may be writing to one of them.
+    rig.engine.kv_pages = 2;
+    rig.submit(job(1, 100, 20));
+    rig.submit(job(2, 30, 20));
+    (0..10).for_each(|_| rig.turn().unwrap());
+    assert_eq!(rig.preempted(), [0; 0]);
+    assert!(!rig.ids(1).is_empty() && rig.ids(2).is_empty());
+    assert!(!rig.scheduler.is_waiting());
+    rig.engine.kv_pages = 3;
+    rig.finish();
+    for key in [1, 2] {
+        let job = job(key, [100, 30][key as usize - 1], 20);
+        assert_eq!(rig.ids(key), alone(&job));
+    }
+    // Nobody is there to make room for a job alone.
+    rig.engine.kv_pages = 1;
+    rig.submit(job(3, 100, 5));
+    rig.turn().unwrap();
+    assert!(rig.scheduler.is_waiting() && rig.ids(3).is_empty());
+    rig.engine.kv_pages = 3;
+    rig.finish();
+    assert_eq!(rig.ids(3), alone(&job(3, 100, 5)));
+    assert_eq!(rig.preempted(), [0; 0]);
+}
+
+#[test]
 fn a_newcomer_without_room_leaves_before_it_has_done_anything() {
     let mut rig = Rig::new(limits(2));
     rig.submit(job(1, 100, 20));

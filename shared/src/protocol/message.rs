@@ -70,7 +70,7 @@ pub struct LoadRequest {
     /// Ids that end generation.
     pub end_tokens: Vec<u32>,
     /// Engines of this size that have to find room beside each other on the device, on one copy of
-    /// the weights: 2 when a standby is to follow.
+    /// the weights and one pool: 2 when a standby is to follow.
     pub engines: u32,
     /// Set when the weights of an earlier worker are still held: their descriptor follows on the
     /// descriptor channel.

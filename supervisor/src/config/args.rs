@@ -106,7 +106,7 @@ pub struct Flags {
     pub max_gap_ms: Option<u32>,
 
     /// Keep a second worker ready to take over: a lost one is then replaced within milliseconds, at
-    /// the cost of a second KV cache and context
+    /// the cost of a second context and of what an engine has beside weights and KV memory
     #[arg(long, env = "ORCD_STANDBY", value_parser = BoolishValueParser::new())]
     pub standby: bool,
 
