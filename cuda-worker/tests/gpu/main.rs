@@ -13,10 +13,12 @@ use std::path::{Path, PathBuf};
 
 use cuda_worker::engine::{Backend, Engine, EngineOptions};
 use cuda_worker::loader::{self, Source};
+use cuda_worker::pool::ledger::Ledger;
 use cuda_worker::scheduler::step_engine::{Sampled, StepBatch, StepEngine as _, Wanted};
 use cuda_worker::weights_plan;
 use generate::{Job, Plan, generate};
 use orcd_shared::gguf::GgufFile;
+use orcd_shared::protocol::message::Serve;
 use orcd_shared::sampling::SamplingParams;
 
 /// Sequences at once and tokens of a prompt in a step: around the limits of what one kernel or one graph takes; steps
@@ -31,6 +33,16 @@ const PLANS: [(usize, usize); 8] = [
     (33, 64),
     (64, 90),
 ];
+
+const OPTIONS: EngineOptions = EngineOptions {
+    slots: 4,
+    context: 512,
+    max_batch_tokens: 512,
+    threads: 0,
+    kv_pages: 0,
+    poison: true,
+    float_activations: false,
+};
 
 /// The GPU, or `None` after saying why there is none.
 fn gpu(test: &str) -> Option<Backend> {
@@ -52,11 +64,7 @@ fn engine(backend: &Backend, path: &Path, context: u32, slots: u32) -> Engine {
     let options = EngineOptions {
         slots,
         context: context.min(plan.context_length),
-        max_batch_tokens: 512,
-        threads: 0,
-        kv_pages: 0,
-        poison: true,
-        float_activations: false,
+        ..OPTIONS
     };
     backend.engine(&plan, weights, &options).unwrap()
 }
@@ -283,6 +291,73 @@ fn sequences_that_share_a_beginning_draw_what_the_cpu_draws() {
             );
         }
         assert_eq!(shares::alone(&mut on_gpu, &prompt), expected);
+    }
+}
+
+/// An engine on the memory of a pool that another engine has, made of what it shares; with its ledger, or without.
+fn heir(gpu: &Backend, path: &Path, left: &Engine, with_ledger: bool) -> Engine {
+    let file = GgufFile::open(path).unwrap();
+    let plan = weights_plan::plan(file.header()).unwrap();
+    let (weights, _) = loader::load(gpu, &Source::of(&file, &plan).unwrap(), |_| ()).unwrap();
+    let options = EngineOptions {
+        // It would take what is there for free.
+        poison: false,
+        ..OPTIONS
+    };
+    let [memory, ledger] = left.share_pool().unwrap();
+    let bytes = gpu.kv_bytes(&plan, &options).unwrap();
+    let memory = gpu.attach_kv(memory, bytes).unwrap();
+    let mut engine = gpu.engine_on(&plan, weights, memory, &options).unwrap();
+    if with_ledger {
+        let ledger = Ledger::open(ledger, left.pages()).unwrap();
+        engine.outlive([9; 32], ledger);
+        engine.take_over(serve(2)).unwrap();
+    }
+    engine
+}
+
+fn serve(epoch: u64) -> Serve {
+    Serve {
+        epoch,
+        keep: true,
+        settled: true,
+    }
+}
+
+#[test]
+fn a_pool_survives_its_engine_and_pages_that_have_changed_are_found_out() {
+    let test = "a_pool_survives_its_engine_and_pages_that_have_changed_are_found_out";
+    let Some(gpu) = gpu(test) else { return };
+    let path = models().join("haiku-nano-q4_k_m.gguf");
+    let tokens: Vec<u32> = (0..200).map(|i| (i * 7919 + 5) % vocab(&path)).collect();
+    let process = |engine: &mut Engine, tokens: &[u32]| {
+        let cached = engine.open_for(0, 300, shares::EVERYBODY, tokens).unwrap();
+        let mut batch = StepBatch::default();
+        batch
+            .add_run(0, cached, &tokens[cached as usize..])
+            .unwrap();
+        batch.sample_last(SamplingParams::GREEDY).unwrap();
+        engine.run(&batch).unwrap();
+        (cached, engine.logits(0).unwrap())
+    };
+    let mut on_cpu = engine(&Backend::cpu().unwrap(), &path, 512, 4);
+    let expected = process(&mut on_cpu, &tokens).1;
+    for spoiled in [false, true] {
+        let mut one = engine(&gpu, &path, 512, 4);
+        one.outlive([9; 32], Ledger::create(one.pages()).unwrap());
+        one.take_over(serve(1)).unwrap();
+        assert!(process(&mut one, &tokens) == (0, expected.clone()));
+        one.rest().unwrap();
+        if spoiled {
+            // Somebody who knows nothing of the ledger writes to the first page.
+            process(&mut heir(&gpu, &path, &one, false), &[1, 2, 3]);
+        }
+        let mut two = heir(&gpu, &path, &one, true);
+        drop(one);
+        let (cached, logits) = process(&mut two, &tokens);
+        assert!(logits == expected, "spoiled: {spoiled}");
+        let refused = two.counts().refused;
+        assert_eq!((cached, refused), if spoiled { (0, 1) } else { (192, 0) });
     }
 }
 
