@@ -9,6 +9,7 @@ use orcd_shared::protocol::message::Serve;
 use super::ledger::Ledger;
 use super::names::{PageName, PageTokens, TOKENS, full_pages};
 use super::pages::{Hit, Pages, Returned};
+use crate::failpoints::{self, Failpoint};
 
 /// Whose a sequence is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,6 +101,7 @@ impl Sequences {
             return Ok(());
         };
         ledger.begin_epoch(serve.epoch)?;
+        failpoints::pass(Failpoint::Adopt);
         let found = ledger.take_over(serve.keep, !serve.settled)?;
         self.pages.inherit(&found);
         self.epoch = serve.epoch;
@@ -275,6 +277,9 @@ impl Sequences {
         let Some(taken) = self.pages.take() else {
             return Ok(None);
         };
+        if taken.evicted {
+            failpoints::pass(Failpoint::Evict);
+        }
         if let Some(ledger) = &self.ledger {
             ledger.mark_dirty(taken.page)?;
         }
@@ -312,6 +317,9 @@ impl Sequences {
             begun.clear();
             return Ok(());
         };
+        if !self.summing.is_empty() {
+            failpoints::pass(Failpoint::Ledger);
+        }
         for page in self.summing.drain(..) {
             // Unless it is somebody else's by now.
             if let Some((name, tokens)) = self.pages.content_of(page) {
