@@ -124,7 +124,7 @@ impl Metrics {
             adopted_tokens: registered(
                 r,
                 "orcd_adopted_tokens",
-                "Tokens of replayed jobs, their prompts' included, that were in the KV pages a lost worker left",
+                "Tokens of replayed jobs, prompts included, that were in kept KV pages",
             ),
             preemptions: registered(
                 r,

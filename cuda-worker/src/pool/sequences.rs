@@ -48,6 +48,14 @@ pub struct Beginning {
     keep: bool,
 }
 
+impl Beginning {
+    /// No page from number `at` on is of use.
+    pub fn end_at(&mut self, at: usize) {
+        self.hits.truncate(at);
+        self.names.truncate(at);
+    }
+}
+
 /// All sequences' pages.
 #[derive(Debug)]
 pub struct Sequences {
@@ -170,18 +178,15 @@ impl Sequences {
         self.pages.found_sound(page, tokens);
     }
 
-    /// A page is not what its name says: the beginning ends before it, and nobody finds it again.
+    /// A page is not what its name says: nobody finds it again.
     ///
     /// # Errors
     /// As those of a file.
-    pub fn refuse(&mut self, beginning: &mut Beginning, at: usize) -> io::Result<()> {
-        for hit in beginning.hits.drain(at..).take(1) {
-            self.refused = self.refused.saturating_add(1);
-            if self.pages.refuse(hit.page) {
-                mark_free(self.ledger.as_ref(), &[hit.page])?;
-            }
+    pub fn refuse(&mut self, page: u32) -> io::Result<()> {
+        self.refused = self.refused.saturating_add(1);
+        if self.pages.refuse(page) {
+            mark_free(self.ledger.as_ref(), &[page])?;
         }
-        beginning.names.truncate(at);
         Ok(())
     }
 
