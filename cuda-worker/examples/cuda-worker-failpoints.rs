@@ -46,6 +46,10 @@ fn pass(point: Failpoint, directory: &Path) {
         Failpoint::Command => "command",
         Failpoint::Step => "step",
         Failpoint::Sampled => "sampled",
+        Failpoint::Ledger => "ledger",
+        Failpoint::Adopt => "adopt",
+        Failpoint::Evict => "evict",
+        Failpoint::Preempt => "preempt",
     };
     let file = directory.join(name);
     let Ok(text) = std::fs::read_to_string(&file) else {

@@ -451,15 +451,23 @@ impl Engine {
         let pages: Vec<u32> = inherited.iter().map(|&(_, page, _)| page).collect();
         let mut sound = vec![0; pages.len()];
         bridge::check(self.inner.pin_mut(), &pages, &mut sound).map_err(error_of)?;
+        let (mut sound_to, mut refused) = (None, 0);
         for ((at, page, tokens), sound) in inherited.into_iter().zip(sound) {
             let says = self.sequences.ledger_says(page, tokens);
-            if sound == 0 || !says.map_err(ledger_failed)? {
-                crate::log::line(format_args!(
-                    "KV page {page} is not what the ledger says of it: it is computed again"
-                ));
-                return self.sequences.refuse(beginning, at).map_err(ledger_failed);
+            if sound != 0 && says.map_err(ledger_failed)? {
+                self.sequences.found_sound(page, tokens);
+                continue;
             }
-            self.sequences.found_sound(page, tokens);
+            // Those behind it as well: else each would be found by another job.
+            self.sequences.refuse(page).map_err(ledger_failed)?;
+            sound_to.get_or_insert(at);
+            refused += 1;
+        }
+        if let Some(at) = sound_to {
+            crate::log::line(format_args!(
+                "KV pages that are not what the ledger says of them: {refused}; they are computed again"
+            ));
+            beginning.end_at(at);
         }
         Ok(())
     }

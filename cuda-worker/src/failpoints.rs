@@ -24,6 +24,14 @@ pub enum Failpoint {
     Step,
     /// On the engine thread, when a step's tokens have left the device and not this process.
     Sampled,
+    /// Between a step's results and the ledger being told which pages are full.
+    Ledger,
+    /// The pool is this worker's by its epoch, and the ledger was not read yet.
+    Adopt,
+    /// A page that was kept is taken for something else, and the ledger was not told.
+    Evict,
+    /// A job is about to give its pages back to older ones.
+    Preempt,
 }
 
 static HANDLER: OnceLock<fn(Failpoint)> = OnceLock::new();

@@ -62,6 +62,7 @@ pub struct Metrics {
     restarts: ByLabel,
     replayed_jobs: Counter,
     replayed_tokens: Counter,
+    adopted_tokens: Counter,
     preemptions: Counter,
     vllm_preemptions: Counter,
     cached_tokens: Counter,
@@ -119,6 +120,11 @@ impl Metrics {
                 r,
                 "orcd_replayed_tokens",
                 "Tokens sent before a crash and processed again after it",
+            ),
+            adopted_tokens: registered(
+                r,
+                "orcd_adopted_tokens",
+                "Tokens of replayed jobs, prompts included, that were in kept KV pages",
             ),
             preemptions: registered(
                 r,
@@ -255,6 +261,11 @@ impl Metrics {
         self.replayed_tokens.inc_by(tokens);
     }
 
+    /// A replayed job found so many of its tokens in the KV pages that a lost worker left.
+    pub fn adopted(&self, tokens: u64) {
+        self.adopted_tokens.inc_by(tokens);
+    }
+
     /// From the loss of a worker until the next one shows a token of a replayed job; until it is
     /// ready where there was none.
     pub fn failover(&self, took: Duration) {
@@ -342,6 +353,7 @@ mod tests {
         metrics.restart("signal");
         metrics.request_refused("QUEUE_FULL");
         metrics.replayed(2, 40);
+        metrics.adopted(128);
         metrics.preempted();
         metrics.looked_up(100, 64);
         metrics.looked_up(20, 0);
@@ -362,6 +374,7 @@ mod tests {
             "orcd_worker_restarts_total{cause=\"signal\"} 1",
             "orcd_replayed_jobs_total 2",
             "orcd_replayed_tokens_total 40",
+            "orcd_adopted_tokens_total 128",
             "orcd_ready 1",
             "orcd_jobs_queued 7",
             "orcd_jobs_running 3",

@@ -4,10 +4,12 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use orcd_tests::WorkerHarness;
+use orcd_tests::kv_pool::PoolFiles;
 use orcd_tests::proc::wait_until;
 use serde_json::Value;
 
-use crate::faults::{Fault, Injection};
+use crate::faults::{Damage, Fault, Injection};
+use crate::rng::Rng;
 
 /// The service is over any fault by then, on any machine.
 const RECOVERY: Duration = Duration::from_secs(60);
@@ -98,6 +100,24 @@ fn apply(service: &WorkerHarness, injection: Injection) -> Option<&'static str> 
             service.set_failpoint(point, action);
             worker.signal(Signal::SIGKILL);
             return Some(point);
+        }
+        Injection::Damaged(damage) => {
+            // All is at hand before it is stopped: it is dead long before somebody takes it for a hang, and its successor
+            // sees the pool as it stays.
+            let pool = PoolFiles::of(service);
+            let worker = service.worker();
+            worker.signal(Signal::SIGSTOP);
+            wait_until(DEATH, || worker.is_stopped());
+            match damage {
+                Damage::Memory => {
+                    pool.flip_bits();
+                }
+                Damage::Ledger(seed) => {
+                    let mut rng = Rng::new(seed, 0);
+                    pool.tear_ledger(|below| rng.below(below));
+                }
+            }
+            worker.signal(Signal::SIGKILL);
         }
         Injection::Twice(pause) => {
             let first = service.kill_worker();

@@ -46,6 +46,9 @@ pub(crate) struct Pool {
     pub(crate) prompts: Vec<Known>,
 }
 
+/// With a beginning of some pages that they share, more or less of it.
+const SHARED: &str = "A song of the sea, of the sand and of the wind in the morning. ";
+
 /// Prompts are longer than what a step takes of them.
 const LONG_PROMPT: &str = "the sea and the wind ";
 
@@ -93,7 +96,12 @@ fn jobs(model: &Model, rng: &mut Rng) -> Vec<Job> {
             Model::Haiku => rng.pick(&asked),
             _ => rng.pick(&raw),
         };
-        let job = Job::new("", prompt).set("seed", n);
+        let shared = match n % 5 {
+            0 => SHARED.repeat(12),
+            3 => SHARED.repeat(7),
+            _ => String::new(),
+        };
+        let job = Job::new("", &(shared + prompt)).set("seed", n);
         let longest = if rng.chance(20) { 200 } else { 80 };
         let job = job.set("max_tokens", 20 + rng.below(longest - 19));
         let job = match n % 6 {

@@ -5,11 +5,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use orcd_tests::proc::wait_until;
-use orcd_tests::{Starter, WorkerHarness};
+use orcd_tests::{Starter, WorkerHarness, paths};
 
 use crate::board::Board;
 use crate::client::{self, Received};
-use crate::faults::Deck;
+use crate::faults::{Deck, Setting};
 use crate::inject::{self, InjectedFault};
 use crate::jobs::{self, Known, Pool};
 use crate::judge::{Ending, Verdict, compare};
@@ -76,6 +76,9 @@ pub(crate) fn run(leg: &Leg, pool: &Pool, seed: u64) -> Report {
         .alone();
     if leg.standby {
         starter = starter.arg("--standby");
+    }
+    if let Some(pages) = leg.kv_pages {
+        starter = starter.flag("--debug-kv-pages", pages);
     }
     let service = starter.start();
     // The first steps show the service what a step takes: hangs are recognized by that.
@@ -170,7 +173,13 @@ fn inject_all(shared: &Shared<'_>, leg: &Leg, mut rng: Rng) -> Harvest {
     let service = shared.service;
     let mut harvest = Harvest::default();
     let mut accounted = inject::restarts(service);
-    let mut deck = Deck::new(rng.clone(), leg.standby, leg.hang);
+    let setting = Setting {
+        standby: leg.standby,
+        is_small: leg.kv_pages.is_some(),
+        is_cpu: paths::device() == "cpu",
+        hang: leg.hang,
+    };
+    let mut deck = Deck::new(rng.clone(), setting);
     while harvest.injected.len() < leg.faults {
         let fault = deck.draw();
         while !shared.board.begin(fault.crashes) {

@@ -9,6 +9,9 @@ const FAULTS: usize = 50;
 /// The same run every time, as far as a seed decides it.
 const SEED: u64 = 1;
 
+/// Room for the longest job and little more.
+const FEW_PAGES: u32 = 12;
+
 /// What the environment asks for.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Settings {
@@ -23,6 +26,8 @@ pub(crate) struct Settings {
 pub(crate) struct Leg {
     pub(crate) model: Model,
     pub(crate) standby: bool,
+    /// So many pages of KV memory and no more, too few for the streams that there are.
+    pub(crate) kv_pages: Option<u32>,
     /// After this long a worker counts as hanging.
     pub(crate) hang: Duration,
     pub(crate) faults: usize,
@@ -49,21 +54,24 @@ impl Settings {
         format!("make chaos FAULTS={} SEED={}", self.faults, self.seed)
     }
 
-    /// Half of the faults with a standby, and some with the default hang timeout.
+    /// Half of the faults with a standby, some with the default hang timeout, and some where KV memory is too small.
     pub(crate) fn legs(&self) -> Vec<Leg> {
         let short = Duration::from_millis(500);
         let default = Duration::from_millis(1500);
-        let leg = |model, standby, hang, percent| Leg {
+        let leg = |model, standby, kv_pages, hang, percent| Leg {
             model,
             standby,
+            kv_pages,
             hang,
             faults: self.faults * percent / 100,
         };
         let mut legs = vec![
-            leg(Model::Brisk, false, short, 35),
-            leg(Model::Brisk, true, short, 35),
-            leg(Model::Haiku, false, default, 15),
-            leg(Model::Haiku, true, short, 15),
+            leg(Model::Brisk, false, None, short, 25),
+            leg(Model::Brisk, true, None, short, 25),
+            leg(Model::Brisk, false, Some(FEW_PAGES), short, 15),
+            leg(Model::Brisk, true, Some(FEW_PAGES), short, 15),
+            leg(Model::Haiku, false, None, default, 10),
+            leg(Model::Haiku, true, None, short, 10),
         ];
         let planned: usize = legs.iter().map(|leg| leg.faults).sum();
         legs[0].faults += self.faults - planned;
@@ -75,6 +83,12 @@ impl Leg {
     pub(crate) fn name(&self) -> String {
         let standby = if self.standby { "with" } else { "without" };
         let hang = self.hang.as_millis();
-        format!("{:?}, {standby} standby, hang after {hang} ms", self.model)
+        let few = self
+            .kv_pages
+            .map_or(String::new(), |n| format!(", {n} KV pages"));
+        format!(
+            "{:?}, {standby} standby, hang after {hang} ms{few}",
+            self.model
+        )
     }
 }

@@ -31,6 +31,7 @@ mod oom;
 mod openai;
 mod orphan;
 mod poison;
+mod pool;
 mod preemption;
 mod quality;
 mod queue;

@@ -6,6 +6,7 @@ pub mod failpoints;
 pub mod harness;
 pub mod http;
 pub mod job;
+pub mod kv_pool;
 pub mod lock;
 pub mod model;
 pub mod notify;

@@ -28,6 +28,17 @@ impl Process {
         stat(self.pid).is_some_and(|s| s.start == self.start && !matches!(s.state, 'Z' | 'X'))
     }
 
+    /// All of it stands still, after SIGSTOP.
+    pub fn is_stopped(self) -> bool {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.pid));
+        let mut tasks = tasks.into_iter().flatten().flatten();
+        self.is_alive()
+            && tasks.all(|task| {
+                let pid = task.file_name().to_str().and_then(|name| name.parse().ok());
+                pid.and_then(stat).is_none_or(|s| s.state == 'T')
+            })
+    }
+
     /// Waits until the process is gone; false when it still lives after `limit`.
     pub fn is_gone_within(self, limit: Duration) -> bool {
         wait_until(limit, || !self.is_alive())

@@ -9,6 +9,7 @@ use orcd_shared::protocol::message::Serve;
 use super::ledger::Ledger;
 use super::names::{PageName, PageTokens, TOKENS, full_pages};
 use super::pages::{Hit, Pages, Returned};
+use crate::failpoints::{self, Failpoint};
 
 /// Whose a sequence is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,6 +46,14 @@ pub struct Beginning {
     names: Vec<PageName>,
     root: Option<PageName>,
     keep: bool,
+}
+
+impl Beginning {
+    /// No page from number `at` on is of use.
+    pub fn end_at(&mut self, at: usize) {
+        self.hits.truncate(at);
+        self.names.truncate(at);
+    }
 }
 
 /// All sequences' pages.
@@ -100,6 +109,7 @@ impl Sequences {
             return Ok(());
         };
         ledger.begin_epoch(serve.epoch)?;
+        failpoints::pass(Failpoint::Adopt);
         let found = ledger.take_over(serve.keep, !serve.settled)?;
         self.pages.inherit(&found);
         self.epoch = serve.epoch;
@@ -168,18 +178,15 @@ impl Sequences {
         self.pages.found_sound(page, tokens);
     }
 
-    /// A page is not what its name says: the beginning ends before it, and nobody finds it again.
+    /// A page is not what its name says: nobody finds it again.
     ///
     /// # Errors
     /// As those of a file.
-    pub fn refuse(&mut self, beginning: &mut Beginning, at: usize) -> io::Result<()> {
-        for hit in beginning.hits.drain(at..).take(1) {
-            self.refused = self.refused.saturating_add(1);
-            if self.pages.refuse(hit.page) {
-                mark_free(self.ledger.as_ref(), &[hit.page])?;
-            }
+    pub fn refuse(&mut self, page: u32) -> io::Result<()> {
+        self.refused = self.refused.saturating_add(1);
+        if self.pages.refuse(page) {
+            mark_free(self.ledger.as_ref(), &[page])?;
         }
-        beginning.names.truncate(at);
         Ok(())
     }
 
@@ -277,6 +284,9 @@ impl Sequences {
         let Some(taken) = self.pages.take() else {
             return Ok(None);
         };
+        if taken.evicted {
+            failpoints::pass(Failpoint::Evict);
+        }
         if let Some(ledger) = &self.ledger {
             ledger.mark_dirty(taken.page)?;
         }
@@ -314,6 +324,9 @@ impl Sequences {
             begun.clear();
             return Ok(());
         };
+        if !self.summing.is_empty() {
+            failpoints::pass(Failpoint::Ledger);
+        }
         for page in self.summing.drain(..) {
             // Unless it is somebody else's by now, who may have filled it again.
             if begun.contains(&page) {

@@ -29,6 +29,7 @@ use step_batch::MaskNumber;
 use step_engine::{BROKEN_LOGITS, EngineError, Owner, Sampled, StepBatch, StepEngine};
 
 use crate::constraint::Grammars;
+use crate::failpoints::{self, Failpoint};
 
 /// What the loaded model and engine allow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -299,6 +300,7 @@ impl Scheduler {
                 }
                 // What it leaves depends on what it shared.
                 Fit::Without(key) => {
+                    failpoints::pass(Failpoint::Preempt);
                     out.push(ToSupervisor::Preempted(key));
                     self.retire(&[key], engine)?;
                 }

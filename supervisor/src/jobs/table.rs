@@ -78,13 +78,21 @@ pub(super) struct Shown {
     pub(super) is_replayed: bool,
 }
 
-/// What a job that began found of its prompt.
+/// What a job that a worker began found in pages that were kept.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Lookup {
-    /// Tokens of the prompt.
-    pub(super) asked: u32,
-    /// Those that were kept.
-    pub(super) found: u32,
+pub(super) enum Lookup {
+    /// It began for the first time.
+    First {
+        /// Tokens of the prompt.
+        asked: u32,
+        /// Those that were kept.
+        found: u32,
+    },
+    /// It was replayed: so many of its tokens were left by the worker that was lost.
+    Replay {
+        /// Those that were kept.
+        adopted: u32,
+    },
 }
 
 /// All jobs.
@@ -343,16 +351,19 @@ impl JobTable {
             .min_by_key(|key| (crashes(key), *key))
     }
 
-    /// A worker has begun with a job, and so many of its tokens were kept. `None` if it had begun before, keeps its
-    /// pages to itself, or is over.
+    /// A worker has begun with a job, and so many of its tokens were kept. `None` if there is nothing to count: it was
+    /// preempted before, or keeps its pages to itself and begins for the first time, or is over.
     pub(super) fn begin(&mut self, key: JobKey, cached: u32) -> Option<Lookup> {
         let job = self.jobs.get_mut(&key)?;
         if job.state != JobState::Running {
             return None;
         }
-        let found = job.journal.begun(cached)?;
+        let Some(found) = job.journal.begun(cached) else {
+            let is_replay = self.replaying.contains(&key);
+            return is_replay.then_some(Lookup::Replay { adopted: cached });
+        };
         let shares = job.journal.job().options.cache != CacheScope::Job;
-        shares.then(|| Lookup {
+        shares.then(|| Lookup::First {
             asked: job.journal.prompt_tokens(),
             found,
         })

@@ -25,12 +25,13 @@ fn cached_tokens(events: &[Numbered]) -> u32 {
     }
 }
 
-/// Tokens that were asked for and those that were found, as `/metrics` has them.
-fn counted(service: &Service) -> [u64; 2] {
+/// Tokens that were asked for, those that were found, and those that replays found, as `/metrics` has them.
+fn counted(service: &Service) -> [u64; 3] {
     let text = service.metrics.encode(Format::Prometheus, None).unwrap();
     [
         "vllm:prefix_cache_queries_total",
         "vllm:prefix_cache_hits_total",
+        "orcd_adopted_tokens_total",
     ]
     .map(|name| {
         let value = text.lines().find_map(|line| line.strip_prefix(name));
@@ -39,7 +40,7 @@ fn counted(service: &Service) -> [u64; 2] {
 }
 
 #[tokio::test]
-async fn what_a_job_finds_of_its_own_after_a_crash_or_a_preemption_is_not_counted() {
+async fn what_a_job_finds_of_its_own_is_counted_apart_after_a_crash_and_not_after_a_preemption() {
     let mut service = Service::ready().await;
     let (mut a, spec_a) = service.run(sharing("a")).await;
     begun(&service, spec_a.key, 0).await;
@@ -58,7 +59,7 @@ async fn what_a_job_finds_of_its_own_after_a_crash_or_a_preemption_is_not_counte
     begun(&service, again.key, 3).await;
     service.eos(again.key, 0).await;
     assert_eq!(cached_tokens(&rest(&mut a).await), 0);
-    assert_eq!(counted(&service), [6, 2]);
+    assert_eq!(counted(&service), [6, 2, 3]);
 }
 
 #[tokio::test]
@@ -68,7 +69,7 @@ async fn a_job_that_shares_with_nobody_has_not_asked() {
     begun(&service, spec.key, 0).await;
     service.eos(spec.key, 0).await;
     rest(&mut stream).await;
-    assert_eq!(counted(&service), [0, 0]);
+    assert_eq!(counted(&service), [0, 0, 0]);
 }
 
 #[tokio::test]
@@ -81,5 +82,5 @@ async fn what_is_said_of_a_job_that_is_over_or_never_was_changes_nothing() {
     service.message(ToSupervisor::Cancelled(spec.key)).await;
     rest(&mut stream).await;
     service.until(|s| s.free_slots == 2).await;
-    assert_eq!(counted(&service), [0, 0]);
+    assert_eq!(counted(&service), [0, 0, 0]);
 }

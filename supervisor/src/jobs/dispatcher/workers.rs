@@ -8,7 +8,7 @@ use orcd_shared::protocol::message::StepReport;
 
 use super::state::Dispatcher;
 use crate::jobs::journal::Ending;
-use crate::jobs::table::Shown;
+use crate::jobs::table::{Lookup, Shown};
 use crate::worker::WorkerHost;
 use crate::worker::fleet::FleetEvent;
 use crate::worker::lifecycle::Outcome;
@@ -22,12 +22,13 @@ impl<H: WorkerHost> Dispatcher<H> {
         while let Some(event) = self.fleet.next_event() {
             match event {
                 FleetEvent::Tokens(report) => self.tokens(report, now),
-                FleetEvent::Begun { key, cached } => {
-                    if let Some(lookup) = self.table.begin(key, cached) {
-                        self.metrics
-                            .looked_up(lookup.asked.into(), lookup.found.into());
+                FleetEvent::Begun { key, cached } => match self.table.begin(key, cached) {
+                    Some(Lookup::First { asked, found }) => {
+                        self.metrics.looked_up(asked.into(), found.into());
                     }
-                }
+                    Some(Lookup::Replay { adopted }) => self.metrics.adopted(adopted.into()),
+                    None => {}
+                },
                 FleetEvent::JobFailed { key, code, message } => {
                     self.fail_job(key, code, message, now);
                 }
