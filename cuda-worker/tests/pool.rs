@@ -1,5 +1,7 @@
 //! A pool that outlives its engine: what the next one takes over, and what it doesn't.
 
+#![allow(clippy::unwrap_used)] // a panic is a failing test with a place
+
 #[path = "engine_support/mod.rs"]
 mod support;
 
