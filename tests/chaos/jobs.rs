@@ -97,8 +97,8 @@ fn jobs(model: &Model, rng: &mut Rng) -> Vec<Job> {
             _ => rng.pick(&raw),
         };
         let shared = match n % 5 {
-            0 => SHARED.repeat(12),
-            3 => SHARED.repeat(7),
+            0 => SHARED.repeat(6),
+            3 => SHARED.repeat(4),
             _ => String::new(),
         };
         let job = Job::new("", &(shared + prompt)).set("seed", n);

@@ -10,7 +10,7 @@ const FAULTS: usize = 50;
 const SEED: u64 = 1;
 
 /// Room for the longest job and little more.
-const FEW_PAGES: u32 = 12;
+const FEW_PAGES: u32 = 9;
 
 /// What the environment asks for.
 #[derive(Debug, Clone, Copy)]
