@@ -77,18 +77,25 @@ fn streams_of_a_pool_that_is_too_small_equal_those_that_run_alone() {
     drop(roomy);
 
     let service = with_pages(Model::Brisk, PAGES);
-    let (together, pair_together) = std::thread::scope(|scope| {
-        let pair = scope.spawn(|| choices(&service));
-        let together = service.run_together(&jobs());
-        (together, pair.join().unwrap())
-    });
-    for (job, (alone, together)) in jobs().iter().zip(alone.iter().zip(&together)) {
-        assert_eq!(alone.token_bytes(), together.token_bytes(), "{}", job.id());
-        let (expected, found) = (alone.end(), together.end());
-        assert_eq!(expected.stop_reason, found.stop_reason, "{}", job.id());
-        assert_eq!(found.replays, 0, "{}", job.id());
+    let preemptions = || service.health()["kv"]["preemptions"].as_u64();
+    // On a busy machine they may come so late, one after the other, that they find room.
+    for _ in 0..10 {
+        let (together, pair_together) = std::thread::scope(|scope| {
+            let pair = scope.spawn(|| choices(&service));
+            let together = service.run_together(&jobs());
+            (together, pair.join().unwrap())
+        });
+        for (job, (alone, together)) in jobs().iter().zip(alone.iter().zip(&together)) {
+            assert_eq!(alone.token_bytes(), together.token_bytes(), "{}", job.id());
+            let (expected, found) = (alone.end(), together.end());
+            assert_eq!(expected.stop_reason, found.stop_reason, "{}", job.id());
+            assert_eq!(found.replays, 0, "{}", job.id());
+        }
+        assert_eq!(pair, pair_together);
+        if preemptions() > Some(0) {
+            break;
+        }
     }
-    assert_eq!(pair, pair_together);
     let health = service.wait_for_health(SOON, |h| h["kv"]["pages_used"] == 0);
     let kv = &health["kv"];
     assert!(kv["preemptions"].as_u64() > Some(0), "{kv}");
