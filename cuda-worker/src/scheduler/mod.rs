@@ -273,7 +273,7 @@ impl Scheduler {
 
     /// What the next step holds: the next token of the jobs that are generating, the next part of
     /// the prompt of the others. It holds until a job comes or goes. Where the KV pages of all are not
-    /// enough the youngest jobs leave first, and that is said: [`pages::preempted`].
+    /// enough the youngest jobs leave first, and that is said: [`pages::fit`].
     ///
     /// # Errors
     /// The engine could not give a slot back.
