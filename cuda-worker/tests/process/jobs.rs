@@ -52,7 +52,8 @@ fn replay_continues_with_the_last_token_sent() {
 fn jobs_of_a_killed_worker_go_on_in_another_in_every_family() {
     for name in synth_model::Shape::FAMILIES {
         let path = model::family(name);
-        let jobs = [job(1, 4, 40), job(2, 20, 60), job(3, 45, 50)];
+        // So long that none has ended when the last one to come has twenty tokens, however late it comes.
+        let jobs = [job(1, 4, 240), job(2, 20, 260), job(3, 45, 250)];
         let (mut worker, _) = Worker::ready(load(&path));
         let whole = worker.run(&jobs);
         let mut sent: BTreeMap<u64, Vec<u32>> = BTreeMap::new();
