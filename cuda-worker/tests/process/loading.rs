@@ -130,7 +130,8 @@ fn second_process_attaches_to_the_weights_of_the_first_after_its_death() {
 #[test]
 fn second_process_takes_the_pool_of_the_first_over_after_its_death() {
     let request = load(&model::tiny());
-    let long = job(1, 200, 40);
+    // So long that it has not ended when it is killed.
+    let long = job(1, 200, 1500);
     let (mut first, info) = Worker::ready(request.clone());
     let alone = first.run(std::slice::from_ref(&long)).remove(&1).unwrap().0;
     let pool = info.pool.expect("the pool can't be shared");
