@@ -79,19 +79,16 @@ impl Pages {
     pub fn inherit(&mut self, found: &[(u32, Found)]) {
         let mut taken = Vec::with_capacity(found.len());
         // Sequences took them in rising order: of those that are kept ends go before beginnings.
-        for &(number, found) in found.iter().rev() {
-            let is_known = (number as usize) < self.pages.len();
-            let is_taken = match found {
-                Found::Barred => {
-                    self.barred.extend(is_known.then_some(number));
-                    true
-                }
+        let count = self.pages.len();
+        let known = (found.iter().rev()).filter(|(number, _)| (*number as usize) < count);
+        for &(number, found) in known {
+            match found {
+                Found::Barred => self.barred.push(number),
+                Found::Full(name) if self.keep_inherited(number, name) => {}
                 // The same content twice: one of them is enough.
-                Found::Full(name) => is_known && self.keep_inherited(number, name),
-            };
-            if is_known && is_taken {
-                taken.push(number);
+                Found::Full(_) => continue,
             }
+            taken.push(number);
         }
         taken.reverse();
         self.cold.retain(|page| taken.binary_search(page).is_err());

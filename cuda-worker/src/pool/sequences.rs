@@ -27,8 +27,8 @@ struct Sequence {
     last: Option<PageName>,
     /// Its pages are kept behind its end.
     keep: bool,
-    /// Tokens that were processed.
-    tokens: Vec<u32>,
+    /// Tokens that were processed since then.
+    rest: Vec<u32>,
     /// Its pages, also those for tokens to come.
     pages: Vec<u32>,
     /// Of these, how many are full.
@@ -185,13 +185,13 @@ impl Sequences {
     pub fn refuse(&mut self, page: u32) -> io::Result<()> {
         self.refused = self.refused.saturating_add(1);
         if self.pages.refuse(page) {
-            mark_free(self.ledger.as_ref(), &[page])?;
+            self.mark_free(&[page])?;
         }
         Ok(())
     }
 
-    /// Begins a sequence of at most `most` tokens in `slot` with the pages found for it; the pages, and a page that is to be copied into another one
-    /// before, because the sequence will write to the copy. So many of `tokens` are in them.
+    /// Begins a sequence of at most `most` tokens in `slot` with the pages found for it; the pages, and a page that is to
+    /// be copied into another one before, because the sequence will write to the copy. So many of `tokens` are in them.
     ///
     /// # Errors
     /// As those of a file.
@@ -235,7 +235,7 @@ impl Sequences {
             *place = Some(Sequence {
                 last,
                 keep: beginning.keep,
-                tokens: tokens[..cached].to_vec(),
+                rest: tokens[full * TOKENS..cached].to_vec(),
                 pages: pages.clone(),
                 full,
                 most: kv::pages(most),
@@ -302,16 +302,16 @@ impl Sequences {
         let Some(mut last) = sequence.last else {
             return;
         };
-        sequence.tokens.extend_from_slice(tokens);
-        for page in full_pages(&sequence.tokens).skip(sequence.full) {
+        sequence.rest.extend_from_slice(tokens);
+        let filled = sequence.full;
+        let numbers = sequence.pages.iter().skip(filled);
+        for (page, &number) in full_pages(&sequence.rest).zip(numbers) {
             last = last.next(page);
-            let Some(&number) = sequence.pages.get(sequence.full) else {
-                break;
-            };
             self.pages.name(number, last, page);
             sequence.full += 1;
             full.push(number);
         }
+        sequence.rest.drain(..(sequence.full - filled) * TOKENS);
         sequence.last = Some(last);
     }
 
@@ -365,7 +365,10 @@ impl Sequences {
     }
 
     fn mark_free(&self, pages: &[u32]) -> io::Result<()> {
-        mark_free(self.ledger.as_ref(), pages)
+        let Some(ledger) = &self.ledger else {
+            return Ok(());
+        };
+        pages.iter().try_for_each(|&page| ledger.mark_free(page))
     }
 
     /// What the pages are in use for.
@@ -399,9 +402,4 @@ pub struct Opened {
     pub copy: Option<(u32, u32)>,
     /// So many of its tokens are there.
     pub cached: usize,
-}
-
-fn mark_free(ledger: Option<&Ledger>, pages: &[u32]) -> io::Result<()> {
-    let Some(ledger) = ledger else { return Ok(()) };
-    pages.iter().try_for_each(|&page| ledger.mark_free(page))
 }

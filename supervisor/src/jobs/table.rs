@@ -266,8 +266,9 @@ impl JobTable {
     }
 
     /// The next job for the worker, now running: first those that await their replay, those with the fewest
-    /// crashes first, then those that were preempted, then the queue's. Where a pool of `kv_pages` has no room for the first of them, none begins: whoever is next is not overtaken for
-    /// ever by smaller ones. `started_at` is for people.
+    /// crashes first, then those that were preempted, then the queue's. Where a pool of `kv_pages` has no
+    /// room for the first of them, none begins: whoever is next is not overtaken for ever by smaller ones.
+    /// `started_at` is for people.
     pub(super) fn start_next(
         &mut self,
         kv_pages: u32,
