@@ -98,10 +98,10 @@ void grow(Engine& engine, uint32_t slot, rust::Slice<const uint32_t> pages) { en
 
 void release(Engine& engine, rust::Slice<const uint32_t> pages) { engine.release(span(pages)); }
 
-void sum(Engine& engine, rust::Slice<const uint32_t> pages) { engine.sum(span(pages)); }
+void sum(Engine& engine, rust::Slice<const PageRows> rows) { engine.sum(span(rows)); }
 
-void check(Engine& engine, rust::Slice<const uint32_t> pages, rust::Slice<uint8_t> sound) {
-  engine.check(span(pages), span(sound));
+void check(Engine& engine, rust::Slice<const PageRows> rows, rust::Slice<uint8_t> sound) {
+  engine.check(span(rows), span(sound));
 }
 
 void begin(Engine& engine, rust::Slice<const uint32_t> tokens, rust::Slice<const Run> runs,

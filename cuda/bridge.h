@@ -64,8 +64,8 @@ void open(Engine& engine, uint32_t slot, uint32_t max_tokens, rust::Slice<const 
           rust::Slice<const uint32_t> pages);
 void grow(Engine& engine, uint32_t slot, rust::Slice<const uint32_t> pages);
 void release(Engine& engine, rust::Slice<const uint32_t> pages);
-void sum(Engine& engine, rust::Slice<const uint32_t> pages);
-void check(Engine& engine, rust::Slice<const uint32_t> pages, rust::Slice<uint8_t> sound);
+void sum(Engine& engine, rust::Slice<const PageRows> rows);
+void check(Engine& engine, rust::Slice<const PageRows> rows, rust::Slice<uint8_t> sound);
 
 void begin(Engine& engine, rust::Slice<const uint32_t> tokens, rust::Slice<const Run> runs,
            rust::Slice<const SampleRow> samples, rust::Slice<const TokenBias> biases);

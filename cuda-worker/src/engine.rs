@@ -9,11 +9,11 @@ use orcd_shared::kv::PageCounts;
 use orcd_shared::protocol::message::Serve;
 
 pub use crate::ffi::types::shared::EngineOptions;
-use crate::ffi::types::shared::{ErrorKind, RopeScaling, TensorDesc};
+use crate::ffi::types::shared::{ErrorKind, PageRows, RopeScaling, TensorDesc};
 use crate::ffi::{self, bridge};
 use crate::pool::ledger::Ledger;
-use crate::pool::names::{PageName, full_pages};
-use crate::pool::sequences::{Beginning, Owner, Sequences};
+use crate::pool::names::{PageName, TOKENS, full_pages};
+use crate::pool::sequences::{Beginning, Opened, Owner, Sequences};
 use crate::scheduler::step_engine::{EngineError, Sampled, StepBatch, StepEngine, TokenLogprob};
 use crate::weights_plan::{ModelPlan, PlannedTensor};
 
@@ -72,8 +72,8 @@ pub struct Engine {
     long_from: Option<u32>,
     /// A step was given up that the device may still be at.
     unsettled: bool,
-    /// Pages that the last step has filled; kept for its memory.
-    full: Vec<u32>,
+    /// What the last step has written of the pool; kept for its memory.
+    written: Vec<PageRows>,
     /// Tokens in the vocabulary.
     vocab: usize,
     /// What came of the last step.
@@ -82,6 +82,13 @@ pub struct Engine {
 
 /// Free pages whose memory stays with this process: to take it from the system costs more than to keep it.
 const WARM_PAGES: usize = 32;
+
+/// The first positions of a page.
+fn first_rows(page: u32, count: usize) -> PageRows {
+    // Lossless: a page has 64.
+    let to = count.min(TOKENS) as u32;
+    PageRows { page, from: 0, to }
+}
 
 fn ledger_failed(error: io::Error) -> EngineError {
     EngineError::Device(format!("the ledger of the KV pool: {error}"))
@@ -295,7 +302,7 @@ impl Backend {
             context: options.context,
             long_from: (rope.scaling == RopeScaling::LongRope).then_some(rope.original_context),
             unsettled: false,
-            full: Vec::new(),
+            written: Vec::new(),
             // Lossless: there are 64 bits.
             vocab: plan.shape.vocab as usize,
             sampled: Vec::new(),
@@ -448,7 +455,10 @@ impl Engine {
         if inherited.is_empty() {
             return Ok(());
         }
-        let pages: Vec<u32> = inherited.iter().map(|&(_, page, _)| page).collect();
+        let pages: Vec<PageRows> = inherited
+            .iter()
+            .map(|&(_, page, _)| first_rows(page, TOKENS))
+            .collect();
         let mut sound = vec![0; pages.len()];
         bridge::check(self.inner.pin_mut(), &pages, &mut sound).map_err(error_of)?;
         let (mut sound_to, mut refused) = (None, 0);
@@ -481,21 +491,40 @@ impl Engine {
     ) -> Result<u32, EngineError> {
         let most = max_tokens.min(self.context).into();
         let opened = self.sequences.open(slot, most, beginning, tokens);
-        let opened = opened.map_err(ledger_failed)?;
-        let mut inner = self.inner.pin_mut();
-        let copied = match opened.copy {
-            Some((from, to)) => inner.as_mut().copy(from, to),
-            None => Ok(()),
-        };
-        let tokens = &tokens[..opened.cached];
-        let begun =
-            copied.and_then(|()| bridge::open(inner, slot, max_tokens, tokens, &opened.pages));
+        let mut opened = opened.map_err(ledger_failed)?;
+        let begun = self.fill_copy(slot, &mut opened).and_then(|()| {
+            let tokens = &tokens[..opened.cached];
+            let inner = self.inner.pin_mut();
+            bridge::open(inner, slot, max_tokens, tokens, &opened.pages).map_err(error_of)
+        });
         if let Err(error) = begun {
-            let error = error_of(error);
             self.sequences.close(slot).map_err(ledger_failed)?;
             return Err(error);
         }
         Ok(u32::try_from(opened.cached).unwrap_or(u32::MAX))
+    }
+
+    /// Puts into a sequence's last page what it is to be a copy of. What another worker has left is looked at there: it
+    /// may still be writing to its own.
+    fn fill_copy(&mut self, slot: u32, opened: &mut Opened) -> Result<(), EngineError> {
+        let Some((from, to)) = opened.copy else {
+            return Ok(());
+        };
+        self.inner.pin_mut().copy(from, to).map_err(error_of)?;
+        if opened.inherited == 0 {
+            return Ok(());
+        }
+        let mut sound = [0];
+        let rows = [first_rows(to, opened.inherited)];
+        bridge::check(self.inner.pin_mut(), &rows, &mut sound).map_err(error_of)?;
+        if sound != [0] {
+            return Ok(());
+        }
+        crate::log::line(format_args!(
+            "the beginning of a KV page is not what the ledger says of it: it is computed again"
+        ));
+        let refused = self.sequences.refuse_begun(slot, opened);
+        refused.map_err(ledger_failed)
     }
 
     /// Whether a sequence is open in `slot`, so that nobody's pages are given to another.
@@ -582,7 +611,9 @@ impl StepEngine for Engine {
         let begun = bridge::begin(inner, &batch.tokens, &batch.runs, samples, biases);
         begun
             .map_err(error_of)
-            .inspect_err(|error| self.note(error))
+            .inspect_err(|error| self.note(error))?;
+        // Now, while a device is at work.
+        self.sequences.tell().map_err(ledger_failed)
     }
 
     fn finish(&mut self, batch: &StepBatch) -> Result<&[Sampled], EngineError> {
@@ -593,15 +624,15 @@ impl StepEngine for Engine {
         finished
             .map_err(error_of)
             .inspect_err(|error| self.note(error))?;
+        // Those of the steps before came before this one's end.
+        self.sequences.summed();
+        self.written.clear();
         for (slot, _, tokens) in batch.runs() {
-            self.sequences.processed(slot, tokens, &mut self.full);
+            self.sequences.processed(slot, tokens, &mut self.written);
         }
-        if !self.full.is_empty() && self.sequences.ledger().is_some() {
-            bridge::sum(self.inner.pin_mut(), &self.full).map_err(error_of)?;
+        if !self.written.is_empty() {
+            bridge::sum(self.inner.pin_mut(), &self.written).map_err(error_of)?;
         }
-        self.sequences
-            .summed(&mut self.full)
-            .map_err(ledger_failed)?;
         Ok(&self.sampled)
     }
 
@@ -614,11 +645,12 @@ impl StepEngine for Engine {
     }
 
     fn rest(&mut self) -> Result<(), EngineError> {
-        if !self.sequences.is_summing() {
+        if !self.sequences.has_to_tell() {
             return Ok(());
         }
         self.inner.pin_mut().settle().map_err(error_of)?;
-        self.sequences.summed(&mut self.full).map_err(ledger_failed)
+        self.sequences.summed();
+        self.sequences.tell().map_err(ledger_failed)
     }
 
     fn counts(&self) -> PageCounts {

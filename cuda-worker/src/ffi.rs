@@ -63,6 +63,7 @@ pub(crate) mod bridge {
         type ModelShape = crate::ffi::types::shared::ModelShape;
         type EngineOptions = crate::ffi::types::shared::EngineOptions;
         type Run = crate::ffi::types::shared::Run;
+        type PageRows = crate::ffi::types::shared::PageRows;
         type SampleRow = crate::ffi::types::shared::SampleRow;
         type TokenBias = crate::ffi::types::shared::TokenBias;
         type Sampled = crate::ffi::types::shared::Sampled;
@@ -153,8 +154,8 @@ pub(crate) mod bridge {
         fn close(self: Pin<&mut Engine>, slot: u32) -> Result<()>;
         fn release(engine: Pin<&mut Engine>, pages: &[u32]) -> Result<()>;
         fn copy(self: Pin<&mut Engine>, from: u32, to: u32) -> Result<()>;
-        fn sum(engine: Pin<&mut Engine>, pages: &[u32]) -> Result<()>;
-        fn check(engine: Pin<&mut Engine>, pages: &[u32], sound: &mut [u8]) -> Result<()>;
+        fn sum(engine: Pin<&mut Engine>, rows: &[PageRows]) -> Result<()>;
+        fn check(engine: Pin<&mut Engine>, rows: &[PageRows], sound: &mut [u8]) -> Result<()>;
         fn settle(self: Pin<&mut Engine>) -> Result<()>;
         fn begin(
             engine: Pin<&mut Engine>,

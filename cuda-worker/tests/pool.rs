@@ -92,7 +92,7 @@ fn expected(model: &Model) -> Vec<f32> {
 }
 
 #[test]
-fn the_next_engine_goes_on_with_the_full_pages_of_the_one_before() {
+fn the_next_engine_goes_on_with_the_pages_of_the_one_before() {
     let model = Model::named("tiny-qwen2");
     let mut one = first(&model);
     assert_eq!(process(&mut one, &tokens()).0, 0);
@@ -101,12 +101,13 @@ fn the_next_engine_goes_on_with_the_full_pages_of_the_one_before() {
     let mut two = next(&model, one.share_pool().unwrap(), FINGERPRINT);
     two.take_over(serve(2)).unwrap();
     assert_eq!(two.counts().cached, 3);
+    // All but the last token, whose logits are wanted.
     let (cached, logits) = process(&mut two, &tokens());
-    assert_eq!(cached, 192);
+    assert_eq!(cached, 199);
     assert_same(
         &logits,
         &expected(&model),
-        "after three pages of another engine",
+        "after three pages of another engine and a bit of a fourth",
     );
     // The first one, should it not be dead, has nothing to write to any more.
     let refused = try_step(&mut one, 0, 200);
@@ -120,7 +121,7 @@ fn the_next_engine_goes_on_with_the_full_pages_of_the_one_before() {
 }
 
 #[test]
-fn a_page_whose_sum_was_not_noted_is_computed_again() {
+fn what_the_ledger_was_not_told_is_computed_again() {
     let model = Model::named("tiny-qwen2");
     let mut one = first(&model);
     process(&mut one, &tokens());
@@ -131,13 +132,78 @@ fn a_page_whose_sum_was_not_noted_is_computed_again() {
     assert_eq!(cached, 0);
     assert_same(&logits, &expected(&model), "with nothing taken over");
     drop(two);
-    // After one step more they are.
+    // They are when the next step has ended, and the ledger is told when the one after that has begun.
+    for (steps, known) in [(1, 0), (2, 199), (3, 199)] {
+        let mut one = first(&model);
+        process(&mut one, &tokens());
+        for step in 0..steps {
+            try_step(&mut one, 0, 200 + 2 * step).unwrap();
+        }
+        let mut two = next(&model, one.share_pool().unwrap(), FINGERPRINT);
+        two.take_over(serve(2)).unwrap();
+        assert_eq!(process(&mut two, &tokens()).0, known, "{steps} steps");
+    }
+}
+
+#[test]
+fn a_page_that_is_not_full_is_gone_on_with_after_each_loss() {
+    let model = Model::named("tiny-qwen2");
+    let tokens = prompt(230, 3);
+    let mut engine = first(&model);
+    let (mut done, mut epoch) = (190, 1);
+    process(&mut engine, &tokens[..done]);
+    // Over the end of a page, one by one and several at once.
+    for more in [1, 1, 1, 2, 3, 5, 1, 9] {
+        engine.rest().unwrap();
+        epoch += 1;
+        let mut next = next(&model, engine.share_pool().unwrap(), FINGERPRINT);
+        let settled = epoch % 2 == 0;
+        next.take_over(Serve {
+            settled,
+            ..serve(epoch)
+        })
+        .unwrap();
+        let so_far = &tokens[..done + more];
+        let (cached, logits) = process(&mut next, so_far);
+        assert_eq!(cached as usize, done, "then {more}");
+        let mut alone = model.engine(&options());
+        let expected = in_chunks(&mut alone, 0, so_far, 256);
+        assert_same(&logits, &expected, format!("{more} after {done}"));
+        done += more;
+        next.settled().unwrap();
+        engine = next;
+    }
+}
+
+#[test]
+fn of_a_page_that_is_not_full_others_get_what_they_begin_with() {
+    let model = Model::named("tiny-qwen2");
+    let everybody = Owner {
+        scope: CacheScope::Salt([4; 16]),
+        ..OWNER
+    };
     let mut one = first(&model);
-    process(&mut one, &tokens());
-    try_step(&mut one, 0, 200).unwrap();
-    let mut two = next(&model, one.share_pool().unwrap(), FINGERPRINT);
-    two.take_over(serve(2)).unwrap();
-    assert_eq!(process(&mut two, &tokens()).0, 192);
+    one.open_for(0, 250, everybody, &tokens()).unwrap();
+    step(&mut one, 0, 0, &tokens());
+    one.rest().unwrap();
+    // Of the fourth page the first `same` tokens are alike; of a fifth one nothing is known.
+    for same in [0, 1, 5, 8] {
+        let mut other = tokens();
+        other.truncate(192 + same);
+        other.extend(prompt(20, 8));
+        let mut two = next(&model, one.share_pool().unwrap(), FINGERPRINT);
+        two.take_over(Serve {
+            settled: false,
+            ..serve(2 + same as u64)
+        })
+        .unwrap();
+        let cached = two.open_for(0, 250, everybody, &other).unwrap() as usize;
+        assert_eq!(cached, 192 + same);
+        let logits = step(&mut two, 0, cached as u32, &other[cached..]);
+        let mut alone = model.engine(&options());
+        let expected = in_chunks(&mut alone, 0, &other, 256);
+        assert_same(&logits, &expected, format!("{same} tokens alike"));
+    }
 }
 
 #[test]
@@ -178,6 +244,38 @@ fn what_is_not_to_be_believed_is_free() {
 }
 
 #[test]
+fn what_was_in_a_page_before_is_not_taken_for_what_is_there_now() {
+    let model = Model::named("tiny-qwen2");
+    let everybody = Owner {
+        scope: CacheScope::Salt([4; 16]),
+        ..OWNER
+    };
+    let mut first = first(&model);
+    first.rest().unwrap();
+    let mut one = next(&model, first.share_pool().unwrap(), FINGERPRINT);
+    one.take_over(serve(2)).unwrap();
+    let before = tokens();
+    one.open_for(0, 250, everybody, &before).unwrap();
+    step(&mut one, 0, 0, &before);
+    one.rest().unwrap();
+    one.close(0).unwrap();
+    // The same page again, with two other tokens in place of the first eight.
+    let mut after = before[..194].to_vec();
+    after[192..].fill(77);
+    assert_eq!(one.open_for(0, 250, everybody, &after).unwrap(), 192);
+    step(&mut one, 0, 192, &after[192..]);
+    one.rest().unwrap();
+    let mut two = next(&model, one.share_pool().unwrap(), FINGERPRINT);
+    two.take_over(serve(3)).unwrap();
+    after.extend(&before[194..]);
+    let cached = two.open_for(0, 250, everybody, &after).unwrap();
+    assert_eq!(cached, 194);
+    let logits = step(&mut two, 0, cached, &after[194..]);
+    let expected = in_chunks(&mut model.engine(&options()), 0, &after, 256);
+    assert_same(&logits, &expected, "after a page that was used twice");
+}
+
+#[test]
 fn pages_that_a_dying_worker_may_write_to_are_nobodys_until_it_is_gone() {
     let model = Model::named("tiny-qwen2");
     let mut one = first(&model);
@@ -199,11 +297,11 @@ fn pages_that_a_dying_worker_may_write_to_are_nobodys_until_it_is_gone() {
     // The fourth page is not full.
     assert_eq!((two.counts().cached, two.capacity()), (3, PAGES - 1));
     let (cached, logits) = process(&mut two, &tokens());
-    assert_eq!(cached, 192);
+    assert_eq!(cached, 199);
     assert_same(
         &logits,
         &expected(&model),
-        "beside a page that is not settled",
+        "with a copy of a page that is not settled",
     );
     two.open(1, 256).unwrap();
     step(&mut two, 1, 0, &prompt(192, 5));
@@ -219,18 +317,31 @@ fn pages_that_a_dying_worker_may_write_to_are_nobodys_until_it_is_gone() {
 fn a_flipped_bit_is_found_and_costs_nothing_but_time() {
     let model = Model::named("tiny-qwen2");
     let backend = Backend::cpu().unwrap();
-    let page_bytes = backend.kv_bytes(&model.plan, &small()).unwrap() / u64::from(PAGES) - 8;
-    let names_at = 4096 + 4 * u64::from(PAGES);
-    let tokens_at = names_at + 32 * u64::from(PAGES);
-    // Of the second page: in its memory, its sum, its name and its tokens.
-    let memory_places = [
-        page_bytes + 1,
-        2 * page_bytes - 4096,
-        u64::from(PAGES) * page_bytes + 8,
-    ];
-    let ledger_places = [names_at + 32 + 5, tokens_at + 256 + 9];
-    let places = memory_places.map(|at| (0, at)).into_iter();
-    for (file, at) in places.chain(ledger_places.map(|at| (1, at))) {
+    let pages = u64::from(PAGES);
+    let page_bytes = backend.kv_bytes(&model.plan, &small()).unwrap() / pages - 512;
+    let sums_at = pages * page_bytes;
+    let names_at = 4096 + 4 * pages;
+    let afters_at = names_at + 32 * pages;
+    let tokens_at = afters_at + 32 * pages;
+    let (memory, ledger) = (0, 1);
+    for (file, at, known, refused) in [
+        // Of the second page, which is full: in its memory, a sum, its name and its tokens. A name that is another one is
+        // looked for by nobody; that of the page before is of no use.
+        (memory, page_bytes + 1, 64, 1),
+        (memory, 2 * page_bytes - 4096, 64, 1),
+        (memory, sums_at + 512, 64, 1),
+        (ledger, names_at + 32 + 5, 64, 0),
+        (ledger, afters_at + 32 + 5, 199, 0),
+        (ledger, tokens_at + 256 + 9, 64, 1),
+        // Of the fourth, which has eight tokens: of the first in its memory and its sum, and of what was never written;
+        // the name of the page before, and the third token.
+        (memory, 3 * page_bytes + 1, 192, 1),
+        (memory, sums_at + 3 * 512, 192, 1),
+        (memory, sums_at + 3 * 512 + 8 * 20, 199, 0),
+        (ledger, names_at + 3 * 32, 199, 0),
+        (ledger, afters_at + 3 * 32, 192, 0),
+        (ledger, tokens_at + 3 * 256 + 9, 194, 0),
+    ] {
         let mut one = first(&model);
         process(&mut one, &tokens());
         one.rest().unwrap();
@@ -243,11 +354,9 @@ fn a_flipped_bit_is_found_and_costs_nothing_but_time() {
         two.take_over(serve(2)).unwrap();
         let (cached, logits) = process(&mut two, &tokens());
         let what = format!("byte {at} of file {file}");
-        assert_eq!(cached, 64, "{what}");
-        assert_same(&logits, &expected(&model), what);
-        // A name that is another one is looked for by nobody.
-        let refused = u32::from((file, at) != (1, names_at + 32 + 5));
-        assert_eq!(two.counts().refused, refused, "byte {at} of file {file}");
+        assert_eq!(cached, known, "{what}");
+        assert_same(&logits, &expected(&model), &what);
+        assert_eq!(two.counts().refused, refused, "{what}");
     }
 }
 

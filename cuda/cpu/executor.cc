@@ -46,12 +46,12 @@ void CpuExecutor::copy(uint32_t from, uint32_t to) {
   if (floats_) floats_->copy(from, to);
 }
 
-void CpuExecutor::sum(std::span<const uint32_t> pages) {
-  pool_.run(static_cast<uint32_t>(pages.size()), [&](uint32_t i) { kv_.sum(pages[i]); });
+void CpuExecutor::sum(std::span<const PageRows> rows) {
+  pool_.run(static_cast<uint32_t>(rows.size()), [&](uint32_t i) { kv_.sum(rows[i]); });
 }
 
-void CpuExecutor::check(std::span<const uint32_t> pages, std::span<uint8_t> sound) {
-  pool_.run(static_cast<uint32_t>(pages.size()), [&](uint32_t i) { sound[i] = kv_.is_sound(pages[i]); });
+void CpuExecutor::check(std::span<const PageRows> rows, std::span<uint8_t> sound) {
+  pool_.run(static_cast<uint32_t>(rows.size()), [&](uint32_t i) { sound[i] = kv_.is_sound(rows[i]); });
 }
 
 void CpuExecutor::begin(const Rows& rows, const SequenceStore& sequences) {

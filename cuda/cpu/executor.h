@@ -19,8 +19,8 @@ class CpuExecutor final : public Executor, public Ops {
   void close(uint32_t) override {}
   void release(std::span<const uint32_t> pages) override { kv_.release(pages, poison_); }
   void copy(uint32_t from, uint32_t to) override;
-  void sum(std::span<const uint32_t> pages) override;
-  void check(std::span<const uint32_t> pages, std::span<uint8_t> sound) override;
+  void sum(std::span<const PageRows> rows) override;
+  void check(std::span<const PageRows> rows, std::span<uint8_t> sound) override;
   void settle() override {}
   void begin(const Model&, const Scratch&, const Step&) override {}  // there is nobody else to do the work meanwhile
   void finish(const Model& model, const Scratch& scratch, const Step& step, std::span<Sampled> sampled) override;

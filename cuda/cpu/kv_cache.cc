@@ -5,8 +5,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <numeric>
 #include <string>
 
 #include "arith/page_sum.h"
@@ -80,6 +82,7 @@ KvCache::KvCache(const ModelShape& s, uint32_t pages, const MemfdKvMemory& memor
     : head_bytes_(HeadPage{s.head_dim}.bytes()),
       used_bytes_(used_bytes(s)),
       page_bytes_(page_bytes(s)),
+      head_dim_(s.head_dim),
       kv_heads_(s.n_kv_heads),
       memory_(memory.data()),
       sums_(reinterpret_cast<uint64_t*>(memory_ + pages * page_bytes_)) {
@@ -90,6 +93,7 @@ KvCache::KvCache(const ModelShape& s, uint32_t pages, const MemfdKvMemory& memor
 
 void KvCache::copy(uint32_t from, uint32_t to) {
   std::memcpy(memory_ + to * page_bytes_, memory_ + from * page_bytes_, page_bytes_);
+  std::copy_n(sums_ + uint64_t{from} * kPageTokens, kPageTokens, sums_ + uint64_t{to} * kPageTokens);
 }
 
 void KvCache::release(std::span<const uint32_t> pages, bool poison) {
@@ -105,12 +109,47 @@ uint64_t KvCache::sum_of(uint32_t page) const {
   return arith::page_sum(words, used_bytes_ / 4);
 }
 
+// The bytes of one position alone.
+uint64_t KvCache::sum_of(uint32_t page, uint32_t position) const {
+  const uint8_t* memory = memory_ + page * page_bytes_;
+  const HeadPage head{head_dim_};
+  uint64_t sum = arith::empty_position_sum(used_bytes_ / 4);
+  const auto add_word = [&](uint32_t offset) {
+    uint32_t word = 0;
+    std::memcpy(&word, memory + offset, sizeof(word));
+    sum += arith::page_sum_of(word, offset / 4);
+  };
+  for (uint32_t begin = 0; begin < used_bytes_; begin += head_bytes_) {
+    for (uint32_t d = 0; d < head_dim_; d += 2) add_word(begin + head.key(position, d));
+    for (uint32_t d = 0; d < head_dim_; ++d) {
+      const uint32_t offset = begin + head.value(position, d);
+      sum += arith::page_sum_of_byte(memory[offset], offset);
+    }
+    add_word(begin + head.key_scale(position));
+    add_word(begin + head.value_scale(position));
+  }
+  return sum;
+}
+
+void KvCache::sum(const PageRows& rows) {
+  for (uint32_t p = rows.from; p < rows.to; ++p) sums_[uint64_t{rows.page} * kPageTokens + p] = sum_of(rows.page, p);
+}
+
+bool KvCache::is_sound(const PageRows& rows) const {
+  const uint64_t* sums = sums_ + uint64_t{rows.page} * kPageTokens;
+  if (rows.to - rows.from == kPageTokens)
+    return std::accumulate(sums, sums + kPageTokens, uint64_t{0}) == sum_of(rows.page);
+  for (uint32_t p = rows.from; p < rows.to; ++p)
+    if (sums[p] != sum_of(rows.page, p)) return false;
+  return true;
+}
+
 uint8_t* KvCache::head(uint32_t page, uint32_t layer, uint32_t kv_head) const {
   return memory_ + page * page_bytes_ + (uint64_t{layer} * kv_heads_ + kv_head) * head_bytes_;
 }
 
 uint64_t KvCache::bytes(const ModelShape& shape, uint32_t pages) {
-  return pages * (page_bytes(shape) + sizeof(uint64_t));
+  return pages * (page_bytes(shape) + kPageTokens * sizeof(uint64_t));
 }
 
 }  // namespace orcd::cpu

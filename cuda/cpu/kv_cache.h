@@ -61,11 +61,11 @@ class KvCache {
  public:
   KvCache(const ModelShape& shape, uint32_t pages, const MemfdKvMemory& memory);
 
-  void copy(uint32_t from, uint32_t to);
+  void copy(uint32_t from, uint32_t to);  // with its sums
   // Gives their memory back to the system, or fills them so that whoever reads them is found out.
   void release(std::span<const uint32_t> pages, bool poison);
-  void sum(uint32_t page) { sums_[page] = sum_of(page); }
-  bool is_sound(uint32_t page) const { return sums_[page] == sum_of(page); }
+  void sum(const PageRows& rows);
+  bool is_sound(const PageRows& rows) const;
 
   // One KV head in a page.
   uint8_t* head(uint32_t page, uint32_t layer, uint32_t kv_head) const;
@@ -78,13 +78,14 @@ class KvCache {
 
  private:
   uint64_t sum_of(uint32_t page) const;
+  uint64_t sum_of(uint32_t page, uint32_t position) const;
 
   uint64_t head_bytes_;  // of one head in a page
   uint64_t used_bytes_;  // of all heads in a page
   uint64_t page_bytes_;  // whole pages of the system
-  uint32_t kv_heads_;
+  uint32_t head_dim_, kv_heads_;
   uint8_t* memory_;  // (pages, page_bytes_); in a page: (layer, kv_head, head_bytes_)
-  uint64_t* sums_;   // (pages)
+  uint64_t* sums_;   // (pages, 64) of each position
 };
 
 }  // namespace orcd::cpu

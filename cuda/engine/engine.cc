@@ -80,16 +80,25 @@ void Engine::copy(uint32_t from, uint32_t to) {
   executor_->copy(from, to);
 }
 
-void Engine::sum(std::span<const uint32_t> pages) {
-  sequences_.check_pages(pages);
-  executor_->sum(pages);
+void Engine::check(std::span<const PageRows> rows) const {
+  for (const PageRows& r : rows) {
+    sequences_.check_pages({&r.page, 1});
+    if (r.from < r.to && r.to <= kPageTokens) continue;
+    invalid("positions " + std::to_string(r.from) + " to " + std::to_string(r.to) + " of KV page " +
+            std::to_string(r.page) + ": a page has " + std::to_string(kPageTokens));
+  }
 }
 
-void Engine::check(std::span<const uint32_t> pages, std::span<uint8_t> sound) {
+void Engine::sum(std::span<const PageRows> rows) {
+  check(rows);
+  executor_->sum(rows);
+}
+
+void Engine::check(std::span<const PageRows> rows, std::span<uint8_t> sound) {
   refuse_during_step();
-  sequences_.check_pages(pages);
-  if (sound.size() != pages.size()) invalid("there must be one place per page");
-  executor_->check(pages, sound);
+  check(rows);
+  if (sound.size() != rows.size()) invalid("there must be one place for each");
+  executor_->check(rows, sound);
 }
 
 void Engine::settle() {

@@ -35,10 +35,11 @@ class Engine {
   void release(std::span<const uint32_t> pages);
   // All of a page into another one.
   void copy(uint32_t from, uint32_t to);
-  // Notes a sum of what is in each page, in the pool. It is there when the next step has ended, or settle() returns.
-  void sum(std::span<const uint32_t> pages);
-  // Whether a page is what its sum says: 1 or 0 each.
-  void check(std::span<const uint32_t> pages, std::span<uint8_t> sound);
+  // Notes sums of what pages have of these positions, in the pool. They are there when the next step has ended, or
+  // settle() returns.
+  void sum(std::span<const PageRows> rows);
+  // Whether positions are what their sums say: 1 or 0 each.
+  void check(std::span<const PageRows> rows, std::span<uint8_t> sound);
   // Waits for what was begun.
   void settle();
 
@@ -57,6 +58,7 @@ class Engine {
 
  private:
   void check(const StepBatch& batch) const;
+  void check(std::span<const PageRows> rows) const;
   void check_samples(const StepBatch& batch) const;
   void check_biases(const StepBatch& batch) const;
   void flatten(const StepBatch& batch);

@@ -55,8 +55,8 @@ class Executor {
   // As the engine's functions of these names.
   virtual void release(std::span<const uint32_t> pages) = 0;
   virtual void copy(uint32_t from, uint32_t to) = 0;
-  virtual void sum(std::span<const uint32_t> pages) = 0;
-  virtual void check(std::span<const uint32_t> pages, std::span<uint8_t> sound) = 0;
+  virtual void sum(std::span<const PageRows> rows) = 0;
+  virtual void check(std::span<const PageRows> rows, std::span<uint8_t> sound) = 0;
   virtual void settle() = 0;
 
   // A step has two halves, so that the host has its hands free while a device computes. begin() starts the forward

@@ -122,7 +122,7 @@ uint64_t query_scales(const ModelShape& s, const EngineOptions& o) { return s.qu
 
 uint64_t kv_bytes(const ModelShape& s, const EngineOptions& o) {
   const uint64_t pages = SequenceStore::total_pages(o);
-  return pages * (s.n_layers * page_bytes(s) + sizeof(unsigned long long));
+  return pages * (s.n_layers * page_bytes(s) + kAttnSplit * sizeof(unsigned long long));
 }
 
 // Everything that CudaExecutor takes beside the scratch and the pool.
@@ -279,48 +279,60 @@ void CudaExecutor::release(std::span<const uint32_t> pages) {
 }
 
 void CudaExecutor::copy(uint32_t from, uint32_t to) {
-  const uint64_t bytes = page_bytes(shape_);
-  for (uint32_t layer = 0; layer < shape_.n_layers; ++layer) {
-    uint8_t* base = kv_layer(layer).heads;
-    ORCD_CUDA(cudaMemcpyAsync(base + to * bytes, base + from * bytes, bytes, cudaMemcpyDeviceToDevice, stream_));
-  }
+  kernels::copy_page(pool_pages(), from, to, sums_, stream_);
 }
 
 kernels::PoolPages CudaExecutor::pool_pages() const {
   const auto bytes = static_cast<uint32_t>(page_bytes(shape_));
-  return {kv_, pages_ * uint64_t{bytes}, bytes, shape_.n_layers};
+  return {kv_, pages_ * uint64_t{bytes}, bytes, shape_.n_layers, shape_.head_dim};
 }
 
 namespace {
 
-// Passes all pages to f(batch, first), as many at once as a kernel takes.
-template <class F>
-void in_batches(std::span<const uint32_t> pages, const F& f) {
-  for (size_t first = 0; first < pages.size(); first += kernels::PageBatch::kMost) {
-    kernels::PageBatch batch;
-    batch.count = static_cast<uint32_t>(std::min<size_t>(kernels::PageBatch::kMost, pages.size() - first));
-    std::copy_n(pages.data() + first, batch.count, batch.page);
-    f(batch, first);
-  }
+// As many at once as a kernel takes, from `first` on.
+kernels::PageRowsBatch batch_of(std::span<const PageRows> rows, size_t first) {
+  kernels::PageRowsBatch batch;
+  batch.count = static_cast<uint32_t>(std::min<size_t>(kernels::PageRowsBatch::kMost, rows.size() - first));
+  std::copy_n(rows.data() + first, batch.count, batch.rows);
+  return batch;
 }
+
+bool is_whole(const PageRows& rows) { return rows.to - rows.from == kAttnSplit; }
 
 }  // namespace
 
-void CudaExecutor::sum(std::span<const uint32_t> pages) {
-  in_batches(pages, [this](const kernels::PageBatch& batch, size_t) {
-    kernels::sum_pages(pool_pages(), batch, sums_, stream_);
-  });
+void CudaExecutor::sum(std::span<const PageRows> rows) {
+  for (size_t first = 0; first < rows.size(); first += kernels::PageRowsBatch::kMost)
+    kernels::sum_positions(pool_pages(), batch_of(rows, first), sums_, stream_);
 }
 
-void CudaExecutor::check(std::span<const uint32_t> pages, std::span<uint8_t> sound) {
-  in_batches(pages, [&](const kernels::PageBatch& batch, size_t first) {
+void CudaExecutor::check(std::span<const PageRows> rows, std::span<uint8_t> sound) {
+  if (std::all_of(rows.begin(), rows.end(), is_whole)) return check_pages(rows, sound);
+  for (size_t first = 0; first < rows.size(); first += kernels::PageRowsBatch::kMost) {
+    const kernels::PageRowsBatch batch = batch_of(rows, first);
+    ORCD_CUDA(cudaMemsetAsync(checked_.data(), 0, checked_.bytes(), stream_));
+    kernels::check_positions(pool_pages(), batch, sums_, checked_.data(), stream_);
+    fetch_checked();
+    for (uint32_t i = 0; i < batch.count; ++i) sound[first + i] = checked_host_[i] == 0;
+  }
+}
+
+// Whole pages: their words one after the other, which is faster than position by position.
+void CudaExecutor::check_pages(std::span<const PageRows> pages, std::span<uint8_t> sound) {
+  constexpr uint32_t most = kernels::PageBatch::kMost;
+  for (size_t first = 0; first < pages.size(); first += most) {
+    kernels::PageBatch batch;
+    batch.count = static_cast<uint32_t>(std::min<size_t>(most, pages.size() - first));
+    for (uint32_t i = 0; i < batch.count; ++i) batch.page[i] = pages[first + i].page;
     kernels::check_pages(pool_pages(), batch, sums_, checked_.data(), stream_);
-    ORCD_CUDA(
-        cudaMemcpyAsync(checked_host_.data(), checked_.data(), checked_.bytes(), cudaMemcpyDeviceToHost, stream_));
-    stream_.wait();
-    for (uint32_t i = 0; i < batch.count; ++i)
-      sound[first + i] = checked_host_[i] == checked_host_[kernels::PageBatch::kMost + i];
-  });
+    fetch_checked();
+    for (uint32_t i = 0; i < batch.count; ++i) sound[first + i] = checked_host_[i] == checked_host_[most + i];
+  }
+}
+
+void CudaExecutor::fetch_checked() {
+  ORCD_CUDA(cudaMemcpyAsync(checked_host_.data(), checked_.data(), checked_.bytes(), cudaMemcpyDeviceToHost, stream_));
+  stream_.wait();
 }
 
 void CudaExecutor::settle() { stream_.wait(); }

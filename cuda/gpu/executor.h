@@ -32,8 +32,8 @@ class CudaExecutor final : public Executor, public Ops {
   void close(uint32_t slot) override;
   void release(std::span<const uint32_t> pages) override;
   void copy(uint32_t from, uint32_t to) override;
-  void sum(std::span<const uint32_t> pages) override;
-  void check(std::span<const uint32_t> pages, std::span<uint8_t> sound) override;
+  void sum(std::span<const PageRows> rows) override;
+  void check(std::span<const PageRows> rows, std::span<uint8_t> sound) override;
   void settle() override;
   void begin(const Model& model, const Scratch& scratch, const Step& step) override;
   void finish(const Model& model, const Scratch& scratch, const Step& step, std::span<Sampled> sampled) override;
@@ -80,6 +80,8 @@ class CudaExecutor final : public Executor, public Ops {
   bool store_rows(const Rows& rows);
   void send_rows(const Rows& rows);
   void send_pages(uint32_t slot, std::span<const uint32_t> pages);
+  void check_pages(std::span<const PageRows> pages, std::span<uint8_t> sound);
+  void fetch_checked();
   bool run_fused(const Model& model, const Scratch& scratch, std::span<const uint32_t> logit_rows);
   bool is_decoding(std::span<const uint32_t> logit_rows) const;
   const device::Graph* recorded(const Model& model, const Scratch& scratch, const Step& step);
@@ -127,7 +129,7 @@ class CudaExecutor final : public Executor, public Ops {
   device::Pinned<uint32_t> rope_first_host_;          // the same on the host
   device::Buffer<float> query_scale_;                 // (context) if there is one
   uint8_t* kv_;                                       // the pool's: (layer, page, kv_head, KvPage::bytes())
-  unsigned long long* sums_;                          // the pool's: (page)
+  unsigned long long* sums_;                          // the pool's: (page, 64)
   device::Buffer<unsigned long long> checked_;        // (pages at once, 2) sums found, and those that were noted
   device::Pinned<unsigned long long> checked_host_;   // the same on the host
   device::Buffer<uint32_t> page_table_;               // (slot, pages_per_slot)

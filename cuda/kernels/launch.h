@@ -162,19 +162,33 @@ struct PoolPages {
   uint64_t layer_bytes;  // from a page in a layer to the same one in the next
   uint32_t page_bytes;   // of a page in a layer
   uint32_t layers;
+  uint32_t head_dim;
 };
-// Pages, as a kernel's argument.
+// Pages, and positions of pages, as a kernel's argument.
 struct PageBatch {
   static constexpr uint32_t kMost = 512;
   uint32_t count;
   uint32_t page[kMost];
 };
-// Notes a sum of what is in each page (arith/page_sum.h).
-void sum_pages(const PoolPages& pool, const PageBatch& pages /* host */, unsigned long long* sums /* (pages) */,
+struct PageRowsBatch {
+  static constexpr uint32_t kMost = 256;
+  uint32_t count;
+  PageRows rows[kMost];
+};
+// Notes the sums of these positions (arith/page_sum.h).
+void sum_positions(const PoolPages& pool, const PageRowsBatch& rows /* host */, unsigned long long* sums /* (pages, 64) */,
+                   cudaStream_t stream);
+// Finds them again, without noting them: `damaged` of each that are not what was noted is not zero afterwards.
+void check_positions(const PoolPages& pool, const PageRowsBatch& rows /* host */,
+                     const unsigned long long* sums /* (pages, 64) */, unsigned long long* damaged /* (kMost), zero */,
+                     cudaStream_t stream);
+// Finds the sums of whole pages again; and those that were noted, from place kMost on.
+void check_pages(const PoolPages& pool, const PageBatch& pages /* host */,
+                 const unsigned long long* sums /* (pages, 64) */, unsigned long long* checked /* (2, kMost) */,
+                 cudaStream_t stream);
+// Copies what is in a page into another one, with its sums.
+void copy_page(const PoolPages& pool, uint32_t from, uint32_t to, unsigned long long* sums /* (pages, 64) */,
                cudaStream_t stream);
-// Finds the sums again, without noting them; and those that were noted, from place kMost on.
-void check_pages(const PoolPages& pool, const PageBatch& pages /* host */, const unsigned long long* sums /* (pages) */,
-                 unsigned long long* checked /* (2, kMost) */, cudaStream_t stream);
 // Of where the values of a head lie in a page.
 uint32_t page_layout(uint32_t head_dim);
 

@@ -15,8 +15,8 @@ const NAME_BYTES: u64 = 32;
 const TOKENS_BYTES: u64 = 256;
 /// Where the ledger says how many pages there are.
 const PAGES_AT: u64 = 16;
-/// Of each page, behind all pages.
-const SUM_BYTES: u64 = 8;
+/// Sums of each page, behind all pages.
+const SUM_BYTES: u64 = 8 * 64;
 
 /// The files of a pool in the CPU's memory.
 #[derive(Debug)]
@@ -63,16 +63,18 @@ impl PoolFiles {
         used.len()
     }
 
-    /// Writes noise over some of what the ledger says of pages that are used: their states, names and tokens. `random`
+    /// Writes noise over some of what the ledger says of pages that are used: their states, names, and tokens. `random`
     /// gives a number below another.
     pub fn tear_ledger(&self, mut random: impl FnMut(u64) -> u64) {
         let used = self.used();
         let last = used.last().map_or(1, |last| last + 1);
         let names_at = STATES_AT + 4 * self.pages;
-        let tokens_at = names_at + NAME_BYTES * self.pages;
+        let afters_at = names_at + NAME_BYTES * self.pages;
+        let tokens_at = afters_at + NAME_BYTES * self.pages;
         for (at, bytes) in [
             (STATES_AT, 4),
             (names_at, NAME_BYTES),
+            (afters_at, NAME_BYTES),
             (tokens_at, TOKENS_BYTES),
         ] {
             for _ in 0..random(4) {

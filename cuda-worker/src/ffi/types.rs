@@ -363,6 +363,17 @@ pub mod shared {
         output_start: u32,
     }
 
+    /// Positions in a page of the KV pool.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    struct PageRows {
+        /// The page.
+        page: u32,
+        /// The first of them, 0 to 63.
+        from: u32,
+        /// The one behind the last, 1 to 64.
+        to: u32,
+    }
+
     /// What is added to a token's logit.
     #[derive(Debug, Clone, Copy, PartialEq)]
     struct TokenBias {

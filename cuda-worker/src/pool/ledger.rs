@@ -2,14 +2,16 @@
 //! which a step may have been writing to.
 //!
 //! A page is marked dirty before a step is launched that may write to it, and full only when it will not be written to
-//! again, its sum lies in the pool and the errors of the steps that wrote it were checked. It is read and written by calls
-//! of the system: each is over when it returns, whatever kills the process afterwards.
+//! again, its sums lie in the pool and the errors of the steps that wrote it were checked. Of a dirty one the ledger has
+//! the tokens of which as much is known: they can be copied out of it. It is read and written by calls of the system:
+//! each is over when it returns, whatever kills the process afterwards.
 //!
 //! ```text
 //! 0     magic, number of pages, epoch       one page of the system
 //! 4096  state of each page                  4 bytes each
-//!       name of each page                   32 bytes each
-//!       tokens of each page                 256 bytes each
+//!       name of each full page              32 bytes each
+//!       name of the page before each        32 bytes each
+//!       tokens of each page                 256 bytes each; the first that is none ends them
 //! ```
 
 use std::fs::File;
@@ -20,10 +22,10 @@ use std::os::unix::fs::FileExt as _;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
 use super::names::{PageName, PageTokens, TOKENS};
-use super::pages::Found;
+use super::pages::{Begun, Found};
 
 /// Also says which form this is.
-const MAGIC: &[u8; 16] = b"orcd kv ledger 1";
+const MAGIC: &[u8; 16] = b"orcd kv ledger 2";
 const PAGES_AT: u64 = 16;
 const EPOCH_AT: u64 = 24;
 const STATES_AT: u64 = 4096;
@@ -35,6 +37,8 @@ const FULL: u32 = 0x62a5_c83e;
 
 const NAME_BYTES: u64 = 32;
 const TOKENS_BYTES: u64 = 4 * TOKENS as u64;
+/// In place of a token. No vocabulary has as many.
+const NO_TOKEN: u32 = u32::MAX;
 
 /// The ledger of a pool.
 #[derive(Debug)]
@@ -101,12 +105,36 @@ impl Ledger {
         Ok(u64::from_le_bytes(bytes))
     }
 
-    /// A step may write to a page from now on.
+    /// A step may write to a page from now on, and nothing is known to be there.
     ///
     /// # Errors
     /// As those of a file.
     pub fn mark_dirty(&self, page: u32) -> io::Result<()> {
-        self.set(page, DIRTY)
+        // In this order: what was full is not, before its tokens go.
+        self.set(page, DIRTY)?;
+        let none = [NO_TOKEN.to_ne_bytes(); TOKENS];
+        self.file
+            .write_all_at(none.as_flattened(), self.tokens_at(page))
+    }
+
+    /// What a dirty page has of these tokens, from its `from`-th on, was written without an error, and its sums are noted.
+    /// Those before were told. It is the page behind the one named `after`.
+    ///
+    /// # Errors
+    /// As those of a file.
+    pub fn note(
+        &self,
+        page: u32,
+        after: &PageName,
+        from: usize,
+        tokens: &[u32],
+    ) -> io::Result<()> {
+        if from == 0 {
+            let at = self.afters_at() + u64::from(page) * NAME_BYTES;
+            self.file.write_all_at(&after.0, at)?;
+        }
+        let at = self.tokens_at(page) + 4 * from as u64;
+        self.file.write_all_at(&bytes_of(tokens), at)
     }
 
     /// There is nothing in a page, and nobody writes to it.
@@ -122,21 +150,16 @@ impl Ledger {
     /// # Errors
     /// As those of a file.
     pub fn mark_full(&self, page: u32, name: &PageName, tokens: &PageTokens) -> io::Result<()> {
-        let (names_at, tokens_at) = self.places();
-        let bytes: Vec<u8> = tokens
-            .iter()
-            .flat_map(|token| token.to_le_bytes())
-            .collect();
-        let number = u64::from(page);
         self.file
-            .write_all_at(&bytes, tokens_at + number * TOKENS_BYTES)?;
-        self.file
-            .write_all_at(&name.0, names_at + number * NAME_BYTES)?;
+            .write_all_at(&bytes_of(tokens), self.tokens_at(page))?;
+        let at = self.names_at() + u64::from(page) * NAME_BYTES;
+        self.file.write_all_at(&name.0, at)?;
         self.set(page, FULL)
     }
 
-    /// What each page is that is not free, in pages' order. Full pages are left out, and free from now on, unless `keep`;
-    /// so are dirty ones unless `bars`, which says that somebody may be writing to them.
+    /// What each page is that was not free, in pages' order. Full pages are left out unless `keep`, and so is what dirty
+    /// ones have. All of these but full ones that are kept are free from now on; dirty ones only unless `bars`, which says
+    /// that somebody may be writing to them.
     ///
     /// # Errors
     /// As those of a file.
@@ -146,7 +169,7 @@ impl Ledger {
         // Pages are used from the first on: what was never used is not looked at.
         let used = words.iter().rposition(|state| *state != [0; 4]);
         let used = used.map_or(0, |last| last + 1);
-        let names = self.read(self.places().0, used * 32)?;
+        let names = self.read(self.names_at(), used * 32)?;
         let mut found = Vec::new();
         let of_pages = words.iter_mut().zip(names.as_chunks::<32>().0);
         for (number, (state, name)) in (0..).zip(of_pages) {
@@ -154,8 +177,15 @@ impl Ledger {
                 FREE => {}
                 FULL if keep => found.push((number, Found::Full(PageName(*name)))),
                 FULL => *state = FREE.to_le_bytes(),
-                _ if bars => found.push((number, Found::Barred)),
-                _ => *state = FREE.to_le_bytes(),
+                _ => {
+                    let begun = if keep { self.begun(number)? } else { None };
+                    if bars {
+                        found.push((number, Found::Barred(begun)));
+                    } else {
+                        *state = FREE.to_le_bytes();
+                        found.extend(begun.map(|begun| (number, Found::Begun(begun))));
+                    }
+                }
             }
         }
         self.file.write_all_at(&states[..4 * used], STATES_AT)?;
@@ -167,10 +197,26 @@ impl Ledger {
     /// # Errors
     /// As those of a file.
     pub fn tokens(&self, page: u32) -> io::Result<PageTokens> {
-        let at = self.places().1 + u64::from(page) * TOKENS_BYTES;
-        let bytes = self.read(at, 4 * TOKENS)?;
+        let bytes = self.read(self.tokens_at(page), 4 * TOKENS)?;
         let words = bytes.as_chunks::<4>().0;
         Ok(std::array::from_fn(|i| u32::from_le_bytes(words[i])))
+    }
+
+    /// What a dirty page has.
+    fn begun(&self, page: u32) -> io::Result<Option<Begun>> {
+        let tokens = self.tokens(page)?;
+        let tokens = tokens.iter().take_while(|token| **token != NO_TOKEN);
+        let tokens: Vec<u32> = tokens.copied().collect();
+        if tokens.is_empty() {
+            return Ok(None);
+        }
+        let at = self.afters_at() + u64::from(page) * NAME_BYTES;
+        let mut after = [0; 32];
+        self.file.read_exact_at(&mut after, at)?;
+        Ok(Some(Begun {
+            after: PageName(after),
+            tokens,
+        }))
     }
 
     fn set(&self, page: u32, state: u32) -> io::Result<()> {
@@ -184,14 +230,26 @@ impl Ledger {
         Ok(buffer)
     }
 
-    /// Where names and tokens begin.
-    fn places(&self) -> (u64, u64) {
-        let names = STATES_AT + u64::from(self.pages) * 4;
-        (names, names + u64::from(self.pages) * NAME_BYTES)
+    fn names_at(&self) -> u64 {
+        STATES_AT + u64::from(self.pages) * 4
     }
+
+    fn afters_at(&self) -> u64 {
+        self.names_at() + u64::from(self.pages) * NAME_BYTES
+    }
+
+    fn tokens_at(&self, page: u32) -> u64 {
+        let all = self.afters_at() + u64::from(self.pages) * NAME_BYTES;
+        all + u64::from(page) * TOKENS_BYTES
+    }
+}
+
+/// As they are in the file.
+fn bytes_of(tokens: &[u32]) -> Vec<u8> {
+    tokens.iter().flat_map(|t| t.to_le_bytes()).collect()
 }
 
 /// Bytes of a ledger.
 fn size(pages: u32) -> u64 {
-    STATES_AT + u64::from(pages) * (4 + NAME_BYTES + TOKENS_BYTES)
+    STATES_AT + u64::from(pages) * (4 + 2 * NAME_BYTES + TOKENS_BYTES)
 }

@@ -8,5 +8,6 @@
 pub mod ledger;
 pub mod made;
 pub mod names;
+mod notes;
 pub mod pages;
 pub mod sequences;

@@ -18,7 +18,11 @@ struct Content {
 #[derive(Debug, Default)]
 struct Page {
     holders: u32,
+    /// How often it was taken.
+    taken: u64,
     content: Option<Content>,
+    /// What another worker has left in it that nobody has taken since.
+    begun: Option<Begun>,
     /// Its place among those that are kept.
     kept: Option<u64>,
 }
@@ -53,6 +57,8 @@ pub struct Pages {
     kept: BTreeMap<u64, u32>,
     /// The page of each name. Of pages with the same content only one is found.
     named: HashMap<PageName, u32>,
+    /// Pages that another worker has begun behind the page of each name.
+    begun: HashMap<PageName, Vec<u32>>,
     barred: Vec<u32>,
     clock: u64,
     held: u32,
@@ -68,22 +74,33 @@ impl Pages {
             cold: (0..count).rev().collect(),
             kept: BTreeMap::new(),
             named: HashMap::new(),
+            begun: HashMap::new(),
             barred: Vec::new(),
             clock: 0,
             held: 0,
         }
     }
 
-    /// Takes over what another worker has left, while nobody holds a page. `found` says of each page that is not free what
+    /// Takes over what another worker has left, while nobody holds a page. `found` says of each page that was not free what
     /// is in it, or that it is barred, in pages' order.
-    pub fn inherit(&mut self, found: &[(u32, Found)]) {
+    pub fn inherit(&mut self, found: Vec<(u32, Found)>) {
         let mut taken = Vec::with_capacity(found.len());
+        let mut begun = Vec::new();
         // Sequences took them in rising order: of those that are kept ends go before beginnings.
         let count = self.pages.len();
-        let known = (found.iter().rev()).filter(|(number, _)| (*number as usize) < count);
-        for &(number, found) in known {
+        let known = (found.into_iter().rev()).filter(|(number, _)| (*number as usize) < count);
+        for (number, found) in known {
             match found {
-                Found::Barred => self.barred.push(number),
+                Found::Barred(of) => {
+                    self.barred.push(number);
+                    if let Some(of) = of {
+                        self.begin_inherited(number, of);
+                    }
+                }
+                Found::Begun(of) => {
+                    self.begin_inherited(number, of);
+                    begun.push(number);
+                }
                 Found::Full(name) if self.keep_inherited(number, name) => {}
                 // The same content twice: one of them is enough.
                 Found::Full(_) => continue,
@@ -92,6 +109,13 @@ impl Pages {
         }
         taken.reverse();
         self.cold.retain(|page| taken.binary_search(page).is_err());
+        // They are taken last: those whose they were have not come yet.
+        self.cold.splice(..0, begun);
+    }
+
+    fn begin_inherited(&mut self, number: u32, begun: Begun) {
+        self.begun.entry(begun.after).or_default().push(number);
+        self.pages[number as usize].begun = Some(begun);
     }
 
     fn keep_inherited(&mut self, number: u32, name: PageName) -> bool {
@@ -164,6 +188,18 @@ impl Pages {
         }
     }
 
+    /// The page behind `after` that another worker has begun with most of `tokens`, and how many these are.
+    #[must_use]
+    pub fn find_begun(&self, after: &PageName, tokens: &[u32]) -> Option<(u32, usize)> {
+        let numbers = self.begun.get(after)?.iter();
+        let common = numbers.filter_map(|&number| {
+            let begun = self.pages.get(number as usize)?.begun.as_ref()?;
+            let same = begun.tokens.iter().zip(tokens).take_while(|(a, b)| a == b);
+            Some((number, same.count()))
+        });
+        common.max_by_key(|(_, same)| *same).filter(|(_, same)| *same > 0)
+    }
+
     /// A page that was inherited has these tokens, and is what the ledger says.
     pub fn found_sound(&mut self, page: u32, tokens: &PageTokens) {
         let content = self.pages.get_mut(page as usize);
@@ -203,14 +239,22 @@ impl Pages {
             None => (self.kept.pop_first()?.1, true),
         };
         self.forget(number);
+        self.forget_begun(number);
         let page = &mut self.pages[number as usize];
         page.kept = None;
         page.holders = 1;
+        page.taken += 1;
         self.held += 1;
         Some(Taken {
             page: number,
             evicted,
         })
+    }
+
+    /// How often a page was taken: what is known of it holds until it is taken again.
+    #[must_use]
+    pub fn taken(&self, number: u32) -> u64 {
+        self.pages.get(number as usize).map_or(0, |page| page.taken)
     }
 
     /// A page that some sequence holds is full.
@@ -258,19 +302,43 @@ impl Pages {
         }
     }
 
+    /// What another worker has left in a page that was not full is of no use.
+    pub fn forget_begun(&mut self, number: u32) {
+        let Some(begun) = self.pages[number as usize].begun.take() else {
+            return;
+        };
+        if let Some(others) = self.begun.get_mut(&begun.after) {
+            others.retain(|other| *other != number);
+            if others.is_empty() {
+                self.begun.remove(&begun.after);
+            }
+        }
+    }
+
     fn tick(&mut self) -> u64 {
         self.clock += 1;
         self.clock
     }
 }
 
-/// What the ledger says of a page that is not free.
-#[derive(Debug, Clone, Copy)]
+/// What the ledger says of a page that was not free.
+#[derive(Debug, Clone)]
 pub enum Found {
-    /// Somebody may be writing there.
-    Barred,
+    /// Somebody may be writing there, behind what has been written.
+    Barred(Option<Begun>),
+    /// It is free, and this was written there.
+    Begun(Begun),
     /// It is full.
     Full(PageName),
+}
+
+/// What was written to a page that is not full.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Begun {
+    /// The page before it in its sequence.
+    pub after: PageName,
+    /// Its tokens.
+    pub tokens: Vec<u32>,
 }
 
 /// A page that has what a sequence begins with.

@@ -8,8 +8,10 @@ use orcd_shared::protocol::message::Serve;
 
 use super::ledger::Ledger;
 use super::names::{PageName, PageTokens, TOKENS, full_pages};
+use super::notes::Notes;
 use super::pages::{Hit, Pages, Returned};
 use crate::failpoints::{self, Failpoint};
+use crate::ffi::types::shared::PageRows;
 
 /// Whose a sequence is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +31,8 @@ struct Sequence {
     keep: bool,
     /// Tokens that were processed since then.
     rest: Vec<u32>,
+    /// Of these, how many the ledger was told of, or will be.
+    told: usize,
     /// Its pages, also those for tokens to come.
     pages: Vec<u32>,
     /// Of these, how many are full.
@@ -42,6 +46,8 @@ struct Sequence {
 pub struct Beginning {
     /// Full pages of its tokens, from the first on.
     pub hits: Vec<Hit>,
+    /// The page of another worker that has tokens behind these, and how many of them.
+    begun: Option<(u32, usize)>,
     /// The name of each of its tokens' full pages, as far as the hits go.
     names: Vec<PageName>,
     root: Option<PageName>,
@@ -53,6 +59,7 @@ impl Beginning {
     pub fn end_at(&mut self, at: usize) {
         self.hits.truncate(at);
         self.names.truncate(at);
+        self.begun = None;
     }
 }
 
@@ -65,8 +72,10 @@ pub struct Sequences {
     ledger: Option<Ledger>,
     /// That in which the pool is this worker's; 0: it is not.
     epoch: u64,
-    /// Full pages whose sums were begun.
-    summing: Vec<u32>,
+    /// Of steps that have ended, whose sums were begun.
+    summing: Notes,
+    /// Of those whose sums are there.
+    summed: Notes,
     /// Pages found not to be what their names say.
     refused: u32,
     /// Free pages whose memory stays.
@@ -83,7 +92,8 @@ impl Sequences {
             slots: (0..slots).map(|_| None).collect(),
             ledger: None,
             epoch: 0,
-            summing: Vec::new(),
+            summing: Notes::default(),
+            summed: Notes::default(),
             refused: 0,
             warm,
         }
@@ -111,7 +121,7 @@ impl Sequences {
         ledger.begin_epoch(serve.epoch)?;
         failpoints::pass(Failpoint::Adopt);
         let found = ledger.take_over(serve.keep, !serve.settled)?;
-        self.pages.inherit(&found);
+        self.pages.inherit(found);
         self.epoch = serve.epoch;
         Ok(())
     }
@@ -159,6 +169,11 @@ impl Sequences {
             beginning.hits.push(hit);
             beginning.names.push(name);
         }
+        let after = beginning.names.last().copied().unwrap_or(root);
+        let rest = tokens.get(beginning.hits.len() * TOKENS..).unwrap_or_default();
+        // A whole page would have a name.
+        let wanted = rest.len().saturating_sub(1).min(TOKENS - 1);
+        beginning.begun = self.pages.find_begun(&after, &rest[..wanted]);
         beginning
     }
 
@@ -207,6 +222,7 @@ impl Sequences {
         let mut full = pages.len();
         let mut cached = full * TOKENS;
         let mut copy = None;
+        let mut inherited = 0;
         // The last token is to be processed, and writes to its page.
         if cached == tokens.len() && full > 0 {
             let shared = pages.pop();
@@ -227,6 +243,14 @@ impl Sequences {
                 }
             }
         }
+        if let Some((from, begun)) = beginning.begun
+            && let Some(to) = self.take()?
+        {
+            copy = Some((from, to));
+            pages.push(to);
+            cached += begun;
+            inherited = begun;
+        }
         let last = match full {
             0 => beginning.root,
             n => beginning.names.get(n - 1).copied(),
@@ -236,6 +260,8 @@ impl Sequences {
                 last,
                 keep: beginning.keep,
                 rest: tokens[full * TOKENS..cached].to_vec(),
+                // What is in a copy is known only with the next step.
+                told: 0,
                 pages: pages.clone(),
                 full,
                 most: kv::pages(most),
@@ -244,8 +270,29 @@ impl Sequences {
         Ok(Opened {
             pages,
             copy,
+            inherited,
             cached,
         })
+    }
+
+    /// What the last page of a sequence that was just opened is a copy of was not what the ledger says: it begins with its
+    /// full pages alone.
+    ///
+    /// # Errors
+    /// As those of a file.
+    pub fn refuse_begun(&mut self, slot: u32, opened: &mut Opened) -> io::Result<()> {
+        let sequence = self.slots.get_mut(slot as usize).and_then(Option::as_mut);
+        let (Some(sequence), Some((from, to))) = (sequence, opened.copy.take()) else {
+            return Ok(());
+        };
+        self.refused = self.refused.saturating_add(1);
+        self.pages.forget_begun(from);
+        sequence.rest.clear();
+        sequence.pages.pop();
+        opened.pages.pop();
+        opened.cached -= std::mem::take(&mut opened.inherited);
+        self.pages.give_back(to, false);
+        self.mark_free(&[to])
     }
 
     /// Pages that a sequence needs for `end` tokens in all and does not have; no more than it may have.
@@ -293,57 +340,78 @@ impl Sequences {
         Ok(Some(taken.page))
     }
 
-    /// A step has processed the next tokens of a sequence without an error. Pages that are full by now, and whose sums
-    /// are to be noted, go to `full`.
-    pub fn processed(&mut self, slot: u32, tokens: &[u32], full: &mut Vec<u32>) {
+    /// A step has processed the next tokens of a sequence without an error. What it has written, and what sums are to be
+    /// noted of, if a ledger is kept, goes to `written`.
+    pub fn processed(&mut self, slot: u32, tokens: &[u32], written: &mut Vec<PageRows>) {
         let Some(sequence) = self.slots.get_mut(slot as usize).and_then(Option::as_mut) else {
             return;
         };
         let Some(mut last) = sequence.last else {
             return;
         };
+        let before = sequence.rest.len();
         sequence.rest.extend_from_slice(tokens);
         let filled = sequence.full;
         let numbers = sequence.pages.iter().skip(filled);
-        for (page, &number) in full_pages(&sequence.rest).zip(numbers) {
-            last = last.next(page);
-            self.pages.name(number, last, page);
-            sequence.full += 1;
-            full.push(number);
+        for (at, (page, &number)) in sequence.rest.chunks(TOKENS).zip(numbers).enumerate() {
+            // Of what was there before this page takes part no more than it has tokens.
+            let here = |n: usize| n.saturating_sub(at * TOKENS).min(page.len());
+            if self.ledger.is_some() {
+                written.extend(rows(number, here(before), page.len()));
+                let told = here(sequence.told);
+                self.summing.add(
+                    (number, self.pages.taken(number)),
+                    last,
+                    (told, &page[told..]),
+                    page.len() == TOKENS,
+                );
+            }
+            if let Ok(page) = <&PageTokens>::try_from(page) {
+                last = last.next(page);
+                self.pages.name(number, last, page);
+                sequence.full += 1;
+            }
         }
         sequence.rest.drain(..(sequence.full - filled) * TOKENS);
+        sequence.told = sequence.rest.len();
         sequence.last = Some(last);
     }
 
-    /// The sums of these pages were begun, and those begun before are there.
+    /// The sums of all that was processed are there.
+    pub fn summed(&mut self) {
+        self.summed.append(&mut self.summing);
+    }
+
+    /// Tells the ledger of all whose sums are there.
     ///
     /// # Errors
     /// As those of a file.
-    pub fn summed(&mut self, begun: &mut Vec<u32>) -> io::Result<()> {
+    pub fn tell(&mut self) -> io::Result<()> {
         let Some(ledger) = &self.ledger else {
-            begun.clear();
             return Ok(());
         };
-        if !self.summing.is_empty() {
+        if self.summed.iter().any(|(note, _)| note.is_full) {
             failpoints::pass(Failpoint::Ledger);
         }
-        for page in self.summing.drain(..) {
-            // Unless it is somebody else's by now, who may have filled it again.
-            if begun.contains(&page) {
+        for (note, tokens) in self.summed.iter() {
+            // It is somebody else's by now.
+            if self.pages.taken(note.page) != note.taken {
                 continue;
             }
-            if let Some((name, tokens)) = self.pages.content_of(page) {
-                ledger.mark_full(page, name, tokens)?;
+            if !note.is_full {
+                ledger.note(note.page, &note.after, note.from, tokens)?;
+            } else if let Some((name, tokens)) = self.pages.content_of(note.page) {
+                ledger.mark_full(note.page, name, tokens)?;
             }
         }
-        self.summing.append(begun);
+        self.summed.clear();
         Ok(())
     }
 
-    /// Whether sums were begun that the ledger does not know of.
+    /// Whether there is something that the ledger does not know of.
     #[must_use]
-    pub fn is_summing(&self) -> bool {
-        !self.summing.is_empty()
+    pub fn has_to_tell(&self) -> bool {
+        !(self.summing.is_empty() && self.summed.is_empty())
     }
 
     /// Ends a sequence. Pages whose memory is not needed any more.
@@ -400,6 +468,18 @@ pub struct Opened {
     pub pages: Vec<u32>,
     /// What is in the first of these is to be put into the second, which is the sequence's last page.
     pub copy: Option<(u32, u32)>,
+    /// So many tokens of the copy are another worker's, and are to be looked at.
+    pub inherited: usize,
     /// So many of its tokens are there.
     pub cached: usize,
+}
+
+/// Positions of a page, if there are any.
+fn rows(page: u32, from: usize, to: usize) -> Option<PageRows> {
+    // Lossless: a page has 64.
+    (from < to).then_some(PageRows {
+        page,
+        from: from as u32,
+        to: to as u32,
+    })
 }
