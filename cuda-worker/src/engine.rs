@@ -1,20 +1,25 @@
 //! The C++ engine as safe Rust: a backend makes weights images, an image and a plan make an engine.
 //! None of the types is `Send`: they live and die on the engine thread.
 
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::os::fd::OwnedFd;
 
 use cxx::UniquePtr;
+use orcd_shared::job::JobKey;
 use orcd_shared::kv::PageCounts;
 use orcd_shared::protocol::message::Serve;
 
 pub use crate::ffi::types::shared::EngineOptions;
 use crate::ffi::types::shared::{ErrorKind, PageRows, RopeScaling, TensorDesc};
 use crate::ffi::{self, bridge};
+use crate::pool::chains::{Chain, chains};
 use crate::pool::ledger::Ledger;
 use crate::pool::names::{PageName, TOKENS, full_pages};
-use crate::pool::sequences::{Beginning, Opened, Owner, Sequences};
-use crate::scheduler::step_engine::{EngineError, Sampled, StepBatch, StepEngine, TokenLogprob};
+use crate::pool::sequences::{Beginning, Owner, Sequences};
+use crate::scheduler::step_engine::{
+    Coming, EngineError, Sampled, StepBatch, StepEngine, TokenLogprob,
+};
 use crate::weights_plan::{ModelPlan, PlannedTensor};
 
 /// A device that engines run on.
@@ -64,6 +69,8 @@ pub struct Engine {
     memory: KvMemory,
     /// Whose pages are whose.
     sequences: Sequences,
+    /// Chains of jobs that are to be opened next.
+    expected: HashMap<JobKey, Chain>,
     /// Of all that a page depends on beside its tokens.
     fingerprint: [u8; 32],
     /// Tokens per sequence.
@@ -298,6 +305,7 @@ impl Backend {
             weights,
             memory,
             sequences: Sequences::new(pages, options.slots, warm),
+            expected: HashMap::new(),
             fingerprint: [0; 32],
             context: options.context,
             long_from: (rope.scaling == RopeScaling::LongRope).then_some(rope.original_context),
@@ -446,38 +454,63 @@ impl Engine {
         self.inner.pages()
     }
 
-    /// Leaves of a beginning what is what its names say: pages that another worker has computed are looked at.
-    fn check(&mut self, beginning: &mut Beginning, tokens: &[u32]) -> Result<(), EngineError> {
-        let inherited = beginning.hits.iter().zip(full_pages(tokens)).enumerate();
-        let inherited: Vec<_> = (inherited.filter(|(_, (hit, _))| hit.inherited))
-            .map(|(at, (hit, tokens))| (at, hit.page, tokens))
-            .collect();
-        if inherited.is_empty() {
-            return Ok(());
-        }
-        let pages: Vec<PageRows> = inherited
-            .iter()
-            .map(|&(_, page, _)| first_rows(page, TOKENS))
-            .collect();
-        let mut sound = vec![0; pages.len()];
-        bridge::check(self.inner.pin_mut(), &pages, &mut sound).map_err(error_of)?;
-        let (mut sound_to, mut refused) = (None, 0);
-        for ((at, page, tokens), sound) in inherited.into_iter().zip(sound) {
-            let says = self.sequences.ledger_says(page, tokens);
-            if sound != 0 && says.map_err(ledger_failed)? {
-                self.sequences.found_sound(page, tokens);
-                continue;
+    /// What a sequence may begin with, all of it sound: pages that another worker has computed are looked at.
+    fn beginning(&mut self, chain: &Chain, owner: Owner) -> Result<Beginning, EngineError> {
+        loop {
+            let beginning = self.sequences.look_up(chain, owner);
+            if beginning.is_sound() {
+                return Ok(beginning);
             }
-            // Those behind it as well: else each would be found by another job.
-            self.sequences.refuse(page).map_err(ledger_failed)?;
-            sound_to.get_or_insert(at);
-            refused += 1;
+            self.look_at(&[(&beginning, chain)])?;
         }
-        if let Some(at) = sound_to {
+    }
+
+    /// Looks at the pages of beginnings that another worker has computed, at all of them: of those that are not what the
+    /// ledger says of them, the ones behind the first would each be found by another job. No page is as it was: it is
+    /// found sound, or not found again.
+    fn look_at(&mut self, beginnings: &[(&Beginning, &Chain)]) -> Result<(), EngineError> {
+        let mut full = BTreeMap::new();
+        let mut begun = BTreeMap::new();
+        for (beginning, chain) in beginnings {
+            let hits = beginning.hits.iter().zip(full_pages(&chain.tokens));
+            let inherited = hits.filter(|(hit, _)| hit.inherited);
+            full.extend(inherited.map(|(hit, tokens)| (hit.page, tokens)));
+            for hit in beginning.begun.iter().filter(|hit| hit.inherited) {
+                let tokens: &mut usize = begun.entry(hit.page).or_default();
+                *tokens = hit.tokens.max(*tokens);
+            }
+        }
+        let whole = full.keys().map(|&page| first_rows(page, TOKENS));
+        let parts = begun
+            .iter()
+            .map(|(&page, &tokens)| first_rows(page, tokens));
+        let rows: Vec<PageRows> = whole.chain(parts).collect();
+        let mut sound = vec![0; rows.len()];
+        bridge::check(self.inner.pin_mut(), &rows, &mut sound).map_err(error_of)?;
+        let full: Vec<_> = full.into_iter().collect();
+        let says = self.sequences.ledger_says(&full).map_err(ledger_failed)?;
+        let mut refused = Vec::new();
+        let (of_full, of_begun) = sound.split_at(full.len());
+        for (((page, tokens), sound), says) in full.into_iter().zip(of_full).zip(says) {
+            match *sound != 0 && says {
+                true => self.sequences.found_sound(page, tokens),
+                false => refused.push(page),
+            }
+        }
+        for ((page, tokens), sound) in begun.into_iter().zip(of_begun) {
+            match *sound != 0 {
+                true => self.sequences.found_begun_sound(page, tokens),
+                false => refused.push(page),
+            }
+        }
+        for &page in &refused {
+            self.sequences.refuse(page).map_err(ledger_failed)?;
+        }
+        if !refused.is_empty() {
             crate::log::line(format_args!(
-                "KV pages that are not what the ledger says of them: {refused}; they are computed again"
+                "KV pages that are not what the ledger says of them: {}; they are computed again",
+                refused.len()
             ));
-            beginning.end_at(at);
         }
         Ok(())
     }
@@ -487,44 +520,31 @@ impl Engine {
         slot: u32,
         max_tokens: u32,
         beginning: &Beginning,
-        tokens: &[u32],
+        chain: Option<&Chain>,
     ) -> Result<u32, EngineError> {
         let most = max_tokens.min(self.context).into();
-        let opened = self.sequences.open(slot, most, beginning, tokens);
-        let mut opened = opened.map_err(ledger_failed)?;
-        let begun = self.fill_copy(slot, &mut opened).and_then(|()| {
-            let tokens = &tokens[..opened.cached];
-            let inner = self.inner.pin_mut();
-            bridge::open(inner, slot, max_tokens, tokens, &opened.pages).map_err(error_of)
-        });
+        let opened = self.sequences.open(slot, most, beginning, chain);
+        let opened = opened.map_err(ledger_failed)?;
+        let mut inner = self.inner.pin_mut();
+        let copied = match opened.copy {
+            Some((from, to)) => inner.as_mut().copy(from, to),
+            None => Ok(()),
+        };
+        let tokens = chain.map_or(&[][..], |chain| &chain.tokens[..opened.cached]);
+        let begun =
+            copied.and_then(|()| bridge::open(inner, slot, max_tokens, tokens, &opened.pages));
         if let Err(error) = begun {
+            let error = error_of(error);
             self.sequences.close(slot).map_err(ledger_failed)?;
             return Err(error);
         }
         Ok(u32::try_from(opened.cached).unwrap_or(u32::MAX))
     }
 
-    /// Puts into a sequence's last page what it is to be a copy of. What another worker has left is looked at there: it
-    /// may still be writing to its own.
-    fn fill_copy(&mut self, slot: u32, opened: &mut Opened) -> Result<(), EngineError> {
-        let Some((from, to)) = opened.copy else {
-            return Ok(());
-        };
-        self.inner.pin_mut().copy(from, to).map_err(error_of)?;
-        if opened.inherited == 0 {
-            return Ok(());
-        }
-        let mut sound = [0];
-        let rows = [first_rows(to, opened.inherited)];
-        bridge::check(self.inner.pin_mut(), &rows, &mut sound).map_err(error_of)?;
-        if sound != [0] {
-            return Ok(());
-        }
-        crate::log::line(format_args!(
-            "the beginning of a KV page is not what the ledger says of it: it is computed again"
-        ));
-        let refused = self.sequences.refuse_begun(slot, opened);
-        refused.map_err(ledger_failed)
+    /// The beginning of a job's chain.
+    fn root(&self, max_tokens: u32, owner: Owner) -> PageName {
+        let is_long = self.long_from.is_some_and(|from| max_tokens > from);
+        PageName::root(&self.fingerprint, is_long, owner.scope, owner.key)
     }
 
     /// Whether a sequence is open in `slot`, so that nobody's pages are given to another.
@@ -572,7 +592,7 @@ impl StepEngine for Engine {
     fn open(&mut self, slot: u32, max_tokens: u32) -> Result<(), EngineError> {
         self.refuse_open(slot)?;
         let beginning = Beginning::default();
-        self.begin_sequence(slot, max_tokens, &beginning, &[])
+        self.begin_sequence(slot, max_tokens, &beginning, None)
             .map(drop)
     }
 
@@ -584,11 +604,31 @@ impl StepEngine for Engine {
         tokens: &[u32],
     ) -> Result<u32, EngineError> {
         self.refuse_open(slot)?;
-        let is_long = self.long_from.is_some_and(|from| max_tokens > from);
-        let root = PageName::root(&self.fingerprint, is_long, owner.scope, owner.key);
-        let mut beginning = self.sequences.look_up(root, owner, tokens);
-        self.check(&mut beginning, tokens)?;
-        self.begin_sequence(slot, max_tokens, &beginning, tokens)
+        let root = self.root(max_tokens, owner);
+        let expected = self.expected.remove(&owner.key);
+        // As it was expected, or it is another one.
+        let expected = expected.filter(|chain| chain.root == root && chain.tokens == tokens);
+        let chain = expected.unwrap_or_else(|| Chain::of(root, tokens.to_vec()));
+        let beginning = self.beginning(&chain, owner)?;
+        self.begin_sequence(slot, max_tokens, &beginning, Some(&chain))
+    }
+
+    fn expect(&mut self, jobs: &[Coming<'_>]) -> Result<(), EngineError> {
+        let parts = jobs
+            .iter()
+            .map(|job| (self.root(job.max_tokens, job.owner), job.tokens));
+        let parts: Vec<_> = parts.collect();
+        let chains = chains(&parts);
+        let beginnings = (chains.iter().zip(jobs))
+            .map(|(chain, job)| (self.sequences.look_up(chain, job.owner), chain));
+        let beginnings: Vec<_> = beginnings.filter(|(b, _)| !b.is_sound()).collect();
+        if !beginnings.is_empty() {
+            let beginnings: Vec<_> = beginnings.iter().map(|(b, chain)| (b, *chain)).collect();
+            self.look_at(&beginnings)?;
+        }
+        let keys = jobs.iter().map(|job| job.owner.key);
+        self.expected = keys.zip(chains).collect();
+        Ok(())
     }
 
     fn close(&mut self, slot: u32) -> Result<(), EngineError> {

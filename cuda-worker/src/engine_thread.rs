@@ -140,13 +140,14 @@ fn prepare<E: StepEngine>(
     out: &mut Vec<ToSupervisor>,
 ) -> Result<(), Fatal> {
     let mut cancelled = 0;
+    let mut submitted = Vec::new();
     for command in heard {
+        if !matches!(command, Command::Submit(_)) {
+            scheduler.submit_all(submitted.drain(..), engine, out)?;
+        }
         match command {
-            Command::Submit(job) => {
-                let seed = job.sampling.seed;
-                failpoints::pass(Failpoint::Submit { seed });
-                scheduler.submit(*job, engine, out)?;
-            }
+            // Those that come one after the other are begun together.
+            Command::Submit(job) => submitted.push(*job),
             Command::Cancel(key) => {
                 cancelled += 1;
                 scheduler.cancel(key, engine, out)?;
@@ -163,6 +164,7 @@ fn prepare<E: StepEngine>(
             }
         }
     }
+    scheduler.submit_all(submitted.drain(..), engine, out)?;
     if abandon.take() {
         let running = scheduler.running();
         log::line(format_args!(

@@ -12,7 +12,7 @@ use std::os::unix::fs::FileExt as _;
 use cuda_worker::engine::{Backend, Engine, EngineOptions};
 use cuda_worker::loader;
 use cuda_worker::pool::ledger::Ledger;
-use cuda_worker::scheduler::step_engine::{EngineError, Owner, StepBatch, StepEngine as _};
+use cuda_worker::scheduler::step_engine::{Coming, EngineError, Owner, StepBatch, StepEngine as _};
 use orcd_shared::job::{CacheScope, JobKey};
 use orcd_shared::protocol::message::Serve;
 use orcd_shared::sampling::SamplingParams;
@@ -241,6 +241,53 @@ fn what_is_not_to_be_believed_is_free() {
     let (cached, logits) = process(&mut two, &tokens());
     assert_eq!(cached, 0);
     assert_same(&logits, &expected(&model), "after all was forgotten");
+}
+
+#[test]
+fn jobs_that_come_together_find_what_each_finds_alone() {
+    let model = Model::named("tiny-qwen2");
+    let owner = |key| Owner {
+        key: JobKey(key),
+        ..OWNER
+    };
+    let all: Vec<_> = (1..4)
+        .map(|key| prompt(70 + 13 * key as usize, key as u32))
+        .collect();
+    for spoiled in [false, true] {
+        let mut one = first(&model);
+        for (slot, tokens) in (0..).zip(&all) {
+            one.open_for(slot, 200, owner(slot.into()), tokens).unwrap();
+            step(&mut one, slot, 0, tokens);
+        }
+        one.rest().unwrap();
+        let [memory, ledger] = one.share_pool().unwrap();
+        if spoiled {
+            // The first page of the second one.
+            let file = File::from(memory.try_clone().unwrap());
+            let backend = Backend::cpu().unwrap();
+            let bytes = backend.kv_bytes(&model.plan, &small()).unwrap();
+            let page = bytes / u64::from(PAGES) - 512;
+            file.write_all_at(&[1, 2, 3], 2 * page).unwrap();
+        }
+        let mut two = next(&model, [memory, ledger], FINGERPRINT);
+        two.take_over(serve(2)).unwrap();
+        let coming = (0..).zip(&all).map(|(key, tokens)| Coming {
+            max_tokens: 200,
+            owner: owner(key),
+            tokens: [&tokens[..50], &tokens[50..]],
+        });
+        two.expect(&coming.collect::<Vec<_>>()).unwrap();
+        assert_eq!(two.counts().refused, u32::from(spoiled));
+        for (slot, tokens) in (0..).zip(&all) {
+            let cached = two.open_for(slot, 200, owner(slot.into()), tokens).unwrap();
+            let damaged = spoiled && slot == 1;
+            let expected = if damaged { 0 } else { tokens.len() - 1 };
+            assert_eq!(cached as usize, expected, "{slot}, spoiled: {spoiled}");
+            let logits = step(&mut two, slot, cached, &tokens[cached as usize..]);
+            let alone = in_chunks(&mut model.engine(&options()), 0, tokens, 256);
+            assert_same(&logits, &alone, format!("{slot}, spoiled: {spoiled}"));
+        }
+    }
 }
 
 #[test]

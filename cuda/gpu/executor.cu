@@ -66,6 +66,10 @@ constexpr uint64_t kBytesOfTile = 4 << 20;
 // Fewer positions are not worth it.
 constexpr uint32_t kDeep = 1024;
 
+// Places for what checks find: of whole pages two each, of so many batches before somebody waits.
+constexpr uint32_t kBatchesChecked = 16;
+constexpr uint32_t kChecked = kBatchesChecked * 2 * kernels::PageBatch::kMost;
+
 // Draws that one batch of kernels takes: batches run one after the other, in the same scratch.
 uint64_t samples_at_once(const EngineOptions& o) { return std::min(o.slots, kernels::kSampleBatch); }
 
@@ -138,7 +142,7 @@ uint64_t table_bytes(const ModelShape& s, const EngineOptions& o) {
   const uint64_t hidden = hidden_counters(s) * 4;
   const uint64_t input =
       CudaExecutor::input_bytes(o.max_batch_tokens, o.slots) + kernels::kSmallM * sizeof(kernels::SampleArgs);
-  const uint64_t checked = 2 * kernels::PageBatch::kMost * sizeof(unsigned long long);
+  const uint64_t checked = kChecked * sizeof(unsigned long long);
   return rope + table + samples + partial_values(s, o) * sizeof(float) + sets + counts + biases + counters + hidden +
          input + checked;
 }
@@ -157,8 +161,8 @@ CudaExecutor::CudaExecutor(const Model& model, const EngineOptions& options, int
       query_scale_(query_scales(model.shape, options)),
       kv_(pool),
       sums_(reinterpret_cast<unsigned long long*>(pool + model.shape.n_layers * pages_ * page_bytes(model.shape))),
-      checked_(2 * kernels::PageBatch::kMost),
-      checked_host_(2 * kernels::PageBatch::kMost),
+      checked_(kChecked),
+      checked_host_(kChecked),
       page_table_(uint64_t{options.slots} * pages_per_slot_),
       page_rows_(uint64_t{options.slots} * pages_per_slot_),
       seen_(uint64_t{options.slots} * mask_words(model.shape.vocab)),
@@ -297,8 +301,6 @@ kernels::PageRowsBatch batch_of(std::span<const PageRows> rows, size_t first) {
   return batch;
 }
 
-bool is_whole(const PageRows& rows) { return rows.to - rows.from == kAttnSplit; }
-
 }  // namespace
 
 void CudaExecutor::sum(std::span<const PageRows> rows) {
@@ -306,28 +308,48 @@ void CudaExecutor::sum(std::span<const PageRows> rows) {
     kernels::sum_positions(pool_pages(), batch_of(rows, first), sums_, stream_);
 }
 
+// Whole pages go word by word, which is faster than position by position.
 void CudaExecutor::check(std::span<const PageRows> rows, std::span<uint8_t> sound) {
-  if (std::all_of(rows.begin(), rows.end(), is_whole)) return check_pages(rows, sound);
-  for (size_t first = 0; first < rows.size(); first += kernels::PageRowsBatch::kMost) {
-    const kernels::PageRowsBatch batch = batch_of(rows, first);
-    ORCD_CUDA(cudaMemsetAsync(checked_.data(), 0, checked_.bytes(), stream_));
-    kernels::check_positions(pool_pages(), batch, sums_, checked_.data(), stream_);
-    fetch_checked();
-    for (uint32_t i = 0; i < batch.count; ++i) sound[first + i] = checked_host_[i] == 0;
+  std::vector<PageRows> whole, parts;
+  std::vector<size_t> of_whole, of_parts;  // places among all
+  for (size_t i = 0; i < rows.size(); ++i) {
+    const bool is_whole = rows[i].to - rows[i].from == kAttnSplit;
+    (is_whole ? whole : parts).push_back(rows[i]);
+    (is_whole ? of_whole : of_parts).push_back(i);
+  }
+  constexpr size_t pages = kBatchesChecked * kernels::PageBatch::kMost;
+  for (size_t first = 0; first < whole.size(); first += pages) {
+    const size_t n = std::min(pages, whole.size() - first);
+    check_pages(std::span(whole).subspan(first, n));
+    for (size_t i = 0; i < n; ++i) {
+      const unsigned long long* found = checked_host_.data() + i / kernels::PageBatch::kMost * kernels::PageBatch::kMost + i;
+      sound[of_whole[first + i]] = found[0] == found[kernels::PageBatch::kMost];
+    }
+  }
+  for (size_t first = 0; first < parts.size(); first += kChecked) {
+    const size_t n = std::min<size_t>(kChecked, parts.size() - first);
+    check_parts(std::span(parts).subspan(first, n));
+    for (size_t i = 0; i < n; ++i) sound[of_parts[first + i]] = checked_host_[i] == 0;
   }
 }
 
-// Whole pages: their words one after the other, which is faster than position by position.
-void CudaExecutor::check_pages(std::span<const PageRows> pages, std::span<uint8_t> sound) {
+// Of each batch kMost sums that were found, then those that were noted.
+void CudaExecutor::check_pages(std::span<const PageRows> pages) {
   constexpr uint32_t most = kernels::PageBatch::kMost;
   for (size_t first = 0; first < pages.size(); first += most) {
     kernels::PageBatch batch;
     batch.count = static_cast<uint32_t>(std::min<size_t>(most, pages.size() - first));
     for (uint32_t i = 0; i < batch.count; ++i) batch.page[i] = pages[first + i].page;
-    kernels::check_pages(pool_pages(), batch, sums_, checked_.data(), stream_);
-    fetch_checked();
-    for (uint32_t i = 0; i < batch.count; ++i) sound[first + i] = checked_host_[i] == checked_host_[most + i];
+    kernels::check_pages(pool_pages(), batch, sums_, checked_.data() + 2 * first, stream_);
   }
+  fetch_checked();
+}
+
+void CudaExecutor::check_parts(std::span<const PageRows> rows) {
+  ORCD_CUDA(cudaMemsetAsync(checked_.data(), 0, checked_.bytes(), stream_));
+  for (size_t first = 0; first < rows.size(); first += kernels::PageRowsBatch::kMost)
+    kernels::check_positions(pool_pages(), batch_of(rows, first), sums_, checked_.data() + first, stream_);
+  fetch_checked();
 }
 
 void CudaExecutor::fetch_checked() {

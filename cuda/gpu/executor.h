@@ -80,7 +80,8 @@ class CudaExecutor final : public Executor, public Ops {
   bool store_rows(const Rows& rows);
   void send_rows(const Rows& rows);
   void send_pages(uint32_t slot, std::span<const uint32_t> pages);
-  void check_pages(std::span<const PageRows> pages, std::span<uint8_t> sound);
+  void check_pages(std::span<const PageRows> pages);
+  void check_parts(std::span<const PageRows> rows);
   void fetch_checked();
   bool run_fused(const Model& model, const Scratch& scratch, std::span<const uint32_t> logit_rows);
   bool is_decoding(std::span<const uint32_t> logit_rows) const;
@@ -130,7 +131,7 @@ class CudaExecutor final : public Executor, public Ops {
   device::Buffer<float> query_scale_;                 // (context) if there is one
   uint8_t* kv_;                                       // the pool's: (layer, page, kv_head, KvPage::bytes())
   unsigned long long* sums_;                          // the pool's: (page, 64)
-  device::Buffer<unsigned long long> checked_;        // (pages at once, 2) sums found, and those that were noted
+  device::Buffer<unsigned long long> checked_;        // what checks have found
   device::Pinned<unsigned long long> checked_host_;   // the same on the host
   device::Buffer<uint32_t> page_table_;               // (slot, pages_per_slot)
   device::Pinned<uint32_t> page_rows_;                // the same on the host: what is copied must stay put

@@ -37,6 +37,8 @@ const FULL: u32 = 0x62a5_c83e;
 
 const NAME_BYTES: u64 = 32;
 const TOKENS_BYTES: u64 = 4 * TOKENS as u64;
+/// Pages whose tokens are read at once, at most.
+const PAGES_READ: usize = 256;
 /// In place of a token. No vocabulary has as many.
 const NO_TOKEN: u32 = u32::MAX;
 
@@ -122,13 +124,7 @@ impl Ledger {
     ///
     /// # Errors
     /// As those of a file.
-    pub fn note(
-        &self,
-        page: u32,
-        after: &PageName,
-        from: usize,
-        tokens: &[u32],
-    ) -> io::Result<()> {
+    pub fn note(&self, page: u32, after: &PageName, from: usize, tokens: &[u32]) -> io::Result<()> {
         if from == 0 {
             let at = self.afters_at() + u64::from(page) * NAME_BYTES;
             self.file.write_all_at(&after.0, at)?;
@@ -192,11 +188,29 @@ impl Ledger {
         Ok(found)
     }
 
-    /// The tokens of a page that is full.
+    /// Whether each of these pages, full ones, has these tokens.
     ///
     /// # Errors
     /// As those of a file.
-    pub fn tokens(&self, page: u32) -> io::Result<PageTokens> {
+    pub fn have(&self, pages: &[(u32, &PageTokens)]) -> io::Result<Vec<bool>> {
+        let mut have = Vec::with_capacity(pages.len());
+        // Those whose numbers follow each other with one call.
+        let runs = pages.chunk_by(|(a, _), (b, _)| a + 1 == *b);
+        for run in runs.flat_map(|run| run.chunks(PAGES_READ)) {
+            let at = self.tokens_at(run[0].0);
+            let bytes = self.read(at, run.len() * 4 * TOKENS)?;
+            let found = bytes.chunks_exact(4 * TOKENS).zip(run);
+            have.extend(found.map(|(bytes, (_, tokens))| {
+                let words = bytes.as_chunks::<4>().0.iter();
+                words
+                    .zip(*tokens)
+                    .all(|(word, token)| u32::from_le_bytes(*word) == *token)
+            }));
+        }
+        Ok(have)
+    }
+
+    fn tokens(&self, page: u32) -> io::Result<PageTokens> {
         let bytes = self.read(self.tokens_at(page), 4 * TOKENS)?;
         let words = bytes.as_chunks::<4>().0;
         Ok(std::array::from_fn(|i| u32::from_le_bytes(words[i])))
@@ -216,6 +230,7 @@ impl Ledger {
         Ok(Some(Begun {
             after: PageName(after),
             tokens,
+            sound: 0,
         }))
     }
 

@@ -5,6 +5,7 @@
 //! sequences that begin alike share pages ([`pages`]), and a worker that takes a dead one's pool over finds there, by
 //! the names in the ledger ([`ledger`]), what its jobs had computed.
 
+pub mod chains;
 pub mod ledger;
 pub mod made;
 pub mod names;

@@ -188,16 +188,30 @@ impl Pages {
         }
     }
 
-    /// The page behind `after` that another worker has begun with most of `tokens`, and how many these are.
+    /// The page behind `after` that another worker has begun with most of `tokens`.
     #[must_use]
-    pub fn find_begun(&self, after: &PageName, tokens: &[u32]) -> Option<(u32, usize)> {
+    pub fn find_begun(&self, after: &PageName, tokens: &[u32]) -> Option<BegunHit> {
         let numbers = self.begun.get(after)?.iter();
-        let common = numbers.filter_map(|&number| {
-            let begun = self.pages.get(number as usize)?.begun.as_ref()?;
+        let hits = numbers.filter_map(|&page| {
+            let begun = self.pages.get(page as usize)?.begun.as_ref()?;
             let same = begun.tokens.iter().zip(tokens).take_while(|(a, b)| a == b);
-            Some((number, same.count()))
+            let tokens = same.count();
+            Some(BegunHit {
+                page,
+                tokens,
+                inherited: tokens > begun.sound,
+            })
         });
-        common.max_by_key(|(_, same)| *same).filter(|(_, same)| *same > 0)
+        hits.max_by_key(|hit| hit.tokens)
+            .filter(|hit| hit.tokens > 0)
+    }
+
+    /// So many of the first tokens that another worker has left in a page are what their sums say.
+    pub fn found_begun_sound(&mut self, page: u32, tokens: usize) {
+        let page = self.pages.get_mut(page as usize);
+        if let Some(begun) = page.and_then(|page| page.begun.as_mut()) {
+            begun.sound = begun.sound.max(tokens);
+        }
     }
 
     /// A page that was inherited has these tokens, and is what the ledger says.
@@ -339,6 +353,8 @@ pub struct Begun {
     pub after: PageName,
     /// Its tokens.
     pub tokens: Vec<u32>,
+    /// So many of them are what their sums say: somebody has looked.
+    pub sound: usize,
 }
 
 /// A page that has what a sequence begins with.
@@ -347,5 +363,16 @@ pub struct Hit {
     /// Its number.
     pub page: u32,
     /// Another worker has computed it: somebody has to look whether it is what the ledger says of it.
+    pub inherited: bool,
+}
+
+/// A page that is not full and has what a sequence goes on with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BegunHit {
+    /// Its number.
+    pub page: u32,
+    /// So many tokens.
+    pub tokens: usize,
+    /// Somebody has to look whether they are what their sums say.
     pub inherited: bool,
 }

@@ -6,10 +6,11 @@ use orcd_shared::job::{CacheScope, JobKey};
 use orcd_shared::kv::{self, PageCounts};
 use orcd_shared::protocol::message::Serve;
 
+use super::chains::Chain;
 use super::ledger::Ledger;
 use super::names::{PageName, PageTokens, TOKENS, full_pages};
 use super::notes::Notes;
-use super::pages::{Hit, Pages, Returned};
+use super::pages::{BegunHit, Hit, Pages, Returned};
 use crate::failpoints::{self, Failpoint};
 use crate::ffi::types::shared::PageRows;
 
@@ -46,20 +47,22 @@ struct Sequence {
 pub struct Beginning {
     /// Full pages of its tokens, from the first on.
     pub hits: Vec<Hit>,
-    /// The page of another worker that has tokens behind these, and how many of them.
-    begun: Option<(u32, usize)>,
-    /// The name of each of its tokens' full pages, as far as the hits go.
-    names: Vec<PageName>,
-    root: Option<PageName>,
+    /// What another worker has left of the page behind these.
+    pub begun: Option<BegunHit>,
     keep: bool,
 }
 
 impl Beginning {
-    /// No page from number `at` on is of use.
-    pub fn end_at(&mut self, at: usize) {
-        self.hits.truncate(at);
-        self.names.truncate(at);
-        self.begun = None;
+    /// Whether nobody has to look at any of it.
+    #[must_use]
+    pub fn is_sound(&self) -> bool {
+        let begun = self.begun.iter().map(|hit| hit.inherited);
+        !self
+            .hits
+            .iter()
+            .map(|hit| hit.inherited)
+            .chain(begun)
+            .any(|inherited| inherited)
     }
 }
 
@@ -152,61 +155,61 @@ impl Sequences {
         }
     }
 
-    /// What of `tokens` is in pages already. The last token never counts: what comes after it is to be drawn.
+    /// What of a sequence is in pages already. Its last token never counts: what comes after it is to be drawn.
     #[must_use]
-    pub fn look_up(&self, root: PageName, owner: Owner, tokens: &[u32]) -> Beginning {
-        let mut beginning = Beginning {
-            root: Some(root),
-            keep: matches!(owner.scope, CacheScope::Salt(_)),
-            ..Beginning::default()
-        };
-        let mut name = root;
-        for page in full_pages(tokens) {
-            name = name.next(page);
-            let Some(hit) = self.pages.find(&name, page) else {
-                break;
-            };
-            beginning.hits.push(hit);
-            beginning.names.push(name);
-        }
-        let after = beginning.names.last().copied().unwrap_or(root);
-        let rest = tokens.get(beginning.hits.len() * TOKENS..).unwrap_or_default();
+    pub fn look_up(&self, chain: &Chain, owner: Owner) -> Beginning {
+        let pages = chain.names.iter().zip(full_pages(&chain.tokens));
+        let hits = pages.map_while(|(name, page)| self.pages.find(name, page));
+        let hits: Vec<Hit> = hits.collect();
+        let rest = chain.tokens.get(hits.len() * TOKENS..).unwrap_or_default();
         // A whole page would have a name.
         let wanted = rest.len().saturating_sub(1).min(TOKENS - 1);
-        beginning.begun = self.pages.find_begun(&after, &rest[..wanted]);
-        beginning
+        Beginning {
+            begun: self
+                .pages
+                .find_begun(&chain.before(hits.len()), &rest[..wanted]),
+            hits,
+            keep: matches!(owner.scope, CacheScope::Salt(_)),
+        }
     }
 
-    /// Whether the ledger says of an inherited page that it has these tokens.
+    /// Whether the ledger says of inherited pages that they have these tokens.
     ///
     /// # Errors
     /// As those of a file.
-    pub fn ledger_says(&self, page: u32, tokens: &PageTokens) -> io::Result<bool> {
+    pub fn ledger_says(&self, pages: &[(u32, &PageTokens)]) -> io::Result<Vec<bool>> {
         match &self.ledger {
-            Some(ledger) => Ok(ledger.tokens(page)? == *tokens),
-            None => Ok(false),
+            Some(ledger) => ledger.have(pages),
+            None => Ok(vec![false; pages.len()]),
         }
     }
 
-    /// An inherited page is sound: its sum and its tokens are what they have to be.
+    /// An inherited page is sound: its sums and its tokens are what they have to be.
     pub fn found_sound(&mut self, page: u32, tokens: &PageTokens) {
         self.pages.found_sound(page, tokens);
     }
 
-    /// A page is not what its name says: nobody finds it again.
+    /// So many first tokens of a page that another worker has begun are what their sums say.
+    pub fn found_begun_sound(&mut self, page: u32, tokens: usize) {
+        self.pages.found_begun_sound(page, tokens);
+    }
+
+    /// A page is not what the ledger says: nobody finds it again.
     ///
     /// # Errors
     /// As those of a file.
     pub fn refuse(&mut self, page: u32) -> io::Result<()> {
         self.refused = self.refused.saturating_add(1);
+        self.pages.forget_begun(page);
         if self.pages.refuse(page) {
             self.mark_free(&[page])?;
         }
         Ok(())
     }
 
-    /// Begins a sequence of at most `most` tokens in `slot` with the pages found for it; the pages, and a page that is to
-    /// be copied into another one before, because the sequence will write to the copy. So many of `tokens` are in them.
+    /// Begins a sequence of at most `most` tokens in `slot` with the pages found for it; the pages, a page that is to be
+    /// copied into another one before, because the sequence will write to the copy, and how many of its tokens are in them.
+    /// Without a chain nobody finds its pages.
     ///
     /// # Errors
     /// As those of a file.
@@ -215,14 +218,14 @@ impl Sequences {
         slot: u32,
         most: u64,
         beginning: &Beginning,
-        tokens: &[u32],
+        chain: Option<&Chain>,
     ) -> io::Result<Opened> {
+        let tokens = chain.map_or(&[][..], |chain| &chain.tokens);
         let mut pages: Vec<u32> = beginning.hits.iter().map(|hit| hit.page).collect();
         pages.iter().for_each(|&page| self.pages.share(page));
         let mut full = pages.len();
         let mut cached = full * TOKENS;
         let mut copy = None;
-        let mut inherited = 0;
         // The last token is to be processed, and writes to its page.
         if cached == tokens.len() && full > 0 {
             let shared = pages.pop();
@@ -243,21 +246,16 @@ impl Sequences {
                 }
             }
         }
-        if let Some((from, begun)) = beginning.begun
+        if let Some(begun) = beginning.begun
             && let Some(to) = self.take()?
         {
-            copy = Some((from, to));
+            copy = Some((begun.page, to));
             pages.push(to);
-            cached += begun;
-            inherited = begun;
+            cached += begun.tokens;
         }
-        let last = match full {
-            0 => beginning.root,
-            n => beginning.names.get(n - 1).copied(),
-        };
         if let Some(place) = self.slots.get_mut(slot as usize) {
             *place = Some(Sequence {
-                last,
+                last: chain.map(|chain| chain.before(full)),
                 keep: beginning.keep,
                 rest: tokens[full * TOKENS..cached].to_vec(),
                 // What is in a copy is known only with the next step.
@@ -270,29 +268,8 @@ impl Sequences {
         Ok(Opened {
             pages,
             copy,
-            inherited,
             cached,
         })
-    }
-
-    /// What the last page of a sequence that was just opened is a copy of was not what the ledger says: it begins with its
-    /// full pages alone.
-    ///
-    /// # Errors
-    /// As those of a file.
-    pub fn refuse_begun(&mut self, slot: u32, opened: &mut Opened) -> io::Result<()> {
-        let sequence = self.slots.get_mut(slot as usize).and_then(Option::as_mut);
-        let (Some(sequence), Some((from, to))) = (sequence, opened.copy.take()) else {
-            return Ok(());
-        };
-        self.refused = self.refused.saturating_add(1);
-        self.pages.forget_begun(from);
-        sequence.rest.clear();
-        sequence.pages.pop();
-        opened.pages.pop();
-        opened.cached -= std::mem::take(&mut opened.inherited);
-        self.pages.give_back(to, false);
-        self.mark_free(&[to])
     }
 
     /// Pages that a sequence needs for `end` tokens in all and does not have; no more than it may have.
@@ -468,8 +445,6 @@ pub struct Opened {
     pub pages: Vec<u32>,
     /// What is in the first of these is to be put into the second, which is the sequence's last page.
     pub copy: Option<(u32, u32)>,
-    /// So many tokens of the copy are another worker's, and are to be looked at.
-    pub inherited: usize,
     /// So many of its tokens are there.
     pub cached: usize,
 }

@@ -26,7 +26,7 @@ use pages::Fit;
 use rules::Rejection;
 use sequence::Sequence;
 use step_batch::MaskNumber;
-use step_engine::{BROKEN_LOGITS, EngineError, Owner, Sampled, StepBatch, StepEngine};
+use step_engine::{BROKEN_LOGITS, Coming, EngineError, Owner, Sampled, StepBatch, StepEngine};
 
 use crate::constraint::Grammars;
 use crate::failpoints::{self, Failpoint};
@@ -196,6 +196,31 @@ impl Scheduler {
         self.running.is_empty()
     }
 
+    /// Gives each of these jobs a free slot, or reports why it gets none.
+    ///
+    /// # Errors
+    /// As [`Scheduler::submit`].
+    pub fn submit_all<E: StepEngine>(
+        &mut self,
+        jobs: impl Iterator<Item = JobSpec>,
+        engine: &mut E,
+        out: &mut Vec<ToSupervisor>,
+    ) -> Result<(), Fatal> {
+        let jobs: Vec<JobSpec> = jobs.collect();
+        if jobs.len() > 1 {
+            let coming: Vec<Coming<'_>> = jobs.iter().map(coming).collect();
+            let expected = engine.expect(&coming);
+            expected.map_err(|error| Fatal::of("looking for pages of sequences", &error))?;
+        }
+        for job in jobs {
+            failpoints::pass(Failpoint::Submit {
+                seed: job.sampling.seed,
+            });
+            self.submit(job, engine, out)?;
+        }
+        Ok(())
+    }
+
     /// Gives a job a free slot, or reports why it gets none. It is the next plan that finds out whether it has room.
     ///
     /// # Errors
@@ -213,15 +238,12 @@ impl Scheduler {
                 return Ok(());
             }
         };
-        // As the job has it, also beyond the context: rotations may depend on it.
-        let positions = u32::try_from(job.max_positions()).unwrap_or(u32::MAX);
-        let owner = Owner {
-            key: job.key,
-            scope: job.options.cache,
-        };
+        let Coming {
+            max_tokens, owner, ..
+        } = coming(&job);
         let mut sequence = Sequence::new(job, slot);
         let cached = engine
-            .open_for(slot, positions, owner, sequence.tokens())
+            .open_for(slot, max_tokens, owner, sequence.tokens())
             .map_err(|error| Fatal::of("opening a sequence", &error))?;
         sequence.skip(cached as usize);
         out.push(ToSupervisor::Begun {
@@ -507,6 +529,19 @@ impl Scheduler {
             }
         }
         Ok(())
+    }
+}
+
+/// A job as the engine gets it.
+fn coming(job: &JobSpec) -> Coming<'_> {
+    Coming {
+        // As the job has it, also beyond the context: rotations may depend on it.
+        max_tokens: u32::try_from(job.max_positions()).unwrap_or(u32::MAX),
+        owner: Owner {
+            key: job.key,
+            scope: job.options.cache,
+        },
+        tokens: [&job.prompt, sequence::replayed(job)],
     }
 }
 

@@ -51,14 +51,20 @@ pub(super) enum Guide {
     Matcher(Box<Matcher>),
 }
 
+/// Tokens behind the prompt that a job comes with. The last emitted one is left out: it is drawn again and reported, so
+/// that the supervisor can compare it with the one that it sent.
+pub(super) fn replayed(job: &JobSpec) -> &[u32] {
+    &job.emitted[..job.emitted.len().saturating_sub(1)]
+}
+
 impl Sequence {
-    /// The last emitted token is left out: it is drawn again and reported, so that the supervisor
-    /// can compare it with the one that it sent.
-    pub(super) fn new(job: JobSpec, slot: u32) -> Self {
-        let replayed = job.emitted.len().saturating_sub(1);
+    /// A job without a step yet.
+    pub(super) fn new(mut job: JobSpec, slot: u32) -> Self {
         let prompt = job.prompt.len();
-        let mut tokens = job.prompt;
-        tokens.extend_from_slice(&job.emitted[..replayed]);
+        let mut tokens = std::mem::take(&mut job.prompt);
+        let replayed = replayed(&job);
+        tokens.extend_from_slice(replayed);
+        let replayed = replayed.len();
         Self {
             key: job.key,
             slot,

@@ -29,6 +29,17 @@ pub enum EngineError {
     Abandoned,
 }
 
+/// A job that is to be opened next.
+#[derive(Debug, Clone, Copy)]
+pub struct Coming<'a> {
+    /// As [`StepEngine::open_for`] gets it.
+    pub max_tokens: u32,
+    /// Whose it is.
+    pub owner: Owner,
+    /// The tokens that it is to have, one part after the other.
+    pub tokens: [&'a [u32]; 2],
+}
+
 /// Sequences in slots, moved on together in steps.
 pub trait StepEngine {
     /// Begins a fresh sequence of up to `max_tokens` positions, or as many as the context has, in `slot`. It takes KV
@@ -51,6 +62,14 @@ pub trait StepEngine {
         _tokens: &[u32],
     ) -> Result<u32, EngineError> {
         self.open(slot, max_tokens).map(|()| 0)
+    }
+
+    /// These jobs are opened next, if nothing is wrong with them: what can be done for all at once is done now.
+    ///
+    /// # Errors
+    /// `Device` if pages or their ledger can't be read.
+    fn expect(&mut self, _jobs: &[Coming<'_>]) -> Result<(), EngineError> {
+        Ok(())
     }
 
     /// Ends the sequence in `slot`.
