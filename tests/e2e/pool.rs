@@ -279,10 +279,12 @@ fn the_next_worker_goes_on_with_what_a_killed_one_had_computed() {
         assert!(adopted >= (6 + 6 + 4) * 64, "{adopted}");
         let kept = service.wait_for_health(SOON, |h| h["kv"]["pages_used"] == 0);
         assert_eq!(kept["worker"]["restarts"], 1);
-        // What was taken over is kept on, and what shares with nobody is not.
+        // What was taken over is kept on: whole pages, and what the dead worker left of the next one until somebody
+        // takes that. What shares with nobody is not.
         let again = service.run(&long_jobs()[0]);
         assert_same(&expected[0], &again, "after all that");
-        assert_eq!(again.end().cached_tokens, 384);
+        let cached = again.end().cached_tokens;
+        assert!((384..400).contains(&cached), "{cached}");
         assert_eq!(metric(&service, "orcd_kv_pages_refused_total"), 0);
     }
 }
