@@ -80,6 +80,8 @@ fn feed_forward_groups_are_alike_and_hold_all_rows() {
             );
             let (groups, least) = (rows.div_ceil(each), rows.div_ceil(most));
             if most % 64 == 0 {
+                let alike = rows.div_ceil(least).next_multiple_of(64);
+                assert!(each <= alike, "{rows} rows, at most {most}: {each}");
                 assert_eq!(groups, least, "{rows} rows, at most {most}: {each}");
                 assert!(
                     groups == 1 || each % 64 == 0,
@@ -157,13 +159,9 @@ fn rows_of_a_launch_have_partial_results_of_their_own() {
 
 #[test]
 fn short_and_long_sequences_attend_in_one_launch() {
-    // 63 of 16 k keys and one of 128 k, in what a model of 8B has room for.
-    let mut positions = vec![16_383; 63];
-    positions.push(131_071);
-    let (launches, _) = place_partials(&positions, &[], (64 << 20) / (32 * 130 * 4), 256);
-    assert_eq!(launches.len(), 2);
-    positions[0] = 131_071;
-    positions.truncate(40);
-    let (launches, _) = place_partials(&positions, &[], (64 << 20) / (32 * 130 * 4), 256);
-    assert_eq!(launches, [40]);
+    let room = (64 << 20) / (32 * 130 * 4); // of a model of 8B
+    let mut positions = vec![131_071];
+    positions.extend([12_287; 63]);
+    assert_eq!(place_partials(&positions, &[], room, 256).0, [64]);
+    assert_eq!(place_partials(&[131_071; 16], &[], room, 256).0, [7, 7, 2]);
 }

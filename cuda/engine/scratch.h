@@ -1,8 +1,7 @@
 // Memory for the values between operations, sized once for the largest step. What is not in use at the same time is the
-// same memory: a layer's attention, its feed-forward part, and what comes after the last layer have one piece in turn. So
-// all of a layer's kernels but those of x and normed overwrite what an earlier part has left there. That is safe on a GPU,
-// where kernels begin before their predecessors have ended: each writes after pdl_wait() alone, and a kernel that has
-// ended has waited itself, so whatever came before it has ended too (kernels/pdl.h).
+// same memory: a layer's attention, its feed-forward part, and what comes after the last layer have one piece in turn.
+// That is safe on a GPU too, where kernels begin before their predecessors have ended: none writes before pdl_wait(), which
+// returns when the kernel before has ended, and that had to wait likewise for the one before it.
 #pragma once
 
 #include <cstdint>

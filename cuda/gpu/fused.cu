@@ -20,6 +20,8 @@ using kernels::MatmulJob;
 // Steps of up to so many rows may be prompts, or have such: more do better with the attention of long ones.
 constexpr uint32_t kMostPrefilled = 64;
 
+static_assert(kernels::kSmallM <= kFeedForwardRows, "feed-forward parts take all rows at once here");
+
 // Steps of decoding up to so many sequences are recorded while the model is loaded: one stream is to be fast from its
 // first token on.
 constexpr uint32_t kEarlyGraphs = 32;
