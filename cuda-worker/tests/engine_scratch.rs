@@ -37,7 +37,7 @@ fn pieces_that_are_in_use_together_do_not_overlap() {
                 let at = format!("{backend:?}, {rows} rows, {samples} samples, {shape:?}");
                 for (i, a) in pieces.iter().enumerate() {
                     assert!(
-                        a.begin % 64 == 0 && a.end <= bytes,
+                        a.begin.is_multiple_of(64) && a.end <= bytes,
                         "{a:?} of {bytes}: {at}"
                     );
                     for b in &pieces[..i] {
@@ -71,7 +71,7 @@ fn scratch_of_a_large_model_is_bounded() {
 
 #[test]
 fn feed_forward_groups_are_alike_and_hold_all_rows() {
-    for most in [1, 5, 64, 100, 1024] {
+    for most in [1_u32, 5, 64, 100, 1024] {
         for rows in 1..3000 {
             let each = feed_forward_group(rows, most);
             assert!(
@@ -79,12 +79,12 @@ fn feed_forward_groups_are_alike_and_hold_all_rows() {
                 "{rows} rows, at most {most}: {each}"
             );
             let (groups, least) = (rows.div_ceil(each), rows.div_ceil(most));
-            if most % 64 == 0 {
+            if most.is_multiple_of(64) {
                 let alike = rows.div_ceil(least).next_multiple_of(64);
                 assert!(each <= alike, "{rows} rows, at most {most}: {each}");
                 assert_eq!(groups, least, "{rows} rows, at most {most}: {each}");
                 assert!(
-                    groups == 1 || each % 64 == 0,
+                    groups == 1 || each.is_multiple_of(64),
                     "{rows} rows, at most {most}: {each}"
                 );
             }
