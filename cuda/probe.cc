@@ -1,5 +1,6 @@
 #include "probe.h"
 
+#include <algorithm>
 #include <atomic>
 #include <numeric>
 #include <string>
@@ -14,7 +15,10 @@
 #include "cpu/pack.h"
 #include "cuda-worker/src/ffi.rs.h"
 #include "engine/layout_version.h"
+#include "engine/scratch.h"
 #include "formats/formats.h"
+#include "ops/partials.h"
+#include "ops/tiles.h"
 
 namespace orcd::probe {
 namespace {
@@ -36,6 +40,43 @@ struct Inputs {
   };
   Memory blocks, supers;
   Activations a;
+};
+
+// The pieces of scratch, whose sizes follow from their shapes here once more.
+class Pieces {
+ public:
+  Pieces(const void* base, rust::Vec<Piece>& to) : base_(static_cast<const uint8_t*>(base)), to_(to) {}
+
+  void set_use(Use use) { use_ = use; }
+
+  template <class T>
+  void add(const T* at, uint64_t count) {
+    if (!at || count == 0) return;
+    const uint64_t begin = reinterpret_cast<const uint8_t*>(at) - base_;
+    to_.push_back({use_, begin, begin + count * sizeof(T)});
+  }
+  void add(const Quantized& q, uint64_t rows, uint64_t cols, uint64_t width) {
+    if (!q.q) return;
+    add(q.q, rows * cols);
+    add(q.d, rows * cols / width);
+    add(q.sum, rows * cols / kQuantBlock);
+    if (q.shifts) add(q.shifts, rows * cols / width);
+    if (q.tiles) add(q.tiles, tiles_bytes(rows, static_cast<uint32_t>(cols)));
+  }
+  // But for the floats.
+  void add_quantized(const Activations& a, uint64_t rows) {
+    add(a.blocks, rows, a.cols, kQuantBlock);
+    add(a.supers, rows, a.cols, kSuperBlock);
+  }
+  void add(const Activations& a, uint64_t rows) {
+    add(a.x, rows * a.cols);
+    add_quantized(a, rows);
+  }
+
+ private:
+  const uint8_t* base_;
+  rust::Vec<Piece>& to_;
+  Use use_ = Use::Always;
 };
 
 float apply(const std::string& name, float x) {
@@ -178,6 +219,56 @@ uint32_t throwing_chunks(uint32_t threads, uint32_t chunks, uint32_t bad) {
   pool.run(chunks, [&](uint32_t) { ran += 1; });
   if (!thrown.empty()) throw Error(ErrorKind::kOutOfMemory, thrown + ", and " + std::to_string(ran) + " ran after it");
   return ran;
+}
+
+uint64_t scratch(const Widths& widths, uint32_t rows, uint32_t samples, uint32_t backend_id, rust::Vec<Piece>& pieces) {
+  ModelShape shape = {};
+  shape.d_model = widths.d_model, shape.d_ff = widths.d_ff, shape.vocab = widths.vocab;
+  shape.n_heads = widths.n_heads, shape.n_kv_heads = widths.n_kv_heads, shape.head_dim = widths.head_dim;
+  shape.n_experts = widths.n_experts, shape.n_experts_used = widths.n_experts_used;
+  const auto backend = static_cast<ScratchOf>(backend_id);
+  const uint64_t bytes = scratch_bytes(shape, rows, samples, backend);
+  std::vector<uint8_t> memory(bytes);
+  const Scratch s = carve_scratch(shape, rows, samples, backend, memory.data());
+  Pieces p(memory.data(), pieces);
+  p.add(s.x, uint64_t{rows} * shape.d_model);
+  p.add(s.normed, std::max(rows, samples));
+  p.set_use(Use::Attention);
+  p.add(s.q, uint64_t{rows} * shape.n_heads * shape.head_dim);
+  p.add(s.k, uint64_t{rows} * shape.n_kv_heads * shape.head_dim);
+  p.add(s.v, uint64_t{rows} * shape.n_kv_heads * shape.head_dim);
+  p.add(s.attended, rows);
+  p.set_use(Use::FeedForward);
+  const uint64_t places = uint64_t{s.ffn_rows} * std::max(1u, shape.n_experts_used);
+  p.add(s.gate, places * shape.d_ff);
+  p.add(s.up, places * shape.d_ff);
+  if (s.ffn.x != s.gate) p.add(s.ffn.x, places * shape.d_ff);
+  p.add_quantized(s.ffn, places);
+  if (shape.n_experts) {
+    const Mixture& m = s.mixture;
+    p.add(s.router, uint64_t{rows} * shape.n_experts);
+    p.add(m.expert, places), p.add(m.place, places), p.add(m.row, places), p.add(m.weight, places);
+    p.add(m.end, shape.n_experts);
+    p.add(m.tiles, most_tiles(places, shape.n_experts));
+    if (m.input.x) p.add(m.input, places);
+    p.add(m.given, places * shape.d_model);
+  }
+  p.set_use(Use::Logits);
+  p.add(s.logits, uint64_t{samples} * shape.vocab);
+  return bytes;
+}
+
+uint32_t feed_forward_group(uint32_t rows, uint32_t most) { return orcd::feed_forward_group(rows, most); }
+
+rust::Vec<uint32_t> place_partials(rust::Slice<const uint32_t> positions, rust::Slice<const uint32_t> rows,
+                                   uint64_t room_runs, uint32_t room_rows, rust::Slice<uint32_t> place) {
+  const auto count = static_cast<uint32_t>(rows.empty() ? positions.size() : rows.size());
+  std::vector<uint32_t> launches;
+  orcd::place_partials(positions.data(), rows.empty() ? nullptr : rows.data(), count, {room_runs, room_rows},
+                       place.data(), launches);
+  rust::Vec<uint32_t> out;
+  for (const uint32_t n : launches) out.push_back(n);
+  return out;
 }
 
 uint64_t golden_hash(uint32_t type) { return golden_hashes(static_cast<TensorType>(type)).tile; }

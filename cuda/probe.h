@@ -8,6 +8,9 @@
 
 namespace orcd::probe {
 
+struct Widths;
+struct Piece;
+
 // Which form of a matrix product: the instruction sets of cpu/ops.h, or the plain row by row form.
 enum class Form : uint32_t { kPortable = 0, kAvx2 = 1, kAvx512 = 2, kReference = 3, kFloatActivations = 4 };
 
@@ -48,6 +51,16 @@ void attend(uint32_t form, uint32_t n_heads, uint32_t n_kv_heads, uint32_t head_
 // Runs `chunks` chunks on `threads` threads, of which those from number `bad` on throw; then as many again
 // that don't. Gives how many of those ran.
 uint32_t throwing_chunks(uint32_t threads, uint32_t chunks, uint32_t bad);
+
+// Bytes of scratch, and all its pieces. `backend`: of ScratchOf.
+uint64_t scratch(const Widths& widths, uint32_t rows, uint32_t samples, uint32_t backend, rust::Vec<Piece>& pieces);
+
+// As engine/scratch.h has it.
+uint32_t feed_forward_group(uint32_t rows, uint32_t most);
+
+// As ops/partials.h has it: the launches. `rows`: empty for the first ones; then place (positions) has all of them.
+rust::Vec<uint32_t> place_partials(rust::Slice<const uint32_t> positions, rust::Slice<const uint32_t> rows,
+                                   uint64_t room_runs, uint32_t room_rows, rust::Slice<uint32_t> place);
 
 // What the packed sample of a type hashes to in the processor's image (layout_version.h).
 uint64_t golden_hash(uint32_t type);

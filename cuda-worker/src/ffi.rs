@@ -176,6 +176,43 @@ pub(crate) mod bridge {
 #[allow(unreachable_pub)] // as above
 #[cxx::bridge(namespace = "orcd::probe")]
 pub(crate) mod probe {
+    /// When a piece of scratch is in use.
+    #[derive(Debug)]
+    enum Use {
+        /// During all of a step.
+        Always,
+        /// In a layer's attention.
+        Attention,
+        /// In a layer's feed-forward part.
+        FeedForward,
+        /// After the last layer.
+        Logits,
+    }
+
+    /// What of a model's shape its scratch follows from.
+    #[derive(Debug, Clone, Copy)]
+    struct Widths {
+        d_model: u32,
+        d_ff: u32,
+        n_heads: u32,
+        n_kv_heads: u32,
+        head_dim: u32,
+        vocab: u32,
+        n_experts: u32,
+        n_experts_used: u32,
+    }
+
+    /// A piece of scratch.
+    #[derive(Debug, Clone, Copy)]
+    struct Piece {
+        /// When it is in use.
+        used: Use,
+        /// Its first byte.
+        begin: u64,
+        /// The byte after its last.
+        end: u64,
+    }
+
     #[namespace = "orcd"]
     extern "C++" {
         include!("probe.h");
@@ -231,6 +268,21 @@ pub(crate) mod probe {
             v: &mut [f32],
             out: &mut [f32],
         );
+        fn scratch(
+            widths: &Widths,
+            rows: u32,
+            samples: u32,
+            backend: u32,
+            pieces: &mut Vec<Piece>,
+        ) -> u64;
+        fn feed_forward_group(rows: u32, most: u32) -> u32;
+        fn place_partials(
+            positions: &[u32],
+            rows: &[u32],
+            room_runs: u64,
+            room_rows: u32,
+            place: &mut [u32],
+        ) -> Vec<u32>;
         fn golden_hash(ty: u32) -> u64;
         fn throwing_chunks(threads: u32, chunks: u32, bad: u32) -> Result<u32>;
         #[allow(clippy::too_many_arguments)]

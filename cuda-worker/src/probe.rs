@@ -4,6 +4,9 @@ use orcd_shared::gguf::TensorType;
 use orcd_shared::sampling::SamplingParams;
 
 use crate::ffi::probe as ffi;
+use crate::weights_plan::ModelShape;
+
+pub use crate::ffi::probe::{Piece, Use};
 
 /// A form of the matrix product.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -260,6 +263,73 @@ pub fn attend(
         &mut out,
     );
     out
+}
+
+/// Whose operations have a scratch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum ScratchOf {
+    /// The processor.
+    Cpu = 0,
+    /// A GPU.
+    Gpu = 1,
+    /// A GPU of Hopper's kind.
+    Warpgroups = 2,
+}
+
+/// Bytes of scratch of a model for steps of `rows` rows and `samples` samples, and its pieces.
+#[must_use]
+pub fn scratch(
+    shape: &ModelShape,
+    rows: u32,
+    samples: u32,
+    backend: ScratchOf,
+) -> (u64, Vec<Piece>) {
+    let widths = ffi::Widths {
+        d_model: shape.d_model,
+        d_ff: shape.d_ff,
+        n_heads: shape.n_heads,
+        n_kv_heads: shape.n_kv_heads,
+        head_dim: shape.head_dim,
+        vocab: shape.vocab,
+        n_experts: shape.n_experts,
+        n_experts_used: shape.n_experts_used,
+    };
+    let mut pieces = Vec::new();
+    let bytes = ffi::scratch(&widths, rows, samples, backend as u32, &mut pieces);
+    (bytes, pieces)
+}
+
+/// How many of a step's rows a feed-forward part takes at once, at most `most`.
+///
+/// # Panics
+/// If `most` is 0.
+#[must_use]
+pub fn feed_forward_group(rows: u32, most: u32) -> u32 {
+    assert!(most > 0, "room for a row");
+    ffi::feed_forward_group(rows, most)
+}
+
+/// In which launches `rows` (empty: all) attend one by one, each with room for the partial results of so many runs and for
+/// so many rows; and how many runs lie before those of each row of the step.
+///
+/// # Panics
+/// If there is no such row, or no room for one.
+#[must_use]
+pub fn place_partials(
+    positions: &[u32],
+    rows: &[u32],
+    room_runs: u64,
+    room_rows: u32,
+) -> (Vec<u32>, Vec<u32>) {
+    assert!(room_rows > 0, "room for a row");
+    assert!(
+        rows.iter().all(|row| (*row as usize) < positions.len()),
+        "rows of the step"
+    );
+    let mut place = vec![u32::MAX; positions.len()];
+    let launches = ffi::place_partials(positions, rows, room_runs, room_rows, &mut place);
+    (launches, place)
 }
 
 /// What the packed sample of a type hashes to: committed beside its layout.

@@ -1,5 +1,7 @@
 #include "engine/forward.h"
 
+#include <algorithm>
+
 #include "formats/formats.h"
 
 namespace orcd {
@@ -67,13 +69,23 @@ void mixture_block(const Layer& l, const Model& m, const Scratch& s, Ops& ops, u
   ops.add(s.branch, {l.post_ffn_norm, m.shape.rms_eps, m.shape.residual_scale}, rows, m.shape.d_model, s.x);
 }
 
-void feed_forward_block(const Layer& l, const Model& m, const Scratch& s, Ops& ops, uint32_t rows) {
+// Of a group of rows.
+void feed_forward(const Layer& l, const Model& m, const Scratch& s, Ops& ops, uint32_t rows) {
   const Activations normed = read_by({l.gate, l.up}, s.normed), hidden = read_by({l.down}, s.ffn);
   ops.rmsnorm(s.x, nullptr, rows, l.ffn_norm, m.shape.rms_eps, normed);
   const MatmulArgs gate_up[] = {{l.gate, s.gate, false, l.gate_bias}, {l.up, s.up, false, l.up_bias}};
   ops.matmul(gate_up, normed, rows);
   ops.glu(m.shape.activation, s.gate, s.up, rows, hidden);
   end_branch(m, s, ops, {l.down, nullptr, true, l.down_bias}, l.post_ffn_norm, hidden, rows);
+}
+
+void feed_forward_block(const Layer& l, const Model& m, const Scratch& s, Ops& ops, uint32_t rows) {
+  const uint32_t each = feed_forward_group(rows, s.ffn_rows);
+  Scratch group = s;
+  for (uint32_t first = 0; first < rows; first += each) {
+    group.x = s.x + uint64_t{first} * m.shape.d_model;
+    feed_forward(l, m, group, ops, std::min(each, rows - first));
+  }
 }
 
 }  // namespace

@@ -11,6 +11,7 @@
 #include "gpu/rope_table.h"
 #include "kernels/kv_page.cuh"
 #include "kernels/pdl.h"
+#include "ops/partials.h"
 
 namespace orcd::gpu {
 namespace {
@@ -40,23 +41,21 @@ uint32_t seen_runs(const AttentionParams& params, uint32_t context) {
 // Of a page in one layer.
 uint64_t page_bytes(const ModelShape& s) { return uint64_t{s.n_kv_heads} * kernels::KvPage{s.head_dim}.bytes(); }
 
-// Rows that one launch of the decode kernel takes: more come one batch after the other, in the same scratch. Each takes
-// it for as many runs as the context has.
-constexpr uint32_t kRowsAtOnce = 64;
-// More, as long as all of it is no more than this.
-constexpr uint64_t kBytesAtOnce = 256 << 20;
+// Partial results of the rows of one launch of the decode kernel: where they take more, rows come one launch after the
+// other, in the same memory. Of a model of 8B these are 4 000 runs, a million keys: rarely has a step's decoding more.
+constexpr uint64_t kPartialBytes = 64 << 20;
 
-uint64_t partial_values_of_row(const ModelShape& s, const EngineOptions& o) {
-  return uint64_t{s.n_heads} * runs_of(o.context) * (s.head_dim + 2);
-}
+// Of a run, all heads.
+uint64_t partial_values_of_run(const ModelShape& s) { return uint64_t{s.n_heads} * (s.head_dim + 2); }
 
-uint32_t rows_at_once(const ModelShape& s, const EngineOptions& o) {
-  const uint64_t fit = kBytesAtOnce / (partial_values_of_row(s, o) * sizeof(float));
-  return static_cast<uint32_t>(std::min<uint64_t>(o.slots, std::max<uint64_t>(kRowsAtOnce, fit)));
+// As many as that, but no fewer than a row of the whole context has, and no more than one in each slot.
+PartialsRoom partials_room(const ModelShape& s, const EngineOptions& o) {
+  const uint64_t row = runs_of(o.context), fit = kPartialBytes / (partial_values_of_run(s) * sizeof(float));
+  return {std::clamp<uint64_t>(fit, row, row * o.slots), o.slots};
 }
 
 uint64_t partial_values(const ModelShape& s, const EngineOptions& o) {
-  return rows_at_once(s, o) * partial_values_of_row(s, o);
+  return partials_room(s, o).runs * partial_values_of_run(s);
 }
 
 // A tile goes through its keys page by page, in some 2 µs each, however few tiles there are. Where a layer's part of a page
@@ -239,6 +238,7 @@ CudaExecutor::StepInput CudaExecutor::carve(uint8_t* base) const {
   s.token = reinterpret_cast<uint32_t*>(take(rows * 4));
   s.slot = reinterpret_cast<uint32_t*>(take(rows * 4));
   s.position = reinterpret_cast<uint32_t*>(take(rows * 4));
+  s.place = reinterpret_cast<uint32_t*>(take(rows * 4));
   s.decode_rows = reinterpret_cast<uint32_t*>(take(slots * 4));
   s.prefill_rows = reinterpret_cast<uint32_t*>(take(rows * 4));
   s.logit_rows = reinterpret_cast<uint32_t*>(take(slots * 4));
@@ -246,8 +246,13 @@ CudaExecutor::StepInput CudaExecutor::carve(uint8_t* base) const {
   return s;
 }
 
+kernels::RowPlaces CudaExecutor::row_places() const {
+  const StepInput in = carve(input_.data());
+  return {in.token, in.slot, in.position, in.place};
+}
+
 uint64_t CudaExecutor::input_bytes(uint32_t rows, uint32_t slots) {
-  return 4 * align(uint64_t{rows} * 4) + 2 * align(uint64_t{slots} * 4) +
+  return 5 * align(uint64_t{rows} * 4) + 2 * align(uint64_t{slots} * 4) +
          align(uint64_t{rows} * sizeof(kernels::PrefillTile));
 }
 
@@ -379,6 +384,14 @@ void CudaExecutor::find_runs(const Rows& rows) {
   }
 }
 
+// Cuts the rows that attend one by one into launches.
+void CudaExecutor::place_partials(const Rows& rows) {
+  const StepInput in = carve(input_host_.data());
+  const bool all = attends_row_by_row();
+  orcd::place_partials(rows.position, all ? nullptr : in.decode_rows, all ? rows_ : n_decode_rows_,
+                       partials_room(shape_, options_), in.place, attend_launches_);
+}
+
 // Puts few rows, none of a prompt, where a kernel gets them from the host: as its argument, or by fetching them. False
 // for others.
 bool CudaExecutor::store_rows(const Rows& rows) {
@@ -388,15 +401,15 @@ bool CudaExecutor::store_rows(const Rows& rows) {
   std::memcpy(batch.token, rows.token, rows_ * 4);
   std::memcpy(batch.slot, rows.slot, rows_ * 4);
   std::memcpy(batch.position, rows.position, rows_ * 4);
+  std::memcpy(batch.place, carve(input_host_.data()).place, rows_ * 4);
   return true;
 }
 
 // Few rows go as a kernel's argument, which spares a copy before the first kernel; more are copied with all else that
 // a step needs.
 void CudaExecutor::send_rows(const Rows& rows) {
-  const StepInput host = carve(input_host_.data()), device = carve(input_.data());
-  if (store_rows(rows))
-    return kernels::begin_rows(step_args_[0].rows, device.token, device.slot, device.position, stream_);
+  const StepInput host = carve(input_host_.data());
+  if (store_rows(rows)) return kernels::begin_rows(step_args_[0].rows, row_places(), stream_);
   std::memcpy(host.token, rows.token, rows_ * 4);
   std::memcpy(host.slot, rows.slot, rows_ * 4);
   std::memcpy(host.position, rows.position, rows_ * 4);
@@ -420,6 +433,7 @@ void CudaExecutor::take_rows(const Rows& rows, const SequenceStore& sequences) {
   graph_ = nullptr;
   forget_replaced(rows);
   find_runs(rows);
+  place_partials(rows);
   for (uint32_t r = 0; r < rows_; ++r) send_pages(rows.slot[r], sequences.pages(rows.slot[r]));
 }
 
@@ -512,6 +526,7 @@ kernels::DecodeAttention CudaExecutor::decode_attention(uint32_t layer, const At
   a.slot = step.slot;
   a.position = step.position;
   a.partial = partial_.data();
+  a.place = step.place;
   a.arrived = arrived_.data();
   a.out = out;
   a.params = within(params, options_.context);
@@ -519,13 +534,13 @@ kernels::DecodeAttention CudaExecutor::decode_attention(uint32_t layer, const At
   return a;
 }
 
-// Attention of single rows: those of `rows`, or the first ones where it is null.
-void CudaExecutor::attend_rows(kernels::DecodeAttention a, const uint32_t* rows, uint32_t count, bool pdl) {
-  const uint32_t most = rows_at_once(shape_, options_);
-  for (uint32_t first = 0; first < count; first += most) {
-    a.row = rows ? rows + first : nullptr;
-    a.first = first;
-    kernels::attention_decode(a, std::min(most, count - first), pdl, stream_);
+// Attention of the step's single rows: those of `rows`, or the first ones where it is null.
+void CudaExecutor::attend_rows(kernels::DecodeAttention a, const uint32_t* rows, bool pdl) {
+  a.first = 0;
+  for (const uint32_t count : attend_launches_) {
+    a.row = rows ? rows + a.first : nullptr;
+    kernels::attention_decode(a, count, pdl, stream_);
+    a.first += count;
   }
 }
 
@@ -535,15 +550,17 @@ bool CudaExecutor::are_tiles_slow() const {
   return rows_ * page_bytes(shape_) <= kBytesOfTile;
 }
 
+// Whether all of the step's rows attend one by one. Without tiles they are all single.
+bool CudaExecutor::attends_row_by_row() const { return tiles_ == 0 || are_tiles_slow(); }
+
 void CudaExecutor::attention(uint32_t layer, const AttentionParams& params, const float* q, float* out) {
   const Activations results = {shape_.n_heads * shape_.head_dim, out};
-  const auto decode = [&] { return decode_attention(layer, params, q, results); };
-  if (tiles_ && are_tiles_slow()) return attend_rows(decode(), nullptr, rows_, false);
-  // Without tiles they are all rows.
-  if (n_decode_rows_) attend_rows(decode(), tiles_ ? carve(input_.data()).decode_rows : nullptr, n_decode_rows_, false);
-  if (tiles_)
-    kernels::attention_prefill(heads(params), kv_layer(layer), q, carve(input_.data()).tiles, tiles_,
-                               within(params, options_.context), out, stream_);
+  const StepInput step = carve(input_.data());
+  const bool all = attends_row_by_row();
+  attend_rows(decode_attention(layer, params, q, results), all ? nullptr : step.decode_rows, false);
+  if (!all)
+    kernels::attention_prefill(heads(params), kv_layer(layer), q, step.tiles, tiles_, within(params, options_.context),
+                               out, stream_);
 }
 
 void CudaExecutor::glu(Activation activation, const float* gate, const float* up, uint32_t rows,

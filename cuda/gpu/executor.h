@@ -68,15 +68,18 @@ class CudaExecutor final : public Executor, public Ops {
     uint32_t* token;              // (max_rows)
     uint32_t* slot;               // (max_rows)
     uint32_t* position;           // (max_rows)
+    uint32_t* place;              // (max_rows) where partial results of attention are (ops/partials.h)
     uint32_t* decode_rows;        // (slots) rows that are a run of their own
     uint32_t* prefill_rows;       // (max_rows) the others
     uint32_t* logit_rows;         // (slots)
     kernels::PrefillTile* tiles;  // (max_rows)
   };
   StepInput carve(uint8_t* base) const;
+  kernels::RowPlaces row_places() const;
 
   void take_rows(const Rows& rows, const SequenceStore& sequences);
   void find_runs(const Rows& rows);
+  void place_partials(const Rows& rows);
   bool store_rows(const Rows& rows);
   void send_rows(const Rows& rows);
   void send_pages(uint32_t slot, std::span<const uint32_t> pages);
@@ -111,8 +114,9 @@ class CudaExecutor final : public Executor, public Ops {
   kernels::PoolPages pool_pages() const;
   bool is_filled(const Activations& attended) const;
   kernels::Heads heads(const AttentionParams& params) const;
-  void attend_rows(kernels::DecodeAttention a, const uint32_t* rows, uint32_t count, bool pdl);
+  void attend_rows(kernels::DecodeAttention a, const uint32_t* rows, bool pdl);
   bool are_tiles_slow() const;
+  bool attends_row_by_row() const;
   kernels::DecodeAttention decode_attention(uint32_t layer, const AttentionParams& params, const float* q,
                                             const Activations& out) const;
 
@@ -141,7 +145,7 @@ class CudaExecutor final : public Executor, public Ops {
   device::Buffer<uint32_t> counts_;                   // (slot, count_words(vocab)): of what counted_ says
   device::Buffer<TokenBias> biases_;                  // (samples, kMostBiases) of the step
   device::Pinned<TokenBias> bias_rows_;               // the same on the host
-  device::Buffer<float> partial_;                     // attention runs
+  device::Buffer<float> partial_;                     // results of attention by runs (ops/partials.h)
   device::Buffer<uint32_t> arrived_;                  // counters, zero between launches
   device::Buffer<unsigned long long> best_;           // (slots) ranks, zero between launches
   device::Buffer<float> scaled_;                      // (samples at once, scaled_width(vocab)) filtered ones
@@ -165,11 +169,12 @@ class CudaExecutor final : public Executor, public Ops {
   kernels::MarkBatch marks_{}, counting_{};  // tokens on their way into seen_ and counts_
   std::vector<kernels::SampleArgs> draws_;   // (samples) of the step
   uint32_t rows_ = 0, n_decode_rows_ = 0, tiles_ = 0, samples_ = 0;
-  uint32_t marked_slot_ = 0;          // whose set this step has brought up to date last
-  uint32_t counted_slot_ = 0;         // whose counts
-  bool has_logprobs_ = false;         // some sample of this step
-  uint32_t deepest_prefill_ = 0;      // position of the last row that is not alone in its run
-  std::vector<uint32_t> sent_pages_;  // (slots) pages of each sequence that the device knows
+  std::vector<uint32_t> attend_launches_;  // rows of each launch in which the step's single rows attend
+  uint32_t marked_slot_ = 0;               // whose set this step has brought up to date last
+  uint32_t counted_slot_ = 0;              // whose counts
+  bool has_logprobs_ = false;              // some sample of this step
+  uint32_t deepest_prefill_ = 0;           // position of the last row that is not alone in its run
+  std::vector<uint32_t> sent_pages_;       // (slots) pages of each sequence that the device knows
 
   // Steps of decoding of one number of rows, each row of which draws.
   struct Recording {

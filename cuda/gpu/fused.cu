@@ -20,6 +20,8 @@ using kernels::MatmulJob;
 // Steps of up to so many rows may be prompts, or have such: more do better with the attention of long ones.
 constexpr uint32_t kMostPrefilled = 64;
 
+static_assert(kernels::kSmallM <= kFeedForwardRows, "feed-forward parts take all rows at once here");
+
 // Steps of decoding up to so many sequences are recorded while the model is loaded: one stream is to be fast from its
 // first token on.
 constexpr uint32_t kEarlyGraphs = 32;
@@ -211,16 +213,18 @@ void CudaExecutor::attend_fused(uint32_t layer, const Layer& l, const Scratch& s
     a.rotate = true;
     a.q_norm = l.q_norm, a.k_norm = l.k_norm, a.eps = shape_.rms_eps;
     a.heads.rope = rotation(l.kind).table;
-    attend_rows(a, nullptr, rows_, true);
+    attend_rows(a, nullptr, true);
   } else {
     AttentionInputs in = {s.q, s.k, s.v};
     in.q_norm = l.q_norm, in.k_norm = l.k_norm, in.kind = l.kind;
     rope_kv(layer, in);
-    if (decoding) attend_rows(a, nullptr, rows_, true);
+    if (decoding) attend_rows(a, nullptr, true);
   }
   if (!decoding) {
-    if (n_decode_rows_) attend_rows(a, step.decode_rows, n_decode_rows_, true);
-    attend_rows(a, step.prefill_rows, rows_ - n_decode_rows_, true);
+    attend_rows(a, step.decode_rows, true);
+    // Shallow ones, or run_fused() had refused the step: no number of them is too many.
+    a.row = step.prefill_rows;
+    kernels::attention_decode(a, rows_ - n_decode_rows_, true, stream_);
   }
   if (rows_ > few_rows_ && !is_filled(out)) kernels::quantize(out, rows_, stream_);
 }
@@ -260,9 +264,9 @@ void CudaExecutor::launch_fused(const Model& m, const Scratch& s, const uint32_t
 }
 
 device::Graph CudaExecutor::record(const Model& m, const Scratch& s, bool draws) {
-  const StepInput in = carve(input_.data());
+  attend_launches_ = {rows_};
   return device::Graph::capture(stream_, [&] {
-    kernels::begin_step(step_args_.data(), rows_, in.token, in.slot, in.position, step_samples_.data(), stream_);
+    kernels::begin_step(step_args_.data(), rows_, row_places(), step_samples_.data(), stream_);
     launch_fused(m, s, nullptr, rows_, true, true);
     if (!draws) return;
     kernels::sample(s.logits, m.output.rows, {}, step_samples_.data(), rows_, sample_sets(), best_.data(),
@@ -291,7 +295,8 @@ bool CudaExecutor::is_decoding(std::span<const uint32_t> logit_rows) const {
 // The graph that is this step, without its draws if these wait for masks; null if it is none. One that is missing is
 // recorded when steps like it have come a few times.
 const device::Graph* CudaExecutor::recorded(const Model& m, const Scratch& s, const Step& step) {
-  if (rows_ > fused_rows_ || !is_decoding(step.logit_rows)) return nullptr;
+  // In a graph all rows attend in one launch.
+  if (rows_ > fused_rows_ || attend_launches_.size() != 1 || !is_decoding(step.logit_rows)) return nullptr;
   Recording& recording = recordings_[rows_ - 1];
   device::Graph& graph = step.masked ? recording.forward : recording.whole;
   if (graph) return &graph;

@@ -91,6 +91,7 @@ struct Shared {
   int32_t sum[kWarps][8 * kRows];  // of their weights
   uint32_t weight_high[kWarps][kRows][32], weight_low[kWarps][kRows][32];
   float y[8 * kRows * kDim];
+  float* partial;  // (heads, runs, kDim + 2) rather than in registers
   bool last;
 };
 
@@ -346,6 +347,8 @@ __global__ void __launch_bounds__(kThreads) attention_decode_kernel(const __grid
   if (!a.rotate) load_split<kWidth>(data, page(split));
   if (a.q_norm || a.k_norm) take_inputs<true>(s, a, row, position, kv_head, heads, angle, append_to);
   else take_inputs<false>(s, a, row, position, kv_head, heads, angle, append_to);
+  if (runs > 1 && threadIdx.x == 0)  // places are written together with positions
+    s.partial = a.partial + (uint64_t(__ldcg(a.place + row)) * h.n_heads + kv_head * heads * runs) * (kDim + 2);
   __syncthreads();
   if (a.rotate && !early) load_split<kWidth>(data, page(split));
   QueryFragments<kWidth> queries;
@@ -355,8 +358,6 @@ __global__ void __launch_bounds__(kThreads) attention_decode_kernel(const __grid
 #pragma unroll
   for (int i = 0; i < kRows; ++i) q_scale[i] = s.q_scale[g + 8 * i];
 
-  const uint64_t partial_stride = uint64_t(a.runs) * (kDim + 2);
-  float* partial = a.partial + (uint64_t(count_index) * h.n_heads + kv_head * heads) * partial_stride;
   Result<kWidth, kRows> r;
 #pragma unroll 1
   while (run < runs) {
@@ -379,7 +380,7 @@ __global__ void __launch_bounds__(kThreads) attention_decode_kernel(const __grid
       for (int i = 0; i < kRows; ++i) {
         const uint32_t head = g + 8 * i;
         if (head >= heads) continue;
-        float* to = partial + head * partial_stride + uint64_t(run) * (kDim + 2);
+        float* to = s.partial + uint64_t(head * runs + run) * (kDim + 2);
 #pragma unroll
         for (uint32_t o = 0; o < kBlocks; ++o)
           if (in_head<kDim>((warp * kBlocks + o) * 8))
@@ -426,7 +427,7 @@ __global__ void __launch_bounds__(kThreads) attention_decode_kernel(const __grid
     __syncthreads();
   }
   for (uint32_t i = threadIdx.x; i < heads * kDim; i += kThreads) {
-    const float y = runs > 1 ? combine_runs<kDim>(partial + i / kDim * partial_stride, runs, i % kDim,
+    const float y = runs > 1 ? combine_runs<kDim>(s.partial + uint64_t(i / kDim * runs) * (kDim + 2), runs, i % kDim,
                                                   sinks ? sinks + i / kDim : nullptr)
                              : s.y[i];
     const uint32_t at = kv_head * heads * kDim + i;

@@ -6,17 +6,16 @@
 namespace orcd::kernels {
 namespace {
 
-__global__ void begin_kernel(const __grid_constant__ RowBatch rows, uint32_t* token, uint32_t* slot,
-                             uint32_t* position) {
+__global__ void begin_kernel(const __grid_constant__ RowBatch rows, RowPlaces to) {
   const uint32_t row = threadIdx.x;
   if (row >= rows.count) return;
-  token[row] = rows.token[row];
-  slot[row] = rows.slot[row];
-  position[row] = rows.position[row];
+  to.token[row] = rows.token[row];
+  to.slot[row] = rows.slot[row];
+  to.position[row] = rows.position[row];
+  to.place[row] = rows.place[row];
 }
 
-__global__ void begin_step_kernel(const StepArgs* order, uint32_t rows, uint32_t* token, uint32_t* slot,
-                                  uint32_t* position, SampleArgs* samples) {
+__global__ void begin_step_kernel(const StepArgs* order, uint32_t rows, RowPlaces to, SampleArgs* samples) {
   pdl_launch_dependents();
   const uint32_t row = threadIdx.x;
   // Samples go as words, one after the other, and by all threads.
@@ -24,16 +23,16 @@ __global__ void begin_step_kernel(const StepArgs* order, uint32_t rows, uint32_t
   const uint4* from = reinterpret_cast<const uint4*>(order->samples);
   const uint32_t parts = (rows * sizeof(SampleArgs) + sizeof(uint4) - 1) / sizeof(uint4);
   // All loads before the first use: each goes to the host's memory and back.
-  uint32_t id = 0, of = 0, at = 0;
+  uint32_t id = 0, of = 0, at = 0, place = 0;
   if (row < rows) {
     id = __ldcv(order->rows.token + row), of = __ldcv(order->rows.slot + row);
-    at = __ldcv(order->rows.position + row);
+    at = __ldcv(order->rows.position + row), place = __ldcv(order->rows.place + row);
   }
   uint4 part[kParts];
 #pragma unroll
   for (uint32_t i = 0; i < kParts; ++i)
     if (i * blockDim.x + row < parts) part[i] = __ldcv(from + i * blockDim.x + row);
-  if (row < rows) token[row] = id, slot[row] = of, position[row] = at;
+  if (row < rows) to.token[row] = id, to.slot[row] = of, to.position[row] = at, to.place[row] = place;
 #pragma unroll
   for (uint32_t i = 0; i < kParts; ++i)
     if (i * blockDim.x + row < parts) reinterpret_cast<uint4*>(samples)[i * blockDim.x + row] = part[i];
@@ -41,14 +40,13 @@ __global__ void begin_step_kernel(const StepArgs* order, uint32_t rows, uint32_t
 
 }  // namespace
 
-void begin_rows(const RowBatch& rows, uint32_t* token, uint32_t* slot, uint32_t* position, cudaStream_t stream) {
-  begin_kernel<<<1, kSmallM, 0, stream>>>(rows, token, slot, position);
+void begin_rows(const RowBatch& rows, const RowPlaces& to, cudaStream_t stream) {
+  begin_kernel<<<1, kSmallM, 0, stream>>>(rows, to);
   ORCD_CUDA(cudaGetLastError());
 }
 
-void begin_step(const StepArgs* order, uint32_t rows, uint32_t* token, uint32_t* slot, uint32_t* position,
-                SampleArgs* samples, cudaStream_t stream) {
-  begin_step_kernel<<<1, (rows + 31) / 32 * 32, 0, stream>>>(order, rows, token, slot, position, samples);
+void begin_step(const StepArgs* order, uint32_t rows, const RowPlaces& to, SampleArgs* samples, cudaStream_t stream) {
+  begin_step_kernel<<<1, (rows + 31) / 32 * 32, 0, stream>>>(order, rows, to, samples);
   ORCD_CUDA(cudaGetLastError());
 }
 

@@ -224,9 +224,10 @@ struct DecodeAttention {
   uint32_t first;
   const uint32_t* slot;      // (rows)
   const uint32_t* position;  // (rows)
-  float* partial;            // (count, n_heads, runs, head_dim + 2) scratch
+  float* partial;            // of each row (n_heads, its runs, head_dim + 2): scratch
+  const uint32_t* place;     // (rows) where that of a row begins, in runs of all heads (ops/partials.h)
   uint32_t* arrived;         // (count, n_heads), zero; left zero
-  uint32_t runs;             // most runs of splits that a row may have: partial's size
+  uint32_t runs;             // most runs of splits that a row may have
   Activations out;           // (rows, n_heads * head_dim): x, and blocks where there is memory for them
   bool rotate;
   const float* q_norm;  // (head_dim) or null, of `rotate`
@@ -237,7 +238,7 @@ struct DecodeAttention {
 // Whether attention_decode can fill blocks: a block of 32 values is of one head.
 inline bool decode_fills_blocks(uint32_t head_dim) { return head_dim % kQuantBlock == 0; }
 inline constexpr uint32_t kMostHeadsPerKv = 16;  // query heads
-// Rows whose position is below this need no partial and arrived: any number of them may attend at once.
+// Rows whose position is below this need no partial, place and arrived: any number of them may attend at once.
 inline constexpr uint32_t kDecodeShallow = kAttnRun * kAttnSplit;
 void attention_decode(const DecodeAttention& a, uint32_t count, bool pdl, cudaStream_t stream);
 
@@ -292,6 +293,7 @@ struct alignas(16) SampleBatch {
 struct RowBatch {
   uint32_t count;
   uint32_t token[kSmallM], slot[kSmallM], position[kSmallM];
+  uint32_t place[kSmallM];  // as DecodeAttention has it
 };
 
 // Everything that a recorded step takes from the host.
@@ -300,13 +302,17 @@ struct StepArgs {
   alignas(16) SampleArgs samples[kSmallM];
 };
 
-// Stores a step's rows where its kernels read them.
-void begin_rows(const RowBatch& rows /* host */, uint32_t* token /* (rows) */, uint32_t* slot, uint32_t* position,
-                cudaStream_t stream);
+// Where a step's kernels find its rows.
+struct RowPlaces {
+  uint32_t *token, *slot, *position, *place;  // (rows)
+};
+
+// Stores a step's rows there.
+void begin_rows(const RowBatch& rows /* host */, const RowPlaces& to, cudaStream_t stream);
 
 // The same for a step whose rows all draw, in order; its samples too. The order is read when the kernel runs.
-void begin_step(const StepArgs* order /* pinned host */, uint32_t rows, uint32_t* token /* (rows) */, uint32_t* slot,
-                uint32_t* position, SampleArgs* samples /* (rows) */, cudaStream_t stream);
+void begin_step(const StepArgs* order /* pinned host */, uint32_t rows, const RowPlaces& to,
+                SampleArgs* samples /* (rows) */, cudaStream_t stream);
 
 // Tokens for the sets or the counts of their slots, as a kernel's argument.
 struct MarkBatch {

@@ -241,6 +241,13 @@ void rows_ops(Random& rng) {
         b.gpu->glu(a, in.gx.data(), up.gx.data(), rows, out.on_gpu());
         b.gpu->finish();
         out.compare("glu " + std::to_string(uint32_t(a)) + at);
+        // Float weights' activations take the memory of what they are made of.
+        const auto both = to_device(in.x);
+        Activations in_place;
+        in_place.cols = cols, in_place.x = both.data();
+        b.gpu->glu(a, both.data(), up.gx.data(), rows, in_place);
+        b.gpu->finish();
+        equal("glu in place" + at, out.x.data(), to_host(both.data(), in.x.size()).data(), in.x.size());
       }
       for (const bool normed : {false, true}) {
         b.cpu->add(in.x.data(), {normed ? weight.data() : nullptr, 1e-6f, 0.37f}, rows, cols, up.x.data());
@@ -752,6 +759,7 @@ void appending_decode(Random& rng, const AttentionShape& shape, const AttentionB
   const uint32_t runs = pages / kAttnRun;
   auto partial = poisoned<float>(uint64_t{shape.heads} * runs * (shape.head_dim + 2));
   auto arrived = to_device(std::vector<uint32_t>(shape.heads, 0));
+  const auto place = to_device(std::vector<uint32_t>{0});
   b.open(0);
   for (uint32_t p = 0; p < rows; ++p) {
     const uint32_t token = 1, slot = 0;
@@ -764,7 +772,7 @@ void appending_decode(Random& rng, const AttentionShape& shape, const AttentionB
     a.q = in.gq.data(), a.k = in.gk.data(), a.v = in.gv.data();
     const auto gslot = to_device(std::vector<uint32_t>{slot}), gposition = to_device(std::vector<uint32_t>{p});
     a.slot = gslot.data(), a.position = gposition.data();
-    a.partial = partial.data(), a.arrived = arrived.data(), a.runs = runs;
+    a.partial = partial.data(), a.place = place.data(), a.arrived = arrived.data(), a.runs = runs;
     a.out.cols = shape.q_width(), a.out.x = in.gout.data();
     a.rotate = true;
     a.params = params.on_gpu();
