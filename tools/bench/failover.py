@@ -21,6 +21,7 @@ import threading
 import time
 
 import streams
+import swarm
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 LIMIT_S = 60
@@ -45,12 +46,10 @@ def settled(server, standby, generation=0):
     raise SystemExit(f"error: not ready within {LIMIT_S} s: {report}")
 
 
-def stream(server, job, at=None, trigger=None, times_from=None):
+def stream(server, job, at=None, trigger=None):
     """Runs a job and calls `trigger` when token `at` has come: text of all token events, first and last event, the
-    longest time without a token from the fault on, and from the fault to the last event, seconds. With `times_from`, in
-    place of that longest time, when each token from that one on came."""
+    longest time without a token from the fault on, and from the fault to the last event, seconds."""
     text, count, since, pause, triggered, started, last = [], 0, None, 0.0, None, None, None
-    times = []
     for _, line in server.lines("/execute", job):
         now = time.perf_counter()
         if not line.startswith(b"data: "):
@@ -61,15 +60,13 @@ def stream(server, job, at=None, trigger=None, times_from=None):
             continue
         text.append(line)
         count += 1
-        if times_from is not None and count >= times_from:
-            times.append(now)
         if since is not None:
             pause, since = max(pause, now - since), now
         if count == at:
             trigger()
             triggered = since = time.perf_counter()
     ended = time.perf_counter() - triggered if triggered else 0.0
-    return b"".join(text), started, last, pause if times_from is None else times, ended
+    return b"".join(text), started, last, pause, ended
 
 
 def job(args, name, tokens):
@@ -115,34 +112,22 @@ def several(server, args, standby, rounds):
     or, with --shared, in their last ones only."""
     tokens = args.at + 512
 
-    def one(number, name, reached=None):
-        asked = job(args, name, tokens)
+    def asked(number, name):
+        asked = job(args, f"{name}-{number}", tokens)
         prompt = f"{asked['prompt']} stream {number}" if args.shared else f"stream {number}: {asked['prompt']}"
-        asked |= {"prompt": prompt, "seed": number + 1, "ignore_eos": True}
-        return stream(server, asked, args.at if reached else None, reached, args.at)
+        return asked | {"prompt": prompt, "seed": number + 1, "ignore_eos": True}
 
     def all_at_once(name, trigger=None):
-        answers, count, lock = [None] * args.streams, [0], threading.Lock()
+        return swarm.swarm(server.address, [asked(n, name) for n in range(args.streams)], args.at, trigger)
 
-        def reached():
-            with lock:
-                count[0] += 1
-                if count[0] < args.streams:
-                    return
-            trigger()
-
-        def run(number):
-            answers[number] = one(number, f"{name}-{number}", reached if trigger else None)
-
-        threads = [threading.Thread(target=run, args=(number,)) for number in range(args.streams)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        return answers
+    def told(answer):
+        events = answer.events()
+        return [event for event in events if swarm.TOKEN in event], json.loads(events[0]), json.loads(events[-1])
 
     settled(server, standby)
-    undisturbed = all_at_once("undisturbed")
+    if args.shared:  # the others find its prompt
+        swarm.swarm(server.address, [asked(0, "first")])
+    undisturbed = [told(answer) for answer in all_at_once("undisturbed")]
     found = []
     for number in range(rounds):
         report = settled(server, standby)
@@ -153,10 +138,12 @@ def several(server, args, standby, rounds):
             at.append(time.perf_counter())
 
         answers = all_at_once(f"round-{number}", kill)
-        for (text, _, last, _, _), (expected, *_) in zip(answers, undisturbed):
+        for answer, (expected, *_) in zip(answers, undisturbed):
+            text, _, last = told(answer)
             if text != expected or last["type"] != "end":
                 raise SystemExit(f"error: a disturbed stream differs from the undisturbed one; its last event: {last}")
-        for _, _, last, times, _ in answers:
+            # Not that between the first tokens of a stream and those of the last one to begin.
+            times = [time for time, tokens in answer.times if tokens >= args.at]
             gaps = [after - before for before, after in zip(times, times[1:]) if after > at[0]]
             if last["replays"] and gaps:
                 found.append(max(gaps) * 1e3)
