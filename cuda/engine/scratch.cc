@@ -75,7 +75,8 @@ void carve_attention(const ModelShape& s, uint64_t rows, Carver& c, Scratch& t) 
 }
 
 void carve_feed_forward(const ModelShape& s, uint64_t rows, ScratchOf backend, Carver& c, Scratch& t) {
-  t.ffn_rows = static_cast<uint32_t>(s.n_experts ? rows : std::min<uint64_t>(rows, kFeedForwardRows));
+  const bool whole = s.n_experts || 2 * rows * s.d_ff * sizeof(float) <= kFeedForwardBytes;
+  t.ffn_rows = static_cast<uint32_t>(whole ? rows : std::min<uint64_t>(rows, kFeedForwardRows));
   const uint64_t places = t.ffn_rows * uint64_t{std::max(1u, s.n_experts_used)};
   t.gate = c.take<float>(places * s.d_ff);
   t.up = c.take<float>(places * s.d_ff);

@@ -11,8 +11,10 @@
 
 namespace orcd {
 
-// Most rows of a step that a feed-forward part without experts takes at once: others come one group after the other. As
-// many fill a device, and values as wide as d_ff are most of the scratch.
+// A feed-forward part without experts takes all rows of a step at once if gates and values of the largest step are no
+// more than kFeedForwardBytes. Else, for values as wide as d_ff are most of the scratch, it takes so many rows at most, one
+// group after the other: as many fill a device, but for one or two hundredths of its speed.
+inline constexpr uint64_t kFeedForwardBytes = 160 << 20;
 inline constexpr uint32_t kFeedForwardRows = 1024;
 
 struct Scratch {
