@@ -66,6 +66,8 @@ pub struct Engine {
     sequences: Sequences,
     /// Of all that a page depends on beside its tokens.
     fingerprint: [u8; 32],
+    /// [`LoadRequest::run`](orcd_shared::protocol::message::LoadRequest::run)
+    run: u64,
     /// Tokens per sequence.
     context: u32,
     /// Sequences that ask for more positions are rotated in another way.
@@ -292,6 +294,7 @@ impl Backend {
             memory,
             sequences: Sequences::new(pages, options.slots, warm),
             fingerprint: [0; 32],
+            run: 0,
             context: options.context,
             long_from: (rope.scaling == RopeScaling::LongRope).then_some(rope.original_context),
             unsettled: false,
@@ -415,10 +418,11 @@ impl Engine {
 }
 
 impl Engine {
-    /// What this engine computes is that of all engines with this fingerprint, and of no others. A ledger is kept of the
-    /// pool from now on, for another process that may have both.
-    pub fn outlive(&mut self, fingerprint: [u8; 32], ledger: Ledger) {
+    /// What this engine computes is that of all engines with this fingerprint, and of no others; keys of jobs are those of
+    /// one run of the supervisor. A ledger is kept of the pool from now on, for another process that may have both.
+    pub fn outlive(&mut self, fingerprint: [u8; 32], run: u64, ledger: Ledger) {
         self.fingerprint = fingerprint;
+        self.run = run;
         self.sequences.keep_ledger(ledger);
     }
 
@@ -556,7 +560,8 @@ impl StepEngine for Engine {
     ) -> Result<u32, EngineError> {
         self.refuse_open(slot)?;
         let is_long = self.long_from.is_some_and(|from| max_tokens > from);
-        let root = PageName::root(&self.fingerprint, is_long, owner.scope, owner.key);
+        let key = (self.run, owner.key);
+        let root = PageName::root(&self.fingerprint, is_long, owner.scope, key);
         let mut beginning = self.sequences.look_up(root, owner, tokens);
         self.check(&mut beginning, tokens)?;
         self.begin_sequence(slot, max_tokens, &beginning, tokens)

@@ -3,6 +3,7 @@
 
 #![deny(unsafe_code)]
 
+pub mod claim;
 pub mod constraint;
 pub mod crash;
 pub mod descriptors;
