@@ -16,5 +16,6 @@ pub mod logit_bias;
 pub mod protocol;
 pub mod sampling;
 pub mod sealed;
+pub mod token_ids;
 pub mod vocab;
 pub mod weights;

@@ -1,7 +1,7 @@
 //! Who speaks, and which bytes that version stands for.
 
 /// Raised with every change of a message's bytes.
-pub const PROTOCOL: u32 = 11;
+pub const PROTOCOL: u32 = 12;
 
 /// The build that speaks: package version, for messages to people.
 pub const BUILD: &str = env!("CARGO_PKG_VERSION");
@@ -184,7 +184,7 @@ mod tests {
                 cache: CacheScope::Job,
             },
         };
-        let submit = "02 fb2c01 02 fb311f fb0801 01 05 40 \
+        let submit = "02 fb2c01 08 311f0000 08010000 04 05000000 40 \
                       0000803f 0000003f 28 00000000 0000c03f 000000c0 0000003f 03 fdffffffffffffffff \
                       01 0105 02 07 0000803f fb2c01 0000c8c2";
         golden(
