@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use orcd_shared::claim;
 use orcd_tests::notify::Notification;
+use orcd_tests::proc::Process;
 use orcd_tests::{Job, Model, NotifyDouble, Starter, WorkerHarness, paths};
 
 /// More than a busy machine needs.
@@ -259,6 +261,46 @@ fn a_pool_that_only_the_worker_can_judge_is_replaced_by_its_own() {
         names.len() == ALL && names.iter().filter(|name| is_new(name)).count() == 3
     };
     double.wait_until("its own pool in place of the old", SOON, replaced);
+}
+
+/// Numbers of a process's descriptors whose targets `are_meant`.
+fn descriptors(process: Process, are_meant: impl Fn(&str) -> bool) -> Vec<u32> {
+    let entries = fs::read_dir(format!("/proc/{}/fd", process.pid)).unwrap();
+    let paths = entries.flatten().map(|entry| entry.path());
+    let target = |path: &Path| fs::read_link(path).is_ok_and(|to| are_meant(to.to_str().unwrap()));
+    let number = |path: PathBuf| path.file_name()?.to_str()?.parse().ok();
+    paths
+        .filter(|path| target(path))
+        .filter_map(number)
+        .collect()
+}
+
+#[test]
+fn a_worker_that_is_there_shows_at_the_ledger_until_its_device_is_released() {
+    let double = NotifyDouble::default();
+    let (_folder, model) = model_of(&Model::Tiny);
+    let service = under(&double, &model).start();
+    wait_for_stored(&double);
+    let stored = double.stored().into_iter();
+    let mut ledgers = stored.filter(|(name, _)| name.starts_with("orcd-kv-ledger-"));
+    let (_, ledger) = ledgers.next().unwrap();
+    assert!(!claim::is_free(&ledger).unwrap());
+    // Linux releases descriptors from the last to the first.
+    let worker = service.worker();
+    let lock = descriptors(worker, |to| to.starts_with("/memfd:orcd-kv-ledger"));
+    let others = descriptors(worker, |to| {
+        to.starts_with("/dev/nvidia")
+            || to.starts_with("/memfd:orcd-kv ")
+            || to.starts_with("/memfd:orcd-weights")
+    });
+    assert!(lock.len() > 1 && !others.is_empty(), "{lock:?}, {others:?}");
+    assert!(
+        lock.iter().min() < others.iter().min(),
+        "{lock:?}, {others:?}"
+    );
+    kill(service);
+    assert!(worker.is_gone_within(SOON));
+    assert!(claim::is_free(&ledger).unwrap());
 }
 
 #[test]
