@@ -73,6 +73,8 @@ pub struct Engine {
     expected: HashMap<JobKey, Chain>,
     /// Of all that a page depends on beside its tokens.
     fingerprint: [u8; 32],
+    /// [`LoadRequest::run`](orcd_shared::protocol::message::LoadRequest::run)
+    run: u64,
     /// Tokens per sequence.
     context: u32,
     /// Sequences that ask for more positions are rotated in another way.
@@ -307,6 +309,7 @@ impl Backend {
             sequences: Sequences::new(pages, options.slots, warm),
             expected: HashMap::new(),
             fingerprint: [0; 32],
+            run: 0,
             context: options.context,
             long_from: (rope.scaling == RopeScaling::LongRope).then_some(rope.original_context),
             unsettled: false,
@@ -430,10 +433,11 @@ impl Engine {
 }
 
 impl Engine {
-    /// What this engine computes is that of all engines with this fingerprint, and of no others. A ledger is kept of the
-    /// pool from now on, for another process that may have both.
-    pub fn outlive(&mut self, fingerprint: [u8; 32], ledger: Ledger) {
+    /// What this engine computes is that of all engines with this fingerprint, and of no others; keys of jobs are those of
+    /// one run of the supervisor. A ledger is kept of the pool from now on, for another process that may have both.
+    pub fn outlive(&mut self, fingerprint: [u8; 32], run: u64, ledger: Ledger) {
         self.fingerprint = fingerprint;
+        self.run = run;
         self.sequences.keep_ledger(ledger);
     }
 
@@ -544,7 +548,7 @@ impl Engine {
     /// The beginning of a job's chain.
     fn root(&self, max_tokens: u32, owner: Owner) -> PageName {
         let is_long = self.long_from.is_some_and(|from| max_tokens > from);
-        PageName::root(&self.fingerprint, is_long, owner.scope, owner.key)
+        PageName::root(&self.fingerprint, is_long, owner.scope, (self.run, owner.key))
     }
 
     /// Whether a sequence is open in `slot`, so that nobody's pages are given to another.

@@ -10,8 +10,9 @@ use nix::sys::resource::{Resource, getrlimit};
 use orcd_shared::protocol::frame::{self, FrameError};
 use serde::de::DeserializeOwned;
 
-/// What a reader asks of the socket at once.
+/// What a reader asks of the socket at once; more in the middle of a long message, but not more than a socket holds.
 const READ_BYTES: usize = 16 << 10;
+const MOST_READ_BYTES: usize = 256 << 10;
 
 /// Why no message came.
 #[derive(Debug, thiserror::Error)]
@@ -92,10 +93,12 @@ impl<R: Read> FrameReader<R> {
         }
     }
 
-    /// Appends what has come; false at the end of the stream.
+    /// Appends what has come; false at the end of the stream. It asks for as much again as is there, so that a long message
+    /// takes few calls, and no more memory than twice what has come.
     fn read_more(&mut self) -> io::Result<bool> {
         let before = self.buffer.len();
-        self.buffer.resize(before + READ_BYTES, 0);
+        let asked = before.clamp(READ_BYTES, MOST_READ_BYTES);
+        self.buffer.resize(before + asked, 0);
         let read = loop {
             match self.source.read(&mut self.buffer[before..]) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -112,8 +115,9 @@ impl<R: Read> FrameReader<R> {
 
 #[cfg(test)]
 mod tests {
-    use orcd_shared::job::JobKey;
+    use orcd_shared::job::{JobKey, JobOptions, JobSpec};
     use orcd_shared::protocol::message::ToWorker;
+    use orcd_shared::sampling::SamplingParams;
 
     use super::*;
 
@@ -126,6 +130,15 @@ mod tests {
             into[..n].copy_from_slice(&self.0[..n]);
             self.0 = &self.0[n..];
             Ok(n)
+        }
+    }
+
+    struct Counted<'a>(Trickle<'a>, &'a std::cell::Cell<usize>);
+
+    impl Read for Counted<'_> {
+        fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+            self.1.set(self.1.get() + 1);
+            self.0.read(into)
         }
     }
 
@@ -147,6 +160,31 @@ mod tests {
             }
             assert_eq!(reader.message::<ToWorker>().unwrap(), None);
         }
+    }
+
+    #[test]
+    fn a_long_message_takes_few_reads() {
+        let message = ToWorker::Submit(Box::new(JobSpec {
+            key: JobKey(1),
+            prompt: (0..1_000_000).collect(),
+            emitted: Vec::new(),
+            max_tokens: 1,
+            sampling: SamplingParams::GREEDY,
+            options: JobOptions::default(),
+        }));
+        let mut bytes = Vec::new();
+        frame::encode(&message, &mut bytes).unwrap();
+        let reads = std::cell::Cell::new(0);
+        let counted = Counted(Trickle(&bytes, usize::MAX), &reads);
+        let read = FrameReader::new(counted).message::<ToWorker>().unwrap();
+        assert!(read == Some(message));
+        let most = bytes.len() / MOST_READ_BYTES + 10;
+        assert!(
+            reads.get() <= most,
+            "{} for {} bytes",
+            reads.get(),
+            bytes.len()
+        );
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use orcd_shared::claim::Reserved;
 use orcd_shared::error::ErrorCode;
 use orcd_shared::gguf::GgufFile;
 use orcd_shared::job::JobKey;
@@ -19,6 +20,7 @@ use crate::engine::{Backend, Engine, EngineOptions};
 use crate::failpoints::{self, Failpoint};
 use crate::loader::{self, LoadError, Loaded, Source};
 use crate::memory::{self, Limit, Need, Scope, Shortfall};
+use crate::pool::ledger::Ledger;
 use crate::pool::made::{self as pool, HeldPool, Pool};
 use crate::scheduler::Limits;
 use crate::scheduler::step_engine::{EngineError, StepEngine as _};
@@ -115,6 +117,8 @@ pub(crate) fn load(
 ) -> Result<Serving, LoadFailure> {
     let began = Instant::now();
     failpoints::pass(Failpoint::Load);
+    // Before the device is opened, and whatever else may be closed before it.
+    let reserved = Reserved::new();
     let channel = DescriptorChannel::on_stdin();
     let retained = request
         .weights
@@ -191,9 +195,9 @@ pub(crate) fn load(
         || channel
             .as_ref()
             .is_some_and(|channel| hand_over(&engine, channel));
-    let pool = match (pool.ledger, channel) {
+    let pool = match (claimed(pool.ledger, reserved), channel) {
         (Some(ledger), Some(channel)) => {
-            engine.outlive(fingerprint, ledger);
+            engine.outlive(fingerprint, request.run, ledger);
             let held = pool.is_held || hand_over_pool(&engine, &channel);
             held.then_some(pool.manifest)
         }
@@ -437,6 +441,21 @@ fn tell_absent(path: &str, plan: &ModelPlan) {
             "{path} lacks keys that have a default, which is used: {}",
             taken.join(", ")
         ));
+    }
+}
+
+/// The ledger, once it shows others that this process is there: without that nobody could know whether somebody still writes
+/// to the pool.
+fn claimed(ledger: Option<Ledger>, reserved: io::Result<Reserved>) -> Option<Ledger> {
+    let mut ledger = ledger?;
+    match reserved.and_then(|reserved| ledger.claim(reserved)) {
+        Ok(()) => Some(ledger),
+        Err(error) => {
+            log::line(format_args!(
+                "the KV pool can't outlive this process: its ledger can't be locked: {error}"
+            ));
+            None
+        }
     }
 }
 

@@ -20,6 +20,8 @@ use support::assert_same;
 use support::model::{Model, in_chunks, options, prompt, step};
 
 const FINGERPRINT: [u8; 32] = [9; 32];
+/// Of a supervisor.
+const RUN: u64 = 5;
 /// A job that shares with nobody.
 const OWNER: Owner = Owner {
     key: JobKey(7),
@@ -42,7 +44,7 @@ fn tokens() -> Vec<u32> {
 /// An engine whose pool is its own and can be taken over.
 fn first(model: &Model) -> Engine {
     let mut engine = model.engine(&small());
-    engine.outlive(FINGERPRINT, Ledger::create(PAGES).unwrap());
+    engine.outlive(FINGERPRINT, RUN, Ledger::create(PAGES).unwrap());
     engine.take_over(serve(1)).unwrap();
     engine
 }
@@ -68,7 +70,7 @@ fn next(model: &Model, [memory, ledger]: [OwnedFd; 2], fingerprint: [u8; 32]) ->
         ..small()
     };
     let mut engine = backend.engine_on(plan, weights, memory, &options).unwrap();
-    engine.outlive(fingerprint, Ledger::open(ledger, PAGES).unwrap());
+    engine.outlive(fingerprint, RUN, Ledger::open(ledger, PAGES).unwrap());
     engine
 }
 

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::constraint::Constraint;
 use crate::logit_bias::LogitBias;
 use crate::sampling::SamplingParams;
+use crate::token_ids;
 
 /// Names a job between supervisor and worker. Given out by the supervisor, never used twice in
 /// its lifetime, so that a late message of a cancelled job can't be taken for another's.
@@ -24,9 +25,11 @@ pub struct JobSpec {
     /// The job's name on this link.
     pub key: JobKey,
     /// Prompt token ids, at least one.
+    #[serde(with = "token_ids")]
     pub prompt: Vec<u32>,
     /// Tokens already generated before a crash. The worker processes all but the last as prompt,
     /// draws the last one again and reports it, so that the supervisor can compare (replay check).
+    #[serde(with = "token_ids")]
     pub emitted: Vec<u32>,
     /// Tokens to generate in all, counted from the first, emitted ones included.
     pub max_tokens: u32,

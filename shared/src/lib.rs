@@ -3,6 +3,7 @@
 
 #![deny(unsafe_code)]
 
+pub mod claim;
 pub mod constraint;
 pub mod crash;
 pub mod descriptors;
@@ -15,5 +16,6 @@ pub mod logit_bias;
 pub mod protocol;
 pub mod sampling;
 pub mod sealed;
+pub mod token_ids;
 pub mod vocab;
 pub mod weights;

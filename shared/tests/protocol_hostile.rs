@@ -342,10 +342,11 @@ fn length_over_the_limit_is_refused_before_anything_is_allocated() {
 
 #[test]
 fn inner_length_of_any_size_reserves_no_more_than_the_cap() {
-    // Submit, key 0, then a prompt that claims to hold 2^32-1 or 2^63 ids.
+    // Submit, key 0, then a prompt that claims to hold 2^32-1, 2^63 or 4 MiB of bytes, of which the last would be allowed.
     for claim in [
         &[0xfc, 0xff, 0xff, 0xff, 0xff][..],
         &[0xfd, 0, 0, 0, 0, 0, 0, 0, 0x80],
+        &[0xfc, 0, 0, 0x40, 0],
     ] {
         let bytes = framed(&[&[2, 0][..], claim, &[1, 2, 3]].concat());
         assert!(frame::decode::<ToWorker>(&bytes).is_err());
@@ -355,6 +356,57 @@ fn inner_length_of_any_size_reserves_no_more_than_the_cap() {
     let bytes = framed(&[0, 1, 0xfc, 0xff, 0xff, 0xff, 0xff, b'x']);
     assert!(frame::decode::<ToWorker>(&bytes).is_err());
     assert!(decode(&bytes) <= MOST_RESERVED, "{} bytes", decode(&bytes));
+}
+
+#[test]
+fn a_part_of_a_token_id_is_refused() {
+    // Submit, key 0, then a prompt of so many bytes.
+    let with_prompt = |bytes: u8| {
+        let body = [&[2, 0, bytes][..], &vec![1; bytes.into()], &[0; 32]].concat();
+        frame::decode::<ToWorker>(&framed(&body))
+            .unwrap_err()
+            .to_string()
+    };
+    for bytes in [1, 2, 3, 5, 7] {
+        let error = with_prompt(bytes);
+        assert!(error.contains("token ids of four bytes each"), "{error}");
+    }
+    assert!(!with_prompt(8).contains("token ids"));
+}
+
+#[test]
+fn a_job_of_a_million_tokens_each_of_prompt_and_output_is_sent() {
+    let ids = vec![u32::MAX; 1_000_000];
+    let spec = JobSpec {
+        key: JobKey(u64::MAX),
+        prompt: ids.clone(),
+        emitted: ids,
+        max_tokens: u32::MAX,
+        sampling: SamplingParams::GREEDY,
+        options: JobOptions::default(),
+    };
+    let message = ToWorker::Submit(Box::new(spec));
+    let mut bytes = Vec::new();
+    frame::encode(&message, &mut bytes).unwrap();
+    let (read, _) = frame::decode::<ToWorker>(&bytes).unwrap().unwrap();
+    assert_eq!(read, message);
+}
+
+#[test]
+fn people_read_ids_as_numbers() {
+    let text = r#"{"key": 1, "prompt": [1, 70000], "emitted": [5], "max_tokens": 9,
+        "sampling": {"temperature": 0.5, "top_p": 1.0, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0, "seed": 3},
+        "options": {"ignore_end": false, "top_logprobs": null}}"#;
+    let spec: JobSpec = serde_json::from_str(text).unwrap();
+    assert_eq!(
+        (&spec.prompt[..], &spec.emitted[..]),
+        (&[1, 70_000][..], &[5][..])
+    );
+    let written = serde_json::to_string(&spec).unwrap();
+    assert!(
+        written.contains(r#""prompt":[1,70000],"emitted":[5]"#),
+        "{written}"
+    );
 }
 
 #[test]
@@ -373,7 +425,7 @@ fn bytes_after_the_message_are_refused() {
 fn message_over_the_limit_is_not_sent_and_leaves_no_trace() {
     let spec = JobSpec {
         key: JobKey(1),
-        prompt: vec![u32::MAX; MAX_FRAME_BYTES / 5 + 1],
+        prompt: vec![u32::MAX; MAX_FRAME_BYTES / 4 + 1],
         emitted: Vec::new(),
         max_tokens: 1,
         sampling: SamplingParams::GREEDY,

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::advice;
 use crate::callback::{self, Announcement};
-use crate::config::Config;
+use crate::config::{Config, Switch};
 use crate::crash_dir::CrashDir;
 use crate::http::{self, App};
 use crate::jobs::dispatcher::{
@@ -28,9 +28,11 @@ use crate::metrics::Metrics;
 use crate::model::{Model, ModelError, ModelHeader};
 use crate::signals::Shutdown;
 use crate::systemd::{
-    FdStore, ImageLocation, LivenessProbe, Manager, Notifier, Passed, Report, feed_watchdog,
+    FdStore, ImageLocation, LivenessProbe, Manager, Notifier, Passed, PoolSizing, PoolTerms,
+    Report, StoreTerms, feed_watchdog,
 };
-use crate::worker::retained::RetainedWeights;
+use crate::worker::process::worker_binary;
+use crate::worker::retained::Retained;
 
 /// From a second SIGINT to the end of the process, also if clients don't take what is left for them.
 const ABORT_LIMIT: Duration = Duration::from_secs(1);
@@ -227,7 +229,7 @@ impl Service {
                 return Ok(());
             }
         }
-        let retained = RetainedWeights::starting_with(store.weights());
+        let retained = Retained::starting_with(store.handles());
         let keeper = tokio::spawn(store.keep(retained.watch()));
         let settings = settings(&self.config, retained, header.end_tokens().to_vec());
         let (jobs, task) = dispatcher::start(settings, Arc::clone(&self.metrics));
@@ -235,7 +237,7 @@ impl Service {
         let overrides = self.config.text.clone();
         let building = spawn_blocking(move || header.build(&overrides).map_err(unfit));
         let result = self.supervise(jobs, task, building).await;
-        clear_unconfirmed_weights(keeper, &result).await;
+        clear_unconfirmed(keeper, &result).await;
         result
     }
 
@@ -253,9 +255,8 @@ impl Service {
 
     /// What an earlier run left with systemd.
     async fn open_store(&mut self) -> FdStore {
-        let place = ImageLocation::of(self.config.device);
         let passed = std::mem::take(&mut self.passed);
-        FdStore::open(self.notifier.clone(), place, passed, &self.config.model).await
+        FdStore::open(self.notifier.clone(), store_terms(&self.config), passed).await
     }
 
     /// Keeps systemd informed until the dispatcher ends.
@@ -389,12 +390,37 @@ impl Service {
     }
 }
 
-/// Takes weights out of systemd's store on which no worker became ready: a start that fails on them
-/// would fail on them again.
-async fn clear_unconfirmed_weights(keeper: JoinHandle<FdStore>, result: &Result<(), RunError>) {
+/// What systemd may keep for the next run.
+fn store_terms(config: &Config) -> StoreTerms {
+    let flags = &config.flags;
+    // Without the cache nobody would ever look for what an earlier run has computed.
+    let pool = (flags.prefix_cache == Switch::On).then(|| PoolTerms {
+        sizing: PoolSizing {
+            context: flags.context,
+            parallel: flags.parallel,
+            kv: config.kv,
+            standby: flags.standby,
+        },
+        program: worker_binary(config.worker_bin.as_deref()),
+    });
+    StoreTerms {
+        place: ImageLocation::of(config.device),
+        model: config.model.clone(),
+        pool,
+    }
+}
+
+/// Takes out of systemd's store on what no worker became ready: a start that fails on it would fail on it again. What is in
+/// KV memory may be what workers were lost by.
+async fn clear_unconfirmed(keeper: JoinHandle<FdStore>, result: &Result<(), RunError>) {
     // It ends with the dispatcher, which is over.
-    if let (Ok(mut store), Err(RunError::Startup { .. })) = (keeper.await, result) {
-        store.clear().await;
+    let Ok(mut store) = keeper.await else {
+        return;
+    };
+    match result {
+        Err(RunError::Startup { .. }) => store.clear().await,
+        Err(RunError::WorkerLost { .. }) => store.clear_pool().await,
+        Ok(()) | Err(RunError::Usage { .. }) => {}
     }
 }
 
@@ -427,11 +453,7 @@ fn joined<T>(result: Result<Result<T, RunError>, JoinError>) -> Result<T, RunErr
     result.unwrap_or_else(|error| Err(RunError::startup(ErrorCode::Internal, error.to_string())))
 }
 
-fn settings(
-    config: &Config,
-    retained: RetainedWeights,
-    end_tokens: Vec<u32>,
-) -> DispatcherSettings {
+fn settings(config: &Config, retained: Retained, end_tokens: Vec<u32>) -> DispatcherSettings {
     let flags = &config.flags;
     let model_path = config.model.to_string_lossy().into_owned();
     DispatcherSettings {
@@ -445,6 +467,7 @@ fn settings(
                 max_gap_ms: flags.max_gap_ms,
                 kv: config.kv,
                 end_tokens,
+                run: fastrand::u64(..),
                 ..LoadRequest::new(model_path, config.device)
             },
             retained,

@@ -48,6 +48,7 @@ mod startup;
 mod stop_sequence;
 mod storms;
 mod systemd;
+mod systemd_pool;
 mod systemd_real;
 mod systemd_units;
 mod tool_choice;

@@ -53,10 +53,12 @@ fn wait_for_status(double: &NotifyDouble, start: &str) {
     double.wait_until(start, SOON, seen);
 }
 
-/// The image and the record that describes it.
+/// What is stored: the image and the record that describes it; the pool's memory, its ledger and its record.
+const STORED: usize = 5;
+
 fn wait_for_stored_weights(double: &NotifyDouble) {
-    let both = |d: &NotifyDouble| d.stored_names().len() == 2;
-    double.wait_until("image and record stored", SOON, both);
+    let all = |d: &NotifyDouble| d.stored_names().len() == STORED;
+    double.wait_until("weights and pool stored", SOON, all);
 }
 
 #[test]
@@ -213,14 +215,14 @@ fn weights_of_a_model_file_that_was_replaced_are_thrown_out() {
     assert_eq!(second.health()["load_source"], "file");
     let replaced = |d: &NotifyDouble| {
         let names = d.stored_names();
-        names.len() == 2 && names.iter().all(|name| !old.contains(name))
+        names.len() == STORED && names.iter().all(|name| !old.contains(name))
     };
     double.wait_until("the new image in place of the old", SOON, replaced);
     // Thrown out before anything else was done, not after loading: there may be no room for two.
     let notifications = double.notifications();
     let is_opening = |n: &Notification| n.lines[0].ends_with(": tokenizer");
     let opening = notifications.iter().rposition(is_opening).unwrap();
-    for removal in &notifications[opening + 1..opening + 3] {
+    for removal in &notifications[opening + 1..=opening + STORED] {
         assert_eq!(removal.lines[0], "FDSTOREREMOVE=1", "{notifications:#?}");
     }
 }

@@ -108,7 +108,7 @@ fn service_is_kept_alive_and_its_weights_in_memory() {
     let health = wait_for_another(&systemd, address, "");
     assert_eq!(health["load_source"], "file");
     let stored = || systemd.show(SERVICE, "NFileDescriptorStore");
-    assert!(wait_until(SOON, || stored() == "2"), "{}", stored());
+    assert!(wait_until(SOON, || stored() == "5"), "{}", stored());
 
     let ways: [(&str, &[&str]); 3] = [
         (
@@ -127,7 +127,7 @@ fn service_is_kept_alive_and_its_weights_in_memory() {
         systemd.ask(args);
         let health = wait_for_another(&systemd, address, &before);
         assert_eq!(health["load_source"], "handle", "{way}");
-        assert_eq!(stored(), "2", "{way}");
+        assert_eq!(stored(), "5", "{way}");
     }
     systemd.ask(&["stop", SOCKET, SERVICE]);
     let end = |property| systemd.show(SERVICE, property);

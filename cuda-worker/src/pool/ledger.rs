@@ -20,6 +20,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt as _;
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
+use orcd_shared::claim::{Claim, Reserved};
 
 use super::names::{PageName, PageTokens, TOKENS};
 use super::pages::{Begun, Found};
@@ -47,6 +48,8 @@ const NO_TOKEN: u32 = u32::MAX;
 pub struct Ledger {
     file: File,
     pages: u32,
+    /// Shows others that this process is there.
+    claim: Option<Claim>,
 }
 
 impl Ledger {
@@ -57,7 +60,11 @@ impl Ledger {
     pub fn create(pages: u32) -> io::Result<Self> {
         let file = File::from(memfd_create("orcd-kv-ledger", MFdFlags::MFD_CLOEXEC)?);
         file.set_len(size(pages))?;
-        let ledger = Self { file, pages };
+        let ledger = Self {
+            file,
+            pages,
+            claim: None,
+        };
         ledger.file.write_all_at(&pages.to_le_bytes(), PAGES_AT)?;
         ledger.file.write_all_at(MAGIC, 0)?;
         Ok(ledger)
@@ -78,7 +85,20 @@ impl Ledger {
             let message = format!("this is no ledger of {pages} KV pages");
             return Err(io::Error::new(io::ErrorKind::InvalidData, message));
         }
-        Ok(Self { file, pages })
+        Ok(Self {
+            file,
+            pages,
+            claim: None,
+        })
+    }
+
+    /// Whoever is given this ledger later can find out that this process is still there.
+    ///
+    /// # Errors
+    /// As those of [`Reserved::claim`].
+    pub fn claim(&mut self, reserved: Reserved) -> io::Result<()> {
+        self.claim = Some(reserved.claim(&self.file)?);
+        Ok(())
     }
 
     /// A descriptor of it, for the process that keeps it.

@@ -19,13 +19,21 @@ const CONTEXT: &str = "worker-orcd 2026-11-30 names of KV pages";
 
 impl PageName {
     /// The beginning of a sequence's chain. `fingerprint` stands for model, layout and program; `long` is whether its
-    /// rotations are those of long sequences; `key` is the job's.
+    /// rotations are those of long sequences; `key` is the job's, with the run of the supervisor that gave it.
     #[must_use]
-    pub fn root(fingerprint: &[u8; 32], long: bool, scope: CacheScope, key: JobKey) -> Self {
+    pub fn root(
+        fingerprint: &[u8; 32],
+        long: bool,
+        scope: CacheScope,
+        (run, key): (u64, JobKey),
+    ) -> Self {
         let mut hash = blake3::Hasher::new_derive_key(CONTEXT);
         hash.update(fingerprint).update(&[u8::from(long)]);
         match scope {
-            CacheScope::Job => hash.update(&[0]).update(&key.0.to_le_bytes()),
+            CacheScope::Job => hash
+                .update(&[0])
+                .update(&run.to_le_bytes())
+                .update(&key.0.to_le_bytes()),
             CacheScope::Salt(salt) => hash.update(&[1]).update(&salt),
         };
         Self(hash.finalize().into())
@@ -58,8 +66,9 @@ mod tests {
     #[test]
     fn everything_that_a_page_depends_on_is_in_its_name() {
         let root = |fingerprint, long, scope, key| {
-            PageName::root(&[fingerprint; 32], long, scope, JobKey(key))
+            PageName::root(&[fingerprint; 32], long, scope, (4, JobKey(key)))
         };
+        let of_run = |run, scope| PageName::root(&[0; 32], false, scope, (run, JobKey(1)));
         let names = [
             root(0, false, SALT, 1),
             root(1, false, SALT, 1),
@@ -67,11 +76,13 @@ mod tests {
             root(0, false, CacheScope::Salt([2; 16]), 1),
             root(0, false, CacheScope::Job, 1),
             root(0, false, CacheScope::Job, 2),
+            of_run(5, CacheScope::Job),
         ];
         for (i, name) in names.iter().enumerate() {
             assert!(!names[..i].contains(name), "{i}");
         }
         assert_eq!(names[0], root(0, false, SALT, 2), "a salt is not one job's");
+        assert_eq!(names[0], of_run(5, SALT), "nor one run's");
         let mut tokens = [7; TOKENS];
         let page = names[0].next(&tokens);
         tokens[63] += 1;

@@ -310,7 +310,7 @@ fn heir(gpu: &Backend, path: &Path, left: &Engine, with_ledger: bool) -> Engine 
     let mut engine = gpu.engine_on(&plan, weights, memory, &options).unwrap();
     if with_ledger {
         let ledger = Ledger::open(ledger, left.pages()).unwrap();
-        engine.outlive([9; 32], ledger);
+        engine.outlive([9; 32], 1, ledger);
         engine.take_over(serve(2)).unwrap();
     }
     engine
@@ -346,7 +346,7 @@ fn a_pool_survives_its_engine_and_pages_that_have_changed_are_found_out() {
     // last is not full.
     for (spoiled, found) in [(0, (199, 0)), (3, (0, 1)), (195, (0, 4))] {
         let mut one = engine(&gpu, &path, 512, 4);
-        one.outlive([9; 32], Ledger::create(one.pages()).unwrap());
+        one.outlive([9; 32], 1, Ledger::create(one.pages()).unwrap());
         one.take_over(serve(1)).unwrap();
         assert!(process(&mut one, &tokens) == (0, expected.clone()));
         one.rest().unwrap();

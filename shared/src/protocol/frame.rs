@@ -6,8 +6,8 @@
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// Largest message, bytes. The longest sound one is a job of a full context (ids of up to five
-/// bytes, prompt and replayed output): a million tokens fit.
+/// Largest message, bytes. The longest sound one is a job of a full context (four bytes for each id, prompt and replayed
+/// output): two million tokens fit, or a million beside the longest constraint.
 pub const MAX_FRAME_BYTES: usize = 8 << 20;
 
 /// Bytes of the length prefix.
@@ -80,7 +80,8 @@ pub fn decode<M: DeserializeOwned>(buffer: &[u8]) -> Result<Option<(M, usize)>, 
     let Some(body) = buffer.get(HEADER_BYTES..HEADER_BYTES + length) else {
         return Ok(None);
     };
-    let (message, read) = bincode::serde::decode_from_slice(body, config())?;
+    // Strings of bytes are looked at where they lie, so that their length is known to be there.
+    let (message, read) = bincode::serde::borrow_decode_from_slice(body, config())?;
     if read != length {
         return Err(FrameError::TrailingBytes {
             extra: length - read,

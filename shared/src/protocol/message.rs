@@ -80,6 +80,9 @@ pub struct LoadRequest {
     pub pool: Option<PoolManifest>,
     /// What the service began with. A file that holds anything else is not loaded.
     pub model_hash: Option<ContentHash>,
+    /// Of the supervisor's run. Keys of jobs begin anew with each, and KV memory may outlive it: what is one job's alone
+    /// in there is named after both.
+    pub run: u64,
 }
 
 impl LoadRequest {
@@ -99,6 +102,7 @@ impl LoadRequest {
             weights: None,
             pool: None,
             model_hash: None,
+            run: 0,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Who speaks, and which bytes that version stands for.
 
 /// Raised with every change of a message's bytes.
-pub const PROTOCOL: u32 = 10;
+pub const PROTOCOL: u32 = 12;
 
 /// The build that speaks: package version, for messages to people.
 pub const BUILD: &str = env!("CARGO_PKG_VERSION");
@@ -126,12 +126,13 @@ mod tests {
             weights: None,
             pool: None,
             model_hash: None,
+            run: 0,
         };
         let head = "01 07 2f6d2e67677566";
         let tail = "01 01 01fb0010 00 0102 0132 00 02 fc5b500200 fc5d500200 01";
         golden(
             &ToWorker::Load(Box::new(load.clone())),
-            &format!("{head} {tail} 00 00 00"),
+            &format!("{head} {tail} 00 00 00 00"),
         );
         for (size, bytes) in [
             (KvSize::Bytes(1 << 30), "00 fc00000040"),
@@ -142,7 +143,7 @@ mod tests {
             golden(
                 &ToWorker::Load(Box::new(load.clone())),
                 &format!(
-                    "{head} 01 01 01fb0010 00 0102 0132 01 {bytes} 02 fc5b500200 fc5d500200 01 00 00 00"
+                    "{head} 01 01 01fb0010 00 0102 0132 01 {bytes} 02 fc5b500200 fc5d500200 01 00 00 00 00"
                 ),
             );
         }
@@ -151,11 +152,12 @@ mod tests {
         load.weights = Some(manifest());
         load.pool = Some(pool());
         load.model_hash = Some(HASH);
+        load.run = u64::MAX;
         let tail = "00 01fb0010 00 0102 0132 00 02 fc5b500200 fc5d500200 01";
         let load = ToWorker::Load(Box::new(load));
         golden(
             &load,
-            &format!("{head} {tail} 01 {MANIFEST} 01 {POOL} 01 {HASH_BYTES}"),
+            &format!("{head} {tail} 01 {MANIFEST} 01 {POOL} 01 {HASH_BYTES} fdffffffffffffffff"),
         );
 
         let job = JobSpec {
@@ -182,7 +184,7 @@ mod tests {
                 cache: CacheScope::Job,
             },
         };
-        let submit = "02 fb2c01 02 fb311f fb0801 01 05 40 \
+        let submit = "02 fb2c01 08 311f0000 08010000 04 05000000 40 \
                       0000803f 0000003f 28 00000000 0000c03f 000000c0 0000003f 03 fdffffffffffffffff \
                       01 0105 02 07 0000803f fb2c01 0000c8c2";
         golden(

@@ -1,122 +1,127 @@
-//! systemd's file-descriptor store: it keeps the descriptor of the weights while no supervisor
-//! runs, and passes it to the next one.
+//! systemd's file-descriptor store: it keeps the descriptors of the weights and of the pool of KV memory while no
+//! supervisor runs, and passes them to the next one.
 //!
-//! An image is stored under two names with one tag: its own descriptor, and a sealed memfd with a
-//! [`Record`] of what it is. The store keeps no order among descriptors and may hold the images of
-//! two loads for a moment; the tag says which belong together.
+//! An image is stored under two names with one tag: its own descriptor, and a sealed memfd with a record of what it is. A
+//! pool is stored under three: its memory, its ledger, a record. The store keeps no order among descriptors and may hold
+//! those of two loads for a moment; the tag says which belong together.
 
-use std::fs::File;
-use std::io;
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::FileExt as _;
-use std::path::Path;
+mod record;
+mod sort;
 
+use std::os::fd::{AsFd as _, BorrowedFd};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use orcd_shared::claim;
 use orcd_shared::gguf::GgufFile;
-use orcd_shared::protocol::message::Device;
-use orcd_shared::sealed;
-use orcd_shared::weights::{FileStamp, WeightsManifest};
-use serde::{Deserialize, Serialize};
+use orcd_shared::weights::FileStamp;
+use serde::Serialize;
 use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
 
 use super::{Message, Notifier, Passed};
-use crate::worker::handles::WeightsHandle;
+use crate::worker::handles::{Handover, PoolHandle, WeightsHandle};
+pub use record::{ImageLocation, PoolSizing};
+use record::{PoolRecord, WeightsRecord, seal};
+use sort::{Found, Kind, POOL, Sorted, WEIGHTS, sort};
 
-const WEIGHTS: &str = "orcd-weights-";
-const RECORD: &str = "orcd-record-";
-/// Longest record that is read. Each file of the model takes some 150 bytes, 300 at most.
-const MAX_RECORD_BYTES: u64 = 1 << 20;
+/// How long the last worker of an earlier supervisor may take to be gone. systemd has waited for it already; others, who only
+/// pass descriptors on, may not have.
+const PREDECESSOR_LEAVES: Duration = Duration::from_secs(2);
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
-/// Where an image lies. The device's number alone does not say: it counts what is visible.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ImageLocation {
-    device: String,
-    visible_devices: Option<String>,
+/// What the store of this run is for. What came back and does not agree with it leaves the store.
+#[derive(Debug, Clone)]
+pub struct StoreTerms {
+    /// Where weights and pool lie.
+    pub place: ImageLocation,
+    /// The model's file.
+    pub model: PathBuf,
+    /// `None`: no pool is kept over a restart.
+    pub pool: Option<PoolTerms>,
 }
 
-impl ImageLocation {
-    /// The place of this process's images.
-    #[must_use]
-    pub fn of(device: Device) -> Self {
+/// What a pool has to agree with.
+#[derive(Debug, Clone)]
+pub struct PoolTerms {
+    /// What it is sized by.
+    pub sizing: PoolSizing,
+    /// The worker's program: another one may compute in another way.
+    pub program: PathBuf,
+}
+
+/// Something that is in the store.
+#[derive(Debug)]
+struct Stored<H> {
+    tag: String,
+    handle: H,
+}
+
+impl<R, H> From<Found<R, H>> for Stored<H> {
+    fn from(found: Found<R, H>) -> Self {
         Self {
-            device: device.to_string(),
-            visible_devices: std::env::var("CUDA_VISIBLE_DEVICES").ok(),
+            tag: found.tag,
+            handle: found.handle,
         }
     }
 }
 
-/// What a stored image is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Record {
-    place: ImageLocation,
-    weights: WeightsManifest,
-}
-
-/// An image that is in the store.
-#[derive(Debug)]
-struct Stored {
-    tag: String,
-    weights: WeightsHandle,
-}
-
-/// The store, as far as it is ours: at most one image, that of the weights retained now.
+/// The store, as far as it is ours: at most one image and one pool, those retained now.
 #[derive(Debug)]
 pub struct FdStore {
     notifier: Notifier,
-    place: ImageLocation,
-    stored: Option<Stored>,
+    terms: StoreTerms,
+    weights: Option<Stored<WeightsHandle>>,
+    pool: Option<Stored<PoolHandle>>,
 }
 
 impl FdStore {
-    /// Takes over what was in the store. An image of another model, place or file is removed from it
-    /// before anything is loaded: it holds memory that loading may need.
-    pub async fn open(
-        notifier: Notifier,
-        place: ImageLocation,
-        passed: Vec<Passed>,
-        model: &Path,
-    ) -> Self {
+    /// Takes over what was in the store. What belongs to another model, place, file or program, or does not fit what is
+    /// asked for now, is removed from it and closed before anything is loaded: it holds memory that loading may need.
+    pub async fn open(notifier: Notifier, terms: StoreTerms, passed: Vec<Passed>) -> Self {
         let mut store = Self {
             notifier,
-            place,
-            stored: None,
+            terms,
+            weights: None,
+            pool: None,
         };
         if passed.is_empty() {
             return store;
         }
-        let path = model.to_owned();
-        let stamps = tokio::task::spawn_blocking(move || stamps(&path)).await;
-        let stamps = stamps.ok().flatten();
-        let Sorted { images, rest } = sort(passed);
+        let Sorted {
+            images,
+            pools,
+            rest,
+        } = sort(passed);
+        let mut removed = !rest.is_empty();
         for name in rest {
             tracing::warn!(name, "a passed descriptor is not used");
             store.remove(&name).await;
         }
+        let path = store.terms.model.clone();
+        let stamps = off_thread(move || stamps(&path)).await;
         for image in images {
-            let weights = &image.record.weights;
-            let fits =
-                image.record.place == store.place && Some(&weights.model.stamps) == stamps.as_ref();
-            if fits && store.stored.is_none() {
-                tracing::info!(
-                    bytes = weights.image_bytes,
-                    "weights of an earlier run are kept"
-                );
-                store.stored = Some(image.into_stored());
-            } else {
-                tracing::info!("weights of an earlier run are of another model file or device");
-                store.remove_image(&image.tag).await;
-            }
+            removed |= !store.take_image(image, stamps.as_deref()).await;
+        }
+        for pool in pools {
+            removed |= !store.take_pool(pool).await;
+        }
+        if removed {
+            store.notifier.barrier().await;
         }
         store
     }
 
-    /// The weights that were in the store, for the first worker. It examines them itself.
+    /// What was in the store, for the first worker. It examines it itself.
     #[must_use]
-    pub fn weights(&self) -> Option<WeightsHandle> {
-        self.stored.as_ref().map(|stored| stored.weights.clone())
+    pub fn handles(&self) -> Handover {
+        let weights = self.weights.as_ref().map(|stored| stored.handle.clone());
+        let pool = self.pool.as_ref().map(|stored| stored.handle.clone());
+        Handover { weights, pool }
     }
 
     /// Keeps in the store what `retained` shows, until nobody shows anything any more.
-    pub async fn keep(mut self, mut retained: watch::Receiver<Option<WeightsHandle>>) -> Self {
+    pub async fn keep(mut self, mut retained: watch::Receiver<Handover>) -> Self {
         loop {
             let now = retained.borrow_and_update().clone();
             self.hold(now).await;
@@ -128,54 +133,182 @@ impl FdStore {
 
     /// Takes everything of ours out of the store.
     pub async fn clear(&mut self) {
-        if let Some(stored) = self.stored.take() {
-            self.remove_image(&stored.tag).await;
+        self.clear_pool().await;
+        self.clear_weights().await;
+    }
+
+    /// Takes the pool out of the store.
+    pub async fn clear_pool(&mut self) {
+        if let Some(stored) = self.pool.take() {
+            self.remove_all(&POOL, &stored.tag).await;
         }
     }
 
-    async fn hold(&mut self, now: Option<WeightsHandle>) {
-        let same = match (&self.stored, &now) {
-            (Some(stored), Some(now)) => stored.weights.is_same(now),
+    async fn clear_weights(&mut self) {
+        if let Some(stored) = self.weights.take() {
+            self.remove_all(&WEIGHTS, &stored.tag).await;
+        }
+    }
+
+    /// Whether an image that came back is of use. Hashing the model's files is left to the worker: an image of files that
+    /// were touched is loaded again.
+    async fn take_image(
+        &mut self,
+        image: Found<WeightsRecord, WeightsHandle>,
+        stamps: Option<&[FileStamp]>,
+    ) -> bool {
+        let weights = &image.record.weights;
+        let fits = image.record.place == self.terms.place
+            && Some(&weights.model.stamps[..]) == stamps
+            && self.weights.is_none();
+        if fits {
+            let bytes = weights.image_bytes;
+            tracing::info!(bytes, "weights of an earlier run are kept");
+            self.weights = Some(image.into());
+        } else {
+            tracing::info!("weights of an earlier run are of another model file or device");
+            self.remove_all(&WEIGHTS, &image.tag).await;
+        }
+        fits
+    }
+
+    /// Whether a pool that came back is of use.
+    async fn take_pool(&mut self, pool: Found<PoolRecord, PoolHandle>) -> bool {
+        let verdict = match self.judge(&pool.record).await {
+            Ok(()) => is_left(&pool.handle).await,
+            refused => refused,
+        };
+        match verdict {
+            Ok(()) => {
+                let bytes = pool.record.pool.bytes;
+                tracing::info!(bytes, "KV memory of an earlier run is kept");
+                self.pool = Some(pool.into());
+            }
+            Err(why) => {
+                tracing::info!("KV memory of an earlier run is of no use: {why}");
+                self.remove_all(&POOL, &pool.tag).await;
+            }
+        }
+        verdict.is_ok()
+    }
+
+    /// What can be known of a pool before there is a worker, which knows the rest.
+    async fn judge(&self, record: &PoolRecord) -> Result<(), &'static str> {
+        let Some(terms) = &self.terms.pool else {
+            return Err("the prefix cache is turned off");
+        };
+        if self.pool.is_some() {
+            return Err("there is another");
+        }
+        let weights = self.weights.as_ref().map(|stored| &stored.handle.manifest);
+        if record.place != self.terms.place
+            || weights.map(|weights| weights.model.hash) != Some(record.model)
+        {
+            return Err("its weights did not come back");
+        }
+        if record.sizing != terms.sizing {
+            return Err("--context, --parallel, --kv-memory or --standby is another");
+        }
+        if stamp(terms.program.clone()).await != Some(record.program) {
+            return Err("the worker's program was replaced");
+        }
+        Ok(())
+    }
+
+    async fn hold(&mut self, now: Handover) {
+        let Handover { weights, pool } = now;
+        // A pool is worth nothing without the weights, for whoever finds it alone can't know whose it is.
+        let pool = pool.filter(|_| weights.is_some() && self.terms.pool.is_some());
+        let is_same = match (&self.pool, &pool) {
+            (Some(stored), Some(now)) => stored.handle.is_same(now),
             (None, None) => true,
             _ => false,
         };
-        if same {
+        if !is_same {
+            self.clear_pool().await;
+        }
+        self.hold_weights(weights).await;
+        if let Some(pool) = pool.filter(|_| !is_same && self.notifier.is_there()) {
+            self.add_pool(pool).await;
+        }
+    }
+
+    async fn hold_weights(&mut self, now: Option<WeightsHandle>) {
+        let is_same = match (&self.weights, &now) {
+            (Some(stored), Some(now)) => stored.handle.is_same(now),
+            (None, None) => true,
+            _ => false,
+        };
+        if is_same {
             return;
         }
-        self.clear().await;
-        if let Some(weights) = now
-            && self.notifier.is_there()
-        {
-            self.add(weights).await;
-        }
-    }
-
-    async fn add(&mut self, weights: WeightsHandle) {
-        let record = Record {
-            place: self.place.clone(),
+        self.clear_weights().await;
+        let Some(weights) = now.filter(|_| self.notifier.is_there()) else {
+            return;
+        };
+        let record = WeightsRecord {
+            place: self.terms.place.clone(),
             weights: weights.manifest.clone(),
         };
-        let sealed = match seal(&record) {
-            Ok(sealed) => sealed,
-            Err(error) => {
-                return tracing::warn!(%error, "weights are not kept over a restart of this process");
+        let descriptors = [(Kind::Weights, weights.as_fd())];
+        match self.add(&record, Kind::WeightsRecord, &descriptors).await {
+            Ok(tag) => {
+                let handle = weights;
+                self.weights = Some(Stored { tag, handle });
             }
-        };
-        let tag = format!("{:016x}", fastrand::u64(..));
-        for (kind, fd) in [(RECORD, sealed.as_fd()), (WEIGHTS, weights.as_fd())] {
-            let message = Message::default()
-                .with("FDSTORE", 1)
-                .with("FDNAME", format_args!("{kind}{tag}"))
-                // A device's descriptor that polls as closed would be thrown out.
-                .with("FDPOLL", 0);
-            self.notifier.notify(&message, &[fd]).await;
+            Err(error) => {
+                tracing::warn!(%error, "weights are not kept over a restart of this process");
+            }
         }
-        self.stored = Some(Stored { tag, weights });
     }
 
-    async fn remove_image(&self, tag: &str) {
-        self.remove(&format!("{WEIGHTS}{tag}")).await;
-        self.remove(&format!("{RECORD}{tag}")).await;
+    async fn add_pool(&mut self, pool: PoolHandle) {
+        let (Some(terms), Some(weights)) = (&self.terms.pool, &self.weights) else {
+            return;
+        };
+        let Some(program) = stamp(terms.program.clone()).await else {
+            return tracing::warn!("KV memory is not kept over a restart: no file of the worker's");
+        };
+        let record = PoolRecord {
+            place: self.terms.place.clone(),
+            sizing: terms.sizing.clone(),
+            program,
+            model: weights.handle.manifest.model.hash,
+            pool: pool.manifest.clone(),
+        };
+        let descriptors = [(Kind::Memory, pool.memory()), (Kind::Ledger, pool.ledger())];
+        match self.add(&record, Kind::PoolRecord, &descriptors).await {
+            Ok(tag) => self.pool = Some(Stored { tag, handle: pool }),
+            Err(error) => {
+                tracing::warn!(%error, "KV memory is not kept over a restart of this process");
+            }
+        }
+    }
+
+    /// Stores descriptors and the record of what they are, under one tag.
+    async fn add(
+        &self,
+        record: &impl Serialize,
+        kind: Kind,
+        descriptors: &[(Kind, BorrowedFd<'_>)],
+    ) -> std::io::Result<String> {
+        let sealed = seal(record)?;
+        let tag = format!("{:016x}", fastrand::u64(..));
+        for (kind, fd) in [(kind, sealed.as_fd())].iter().chain(descriptors) {
+            let message = Message::default()
+                .with("FDSTORE", 1)
+                .with("FDNAME", kind.name(&tag))
+                // A device's descriptor that polls as closed would be thrown out.
+                .with("FDPOLL", 0);
+            self.notifier.notify(&message, &[*fd]).await;
+        }
+        Ok(tag)
+    }
+
+    async fn remove_all(&self, kinds: &[Kind], tag: &str) {
+        for kind in kinds {
+            self.remove(&kind.name(tag)).await;
+        }
     }
 
     async fn remove(&self, name: &str) {
@@ -186,102 +319,37 @@ impl FdStore {
     }
 }
 
-/// An image that came back.
-#[derive(Debug)]
-struct Image {
-    tag: String,
-    record: Record,
-    fd: OwnedFd,
-}
-
-impl Image {
-    fn into_stored(self) -> Stored {
-        Stored {
-            tag: self.tag,
-            weights: WeightsHandle::new(self.record.weights, self.fd),
-        }
-    }
-}
-
-#[derive(Debug, Default)]
-struct Sorted {
-    images: Vec<Image>,
-    /// Names of what is no image: half of one, or nothing of ours.
-    rest: Vec<String>,
-}
-
-/// Puts images and their records together.
-fn sort(mut passed: Vec<Passed>) -> Sorted {
-    let mut sorted = Sorted::default();
-    while let Some(next) = passed.pop() {
-        let Some(tag) = tag(&next.name) else {
-            sorted.rest.push(next.name);
-            continue;
-        };
-        let tag = tag.to_owned();
-        let partner = passed
-            .iter()
-            .position(|other| other.name != next.name && self::tag(&other.name) == Some(&tag));
-        let Some(partner) = partner else {
-            sorted.rest.push(next.name);
-            continue;
-        };
-        let partner = passed.swap_remove(partner);
-        let (weights, record) = match next.name.starts_with(WEIGHTS) {
-            true => (next, partner),
-            false => (partner, next),
-        };
-        match read(record.fd).and_then(|record| sound(record, &weights.fd)) {
-            Ok(record) => sorted.images.push(Image {
-                tag,
-                record,
-                fd: weights.fd,
-            }),
+/// Waits for a moment until no worker that had the pool is left: one that is may still be writing to it.
+async fn is_left(pool: &PoolHandle) -> Result<(), &'static str> {
+    let end = Instant::now() + PREDECESSOR_LEAVES;
+    loop {
+        match claim::is_free(pool.ledger()) {
+            Ok(true) => return Ok(()),
+            Ok(false) if Instant::now() < end => sleep(LOOK_AGAIN).await,
+            Ok(false) => return Err("a worker that had it is still there"),
             Err(error) => {
-                tracing::warn!(%error, "weights of an earlier run are not what was stored");
-                sorted.rest.extend([weights.name, record.name]);
+                tracing::warn!(%error, "a ledger that can't be examined");
+                return Err("its ledger can't be examined");
             }
         }
     }
-    sorted
 }
 
-fn tag(name: &str) -> Option<&str> {
-    name.strip_prefix(WEIGHTS)
-        .or_else(|| name.strip_prefix(RECORD))
-}
-
-fn seal(record: &Record) -> io::Result<File> {
-    sealed::create("orcd-record", &serde_json::to_vec(record)?)
-}
-
-/// The record, if the image is one that nobody can change. One on a GPU is no memfd; only those that
-/// map it for writing could change it, and they are gone.
-fn sound(record: Record, image: &OwnedFd) -> io::Result<Record> {
-    if record.weights.backend == "cpu" {
-        sealed::check(image, "the image")?;
-    }
-    Ok(record)
-}
-
-/// Reads a record. Its descriptor shares its position with all others of the same memfd, so the
-/// position is not used.
-fn read(fd: OwnedFd) -> io::Result<Record> {
-    sealed::check(&fd, "the record")?;
-    let file = File::from(fd);
-    let length = file.metadata()?.len();
-    if length > MAX_RECORD_BYTES {
-        return Err(io::Error::other(format!("a record of {length} bytes")));
-    }
-    let mut bytes = vec![0; usize::try_from(length).map_err(io::Error::other)?];
-    file.read_exact_at(&mut bytes, 0)?;
-    Ok(serde_json::from_slice(&bytes)?)
-}
-
-/// What the model's files look like now; `None` where loading will complain. Hashing them is left to
-/// the worker: an image of files that were touched is loaded again.
+/// What the model's files look like now; `None` where loading will complain.
 fn stamps(model: &Path) -> Option<Vec<FileStamp>> {
     FileStamp::of_model(&GgufFile::open(model).ok()?).ok()
+}
+
+/// What a program's file looks like now.
+async fn stamp(program: PathBuf) -> Option<FileStamp> {
+    off_thread(move || FileStamp::of(&std::fs::File::open(program).ok()?).ok()).await
+}
+
+/// What `look` finds, apart from the threads that must not wait for a file system.
+async fn off_thread<T: Send + 'static>(
+    look: impl FnOnce() -> Option<T> + Send + 'static,
+) -> Option<T> {
+    tokio::task::spawn_blocking(look).await.ok().flatten()
 }
 
 #[cfg(test)]

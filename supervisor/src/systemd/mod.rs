@@ -1,6 +1,6 @@
 //! What systemd and this service exchange: readiness and state, the time that loading may
-//! take, the watchdog, a listening socket that was passed, and the descriptor of the weights, which
-//! systemd keeps while no supervisor runs.
+//! take, the watchdog, a listening socket that was passed, and the descriptors of weights and KV memory,
+//! which systemd keeps while no supervisor runs.
 //!
 //! The environment is read once, at the beginning of `main`. Without it everything here does
 //! nothing.
@@ -17,7 +17,7 @@ mod watchdog;
 use std::net::TcpListener;
 use std::time::Duration;
 
-pub use fdstore::{FdStore, ImageLocation};
+pub use fdstore::{FdStore, ImageLocation, PoolSizing, PoolTerms, StoreTerms};
 pub use message::Message;
 pub use notifier::Notifier;
 pub use passed::{Passed, PassedError};

@@ -5,7 +5,7 @@
 
 use std::ffi::OsStr;
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
@@ -14,12 +14,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use orcd_shared::descriptors;
-use tokio::time::{Instant, sleep};
+use tokio::io::AsyncReadExt as _;
+use tokio::net::unix::pipe;
+use tokio::time::{Instant, sleep, timeout};
 
 use super::Message;
 
 /// How long a full queue is waited for. It holds messages of all services.
 const SEND_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long systemd may take to work off its queue.
+const BARRIER_TIMEOUT: Duration = Duration::from_secs(2);
 const PAUSE: Duration = Duration::from_millis(10);
 
 /// The way to systemd; without one, a notification goes nowhere.
@@ -69,6 +73,25 @@ impl Notifier {
             sleep(PAUSE).await;
         }
         self.failing.store(false, Ordering::Relaxed);
+    }
+
+    /// Waits until systemd has done what the messages so far ask for: it closes what comes with this one after them.
+    pub async fn barrier(&self) {
+        if !self.is_there() {
+            return;
+        }
+        let seen = async {
+            let (theirs, mut ours) = pipe::pipe()?;
+            let theirs = theirs.into_blocking_fd()?;
+            self.notify(&Message::default().with("BARRIER", 1), &[theirs.as_fd()])
+                .await;
+            drop(theirs);
+            ours.read_u8().await
+        };
+        // It ends as an error, for nobody ever writes.
+        if timeout(BARRIER_TIMEOUT, seen).await.is_err() {
+            tracing::warn!("systemd has not yet done what it was asked for");
+        }
     }
 
     /// A socket for each message: what was connected to before systemd was started again would lead

@@ -84,9 +84,27 @@ impl PoolHandle {
             ledger: Arc::new(ledger),
         }
     }
+
+    /// Whether both keep the same descriptors.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.memory, &other.memory) && Arc::ptr_eq(&self.ledger, &other.ledger)
+    }
+
+    /// Of its pages.
+    #[must_use]
+    pub fn memory(&self) -> BorrowedFd<'_> {
+        self.memory.as_fd()
+    }
+
+    /// Of what is in them.
+    #[must_use]
+    pub fn ledger(&self) -> BorrowedFd<'_> {
+        self.ledger.as_fd()
+    }
 }
 
-/// What is sent ahead of a message on the descriptor channel.
+/// What outlives a worker, as far as it is there: what the next one is sent on the descriptor channel, ahead of a message.
 #[derive(Debug, Clone, Default)]
 pub struct Handover {
     /// The weights image.
@@ -113,7 +131,7 @@ impl Handover {
     pub fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         let weights = self.weights.iter().map(AsFd::as_fd);
         let pool = self.pool.iter();
-        weights.chain(pool.flat_map(|pool| [pool.memory.as_fd(), pool.ledger.as_fd()]))
+        weights.chain(pool.flat_map(|pool| [pool.memory(), pool.ledger()]))
     }
 }
 

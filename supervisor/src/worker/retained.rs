@@ -1,61 +1,76 @@
-//! The weights that the dispatcher keeps alive between workers, shown to whoever keeps them alive
-//! beyond this process.
+//! What the dispatcher keeps alive between workers, shown to whoever keeps it alive beyond this process.
 
 use tokio::sync::watch;
 
-use super::handles::WeightsHandle;
+use super::handles::{Handover, PoolHandle, WeightsHandle};
 
-/// The present handle. It starts with one that an earlier supervisor left, if there is any. Clones
+/// The present handles. It starts with those that an earlier supervisor left, if there are any. Clones
 /// share it.
 #[derive(Debug, Clone, Default)]
-pub struct RetainedWeights {
-    present: watch::Sender<Option<WeightsHandle>>,
+pub struct Retained {
+    present: watch::Sender<Handover>,
 }
 
-impl RetainedWeights {
-    /// To begin with `weights`.
+impl Retained {
+    /// To begin with `handles`.
     #[must_use]
-    pub fn starting_with(weights: Option<WeightsHandle>) -> Self {
+    pub fn starting_with(handles: Handover) -> Self {
         Self {
-            present: watch::Sender::new(weights),
+            present: watch::Sender::new(handles),
         }
     }
 
     /// What is held now.
     #[must_use]
-    pub fn present(&self) -> Option<WeightsHandle> {
+    pub fn present(&self) -> Handover {
         self.present.borrow().clone()
     }
 
-    /// Shows what is held now; cheap when it is what was shown before.
-    pub fn show(&self, now: Option<&WeightsHandle>) {
+    /// Shows which weights are held now; cheap when they are what was shown before.
+    pub fn show_weights(&self, now: Option<&WeightsHandle>) {
         self.present.send_if_modified(|shown| {
-            let same = match (shown.as_ref(), now) {
+            let is_same = match (&shown.weights, now) {
                 (Some(shown), Some(now)) => shown.is_same(now),
                 (None, None) => true,
                 _ => false,
             };
-            if !same {
-                *shown = now.cloned();
+            if !is_same {
+                shown.weights = now.cloned();
             }
-            !same
+            !is_same
+        });
+    }
+
+    /// The same with the pool.
+    pub fn show_pool(&self, now: Option<&PoolHandle>) {
+        self.present.send_if_modified(|shown| {
+            let is_same = match (&shown.pool, now) {
+                (Some(shown), Some(now)) => shown.is_same(now),
+                (None, None) => true,
+                _ => false,
+            };
+            if !is_same {
+                shown.pool = now.cloned();
+            }
+            !is_same
         });
     }
 
     /// Sees every change. It ends when the dispatcher and all others that show have gone.
     #[must_use]
-    pub fn watch(&self) -> watch::Receiver<Option<WeightsHandle>> {
+    pub fn watch(&self) -> watch::Receiver<Handover> {
         self.present.subscribe()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use orcd_shared::kv::PoolManifest;
     use orcd_shared::weights::{ContentHash, ModelIdentity, WeightsManifest};
 
     use super::*;
 
-    fn handle() -> WeightsHandle {
+    fn weights() -> WeightsHandle {
         let manifest = WeightsManifest {
             model: ModelIdentity {
                 hash: ContentHash([3; 32]),
@@ -69,19 +84,44 @@ mod tests {
         WeightsHandle::new(manifest, tempfile::tempfile().unwrap().into())
     }
 
+    fn pool() -> PoolHandle {
+        let manifest = PoolManifest {
+            id: [1; 16],
+            backend: "cpu".into(),
+            pages: 3,
+            bytes: 4,
+            fingerprint: [5; 32],
+        };
+        let file = || tempfile::tempfile().unwrap().into();
+        PoolHandle::new(manifest, file(), file())
+    }
+
     #[test]
     fn only_another_descriptor_is_a_change() {
-        let one = handle();
-        let held = RetainedWeights::starting_with(Some(one.clone()));
+        let one = weights();
+        let held = Retained::starting_with(Handover {
+            weights: Some(one.clone()),
+            pool: None,
+        });
         let mut watch = held.watch();
-        held.show(Some(&one));
+        held.show_weights(Some(&one));
         assert!(!watch.has_changed().unwrap());
         // The same manifest in front of another image.
-        held.show(Some(&handle()));
+        held.show_weights(Some(&weights()));
         assert!(watch.has_changed().unwrap());
         watch.mark_unchanged();
-        held.show(None);
-        assert!(watch.has_changed().unwrap() && held.present().is_none());
+        let pool = self::pool();
+        held.show_pool(Some(&pool));
+        assert!(watch.has_changed().unwrap());
+        watch.mark_unchanged();
+        held.show_pool(Some(&pool));
+        assert!(!watch.has_changed().unwrap());
+        held.show_pool(Some(&self::pool()));
+        assert!(watch.has_changed().unwrap());
+        assert!(!held.present().pool.unwrap().is_same(&pool));
+        held.show_weights(None);
+        held.show_pool(None);
+        assert!(held.present().is_nothing());
         drop(held);
         assert!(watch.has_changed().is_err());
     }

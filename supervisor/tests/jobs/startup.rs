@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use orcd_shared::error::ErrorCode;
-use orcd_shared::protocol::message::ToSupervisor;
+use orcd_shared::protocol::message::{KvSize, ToSupervisor};
 use orcd_supervisor::jobs::ServiceState;
 use orcd_supervisor::jobs::dispatcher::{Outcome, start_on};
 use orcd_supervisor::worker::WorkerEvent;
-use orcd_supervisor::worker::handles::WeightsHandle;
-use orcd_supervisor::worker::retained::RetainedWeights;
+use orcd_supervisor::worker::handles::{Handover, WeightsHandle};
+use orcd_supervisor::worker::retained::Retained;
 
-use super::support::{END, PlayedHost, Service, job, manifest, settings};
+use super::support::{END, PlayedHost, Service, job, manifest, pool, settings};
 
 #[tokio::test]
 async fn jobs_are_refused_until_the_first_worker_is_ready() {
@@ -33,7 +33,10 @@ async fn jobs_are_refused_until_the_first_worker_is_ready() {
 async fn weights_of_an_earlier_supervisor_go_to_the_first_worker() {
     let (manifest, image) = (manifest(), tempfile::tempfile().unwrap());
     let earlier = WeightsHandle::new(manifest, image.into());
-    let retained = RetainedWeights::starting_with(Some(earlier.clone()));
+    let retained = Retained::starting_with(Handover {
+        weights: Some(earlier.clone()),
+        pool: None,
+    });
     let mut service = Service::start(|settings| settings.fleet.retained = retained.clone());
     let (load, offered) = service.connect().await;
     assert_eq!(load.weights.as_ref(), Some(&earlier.manifest));
@@ -41,7 +44,32 @@ async fn weights_of_an_earlier_supervisor_go_to_the_first_worker() {
     assert!(load.pool.is_none() && offered.pool.is_none());
     // The played worker loads from the file all the same: its own weights are retained from then on.
     service.emit_ready_with_weights().await;
-    assert!(!retained.present().unwrap().is_same(&earlier));
+    assert!(!retained.present().weights.unwrap().is_same(&earlier));
+}
+
+#[tokio::test]
+async fn a_pool_of_an_earlier_supervisor_says_how_many_pages_the_first_worker_makes() {
+    for is_taken in [true, false] {
+        let earlier = pool();
+        let retained = Retained::starting_with(Handover {
+            weights: None,
+            pool: Some(earlier.clone()),
+        });
+        let mut service = Service::start(|settings| {
+            settings.fleet.retained = retained.clone();
+            settings.fleet.load.kv = Some(KvSize::Share(0.5));
+        });
+        let (load, offered) = service.connect().await;
+        assert_eq!(load.pool.as_ref(), Some(&earlier.manifest));
+        assert!(offered.pool.unwrap().is_same(&earlier));
+        assert_eq!(load.kv, Some(KvSize::Pages(earlier.manifest.pages)));
+        let reported = if is_taken { earlier.clone() } else { pool() };
+        service.emit_ready_with_pool(&reported).await;
+        let served = service.served().await;
+        assert!(served.settled && served.keep);
+        // What it made itself takes the place of what it was offered.
+        assert!(retained.present().pool.unwrap().is_same(&reported));
+    }
 }
 
 #[tokio::test]

@@ -20,7 +20,7 @@ use orcd_supervisor::jobs::{
 use orcd_supervisor::metrics::Metrics;
 use orcd_supervisor::worker::handles::{Handover, PoolHandle, WeightsHandle};
 use orcd_supervisor::worker::process::WorkerExit;
-use orcd_supervisor::worker::retained::RetainedWeights;
+use orcd_supervisor::worker::retained::Retained;
 use orcd_supervisor::worker::{EventSender, LinkClogged, WorkerEvent, WorkerHost, WorkerReport};
 use tokio::sync::mpsc;
 
@@ -417,7 +417,7 @@ pub fn settings() -> DispatcherSettings {
                 end_tokens: vec![END],
                 ..LoadRequest::new("/models/played.gguf".into(), Device::Cpu)
             },
-            retained: RetainedWeights::default(),
+            retained: Retained::default(),
             policy: Policy::default(),
             timing: Timing {
                 tick: Duration::from_millis(5),

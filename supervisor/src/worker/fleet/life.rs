@@ -122,7 +122,7 @@ impl<H: WorkerHost> Fleet<H> {
 
     fn send_load(&mut self, generation: u64, location: String, now: Instant) {
         let handover = Handover {
-            weights: self.settings.retained.present(),
+            weights: self.settings.retained.present().weights,
             pool: self.pool.held().cloned(),
         };
         let mut request = self.settings.load.clone();
@@ -138,9 +138,16 @@ impl<H: WorkerHost> Fleet<H> {
                 // And on the same model, whatever is in the file by now.
                 request.model_hash = Some(info.model_hash);
             }
-            // The first leaves room for the standby.
-            None if self.settings.policy.standby => request.engines = 2,
-            None => {}
+            None => {
+                // The first leaves room for the standby,
+                if self.settings.policy.standby {
+                    request.engines = 2;
+                }
+                // and finds a pool's size by what is free, unless it has one: an earlier run's, sized as is asked for now.
+                if let Some(pool) = &request.pool {
+                    request.kv = Some(KvSize::Pages(pool.pages));
+                }
+            }
         }
         let message = ToWorker::Load(Box::new(request));
         if let Err(error) = self.host.send(generation, message, handover) {
@@ -166,7 +173,7 @@ impl<H: WorkerHost> Fleet<H> {
             entry.pool = pool.cloned();
         });
         if weights.is_some() || generation == self.life.generation {
-            self.settings.retained.show(weights);
+            self.settings.retained.show_weights(weights);
         }
         if generation == self.life.generation {
             self.failed_loads = 0;
@@ -182,10 +189,11 @@ impl<H: WorkerHost> Fleet<H> {
             return;
         }
         let retained = &self.settings.retained;
-        if retained.present().is_some() {
-            retained.show(None);
+        if retained.present().weights.is_some() {
+            retained.show_weights(None);
             tracing::warn!("retained weights released: workers fail to load with them");
         }
+        retained.show_pool(None);
         if self.pool.release() {
             tracing::warn!("retained KV memory released: workers fail to load with it");
         }

@@ -26,7 +26,7 @@ use orcd_shared::protocol::message::{
 
 use super::handles::Handover;
 use super::lifecycle::{Event, Outcome, Phase, Policy, State};
-use super::retained::RetainedWeights;
+use super::retained::Retained;
 use super::{EventSender, WorkerHost};
 use crate::metrics::Metrics;
 use crate::snapshot::{ServiceState, Snapshot, Standby};
@@ -40,8 +40,8 @@ pub struct FleetSettings {
     /// What each worker gets. What workers before it left, and where the model lies by then, is
     /// filled in.
     pub load: LoadRequest,
-    /// The weights retained for workers; those in it at start are offered to the first one.
-    pub retained: RetainedWeights,
+    /// The weights and the pool retained for workers; those in it at start are offered to the first one.
+    pub retained: Retained,
     /// Rules for losing workers.
     pub policy: Policy,
     /// Limits of what workers may take.
@@ -170,12 +170,12 @@ impl<H: WorkerHost> Fleet<H> {
         let path = settings.load.model_path.clone();
         Self {
             looker: Looker::begin(path, settings.timing.model_file, events),
+            pool: Pool::new(settings.retained.present().pool),
             settings,
             metrics,
             host,
             life: State::default(),
             workers: Workers::default(),
-            pool: Pool::new(),
             info: None,
             given: HashSet::new(),
             cancelled: HashMap::new(),
@@ -228,6 +228,7 @@ impl<H: WorkerHost> Fleet<H> {
         let pool = reported.and_then(|entry| entry.pool.clone());
         let keep = keep && !self.life.unhealthy;
         let serve = self.pool.pass_to(generation, pool, keep);
+        self.settings.retained.show_pool(self.pool.held());
         tracing::debug!(generation, ?serve, "the worker serves");
         self.send_to_worker(ToWorker::Serve(serve), now);
     }

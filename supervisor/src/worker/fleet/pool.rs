@@ -26,18 +26,18 @@ pub(super) struct Pool {
 }
 
 impl Pool {
-    /// None is held yet. Epochs rise from the present time in nanoseconds on: a pool that outlives this
-    /// process has only lower ones in its ledger, so a worker that was left from then can't take a later
-    /// owner's epoch for its own.
-    pub(super) fn new() -> Self {
+    /// `held` is what an earlier process left, without a worker that had it. Epochs rise from the present time in
+    /// nanoseconds on: a pool that outlives this process has only lower ones in its ledger, so a worker that was left from
+    /// then can't take a later owner's epoch for its own.
+    pub(super) fn new(held: Option<PoolHandle>) -> Self {
         let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         let nanoseconds = since.map_or(0, |since| since.as_nanos());
-        Self::from_epoch(u64::try_from(nanoseconds).unwrap_or(0))
+        Self::from_epoch(held, u64::try_from(nanoseconds).unwrap_or(0))
     }
 
-    fn from_epoch(epoch: u64) -> Self {
+    fn from_epoch(held: Option<PoolHandle>, epoch: u64) -> Self {
         Self {
-            held: None,
+            held,
             epoch,
             owners: BTreeMap::new(),
             unsettled: None,
@@ -115,18 +115,26 @@ mod tests {
 
     #[test]
     fn epochs_rise_with_each_worker_and_from_one_process_to_the_next() {
-        let mut one = Pool::new();
+        let mut one = Pool::new(None);
         let first = one.pass_to(1, pool(1), true);
         let second = one.pass_to(2, pool(1), false);
         assert_eq!(second.epoch, first.epoch + 1);
         assert!(first.keep && !second.keep);
         std::thread::sleep(std::time::Duration::from_millis(1));
-        assert!(Pool::new().pass_to(1, pool(1), true).epoch > second.epoch);
+        assert!(Pool::new(None).pass_to(1, pool(1), true).epoch > second.epoch);
+    }
+
+    #[test]
+    fn what_an_earlier_process_left_is_settled() {
+        let mut held = Pool::new(pool(1));
+        assert_eq!(held.held().map(|pool| pool.manifest.id), Some([1; 16]));
+        assert!(settled(&mut held, 1, pool(1)));
+        assert!(!settled(&mut held, 2, pool(1)));
     }
 
     #[test]
     fn it_is_settled_when_the_last_of_those_before_has_ended_and_that_is_said_once() {
-        let mut held = Pool::from_epoch(0);
+        let mut held = Pool::from_epoch(None, 0);
         assert!(settled(&mut held, 1, pool(1)));
         assert!(!settled(&mut held, 2, pool(1)));
         assert!(!settled(&mut held, 4, pool(1)));
@@ -142,7 +150,7 @@ mod tests {
 
     #[test]
     fn one_that_is_never_seen_to_end_leaves_its_pool_unsettled_and_no_other() {
-        let mut held = Pool::from_epoch(0);
+        let mut held = Pool::from_epoch(None, 0);
         assert!(settled(&mut held, 1, pool(1)));
         for generation in 2..5 {
             assert!(!settled(&mut held, generation, pool(1)));
@@ -154,7 +162,7 @@ mod tests {
 
     #[test]
     fn what_the_last_one_reported_is_held_until_it_is_released() {
-        let mut held = Pool::from_epoch(0);
+        let mut held = Pool::from_epoch(None, 0);
         let id = |held: &Pool| held.held().map(|pool| pool.manifest.id[0]);
         assert_eq!(id(&held), None);
         for reported in [1, 1, 2] {
