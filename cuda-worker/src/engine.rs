@@ -548,7 +548,12 @@ impl Engine {
     /// The beginning of a job's chain.
     fn root(&self, max_tokens: u32, owner: Owner) -> PageName {
         let is_long = self.long_from.is_some_and(|from| max_tokens > from);
-        PageName::root(&self.fingerprint, is_long, owner.scope, (self.run, owner.key))
+        PageName::root(
+            &self.fingerprint,
+            is_long,
+            owner.scope,
+            (self.run, owner.key),
+        )
     }
 
     /// Whether a sequence is open in `slot`, so that nobody's pages are given to another.

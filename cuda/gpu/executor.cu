@@ -287,9 +287,7 @@ void CudaExecutor::release(std::span<const uint32_t> pages) {
   }
 }
 
-void CudaExecutor::copy(uint32_t from, uint32_t to) {
-  kernels::copy_page(pool_pages(), from, to, sums_, stream_);
-}
+void CudaExecutor::copy(uint32_t from, uint32_t to) { kernels::copy_page(pool_pages(), from, to, sums_, stream_); }
 
 kernels::PoolPages CudaExecutor::pool_pages() const {
   const auto bytes = static_cast<uint32_t>(page_bytes(shape_));
@@ -327,7 +325,8 @@ void CudaExecutor::check(std::span<const PageRows> rows, std::span<uint8_t> soun
     const size_t n = std::min(pages, whole.size() - first);
     check_pages(std::span(whole).subspan(first, n));
     for (size_t i = 0; i < n; ++i) {
-      const unsigned long long* found = checked_host_.data() + i / kernels::PageBatch::kMost * kernels::PageBatch::kMost + i;
+      const unsigned long long* found =
+          checked_host_.data() + i / kernels::PageBatch::kMost * kernels::PageBatch::kMost + i;
       sound[of_whole[first + i]] = found[0] == found[kernels::PageBatch::kMost];
     }
   }

@@ -176,8 +176,8 @@ struct PageRowsBatch {
   PageRows rows[kMost];
 };
 // Notes the sums of these positions (arith/page_sum.h).
-void sum_positions(const PoolPages& pool, const PageRowsBatch& rows /* host */, unsigned long long* sums /* (pages, 64) */,
-                   cudaStream_t stream);
+void sum_positions(const PoolPages& pool, const PageRowsBatch& rows /* host */,
+                   unsigned long long* sums /* (pages, 64) */, cudaStream_t stream);
 // Finds them again, without noting them: `damaged` of each that are not what was noted is not zero afterwards.
 void check_positions(const PoolPages& pool, const PageRowsBatch& rows /* host */,
                      const unsigned long long* sums /* (pages, 64) */, unsigned long long* damaged /* (kMost), zero */,

@@ -10,7 +10,7 @@ namespace orcd::kernels {
 namespace {
 
 constexpr uint32_t kThreads = 256;
-constexpr uint32_t kQuads = 4;             // 16 bytes that a thread takes of a layer
+constexpr uint32_t kQuads = 4;  // 16 bytes that a thread takes of a layer
 constexpr uint32_t kPositionThreads = 1024;
 
 // Blocks add to a page's sum in any order, which is free for integers.
@@ -122,7 +122,8 @@ __global__ void copy_kernel(PoolPages pool, uint32_t from, uint32_t to, unsigned
   const auto* source = reinterpret_cast<const uint4*>(base + uint64_t{from} * pool.page_bytes);
   auto* target = reinterpret_cast<uint4*>(base + uint64_t{to} * pool.page_bytes);
   if (quad < pool.page_bytes / 16) target[quad] = source[quad];
-  if (layer == 0 && quad < kAttnSplit) sums[uint64_t{to} * kAttnSplit + quad] = sums[uint64_t{from} * kAttnSplit + quad];
+  if (layer == 0 && quad < kAttnSplit)
+    sums[uint64_t{to} * kAttnSplit + quad] = sums[uint64_t{from} * kAttnSplit + quad];
 }
 
 }  // namespace
