@@ -43,7 +43,13 @@ impl Reserved {
 
 /// The lock; gone when this is dropped or the process has ended.
 #[derive(Debug)]
-pub struct Claim(#[expect(dead_code, reason = "it is the open file that matters")] File);
+pub struct Claim(
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "it is the open file that matters")
+    )]
+    File,
+);
 
 /// Whether nobody has a [`Claim`] to this ledger.
 ///
