@@ -45,13 +45,14 @@ fn other_protocol_is_told_ours_before_the_end() {
     assert_eq!(worker.exit(), i32::from(WRONG_PROTOCOL));
 }
 
+fn sound(message: &ToWorker) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    orcd_shared::protocol::frame::encode(message, &mut bytes).unwrap();
+    bytes
+}
+
 #[test]
 fn bytes_and_messages_out_of_turn_end_it_with_the_protocol_code() {
-    let sound = |message: &ToWorker| {
-        let mut bytes = Vec::new();
-        orcd_shared::protocol::frame::encode(message, &mut bytes).unwrap();
-        bytes
-    };
     let hello = sound(&ToWorker::Hello {
         protocol: PROTOCOL,
         build: BUILD.into(),
@@ -74,9 +75,9 @@ fn bytes_and_messages_out_of_turn_end_it_with_the_protocol_code() {
 #[test]
 fn second_load_is_out_of_turn_too() {
     let mut worker = Worker::greeted();
-    let load = ToWorker::Load(Box::new(load("/missing".as_ref())));
-    worker.send(&load);
-    worker.send(&load);
+    let load = sound(&ToWorker::Load(Box::new(load("/missing".as_ref()))));
+    // At once: after the first it may be gone.
+    worker.say_bytes(&[load.clone(), load].concat());
     let code = worker.exit();
     let failed = i32::from(orcd_shared::exit::worker::LOAD_FAILED);
     assert!(
