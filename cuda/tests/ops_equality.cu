@@ -14,6 +14,7 @@
 #include "gpu/kv_memory.h"
 #include "gpu/rope_table.h"
 #include "gpu/weights.h"
+#include "kernels/attention_few.h"
 #include "kernels/kv_page.cuh"
 #include "kernels/pdl.h"
 #include "kernels/several_rows.cuh"
@@ -739,10 +740,10 @@ void attention(Random& rng, const AttentionShape& shape, bool biases, const Atte
   }
 }
 
-// One sequence, row by row: the decoding kernel rotates and appends for itself.
+// One sequence, row by row: the decoding kernels rotate and append for themselves, first one form of them, then the other.
 void appending_decode(Random& rng, const AttentionShape& shape, const AttentionBoth& params, uint32_t rows,
                       bool norms = false) {
-  Backends b(shape.model(), 1);
+  Backends b(shape.model(), 1, (rows + 1023) / 1024 * 1024);
   const std::vector<float> qn = random_values(rng, shape.head_dim, 1), kn = random_values(rng, shape.head_dim, 1);
   const auto gqn = to_device(qn), gkn = to_device(kn);
   const uint32_t context = b.options.context, pages = context / kAttnSplit;
@@ -783,8 +784,14 @@ void appending_decode(Random& rng, const AttentionShape& shape, const AttentionB
     }
     b.cpu->rope_kv(0, on_cpu);
     b.cpu->attention(0, params.on_cpu(), in.q.data(), in.out.data());
-    kernels::attention_decode(a, 1, false, nullptr);
-    in.compare_out(shape.name() + params.name() + ", appending row " + std::to_string(p));
+    const std::string at = shape.name() + params.name() + ", appending row " + std::to_string(p);
+    kernels::attention_many(a, 1, false, nullptr);
+    in.compare_out(at + ", as one of many");
+    if (!kernels::are_few(a, 1)) continue;
+    in.gout = poisoned<float>(in.out.size());
+    a.out.x = in.gout.data();
+    kernels::attention_few(a, 1, false, nullptr);
+    in.compare_out(at + ", as one of few");
   }
 }
 
@@ -839,6 +846,8 @@ void all_attention(Random& rng, bool quick) {
   for (uint32_t group = 1; group <= kernels::kMostHeadsPerKv && !quick; ++group)
     attention(rng, {2 * group, 2, 64}, true, AttentionBoth(rng, 2 * group, group % 2 ? 130 : 0, 0, group % 3 == 0));
   if (quick) return;
+  appending_decode(rng, {16, 1, 64}, AttentionBoth(rng, 16), 2200);
+  appending_decode(rng, {8, 2, 128}, AttentionBoth(rng, 8, 1100, 30, true), 2200);
   constexpr uint32_t kLong = 131072;
   for (const uint32_t dim : {64u, 128u, 256u}) {
     const AttentionShape shape = {2, 1, dim};
