@@ -206,9 +206,9 @@ __device__ __forceinline__ const float* sinks_of(const DecodeAttention& a, uint3
 // What the warps of a group tell each other of a split.
 template <int kRows>
 struct SplitShared {
-  float top[kWarps][8 * kRows];    // of the scores of a warp's keys
-  float largest[kWarps];           // of their values' scales
-  int32_t sum[kWarps][8 * kRows];  // of their weights
+  float top[kWarps][8 * kRows];                              // of the scores of a warp's keys
+  float largest[kWarps];                                     // of their values' scales
+  int32_t sum[kWarps][8 * kRows];                            // of their weights
   uint32_t high[kWarps][kRows][32], low[kWarps][kRows][32];  // their weights
 };
 

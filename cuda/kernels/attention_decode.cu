@@ -38,7 +38,7 @@ __device__ __forceinline__ void attend_split(Shared<kDim, kRows>& s, SplitData<p
                                              float cap, const Seen& seen, bool begins, const uint8_t* next,
                                              Result<padded_head(kDim), kRows>& r) {
   constexpr uint32_t kWidth = padded_head(kDim), kBlocks = kWidth / 32;
-  const auto add_dots = [&](Dots (&dots)[2]) {
+  const auto add_dots = [&](Dots(&dots)[2]) {
 #pragma unroll
     for (uint32_t b = 0; b < kBlocks; ++b) {
       if constexpr (kHoldsTwo<kWidth>) {
@@ -46,7 +46,8 @@ __device__ __forceinline__ void attend_split(Shared<kDim, kRows>& s, SplitData<p
         dots[1].add(q.high[b], q.low[b], x.high[b].z, x.high[b].w, x.low[b].y);
       } else {
         QueryFragments<32> block;
-        load_queries<32, kRows == 2>(block, s.q.high[0] + 32 * b, s.q.low[0] + 32 * b, QueryBytes<kDim, kRows>::kStride);
+        load_queries<32, kRows == 2>(block, s.q.high[0] + 32 * b, s.q.low[0] + 32 * b,
+                                     QueryBytes<kDim, kRows>::kStride);
         dots[0].add(block.high[0], block.low[0], x.high[b].x, x.high[b].y, x.low[b].x);
         dots[1].add(block.high[0], block.low[0], x.high[b].z, x.high[b].w, x.low[b].y);
       }
@@ -129,8 +130,8 @@ __global__ void __launch_bounds__(kThreads) attention_decode_kernel(const __grid
       if (next_run < runs) replaces = page(next);
     }
     const bool begins = split % kAttnRun == 0 || (kGeneral && split == all.first_split());
-    attend_split<kDim, kRows>(s, data, queries, q_scale, kGeneral ? a.params.soft_cap : 0.0f,
-                              all.seen(split, position), begins, replaces, r);
+    attend_split<kDim, kRows>(s, data, queries, q_scale, kGeneral ? a.params.soft_cap : 0.0f, all.seen(split, position),
+                              begins, replaces, r);
     if (ends && runs > 1) {
 #pragma unroll
       for (int i = 0; i < kRows; ++i) {

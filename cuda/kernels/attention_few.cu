@@ -131,9 +131,9 @@ __global__ void __launch_bounds__(kThreads, 1) attention_few_kernel(const __grid
           dots[1].add(queries.high[b], queries.low[b], data.high[b].z, data.high[b].w, data.low[b].y);
         }
       };
-      const SplitWeights<kRows> part = weigh_split<kRows>(s.split[group], data, q_scale,
-                                                          kGeneral ? a.params.soft_cap : 0.0f, all.seen(split, position),
-                                                          GroupBarrier{group}, add_dots, [] {});
+      const SplitWeights<kRows> part =
+          weigh_split<kRows>(s.split[group], data, q_scale, kGeneral ? a.params.soft_cap : 0.0f,
+                             all.seen(split, position), GroupBarrier{group}, add_dots, [] {});
       leave_split<kDim, kRows>(s.sums, split - start, heads, data, part);
       if (held != kNone) load_split<kWidth>(data, page(held));
     }

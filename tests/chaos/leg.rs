@@ -69,7 +69,8 @@ struct Shared<'l> {
     failures: Mutex<Vec<String>>,
 }
 
-pub(crate) fn run(leg: &Leg, pool: &Pool, seed: u64) -> Report {
+/// `begun`: when the campaign did.
+pub(crate) fn run(leg: &Leg, pool: &Pool, seed: u64, begun: Instant) -> Report {
     let mut starter = Starter::new(leg.model.clone())
         .failpoints()
         .flag("--hang-timeout-ms", leg.hang.as_millis())
@@ -98,7 +99,7 @@ pub(crate) fn run(leg: &Leg, pool: &Pool, seed: u64) -> Report {
             let shared = &shared;
             scope.spawn(move || stream(shared, Rng::new(seed, 1 + n)));
         }
-        let harvest = inject_all(&shared, leg, Rng::new(seed, 0));
+        let harvest = inject_all(&shared, leg, begun, Rng::new(seed, 0));
         shared.over.store(true, Ordering::Relaxed);
         (harvest, health.join().unwrap())
     });
@@ -169,7 +170,7 @@ struct Harvest {
 }
 
 /// Injects faults one after the other, as soon as every open stream may meet one more and at a random instant.
-fn inject_all(shared: &Shared<'_>, leg: &Leg, mut rng: Rng) -> Harvest {
+fn inject_all(shared: &Shared<'_>, leg: &Leg, begun: Instant, mut rng: Rng) -> Harvest {
     let service = shared.service;
     let mut harvest = Harvest::default();
     let mut accounted = inject::restarts(service);
@@ -180,7 +181,8 @@ fn inject_all(shared: &Shared<'_>, leg: &Leg, mut rng: Rng) -> Harvest {
         hang: leg.hang,
     };
     let mut deck = Deck::new(rng.clone(), setting);
-    while harvest.injected.len() < leg.faults {
+    let in_time = || leg.until.is_none_or(|until| begun.elapsed() < until);
+    while harvest.injected.len() < leg.faults && in_time() {
         let fault = deck.draw();
         while !shared.board.begin(fault.crashes) {
             std::thread::sleep(Duration::from_millis(5));

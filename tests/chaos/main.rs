@@ -18,12 +18,13 @@ mod soak;
 mod summary;
 
 use std::io::Write;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jobs::Pool;
-use orcd_tests::{Model, report};
+use leg::Report;
+use orcd_tests::{Model, lock, report};
 use rng::Rng;
-use settings::Settings;
+use settings::{Leg, Settings};
 use summary::Summary;
 
 /// Wanted is 10 ms at the 99th percentile; this is for a small machine that does ten other things.
@@ -42,20 +43,47 @@ impl Drop for Advice {
 }
 
 fn run(settings: &Settings) -> Summary {
-    let legs = settings.legs();
+    // All of the services measure time: they are alone together.
+    let machine = lock::take(true);
+    let begun = Instant::now();
+    let services = settings.legs();
     let mut pools: Vec<(Model, Pool)> = Vec::new();
-    let mut reports = Vec::new();
-    for (n, leg) in (0..).zip(&legs).filter(|(_, leg)| leg.faults > 0) {
-        let seed = settings.seed.wrapping_mul(1000).wrapping_add(n);
+    for leg in services.iter().flatten().filter(|leg| leg.faults > 0) {
         if !pools.iter().any(|(model, _)| *model == leg.model) {
             let mut rng = Rng::new(settings.seed, 1000);
             pools.push((leg.model.clone(), Pool::prepare(&leg.model, &mut rng)));
         }
-        let pool = pools.iter().find(|(model, _)| *model == leg.model);
-        let (_, pool) = pool.expect("prepared above");
-        reports.push(leg::run(leg, pool, seed));
     }
-    Summary { legs: reports }
+    let mut seed = settings.seed.wrapping_mul(1000);
+    let mut seeded = |leg: Leg| {
+        seed += 1;
+        (leg, seed - 1)
+    };
+    let services = services.into_iter();
+    let services = services.map(|legs| legs.into_iter().map(&mut seeded).collect());
+    let services: Vec<Vec<(Leg, u64)>> = services.collect();
+    let one_after_the_other = |legs: &[(Leg, u64)]| -> Vec<Report> {
+        let legs = legs.iter().filter(|(leg, _)| leg.faults > 0);
+        legs.map(|(leg, seed)| {
+            let pool = pools.iter().find(|(model, _)| *model == leg.model);
+            let (_, pool) = pool.expect("prepared above");
+            leg::run(leg, pool, *seed, begun)
+        })
+        .collect()
+    };
+    let legs = std::thread::scope(|scope| {
+        let (machine, one_after_the_other) = (&machine, &one_after_the_other);
+        let run = |legs| {
+            scope.spawn(move || {
+                lock::join(machine);
+                one_after_the_other(legs)
+            })
+        };
+        let services: Vec<_> = services.iter().map(|legs| run(legs)).collect();
+        let reports = services.into_iter().map(|service| service.join().unwrap());
+        reports.flatten().collect()
+    });
+    Summary { legs }
 }
 
 #[test]
@@ -78,7 +106,10 @@ fn faults_at_any_instant_change_no_byte_of_any_stream() {
             .streams()
             .all(|s| s.verdict.is_clean() && !s.was_given_up())
     );
-    assert_eq!(summary.faults(), settings.faults);
+    match settings.limit {
+        None => assert_eq!(summary.faults(), settings.faults),
+        Some(_) => assert!(summary.faults() > 0),
+    }
     for leg in &summary.legs {
         let (before, after) = (leg.before, leg.after);
         assert_eq!(after.descriptors, before.descriptors, "{}", leg.name);

@@ -19,6 +19,10 @@ pub(crate) struct Settings {
     pub(crate) seed: u64,
     /// Somebody asked for a number: the whole table is wanted.
     pub(crate) is_record: bool,
+    /// Services at once, each with its share of the faults.
+    pub(crate) at_once: u64,
+    /// No fault begins after this time, however many are left.
+    pub(crate) limit: Option<Duration>,
 }
 
 /// A part of the campaign, on a service of its own.
@@ -31,10 +35,12 @@ pub(crate) struct Leg {
     /// After this long a worker counts as hanging.
     pub(crate) hang: Duration,
     pub(crate) faults: usize,
+    /// No fault begins after this time since the campaign's begin.
+    pub(crate) until: Option<Duration>,
 }
 
 impl Settings {
-    /// `ORCD_CHAOS_FAULTS` and `ORCD_CHAOS_SEED`; an empty one is none.
+    /// `ORCD_CHAOS_FAULTS`, `ORCD_CHAOS_SEED`, `ORCD_CHAOS_AT_ONCE` and `ORCD_CHAOS_SECONDS`; an empty one is none.
     pub(crate) fn from_env() -> Self {
         let number = |name: &str| {
             let value = std::env::var(name).ok().filter(|value| !value.is_empty())?;
@@ -46,16 +52,26 @@ impl Settings {
             faults: faults.map_or(FAULTS, |faults| usize::try_from(faults).unwrap()),
             seed: number("ORCD_CHAOS_SEED").unwrap_or(SEED),
             is_record: faults.is_some(),
+            at_once: number("ORCD_CHAOS_AT_ONCE").unwrap_or(1).max(1),
+            limit: number("ORCD_CHAOS_SECONDS").map(Duration::from_secs),
         }
     }
 
     /// What to type for the same run.
     pub(crate) fn command(&self) -> String {
-        format!("make chaos FAULTS={} SEED={}", self.faults, self.seed)
+        let mut command = format!("make chaos FAULTS={} SEED={}", self.faults, self.seed);
+        if self.at_once > 1 {
+            command += &format!(" AT_ONCE={}", self.at_once);
+        }
+        if let Some(limit) = self.limit {
+            command += &format!(" CHAOS_SECONDS={}", limit.as_secs());
+        }
+        command
     }
 
-    /// Half of the faults with a standby, some with the default hang timeout, and some where KV memory is too small.
-    pub(crate) fn legs(&self) -> Vec<Leg> {
+    /// What each of the services at once goes through, of `faults` faults: half of them with a standby, some with the
+    /// default hang timeout, and some where KV memory is too small.
+    fn legs_of(&self, faults: usize) -> Vec<Leg> {
         let short = Duration::from_millis(500);
         let default = Duration::from_millis(1500);
         let leg = |model, standby, kv_pages, hang, percent| Leg {
@@ -63,7 +79,8 @@ impl Settings {
             standby,
             kv_pages,
             hang,
-            faults: self.faults * percent / 100,
+            faults: faults * percent / 100,
+            until: None,
         };
         let mut legs = vec![
             leg(Model::Brisk, false, None, short, 25),
@@ -74,8 +91,22 @@ impl Settings {
             leg(Model::Haiku, true, None, short, 10),
         ];
         let planned: usize = legs.iter().map(|leg| leg.faults).sum();
-        legs[0].faults += self.faults - planned;
+        legs[0].faults += faults - planned;
+        let mut due = 0;
+        for leg in &mut legs {
+            due += leg.faults;
+            let share = due as f64 / faults.max(1) as f64;
+            leg.until = self.limit.map(|limit| limit.mul_f64(share));
+        }
         legs
+    }
+
+    /// The legs of each of the services at once.
+    pub(crate) fn legs(&self) -> Vec<Vec<Leg>> {
+        let at_once = usize::try_from(self.at_once).unwrap();
+        let more = |n: usize| usize::from(n < self.faults % at_once);
+        let shares = (0..at_once).map(|n| self.faults / at_once + more(n));
+        shares.map(|faults| self.legs_of(faults)).collect()
     }
 }
 

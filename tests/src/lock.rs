@@ -44,6 +44,11 @@ pub fn take(alone: bool) -> Arc<MachineLock> {
     machine
 }
 
+/// This thread belongs to what `machine` was taken for.
+pub fn join(machine: &Arc<MachineLock>) {
+    HELD.set(Arc::downgrade(machine));
+}
+
 fn lock(name: &str, kind: FlockArg) -> Flock<File> {
     let user = nix::unistd::Uid::current();
     let path = std::env::temp_dir().join(format!("orcd-tests-{user}-{name}.lock"));
@@ -62,6 +67,21 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+
+    #[test]
+    fn threads_that_join_start_beside_each_other() {
+        let machine = take(true);
+        let others = [(); 2].map(|()| {
+            let machine = Arc::clone(&machine);
+            std::thread::spawn(move || {
+                join(&machine);
+                take(true)
+            })
+        });
+        for other in others {
+            assert!(Arc::ptr_eq(&machine, &other.join().unwrap()));
+        }
+    }
 
     #[test]
     fn alone_waits_for_the_others_and_a_second_start_waits_for_nobody() {
