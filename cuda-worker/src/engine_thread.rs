@@ -10,6 +10,7 @@ use orcd_shared::protocol::message::{Serve, ToSupervisor};
 use crate::abandon::Abandon;
 use crate::constraint::Compiled;
 use crate::failpoints::{self, Failpoint};
+use crate::heard::Heard;
 use crate::log;
 use crate::outbox::Status;
 use crate::residency::Residency;
@@ -89,7 +90,7 @@ pub fn serve<E: StepEngine>(
         };
         let change = residency.look(Instant::now(), || engine.resident());
         change.into_iter().for_each(&mut say);
-        let heard = first.into_iter().chain(commands.try_iter());
+        let heard = Heard::new(first, commands);
         let begun = prepare(engine, &mut scheduler, heard, abandon, &mut out)
             .and_then(|()| begin(engine, &mut scheduler, abandon, &mut out));
         status.set(scheduler.steps(), scheduler.running(), engine.counts());

@@ -21,6 +21,7 @@ mod exit_now;
 pub mod failpoints;
 #[allow(unsafe_code)]
 mod ffi;
+pub mod heard;
 pub mod link;
 pub mod loader;
 mod loading;

@@ -275,13 +275,17 @@ device::Graph CudaExecutor::record(const Model& m, const Scratch& s, bool draws)
 }
 
 void CudaExecutor::prepare(const Model& m, const Scratch& s) {
+  kernels::load_page_kernels();
+  kernels::load_filter_kernels();
   if (fits(m)) fused_rows_ = std::min(kernels::kSmallM, options_.max_batch_tokens);
   few_rows_ = few_rows(m);
   small_batches_ = has_small_batches(m, s);
   recordings_.resize(fused_rows_);
   may_record_ = kLateGraphs;
-  for (rows_ = 1; rows_ <= std::min({kEarlyGraphs, fused_rows_, options_.slots}); ++rows_)
+  for (rows_ = 1; rows_ <= std::min({kEarlyGraphs, fused_rows_, options_.slots}); ++rows_) {
     recordings_[rows_ - 1].whole = record(m, s, true);
+    recordings_[rows_ - 1].whole.upload(stream_);
+  }
 }
 
 // Whether every row is alone in its run and draws.

@@ -189,6 +189,8 @@ void check_pages(const PoolPages& pool, const PageBatch& pages /* host */,
 // Copies what is in a page into another one, with its sums.
 void copy_page(const PoolPages& pool, uint32_t from, uint32_t to, unsigned long long* sums /* (pages, 64) */,
                cudaStream_t stream);
+// Loads the kernels for pages now and not with their first launches, which jobs of a lost worker wait for.
+void load_page_kernels();
 // Of where the values of a head lie in a page.
 uint32_t page_layout(uint32_t head_dim);
 
@@ -348,6 +350,8 @@ struct FilterState {
 // Values of a row of logits that's kept between those kernels: whole groups of four.
 ORCD_HD uint64_t scaled_width(uint32_t vocab) { return (uint64_t{vocab} + 3) / 4 * 4; }
 
+// Loads the kernels of what follows, as load_page_kernels() does its own.
+void load_filter_kernels();
 // Draws marked `filtered`; the others are left alone.
 void sample_filtered(const float* logits /* (*, vocab) */, uint32_t vocab, const SampleBatch& samples /* host */,
                      uint32_t n, const SampleSets& sets, float* scaled /* (n, scaled_width(vocab)) scratch */,

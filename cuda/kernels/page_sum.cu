@@ -5,6 +5,7 @@
 #include "engine/layout_version.h"
 #include "kernels/kv_page.cuh"
 #include "kernels/launch.h"
+#include "kernels/pdl.h"
 
 namespace orcd::kernels {
 namespace {
@@ -156,6 +157,11 @@ void copy_page(const PoolPages& pool, uint32_t from, uint32_t to, unsigned long 
   const dim3 grid((pool.page_bytes + bytes - 1) / bytes, pool.layers);
   copy_kernel<<<grid, kThreads, 0, stream>>>(pool, from, to, sums);
   ORCD_CUDA(cudaGetLastError());
+}
+
+void load_page_kernels() {
+  load_kernel(begin_kernel), load_kernel(sum_kernel), load_kernel(copy_kernel);
+  load_kernel(positions_kernel<false>), load_kernel(positions_kernel<true>);
 }
 
 uint32_t page_layout(uint32_t head_dim) {

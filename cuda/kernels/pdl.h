@@ -11,6 +11,13 @@ namespace orcd::kernels {
 // Whether this program has kernels for the present device: cudaSuccess, or what it fails with.
 cudaError_t loads();
 
+// Has a kernel loaded, which else is done with its first launch.
+template <class... Parameters>
+void load_kernel(void (*kernel)(Parameters...)) {
+  cudaFuncAttributes a = {};
+  ORCD_CUDA(cudaFuncGetAttributes(&a, kernel));
+}
+
 // Whether kernels of this program wait for their predecessors by themselves on the present device: it and what
 // they were compiled for must be of compute capability 9.0 or later. Others must not be let begin early.
 bool has_pdl();

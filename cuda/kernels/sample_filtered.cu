@@ -3,6 +3,7 @@
 // top-p cut (sample_cut.cuh); many draw from what's left. Each kernel leaves samples alone that aren't `filtered`.
 #include "arith/gumbel.h"
 #include "device/check.h"
+#include "kernels/pdl.h"
 #include "kernels/sample.cuh"
 #include "kernels/sample_cut.cuh"
 
@@ -188,6 +189,10 @@ __global__ void __launch_bounds__(kSampleThreads)
 }
 
 }  // namespace
+
+void load_filter_kernels() {
+  load_kernel(scale_kernel), load_kernel(bin_kernel), load_kernel(cut_kernel), load_kernel(draw_kernel);
+}
 
 void sample_filtered(const float* logits, uint32_t vocab, const SampleBatch& samples, uint32_t n,
                      const SampleSets& sets, float* scaled, FilterState* state, uint32_t* sampled,

@@ -84,10 +84,10 @@ impl Pages {
     /// Takes over what another worker has left, while nobody holds a page. `found` says of each page that was not free what
     /// is in it, or that it is barred, in pages' order.
     pub fn inherit(&mut self, found: Vec<(u32, Found)>) {
-        let mut taken = Vec::with_capacity(found.len());
         let mut begun = Vec::new();
         // Sequences took them in rising order: of those that are kept ends go before beginnings.
         let count = self.pages.len();
+        let mut is_taken = vec![false; count];
         let known = (found.into_iter().rev()).filter(|(number, _)| (*number as usize) < count);
         for (number, found) in known {
             match found {
@@ -105,10 +105,9 @@ impl Pages {
                 // The same content twice: one of them is enough.
                 Found::Full(_) => continue,
             }
-            taken.push(number);
+            is_taken[number as usize] = true;
         }
-        taken.reverse();
-        self.cold.retain(|page| taken.binary_search(page).is_err());
+        self.cold.retain(|page| !is_taken[*page as usize]);
         // They are taken last: those whose they were have not come yet.
         self.cold.splice(..0, begun);
     }

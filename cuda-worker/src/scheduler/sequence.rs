@@ -57,12 +57,17 @@ pub(super) fn replayed(job: &JobSpec) -> &[u32] {
     &job.emitted[..job.emitted.len().saturating_sub(1)]
 }
 
+/// Tokens that a sequence has room for at first.
+const ROOM: usize = 256;
+
 impl Sequence {
     /// A job without a step yet.
     pub(super) fn new(mut job: JobSpec, slot: u32) -> Self {
         let prompt = job.prompt.len();
         let mut tokens = std::mem::take(&mut job.prompt);
         let replayed = replayed(&job);
+        // Of a long prompt no more memory is taken than it needs: what is fresh costs as much as the copy.
+        tokens.reserve_exact(replayed.len() + ROOM);
         tokens.extend_from_slice(replayed);
         let replayed = replayed.len();
         Self {

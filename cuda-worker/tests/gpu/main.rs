@@ -321,6 +321,7 @@ fn serve(epoch: u64) -> Serve {
         epoch,
         keep: true,
         settled: true,
+        replays: 0,
     }
 }
 

@@ -184,6 +184,7 @@ impl Worker {
                         epoch: self.epoch,
                         keep: true,
                         settled: true,
+                        replays: 0,
                     }));
                 }
                 Some(message)

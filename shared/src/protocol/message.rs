@@ -45,6 +45,8 @@ pub struct Serve {
     pub keep: bool,
     /// As with [`ToWorker::Settled`]. Otherwise a worker that was killed may still be writing to pages of its last steps.
     pub settled: bool,
+    /// So many jobs of its predecessor are likely to follow at once.
+    pub replays: u32,
 }
 
 /// Most sequences at once that can be asked for.

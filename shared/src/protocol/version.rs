@@ -1,7 +1,7 @@
 //! Who speaks, and which bytes that version stands for.
 
 /// Raised with every change of a message's bytes.
-pub const PROTOCOL: u32 = 12;
+pub const PROTOCOL: u32 = 13;
 
 /// The build that speaks: package version, for messages to people.
 pub const BUILD: &str = env!("CARGO_PKG_VERSION");
@@ -216,8 +216,9 @@ mod tests {
             epoch: 300,
             keep: true,
             settled: false,
+            replays: 64,
         };
-        golden(&ToWorker::Serve(serve), "05 fb2c01 01 00");
+        golden(&ToWorker::Serve(serve), "05 fb2c01 01 00 40");
         golden(&ToWorker::Settled, "06");
     }
 

@@ -172,8 +172,11 @@ pub struct Outgoing {
     pub handover: Handover,
 }
 
+/// What goes out in one write: about what a socket holds, so that the worker reads while the next messages are encoded.
+const WRITE_BYTES: usize = 128 << 10;
+
 /// Writes what comes through `queue` until it is closed. Messages that wait together go out in one
-/// write.
+/// write, unless they are long.
 ///
 /// # Errors
 /// The first failure; the link is then of no more use.
@@ -190,11 +193,17 @@ pub async fn write_all(
                 descriptors.send(descriptor).await?;
             }
             frame::encode(&outgoing.message, &mut bytes)?;
+            if bytes.len() >= WRITE_BYTES {
+                (&*stream).write_all(&bytes).await?;
+                bytes.clear();
+            }
         }
         (&*stream).write_all(&bytes).await?;
         bytes.clear();
-        // A long prompt must not pin its megabytes for the life of the worker.
-        bytes.shrink_to(READ_BYTES);
+        if queue.is_empty() {
+            // A long prompt must not pin its megabytes for the life of the worker.
+            bytes.shrink_to(READ_BYTES);
+        }
     }
     Ok(())
 }

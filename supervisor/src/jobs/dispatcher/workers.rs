@@ -99,8 +99,10 @@ impl<H: WorkerHost> Dispatcher<H> {
     /// is in the pages: nothing of that is believed then.
     fn ready(&mut self, generation: u64, now: Instant) {
         let keep = self.table.replays_together();
-        self.fleet.serve(generation, keep, now);
         let (jobs, tokens) = self.table.replay_work();
+        let at_once = if keep { jobs } else { jobs.min(1) };
+        let replays = u32::try_from(at_once).unwrap_or(u32::MAX);
+        self.fleet.serve(generation, keep, replays, now);
         if jobs == 0 {
             self.failed_over(now);
         } else {

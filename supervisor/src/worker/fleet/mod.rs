@@ -21,7 +21,7 @@ use orcd_shared::error::ErrorCode;
 use orcd_shared::job::{JobKey, JobSpec};
 use orcd_shared::kv::PageCounts;
 use orcd_shared::protocol::message::{
-    LoadRequest, MAX_PARALLEL, StepReport, ToSupervisor, ToWorker, WorkerInfo,
+    LoadRequest, MAX_PARALLEL, Serve, StepReport, ToSupervisor, ToWorker, WorkerInfo,
 };
 
 use super::handles::Handover;
@@ -219,7 +219,7 @@ impl<H: WorkerHost> Fleet<H> {
     /// Has worker number `generation` serve, unless it was lost meanwhile: the pool of KV memory is its
     /// own from now on. `keep`: what its predecessor left in the pages may be believed; of an unhealthy
     /// service nothing is, for that may be what its workers die of.
-    pub(crate) fn serve(&mut self, generation: u64, keep: bool, now: Instant) {
+    pub(crate) fn serve(&mut self, generation: u64, keep: bool, replays: u32, now: Instant) {
         let is_present = generation == self.life.generation;
         if !is_present || !matches!(self.life.phase, Phase::Ready { .. }) {
             return;
@@ -227,7 +227,10 @@ impl<H: WorkerHost> Fleet<H> {
         let reported = self.workers.get(generation);
         let pool = reported.and_then(|entry| entry.pool.clone());
         let keep = keep && !self.life.unhealthy;
-        let serve = self.pool.pass_to(generation, pool, keep);
+        let serve = Serve {
+            replays,
+            ..self.pool.pass_to(generation, pool, keep)
+        };
         self.settings.retained.show_pool(self.pool.held());
         tracing::debug!(generation, ?serve, "the worker serves");
         self.send_to_worker(ToWorker::Serve(serve), now);

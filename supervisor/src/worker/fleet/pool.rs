@@ -55,7 +55,8 @@ impl Pool {
     }
 
     /// Worker number `generation` serves from now on, on the pool that it reported; the
-    /// one held before is let go of. `keep`: what is in its pages may be believed. Returns what it is told.
+    /// one held before is let go of. `keep`: what is in its pages may be believed. Returns what it is told,
+    /// but for the jobs that follow.
     pub(super) fn pass_to(
         &mut self,
         generation: u64,
@@ -74,6 +75,7 @@ impl Pool {
             epoch: self.epoch,
             keep,
             settled,
+            replays: 0,
         }
     }
 
