@@ -5,7 +5,8 @@ that runs, that is stopped and that is dead.
 
     tools/bench/failover.py MODEL [--device cpu] [--rounds 21] [--cancels 100] [--at 128] [--words 200] [--streams 1]
 
-With --streams each fault hits so many streams with prompts of their own, and the pause is that of each.
+With --streams each fault hits so many streams with prompts of their own, and the pause is that of each. With --beside the
+signal comes while the worker reads a prompt of so many words: its long steps may go on on the device after its death.
 
 Each disturbed stream is compared with an undisturbed one, byte for byte. Standard library only; talks to 127.0.0.1
 and signals only workers of the services it started."""
@@ -124,16 +125,26 @@ def several(server, args, standby, rounds):
         events = answer.events()
         return [event for event in events if swarm.TOKEN in event], json.loads(events[0]), json.loads(events[-1])
 
+    def read_beside(name):
+        """The tokens of a job whose prompt nobody has read before, and its last event."""
+        job = asked(args.streams, name) | {"prompt": "the rain and " * (args.beside // 3), "max_tokens": 16, "cache": False}
+        return told(swarm.swarm(server.address, [job])[0])[::2]
+
     settled(server, standby)
     if args.shared:  # the others find its prompt
         swarm.swarm(server.address, [asked(0, "first")])
     undisturbed = [told(answer) for answer in all_at_once("undisturbed")]
+    beside = read_beside("beside") if args.beside else None
     found = []
     for number in range(rounds):
         report = settled(server, standby)
-        pid, at = report["worker"]["pid"], []
+        pid, at, others = report["worker"]["pid"], [], []
+        reader = threading.Thread(target=lambda: others.append(read_beside(f"beside-{number}")))
 
         def kill():
+            if beside:
+                reader.start()
+                time.sleep(args.beside_ms / 1e3)
             os.kill(pid, signal.SIGKILL)
             at.append(time.perf_counter())
 
@@ -147,6 +158,11 @@ def several(server, args, standby, rounds):
             gaps = [after - before for before, after in zip(times, times[1:]) if after > at[0]]
             if last["replays"] and gaps:
                 found.append(max(gaps) * 1e3)
+        if beside:
+            reader.join()
+            (text, last), (expected, _) = others[0], beside
+            if text != expected or not last.get("replays"):
+                raise SystemExit(f"error: the job beside them differs, or met no fault; its last event: {last}")
         settled(server, standby, report["worker"]["generation"] + 1)
     return found, undisturbed[0][1]["prompt_tokens"], report
 
@@ -208,6 +224,8 @@ def main():
     parser.add_argument("--words", type=int, default=200, help="words of the prompt")
     parser.add_argument("--streams", type=int, default=1, help="streams at once; more than one: only SIGKILL is tried")
     parser.add_argument("--shared", action="store_true", help="with --streams: prompts that begin alike")
+    parser.add_argument("--beside", type=int, default=0, help="with --streams: words of a prompt that is being read then")
+    parser.add_argument("--beside-ms", type=float, default=150, help="from sending it to the signal")
     parser.add_argument("--flags", default="", help="further flags of the service")
     parser.add_argument("--bin", type=pathlib.Path, default=ROOT / "target" / "release")
     args = parser.parse_args()
