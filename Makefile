@@ -74,7 +74,7 @@ TEST_PROGRAMS := $(CARGO) build --release --locked --workspace --bins --example 
 
 FAULTS ?= 1000
 SEED ?= $(shell date +%s)
-chaos: requirements ## the campaign of faults: make chaos FAULTS=1000 SEED=7 AT_ONCE=2 CHAOS_SECONDS=600, results for docs/RELIABILITY.md
+chaos: requirements ## the campaign of faults: make chaos FAULTS=1000 SEED=7, results for docs/RELIABILITY.md
 	$(TEST_PROGRAMS)
 	ORCD_CHAOS_FAULTS=$(FAULTS) ORCD_CHAOS_SEED=$(SEED) ORCD_CHAOS_AT_ONCE=$(AT_ONCE) ORCD_CHAOS_SECONDS=$(CHAOS_SECONDS) \
 	  $(CARGO) test --release --locked --workspace --test chaos -- --nocapture faults_at_any_instant
