@@ -37,6 +37,7 @@ mod quality;
 mod queue;
 mod real_weights;
 mod replay_check;
+mod replicas;
 mod resume;
 mod scripts;
 mod shipped_program;

@@ -1,7 +1,7 @@
 //! Who speaks, and which bytes that version stands for.
 
 /// Raised with every change of a message's bytes.
-pub const PROTOCOL: u32 = 12;
+pub const PROTOCOL: u32 = 13;
 
 /// The build that speaks: package version, for messages to people.
 pub const BUILD: &str = env!("CARGO_PKG_VERSION");
@@ -240,6 +240,7 @@ mod tests {
             load_source: LoadSource::File,
             load_ms: 900,
             model_hash: HASH,
+            arithmetic: "a-1".into(),
             weights: None,
             pool: None,
         };
@@ -247,7 +248,7 @@ mod tests {
         golden(
             &ToSupervisor::Ready(Box::new(info.clone())),
             &format!(
-                "02 03 677075 01 03 392e30 01 04 31332e30 {rest} 00 fb8403 {HASH_BYTES} 00 00"
+                "02 03 677075 01 03 392e30 01 04 31332e30 {rest} 00 fb8403 {HASH_BYTES} 03 612d31 00 00"
             ),
         );
         info.compute_capability = None;
@@ -257,7 +258,9 @@ mod tests {
         info.pool = Some(pool());
         golden(
             &ToSupervisor::Ready(Box::new(info)),
-            &format!("02 03 677075 00 00 {rest} 01 fb8403 {HASH_BYTES} 01 {MANIFEST} 01 {POOL}"),
+            &format!(
+                "02 03 677075 00 00 {rest} 01 fb8403 {HASH_BYTES} 03 612d31 01 {MANIFEST} 01 {POOL}"
+            ),
         );
 
         let failed = ToSupervisor::LoadFailed {
