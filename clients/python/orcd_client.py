@@ -83,6 +83,8 @@ class Replicas:
                 error, after = retriable.error, retriable.after
             except (OSError, http.client.HTTPException) as cut:
                 error = JobFailed(None, f"{url}: {cut or type(cut).__name__}")
+            if stream.is_complete:
+                return
             failures += 1
             at += 1
             # The next replica is asked at once; after all of them have failed it takes a while.
@@ -117,7 +119,8 @@ class _Job:
         self._job = {**job, "stream": True}
         self._started = None
         self._ids = []
-        self.is_over = False
+        # The last event is here; all that matters is here.
+        self.is_over = self.is_complete = False
 
     def body(self):
         if self._started is None:
@@ -152,7 +155,7 @@ class _Completion:
         self._body = {**body, "stream": True, "return_token_ids": True}
         self._origin = None
         self._ids = []
-        self.is_over = False
+        self.is_over = self.is_complete = False
 
     def body(self):
         if self._origin is None:
@@ -170,6 +173,8 @@ class _Completion:
             self._origin = {"seed": chunk["seed"], "resume": chunk["resume"]}
         for choice in chunk["choices"]:
             self._ids += choice.get("token_ids") or []
+            # After it only the usage may come.
+            self.is_complete = self.is_complete or choice.get("finish_reason") is not None
         yield chunk
 
 

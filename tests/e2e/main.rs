@@ -4,6 +4,7 @@
 mod access;
 mod cancel;
 mod changed_files;
+mod clients;
 mod command_line;
 mod connection_limit;
 mod constraints;

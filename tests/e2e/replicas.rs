@@ -260,3 +260,112 @@ fn another_model_or_template_has_another_fingerprint() {
     ];
     assert!(!others.contains(&tiny) && others[0] != others[1]);
 }
+
+/// The chunks of a stream in OpenAI's form, without what a clock says.
+#[track_caller]
+fn chunks(service: &WorkerHarness, path: &str, body: &Value) -> Vec<Value> {
+    let reply = service.post(path, body);
+    assert_eq!(reply.status(), 200, "{}", reply.text());
+    let text = reply.text();
+    let data = text.lines().filter_map(|line| line.strip_prefix("data: "));
+    let mut data: Vec<_> = data.collect();
+    assert_eq!(data.pop(), Some("[DONE]"));
+    let chunk = |data: &str| {
+        let mut chunk: Value = serde_json::from_str(data).unwrap();
+        chunk.as_object_mut().unwrap().remove("created");
+        chunk
+    };
+    data.into_iter().map(chunk).collect()
+}
+
+/// The same request for another service, by a client that has these chunks.
+fn going_on_with(body: &Value, known: &[Value]) -> Value {
+    let choices = known.iter().map(|chunk| &chunk["choices"][0]);
+    let ids = choices.filter_map(|choice| choice["token_ids"].as_array());
+    let ids: Vec<_> = ids.flatten().cloned().collect();
+    let mut body = body.clone();
+    body["seed"] = known[0]["seed"].clone();
+    body["resume"] = known[0]["resume"].clone();
+    body["resume"]["ids"] = ids.into();
+    body
+}
+
+#[test]
+fn streams_in_openais_form_go_on_from_every_chunk() {
+    let [first, second] = pair(Model::Haiku);
+    let asks = json!([{"role": "user", "content": "Count to five"}]);
+    let tool = json!({"type": "function", "function": {"name": "f", "parameters": {
+        "type": "object",
+        "properties": {"n": {"type": "integer"}, "word": {"type": "string", "maxLength": 8}},
+        "required": ["n", "word"],
+        "additionalProperties": false,
+    }}});
+    let bodies = [
+        (
+            "/v1/chat/completions",
+            json!({"messages": asks, "temperature": 0.5}),
+        ),
+        (
+            "/v1/chat/completions",
+            json!({"messages": asks, "logprobs": true, "top_logprobs": 2}),
+        ),
+        (
+            "/v1/chat/completions",
+            json!({"messages": asks, "tools": [tool], "tool_choice": "required", "max_tokens": 60}),
+        ),
+        (
+            "/v1/completions",
+            json!({"prompt": "in the morning", "max_tokens": 30, "logprobs": 1, "temperature": 2}),
+        ),
+    ];
+    for (path, mut body) in bodies {
+        body["stream"] = true.into();
+        body["return_token_ids"] = true.into();
+        body["stream_options"] = json!({"include_usage": true});
+        body["cache"] = false.into();
+        let uncut = chunks(&first, path, &body);
+        assert!(uncut.len() > 5, "{uncut:?}");
+        // The last chunk has the usage, and with the one before it the output is over.
+        for known in 1..uncut.len() - 1 {
+            let rest = chunks(&second, path, &going_on_with(&body, &uncut[..known]));
+            assert_eq!(rest, uncut[known..], "{path} after {known}");
+        }
+        let mut whole = going_on_with(&body, &uncut[..3]);
+        for name in ["stream", "stream_options", "logprobs", "top_logprobs"] {
+            whole.as_object_mut().unwrap().remove(name);
+        }
+        if body.get("logprobs").is_none() {
+            let reply = second.post(path, &whole).json();
+            assert_eq!(
+                reply["choices"][0]["finish_reason"],
+                uncut[uncut.len() - 2]["choices"][0]["finish_reason"]
+            );
+        }
+    }
+}
+
+#[test]
+fn what_is_not_one_output_does_not_go_on() {
+    let service = WorkerHarness::start(Model::Haiku);
+    let mut body = json!({"prompt": "in the morning", "max_tokens": 5});
+    body["stream"] = true.into();
+    body["return_token_ids"] = true.into();
+    let known = chunks(&service, "/v1/completions", &body);
+    let good = going_on_with(&body, &known[..3]);
+    let with = |name: &str, value: Value| {
+        let mut body = good.clone();
+        body[name] = value;
+        service.post("/v1/completions", &body)
+    };
+    assert_eq!(with("n", json!(2)).status(), 400);
+    assert_eq!(with("prompt", json!(["a", "b"])).status(), 400);
+    assert_eq!(with("seed", Value::Null).status(), 400);
+    let other = with("temperature", json!(0.3));
+    assert_eq!(other.status(), 409);
+    assert_eq!(other.json()["error"]["code"], "fingerprint_mismatch");
+    let responses = json!({"input": "a", "resume": good["resume"]});
+    assert_eq!(service.post("/v1/responses", &responses).status(), 400);
+    body["n"] = 2.into();
+    let two = chunks(&service, "/v1/completions", &body);
+    assert!(two.iter().all(|chunk| chunk.get("resume").is_none()));
+}

@@ -140,7 +140,11 @@ async fn refused(replica: &Uri, answer: Response<Incoming>) -> Failure {
     let after = answer.headers().get(RETRY_AFTER);
     let after = after.and_then(|value| value.to_str().ok()?.parse().ok());
     let after = after.map(Duration::from_secs);
-    let body = timeout(SILENCE, Limited::new(answer.into_body(), MAX_ERROR).collect()).await;
+    let body = timeout(
+        SILENCE,
+        Limited::new(answer.into_body(), MAX_ERROR).collect(),
+    )
+    .await;
     let body = body.ok().and_then(Result::ok);
     let body = body.and_then(|body| serde_json::from_slice::<Value>(&body.to_bytes()).ok());
     match body.as_ref().and_then(|body| body.get("error")) {

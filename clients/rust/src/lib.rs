@@ -148,6 +148,7 @@ impl Events {
             match self.read().await {
                 Ok(()) => {}
                 Err(Failure::Final(error)) => return Err(error),
+                Err(Failure::Elsewhere { .. }) if self.progress.is_complete() => return Ok(None),
                 Err(Failure::Elsewhere { error, after }) => self.turn(error, after).await?,
             }
         }

@@ -14,6 +14,7 @@ pub(crate) struct Progress {
     origin: Option<Map<String, Value>>,
     ids: Vec<Value>,
     is_over: bool,
+    is_complete: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +50,7 @@ impl Progress {
             origin: None,
             ids: Vec::new(),
             is_over: false,
+            is_complete: false,
         })
     }
 
@@ -59,6 +61,11 @@ impl Progress {
     /// The stream has had its last event.
     pub(crate) fn is_over(&self) -> bool {
         self.is_over
+    }
+
+    /// The output is here, and at most a chunk with the usage may be missing.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.is_complete
     }
 
     /// What is sent to begin with it, or to go on.
@@ -117,6 +124,8 @@ impl Progress {
         }
         let ids = chunk["choices"][0]["token_ids"].as_array();
         self.ids.extend(ids.into_iter().flatten().cloned());
+        let reason = chunk["choices"][0]["finish_reason"].as_str();
+        self.is_complete |= reason.is_some();
         Ok(Some(chunk))
     }
 
@@ -138,7 +147,10 @@ mod tests {
     fn what_began_is_sent_back_with_the_ids_that_came() {
         let job = json!({"prompt": "p", "resume": null});
         let mut progress = Progress::job(job).unwrap();
-        assert_eq!(progress.body(), json!({"prompt": "p", "resume": null, "stream": true}));
+        assert_eq!(
+            progress.body(),
+            json!({"prompt": "p", "resume": null, "stream": true})
+        );
         let events = [
             r#"{"type":"started","job_id":"j","model":"m","seed":7,"fingerprint":"f","request_digest":"d","template_time":"t"}"#,
             r#"{"type":"token","t":"x","i":0,"id":5}"#,
@@ -148,7 +160,8 @@ mod tests {
         }
         let resume =
             json!({"fingerprint": "f", "request_digest": "d", "template_time": "t", "ids": [5]});
-        let expected = json!({"prompt": "p", "resume": resume, "stream": true, "job_id": "j", "seed": 7});
+        let expected =
+            json!({"prompt": "p", "resume": resume, "stream": true, "job_id": "j", "seed": 7});
         assert_eq!(progress.body(), expected);
         let resumed = br#"{"type":"resumed","job_id":"j","tokens":1}"#;
         assert_eq!(progress.take(resumed).unwrap(), None);
@@ -170,7 +183,10 @@ mod tests {
         assert_eq!(progress.take(b"[DONE]").unwrap(), None);
         assert!(progress.is_over());
         let error = br#"{"error":{"code":"draining","message":"m"}}"#;
-        assert!(matches!(progress.take(error), Err(Failure::Elsewhere { .. })));
+        assert!(matches!(
+            progress.take(error),
+            Err(Failure::Elsewhere { .. })
+        ));
         assert!(Progress::completion("/", json!({"n": 2})).is_err());
     }
 }

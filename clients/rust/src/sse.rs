@@ -48,12 +48,17 @@ mod tests {
 
     #[test]
     fn events_are_whole_wherever_the_network_cuts() {
-        let stream = b": queued\n\nevent: token\nid: 1\ndata: {\"t\": 1}\n\ndata: [DONE]\n\ndata: cut";
+        let stream =
+            b": queued\n\nevent: token\nid: 1\ndata: {\"t\": 1}\n\ndata: [DONE]\n\ndata: cut";
         for size in [1, 2, 7, stream.len()] {
             let mut parser = Parser::default();
             let parts = stream.chunks(size).map(|part| parser.push(part).unwrap());
             let events: Vec<_> = parts.flatten().collect();
-            assert_eq!(events, [b"{\"t\": 1}".to_vec(), b"[DONE]".to_vec()], "{size}");
+            assert_eq!(
+                events,
+                [b"{\"t\": 1}".to_vec(), b"[DONE]".to_vec()],
+                "{size}"
+            );
         }
     }
 
