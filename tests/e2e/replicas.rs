@@ -83,11 +83,12 @@ fn goes_on_from_every_event(
     uncut
 }
 
-/// Two services for the same model that differ in all that changes no bit.
+/// Two services for the same model that differ in all that changes no bit. Where a GPU is under test, the first is on the CPU
+/// all the same.
 fn pair(model: Model) -> [WorkerHarness; 2] {
     let second = Starter::new(model.clone()).flag("--parallel", 1);
     let second = second.flag("--prefix-cache", "off").flag("--threads", 1);
-    [WorkerHarness::start(model), second.start()]
+    [Starter::new(model).device("cpu").start(), second.start()]
 }
 
 #[test]

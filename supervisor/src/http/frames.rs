@@ -36,7 +36,8 @@ pub(super) struct Frames {
 }
 
 impl Frames {
-    /// Of a stream that nothing was sent of; the client has `received` token events of another service. A job that waits has a comment at once.
+    /// Of a stream that nothing was sent of; the client has `received` token events of another service. A job that waits
+    /// has a comment at once.
     pub(super) fn new(stream: JobStream, received: Option<u64>) -> Self {
         let waits = stream.events.next_id() == 0;
         Self {
