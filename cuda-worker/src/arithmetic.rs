@@ -1,7 +1,7 @@
 //! What decides the bits of tokens beside model and request, by name: replicas that say the same draw the same tokens, so
 //! that one goes on with what another began. The backend is no part of it.
 
-/// Of `docs/ARITHMETIC.md`. Raised with every change of a bit of a logit, a logprob or a draw; the test `arithmetic` holds
+/// Of `docs/ARITHMETIC.md`. Raised with every change of a bit of a logit, a logprob or a draw; a test in `tests/references.rs` holds
 /// what this version computes.
 const VERSION: u32 = 1;
 
