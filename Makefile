@@ -57,7 +57,8 @@ api-check: requirements ## the running service against its OpenAPI document, by 
 	$(TEST_PROGRAMS)
 	@python3 tools/ci/api-check
 
-clients: requirements ## clients of others, unchanged, against the running service: OpenAI's, litellm, LangChain
+clients: requirements ## our client in Python; clients of others, unchanged, against the running service: OpenAI's, litellm, LangChain
+	@cd clients/python && python3 -B -m unittest
 	$(TEST_PROGRAMS)
 	@python3 tools/ci/client-check
 

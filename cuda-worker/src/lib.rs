@@ -12,6 +12,7 @@
 
 pub mod abandon;
 pub mod args;
+pub mod arithmetic;
 pub mod constraint;
 pub mod descriptors;
 pub mod engine;

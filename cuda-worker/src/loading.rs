@@ -26,7 +26,7 @@ use crate::scheduler::Limits;
 use crate::scheduler::step_engine::{EngineError, StepEngine as _};
 use crate::sizing::PoolContext;
 use crate::weights_plan::{self, ModelPlan};
-use crate::{log, sizing};
+use crate::{arithmetic, log, sizing};
 
 /// Why there is no engine, as the supervisor passes it on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -237,6 +237,7 @@ pub(crate) fn load(
         load_source: source,
         load_ms,
         model_hash: manifest.model.hash,
+        arithmetic: arithmetic::name(),
         weights: shared.then_some(manifest),
         pool,
     })));

@@ -11,9 +11,10 @@ use std::path::{Path, PathBuf};
 use cuda_worker::engine::{Engine, EngineOptions};
 use cuda_worker::scheduler::step_engine::StepEngine as _;
 use cuda_worker::weights_plan;
-use engine_support::model::{engine_of, in_chunks, options, step};
+use engine_support::model::{Chunk, Model, engine_of, in_chunks, options, prompt, run, step};
 use engine_support::{argmax, assert_same};
-use orcd_shared::gguf::GgufFile;
+use orcd_shared::gguf::{GgufFile, TensorType};
+use orcd_shared::sampling::SamplingParams;
 use serde_json::Value;
 
 /// Largest error, relative to the row's largest logit.
@@ -170,4 +171,68 @@ fn chunks_cut_anywhere_give_the_same_bits() {
             assert_same(&cut, &whole, format!("{} by {size}", reference.name));
         }
     }
+}
+
+/// Of all bits below, computed by the version that the name says.
+const BITS: (&str, &str) = ("arithmetic-1 k12v8 ", "be895df364ebfcd246f53147d45b27b1");
+
+/// Services that say the same arithmetic go on with each other's streams, so whoever changes a bit has to say another.
+#[test]
+fn the_version_of_the_arithmetic_is_that_of_its_bits() {
+    let mut hash = blake3::Hasher::new();
+    let mut add = |row: &[f32]| {
+        row.iter().for_each(|x| {
+            hash.update(&x.to_bits().to_le_bytes());
+        });
+    };
+    for reference in Reference::all() {
+        reference.ours(false).iter().for_each(|row| add(row));
+    }
+    let ids = prompt(70, 3);
+    for ty in [
+        TensorType::Q4_0,
+        TensorType::Q5_1,
+        TensorType::Q8_0,
+        TensorType::F16,
+    ] {
+        let model = Model::with_type("tiny-qwen2", ty);
+        add(&in_chunks(&mut model.engine(&options()), 0, &ids, 33));
+    }
+    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/haiku-nano-q4_k_m.gguf");
+    let file = GgufFile::open(&shipped).unwrap();
+    let plan = weights_plan::plan(file.header()).unwrap();
+    let mut engine = engine_of(&file, &plan, &options());
+    add(&in_chunks(&mut engine, 0, &ids, 70));
+    engine.open(0, 70).unwrap();
+    let mut drawn = Vec::new();
+    for (start, token) in (0..).zip(&ids) {
+        let sampling = SamplingParams {
+            temperature: 1.5,
+            top_p: 0.9,
+            top_k: 40,
+            min_p: 0.01,
+            repetition_penalty: 1.2,
+            frequency_penalty: 0.3,
+            seed: u64::from(start),
+            ..SamplingParams::GREEDY
+        };
+        let chunk = Chunk {
+            slot: 0,
+            start,
+            tokens: &[*token],
+            sample: Some(sampling),
+        };
+        drawn.extend(run(&mut engine, &[chunk]).unwrap());
+    }
+    drawn.iter().for_each(|id: &u32| {
+        hash.update(&id.to_le_bytes());
+    });
+    let (name, bits) = BITS;
+    let found = hash.finalize().to_hex();
+    assert!(
+        cuda_worker::arithmetic::name().starts_with(name) && found[..32] == *bits,
+        "the bits are {}: if the arithmetic changed, raise its version in src/arithmetic.rs; if only the files did from which \
+         they are computed, not",
+        &found[..32]
+    );
 }

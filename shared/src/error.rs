@@ -42,11 +42,13 @@ pub enum ErrorCode {
     Unauthorized,
     /// A web page or a name from elsewhere asks a service that is there for its own machine.
     ForbiddenOrigin,
+    /// Output that was begun elsewhere is to be gone on with, and would not be here.
+    FingerprintMismatch,
 }
 
 impl ErrorCode {
     /// Every code, in the order of their numbers on the wire.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::InvalidRequest,
         Self::ContextLengthExceeded,
         Self::JobExists,
@@ -65,6 +67,7 @@ impl ErrorCode {
         Self::InsufficientMemory,
         Self::Unauthorized,
         Self::ForbiddenOrigin,
+        Self::FingerprintMismatch,
     ];
 
     /// The name on the wire.
@@ -89,6 +92,7 @@ impl ErrorCode {
             Self::InsufficientMemory => "INSUFFICIENT_MEMORY",
             Self::Unauthorized => "UNAUTHORIZED",
             Self::ForbiddenOrigin => "FORBIDDEN_ORIGIN",
+            Self::FingerprintMismatch => "FINGERPRINT_MISMATCH",
         }
     }
 
@@ -99,7 +103,7 @@ impl ErrorCode {
             Self::InvalidRequest | Self::ContextLengthExceeded => 400,
             Self::Unauthorized => 401,
             Self::ForbiddenOrigin => 403,
-            Self::JobExists => 409,
+            Self::JobExists | Self::FingerprintMismatch => 409,
             Self::QueueFull
             | Self::Draining
             | Self::WorkerUnavailable
@@ -127,7 +131,8 @@ impl ErrorCode {
             | Self::Internal
             | Self::WorkerCrashed
             | Self::Unauthorized
-            | Self::ForbiddenOrigin => false,
+            | Self::ForbiddenOrigin
+            | Self::FingerprintMismatch => false,
             Self::QueueFull
             | Self::Draining
             | Self::WorkerUnavailable

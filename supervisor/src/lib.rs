@@ -12,6 +12,7 @@ pub mod awake;
 pub mod callback;
 pub mod config;
 pub mod crash_dir;
+pub mod fingerprint;
 pub mod http;
 pub mod jobs;
 pub mod log;

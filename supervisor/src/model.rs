@@ -44,6 +44,7 @@ pub struct Model {
     name: String,
     vocab_size: u32,
     recommended: SamplingParams,
+    end_tokens: Vec<u32>,
     text: TextModel,
 }
 
@@ -128,6 +129,7 @@ impl Model {
             name,
             vocab_size,
             recommended: recommended(metadata),
+            end_tokens: end_tokens(metadata).map_err(TokenizerError::from)?,
             text,
         })
     }
@@ -161,6 +163,12 @@ impl Model {
     #[must_use]
     pub fn vocab_size(&self) -> u32 {
         self.vocab_size
+    }
+
+    /// The tokens at which generation ends.
+    #[must_use]
+    pub fn end_tokens(&self) -> &[u32] {
+        &self.end_tokens
     }
 
     /// `gguf-bpe`, `gguf-spm`.

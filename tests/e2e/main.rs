@@ -4,6 +4,7 @@
 mod access;
 mod cancel;
 mod changed_files;
+mod clients;
 mod command_line;
 mod connection_limit;
 mod constraints;
@@ -37,6 +38,7 @@ mod quality;
 mod queue;
 mod real_weights;
 mod replay_check;
+mod replicas;
 mod resume;
 mod scripts;
 mod shipped_program;

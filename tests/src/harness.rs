@@ -157,6 +157,16 @@ impl WorkerHarness {
         Stream::open(connection, begin, Parser::default())
     }
 
+    /// Sends a job that goes on with what another service began, after so many tokens.
+    pub fn try_go_on(&self, job: &Job, tokens: usize) -> Result<Stream, Reply> {
+        let begin = Instant::now();
+        let mut connection = self.connect();
+        connection
+            .send(&request_bytes("POST", "/execute", &[], &job.body()))
+            .unwrap();
+        Stream::open(connection, begin, Parser::resumed(tokens as u64))
+    }
+
     /// Sends a job that must be accepted.
     #[track_caller]
     pub fn execute(&self, job: &Job) -> Stream {

@@ -28,6 +28,15 @@ pub enum Kind {
         started_at: String,
         seed: u64,
         prompt_tokens: u64,
+        fingerprint: String,
+        request_digest: String,
+        template_time: String,
+    },
+    /// In the place of `started` where the client goes on with what another service began. It has no id of its own: that of
+    /// the event is the last one that the client has.
+    Resumed {
+        job_id: String,
+        tokens: u64,
     },
     Token {
         t: String,
@@ -90,6 +99,8 @@ pub struct Parser {
     next_id: u64,
     /// `None` until the first token of a resumed stream shows where it goes on.
     next_index: Option<u64>,
+    /// Tokens that the client has of another service.
+    resumes: Option<u64>,
 }
 
 impl Default for Parser {
@@ -99,6 +110,7 @@ impl Default for Parser {
             phase: Phase::Queued,
             next_id: 0,
             next_index: Some(0),
+            resumes: None,
         }
     }
 }
@@ -110,6 +122,14 @@ impl Parser {
             phase: Phase::Running,
             next_id: last_id + 1,
             next_index: None,
+            ..Self::default()
+        }
+    }
+
+    /// For a stream that goes on with what another service began, after so many tokens.
+    pub fn resumed(tokens: u64) -> Self {
+        Self {
+            resumes: Some(tokens),
             ..Self::default()
         }
     }
@@ -156,6 +176,11 @@ impl Parser {
             })?;
             return Ok(Item::Comment(comment.to_owned()));
         }
+        if let Some(data) = raw.strip_prefix("event: resumed\ndata: ") {
+            let kind = self.resumed_event(data)?;
+            let id = self.next_id - 1;
+            return Ok(Item::Event(Event { id, kind, raw }));
+        }
         let [name, id, data] = fields(&raw)?;
         check(id == self.next_id.to_string(), || {
             format!("id {id:?} where {} is due, in {raw:?}", self.next_id)
@@ -179,13 +204,42 @@ impl Parser {
         }))
     }
 
+    fn resumed_event(&mut self, data: &str) -> Result<Kind, Malformed> {
+        let data: Value =
+            serde_json::from_str(data).map_err(|e| Malformed(format!("{e}: {data:?}")))?;
+        let event = Object {
+            map: data.as_object().ok_or_else(|| no_object(&data))?,
+            name: "resumed",
+        };
+        event.keys(&["job_id", "tokens"], &[])?;
+        let tokens = event.count("tokens")?;
+        check(
+            self.phase == Phase::Queued && self.resumes == Some(tokens),
+            || format!("{data} while {:?}, resuming {:?}", self.phase, self.resumes),
+        )?;
+        self.phase = Phase::Running;
+        self.next_id = tokens + 1;
+        self.next_index = Some(tokens);
+        Ok(Kind::Resumed {
+            job_id: event.string("job_id")?,
+            tokens,
+        })
+    }
+
     fn kind(&self, event: &Object<'_>) -> Result<Kind, Malformed> {
         match event.name {
             "started" => {
-                event.keys(
-                    &["job_id", "model", "started_at", "seed", "prompt_tokens"],
-                    &[],
-                )?;
+                let keys = [
+                    "job_id",
+                    "model",
+                    "started_at",
+                    "seed",
+                    "prompt_tokens",
+                    "fingerprint",
+                    "request_digest",
+                    "template_time",
+                ];
+                event.keys(&keys, &[])?;
                 let started_at = event.string("started_at")?;
                 check(started_at.parse::<jiff::Timestamp>().is_ok(), || {
                     format!("started_at {started_at:?} is not RFC 3339")
@@ -196,6 +250,9 @@ impl Parser {
                     started_at,
                     seed: event.count("seed")?,
                     prompt_tokens: event.count("prompt_tokens")?,
+                    fingerprint: event.string("fingerprint")?,
+                    request_digest: event.string("request_digest")?,
+                    template_time: event.string("template_time")?,
                 })
             }
             "token" => {
@@ -228,7 +285,7 @@ impl Parser {
     /// Order of events, and the counts that run through them.
     fn advance(&mut self, kind: &Kind) -> Result<(), Malformed> {
         let tokens_out = match (self.phase, kind) {
-            (Phase::Queued, Kind::Started { .. }) => {
+            (Phase::Queued, Kind::Started { .. }) if self.resumes.is_none() => {
                 self.phase = Phase::Running;
                 return Ok(());
             }

@@ -309,6 +309,9 @@ pub struct WorkerInfo {
     pub load_ms: u32,
     /// Content of the model file.
     pub model_hash: ContentHash,
+    /// All that decides the bits of tokens beside model and request, by its versions: workers with the same model and the
+    /// same of these draw the same tokens, on whatever device.
+    pub arithmetic: String,
     /// Identity of the weights image, when it can outlive this process.
     pub weights: Option<WeightsManifest>,
     /// Identity of the KV memory, when it can.

@@ -241,6 +241,7 @@ mod tests {
             load_source: LoadSource::File,
             load_ms: 900,
             model_hash: HASH,
+            arithmetic: "a-1".into(),
             weights: None,
             pool: None,
         };
@@ -248,7 +249,7 @@ mod tests {
         golden(
             &ToSupervisor::Ready(Box::new(info.clone())),
             &format!(
-                "02 03 677075 01 03 392e30 01 04 31332e30 {rest} 00 fb8403 {HASH_BYTES} 00 00"
+                "02 03 677075 01 03 392e30 01 04 31332e30 {rest} 00 fb8403 {HASH_BYTES} 03 612d31 00 00"
             ),
         );
         info.compute_capability = None;
@@ -258,7 +259,9 @@ mod tests {
         info.pool = Some(pool());
         golden(
             &ToSupervisor::Ready(Box::new(info)),
-            &format!("02 03 677075 00 00 {rest} 01 fb8403 {HASH_BYTES} 01 {MANIFEST} 01 {POOL}"),
+            &format!(
+                "02 03 677075 00 00 {rest} 01 fb8403 {HASH_BYTES} 03 612d31 01 {MANIFEST} 01 {POOL}"
+            ),
         );
 
         let failed = ToSupervisor::LoadFailed {

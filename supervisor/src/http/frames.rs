@@ -9,7 +9,8 @@ use bytes::Bytes;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::sse;
-use crate::jobs::JobStream;
+use super::sse::Resumed;
+use crate::jobs::{JobEvent, JobStream, Numbered};
 
 /// Longest silence. Clients are promised 5 s; the rest is for a busy machine.
 const KEEP_ALIVE: Duration = Duration::from_secs(4);
@@ -28,16 +29,20 @@ pub(super) struct Unfinished;
 /// Makes the frames of one answer.
 pub(super) struct Frames {
     stream: JobStream,
+    /// Token events that are left out: the client has them of another service.
+    received: Option<u64>,
     keep_alive: KeepAlive,
     ended: bool,
 }
 
 impl Frames {
-    /// Of a stream that nothing was sent of. A job that waits has a comment at once.
-    pub(super) fn new(stream: JobStream) -> Self {
+    /// Of a stream that nothing was sent of; the client has `received` token events of another service. A job that waits
+    /// has a comment at once.
+    pub(super) fn new(stream: JobStream, received: Option<u64>) -> Self {
         let waits = stream.events.next_id() == 0;
         Self {
             stream,
+            received,
             keep_alive: KeepAlive::new(if waits { Duration::ZERO } else { KEEP_ALIVE }),
             ended: false,
         }
@@ -45,21 +50,34 @@ impl Frames {
 
     /// The next frame; `None` after the last.
     pub(super) async fn next(&mut self) -> Option<Result<Bytes, Unfinished>> {
-        if self.ended {
-            return None;
+        while !self.ended {
+            let event = tokio::select! {
+                biased;
+                event = self.stream.events.recv() => event,
+                () = self.keep_alive.over() => return Some(Ok(self.comment())),
+            };
+            let Some(event) = event else {
+                self.ended = true;
+                return Some(Err(Unfinished));
+            };
+            self.ended = event.event.is_terminal();
+            if let Some(frame) = self.frame(&event) {
+                self.keep_alive.broken();
+                return Some(Ok(frame));
+            }
         }
-        let event = tokio::select! {
-            biased;
-            event = self.stream.events.recv() => event,
-            () = self.keep_alive.over() => return Some(Ok(self.comment())),
-        };
-        self.keep_alive.broken();
-        let Some(event) = event else {
-            self.ended = true;
-            return Some(Err(Unfinished));
-        };
-        self.ended = event.event.is_terminal();
-        Some(Ok(sse::encode(&event)))
+        None
+    }
+
+    /// What is sent for an event. In the place of those that the client has there is one that says so.
+    fn frame(&self, event: &Numbered) -> Option<Bytes> {
+        match (self.received, &event.event) {
+            (Some(tokens), JobEvent::Started { job_id, .. }) => {
+                Some(sse::encode_resumed(&Resumed { job_id, tokens }))
+            }
+            (Some(tokens), JobEvent::Token { .. }) if event.id <= tokens => None,
+            _ => Some(sse::encode(event)),
+        }
     }
 
     fn comment(&mut self) -> Bytes {

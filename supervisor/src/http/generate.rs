@@ -8,7 +8,6 @@ use axum::extract::Request;
 use orcd_shared::error::ErrorCode;
 use orcd_shared::job::CacheScope;
 use orcd_shared::kv;
-use orcd_shared::weights::ContentHash;
 use tokio::sync::Semaphore;
 use tokio::task::JoinError;
 use uuid::Uuid;
@@ -16,12 +15,13 @@ use uuid::Uuid;
 use super::correlation::CorrelationId;
 use super::error::{ApiError, Detail};
 use super::json::Json;
-use super::validate::{CacheUse, Fresh, Generation, Input, Limits};
+use super::validate::{CacheUse, Fresh, Generation, Input, Limits, Resume};
 use super::{App, Service, body, deadline};
 use crate::config::Switch;
-use crate::jobs::{JobStream, NewJob, Owner};
+use crate::fingerprint;
+use crate::jobs::{BeyondEnd, Identity, JobStream, NewJob, Owner, Resumption, prompt_hash};
 use crate::model::Model;
-use crate::text::{ChatInput, TextError};
+use crate::text::{ChatInput, TemplateTime, TextError};
 use crate::trial::TrialError;
 
 /// Random seeds stay below this, so that a client whose numbers are doubles can repeat them.
@@ -35,6 +35,8 @@ pub(super) struct Output {
     pub(super) stream: JobStream,
     /// The prompt's last tokens.
     pub(super) prompt_end: Vec<u32>,
+    /// Token events that the client has of another service, if it goes on with what that began.
+    pub(super) received: Option<u64>,
 }
 
 /// What a request became.
@@ -107,10 +109,18 @@ pub(super) async fn accept<T: Send + 'static>(
     let jobs: Vec<_> = jobs
         .flat_map(|p| p.jobs(&service.model, owner, &request, deadline, correlation_id))
         .collect();
-    let ends: Vec<_> = jobs.iter().map(|job| prompt_end(&job.prompt)).collect();
+    let received = |job: &NewJob| job.resumption.as_ref().map(|past| past.events() as u64);
+    let known = jobs
+        .iter()
+        .map(|job| (prompt_end(&job.prompt), received(job)));
+    let known: Vec<_> = known.collect();
     let streams = service.jobs.submit_all(jobs).await?;
-    let outputs = streams.into_iter().zip(ends);
-    let output = |(stream, prompt_end)| Output { stream, prompt_end };
+    let outputs = streams.into_iter().zip(known);
+    let output = |(stream, (prompt_end, received))| Output {
+        stream,
+        prompt_end,
+        received,
+    };
     Ok(Accepted {
         outputs: outputs.map(output).collect(),
         dialect,
@@ -193,10 +203,8 @@ impl App {
             context: snapshot.worker.as_ref().map(|worker| worker.context),
             positions: (snapshot.worker.as_ref())
                 .map(|worker| kv::positions(worker.kv_pages, worker.context)),
-            fingerprint: snapshot
-                .worker
-                .as_ref()
-                .map(|worker| fingerprint(&worker.model_hash)),
+            fingerprint: (snapshot.worker.as_ref())
+                .map(|worker| fingerprint::of(service.model.text().identity(), worker)),
         }
     }
 }
@@ -211,20 +219,12 @@ impl Fresh {
     }
 }
 
-/// The program's version and the beginning of the model file's hash.
-fn fingerprint(ContentHash(hash): &ContentHash) -> Box<str> {
-    let hex: String = hash
-        .iter()
-        .take(8)
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
-    format!("{}-{hex}", env!("CARGO_PKG_VERSION")).into()
-}
-
 /// A checked request and its prompt's tokens.
 struct Prepared {
     generation: Generation,
     prompt: Vec<u32>,
+    identity: Identity,
+    resumption: Option<Resumption>,
 }
 
 impl Decoding {
@@ -245,14 +245,52 @@ impl Decoding {
     fn prepare(&self, mut generation: Generation) -> Result<Prepared, ApiError> {
         let input = std::mem::replace(&mut generation.input, Input::Ids(Vec::new()));
         let field = generation.field;
-        let prompt = self.encode(input, field)?;
+        let resume = generation.resume.take();
+        let fingerprint = self.fingerprint.clone().unwrap_or_default();
+        if let Some(resume) = &resume {
+            goes_on_here(resume, &fingerprint)?;
+        }
+        let time = resume.as_ref().map(|resume| resume.template_time.clone());
+        let time = time.unwrap_or_else(TemplateTime::now);
+        let prompt = self.encode(input, field, &time)?;
         if prompt.is_empty() {
             let message = format!("{field} has no tokens");
             return Err(invalid(field, "at least one token", message));
         }
         self.fits(field, prompt.len())?;
         self.fits_with_output(&generation, prompt.len())?;
-        Ok(Prepared { generation, prompt })
+        let resumption = resume.map(|resume| self.resumption(&generation, resume));
+        Ok(Prepared {
+            identity: Identity {
+                fingerprint,
+                template_time: time.to_string().into(),
+                prompt: prompt_hash(&prompt),
+            },
+            resumption: resumption.transpose()?,
+            generation,
+            prompt,
+        })
+    }
+
+    /// What the ids that the client has were.
+    fn resumption(&self, generation: &Generation, resume: Resume) -> Result<Resumption, ApiError> {
+        let end_tokens = match generation.options.ignore_end {
+            true => &[],
+            false => self.model.end_tokens(),
+        };
+        let resumption = Resumption::new(
+            resume.request_digest.into(),
+            resume.ids,
+            end_tokens,
+            generation.stop.clone(),
+            self.model.text().tokenizer(),
+        );
+        resumption.map_err(|BeyondEnd { index }| {
+            let message = format!(
+                "resume.ids[{index}] goes on after the end of the output; send ids of one stream, as they were received"
+            );
+            invalid("resume.ids", "ids of one output", message)
+        })
     }
 
     /// Whether a sequence holds so many tokens and one more.
@@ -295,18 +333,36 @@ impl Decoding {
     }
 
     /// The tokens of a prompt, which comes from `field`.
-    pub(super) fn encode(&self, input: Input, field: &str) -> Result<Vec<u32>, ApiError> {
+    pub(super) fn encode(
+        &self,
+        input: Input,
+        field: &str,
+        time: &TemplateTime,
+    ) -> Result<Vec<u32>, ApiError> {
         let text = self.model.text();
         let encoded = match input {
             Input::Prompt {
                 text: prompt,
                 template,
-            } => text.encode_prompt(&prompt, template),
+            } => text.encode_prompt_at(&prompt, template, time),
             Input::Ids(ids) => Ok(ids),
-            Input::Chat(chat) => text.encode_chat(&chat),
+            Input::Chat(chat) => text.encode_chat_at(&chat, time),
         };
         encoded.map_err(|error| api_error(field, &error))
     }
+}
+
+/// Whether this service gives the same bits as the one that began.
+fn goes_on_here(resume: &Resume, fingerprint: &str) -> Result<(), ApiError> {
+    if resume.fingerprint == fingerprint {
+        return Ok(());
+    }
+    let message = format!(
+        "resume.fingerprint is another than this service's, {fingerprint}: its model, template or arithmetic differs; \
+         go on at a service that has it"
+    );
+    let details = detail("resume.fingerprint", fingerprint, message.clone());
+    Err(ApiError::new(ErrorCode::FingerprintMismatch, message).details(details))
 }
 
 /// What the client gets for a prompt that could not be made.
@@ -370,7 +426,12 @@ impl Prepared {
         deadline: Instant,
         CorrelationId(correlation_id): &CorrelationId,
     ) -> Vec<NewJob> {
-        let Self { generation, prompt } = self;
+        let Self {
+            generation,
+            prompt,
+            identity,
+            resumption,
+        } = self;
         let job = |choice: u32| {
             let mut sampling = generation.sampling;
             sampling.choice = choice;
@@ -391,6 +452,8 @@ impl Prepared {
                 deadline,
                 continue_on_disconnect: generation.continue_on_disconnect,
                 correlation_id: correlation_id.to_string(),
+                identity: identity.clone(),
+                resumption: resumption.clone(),
             }
         };
         (0..generation.choices).map(job).collect()

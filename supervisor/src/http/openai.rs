@@ -9,6 +9,7 @@ mod errors;
 mod logprobs;
 mod request;
 pub(super) mod responses;
+mod resumable;
 mod stream;
 mod tools;
 mod usage;

@@ -5,6 +5,8 @@ use axum::response::Response;
 use bytes::Bytes;
 use futures_util::stream;
 use http::{HeaderValue, header};
+use serde::Serialize;
+use utoipa::ToSchema;
 use utoipa::openapi::ResponseBuilder;
 use utoipa::openapi::schema::{ObjectBuilder, Type};
 
@@ -14,10 +16,10 @@ use crate::jobs::{JobEvent, JobStream, Numbered};
 
 const KIND: &str = "text/event-stream";
 
-/// The answer that carries `stream`. When the answer is dropped, because it was read to its end or
+/// The answer that carries `stream`, but for the first `received` token events, if the client goes on with them. When the answer is dropped, because it was read to its end or
 /// because the client went away, the stream is dropped with it.
-pub fn response(stream: JobStream) -> Response {
-    let frames = stream::unfold(Frames::new(stream), async |mut frames| {
+pub fn response(stream: JobStream, received: Option<u64>) -> Response {
+    let frames = stream::unfold(Frames::new(stream, received), async |mut frames| {
         Some((frames.next().await?, frames))
     });
     answer(Body::from_stream(frames))
@@ -61,6 +63,27 @@ pub fn encode(numbered: &Numbered) -> Bytes {
     frame.into()
 }
 
+/// The first event of a stream that goes on with what another service began: the only one that has no id, for that one
+/// numbered none in its place.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(tag = "type", rename = "resumed")]
+pub(super) struct Resumed<'a> {
+    pub(super) job_id: &'a str,
+    /// `token` events that the client has: the next event's id is one more.
+    pub(super) tokens: u64,
+}
+
+/// The bytes of that event.
+pub(super) fn encode_resumed(resumed: &Resumed<'_>) -> Bytes {
+    let mut frame = b"event: resumed\ndata: ".to_vec();
+    // Strings and numbers: nothing that JSON can't hold.
+    if serde_json::to_writer(&mut frame, resumed).is_err() {
+        frame.extend_from_slice(b"{}");
+    }
+    frame.extend_from_slice(b"\n\n");
+    frame.into()
+}
+
 /// What the OpenAPI document says of a stream.
 pub(super) fn describe() -> ResponseBuilder {
     let text = || ObjectBuilder::new().schema_type(Type::String);
@@ -75,11 +98,10 @@ pub(super) fn describe() -> ResponseBuilder {
         .property("id", text().pattern(Some("^[0-9]+$")))
         .property("data", data)
         .required("event")
-        .required("id")
         .required("data");
     openapi::response(
         "Server-sent events, of which the schema describes one: `started`, then `token`s, then exactly one of \
-         `end` and `error`, after which the stream ends; a job that ends while it waits has only its `error`. \
+         `end` and `error`, after which the stream ends; a job that ends while it waits has only its `error`. With `resume` the event `resumed`, which alone has no `id`, stands in the place of what the client has. \
          `id` counts from 0, and `data` is one line. Lines that begin with `:` are comments, so that no stream is \
          silent for 5 s. A stream that ends without `end` or `error` was cut: resume it with \
          `GET /jobs/{job_id}/events`.",

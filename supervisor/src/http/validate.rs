@@ -7,6 +7,7 @@ mod fields;
 mod format;
 mod logit_bias;
 pub(super) mod messages;
+mod resume;
 pub(super) mod schema;
 mod texts;
 
@@ -22,6 +23,8 @@ pub(super) use execute::{sampling, stop};
 pub(super) use fields::Fields;
 pub(super) use format::{checked_schema, no_ignored_end, response_format};
 pub(super) use logit_bias::logit_bias;
+pub use resume::Resume;
+pub(super) use resume::{Strictness, resume};
 pub(super) use texts::{apply_template, detokenize, tokenize};
 
 /// Tokens to generate for a request that says nothing of it.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use orcd_shared::error::ErrorCode;
 
-use super::{Rejection, ServiceState};
+use super::{NewJob, Rejection, ServiceState, StopReason};
 use crate::snapshot::Snapshot;
 
 /// What the decision depends on besides the job.
@@ -50,6 +50,17 @@ pub struct Limit {
     pub by_context: bool,
 }
 
+impl Limit {
+    /// Why an output ends that reaches it.
+    #[must_use]
+    pub fn reached(&self) -> StopReason {
+        match self.by_context {
+            true => StopReason::ContextFull,
+            false => StopReason::MaxTokens,
+        }
+    }
+}
+
 /// Takes all of some jobs, or refuses them all.
 ///
 /// # Errors
@@ -80,6 +91,39 @@ fn decide_one(context: &AdmissionContext, job: &Candidate) -> Result<Limit, Reje
     let limit = limit(context, job)?;
     room_to_wait(context, job.prompt_tokens)?;
     Ok(limit)
+}
+
+/// Whether a job's resumption, if it has one, is of the same output as this job's, which has this digest and this limit.
+///
+/// # Errors
+/// The rejection, as the client gets it.
+pub fn check_resumption(job: &NewJob, digest: &str, limit: Limit) -> Result<(), Rejection> {
+    let Some(resumption) = &job.resumption else {
+        return Ok(());
+    };
+    let reject = |code, message: String| {
+        Err(Rejection {
+            code,
+            message,
+            retry_after: None,
+        })
+    };
+    if *resumption.request_digest != *digest {
+        let message = format!(
+            "resume.request_digest is of another request than this one, which has {digest} here: send the same body, \
+             with the seed and template_time of `started`, or go on at a service with the same --context and \
+             --max-tokens-out"
+        );
+        return reject(ErrorCode::FingerprintMismatch, message);
+    }
+    if resumption.exceeds(limit) {
+        let message = format!(
+            "resume.ids goes on after the end of the output, which has at most {} tokens",
+            limit.max_tokens
+        );
+        return reject(ErrorCode::InvalidRequest, message);
+    }
+    Ok(())
 }
 
 fn prompt_bytes(prompt_tokens: usize) -> usize {

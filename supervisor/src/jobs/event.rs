@@ -29,6 +29,15 @@ pub enum JobEvent {
         seed: u64,
         /// Tokens of the prompt, those of the chat template included.
         prompt_tokens: u32,
+        /// Of the service: what outputs depend on beside requests. For `resume`, as those below.
+        #[schema(value_type = String)]
+        fingerprint: Box<str>,
+        /// Of the request: what its output depends on.
+        #[schema(value_type = String)]
+        request_digest: Box<str>,
+        /// The time that the chat template saw, RFC 3339.
+        #[schema(value_type = String, format = DateTime)]
+        template_time: Box<str>,
     },
     /// One generated token.
     Token {
@@ -146,7 +155,17 @@ impl Numbered {
     #[must_use]
     pub fn bytes(&self) -> usize {
         let text = match &self.event {
-            JobEvent::Started { job_id, model, .. } => job_id.len() + model.len(),
+            JobEvent::Started {
+                job_id,
+                model,
+                fingerprint,
+                request_digest,
+                template_time,
+                ..
+            } => [job_id, model, fingerprint, request_digest, template_time]
+                .map(|text| text.len())
+                .iter()
+                .sum(),
             JobEvent::Token { text, top, .. } => {
                 text.capacity() + top.as_deref().map_or(0, size_of_val)
             }
@@ -192,6 +211,9 @@ mod tests {
             started_at: "2026-01-02T03:04:05.5Z".parse().unwrap(),
             prompt_tokens: 9,
             seed: u64::MAX,
+            fingerprint: "f0".into(),
+            request_digest: "d0".into(),
+            template_time: "2026-01-02T03:04:05+00:00".into(),
         };
         let token = JobEvent::Token {
             text: "a\r\nb\u{0}\u{2028}é\"".into(),
@@ -216,7 +238,7 @@ mod tests {
         for (event, expected) in [
             (
                 started,
-                r#"{"type":"started","job_id":"j-1","model":"haiku","started_at":"2026-01-02T03:04:05.5Z","seed":18446744073709551615,"prompt_tokens":9}"#,
+                r#"{"type":"started","job_id":"j-1","model":"haiku","started_at":"2026-01-02T03:04:05.5Z","seed":18446744073709551615,"prompt_tokens":9,"fingerprint":"f0","request_digest":"d0","template_time":"2026-01-02T03:04:05+00:00"}"#,
             ),
             (
                 token,

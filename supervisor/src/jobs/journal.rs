@@ -16,6 +16,7 @@ use orcd_shared::protocol::message::{StepToken, TokenLogprobs};
 
 use super::admission::Limit;
 use super::{JobEvent, NewJob, Numbered, StopReason, TopLogprob};
+use crate::jobs::resumption::{Past, PastToken};
 use crate::text::TokenText;
 use crate::worker::replay::ReplayCheck;
 pub use outcome::{Ending, TokenOutcome};
@@ -26,7 +27,14 @@ pub struct Journal {
     key: JobKey,
     job: NewJob,
     limit: Limit,
+    digest: Box<str>,
     emitted: Vec<u32>,
+    /// Token events that the client has of another service, until `started`.
+    past: Vec<PastToken>,
+    /// The job goes on with what another service began.
+    resumes: bool,
+    /// What the client has of another service is all there is.
+    over: Option<Ending>,
     /// Set between a replay and the token that proves it sound.
     check: Option<ReplayCheck>,
     text: TokenText,
@@ -44,17 +52,24 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// The journal of an admitted job.
+    /// The journal of an admitted job, whose request has this digest.
     #[must_use]
-    pub fn new(key: JobKey, mut job: NewJob, limit: Limit) -> Self {
-        let text = TokenText::new(std::mem::take(&mut job.stop));
+    pub fn new(key: JobKey, mut job: NewJob, limit: Limit, digest: Box<str>) -> Self {
+        let stop = std::mem::take(&mut job.stop);
+        let resumption = job.resumption.take();
+        let resumes = resumption.is_some();
+        let past = resumption.map_or_else(|| Past::none(stop), |past| past.within(limit));
         Self {
             key,
             job,
             limit,
-            emitted: Vec::new(),
+            digest,
+            emitted: past.generated,
+            past: past.tokens,
+            resumes,
+            over: past.ending,
             check: None,
-            text,
+            text: past.text,
             next_event: 0,
             tokens_out: 0,
             submissions: 0,
@@ -150,19 +165,32 @@ impl Journal {
         }
     }
 
-    /// The `started` event, before the first submission; `None` after it.
-    pub fn started(&mut self, started_at: jiff::Timestamp) -> Option<Numbered> {
+    /// The `started` event before the first submission, and the token events that the client has already; nothing after it.
+    pub fn started(&mut self, started_at: jiff::Timestamp) -> Vec<Numbered> {
         if self.next_event > 0 {
-            return None;
+            return Vec::new();
         }
+        let identity = std::mem::take(&mut self.job.identity);
         let started = JobEvent::Started {
             job_id: self.job.job_id.as_str().into(),
             model: std::mem::take(&mut self.job.model),
             started_at,
             seed: self.job.sampling.seed,
             prompt_tokens: self.prompt_tokens(),
+            fingerprint: identity.fingerprint,
+            request_digest: std::mem::take(&mut self.digest),
+            template_time: identity.template_time,
         };
-        Some(self.number(started))
+        let mut events = vec![self.number(started)];
+        for PastToken { id, text } in std::mem::take(&mut self.past) {
+            events.push(self.next_token(text, id, None));
+        }
+        events
+    }
+
+    /// How the job ends that has started and of which the client has all tokens.
+    pub fn over(&mut self) -> Option<Ending> {
+        self.over.take()
     }
 
     /// Takes a token from the worker.
@@ -179,7 +207,8 @@ impl Journal {
         now: Instant,
     ) -> TokenOutcome {
         if let Some(check) = self.check.take() {
-            return TokenOutcome::from_check(check, &token);
+            let first = self.resumes && self.replays() == 0 && self.preemptions == 0;
+            return TokenOutcome::from_check(check, &token, first);
         }
         if token.index as usize != self.emitted.len() {
             return TokenOutcome::failed(format!(
@@ -276,6 +305,10 @@ impl Journal {
     ) -> Numbered {
         self.first_token.get_or_insert(now);
         self.last_token = Some(now);
+        self.next_token(text, id, logprobs)
+    }
+
+    fn next_token(&mut self, text: String, id: u32, logprobs: Option<TokenLogprobs>) -> Numbered {
         let index = self.tokens_out;
         self.tokens_out += 1;
         let logprob = logprobs.as_ref().map(|of| of.logprob);
@@ -292,8 +325,8 @@ impl Journal {
     fn stop_reason(&self, finish: Finish) -> StopReason {
         match finish {
             Finish::Eos => StopReason::Eos,
-            Finish::MaxTokens if !self.limit.by_context => StopReason::MaxTokens,
-            Finish::MaxTokens | Finish::ContextFull => StopReason::ContextFull,
+            Finish::MaxTokens => self.limit.reached(),
+            Finish::ContextFull => StopReason::ContextFull,
         }
     }
 

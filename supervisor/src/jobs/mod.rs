@@ -2,12 +2,14 @@
 //! cancel, resume and read snapshots; one actor task ([`dispatcher`]) owns everything that changes.
 
 pub mod admission;
+mod digest;
 pub mod dispatcher;
 mod event;
 pub(crate) mod event_log;
 pub mod journal;
 mod name;
 mod pages;
+mod resumption;
 mod table;
 
 use std::sync::Arc;
@@ -21,9 +23,11 @@ use tokio::sync::{mpsc, oneshot, watch};
 use utoipa::ToSchema;
 
 pub use crate::snapshot::{KvPages, ServiceState, Snapshot, Standby};
+pub use digest::{Identity, prompt_hash};
 pub use event::{JobEvent, Numbered, StopReason, TopLogprob};
 pub use event_log::EventReader;
 pub use name::{JobName, Owner};
+pub use resumption::{BeyondEnd, Resumption};
 
 use crate::text::Tokenizer;
 
@@ -56,6 +60,10 @@ pub struct NewJob {
     pub continue_on_disconnect: bool,
     /// For logs.
     pub correlation_id: String,
+    /// What another service has to agree with to go on with it.
+    pub identity: Identity,
+    /// Output that the client has already, if another service began it.
+    pub resumption: Option<Resumption>,
 }
 
 /// A reader's end of a job. Dropping it reports to the dispatcher that the reader went away.
@@ -115,7 +123,8 @@ pub enum NoStream {
 /// Why a job was not taken.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Rejection {
-    /// `JOB_EXISTS`, `QUEUE_FULL`, `DRAINING`, `WORKER_UNAVAILABLE`, `CONTEXT_LENGTH_EXCEEDED`.
+    /// `JOB_EXISTS`, `QUEUE_FULL`, `DRAINING`, `WORKER_UNAVAILABLE`, `CONTEXT_LENGTH_EXCEEDED`,
+    /// `FINGERPRINT_MISMATCH`; `INVALID_REQUEST` for a resumption that goes on after the output's end.
     pub code: ErrorCode,
     /// With the values that matter.
     pub message: String,

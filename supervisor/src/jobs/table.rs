@@ -15,6 +15,7 @@ use orcd_shared::job::{CacheScope, JobKey, JobSpec};
 use orcd_shared::protocol::message::{StepToken, TokenLogprobs};
 
 use super::admission::{self, AdmissionContext, Candidate, Limit};
+use super::digest::request_digest;
 use super::event_log::{EventLog, EventReader, LogBytes};
 use super::journal::{Ending, Journal};
 use super::pages::{self, Beginning, Claims};
@@ -51,12 +52,23 @@ pub(super) struct Job {
     behind: Duration,
 }
 
-/// A job on its way to the worker.
+/// A job that starts, or goes on with another worker.
 #[derive(Debug)]
 pub(super) struct Start {
-    pub(super) job: JobSpec,
+    pub(super) work: Work,
+    /// Tokens of its prompt.
+    pub(super) prompt_tokens: u32,
     /// How long it waited, if this is the first time.
     pub(super) waited: Option<Duration>,
+}
+
+/// What is to be done for a job that starts.
+#[derive(Debug)]
+pub(super) enum Work {
+    /// The worker gets it.
+    Submit(JobSpec),
+    /// It ends so: all its tokens were there when it came.
+    End(JobKey, Ending),
 }
 
 /// What came of a token.
@@ -133,7 +145,9 @@ impl Job {
     fn waiting_bytes(&self) -> usize {
         let job = self.journal.job();
         let constraint = job.options.constraint.as_ref();
-        size_of_val(job.prompt.as_slice()) + constraint.map_or(0, |c| c.text().len())
+        size_of_val(job.prompt.as_slice())
+            + size_of_val(self.journal.tokens())
+            + constraint.map_or(0, |c| c.text().len())
     }
 }
 
@@ -233,20 +247,32 @@ impl JobTable {
         };
         let candidates: Vec<_> = jobs.iter().map(candidate).collect();
         let limits = admission::decide(context, &candidates)?;
-        let taken = jobs.into_iter().zip(limits);
+        let mut digests = Vec::with_capacity(jobs.len());
+        for (job, &limit) in jobs.iter().zip(&limits) {
+            let digest = request_digest(job, limit);
+            admission::check_resumption(job, &digest, limit)?;
+            digests.push(digest);
+        }
+        let taken = jobs.into_iter().zip(limits).zip(digests);
         Ok(taken
-            .map(|(job, limit)| self.take(job, limit, now))
+            .map(|((job, limit), digest)| self.take(job, limit, digest, now))
             .collect())
     }
 
-    fn take(&mut self, job: NewJob, limit: Limit, now: Instant) -> (JobKey, EventReader) {
+    fn take(
+        &mut self,
+        job: NewJob,
+        limit: Limit,
+        digest: Box<str>,
+        now: Instant,
+    ) -> (JobKey, EventReader) {
         self.last_key += 1;
         let key = JobKey(self.last_key);
         let (name, deadline) = (job.name(), job.deadline);
         let log = EventLog::new(job.continue_on_disconnect, self.log_bytes.clone());
         let reader = log.reader(0);
         let job = Job {
-            journal: Journal::new(key, job, limit),
+            journal: Journal::new(key, job, limit, digest),
             log,
             readers: 1,
             state: JobState::Waiting,
@@ -294,13 +320,15 @@ impl JobTable {
         self.running.insert(key);
         job.state = JobState::Running;
         let started = job.journal.started(started_at);
-        let waited = started.map(|event| {
-            job.log.push(event);
-            now.saturating_duration_since(job.submitted)
-        });
+        let waited = (!started.is_empty()).then(|| now.saturating_duration_since(job.submitted));
+        started.into_iter().for_each(|event| job.log.push(event));
         Some(Start {
-            job: job.journal.submission(),
+            prompt_tokens: job.journal.prompt_tokens(),
             waited,
+            work: match job.journal.over() {
+                Some(ending) => Work::End(key, ending),
+                None => Work::Submit(job.journal.submission()),
+            },
         })
     }
 

@@ -11,6 +11,7 @@ mod model;
 mod stop;
 mod stream;
 mod template;
+mod time;
 mod tokenizer;
 mod utf8;
 
@@ -25,6 +26,7 @@ pub use model::{TemplateStatus, TextError, TextModel, TextOverrides};
 pub use stop::{StopMatcher, StopOutput};
 pub use stream::{TextDelta, TokenText};
 pub use template::{ChatTemplate, MAX_TEMPLATE_BYTES, Message, Role, TemplateError};
+pub use time::TemplateTime;
 pub use tokenizer::{
     PreTokenizerName, Specials, Tokenizer, TokenizerError, TokenizerKind, UnknownPreTokenizer,
 };

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use jiff::Zoned;
 use orcd_shared::gguf::{GgufError, Metadata};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -11,9 +10,12 @@ use super::answer::{AnswerFormat, AnswerParser, ControlTokens, ForcedCall, Funct
 use super::chat::{ChatError, ChatInput, Form};
 use super::guard::{Edges, Guard, GuardedText, Unguardable};
 use super::template::{ChatTemplate, Message, Role, TemplateError};
+use super::time::TemplateTime;
 use super::tokenizer::{PreTokenizerName, Specials, Tokenizer, TokenizerError};
+use crate::fingerprint;
 
 const CHAT_TEMPLATE: &str = "tokenizer.chat_template";
+const PRE_TOKENIZER: &str = "tokenizer.ggml.pre";
 
 /// Why a model's text could not be set up, or a request not be turned into tokens.
 #[derive(Debug, thiserror::Error)]
@@ -80,6 +82,7 @@ pub struct TextModel {
     answers: AnswerFormat,
     /// The tokens without text that it does so with.
     controls: ControlTokens,
+    identity: [u8; 32],
 }
 
 /// What a model has for a chat template.
@@ -137,10 +140,15 @@ impl TextModel {
             Some(source) => Some(source.as_str()),
             None => metadata.opt_str(CHAT_TEMPLATE)?,
         };
+        let cut = match overrides.pre_tokenizer {
+            Some(name) => Some(name.as_str()),
+            None => metadata.opt_str(PRE_TOKENIZER)?,
+        };
         let template = source.map_or(Template::None, |source| Template::new(source, &tokenizer));
         Ok(Self {
             answers: AnswerFormat::of_template(source),
             controls: ControlTokens::new(|name| control_token(&tokenizer, name)),
+            identity: identity(&tokenizer, cut, source),
             tokenizer,
             template,
         })
@@ -149,6 +157,11 @@ impl TextModel {
     /// The tokenizer, for the output.
     pub fn tokenizer(&self) -> &Arc<Tokenizer> {
         &self.tokenizer
+    }
+
+    /// A hash of what decides how texts become ids and ids become text: the tokens' bytes, how texts are cut, the template.
+    pub fn identity(&self) -> &[u8; 32] {
+        &self.identity
     }
 
     /// Whether `messages` can be sent, and if not, why.
@@ -177,12 +190,25 @@ impl TextModel {
     /// # Errors
     /// [`TextError::is_request_fault`] tells whose fault it is.
     pub fn encode_prompt(&self, prompt: &str, template: bool) -> Result<Vec<u32>, TextError> {
+        self.encode_prompt_at(prompt, template, &TemplateTime::now())
+    }
+
+    /// As [`encode_prompt`](Self::encode_prompt), at the time `time`.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn encode_prompt_at(
+        &self,
+        prompt: &str,
+        template: bool,
+        time: &TemplateTime,
+    ) -> Result<Vec<u32>, TextError> {
         if template && !matches!(self.template, Template::None) {
             let message = Message {
                 role: Role::User,
                 content: prompt.to_owned(),
             };
-            return self.encode_messages(&[message]);
+            return self.encode_chat_at(&ChatInput::of(vec![message]), time);
         }
         Ok(self
             .tokenizer
@@ -221,7 +247,20 @@ impl TextModel {
     /// # Errors
     /// As [`encode_messages`](Self::encode_messages), and [`TextError::Chat`].
     pub fn encode_chat(&self, input: &ChatInput) -> Result<Vec<u32>, TextError> {
-        Ok(self.tokenizer.encode_prompt(&self.render_guarded(input)?)?)
+        self.encode_chat_at(input, &TemplateTime::now())
+    }
+
+    /// As [`encode_chat`](Self::encode_chat), at the time `time`.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn encode_chat_at(
+        &self,
+        input: &ChatInput,
+        time: &TemplateTime,
+    ) -> Result<Vec<u32>, TextError> {
+        let rendered = self.render_guarded(input, time)?;
+        Ok(self.tokenizer.encode_prompt(&rendered)?)
     }
 
     /// The prompt that `input` makes, for people: given to the model as a raw prompt, the control
@@ -230,10 +269,16 @@ impl TextModel {
     /// # Errors
     /// As [`encode_chat`](Self::encode_chat).
     pub fn render_chat(&self, input: &ChatInput) -> Result<String, TextError> {
-        Ok(self.render_guarded(input)?.into_text())
+        Ok(self
+            .render_guarded(input, &TemplateTime::now())?
+            .into_text())
     }
 
-    fn render_guarded(&self, input: &ChatInput) -> Result<GuardedText, TextError> {
+    fn render_guarded(
+        &self,
+        input: &ChatInput,
+        time: &TemplateTime,
+    ) -> Result<GuardedText, TextError> {
         let compiled = match &self.template {
             Template::Compiled(compiled) => compiled,
             Template::Broken(reason) => {
@@ -241,7 +286,7 @@ impl TextModel {
             }
             Template::None => return Err(TextError::NoChatTemplate),
         };
-        compiled.render(&self.tokenizer, input, &Zoned::now())
+        compiled.render(&self.tokenizer, input, time)
     }
 }
 
@@ -251,11 +296,11 @@ impl Compiled {
         &self,
         tokenizer: &Tokenizer,
         input: &ChatInput,
-        now: &Zoned,
+        time: &TemplateTime,
     ) -> Result<GuardedText, TextError> {
         let mut first = None;
         for form in input.forms() {
-            match self.render_as(form, tokenizer, input, now) {
+            match self.render_as(form, tokenizer, input, time) {
                 Err(TextError::Template(error @ TemplateError::Render(_))) => {
                     first.get_or_insert(error);
                 }
@@ -272,7 +317,7 @@ impl Compiled {
         form: Form,
         tokenizer: &Tokenizer,
         input: &ChatInput,
-        now: &Zoned,
+        time: &TemplateTime,
     ) -> Result<GuardedText, TextError> {
         let input = input.prepare(&self.template, form)?;
         let texts = input.texts();
@@ -286,7 +331,7 @@ impl Compiled {
             input.mark_end(marker);
         }
         let unescaped: String = guard.character().into_iter().chain(marker).collect();
-        let rendered = self.template.render_chat(&input, &unescaped, now)?;
+        let rendered = (self.template).render_chat(&input, &unescaped, time.zoned())?;
         let mut rendered = match marker {
             Some(marker) => cut(rendered, marker)?,
             None => rendered,
@@ -319,6 +364,19 @@ fn cut(mut rendered: String, marker: char) -> Result<String, ChatError> {
     Ok(rendered.replace(marker, ""))
 }
 
+/// See [`TextModel::identity`].
+fn identity(tokenizer: &Tokenizer, cut: Option<&str>, template: Option<&str>) -> [u8; 32] {
+    let mut hash = blake3::Hasher::new();
+    for part in [Some(tokenizer.kind().as_str()), cut, template] {
+        hash.update(&[u8::from(part.is_some())]);
+        fingerprint::add(&mut hash, part.unwrap_or_default().as_bytes());
+    }
+    for id in 0..u32::try_from(tokenizer.vocab_size()).unwrap_or(u32::MAX) {
+        fingerprint::add(&mut hash, tokenizer.token_bytes(id));
+    }
+    hash.finalize().into()
+}
+
 /// The token of that name, if there is one that has no text.
 fn control_token(tokenizer: &Tokenizer, name: &str) -> Option<u32> {
     match tokenizer.encode(name, Specials::Parse).ok()?[..] {
@@ -331,7 +389,7 @@ impl Template {
     fn new(source: &str, tokenizer: &Tokenizer) -> Self {
         match ChatTemplate::compile(source, tokenizer.bos_text(), tokenizer.eos_text()) {
             Ok(template) => {
-                let failed = template.try_out(&Zoned::now()).err();
+                let failed = template.try_out(TemplateTime::now().zoned()).err();
                 let names = tokenizer.special_tokens().control_names();
                 Self::Compiled(Box::new(Compiled {
                     edges: Edges::new(names, source),

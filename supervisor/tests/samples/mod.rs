@@ -8,7 +8,7 @@ use orcd_shared::job::JobOptions;
 use orcd_shared::protocol::message::{LoadSource, WorkerInfo};
 use orcd_shared::sampling::SamplingParams;
 use orcd_shared::weights::ContentHash;
-use orcd_supervisor::jobs::{NewJob, Owner};
+use orcd_supervisor::jobs::{Identity, NewJob, Owner};
 use orcd_supervisor::text::Tokenizer;
 
 mod vocabulary;
@@ -42,6 +42,8 @@ pub fn job(name: &str) -> NewJob {
         deadline: Instant::now() + Duration::from_secs(600),
         continue_on_disconnect: false,
         correlation_id: "c".into(),
+        identity: Identity::default(),
+        resumption: None,
     }
 }
 
@@ -69,6 +71,7 @@ pub fn info() -> WorkerInfo {
         load_source: LoadSource::File,
         load_ms: 3,
         model_hash: ContentHash([6; 32]),
+        arithmetic: "a-1".into(),
         weights: None,
         pool: None,
     }

@@ -1,6 +1,6 @@
 use super::*;
 
-const STARTED: &str = r#"{"type":"started","job_id":"a","model":"m","started_at":"2026-01-02T03:04:05Z","seed":18446744073709551615,"prompt_tokens":3}"#;
+const STARTED: &str = r#"{"type":"started","job_id":"a","model":"m","started_at":"2026-01-02T03:04:05Z","seed":18446744073709551615,"prompt_tokens":3,"fingerprint":"f","request_digest":"d","template_time":"t"}"#;
 const END: &str = r#"{"type":"end","tokens_out":2,"decode_time_ms":1,"stop_reason":"EOS","replays":0,"engine_time_us":5,"cached_tokens":1}"#;
 const ERROR: &str =
     r#"{"type":"error","code":"CANCELLED","message":"m","retriable":true,"tokens_out":0}"#;
@@ -68,6 +68,26 @@ fn a_resumed_stream_goes_on_after_an_id() {
         .unwrap();
     parser.finish().unwrap();
     assert!(Parser::after(1).push(token(3, 1).as_bytes()).is_err());
+}
+
+#[test]
+fn a_stream_of_another_service_goes_on_after_its_tokens() {
+    let resumed = |tokens: u64| {
+        format!(
+            "event: resumed\ndata: {{\"type\":\"resumed\",\"job_id\":\"a\",\"tokens\":{tokens}}}\n\n"
+        )
+    };
+    let read = |text: String| Parser::resumed(2).push(text.as_bytes());
+    let items = read(resumed(2) + &token(3, 2) + &block("end", 4, END)).unwrap();
+    let Item::Event(event) = &items[0] else {
+        panic!()
+    };
+    assert_eq!(event.id, 2);
+    assert!(read(resumed(1)).is_err(), "it leaves one out");
+    assert!(read(resumed(2) + &resumed(2)).is_err());
+    assert!(read(resumed(2) + &token(2, 1)).is_err(), "it was there");
+    assert!(read(block("started", 0, STARTED)).is_err());
+    assert!(Parser::default().push(resumed(0).as_bytes()).is_err());
 }
 
 #[test]

@@ -8,7 +8,10 @@ use crate::jobs::{JobEvent, Numbered};
 
 fn frames(log: &EventLog, next: u64) -> Frames {
     let (disconnects, _) = mpsc::unbounded_channel();
-    Frames::new(JobStream::new(JobKey(1), log.reader(next), disconnects))
+    Frames::new(
+        JobStream::new(JobKey(1), log.reader(next), disconnects),
+        None,
+    )
 }
 
 fn started() -> Numbered {
@@ -18,6 +21,9 @@ fn started() -> Numbered {
         started_at: jiff::Timestamp::UNIX_EPOCH,
         prompt_tokens: 1,
         seed: 1,
+        fingerprint: "f".into(),
+        request_digest: "d".into(),
+        template_time: "t".into(),
     };
     Numbered { id: 0, event }
 }

@@ -11,6 +11,7 @@ use super::super::validate::messages::{Unknown, conversation};
 use super::super::validate::{Fields, Generation, Input};
 use super::logprobs::{ChatLogprob, Logprob};
 use super::request::{self, Common, MaxTokens};
+use super::resumable::Resumable;
 use super::stream::{Answer, Chunks};
 use super::tools::{ToolChoice, is_of_the_first_call};
 use super::usage::Usage;
@@ -39,6 +40,8 @@ pub(in crate::http) struct Chat {
     parallel_calls: bool,
     outputs: Vec<Choice>,
     usage: Usage,
+    /// For the first chunk of a stream with the ids of its only output.
+    resumable: Option<Resumable>,
 }
 
 /// One output so far.
@@ -75,7 +78,8 @@ pub(in crate::http) fn decode(
     // `finish` has failed where there is none.
     let chat = chat.unwrap_or_default();
     let object = if common.stream { CHUNK } else { WHOLE };
-    let head = Head::new(fresh.job_id.clone(), object, common.model.clone(), decoding)?;
+    let id = common.id(fresh.job_id);
+    let head = Head::new(id.clone(), object, common.model.clone(), decoding)?;
     let answer = Chat {
         stream: common.stream,
         include_usage: common.include_usage,
@@ -89,10 +93,11 @@ pub(in crate::http) fn decode(
             .map(|at| Choice::new(&head.id, at))
             .collect(),
         usage: Usage::default(),
+        resumable: None,
         head,
     };
     let input = Input::Chat(Box::new(chat));
-    let generation = common.generation(fresh.job_id, ("messages", input), max_tokens, top_logprobs);
+    let generation = common.generation(id, ("messages", input), max_tokens, top_logprobs);
     Ok((vec![generation], answer))
 }
 
@@ -137,6 +142,9 @@ impl Answer for Chat {
     }
 
     fn event(&mut self, index: usize, event: JobEvent, chunks: &mut Chunks) {
+        if self.return_token_ids && self.outputs.len() == 1 {
+            self.resumable = Resumable::of(&self.head.id, &event);
+        }
         let Some(choice) = self.outputs.get_mut(index) else {
             return;
         };
@@ -192,17 +200,22 @@ impl Answer for Chat {
                 .for_each(|piece| choice.message.add(piece));
             return;
         }
-        let deltas: Vec<_> = pieces
+        let mut deltas: Vec<_> = pieces
             .into_iter()
             .map(|piece| choice.message.delta(piece))
             .collect();
+        if self.return_token_ids {
+            // Whoever goes on elsewhere has all that came of a token, or nothing of it.
+            deltas = deltas.into_iter().reduce(Delta::with).into_iter().collect();
+        }
         let has_more = !choice.logprobs.is_empty() || !choice.token_ids.is_empty();
         let is_over = choice.finish_reason.is_some();
         let is_bare = deltas.is_empty();
+        let ends_with_it = self.return_token_ids && !is_bare;
         deltas
             .into_iter()
             .for_each(|delta| self.send(index, delta, chunks));
-        if is_over || (is_bare && has_more) {
+        if (is_over && !ends_with_it) || (is_bare && has_more) {
             self.send(index, Delta::default(), chunks);
         }
     }
@@ -213,6 +226,7 @@ impl Answer for Chat {
                 head: &self.head,
                 choices: [].as_slice(),
                 usage: Some(Some(self.usage)),
+                resumable: None,
             });
         }
     }
@@ -229,12 +243,12 @@ impl Answer for Chat {
 
 impl Chat {
     /// Adds a chunk, which takes along what the choice has of logprobs and ids. Its end goes with a chunk that has
-    /// nothing else.
+    /// nothing else, or, with ids, all that is left.
     fn send(&mut self, index: usize, delta: Delta, chunks: &mut Chunks) {
         let Some(choice) = self.outputs.get_mut(index) else {
             return;
         };
-        let finish_reason = if delta.is_empty() {
+        let finish_reason = if delta.is_empty() || self.return_token_ids {
             choice.finish_reason
         } else {
             None
@@ -251,6 +265,7 @@ impl Chat {
             }]
             .as_slice(),
             usage: self.include_usage.then_some(None),
+            resumable: self.resumable.take(),
         });
     }
 }
@@ -305,6 +320,8 @@ struct Chunk<'a> {
     choices: &'a [ChunkChoice],
     #[serde(skip_serializing_if = "Option::is_none")]
     usage: Option<Option<Usage>>,
+    #[serde(flatten)]
+    resumable: Option<Resumable>,
 }
 
 #[derive(Serialize)]

@@ -10,6 +10,7 @@ use super::super::json::Json;
 use super::super::validate::{Fields, Generation, Input};
 use super::logprobs::{CompletionLogprobs, Logprob};
 use super::request::{self, Common, MaxTokens};
+use super::resumable::Resumable;
 use super::stream::{Answer, Chunks};
 use super::usage::Usage;
 use super::{Head, finish_reason};
@@ -32,6 +33,8 @@ pub(in crate::http) struct Completion {
     choices: usize,
     outputs: Vec<Choice>,
     usage: Usage,
+    /// For the first chunk of a stream with the ids of its only output.
+    resumable: Option<Resumable>,
 }
 
 /// One output so far; of a stream that which has not gone out.
@@ -55,6 +58,8 @@ struct Object<'a> {
     choices: &'a [Choice],
     #[serde(skip_serializing_if = "Option::is_none")]
     usage: Option<Option<Usage>>,
+    #[serde(flatten)]
+    resumable: Option<Resumable>,
 }
 
 /// What a body asks for.
@@ -79,17 +84,23 @@ pub(in crate::http) fn decode(
             format!("n for each prompt makes {outputs} outputs; at most {MAX_OUTPUTS} are made");
         f.fault("n", "at most 64 outputs", message);
     }
+    if common.resume.is_some() && outputs > 1 {
+        let message =
+            format!("the prompts make {outputs} outputs; only a single one can be gone on with");
+        f.fault("prompt", "one with resume", message);
+    }
     request::finish(fields)?;
+    let id = common.id(fresh.job_id);
     let head = Head::new(
-        fresh.job_id.clone(),
+        id.clone(),
         "text_completion",
         common.model.clone(),
         decoding,
     )?;
     let generation = |(at, input)| {
         let job_id = match at {
-            0 => fresh.job_id.clone(),
-            _ => format!("{}-{at}", fresh.job_id),
+            0 => id.clone(),
+            _ => format!("{id}-{at}"),
         };
         common.generation(job_id, ("prompt", input), max_tokens, logprobs)
     };
@@ -103,6 +114,7 @@ pub(in crate::http) fn decode(
         choices: common.choices(),
         outputs: (0..outputs).map(Choice::new).collect(),
         usage: Usage::default(),
+        resumable: None,
     };
     Ok((generations, answer))
 }
@@ -153,6 +165,9 @@ impl Answer for Completion {
     }
 
     fn event(&mut self, index: usize, event: JobEvent, chunks: &mut Chunks) {
+        if self.return_token_ids && self.outputs.len() == 1 {
+            self.resumable = Resumable::of(&self.head.id, &event);
+        }
         let is_first_of_prompt = index.is_multiple_of(self.choices);
         let Some(choice) = self.outputs.get_mut(index) else {
             return;
@@ -190,13 +205,14 @@ impl Answer for Completion {
                 choice.finish_reason = Some(finish_reason(stop_reason));
             }
         }
-        if self.stream && choice.has_news() {
+        if self.stream && (choice.has_news() || self.resumable.is_some()) {
             let next = choice.next();
             let choice = std::mem::replace(choice, next);
             chunks.add(&Object {
                 head: &self.head,
                 choices: &[choice],
                 usage: self.include_usage.then_some(None),
+                resumable: self.resumable.take(),
             });
         }
     }
@@ -207,6 +223,7 @@ impl Answer for Completion {
                 head: &self.head,
                 choices: &[],
                 usage: Some(Some(self.usage)),
+                resumable: None,
             });
         }
     }

@@ -12,7 +12,7 @@ use utoipa::openapi::{Required, ResponseBuilder};
 use super::super::openapi::{self, Description, Instance};
 use super::super::sse;
 use super::super::validate::schema::{
-    cache_fields, chat_fields, integer, messages, optional, response_format, sampling, stop,
+    cache_fields, chat_fields, integer, messages, optional, response_format, resume, sampling, stop,
 };
 
 /// A route that generates text.
@@ -42,6 +42,7 @@ pub(in crate::http) fn generation(
             .response("200", sse::with_stream(answer)),
         errors: &[
             ErrorCode::ContextLengthExceeded,
+            ErrorCode::FingerprintMismatch,
             ErrorCode::QueueFull,
             ErrorCode::Draining,
             ErrorCode::WorkerUnavailable,
@@ -59,6 +60,7 @@ pub(in crate::http) fn generation(
 pub(in crate::http) fn chat(instance: &Instance) -> Schema {
     let flag = || optional(Type::Boolean);
     let body = common(instance)
+        .property("resume", resumed(instance))
         .property("messages", messages())
         .property("max_completion_tokens", integer(1, None))
         .property(
@@ -104,6 +106,7 @@ pub(in crate::http) fn completion(instance: &Instance) -> Schema {
         )
         .description(Some("A text as it is, or token ids, or several of either."));
     common(instance)
+        .property("resume", resumed(instance))
         .property("prompt", prompt)
         .property("max_tokens", integer(1, None).default(Some(16.into())))
         .property("logprobs", integer(0, Some(MAX_TOP_LOGPROBS.into())))
@@ -143,6 +146,11 @@ pub(in crate::http) fn response(instance: &Instance) -> Schema {
         )
         .required("input")
         .into()
+}
+
+/// As for `/execute`, and the id of the answer that is gone on with.
+fn resumed(instance: &Instance) -> ObjectBuilder {
+    resume(instance.vocab_size).property("id", optional(Type::String))
 }
 
 /// What both have.

@@ -12,8 +12,8 @@ use super::super::error::ApiError;
 use super::super::json::Json;
 use super::super::validate::messages::Unknown;
 use super::super::validate::{
-    CacheUse, Fields, Fresh, Generation, Input, Limits, logit_bias, no_ignored_end,
-    response_format, sampling, stop,
+    CacheUse, Fields, Fresh, Generation, Input, Limits, Resume, Strictness, logit_bias,
+    no_ignored_end, response_format, resume, sampling, stop,
 };
 
 /// Most outputs for one prompt.
@@ -28,6 +28,8 @@ pub(super) struct Common {
     /// A last chunk has the usage.
     pub(super) include_usage: bool,
     pub(super) return_token_ids: bool,
+    /// The only output, as far as the client has it of another service.
+    pub(super) resume: Option<Resume>,
     choices: u32,
     ignore_end: bool,
     /// What the outputs have to be, and the field that says so.
@@ -81,12 +83,19 @@ impl Common {
         if f.peek("top_k") == Some(&Json::Negative(-1)) {
             f.take("top_k");
         }
+        let resume = resume(f, limits.vocab_size, Strictness::Lenient);
+        let choices = f.count("n", 1, MAX_CHOICES).unwrap_or(1);
+        if resume.is_some() && choices > 1 {
+            let message = format!("n is {choices}; only a single output can be gone on with");
+            f.fault("n", "1 with resume", message);
+        }
         Self {
             model,
             stream,
             include_usage,
             return_token_ids: f.flag("return_token_ids"),
-            choices: f.count("n", 1, MAX_CHOICES).unwrap_or(1),
+            resume,
+            choices,
             ignore_end,
             constraint: response_format(f, "response_format", ignore_end, Unknown::Ignored),
             constraint_field: "response_format",
@@ -124,6 +133,7 @@ impl Common {
             stop: self.stop.clone(),
             continue_on_disconnect: false,
             choices: self.choices,
+            resume: self.resume.clone(),
         }
     }
 
@@ -152,6 +162,12 @@ impl Common {
     /// Whether the outputs have to be something, so that they are content throughout.
     pub(super) fn is_constrained(&self) -> bool {
         self.constraint.is_some()
+    }
+
+    /// The id of the answer: that of the one that it goes on with, else `fresh`.
+    pub(super) fn id(&self, fresh: String) -> String {
+        let known = self.resume.as_ref().and_then(|resume| resume.id.clone());
+        known.unwrap_or(fresh)
     }
 
     /// How tokens are drawn.

@@ -116,7 +116,7 @@ pub(in crate::http) fn decode(
     Ok((vec![generation], answer))
 }
 
-/// Refuses by name what needs a memory of earlier answers.
+/// Refuses by name what needs a memory of earlier answers, and what needs the ids of their tokens.
 fn refuse(f: &mut Fields) {
     for name in [
         "previous_response_id",
@@ -124,6 +124,7 @@ fn refuse(f: &mut Fields) {
         "prompt",
         "background",
         "n",
+        "resume",
     ] {
         match f.take(name) {
             None | Some(Json::Bool(false) | Json::Unsigned(1)) => {}

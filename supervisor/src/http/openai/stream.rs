@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::super::error::ApiError;
 use super::super::frames::{KeepAlive, Unfinished};
 use super::super::generate::Accepted;
-use super::super::outputs::Outputs;
+use super::super::outputs::{Arrival, Outputs};
 use super::super::{sse, whole};
 use super::errors;
 use crate::jobs::JobEvent;
@@ -80,7 +80,7 @@ pub(in crate::http) async fn answer<A: Answer>(
 
 async fn all<A: Answer>(mut outputs: Outputs, mut answer: A) -> Result<Response, ApiError> {
     let mut chunks = Chunks::default();
-    while let Some((index, event)) = outputs.next().await {
+    while let Some(Arrival { index, event, .. }) = outputs.next().await {
         match event {
             Ok(JobEvent::Error { code, message, .. }) => return Err(ApiError::new(code, message)),
             Ok(event) => answer.event(index, event, &mut chunks),
@@ -137,13 +137,21 @@ impl<A: Answer> Streaming<A> {
         None
     }
 
-    fn chunks(
-        &mut self,
-        arrival: Option<(usize, Result<JobEvent, Unfinished>)>,
-    ) -> Result<Chunks, Unfinished> {
+    fn chunks(&mut self, arrival: Option<Arrival>) -> Result<Chunks, Unfinished> {
         let mut chunks = Chunks::default();
-        match arrival {
-            Some((_, Ok(JobEvent::Error { code, message, .. }))) => {
+        let Some(Arrival {
+            index,
+            event,
+            is_known,
+        }) = arrival
+        else {
+            self.answer.last(&mut chunks);
+            chunks.0.extend_from_slice(DONE);
+            self.is_over = true;
+            return Ok(chunks);
+        };
+        match event? {
+            JobEvent::Error { code, message, .. } => {
                 // A client takes the first error for the end; what other outputs there are ends with the stream.
                 let error = errors::body(&ApiError::new(code, message));
                 for part in [&b"data: "[..], &error, b"\n\n", DONE] {
@@ -151,13 +159,9 @@ impl<A: Answer> Streaming<A> {
                 }
                 self.is_over = true;
             }
-            Some((index, Ok(event))) => self.answer.event(index, event, &mut chunks),
-            Some((_, Err(unfinished))) => return Err(unfinished),
-            None => {
-                self.answer.last(&mut chunks);
-                chunks.0.extend_from_slice(DONE);
-                self.is_over = true;
-            }
+            // It is known to what makes the chunks after it, and goes out no more.
+            event if is_known => self.answer.event(index, event, &mut Chunks::default()),
+            event => self.answer.event(index, event, &mut chunks),
         }
         Ok(chunks)
     }

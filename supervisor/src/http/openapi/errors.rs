@@ -89,6 +89,9 @@ fn meaning(code: ErrorCode) -> &'static str {
         }
         ErrorCode::Unauthorized => "no key, or an invalid one.",
         ErrorCode::ForbiddenOrigin => "an `Origin` or `Host` that is not allowed.",
+        ErrorCode::FingerprintMismatch => {
+            "`resume` is of another fingerprint or another request; another service may take it."
+        }
     }
 }
 

@@ -32,11 +32,11 @@ pub(super) async fn execute(
     let accepted = generate::accept(&app, &correlation_id, request, decode).await?;
     // One generation with one choice.
     let output = accepted.outputs.into_iter().next();
-    let stream = output.ok_or_else(ApiError::internal)?.stream;
+    let output = output.ok_or_else(ApiError::internal)?;
     if accepted.dialect {
-        return Ok(sse::response(stream));
+        return Ok(sse::response(output.stream, output.received));
     }
-    let whole = whole::collect(stream).await?;
+    let whole = whole::collect(output.stream).await?;
     Ok(sse::private(whole.into_response()))
 }
 
@@ -84,6 +84,7 @@ pub(super) fn describe(instance: &Instance) -> Description {
         errors: &[
             ErrorCode::ContextLengthExceeded,
             ErrorCode::JobExists,
+            ErrorCode::FingerprintMismatch,
             ErrorCode::QueueFull,
             ErrorCode::Draining,
             ErrorCode::WorkerUnavailable,

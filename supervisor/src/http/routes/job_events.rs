@@ -43,7 +43,7 @@ pub(super) async fn job_events(
         Err(NoStream::Ahead { events }) => return Err(ahead(after.unwrap_or_default(), events)),
         Err(NoStream::Crowded { readers }) => return Err(crowded(readers)),
     };
-    Ok(sse::response(stream))
+    Ok(sse::response(stream, None))
 }
 
 fn unknown() -> ApiError {

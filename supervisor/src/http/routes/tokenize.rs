@@ -19,6 +19,7 @@ use super::super::json::Json as Body;
 use super::super::openapi::{self, Description, Instance};
 use super::super::validate;
 use super::super::{App, body};
+use crate::text::TemplateTime;
 
 /// Tokens of a text or a conversation.
 #[derive(Serialize, ToSchema)]
@@ -44,7 +45,7 @@ pub(super) async fn tokenize(
     answer(&app, request, |body, decoding| {
         let input = validate::tokenize(body).map_err(ApiError::invalid)?;
         let field = input.field();
-        let tokens = decoding.encode(input, field)?;
+        let tokens = decoding.encode(input, field, &TemplateTime::now())?;
         Ok(Json(Tokens {
             count: tokens.len(),
             max_model_len: decoding.context(),

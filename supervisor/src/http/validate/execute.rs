@@ -10,6 +10,7 @@ use super::fields::Fields;
 use super::format::response_format;
 use super::logit_bias::logit_bias;
 use super::messages::{CHAT_FIELDS, Unknown, conversation};
+use super::resume::{Resume, Strictness, resume};
 use super::{DEFAULT_MAX_TOKENS, Limits, MAX_STOP_BYTES, MAX_STOPS, job_id};
 use crate::text::ChatInput;
 
@@ -37,6 +38,7 @@ pub(in crate::http) fn field_names() -> Vec<&'static str> {
         "seed",
         "stream",
         "on_disconnect",
+        "resume",
     ]);
     names.extend(CACHE_FIELDS);
     names
@@ -78,6 +80,8 @@ pub struct Generation {
     pub continue_on_disconnect: bool,
     /// How many outputs, which differ in [`SamplingParams::choice`].
     pub choices: u32,
+    /// The one output, as far as the client has it of another service.
+    pub resume: Option<Resume>,
 }
 
 /// What the model is to continue.
@@ -128,6 +132,7 @@ pub fn execute(body: Json, limits: &Limits, fresh: Fresh) -> Result<Request, Vec
     let input = input(f, limits.vocab_size);
     let most = limits.max_tokens_out;
     let max_tokens = f.count("max_tokens", 1, most);
+    let resume = resume(f, limits.vocab_size, Strictness::Strict);
     let sampling = sampling(f, limits, fresh.seed);
     let ignore_end = f.flag("ignore_eos");
     let options = JobOptions {
@@ -145,6 +150,10 @@ pub fn execute(body: Json, limits: &Limits, fresh: Fresh) -> Result<Request, Vec
         let message = "stream is false; a job that goes on without its reader has a stream".into();
         f.fault("on_disconnect", "cancel without a stream", message);
     }
+    if resume.is_some() && !stream && options.top_logprobs.is_some() {
+        let message = "logprobs are given with resume and without stream; those of resume.ids are not known here";
+        f.fault("logprobs", "with resume only in a stream", message.into());
+    }
     fields.finish(&field_names())?;
     let generation = Generation {
         // A bad one is a fault, on which `finish` has failed.
@@ -161,6 +170,7 @@ pub fn execute(body: Json, limits: &Limits, fresh: Fresh) -> Result<Request, Vec
         stop,
         continue_on_disconnect,
         choices: 1,
+        resume,
     };
     Ok(Request { generation, stream })
 }

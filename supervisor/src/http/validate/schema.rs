@@ -71,6 +71,7 @@ pub(in crate::http) fn execute(instance: &Instance) -> Schema {
         .property("seed", seed)
         .property("stream", stream)
         .property("on_disconnect", on_disconnect)
+        .property("resume", resume(instance.vocab_size))
         .examples([
             json!({"job_id": "count", "prompt": "Count to five", "temperature": 0}),
             json!({
@@ -442,6 +443,29 @@ pub(in crate::http) fn response_format() -> OneOfBuilder {
             "What the output has to be. It is, unless it is cut short by its bound of tokens, the context or a stop \
              sequence. A schema or a grammar that can't be compiled is refused. Not with `ignore_eos`.",
         ))
+}
+
+/// What says which output is to be gone on with.
+pub(in crate::http) fn resume(vocab_size: Option<u32>) -> ObjectBuilder {
+    let text = || {
+        ObjectBuilder::new()
+            .schema_type(Type::String)
+            .min_length(Some(1))
+    };
+    let ids = ArrayBuilder::new().items(token_id(vocab_size));
+    let members = object()
+        .schema_type(SchemaType::from_iter([Type::Object, Type::Null]))
+        .property("ids", ids)
+        .property("fingerprint", text())
+        .property("request_digest", text())
+        .property("template_time", text())
+        .description(Some(
+            "Output that another service began and this one goes on with: the ids of its tokens that were received, and what \
+             its `started` said. The rest of the request is the same, with the `seed` of `started`.",
+        ));
+    ["ids", "fingerprint", "request_digest", "template_time"]
+        .into_iter()
+        .fold(members, ObjectBuilder::required)
 }
 
 /// What a request says of the prefix cache.

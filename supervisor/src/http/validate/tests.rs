@@ -75,6 +75,7 @@ fn defaults_are_those_of_the_contract() {
             stop: vec![],
             continue_on_disconnect: false,
             choices: 1,
+            resume: None,
         },
         stream: true,
     };

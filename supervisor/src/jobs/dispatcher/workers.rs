@@ -8,7 +8,7 @@ use orcd_shared::protocol::message::StepReport;
 
 use super::state::Dispatcher;
 use crate::jobs::journal::Ending;
-use crate::jobs::table::{Lookup, Shown};
+use crate::jobs::table::{Lookup, Shown, Work};
 use crate::worker::WorkerHost;
 use crate::worker::fleet::FleetEvent;
 use crate::worker::lifecycle::Outcome;
@@ -52,10 +52,12 @@ impl<H: WorkerHost> Dispatcher<H> {
                 (self.table).start_next(self.fleet.kv_pages(), now, jiff::Timestamp::now())
         {
             if let Some(waited) = start.waited {
-                self.metrics
-                    .job_started(waited, start.job.prompt.len() as u64);
+                self.metrics.job_started(waited, start.prompt_tokens.into());
             }
-            self.fleet.submit(start.job, now);
+            match start.work {
+                Work::Submit(job) => self.fleet.submit(job, now),
+                Work::End(key, ending) => self.end_job(key, ending, now),
+            }
             // It may have lost the worker.
             self.follow_fleet(now);
         }

@@ -38,8 +38,9 @@ impl Ending {
 }
 
 impl TokenOutcome {
-    /// What the first token after a replay means: no event, whatever it is.
-    pub(super) fn from_check(check: ReplayCheck, token: &StepToken) -> Self {
+    /// What the first token after a replay means: no event, whatever it is. `is_of_client`: the tokens that were replayed
+    /// are those that the client sent.
+    pub(super) fn from_check(check: ReplayCheck, token: &StepToken, is_of_client: bool) -> Self {
         match check.judge(token) {
             Verdict::Agrees if token.finish.is_none() => Self {
                 event: None,
@@ -50,6 +51,17 @@ impl TokenOutcome {
                 "the worker ended its replay at token {}, which was not the last",
                 token.index
             )),
+            Verdict::Diverges if is_of_client => Self {
+                event: None,
+                ending: Some(Ending::Error(
+                    ErrorCode::ReplayDiverged,
+                    format!(
+                        "token {} came out differently from resume.ids[{0}]; the stream ends here rather than \
+                         continue another text; send the ids as they were received, or the job without resume",
+                        token.index
+                    ),
+                )),
+            },
             Verdict::Diverges => Self {
                 event: None,
                 ending: Some(Ending::Error(

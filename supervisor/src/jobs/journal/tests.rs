@@ -8,7 +8,7 @@ fn journal() -> Journal {
         asked: 8,
         by_context: false,
     };
-    Journal::new(JobKey(1), job("a"), limit)
+    Journal::new(JobKey(1), job("a"), limit, "d".into())
 }
 
 fn cached_at_the_end(journal: &mut Journal) -> u32 {

@@ -143,8 +143,13 @@ impl Rig {
     /// it is given besides its prompt.
     fn start(&mut self) -> String {
         let at = jiff::Timestamp::UNIX_EPOCH;
-        let Some(Start { job, waited }) = self.table.start_next(self.kv_pages, self.now, at) else {
+        let Some(Start { work, waited, .. }) = self.table.start_next(self.kv_pages, self.now, at)
+        else {
             return "none".into();
+        };
+        let job = match work {
+            Work::Submit(job) => job,
+            Work::End(key, ending) => return format!("{key} over: {}", ending.outcome()),
         };
         match waited {
             Some(waited) => format!("{} after {} s", job.key, waited.as_secs()),

@@ -16,8 +16,8 @@ pub(super) struct Delta {
     reasoning_content: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reasoning: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    tool_calls: Option<[CallDelta; 1]>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    tool_calls: Vec<CallDelta>,
 }
 
 #[derive(Debug, Serialize)]
@@ -82,7 +82,24 @@ impl Delta {
         self.role.is_none()
             && self.content.is_none()
             && self.reasoning.is_none()
-            && self.tool_calls.is_none()
+            && self.tool_calls.is_empty()
+    }
+
+    /// All that this one and the next one add.
+    pub(super) fn with(self, next: Self) -> Self {
+        let text = |first: Option<String>, next: Option<String>| match (first, next) {
+            (Some(first), Some(next)) => Some(first + &next),
+            (first, next) => first.or(next),
+        };
+        let mut tool_calls = self.tool_calls;
+        tool_calls.extend(next.tool_calls);
+        Self {
+            role: self.role.or(next.role),
+            content: text(self.content, next.content),
+            reasoning_content: text(self.reasoning_content, next.reasoning_content),
+            reasoning: text(self.reasoning, next.reasoning),
+            tool_calls,
+        }
     }
 
     fn call(index: u32, id: Option<String>, name: Option<String>, arguments: String) -> Self {
@@ -93,7 +110,7 @@ impl Delta {
             function: FunctionDelta { name, arguments },
         };
         Self {
-            tool_calls: Some([call]),
+            tool_calls: vec![call],
             ..Self::default()
         }
     }

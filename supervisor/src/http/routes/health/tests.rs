@@ -24,6 +24,7 @@ fn info() -> WorkerInfo {
         load_source: LoadSource::Handle,
         load_ms: 3,
         model_hash: ContentHash([0xab; 32]),
+        arithmetic: "a-1".into(),
         weights: None,
         pool: None,
     }
