@@ -5,8 +5,9 @@
 //! may ([`super::access`]), gets one without. Programs of this machine can read it as a browser does; with a key set they
 //! need that too.
 
-use axum::http::HeaderMap;
-use http::{HeaderName, header};
+use std::fmt;
+
+use http::{HeaderMap, HeaderName, header};
 use orcd_shared::error::ErrorCode;
 use subtle::ConstantTimeEq as _;
 use uuid::Uuid;
@@ -19,10 +20,15 @@ use super::page::Page;
 pub(super) const TOKEN: HeaderName = HeaderName::from_static("x-demo-token");
 
 /// The token of this start and the page that has it.
-#[derive(Debug)]
 pub(super) struct Demo {
     token: String,
     page: Page,
+}
+
+impl fmt::Debug for Demo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("(a token and its page)")
+    }
 }
 
 impl Demo {
