@@ -9,8 +9,9 @@ const SOON: Duration = Duration::from_secs(60);
 
 /// What the page of this start sends to kill the worker.
 fn page_headers(service: &WorkerHarness) -> [(&'static str, String); 2] {
-    let html = service.get("/").text();
-    let (_, rest) = html
+    let page = service.get("/");
+    let (_, rest) = page
+        .text()
         .split_once("<meta name=\"demo-token\" content=\"")
         .expect("a page with a token");
     let token = rest.split('"').next().unwrap();

@@ -51,7 +51,10 @@ pub(super) async fn page(State(app): State<Arc<App>>, headers: HeaderMap) -> Res
         page.html.clone().into_response()
     };
     let own = response.headers_mut();
-    own.extend(HEADERS);
+    // `extend` would add a second type.
+    for (name, value) in HEADERS {
+        own.insert(name, value);
+    }
     own.insert(header::CACHE_CONTROL, caching);
     own.insert(header::ETAG, page.tag.clone());
     own.insert(header::CONTENT_SECURITY_POLICY, page.policy.clone());
