@@ -55,6 +55,6 @@ pub fn run(bytes: &[u8]) {
         let _ = validate::cancel(parsed);
     }
     if let Ok(parsed) = parse() {
-        let _ = validate::shutdown(parsed);
+        let _ = validate::no_fields(parsed);
     }
 }

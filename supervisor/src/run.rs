@@ -18,6 +18,7 @@ use crate::advice;
 use crate::callback::{self, Announcement};
 use crate::config::{Config, Switch};
 use crate::crash_dir::CrashDir;
+use crate::http::access::is_loopback;
 use crate::http::{self, App};
 use crate::jobs::dispatcher::{
     self, Bounds, DispatcherSettings, DispatcherTask, FleetSettings, Outcome, Policy, Timing,
@@ -94,11 +95,24 @@ pub async fn bind(config: &Config, manager: &mut Manager) -> Result<TcpListener,
         tracing::warn!("{warning}");
     }
     let listener = listen(config, manager).await?;
+    let address = local_address(&listener)?;
     config
         .access
-        .suffices_at(local_address(&listener)?)
+        .suffices_at(address)
+        .and_then(|()| may_demonstrate(config, address))
         .map_err(|message| RunError::Usage { message })?;
     Ok(listener)
+}
+
+/// Whether `--demo`, if it is given, may be at this address.
+fn may_demonstrate(config: &Config, address: SocketAddr) -> Result<(), String> {
+    if !config.flags.demo || is_loopback(address) {
+        return Ok(());
+    }
+    Err(format!(
+        "--demo lets whoever sees the page kill the worker, and listening on {address} lets other \
+         machines in; listen on 127.0.0.1, or leave --demo out"
+    ))
 }
 
 fn local_address(listener: &TcpListener) -> Result<SocketAddr, RunError> {
@@ -369,6 +383,10 @@ impl Service {
         );
         let _ = stdout.flush();
         drop(stdout);
+        tracing::info!(
+            "requests are taken; the page is at http://{}/",
+            self.address
+        );
         let Some(url) = &self.config.callback_url else {
             return Ok(());
         };

@@ -204,8 +204,8 @@ fn keys_open_the_service_and_are_shown_nowhere() {
         let reply = service.request(&route.method, &route.path, &[], b"");
         assert_eq!(reply.status(), 200, "{route:?}");
     }
-    let probes = ["/health", "/health/live", "/health/ready", "/metrics"];
-    assert!(open.iter().map(|route| route.path.as_str()).eq(probes));
+    let without = ["/", "/health", "/health/live", "/health/ready", "/metrics"];
+    assert!(open.iter().map(|route| route.path.as_str()).eq(without));
     let environment = format!("/proc/{}/environ", service.worker().pid);
     let environment = std::fs::read_to_string(environment).unwrap();
     assert!(!environment.contains("s3cret"), "the worker has the keys");

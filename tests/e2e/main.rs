@@ -31,6 +31,7 @@ mod notices;
 mod oom;
 mod openai;
 mod orphan;
+mod page;
 mod poison;
 mod pool;
 mod preemption;

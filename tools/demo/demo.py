@@ -52,7 +52,7 @@ def shown(path):
 def start(binary, model):
     """Starts worker-orcd, its log in a file, and returns it with its base URL once it accepts requests."""
     port = free_port(int(os.environ.get("ORCD_PORT") or 8080))
-    command = [str(binary), "--model", str(model), "--port", str(port)]
+    command = [str(binary), "--model", str(model), "--port", str(port), "--demo"]
     print("$", " ".join(shown(word) if os.path.isabs(word) else word for word in command))
     print(f"its log: {shown(LOG)}", flush=True)
     LOG.parent.mkdir(parents=True, exist_ok=True)
@@ -154,7 +154,11 @@ def survive_a_kill(base):
 
 
 def requests(base):
-    return f"""worker-orcd is up at {base}. Try, in another terminal:
+    return f"""worker-orcd is up. Its page, with a button that kills the worker in mid-sentence:
+
+  {base}/
+
+Or try, in another terminal:
 
   curl -N {base}/execute -d '{{"prompt":"Count to five","job_id":"a","temperature":0}}'
   curl -N {base}/execute -d '{{"prompt":"Write ten haiku about the sea","job_id":"b","seed":7}}'

@@ -110,6 +110,10 @@ pub struct Flags {
     #[arg(long, env = "ORCD_STANDBY", value_parser = BoolishValueParser::new())]
     pub standby: bool,
 
+    /// For trying what a loss of the worker does: the page at / gets a button that kills it. On loopback only
+    #[arg(long, env = "ORCD_DEMO", value_parser = BoolishValueParser::new())]
+    pub demo: bool,
+
     /// Longest life of a job, from its submission
     #[arg(long = "inference-timeout-sec", value_name = "SECONDS", default_value = "300", env = "ORCD_INFERENCE_TIMEOUT_SEC",
           value_parser = units(1..=86_400, Duration::from_secs))]

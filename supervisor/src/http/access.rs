@@ -26,7 +26,7 @@ pub(super) use watch::watch;
 
 use super::body;
 use super::error::ApiError;
-use super::routes::{is_admin, is_probe};
+use super::routes::{is_admin, is_open};
 use crate::jobs::Owner;
 
 const ALLOW_PRIVATE_NETWORK: HeaderName =
@@ -83,7 +83,9 @@ impl Access {
     }
 }
 
-fn is_loopback(address: SocketAddr) -> bool {
+/// Whether only this machine reaches `address`.
+#[must_use]
+pub fn is_loopback(address: SocketAddr) -> bool {
     address.ip().to_canonical().is_loopback()
 }
 
@@ -152,7 +154,7 @@ impl Guard {
                 .headers
                 .contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
         // A browser sends preflights without a key.
-        let is_open = is_preflight || is_probe(parts.uri.path());
+        let is_open = is_preflight || is_open(parts.uri.path());
         let keys = self.keys();
         let holder = keys.holder(&parts.headers);
         if !is_open && !keys.is_empty() {

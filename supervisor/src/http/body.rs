@@ -13,6 +13,7 @@ use orcd_shared::error::ErrorCode;
 
 use super::error::ApiError;
 use super::json::Json;
+use super::validate;
 use crate::awake::timeout;
 pub use budget::{Budget, Bytes};
 
@@ -67,6 +68,18 @@ pub fn parse(bytes: &[u8]) -> Result<Json, ApiError> {
             format!("the body is not valid JSON: {e}"),
         )
     })
+}
+
+/// Reads the body of a request that has nothing more to say: none, or an empty object.
+///
+/// # Errors
+/// It can't be read, or is anything else.
+pub async fn read_empty(parts: &Parts, body: Body, budget: &Budget) -> Result<(), ApiError> {
+    let bytes = read(parts, body, budget).await?;
+    if bytes.trim_ascii().is_empty() {
+        return Ok(());
+    }
+    validate::no_fields(parse(&bytes)?).map_err(ApiError::invalid)
 }
 
 /// Gives `error` for an answer that comes before the body was read, and passes over the body: a

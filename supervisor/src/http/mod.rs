@@ -6,6 +6,7 @@ pub mod access;
 pub mod body;
 pub mod correlation;
 pub mod deadline;
+mod demo;
 pub mod error;
 mod frames;
 mod generate;
@@ -13,6 +14,7 @@ pub mod json;
 mod openai;
 mod openapi;
 mod outputs;
+mod page;
 mod routes;
 pub mod server;
 pub mod sse;
@@ -24,7 +26,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, Request};
+use axum::extract::{DefaultBodyLimit, Request, State};
 use http::StatusCode;
 use orcd_shared::error::ErrorCode;
 use orcd_shared::protocol::message::Device;
@@ -63,6 +65,9 @@ pub struct App {
     prefix_cache: Switch,
     inference_timeout: Duration,
     guard: Arc<access::Guard>,
+    page: page::Page,
+    /// What `--demo` brings.
+    demo: Option<demo::Demo>,
     /// The OpenAPI document, once the model's part of it is known.
     document: OnceLock<bytes::Bytes>,
     /// Prompts being checked and tokenized: work for the CPU, so no more of it than cores.
@@ -109,6 +114,8 @@ impl App {
             created: openai::now(),
             inference_timeout: config.flags.inference_timeout,
             guard: Arc::new(config.access.guard(&config.host, address)),
+            page: page::Page::new(),
+            demo: config.flags.demo.then(demo::Demo::new),
             document: OnceLock::new(),
             preparing: Arc::new(Semaphore::new(cores)),
             trials: Trials::new(worker_binary(config.worker_bin.as_deref())),
@@ -158,7 +165,7 @@ impl App {
 
 /// All routes.
 pub fn router(app: Arc<App>) -> Router {
-    routes::add_all(Router::new())
+    routes::add_all(Router::new(), app.demo.is_some())
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         // `body` has its own limit, with its own answer.
@@ -176,8 +183,9 @@ pub fn router(app: Arc<App>) -> Router {
         .with_state(app)
 }
 
-async fn not_found(request: Request) -> ApiError {
-    let message = format!("no such path; there are {}", routes::list());
+async fn not_found(State(app): State<Arc<App>>, request: Request) -> ApiError {
+    let list = routes::list(app.demo.is_some());
+    let message = format!("no such path; there are {list}");
     let error = ApiError::invalid_with(StatusCode::NOT_FOUND, message);
     let (parts, body) = request.into_parts();
     body::pass_over(&parts, body, error).await

@@ -24,7 +24,7 @@ pub(super) use errors::Code;
 pub(super) use common::{body, content, header, header_parameter, json, reference, response};
 
 use super::App;
-use super::routes::{ROUTES, Route};
+use super::routes::{self, Route};
 
 /// What the document says of this instance beside what holds for all.
 #[derive(Debug, Clone, Copy)]
@@ -37,6 +37,8 @@ pub(super) struct Instance {
     pub(super) defaults: SamplingParams,
     /// It has keys, and requests have to bring one.
     pub(super) asks_for_key: bool,
+    /// It has the routes of `--demo`.
+    pub(super) with_demo: bool,
 }
 
 /// What a route says of itself.
@@ -56,6 +58,7 @@ impl Instance {
             vocab_size: app.service.get().map(|s| s.model.vocab_size()),
             defaults: (app.service.get()).map_or_else(SamplingParams::defaults, |s| s.defaults),
             asks_for_key: app.guard.asks_for_key(),
+            with_demo: app.demo.is_some(),
         }
     }
 }
@@ -99,7 +102,8 @@ pub(super) fn describe(_: &Instance) -> Description {
 fn document(instance: &Instance) -> OpenApi {
     let mut components = common::components(ComponentsBuilder::new(), instance);
     components = errors::components(components);
-    let paths = ROUTES.iter().fold(PathsBuilder::new(), |paths, route| {
+    let routes = routes::all(instance.with_demo);
+    let paths = routes.fold(PathsBuilder::new(), |paths, route| {
         let method = match route.method {
             http::Method::POST => HttpMethod::Post,
             _ => HttpMethod::Get,
@@ -122,7 +126,7 @@ fn operation(route: &Route, instance: &Instance) -> Operation {
         .operation
         .parameter_ref(common::correlation_parameter())
         .build();
-    operation.security = Some(if instance.asks_for_key && !route.is_probe {
+    operation.security = Some(if instance.asks_for_key && !route.is_open() {
         vec![SecurityRequirement::new::<_, [&str; 0], &str>(
             common::KEY,
             [],

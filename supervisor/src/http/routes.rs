@@ -2,10 +2,12 @@
 //! path and the rules for probes are made of this list.
 
 mod cancel;
+mod demo_kill;
 mod execute;
 pub(super) mod health;
 mod job_events;
 mod metrics;
+mod page;
 mod props;
 mod shutdown;
 mod tokenize;
@@ -35,8 +37,15 @@ pub(super) struct Route {
     pub(super) describe: fn(&Instance) -> Description,
 }
 
-/// Every route there is.
-pub(super) static ROUTES: [Route; 19] = [
+/// Every route that each service has.
+static ROUTES: [Route; 20] = [
+    Route {
+        method: Method::GET,
+        path: page::PATH,
+        is_probe: false,
+        handler: || get(page::page),
+        describe: page::describe,
+    },
     Route {
         method: Method::POST,
         path: "/execute",
@@ -172,9 +181,32 @@ pub(super) static ROUTES: [Route; 19] = [
     },
 ];
 
+/// Those that only `--demo` brings.
+static OF_DEMO: [Route; 1] = [Route {
+    method: Method::POST,
+    path: "/demo/kill",
+    is_probe: false,
+    handler: || post(demo_kill::kill),
+    describe: demo_kill::describe,
+}];
+
+impl Route {
+    /// Whether it is answered without a key, also where keys are asked for.
+    pub(super) fn is_open(&self) -> bool {
+        // The page has nothing that is anybody's, and it is where a person gives the key.
+        self.is_probe || self.path == page::PATH
+    }
+}
+
+/// All routes of a service, with `--demo` or without.
+pub(super) fn all(with_demo: bool) -> impl Iterator<Item = &'static Route> {
+    let demo = OF_DEMO.iter().filter(move |_| with_demo);
+    ROUTES.iter().chain(demo)
+}
+
 /// A router with all of them.
-pub(super) fn add_all(router: Router<Arc<App>>) -> Router<Arc<App>> {
-    ROUTES.iter().fold(router, |router, route| {
+pub(super) fn add_all(router: Router<Arc<App>>, with_demo: bool) -> Router<Arc<App>> {
+    all(with_demo).fold(router, |router, route| {
         router.route(route.path, (route.handler)())
     })
 }
@@ -184,13 +216,18 @@ pub(super) fn is_probe(path: &str) -> bool {
     ROUTES.iter().any(|r| r.is_probe && r.path == path)
 }
 
+/// Whether `path` is one that is answered without a key.
+pub(super) fn is_open(path: &str) -> bool {
+    ROUTES.iter().any(|r| r.is_open() && r.path == path)
+}
+
 /// Whether `path` is one that only an admin's key opens, where keys are asked for.
 pub(super) fn is_admin(path: &str) -> bool {
     path == shutdown::PATH
 }
 
 /// All of them in one line.
-pub(super) fn list() -> String {
-    let names = ROUTES.iter().map(|r| format!("{} {}", r.method, r.path));
+pub(super) fn list(with_demo: bool) -> String {
+    let names = all(with_demo).map(|r| format!("{} {}", r.method, r.path));
     names.collect::<Vec<_>>().join(", ")
 }

@@ -75,11 +75,11 @@ pub fn is_job_id(id: &str) -> bool {
             .all(|b| b.is_ascii_alphanumeric() || JOB_ID_PUNCTUATION.as_bytes().contains(&b))
 }
 
-/// Checks the body of `POST /shutdown`: an object without fields.
+/// Checks the body of a request that has nothing to say: an object without fields.
 ///
 /// # Errors
 /// All faults.
-pub fn shutdown(body: Json) -> Result<(), Vec<Detail>> {
+pub fn no_fields(body: Json) -> Result<(), Vec<Detail>> {
     Fields::of(body)?.finish(&[])
 }
 

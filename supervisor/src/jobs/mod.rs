@@ -29,6 +29,8 @@ pub use event_log::EventReader;
 pub use name::{JobName, Owner};
 pub use resumption::{BeyondEnd, Resumption};
 
+pub use crate::worker::fleet::Killed;
+
 use crate::text::Tokenizer;
 
 /// A validated request with its prompt in tokens.
@@ -165,6 +167,9 @@ pub(crate) enum Command {
         after: Option<u64>,
         reply: oneshot::Sender<Result<JobStream, NoStream>>,
     },
+    KillWorker {
+        reply: oneshot::Sender<Option<Killed>>,
+    },
     Ping {
         reply: oneshot::Sender<()>,
     },
@@ -217,6 +222,14 @@ impl JobsHandle {
         let resume = |reply| Command::Resume { job, after, reply };
         let answer = self.ask(resume).await;
         answer.unwrap_or(Err(NoStream::Unknown))
+    }
+
+    /// Kills the worker that serves, for a demonstration: jobs go on with the next one, and none is held to be the cause.
+    /// `None`: none serves.
+    pub async fn kill_worker(&self) -> Option<Killed> {
+        self.ask(|reply| Command::KillWorker { reply })
+            .await
+            .flatten()
     }
 
     /// Waits until the dispatcher has come to answer. `false`: it has ended.

@@ -440,14 +440,17 @@ impl JobTable {
     ///
     /// After a loss in the middle of replays they begin one after the other. So in a row of losses by one
     /// job the others are suspect twice at most: in the first loss, and in the first one in the middle of
-    /// replays; after that it is alone in its replay.
-    pub(super) fn suspend(&mut self) -> Vec<(JobKey, bool)> {
+    /// replays; after that it is alone in its replay. A loss that is no crash was asked for: it says nothing
+    /// of any job.
+    pub(super) fn suspend(&mut self, is_crash: bool) -> Vec<(JobKey, bool)> {
         let replaying = std::mem::take(&mut self.replaying);
-        self.one_by_one = !replaying.is_empty();
+        if is_crash {
+            self.one_by_one = !replaying.is_empty();
+        }
         let lost = std::mem::take(&mut self.running);
         self.awaiting_replay.extend(&lost);
         let judge = |key: JobKey| {
-            let is_suspect = replaying.is_empty() || replaying.contains(&key);
+            let is_suspect = is_crash && (replaying.is_empty() || replaying.contains(&key));
             if let Some(job) = self.jobs.get_mut(&key) {
                 job.state = JobState::AwaitingReplay;
                 job.crashes += u32::from(is_suspect);

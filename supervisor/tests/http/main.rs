@@ -9,6 +9,7 @@ mod errors;
 mod half_closed;
 mod health;
 mod openapi;
+mod page;
 #[path = "../jobs/support.rs"]
 #[allow(dead_code)] // made for another test binary
 mod played;

@@ -26,14 +26,14 @@ fn documented(document: &Value) -> Routes {
         .collect()
 }
 
-/// Where axum puts a router's fallback.
-const FALLBACK: [&str; 2] = ["/", "/{*__private__axum_fallback}"];
+/// Where axum puts a router's fallback; it puts it at / too, where the page is.
+const FALLBACK: &str = "/{*__private__axum_fallback}";
 
 /// The paths in what the router prints of itself: axum has no other list of them.
 fn paths_of(router: &str) -> BTreeSet<String> {
     let quoted = router.split('"').skip(1).step_by(2);
     quoted
-        .filter(|text| text.starts_with('/') && !FALLBACK.contains(text))
+        .filter(|text| text.starts_with('/') && *text != FALLBACK)
         .map(str::to_owned)
         .collect()
 }
@@ -77,10 +77,4 @@ async fn each_route_is_in_the_document_and_the_other_way_round() {
             .collect();
         assert_eq!(&allowed, methods, "{path}");
     }
-    client.get("/", "").await;
-    assert_eq!(
-        client.answer().await.0.status,
-        404,
-        "a route that the list of paths hides"
-    );
 }

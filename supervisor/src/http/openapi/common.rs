@@ -18,7 +18,7 @@ pub(super) const KEY: &str = "key";
 const CORRELATION: &str = "X-Correlation-Id";
 
 /// Headers of answers: name, type, whether they are there wherever they are named, meaning.
-const HEADERS: [(&str, Type, bool, &str); 9] = [
+const HEADERS: [(&str, Type, bool, &str); 11] = [
     (
         CORRELATION,
         Type::String,
@@ -44,7 +44,24 @@ const HEADERS: [(&str, Type, bool, &str); 9] = [
         false,
         "`close` where the connection can't be used again.",
     ),
-    ("Cache-Control", Type::String, true, "`no-store`."),
+    (
+        "Cache-Control",
+        Type::String,
+        true,
+        "`no-store`; of the page `no-cache`, if it has no token.",
+    ),
+    (
+        "ETag",
+        Type::String,
+        true,
+        "What the page's content is, for `If-None-Match`.",
+    ),
+    (
+        "Content-Security-Policy",
+        Type::String,
+        true,
+        "What the page may do: run its own script, and ask this service.",
+    ),
     (
         "X-Accel-Buffering",
         Type::String,
@@ -87,7 +104,7 @@ pub(super) fn info() -> Info {
              leaving it out. With `Expect: 100-continue` a body over the bound is refused before it is sent. \
              A head of more than about {} bytes is 431, such a request line 414; a head or a body that comes \
              too slowly is 408. Every `GET` answers `HEAD` too. New fields may appear in answers.\n\n\
-             **Access.** With keys every route but `/health*` and `/metrics` asks for `Authorization: Bearer \
+             **Access.** With keys every route but `/`, `/health*` and `/metrics` asks for `Authorization: Bearer \
              KEY`. On loopback `Host` and `Origin` have to be this machine's or allowed (`--allow-host`, \
              `--allow-origin`), else 403; HTTP/1.1 without `Host`, or with two, is 400. A preflight from an \
              allowed page is answered 204 without a key.",

@@ -150,7 +150,7 @@ pub(super) fn of_route(
         // Connections run out for all but probes.
         add(ErrorCode::QueueFull.http_status(), ErrorCode::QueueFull);
     }
-    if !route.is_probe && instance.asks_for_key {
+    if !route.is_open() && instance.asks_for_key {
         add(
             ErrorCode::Unauthorized.http_status(),
             ErrorCode::Unauthorized,

@@ -31,10 +31,7 @@ pub(super) async fn shutdown(
     request: Request,
 ) -> Result<Response, ApiError> {
     let (parts, body) = request.into_parts();
-    let bytes = body::read(&parts, body, &app.control_bodies).await?;
-    if !bytes.trim_ascii().is_empty() {
-        validate::shutdown(body::parse(&bytes)?).map_err(ApiError::invalid)?;
-    }
+    body::read_empty(&parts, body, &app.control_bodies).await?;
     tracing::info!("asked to stop by POST /shutdown");
     app.draining.cancel();
     // Before the answer, so that no job that is sent after it can be taken.
@@ -58,7 +55,7 @@ pub(super) fn describe(_: &Instance) -> Description {
             .request_body(Some(openapi::body(
                 "None, or an empty object.",
                 Required::False,
-                validate::schema::shutdown(),
+                validate::schema::no_fields(),
             )))
             .response("202", openapi::response("The service is stopping.", answer)),
         errors: &[ErrorCode::QueueFull],

@@ -133,8 +133,8 @@ pub(in crate::http) fn cancel() -> Schema {
         .into()
 }
 
-/// The body of `POST /shutdown`.
-pub(in crate::http) fn shutdown() -> Schema {
+/// A body without fields.
+pub(in crate::http) fn no_fields() -> Schema {
     object().into()
 }
 

@@ -18,6 +18,7 @@ impl<H: WorkerHost> Dispatcher<H> {
             Command::Submit { jobs, reply } => answer(reply, self.submit(jobs, now)),
             Command::Cancel { job, reply } => answer(reply, self.cancel(&job, now)),
             Command::Resume { job, after, reply } => answer(reply, self.resume(&job, after)),
+            Command::KillWorker { reply } => answer(reply, self.fleet.kill_serving()),
             Command::Ping { reply } => answer(reply, ()),
             Command::Drain => {
                 let by = now + self.settings.drain_timeout;

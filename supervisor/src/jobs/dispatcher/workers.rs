@@ -37,7 +37,10 @@ impl<H: WorkerHost> Dispatcher<H> {
                     self.metrics.preempted();
                 }
                 FleetEvent::Ready { generation } => self.ready(generation, now),
-                FleetEvent::Lost { generation } => self.lost(generation, now),
+                FleetEvent::Lost {
+                    generation,
+                    on_demand,
+                } => self.lost(generation, on_demand, now),
                 FleetEvent::Reaped(worker) => self.write_crash_bundle(*worker),
                 FleetEvent::Over(outcome) => self.finish(outcome, now),
             }
@@ -121,10 +124,11 @@ impl<H: WorkerHost> Dispatcher<H> {
         }
     }
 
-    /// The worker is lost: its jobs wait for the next, but for those that were there too often.
-    fn lost(&mut self, generation: u64, now: Instant) {
+    /// The worker is lost: its jobs wait for the next, but for those that were there too often. A loss `on_demand` is
+    /// no job's fault.
+    fn lost(&mut self, generation: u64, on_demand: bool, now: Instant) {
         self.lost_at = Some(now);
-        let jobs = self.table.suspend();
+        let jobs = self.table.suspend(!on_demand);
         self.note_crashed_jobs(generation, &jobs);
         for (key, _) in jobs.into_iter().filter(|(_, is_suspect)| *is_suspect) {
             self.judge(key, now);

@@ -183,7 +183,7 @@ impl Rig {
     }
 
     fn lose(&mut self) -> String {
-        let lost = self.table.suspend().into_iter();
+        let lost = self.table.suspend(true).into_iter();
         let lost = lost.map(|(key, suspect)| format!("{key}{}", if suspect { "?" } else { "" }));
         format!("lost {}", lost.collect::<Vec<_>>().join(" "))
     }

@@ -264,7 +264,11 @@ impl<H: WorkerHost> Fleet<H> {
                 self.cancelled.clear();
                 self.kv = PageCounts::default();
                 self.stalled = false;
-                self.events.push_back(FleetEvent::Lost { generation });
+                let entry = self.workers.get(generation);
+                self.events.push_back(FleetEvent::Lost {
+                    generation,
+                    on_demand: entry.is_some_and(|entry| entry.killed_on_demand),
+                });
             }
             Action::Shutdown(generation) => {
                 // A worker that does not take it is killed when its time is over.

@@ -100,12 +100,22 @@ pub(crate) enum FleetEvent {
     Preempted(JobKey),
     /// A worker is ready to serve: it is to be told so with [`Fleet::serve`], and there are free slots then.
     Ready { generation: u64 },
-    /// The worker that served is lost, and with it all the jobs that it was given.
-    Lost { generation: u64 },
+    /// The worker that served is lost, and with it all the jobs that it was given. `on_demand`: by
+    /// [`Fleet::kill_serving`].
+    Lost { generation: u64, on_demand: bool },
     /// Nothing is left of a worker that was lost.
     Reaped(Box<LostWorker>),
     /// There is no worker any more, and none comes.
     Over(Outcome),
+}
+
+/// A worker that was killed because somebody asked for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Killed {
+    /// Its number.
+    pub generation: u64,
+    /// Jobs that it had, which go on with the next one.
+    pub jobs: usize,
 }
 
 /// What is known of a worker that was lost.
@@ -263,6 +273,22 @@ impl<H: WorkerHost> Fleet<H> {
     /// A job came to its end by itself, which shows that the worker is sound.
     pub(crate) fn job_finished(&mut self, now: Instant) {
         self.life_event(Event::JobFinished, now);
+    }
+
+    /// Kills the serving worker, because a person wants to see what follows. `None`: none serves.
+    pub(crate) fn kill_serving(&mut self) -> Option<Killed> {
+        if !matches!(self.life.phase, Phase::Ready { .. }) {
+            return None;
+        }
+        let generation = self.life.generation;
+        self.workers
+            .update(generation, |entry| entry.killed_on_demand = true);
+        tracing::info!(generation, "the worker is killed, as was asked for");
+        self.host.kill(generation);
+        Some(Killed {
+            generation,
+            jobs: self.given.len(),
+        })
     }
 
     /// Ends all workers: there are no more jobs. Safe to repeat.

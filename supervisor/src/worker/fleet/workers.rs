@@ -21,6 +21,8 @@ pub(super) struct WorkerEntry {
     pub(super) liveness: Liveness,
     /// It was killed for not reacting, whatever its exit status says.
     pub(super) hung: bool,
+    /// Somebody wanted to see it die.
+    pub(super) killed_on_demand: bool,
     /// It was the present worker when it was lost: its end is to be counted.
     pub(super) lost: bool,
     /// A warning of its loss stands in the log.
@@ -46,6 +48,7 @@ impl Workers {
             pool: None,
             liveness: Liveness::new(now, self.slowest),
             hung: false,
+            killed_on_demand: false,
             lost: false,
             warned: false,
             log: Vec::new(),
