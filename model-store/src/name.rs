@@ -252,7 +252,7 @@ mod tests {
     fn a_files_name_is_one_component_without_tricks() {
         for good in [
             "a.gguf",
-            "Modell-ü (1).Q4_K_M.gguf",
+            "Müller (1).Q4_K_M.gguf",
             "m-00001-of-00002.gguf",
         ] {
             assert!(is_file_name(good), "{good}");
