@@ -250,11 +250,7 @@ mod tests {
 
     #[test]
     fn a_files_name_is_one_component_without_tricks() {
-        for good in [
-            "a.gguf",
-            "Müller (1).Q4_K_M.gguf",
-            "m-00001-of-00002.gguf",
-        ] {
+        for good in ["a.gguf", "Müller (1).Q4_K_M.gguf", "m-00001-of-00002.gguf"] {
             assert!(is_file_name(good), "{good}");
         }
         let long = "x".repeat(MAX_FILE_NAME + 1);

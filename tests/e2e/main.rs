@@ -4,6 +4,7 @@
 mod access;
 mod cancel;
 mod changed_files;
+mod chat;
 mod command_line;
 mod connection_limit;
 mod constraints;
@@ -33,6 +34,7 @@ mod orphan;
 mod poison;
 mod pool;
 mod preemption;
+mod pull;
 mod quality;
 mod queue;
 mod real_weights;
