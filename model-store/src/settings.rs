@@ -66,7 +66,7 @@ impl Settings {
             Some(Err(_)) => Err(Error::Usage(format!("{name} is not valid UTF-8"))),
         };
         Ok(Self {
-            models_dir: models_folder(models_dir, &variable).ok_or_else(no_folder)?,
+            models_dir: models_folder(models_dir, variable)?,
             endpoint: endpoint(text("HF_ENDPOINT")?)?,
             token: text("HF_TOKEN")?.as_deref().map(Token::new).transpose()?,
             hf_cache: hf_cache(&variable),
@@ -74,23 +74,25 @@ impl Settings {
     }
 }
 
-/// The folder of models: the one given, or `worker-orcd/models` in the person's data folder. `None` where nothing
-/// says who that is.
-fn models_folder(
+/// The folder of models: the one given, or `worker-orcd/models` in the person's data folder, by `XDG_DATA_HOME` or
+/// `HOME`.
+///
+/// # Errors
+/// [`Error::Usage`]: nothing says whose.
+pub fn models_folder(
     given: Option<PathBuf>,
-    variable: &impl Fn(&str) -> Option<OsString>,
-) -> Option<PathBuf> {
-    given.or_else(|| {
-        let data = folder("XDG_DATA_HOME", variable);
-        let data = data.or_else(|| Some(folder("HOME", variable)?.join(".local/share")))?;
+    variable: impl Fn(&str) -> Option<OsString>,
+) -> Result<PathBuf, Error> {
+    let in_data_folder = || {
+        let data = folder("XDG_DATA_HOME", &variable);
+        let data = data.or_else(|| Some(folder("HOME", &variable)?.join(".local/share")))?;
         Some(data.join("worker-orcd/models"))
+    };
+    given.or_else(in_data_folder).ok_or_else(|| {
+        Error::Usage(
+            "there is no folder for models: neither XDG_DATA_HOME nor HOME is set; give --models-dir DIR".to_owned(),
+        )
     })
-}
-
-fn no_folder() -> Error {
-    Error::Usage(
-        "there is no folder for models: neither XDG_DATA_HOME nor HOME is set; give --models-dir DIR".to_owned(),
-    )
 }
 
 /// A folder that a variable names. One that is not absolute counts as none, as XDG has it.

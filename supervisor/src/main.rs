@@ -33,9 +33,7 @@ fn main() -> ExitCode {
 }
 
 fn serve(config: Config, manager: Manager) -> ExitCode {
-    let checked = config
-        .find_model()
-        .and_then(|config| config.check_device().map(|()| config));
+    let checked = config.check_device().and_then(|()| config.find_model());
     let config = match checked {
         Ok(config) => config,
         Err(error) => return refuse(&error),

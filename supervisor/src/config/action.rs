@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Subcommand};
 use clap_complete::Shell;
+use model_store::settings::models_folder;
 use model_store::{ModelName, Settings, Store, name};
 
 use super::args::{CommandLine, MODELS_DIR, ServeArgs, resolve_model};
@@ -19,7 +20,7 @@ pub enum Action {
     /// Serve a model.
     Serve(Box<Config>),
     /// Pull a model.
-    Pull(Pull),
+    Pull(Box<Pull>),
     /// Show what was pulled.
     List(Store),
     /// Remove a model by its name.
@@ -103,7 +104,7 @@ impl PlaceArgs {
     }
 
     fn store(self) -> Result<Store, ConfigError> {
-        Ok(Store::new(self.settings()?.models_dir))
+        store(self.models_dir)
     }
 }
 
@@ -138,11 +139,11 @@ impl Action {
                 name,
                 revision,
                 place,
-            } => Ok(Self::Pull(Pull {
+            } => Ok(Self::Pull(Box::new(Pull {
                 settings: place.settings()?,
                 name: name.parse().map_err(ConfigError::from_store)?,
                 revision,
-            })),
+            }))),
             ActionArgs::List(place) => Ok(Self::List(place.store()?)),
             ActionArgs::Rm { name, place } => Ok(Self::Remove {
                 store: place.store()?,
@@ -167,7 +168,7 @@ impl Config {
         let Some(name) = self.model_name.as_ref().filter(|_| !self.model.exists()) else {
             return Ok(self);
         };
-        let store = Store::new(settings(self.models_dir.clone())?.models_dir);
+        let store = store(self.models_dir.clone())?;
         let found = store
             .find(name)
             .and_then(|model| model.usable().map(Into::into));
@@ -206,6 +207,14 @@ fn chat(serve: ServeArgs, matches: &clap::ArgMatches) -> Result<Action, ConfigEr
         settings,
         config,
     })))
+}
+
+fn store(models_dir: Option<PathBuf>) -> Result<Store, ConfigError> {
+    let models_dir = models_dir
+        .map(|dir| super::absolute("--models-dir", dir))
+        .transpose()?;
+    let folder = models_folder(models_dir, |name| std::env::var_os(name));
+    folder.map(Store::new).map_err(ConfigError::from_store)
 }
 
 fn settings(models_dir: Option<PathBuf>) -> Result<Settings, ConfigError> {
