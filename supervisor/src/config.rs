@@ -4,6 +4,7 @@
 //! [`ConfigError`] that names the flag.
 
 mod access;
+mod action;
 mod args;
 mod environment;
 mod error;
@@ -16,12 +17,13 @@ mod version;
 use std::path::{Path, PathBuf};
 
 use clap::parser::ValueSource;
-use clap::{Command, CommandFactory, FromArgMatches};
+use clap::{ArgMatches, Command, CommandFactory as _};
 use http::Uri;
 use orcd_shared::protocol::message::{Device, KvSize};
 use uuid::Uuid;
 
-use args::{CommandLine, resolve_device, resolve_model};
+pub use action::{Action, Chat, Pull};
+use args::{CommandLine, ServeArgs, resolve_device};
 pub use args::{Flags, LogFormat, Switch};
 pub use environment::UnknownVariable;
 use environment::{unknown_variables, without_empty_variables};
@@ -53,6 +55,10 @@ pub const HAS_CUDA: bool = cfg!(feature = "cuda");
 pub struct Config {
     /// The model file, absolute.
     pub model: PathBuf,
+    /// What was given for it, where that may be the name of a pulled model.
+    model_name: Option<String>,
+    /// Where pulled models are; `None` is the person's own place.
+    models_dir: Option<PathBuf>,
     /// The chat template and the pre-tokenizer in place of the model file's own.
     pub text: TextOverrides,
     /// The device; there is never another.
@@ -90,14 +96,6 @@ pub struct Config {
 }
 
 impl Config {
-    /// Reads the command line and the environment.
-    ///
-    /// # Errors
-    /// [`ConfigError`]; among them the texts of `--help` and `--version`.
-    pub fn from_env() -> Result<Self, ConfigError> {
-        Self::parse(std::env::args_os())
-    }
-
     /// The names under which clients ask for the model: those of `--served-model-name`, or the file's name.
     #[must_use]
     pub fn model_names(&self) -> Vec<String> {
@@ -108,19 +106,24 @@ impl Config {
         vec![file_name(&self.model)]
     }
 
-    /// Reads `args`, the program's name first, and the environment.
+    /// Reads `args`, the program's name first, and the environment: those of a service.
     ///
     /// # Errors
-    /// As [`from_env`](Self::from_env).
+    /// As [`Action::parse`].
     pub fn parse<I>(args: I) -> Result<Self, ConfigError>
     where
         I: IntoIterator,
         I::Item: Into<std::ffi::OsString> + Clone,
     {
-        let matches = command().try_get_matches_from(args)?;
-        let args = CommandLine::from_arg_matches(&matches)?;
-        let model = resolve_model(&args, &matches)?;
-        let device = resolve_device(&args, &matches)?;
+        match Action::parse(args)? {
+            Action::Serve(config) => Ok(*config),
+            _ => Err(ConfigError::usage("this starts no service")),
+        }
+    }
+
+    /// Of `args`, which came as `matches`.
+    fn of(args: ServeArgs, model: PathBuf, matches: &ArgMatches) -> Result<Self, ConfigError> {
+        let device = resolve_device(&args, matches)?;
         let config = Self::from_args(args, model, device)?;
         let by_default = |id| matches.value_source(id) == Some(ValueSource::DefaultValue);
         Ok(Self {
@@ -129,8 +132,20 @@ impl Config {
         })
     }
 
+    /// The same for the person at this terminal alone: on a free port of loopback, without keys and callback.
+    fn for_this_terminal(self) -> Self {
+        Self {
+            host: "127.0.0.1".to_owned(),
+            port: 0,
+            access: Access::default(),
+            access_warnings: Vec::new(),
+            callback_url: None,
+            ..self
+        }
+    }
+
     fn from_args(
-        args: CommandLine,
+        args: ServeArgs,
         model: PathBuf,
         device: Option<Device>,
     ) -> Result<Self, ConfigError> {
@@ -138,6 +153,8 @@ impl Config {
         let kv = args.debug_kv_pages.map(KvSize::Pages);
         let kv = kv.or(args.flags.kv_memory);
         Ok(Self {
+            model_name: action::model_name(&model),
+            models_dir: args.models_dir,
             model: absolute("--model", model)?,
             text: TextOverrides {
                 chat_template: args.template.read()?,
@@ -187,11 +204,14 @@ impl Config {
 /// The flags, as they are to be read.
 fn command() -> Command {
     let command = CommandLine::command().version(version());
-    // `--port -1` is a wrong port, not an unknown flag.
-    without_empty_variables(command).mut_args(|arg| {
-        let takes_value = arg.get_action().takes_values() && !arg.is_positional();
-        arg.allow_negative_numbers(takes_value)
-    })
+    let readable = |command: Command| {
+        // `--port -1` is a wrong port, not an unknown flag.
+        without_empty_variables(command).mut_args(|arg| {
+            let takes_value = arg.get_action().takes_values() && !arg.is_positional();
+            arg.allow_negative_numbers(takes_value)
+        })
+    };
+    readable(command).mut_subcommands(readable)
 }
 
 fn names_of_variables() -> impl Iterator<Item = String> {

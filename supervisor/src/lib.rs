@@ -10,6 +10,7 @@ extern crate self as orcd_supervisor;
 pub mod advice;
 pub mod awake;
 pub mod callback;
+pub mod chat;
 pub mod config;
 pub mod crash_dir;
 pub mod fingerprint;
@@ -19,6 +20,7 @@ pub mod log;
 pub mod memory;
 pub mod metrics;
 pub mod model;
+pub mod models;
 pub mod run;
 #[cfg(test)]
 #[path = "../tests/samples/mod.rs"]

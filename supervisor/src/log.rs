@@ -25,6 +25,13 @@ const PART_BYTES: usize = 4096;
 /// Lines dropped since one could last be written.
 static DROPPED: AtomicU64 = AtomicU64::new(0);
 
+/// Starts logging for a chat in the terminal, which lines would disturb: there are none, unless `RUST_LOG` asks for them.
+pub fn start_beside_a_chat(format: Option<LogFormat>) {
+    if env::var_os(EnvFilter::DEFAULT_ENV).is_some_and(|wanted| !wanted.is_empty()) {
+        start(format);
+    }
+}
+
 /// Starts logging. Without a `format` said, lines for people; or, where stderr is systemd's journal,
 /// entries with fields of their own.
 pub fn start(format: Option<LogFormat>) {

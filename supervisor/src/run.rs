@@ -13,6 +13,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinError, JoinHandle, spawn_blocking};
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use crate::advice;
 use crate::callback::{self, Announcement};
@@ -74,6 +75,30 @@ impl RunError {
         }
     }
 
+    fn internal(message: String) -> Self {
+        Self::startup(ErrorCode::Internal, message)
+    }
+
+    /// No runtime.
+    #[must_use]
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "that is what `map_err` gives"
+    )]
+    pub fn no_threads(error: std::io::Error) -> Self {
+        Self::internal(format!("no threads: {error}"))
+    }
+
+    /// No handlers of signals.
+    #[must_use]
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "that is what `map_err` gives"
+    )]
+    pub fn no_signals(error: std::io::Error) -> Self {
+        Self::internal(format!("signal handlers can't be installed: {error}"))
+    }
+
     /// The process's exit code.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
@@ -82,6 +107,13 @@ impl RunError {
             Self::Usage { .. } => exit::USAGE,
             Self::WorkerLost { .. } => exit::WORKER_LOST,
         }
+    }
+}
+
+impl From<JoinError> for RunError {
+    /// A task that panicked is our fault.
+    fn from(error: JoinError) -> Self {
+        Self::internal(error.to_string())
     }
 }
 
@@ -143,8 +175,17 @@ async fn listen(config: &Config, manager: &mut Manager) -> Result<TcpListener, R
         })
 }
 
+/// Who hears that jobs are accepted.
+#[derive(Debug, Clone)]
+pub enum Ready {
+    /// The line `READY` goes to stdout.
+    Line,
+    /// This is cancelled.
+    Signal(CancellationToken),
+}
+
 /// Serves until `shutdown`, or until there can be no worker. Health is answered from the start,
-/// jobs once a worker is ready; that is when the line `READY` goes to stdout.
+/// jobs once a worker is ready, which is when `ready` says so.
 ///
 /// # Errors
 /// [`RunError`].
@@ -153,9 +194,10 @@ pub async fn run(
     listener: TcpListener,
     manager: Manager,
     shutdown: Shutdown,
+    ready: Ready,
 ) -> Result<(), RunError> {
     tokio::select! {
-        result = run_to_end(config, listener, manager, shutdown.clone()) => result,
+        result = run_to_end(config, listener, manager, shutdown.clone(), ready) => result,
         () = overdue(&shutdown) => Ok(()),
     }
 }
@@ -174,6 +216,7 @@ async fn run_to_end(
     listener: TcpListener,
     mut manager: Manager,
     shutdown: Shutdown,
+    ready: Ready,
 ) -> Result<(), RunError> {
     let metrics = Arc::new(Metrics::new());
     metrics.runs_on(config.device.backend());
@@ -190,6 +233,7 @@ async fn run_to_end(
         config,
         app,
         address,
+        ready,
         metrics,
         drain: shutdown.drain,
         abort: shutdown.abort,
@@ -214,6 +258,7 @@ struct Service {
     config: Config,
     app: Arc<App>,
     address: SocketAddr,
+    ready: Ready,
     metrics: Arc<Metrics>,
     drain: CancellationToken,
     abort: CancellationToken,
@@ -374,15 +419,10 @@ impl Service {
             return Ok(());
         };
         let worker_id = self.config.worker_id;
-        let mut stdout = std::io::stdout().lock();
-        // A closed stdout is no reason to stop: health says the same.
-        let _ = writeln!(
-            stdout,
-            "READY http://{} worker_id={worker_id}",
-            self.address
-        );
-        let _ = stdout.flush();
-        drop(stdout);
+        match &self.ready {
+            Ready::Line => say_ready(self.address, worker_id),
+            Ready::Signal(ready) => ready.cancel(),
+        }
         tracing::info!(
             "requests are taken; the page is at http://{}/",
             self.address
@@ -406,6 +446,13 @@ impl Service {
                 message,
             })
     }
+}
+
+fn say_ready(address: SocketAddr, worker_id: Uuid) {
+    let mut stdout = std::io::stdout().lock();
+    // A closed stdout is no reason to stop: health says the same.
+    let _ = writeln!(stdout, "READY http://{address} worker_id={worker_id}");
+    let _ = stdout.flush();
 }
 
 /// What systemd may keep for the next run.
@@ -466,9 +513,9 @@ fn unfit(error: ModelError) -> RunError {
     RunError::startup(ErrorCode::ModelLoadFailed, error.to_string())
 }
 
-/// What a task gave; one that panicked is our fault.
+/// What a task gave.
 fn joined<T>(result: Result<Result<T, RunError>, JoinError>) -> Result<T, RunError> {
-    result.unwrap_or_else(|error| Err(RunError::startup(ErrorCode::Internal, error.to_string())))
+    result.unwrap_or_else(|error| Err(error.into()))
 }
 
 fn settings(config: &Config, retained: Retained, end_tokens: Vec<u32>) -> DispatcherSettings {

@@ -5,6 +5,7 @@ pub mod documents;
 pub mod failpoints;
 pub mod harness;
 pub mod http;
+pub mod hub;
 pub mod job;
 pub mod kv_pool;
 pub mod lock;

@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use super::ConfigError;
 use super::access::AccessArgs;
+use super::action::ActionArgs;
 use super::kv_memory::kv_memory;
 use super::numbers::{units, whole};
 use super::sampling::SamplingFlags;
@@ -20,11 +21,15 @@ use crate::text::PreTokenizerName;
 
 const EXAMPLE: &str = "\
 Example:
+  worker-orcd run hf.co/Qwen/Qwen2.5-0.5B-Instruct-GGUF
   worker-orcd --model models/haiku-nano-q4_k_m.gguf --device cpu --port 8080
   curl -N http://127.0.0.1:8080/execute -d '{\"job_id\":\"1\",\"prompt\":\"Write a haiku about rain\"}'
 
 Every flag can be given as an environment variable ORCD_<FLAG>, such as ORCD_MAX_TOKENS_OUT; the
 flag wins. Exit codes: 0 clean stop, 1 startup failed, 2 usage, 3 the worker could not be kept alive.";
+
+/// What `--models-dir` is.
+pub(super) const MODELS_DIR: &str = "Where models are that were pulled [default: worker-orcd/models in $XDG_DATA_HOME or ~/.local/share]";
 
 /// How logs look on stderr.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -144,15 +149,34 @@ pub struct Flags {
 
 /// Serves one language model on one device over HTTP.
 #[derive(Debug, Parser)]
-#[command(name = "worker-orcd", after_help = EXAMPLE, max_term_width = 100)]
+#[command(
+    name = "worker-orcd",
+    after_help = EXAMPLE,
+    max_term_width = 100,
+    args_conflicts_with_subcommands = true
+)]
 pub(super) struct CommandLine {
-    /// Model file, GGUF; the flag's name may be left out
+    #[command(flatten)]
+    pub(super) serve: ServeArgs,
+
+    /// What else the program does
+    #[command(subcommand)]
+    pub(super) action: Option<ActionArgs>,
+}
+
+/// How a model is served.
+#[derive(Debug, Args)]
+pub(super) struct ServeArgs {
+    /// Model file, GGUF, or the name of a model that was pulled; the flag's name may be left out
     #[arg(short, long, value_name = "PATH", env = "ORCD_MODEL")]
     pub(super) model: Option<PathBuf>,
 
     /// The same as --model PATH
     #[arg(value_name = "MODEL")]
     pub(super) model_by_position: Option<PathBuf>,
+
+    #[arg(long, value_name = "DIR", env = "ORCD_MODELS_DIR", help = MODELS_DIR)]
+    pub(super) models_dir: Option<PathBuf>,
 
     #[command(flatten)]
     pub(super) template: TemplateArgs,
@@ -230,7 +254,7 @@ pub(super) struct CommandLine {
 /// The model that `--model` names, or the argument without a flag. One of the command line wins over
 /// the environment; two different ones there are an error.
 pub(super) fn resolve_model(
-    args: &CommandLine,
+    args: &ServeArgs,
     matches: &ArgMatches,
 ) -> Result<PathBuf, ConfigError> {
     let is_flag = matches.value_source("model") == Some(ValueSource::CommandLine);
@@ -250,7 +274,7 @@ pub(super) fn resolve_model(
 /// The device that `--device` and `--gpu-device` name. Where they disagree, one given as a flag
 /// wins over one from the environment; two of a kind are an error.
 pub(super) fn resolve_device(
-    args: &CommandLine,
+    args: &ServeArgs,
     matches: &ArgMatches,
 ) -> Result<Option<Device>, ConfigError> {
     let numbered = args.gpu_device.map(Device::Cuda);

@@ -2,6 +2,7 @@
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, CommandFactory as _};
+use orcd_shared::error::ErrorCode;
 use orcd_shared::exit::supervisor as exit;
 
 use super::args::CommandLine;
@@ -9,7 +10,7 @@ use super::args::CommandLine;
 /// What came of the command line instead of a configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// `--help` or `--version`: the text is for stdout.
+    /// `--help`, `--version`, completions or the manual: the text is for stdout.
     #[error("{0}")]
     Show(String),
     /// The command line is wrong.
@@ -18,11 +19,23 @@ pub enum ConfigError {
     /// The device can't be used by this build.
     #[error("error: CUDA_ERROR: {0}")]
     Device(String),
+    /// The model is neither a file nor one that was pulled.
+    #[error("error: {code}: {0}", code = ErrorCode::ModelLoadFailed)]
+    Model(String),
 }
 
 impl ConfigError {
     pub(super) fn usage(message: impl Into<String>) -> Self {
         Self::Usage(message.into())
+    }
+
+    /// For what was given wrong.
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "that is what `map_err` gives"
+    )]
+    pub(super) fn from_store(error: model_store::Error) -> Self {
+        Self::Usage(error.to_string())
     }
 
     /// The process's exit code.
@@ -32,6 +45,7 @@ impl ConfigError {
             Self::Show(_) => exit::OK,
             // A build that lacks the device is a wrong command line too: no restart mends it.
             Self::Usage(_) | Self::Device(_) => exit::USAGE,
+            Self::Model(_) => exit::STARTUP_FAILED,
         }
     }
 }

@@ -25,8 +25,9 @@ const FROM_THE_SERVICE_MANAGER: [&str; 8] = [
     "FDSTORE",
 ];
 
-/// What opens the service's HTTP side, which a worker has nothing to do with.
-const SECRETS: [&str; 4] = [
+/// What opens the service's HTTP side, or a hub of models: a worker has nothing to do with either.
+const SECRETS: [&str; 5] = [
+    "HF_TOKEN",
     "ORCD_API_KEY",
     "ORCD_API_KEY_FILE",
     "ORCD_ADMIN_KEY",
