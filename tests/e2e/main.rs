@@ -4,8 +4,8 @@
 mod access;
 mod cancel;
 mod changed_files;
-mod clients;
 mod chat;
+mod clients;
 mod command_line;
 mod connection_limit;
 mod constraints;
