@@ -61,7 +61,7 @@ mod tests {
         ] {
             assert_eq!(time.to_string(), text);
             assert_eq!(TemplateTime::parse(text), Some(time.clone()));
-            assert_eq!(time.zoned().strftime("%Z").to_string(), text[19..]);
+            assert_eq!(time.zoned().strftime("%:z").to_string(), text[19..]);
         }
         let now = TemplateTime::now();
         assert_eq!(TemplateTime::parse(&now.to_string()), Some(now));

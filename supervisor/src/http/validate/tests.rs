@@ -387,7 +387,7 @@ fn tiny_numbers_become_the_smallest_that_the_engine_takes() {
 
 #[test]
 fn all_faults_are_reported_at_once() {
-    // None but logit_bias and the format may be an object; messages and prompt_ids can't be given beside prompt.
+    // None but logit_bias, the format and resume may be an object; messages and prompt_ids can't be given beside prompt.
     let mut expected = super::execute::field_names();
     expected.retain(|name| !["messages", "prompt_ids", "logit_bias"].contains(name));
     expected.extend(["max_token", "temp"]);
@@ -395,6 +395,7 @@ fn all_faults_are_reported_at_once() {
     let mut body: serde_json::Map<_, _> =
         (expected.iter().map(|name| (String::from(*name), json!({})))).collect();
     body["response_format"] = json!([]);
+    body["resume"] = json!([]);
     let faults = check(&body.into()).unwrap_err();
     let mut fields: Vec<_> = faults.into_iter().map(|d| d.field).collect();
     fields.sort_unstable();
