@@ -12,7 +12,7 @@ const TEXT: u32 = 1;
 /// Bytes of it that are shown.
 const SHOWN_BYTES: usize = 16;
 
-/// That of a service whose model has this [identity](crate::model::Model::identity) of its text, and this worker.
+/// That of a service whose model has this [identity](crate::text::TextModel::identity) of its text, and this worker.
 #[must_use]
 pub fn of(text: &[u8; 32], worker: &WorkerInfo) -> Box<str> {
     let mut hash = Hasher::new_derive_key(CONTEXT);
