@@ -2,7 +2,7 @@
 //! found again by its name, and removed.
 //!
 //! What is decided is apart from what is done. [`name`], [`choose`], [`listing`], [`redirect`] and
-//! [`attempts`] are functions of values; [`hub`] asks, `download` writes, [`store`] keeps, and [`pull`]
+//! [`attempts`] are functions of values; [`hub`] asks, `download` writes, [`store`] keeps, and [`pull()`]
 //! joins them. All of it blocks: it is for a program without an async runtime, or for a thread.
 //!
 //! What a hub says is data. A name of it becomes the name of a file only if it is one component of a path,
