@@ -18,6 +18,10 @@ BEYOND_SCHEMAS = {
     "1-262144 bytes": "a schema counts characters",
     "1-256 bytes": "a schema counts characters",
     "only with the cache": "it is about two fields",
+    "given with resume": "it is about two fields",
+    "with resume only in a stream": "it is about two fields",
+    "1-128 bytes": "a schema counts characters",
+    "as the first stream began with: RFC 3339, whole seconds, an offset such as +00:00": "a pattern has no calendar",
 }
 NUMBERS = itertools.count()
 

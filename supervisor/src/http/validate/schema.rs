@@ -453,12 +453,15 @@ pub(in crate::http) fn resume(vocab_size: Option<u32>) -> ObjectBuilder {
             .min_length(Some(1))
     };
     let ids = ArrayBuilder::new().items(token_id(vocab_size));
+    let time = text().pattern(Some(
+        "^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}[+-][0-9]{2}:[0-9]{2}$",
+    ));
     let members = object()
         .schema_type(SchemaType::from_iter([Type::Object, Type::Null]))
         .property("ids", ids)
         .property("fingerprint", text())
         .property("request_digest", text())
-        .property("template_time", text())
+        .property("template_time", time)
         .description(Some(
             "Output that another service began and this one goes on with: the ids of its tokens that were received, and what \
              its `started` said. The rest of the request is the same, with the `seed` of `started`.",
