@@ -215,7 +215,10 @@ fn a_taken_port_ends_the_start() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
     let mut command = Command::new(env!("CARGO_BIN_EXE_worker-orcd"));
-    let (code, line) = failure(command.args(["--model", "m", "--device", "cpu", "--port", &port]));
+    // A file that is there, whatever is in it: the port is asked for before it is read.
+    let model = env!("CARGO_BIN_EXE_worker-orcd");
+    let (code, line) =
+        failure(command.args(["--model", model, "--device", "cpu", "--port", &port]));
     assert_eq!(code, 1);
     assert!(
         line.starts_with("error: LISTEN_FAILED: ") && line.contains(&port),
