@@ -103,7 +103,8 @@ impl Bytes {
         if more.len() > free {
             let rest = budget.largest - self.bytes.len();
             let step = more.len().max(STEP_BYTES.min(rest));
-            self.part.merge(budget.take(step).await?);
+            // What is taken already and not used yet counts for the step.
+            self.part.merge(budget.take(step - free).await?);
             self.bytes.reserve_exact(step);
         }
         self.bytes.extend_from_slice(more);
@@ -149,6 +150,20 @@ mod tests {
         let (extended, ()) = tokio::join!(waiting, freeing);
         extended.unwrap();
         assert_eq!(second.len(), 110 + STEP_BYTES);
+    }
+
+    #[tokio::test]
+    async fn a_body_takes_what_it_holds_in_whatever_pieces_it_comes() {
+        for piece in [1000, 40 << 10, 100_000] {
+            let budget = Budget::of(4 * MAX_BYTES, MAX_BYTES);
+            let mut body = budget.begin().await.unwrap();
+            while body.len() + piece <= MAX_BYTES {
+                body.extend(&vec![0; piece], &budget).await.unwrap();
+                let taken = 4 * MAX_BYTES - budget.free.available_permits();
+                assert!(body.bytes.capacity() <= taken, "{piece}");
+                assert!(taken <= body.len() + STEP_BYTES, "{piece}: {taken}");
+            }
+        }
     }
 
     #[tokio::test]
