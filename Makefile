@@ -7,7 +7,7 @@ CARGO ?= cargo
 CARGO_DENY_VERSION := 0.20.2
 export CARGO_TERM_COLOR ?= auto
 
-.PHONY: help requirements build build-cuda run test lint fmt deny spelling unit chaos soak eval fuzz cuda-toolkit cuda-check op-tests gpu-bundle api-check clients page templates tokenizers bench bench-peer real-models references formats fetch-reference clean
+.PHONY: help requirements build build-cuda run test lint fmt deny spelling unit chaos soak eval fuzz cuda-toolkit cuda-check op-tests gpu-bundle api-check clients page templates tokenizers manifests bench bench-peer real-models references formats fetch-reference clean
 
 PROGRAMS := -p worker-orcd -p cuda-worker -p synth-model
 
@@ -36,7 +36,7 @@ test: cuda-check lint unit api-check clients page templates tokenizers ## everyt
 
 # Neither clippy nor rustdoc compiles C++ (cuda-worker/build.rs). `env` as a wrapper does nothing, but because of it
 # cargo keeps what rustdoc needs of the workspace apart: the next build finds its C++ as it left it.
-lint: fmt deny spelling ## format, dependency policy, spelling, clippy and rustdoc without a warning
+lint: fmt deny spelling manifests ## format, dependency policy, spelling, manifests, clippy and rustdoc without a warning
 	$(CARGO) clippy --release --locked --workspace --all-targets -- -D warnings
 	DOCS_RS=1 RUSTC_WORKSPACE_WRAPPER=env RUSTDOCFLAGS='-D warnings' \
 	  $(CARGO) doc --release --locked --workspace --no-deps --document-private-items
@@ -47,6 +47,9 @@ fmt: ## whether the code is formatted
 
 spelling: ## whether all words are spelled right
 	@bash tools/ci/python-tools "the check of the spelling" typos
+
+manifests: ## what deploy/ has: Kubernetes manifests against schemas, alert rules and the dashboard by promtool
+	@bash tools/ci/manifest-check
 
 # Tests of all crates, among them tests/, which drives the two real processes; cargo builds them too.
 unit: requirements ## the tests alone

@@ -20,6 +20,8 @@ pub enum Command {
     },
     /// Try the constraint on standard input.
     CheckConstraint,
+    /// Look whether the load request on standard input could be done.
+    CheckLoad,
     /// Say what this binary is.
     Version,
 }
@@ -28,7 +30,7 @@ pub enum Command {
 pub const USAGE: &str = "\
 cuda-worker is started by worker-orcd and serves nobody else.
 Start worker-orcd --model PATH instead; see worker-orcd --help.
-usage: cuda-worker --socket PATH --supervisor-pid PID | --replay CRASH.json | --check-constraint | --version";
+usage: cuda-worker --socket PATH --supervisor-pid PID | --replay CRASH.json | --check-constraint | --check-load | --version";
 
 /// Reads the arguments after the program's name; `None` for anything but the forms of
 /// [`USAGE`].
@@ -37,6 +39,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Option<Command> {
     match args.as_slice() {
         [flag] if flag == "--version" => Some(Command::Version),
         [flag] if flag == "--check-constraint" => Some(Command::CheckConstraint),
+        [flag] if flag == "--check-load" => Some(Command::CheckLoad),
         [flag, bundle] if flag == "--replay" => Some(Command::Replay {
             bundle: bundle.into(),
         }),
@@ -68,6 +71,7 @@ mod tests {
         assert_eq!(of("--socket /run/s --supervisor-pid 7"), Some(serve));
         assert_eq!(of("--version"), Some(Command::Version));
         assert_eq!(of("--check-constraint"), Some(Command::CheckConstraint));
+        assert_eq!(of("--check-load"), Some(Command::CheckLoad));
         let bundle = "crash.json".into();
         assert_eq!(of("--replay crash.json"), Some(Command::Replay { bundle }));
         for wrong in [

@@ -24,6 +24,7 @@ pub mod failpoints;
 mod ffi;
 pub mod heard;
 pub mod link;
+mod load_check;
 pub mod loader;
 mod loading;
 mod log;

@@ -156,6 +156,7 @@ pub(crate) fn load(
     let Fitting {
         options,
         page_bytes,
+        ..
     } = fitting(
         request,
         &backend,
@@ -259,6 +260,50 @@ pub(crate) fn load(
     })
 }
 
+/// What a load would take, found out without taking it.
+pub(crate) struct Fit {
+    /// The device's own name.
+    pub(crate) device: String,
+    /// Of the model.
+    pub(crate) quant_kind: String,
+    /// The engine that would be made.
+    pub(crate) options: EngineOptions,
+    /// Of its KV pool, bytes.
+    pub(crate) pool_bytes: u64,
+    /// All that it takes, the pool too, bytes.
+    pub(crate) needed: u64,
+    /// What bounds it most.
+    pub(crate) tightest: Option<Limit>,
+}
+
+/// Looks whether what `request` asks for can be loaded: header, plan, device and memory. The weights are not read.
+///
+/// # Errors
+/// As [`load`].
+pub(crate) fn examine(request: &LoadRequest) -> Result<Fit, LoadFailure> {
+    let path = &request.model_path;
+    let file = GgufFile::open(Path::new(path)).map_err(|e| LoadFailure::model(path, e))?;
+    let plan = weights_plan::plan(file.header()).map_err(|e| LoadFailure::model(path, e))?;
+    Source::of(&file, &plan).map_err(|e| LoadFailure::model(path, e))?;
+    let backend = backend(request.device)?;
+    let Fitting {
+        options,
+        page_bytes,
+        needed,
+        tightest,
+    } = fitting(request, &backend, &plan, false, false)?;
+    let info = backend.info();
+    let info = info.map_err(|error| LoadFailure::engine(request, &backend, &error))?;
+    Ok(Fit {
+        device: info.name,
+        quant_kind: plan.quant_kind,
+        options,
+        pool_bytes: u64::from(options.kv_pages).saturating_mul(page_bytes),
+        needed,
+        tightest,
+    })
+}
+
 /// Never another device than the one asked for.
 fn backend(device: Device) -> Result<Backend, LoadFailure> {
     let (made, code) = match device {
@@ -296,6 +341,10 @@ struct Fitting {
     options: EngineOptions,
     /// Of its KV memory.
     page_bytes: u64,
+    /// Memory that it takes, bytes.
+    needed: u64,
+    /// The limit that leaves least.
+    tightest: Option<Limit>,
 }
 
 /// The largest engine that fits the memory there is, before anything is taken. An image or a pool that is
@@ -341,6 +390,8 @@ fn fitting(
                 return Ok(Fitting {
                     options,
                     page_bytes,
+                    needed: need.memory(),
+                    tightest: memory::tightest(&limits).cloned(),
                 });
             }
         }

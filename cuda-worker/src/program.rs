@@ -8,7 +8,7 @@ use orcd_shared::protocol::version::{BUILD, PROTOCOL};
 
 use crate::args::{self, Command};
 use crate::constraint::check;
-use crate::{BACKENDS, replay, startup};
+use crate::{BACKENDS, load_check, replay, startup};
 
 /// Does what the command line asks for.
 #[must_use]
@@ -23,6 +23,7 @@ pub fn run() -> ExitCode {
             let _ = writeln!(std::io::stdout(), "{line}");
         }),
         Some(Command::CheckConstraint) => check::run(std::io::stdin(), std::io::stdout()),
+        Some(Command::CheckLoad) => load_check::run(std::io::stdin(), std::io::stdout()),
         Some(Command::Version) => {
             let backends = BACKENDS.join(", ");
             // A closed standard output leaves nobody to tell.

@@ -9,28 +9,35 @@ use crate::config::{Config, HAS_CUDA};
 
 /// Logs it.
 pub fn log(config: &Config) {
-    for unknown in &config.unknown_variables {
-        let name = unknown.name.as_str();
-        match unknown.similar.as_deref() {
-            Some(similar) => {
-                tracing::warn!("unknown variable {name:?} is ignored; did you mean {similar}?")
-            }
-            None => {
-                tracing::warn!("unknown variable {name:?} is ignored; --help lists the known ones")
-            }
-        }
+    for warning in warnings(config) {
+        tracing::warn!("{warning}");
     }
+}
+
+/// A sentence each.
+#[must_use]
+pub fn warnings(config: &Config) -> Vec<String> {
+    let unknown = config.unknown_variables.iter().map(|unknown| {
+        let name = unknown.name.as_str();
+        let hint = match unknown.similar.as_deref() {
+            Some(similar) => format!("did you mean {similar}?"),
+            None => "--help lists the known ones".to_owned(),
+        };
+        format!("unknown variable {name:?} is ignored; {hint}")
+    });
     let on_cpu_by_default = config.device == Device::Cpu && config.device_by_default;
-    if on_cpu_by_default
-        && !HAS_CUDA
-        && let Some(sign) = sign_of_a_gpu(Path::new("/"))
-    {
-        tracing::warn!(
+    let gpu = match on_cpu_by_default && !HAS_CUDA {
+        true => sign_of_a_gpu(Path::new("/")),
+        false => None,
+    };
+    let unused = gpu.map(|sign| {
+        format!(
             "running on the CPU, for this build has no CUDA, but there is a GPU here ({}); \
              `make build-cuda` builds for it, --device cpu says that the CPU is meant",
             sign.display()
-        );
-    }
+        )
+    });
+    unknown.chain(unused).collect()
 }
 
 /// Logs that systemd's socket is used, and not the address that was set, if one was.

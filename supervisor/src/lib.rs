@@ -11,6 +11,7 @@ pub mod advice;
 pub mod awake;
 pub mod callback;
 pub mod chat;
+pub mod check;
 pub mod config;
 pub mod crash_dir;
 pub mod fingerprint;

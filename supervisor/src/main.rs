@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use orcd_supervisor::advice;
 use orcd_supervisor::chat::{self, ChatError};
+use orcd_supervisor::check;
 use orcd_supervisor::config::{Action, Chat, Config, ConfigError};
 use orcd_supervisor::log;
 use orcd_supervisor::models;
@@ -22,6 +23,7 @@ fn main() -> ExitCode {
         Err(error) => return refuse(&error),
         Ok(Action::Serve(config)) => return serve(*config, manager),
         Ok(Action::Chat(chat)) => return hold_chat(*chat),
+        Ok(Action::Check(config)) => return check_start(*config),
         Ok(Action::Pull(wanted)) => models::pull_and_show(&wanted, &mut stdout),
         Ok(Action::List(store)) => {
             models::list(&store, &mut stdout);
@@ -49,6 +51,20 @@ async fn serve_until_stopped(config: Config, mut manager: Manager) -> Result<(),
     let shutdown = Shutdown::by_signals(hangup_stops).map_err(RunError::no_signals)?;
     let listener = bind(&config, &mut manager).await?;
     run(config, listener, manager, shutdown, Ready::Line).await
+}
+
+fn check_start(config: Config) -> ExitCode {
+    let report = Runtime::new().map(|runtime| runtime.block_on(check::check(config)));
+    match report {
+        Ok(report) => {
+            let _ = write!(std::io::stdout(), "{report}");
+            ExitCode::from(report.exit_code())
+        }
+        Err(error) => {
+            let error = RunError::no_threads(error);
+            end(Err((error.exit_code(), error)))
+        }
+    }
 }
 
 fn hold_chat(wanted: Chat) -> ExitCode {

@@ -382,6 +382,7 @@ mod tests {
             "vllm:num_requests_running 3",
             "vllm:kv_cache_usage_perc 0.25",
             "orcd_kv_pages 40",
+            "vllm:cache_config_info{block_size=\"64\",num_gpu_blocks=\"40\"} 1",
             "orcd_kv_pages_used 10",
             "orcd_kv_pages_cached 12",
             "orcd_kv_pages_free 18",

@@ -85,8 +85,8 @@ impl ModelHeader {
         &self.end_tokens
     }
 
-    /// Builds the tokenizer and the chat template, with `overrides` in place of what the file says. Logs what the file
-    /// leaves open, and a template that fails. Takes up to a second for large vocabularies.
+    /// Builds the tokenizer and the chat template, with `overrides` in place of what the file says; what there is to be
+    /// said of them, [`Model::warnings`] has. Takes up to a second for large vocabularies.
     ///
     /// # Errors
     /// [`ModelError::Text`].
@@ -94,14 +94,12 @@ impl ModelHeader {
         let path = self.file.path();
         let file_name = path.file_stem().unwrap_or_default().to_string_lossy();
         let metadata = &self.file.header().metadata;
-        let model = TextModel::with_overrides(metadata, overrides)
+        TextModel::with_overrides(metadata, overrides)
             .and_then(|text| Model::with_text(text, metadata, &file_name))
             .map_err(|source| ModelError::Text {
                 path: path.to_owned(),
                 source,
-            })?;
-        model.report();
-        Ok(model)
+            })
     }
 }
 
@@ -134,17 +132,17 @@ impl Model {
         })
     }
 
-    /// Logs what requests will meet.
-    fn report(&self) {
-        for note in self.text.tokenizer().notes() {
-            tracing::warn!("{note}");
-        }
+    /// What requests will meet: what the file leaves open, and a template that fails; a sentence each.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        let mut warnings = self.text.tokenizer().notes().to_vec();
         if let TemplateStatus::Error(reason) = self.text.template_status() {
-            tracing::warn!(
+            warnings.push(format!(
                 "{reason}; requests with messages will fail, raw prompts (\"template\": false) \
                  work; give another template with --chat-template FILE"
-            );
+            ));
         }
+        warnings
     }
 
     /// What the file calls the model, or the file's own name.

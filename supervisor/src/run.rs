@@ -127,13 +127,28 @@ pub async fn bind(config: &Config, manager: &mut Manager) -> Result<TcpListener,
         tracing::warn!("{warning}");
     }
     let listener = listen(config, manager).await?;
-    let address = local_address(&listener)?;
+    admit(config, &listener)?;
+    Ok(listener)
+}
+
+/// Opens the listener that `config` has, closes it, and says where it was.
+///
+/// # Errors
+/// As [`bind`].
+pub(crate) async fn try_address(config: &Config) -> Result<SocketAddr, RunError> {
+    let listener = listen_at(config).await?;
+    admit(config, &listener)
+}
+
+/// Where `listener` is, if the service may be there.
+fn admit(config: &Config, listener: &TcpListener) -> Result<SocketAddr, RunError> {
+    let address = local_address(listener)?;
     config
         .access
         .suffices_at(address)
         .and_then(|()| may_demonstrate(config, address))
         .map_err(|message| RunError::Usage { message })?;
-    Ok(listener)
+    Ok(address)
 }
 
 /// Whether `--demo`, if it is given, may be at this address.
@@ -148,26 +163,34 @@ fn may_demonstrate(config: &Config, address: SocketAddr) -> Result<(), String> {
 }
 
 fn local_address(listener: &TcpListener) -> Result<SocketAddr, RunError> {
-    listener.local_addr().map_err(|error| RunError::Startup {
+    listener
+        .local_addr()
+        .map_err(|error| no_listener(error.to_string()))
+}
+
+/// Nothing can be listened on.
+fn no_listener(message: String) -> RunError {
+    RunError::Startup {
         code: "LISTEN_FAILED",
-        message: error.to_string(),
-    })
+        message,
+    }
 }
 
 async fn listen(config: &Config, manager: &mut Manager) -> Result<TcpListener, RunError> {
-    let failed = |message| RunError::Startup {
-        code: "LISTEN_FAILED",
-        message,
-    };
+    let failed = no_listener;
     let passed = manager.take_listener().map_err(|e| failed(e.to_string()))?;
     if let Some(listener) = passed {
         advice::log_passed_socket(config, &listener);
         return TcpListener::from_std(listener).map_err(|e| failed(e.to_string()));
     }
+    listen_at(config).await
+}
+
+async fn listen_at(config: &Config) -> Result<TcpListener, RunError> {
     TcpListener::bind((config.host.as_str(), config.port))
         .await
         .map_err(|error| {
-            failed(format!(
+            no_listener(format!(
                 "--host {} --port {}: {error}; give an address of this machine and a free port, or \
                  --port 0",
                 config.host, config.port
@@ -375,6 +398,9 @@ impl Service {
                     is_building = false;
                     match joined(built) {
                         Ok(model) => {
+                            for warning in model.warnings() {
+                                tracing::warn!("{warning}");
+                            }
                             let watch = memory::learn().await;
                             tokio::spawn(memory::keep_small(watch, self.stop_serving.clone()));
                             self.app.serve(jobs.clone(), Arc::new(model));
@@ -498,18 +524,23 @@ fn result_of(outcome: Outcome) -> Result<(), RunError> {
 }
 
 fn prepare(crashes: &CrashDir) -> Result<(), RunError> {
-    crashes.prepare().map_err(|error| RunError::Startup {
+    (crashes.prepare()).map_err(|error| no_crash_dir(crashes, &error))
+}
+
+/// Crash files can't be written.
+pub(crate) fn no_crash_dir(crashes: &CrashDir, error: &std::io::Error) -> RunError {
+    RunError::Startup {
         code: "CRASH_DIR",
         message: format!(
             "--crash-dir {}: {error}; give a directory that can be written to",
             crashes.path.display()
         ),
-    })
+    }
 }
 
 /// Takes it by value: that is what `map_err` gives.
 #[expect(clippy::needless_pass_by_value)]
-fn unfit(error: ModelError) -> RunError {
+pub(crate) fn unfit(error: ModelError) -> RunError {
     RunError::startup(ErrorCode::ModelLoadFailed, error.to_string())
 }
 
@@ -518,22 +549,30 @@ fn joined<T>(result: Result<Result<T, RunError>, JoinError>) -> Result<T, RunErr
     result.unwrap_or_else(|error| Err(error.into()))
 }
 
-fn settings(config: &Config, retained: Retained, end_tokens: Vec<u32>) -> DispatcherSettings {
+/// What a first worker is asked for.
+pub(crate) fn load_request(config: &Config) -> LoadRequest {
     let flags = &config.flags;
     let model_path = config.model.to_string_lossy().into_owned();
+    LoadRequest {
+        context: flags.context,
+        parallel: flags.parallel,
+        threads: flags.threads,
+        max_gap_ms: flags.max_gap_ms,
+        kv: config.kv,
+        ..LoadRequest::new(model_path, config.device)
+    }
+}
+
+fn settings(config: &Config, retained: Retained, end_tokens: Vec<u32>) -> DispatcherSettings {
+    let flags = &config.flags;
     DispatcherSettings {
         worker_bin: config.worker_bin.clone(),
         runtime_dir: config.runtime_dir.clone(),
         fleet: FleetSettings {
             load: LoadRequest {
-                context: flags.context,
-                parallel: flags.parallel,
-                threads: flags.threads,
-                max_gap_ms: flags.max_gap_ms,
-                kv: config.kv,
                 end_tokens,
                 run: fastrand::u64(..),
-                ..LoadRequest::new(model_path, config.device)
+                ..load_request(config)
             },
             retained,
             policy: Policy {

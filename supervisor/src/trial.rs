@@ -13,19 +13,16 @@ use orcd_shared::constraint::Constraint;
 use orcd_shared::exit::worker as exit;
 use orcd_shared::protocol::frame;
 use sha2::{Digest, Sha256};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::process::{Child, Command};
 use tokio::sync::Semaphore;
 
-use crate::worker::process::{WorkerExit, keep_to_itself};
+use crate::worker::process::WorkerExit;
+use crate::worker::question;
 
 /// Trials at once: they are work for the processor, beside that of the workers.
 const AT_ONCE: usize = 2;
 /// How long one may take, however busy the machine is. It bounds itself by time of the processor.
 const LIMIT: Duration = Duration::from_secs(10);
-/// Most bytes of a reason.
-const MAX_REASON_BYTES: u64 = 4096;
-/// Verdicts that are remembered. A refusal has a reason, of [`MAX_REASON_BYTES`] at most.
+/// Verdicts that are remembered. A refusal has a reason, of [`question::MAX_ANSWER_BYTES`] at most.
 const REMEMBERED: usize = 256;
 /// How long one of what took too long counts.
 const TOO_LONG_FOR: Duration = Duration::from_secs(60);
@@ -109,34 +106,8 @@ impl Trials {
     async fn ask(&self, constraint: &Constraint) -> io::Result<(ExitStatus, String)> {
         let mut bytes = Vec::new();
         frame::encode(constraint, &mut bytes).map_err(io::Error::other)?;
-        let mut child = self.start()?;
-        let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
-        if let Some(mut stdin) = stdin {
-            // One that dies of it says so by its end.
-            let _ = stdin.write_all(&bytes).await;
-        }
-        let mut reason = Vec::new();
-        if let Some(stdout) = stdout {
-            stdout
-                .take(MAX_REASON_BYTES)
-                .read_to_end(&mut reason)
-                .await?;
-        }
-        let status = child.wait().await?;
-        Ok((status, String::from_utf8_lossy(&reason).into_owned()))
-    }
-
-    fn start(&self) -> io::Result<Child> {
-        let mut command = Command::new(&self.program);
-        command
-            .arg("--check-constraint")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            // Its panics may repeat what the client sent.
-            .stderr(Stdio::null())
-            .kill_on_drop(true);
-        keep_to_itself(command.as_std_mut());
-        command.spawn()
+        // Its panics may repeat what the client sent.
+        question::ask(&self.program, "--check-constraint", &bytes, Stdio::null()).await
     }
 
     fn known(&self, hash: &[u8; 32]) -> Option<Verdict> {

@@ -28,6 +28,7 @@ pub(crate) const FAILPOINTS: &str = "failpoints";
 pub struct Starter {
     model: Option<Model>,
     device: String,
+    action: Option<&'static str>,
     flags: Vec<String>,
     env: BTreeMap<String, String>,
     passed: Vec<(String, OwnedFd)>,
@@ -53,6 +54,7 @@ impl Starter {
         Self {
             model: None,
             device: paths::device(),
+            action: None,
             flags: Vec::new(),
             env: BTreeMap::new(),
             passed: Vec::new(),
@@ -63,6 +65,12 @@ impl Starter {
             small_disk: None,
             open_files: None,
         }
+    }
+
+    /// Looks what would keep the service from starting, instead of starting it.
+    pub fn checked(mut self) -> Self {
+        self.action = Some("check");
+        self
     }
 
     /// Adds a flag with a value.
@@ -237,6 +245,7 @@ impl Starter {
         for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("ORCD_")) {
             command.env_remove(name);
         }
+        command.args(self.action);
         if self.model.is_some() {
             command.arg("--model").arg(model);
             command.args(["--device", &self.device, "--port", "0"]);

@@ -65,6 +65,12 @@ pub struct Shortfall {
 }
 
 impl Need {
+    /// Memory that all engines together take beyond what is there already, bytes.
+    #[must_use]
+    pub fn memory(&self) -> u64 {
+        self.below(Scope::Memory)
+    }
+
     fn below(&self, scope: Scope) -> u64 {
         let image = if self.present { 0 } else { self.image };
         let pool = if self.pool_present { 0 } else { self.pool };

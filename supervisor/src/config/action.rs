@@ -19,6 +19,8 @@ const NAME_HELP: &str =
 pub enum Action {
     /// Serve a model.
     Serve(Box<Config>),
+    /// Look what would keep the service from starting.
+    Check(Box<Config>),
     /// Pull a model.
     Pull(Box<Pull>),
     /// Show what was pulled.
@@ -83,6 +85,8 @@ pub(super) enum ActionArgs {
     },
     /// Chat with a model in the terminal: pull it if need be, and serve it on a free port of 127.0.0.1 meanwhile
     Run(Box<ServeArgs>),
+    /// Look what would keep the service from starting, with the same flags and variables, and start nothing
+    Check(Box<ServeArgs>),
     /// Write completions for a shell to stdout
     Completions {
         /// The shell
@@ -153,6 +157,11 @@ impl Action {
                 *serve,
                 matches.subcommand_matches("run").unwrap_or(&matches),
             ),
+            ActionArgs::Check(serve) => {
+                let matches = matches.subcommand_matches("check").unwrap_or(&matches);
+                let model = resolve_model(&serve, matches)?;
+                Ok(Self::Check(Box::new(Config::of(*serve, model, matches)?)))
+            }
             ActionArgs::Completions { shell } => Err(ConfigError::Show(completions(shell))),
             ActionArgs::Man => Err(ConfigError::Show(manual()?)),
         }

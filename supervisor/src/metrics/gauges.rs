@@ -2,6 +2,8 @@
 
 use std::sync::atomic::AtomicU64;
 
+use orcd_shared::kv::PAGE_TOKENS;
+use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
 
@@ -89,9 +91,13 @@ const BYTES: [Row<u64>; 2] = [
     }),
 ];
 
+/// What KV memory is made of, as labels of a metric that is always 1: endpoint pickers reckon with it.
+type CacheConfig = Family<[(&'static str, String); 2], Gauge>;
+
 /// Values copied from the snapshot at scrape time.
 #[derive(Debug)]
 pub(super) struct Gauges {
+    cache_config: CacheConfig,
     whole: Vec<(Gauge, Value<u64>)>,
     shares: Vec<(Gauge<f64, AtomicU64>, Value<f64>)>,
 }
@@ -106,7 +112,10 @@ impl Gauges {
             r.register_with_unit(name, help, Unit::Bytes, gauge.clone());
             (gauge, value)
         });
+        let cache_config = "vllm:cache_config_info";
+        let help = "Positions of a KV page, and pages, of the present worker";
         Self {
+            cache_config: super::registered(r, cache_config, help),
             whole: counts.into_iter().chain(bytes).collect(),
             shares: shares.into(),
         }
@@ -118,6 +127,18 @@ impl Gauges {
         }
         for (gauge, value) in &self.shares {
             gauge.set(value(snapshot));
+        }
+        let pages = snapshot.kv_pages().all;
+        let labels = [
+            ("block_size", PAGE_TOKENS.to_string()),
+            ("num_gpu_blocks", pages.to_string()),
+        ];
+        // Another scrape may be at it: what stays true is not taken away meanwhile.
+        if self.cache_config.get(&labels).is_none() {
+            self.cache_config.clear();
+        }
+        if pages > 0 {
+            self.cache_config.get_or_create(&labels).set(1);
         }
     }
 }

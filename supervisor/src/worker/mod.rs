@@ -14,6 +14,7 @@ pub mod lifecycle;
 pub mod link;
 pub mod model_file;
 pub mod process;
+pub mod question;
 pub mod replay;
 pub mod retained;
 pub mod runtime_dir;

@@ -47,16 +47,9 @@ pub(super) enum ConnectionPermit {
 impl ConnectionPermits {
     /// As many as this process has descriptors for; if those are few, a warning says so.
     pub(super) fn new() -> Self {
-        let wanted = MAX_CONNECTIONS + PROBE_CONNECTIONS + OTHER_DESCRIPTORS;
-        let limit = raise_descriptors(wanted);
-        let counts = counts(limit);
-        if counts.everybody < MAX_CONNECTIONS {
-            tracing::warn!(
-                "RLIMIT_NOFILE allows {limit} open files: {} connections are served at once and not \
-                 {MAX_CONNECTIONS}, others get 503; raise the limit to {wanted} (ulimit -n, \
-                 LimitNOFILE=)",
-                counts.everybody
-            );
+        let (counts, warning) = as_many_as_possible();
+        if let Some(warning) = warning {
+            tracing::warn!("{warning}");
         }
         Self::with_counts(counts)
     }
@@ -103,6 +96,27 @@ impl ConnectionPermit {
             Self::Probe(needed, _) => needed.cancelled().await,
         }
     }
+}
+
+/// What there is to be said if this process has descriptors for few connections alone.
+pub(crate) fn few_connections() -> Option<String> {
+    as_many_as_possible().1
+}
+
+/// Raises the limit of descriptors as far as it goes; how many connections it allows, and what to say if they are few.
+fn as_many_as_possible() -> (Counts, Option<String>) {
+    let wanted = MAX_CONNECTIONS + PROBE_CONNECTIONS + OTHER_DESCRIPTORS;
+    let limit = raise_descriptors(wanted);
+    let counts = counts(limit);
+    let warning = (counts.everybody < MAX_CONNECTIONS).then(|| {
+        format!(
+            "RLIMIT_NOFILE allows {limit} open files: {} connections are served at once and not \
+             {MAX_CONNECTIONS}, others get 503; raise the limit to {wanted} (ulimit -n, \
+             LimitNOFILE=)",
+            counts.everybody
+        )
+    });
+    (counts, warning)
 }
 
 /// Half of few descriptors, and no more than needed of many, are kept back for other things.
