@@ -28,8 +28,8 @@ MAX_LINE = 16 << 20
 
 # Codes that another replica, or the same one a moment later, may not answer with.
 RETRIABLE = {
-    "QUEUE_FULL", "DRAINING", "WORKER_UNAVAILABLE", "INSUFFICIENT_VRAM", "INSUFFICIENT_MEMORY", "VRAM_OOM", "CUDA_ERROR",
-    "INFERENCE_TIMEOUT", "CANCELLED", "REPLAY_DIVERGED",
+    "QUEUE_FULL", "RATE_LIMITED", "DRAINING", "WORKER_UNAVAILABLE", "INSUFFICIENT_VRAM", "INSUFFICIENT_MEMORY",
+    "VRAM_OOM", "CUDA_ERROR", "INFERENCE_TIMEOUT", "CANCELLED", "REPLAY_DIVERGED",
     # Another model or other limits: a replica for other streams.
     "FINGERPRINT_MISMATCH",
     # The service has not yet noticed that the last connection is cut.

@@ -44,11 +44,13 @@ pub enum ErrorCode {
     ForbiddenOrigin,
     /// Output that was begun elsewhere is to be gone on with, and would not be here.
     FingerprintMismatch,
+    /// The client asks more often than it may.
+    RateLimited,
 }
 
 impl ErrorCode {
     /// Every code, in the order of their numbers on the wire.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::InvalidRequest,
         Self::ContextLengthExceeded,
         Self::JobExists,
@@ -68,6 +70,7 @@ impl ErrorCode {
         Self::Unauthorized,
         Self::ForbiddenOrigin,
         Self::FingerprintMismatch,
+        Self::RateLimited,
     ];
 
     /// The name on the wire.
@@ -93,6 +96,7 @@ impl ErrorCode {
             Self::Unauthorized => "UNAUTHORIZED",
             Self::ForbiddenOrigin => "FORBIDDEN_ORIGIN",
             Self::FingerprintMismatch => "FINGERPRINT_MISMATCH",
+            Self::RateLimited => "RATE_LIMITED",
         }
     }
 
@@ -104,6 +108,7 @@ impl ErrorCode {
             Self::Unauthorized => 401,
             Self::ForbiddenOrigin => 403,
             Self::JobExists | Self::FingerprintMismatch => 409,
+            Self::RateLimited => 429,
             Self::QueueFull
             | Self::Draining
             | Self::WorkerUnavailable
@@ -134,6 +139,7 @@ impl ErrorCode {
             | Self::ForbiddenOrigin
             | Self::FingerprintMismatch => false,
             Self::QueueFull
+            | Self::RateLimited
             | Self::Draining
             | Self::WorkerUnavailable
             | Self::InsufficientVram

@@ -47,8 +47,9 @@ pub(crate) enum Failure {
 }
 
 /// Codes that another replica, or the same one a moment later, may not answer with.
-const ELSEWHERE: [&str; 12] = [
+const ELSEWHERE: [&str; 13] = [
     "QUEUE_FULL",
+    "RATE_LIMITED",
     "DRAINING",
     "WORKER_UNAVAILABLE",
     "INSUFFICIENT_VRAM",

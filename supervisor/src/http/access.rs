@@ -26,6 +26,7 @@ pub(super) use watch::watch;
 
 use super::body;
 use super::error::ApiError;
+use super::rate::Rates;
 use super::routes::{is_admin, is_open};
 use crate::jobs::Owner;
 
@@ -264,12 +265,21 @@ fn admin_only() -> ApiError {
 
 /// The layer in front of all routes.
 pub(super) async fn admit(
-    State(guard): State<Arc<Guard>>,
+    State((guard, rates)): State<(Arc<Guard>, Arc<Rates>)>,
     request: Request,
     next: Next,
 ) -> Response {
     let (mut parts, body) = request.into_parts();
-    let (mut response, reader) = match guard.judge(&parts) {
+    let judged = guard.judge(&parts);
+    // Who is refused counts too, and so does a browser's question.
+    let judged = match rates.count(&parts, judged.as_ref().ok().map(|admitted| admitted.owner)) {
+        Ok(()) => judged,
+        Err(error) => Err((
+            error,
+            judged.map_or_else(|(_, reader)| reader, |admitted| admitted.reader),
+        )),
+    };
+    let (mut response, reader) = match judged {
         Err((error, reader)) => {
             let error = body::pass_over(&parts, body, error).await;
             (error.into_response(), reader)

@@ -189,8 +189,8 @@ struct Inner<'a> {
 
 /// Whether answers with `code` say after how long to send the request again.
 pub(super) fn has_retry_after(code: ErrorCode) -> bool {
-    use ErrorCode::{Draining, QueueFull, WorkerUnavailable};
-    matches!(code, QueueFull | Draining | WorkerUnavailable)
+    use ErrorCode::{Draining, QueueFull, RateLimited, WorkerUnavailable};
+    matches!(code, QueueFull | RateLimited | Draining | WorkerUnavailable)
 }
 
 impl From<Rejection> for ApiError {

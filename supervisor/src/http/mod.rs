@@ -15,6 +15,7 @@ mod openai;
 mod openapi;
 mod outputs;
 mod page;
+mod rate;
 mod routes;
 pub mod server;
 pub mod sse;
@@ -74,6 +75,8 @@ pub struct App {
     preparing: Arc<Semaphore>,
     /// What finds out whether a constraint can be used.
     trials: Trials,
+    /// How often each client may ask.
+    rates: Arc<rate::Rates>,
     /// Memory for bodies.
     bodies: body::Budget,
     /// The same for requests that control the service, so that they are served when it is overrun.
@@ -114,6 +117,7 @@ impl App {
             created: openai::now(),
             inference_timeout: config.flags.inference_timeout,
             guard: Arc::new(config.access.guard(&config.host, address)),
+            rates: Arc::new(rate::Rates::of(config.flags.max_requests_per_sec)),
             page: page::Page::new(),
             demo: config.flags.demo.then(demo::Demo::new),
             document: OnceLock::new(),
@@ -171,7 +175,7 @@ pub fn router(app: Arc<App>) -> Router {
         // `body` has its own limit, with its own answer.
         .layer(DefaultBodyLimit::disable())
         .layer(axum::middleware::from_fn_with_state(
-            Arc::clone(&app.guard),
+            (Arc::clone(&app.guard), Arc::clone(&app.rates)),
             access::admit,
         ))
         .layer(axum::middleware::from_fn(server::reserve_for_probes))

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub(super) use bad_head::respond as answer_bad_head;
-pub(super) use connection::{is_for_probes_only, reserve_for_probes};
+pub(super) use connection::{address_of, is_for_probes_only, reserve_for_probes};
 pub(super) use permits::MAX_CONNECTIONS;
 pub(crate) use permits::few_connections;
 

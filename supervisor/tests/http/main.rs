@@ -14,6 +14,7 @@ mod page;
 #[allow(dead_code)] // made for another test binary
 mod played;
 mod prefix_cache;
+mod rate;
 #[path = "../samples/mod.rs"]
 #[allow(dead_code)] // made for other tests too
 mod samples;

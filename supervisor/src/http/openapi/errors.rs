@@ -21,10 +21,11 @@ use crate::text::TemplateStatus;
 
 use super::{Description, Instance, json as json_content};
 
-/// The errors of every route: a head that can't be served, a foreign page, a bug.
-const OF_ALL: [ErrorCode; 3] = [
+/// The errors of every route: a head that can't be served, a foreign page, a client that asks too often, a bug.
+const OF_ALL: [ErrorCode; 4] = [
     ErrorCode::InvalidRequest,
     ErrorCode::ForbiddenOrigin,
+    ErrorCode::RateLimited,
     ErrorCode::Internal,
 ];
 /// Statuses beside 400 under which any request can be `INVALID_REQUEST`: a head that comes too slowly, or
@@ -91,6 +92,9 @@ fn meaning(code: ErrorCode) -> &'static str {
         ErrorCode::ForbiddenOrigin => "an `Origin` or `Host` that is not allowed.",
         ErrorCode::FingerprintMismatch => {
             "`resume` is of another fingerprint or another request; another service may take it."
+        }
+        ErrorCode::RateLimited => {
+            "more requests a second than `--max-requests-per-sec` allows a client."
         }
     }
 }

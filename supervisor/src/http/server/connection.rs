@@ -1,6 +1,7 @@
 //! One connection from its first byte to its last.
 
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -10,6 +11,7 @@ use axum::extract::Request;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http::Version;
+use http::request::Parts;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::{Service as _, service_fn};
@@ -115,12 +117,24 @@ async fn respond(
     let (parts, body) = request.into_parts();
     let (body, body_was_read) = Question::watch(body);
     let mut request = Request::from_parts(parts, body);
+    if let Some(address) = peer.address() {
+        request.extensions_mut().insert(From(address));
+    }
     if for_probes {
         request.extensions_mut().insert(ProbesOnly);
     }
     let Ok::<_, Infallible>(response) = routes.call(request).await;
     let last = for_probes || !body_was_read.load(Ordering::Relaxed);
     Ok(answer(response, peer, last))
+}
+
+/// Where a request came from.
+#[derive(Debug, Clone, Copy)]
+struct From(IpAddr);
+
+/// Where the request of `parts` came from, if that was over a connection.
+pub(in super::super) fn address_of(parts: &Parts) -> Option<IpAddr> {
+    parts.extensions.get::<From>().map(|from| from.0)
 }
 
 /// Marks a request on a connection that only probes are served on.

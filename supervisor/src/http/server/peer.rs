@@ -1,6 +1,7 @@
 //! What the parts of one connection know together: its socket, and how far the request at hand is.
 
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::os::fd::AsRawFd as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -73,6 +74,11 @@ impl Peer {
             ask: AtomicBool::new(false),
             answering: AtomicWaker::new(),
         }
+    }
+
+    /// Where the other end is, if it is still there.
+    pub(super) fn address(&self) -> Option<IpAddr> {
+        self.stream.peer_addr().ok().map(|address| address.ip())
     }
 
     pub(super) fn stream(&self) -> &TcpStream {
