@@ -30,7 +30,7 @@ const SYSTEMD: &str = "it asks a running systemd for the installed service";
 const TESTED: &str = "it is a part of `make test` already";
 
 /// Beginnings of commands, the first that fits counts.
-static KNOWN: [(&str, Here); 35] = [
+static KNOWN: [(&str, Here); 36] = [
     ("curl ", Request),
     ("target/release/worker-orcd ", Service),
     ("worker-orcd ", Service),
@@ -81,6 +81,7 @@ static KNOWN: [(&str, Here); 35] = [
     ("echo ORCD_", No(PRIVILEGE)),
     ("systemctl ", No(SYSTEMD)),
     ("journalctl ", No(SYSTEMD)),
+    ("kubectl ", No("it needs a cluster")),
 ];
 
 fn missing() -> Option<String> {
@@ -202,6 +203,15 @@ fn start(command: &str) -> Result<(), String> {
         return flags_are_known(&paths::supervisor(), command);
     };
     let path = path.display().to_string();
+    if words[0] == "check" {
+        let words = words.iter().enumerate();
+        let exit = words
+            .map(|(at, word)| if at == model { &path } else { *word })
+            .fold(Starter::bare(), Starter::arg)
+            .flag("--port", 0)
+            .run_to_exit(Duration::from_secs(60));
+        return exit.status.success().then_some(()).ok_or(exit.stdout);
+    }
     let mut starter = Starter::bare()
         .flag("--port", 0)
         .flag("--device", paths::device());

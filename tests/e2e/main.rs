@@ -58,6 +58,7 @@ mod systemd;
 mod systemd_pool;
 mod systemd_real;
 mod systemd_units;
+mod threat_model;
 mod tool_choice;
 mod utf8;
 mod version;

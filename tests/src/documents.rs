@@ -4,7 +4,8 @@ use std::fs;
 use std::path::Path;
 
 /// First words of blocks that show something else: what comes back, a picture, a path through the code.
-const NO_COMMANDS: [&str; 9] = [
+const NO_COMMANDS: [&str; 10] = [
+    "clients",
     "HTTP",
     "http/routes",
     "outbox",
