@@ -140,11 +140,18 @@ fn second_process_takes_the_pool_of_the_first_over_after_its_death() {
     let held = [0, 1].map(|_| first.descriptors.receive().unwrap());
     first.submit(long.clone());
     let mut emitted = Vec::new();
-    while emitted.len() < 10 {
-        if let Some(ToSupervisor::Step(report)) = first.receive() {
+    let mut is_killed = false;
+    // To the end of what it sent, as a supervisor does: it may be well ahead of who reads.
+    while let Some(message) = first.receive() {
+        if let ToSupervisor::Step(report) = message {
             emitted.extend(report.tokens.iter().map(|token| token.id));
         }
+        if emitted.len() >= 10 && !is_killed {
+            first.kill();
+            is_killed = true;
+        }
     }
+    assert!(emitted.len() < alone.len(), "it ended before it was killed");
     drop(first);
 
     let take_over = |other: bool| {
@@ -169,13 +176,18 @@ fn second_process_takes_the_pool_of_the_first_over_after_its_death() {
     let (mut second, its) = take_over(false);
     assert_eq!(its.pool.as_ref(), Some(&pool));
     let begun = second.receive();
-    // All but the token that the last emitted one is drawn after.
-    let cached = 200 + emitted.len() as u32 - 2;
-    let expected = ToSupervisor::Begun {
-        key: JobKey(1),
-        cached,
+    let Some(ToSupervisor::Begun { key, cached }) = begun else {
+        panic!("{begun:?}");
     };
-    assert_eq!(begun, Some(expected));
+    assert_eq!(key, JobKey(1));
+    // All but the token that the last emitted one is drawn after. Where a page begins it may have been killed before the
+    // ledger had heard of the page before, or the new one.
+    let computed = 200 + emitted.len() as u32 - 2;
+    let said = format!("{cached} of {computed}");
+    match computed % 64 {
+        2..62 => assert_eq!(cached, computed, "{said}"),
+        _ => assert!(cached <= computed && cached + 64 >= computed, "{said}"),
+    }
     let mut ids = emitted[..emitted.len() - 1].to_vec();
     while ids.len() < alone.len() {
         if let Some(ToSupervisor::Step(report)) = second.receive() {

@@ -153,6 +153,12 @@ impl Worker {
         }
     }
 
+    /// SIGKILL. What it sent before can be received still.
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
