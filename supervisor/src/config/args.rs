@@ -81,11 +81,12 @@ pub struct Flags {
           value_parser = whole::<usize>(1..=65_536))]
     pub queue: usize,
 
-    /// Requests that each client may send a second, the same number at once: who has one key, or without keys who is at one
-    /// address. Probes count apart. Others get 429. 0: as many as come
-    #[arg(long, value_name = "N", default_value_t = 2000, env = "ORCD_MAX_REQUESTS_PER_SEC",
+    /// Requests that each client may send a second, the same number at once: who has one key, or who is at one address
+    /// without one. Probes count apart. What goes beyond gets 429. 0: as many as come [default: 2000, and as many as come
+    /// from this machine without a key]
+    #[arg(long, value_name = "N", env = "ORCD_MAX_REQUESTS_PER_SEC",
           value_parser = whole::<u32>(0..=1_000_000))]
-    pub max_requests_per_sec: u32,
+    pub max_requests_per_sec: Option<u32>,
 
     /// Jobs that run at once, as far as KV memory has room for them: they reserve none
     /// [default: 4 on a CPU, up to 256 on a GPU]

@@ -17,6 +17,8 @@ use super::routes::is_probe;
 use super::server::address_of;
 use crate::jobs::Owner;
 
+/// Requests of a client a second, unless it is set.
+const BY_DEFAULT: u32 = 2000;
 /// Clients that are remembered. Who is not has no more than a second's worth to gain.
 const MOST_CLIENTS: usize = 4096;
 /// How far a clock may be ahead.
@@ -49,11 +51,11 @@ impl Client {
 /// What of an address one client alone has: all of IPv4's, half of IPv6's.
 fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
-        IpAddr::V4(address) => address.into(),
-        IpAddr::V6(address) => {
+        IpAddr::V6(address) if !address.is_loopback() => {
             let prefix = u128::from(address) & !u128::from(u64::MAX);
             Ipv6Addr::from(prefix).into()
         }
+        own => own,
     }
 }
 
@@ -62,14 +64,18 @@ fn network(address: IpAddr) -> IpAddr {
 pub(super) struct Rates {
     /// Requests a second; 0: as many as come.
     most: u32,
+    /// Whether those from this machine without a key count too.
+    counts_loopback: bool,
     clocks: Mutex<HashMap<Client, Instant>>,
 }
 
 impl Rates {
-    /// At most so many requests of a client a second; 0: as many as come.
-    pub(super) fn of(most: u32) -> Self {
+    /// At most so many requests of a client a second; 0: as many as come; `None`: as many as is usual, and as many as come
+    /// from this machine without a key: who is there can do worse, and may be a proxy for many.
+    pub(super) fn of(most: Option<u32>) -> Self {
         Self {
-            most,
+            most: most.unwrap_or(BY_DEFAULT),
+            counts_loopback: most.is_some(),
             clocks: Mutex::default(),
         }
     }
@@ -81,8 +87,17 @@ impl Rates {
     pub(super) fn count(&self, parts: &Parts, owner: Option<Owner>) -> Result<(), ApiError> {
         let probes = is_probe(parts.uri.path());
         match Client::of(owner.unwrap_or_default(), address_of(parts), probes) {
-            Some(client) => self.take(client, Instant::now()),
-            None => Ok(()),
+            Some(client) if self.counts(client) => self.take(client, Instant::now()),
+            _ => Ok(()),
+        }
+    }
+
+    fn counts(&self, client: Client) -> bool {
+        match client {
+            Client::Holder(_) => true,
+            Client::At(address) | Client::Probing(address) => {
+                self.counts_loopback || !address.is_loopback()
+            }
         }
     }
 
@@ -138,6 +153,8 @@ impl std::fmt::Debug for Client {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
 
     fn at(number: u32) -> Client {
@@ -153,7 +170,7 @@ mod tests {
 
     #[test]
     fn a_second_s_worth_may_come_at_once_and_then_the_rate_counts() {
-        let rates = Rates::of(100);
+        let rates = Rates::of(Some(100));
         let begin = Instant::now();
         let after = |ms| begin + Duration::from_millis(ms);
         assert_eq!(burst(&rates, at(1), begin), 100);
@@ -168,7 +185,7 @@ mod tests {
 
     #[test]
     fn clients_have_clocks_of_their_own() {
-        let rates = Rates::of(5);
+        let rates = Rates::of(Some(5));
         let now = Instant::now();
         let key = |byte| Client::Holder(Owner::of_key([byte; 32]));
         let address = IpAddr::V4(7.into());
@@ -178,15 +195,38 @@ mod tests {
     }
 
     #[test]
+    fn from_this_machine_as_many_as_come_are_taken_unless_a_bound_is_set() {
+        let at = |text: &str| Client::At(network(text.parse().unwrap()));
+        let probing = Client::Probing(IpAddr::V4(Ipv4Addr::LOCALHOST));
+        let holder = Client::Holder(Owner::of_key([1; 32]));
+        let local = [
+            at("127.0.0.1"),
+            at("::1"),
+            at("127.0.0.9"),
+            at("::ffff:127.0.0.1"),
+            probing,
+        ];
+        let by_default = Rates::of(None);
+        assert_eq!(by_default.most, BY_DEFAULT);
+        for client in local {
+            assert!(!by_default.counts(client), "{client:?}");
+            assert!(Rates::of(Some(9)).counts(client), "{client:?}");
+        }
+        for client in [at("10.0.0.1"), at("2001:db8::1"), holder] {
+            assert!(by_default.counts(client), "{client:?}");
+        }
+    }
+
+    #[test]
     fn without_a_bound_nobody_is_counted() {
-        let rates = Rates::of(0);
+        let rates = Rates::of(Some(0));
         assert_eq!(burst(&rates, at(1), Instant::now()), 10_000);
         assert!(rates.clocks.lock().unwrap().is_empty());
     }
 
     #[test]
     fn so_many_are_remembered_and_no_more() {
-        let rates = Rates::of(2);
+        let rates = Rates::of(Some(2));
         let now = Instant::now();
         let later = now + Duration::from_millis(100);
         assert_eq!(burst(&rates, at(0), now), 2);
