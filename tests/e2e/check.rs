@@ -36,9 +36,9 @@ fn what_starts_is_found_to_be_fine_and_nothing_is_left_behind() {
 
 #[test]
 fn a_slip_is_warned_of_and_keeps_nothing_from_starting() {
-    let exit = check(Starter::new(Model::Tiny).env("ORCD_QUEU", "7"));
+    let exit = check(Starter::new(Model::Tiny).env("ORCD_PRT", "7"));
     assert_eq!(exit.status.code(), Some(0), "{exit:?}");
-    let warning = "warning settings unknown variable \"ORCD_QUEU\"";
+    let warning = "warning settings unknown variable \"ORCD_PRT\"";
     assert!(exit.stdout.contains(warning), "{}", exit.stdout);
 }
 
