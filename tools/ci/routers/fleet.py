@@ -94,22 +94,21 @@ class Replica(services.Service):
             pass  # the kernel was faster: it dies with the service
         self.kill()
 
-    def metric(self, name):
-        """The sum over all labels."""
-        values = [line.rsplit(" ", 1) for line in get(f"{self.url}/metrics").splitlines()]
-        return sum(float(value) for series, value in values if series.split("{")[0] == name)
+    def metric(self, *names):
+        """The sum of these, at one moment, each with or without labels."""
+        values = [line.rsplit(" ", 1) for line in get(f"{self.url}/metrics").splitlines() if not line.startswith("#")]
+        return sum(float(value) for series, value in values if series in names or series.split("{")[0] in names)
 
     def jobs(self):
         """So many requests has it taken since its start."""
-        return self.metric("orcd_jobs_finished_total") + self.metric("orcd_jobs_running") + self.metric("orcd_jobs_queued")
+        return self.metric("orcd_jobs_finished_total", "orcd_jobs_running", "orcd_jobs_queued")
 
     def running(self):
         return self.metric("orcd_jobs_running")
 
     def refused(self):
         """So many requests has it refused for its being drained."""
-        lines = get(f"{self.url}/metrics").splitlines()
-        return sum(float(line.split()[1]) for line in lines if line.startswith('orcd_requests_refused_total{code="DRAINING"}'))
+        return self.metric('orcd_requests_refused_total{code="DRAINING"}')
 
 
 class Router:
@@ -152,7 +151,7 @@ class Router:
             services.fail(f"{self._command[0]} ended with {self._process.returncode}, see {self._log}")
         try:
             workers = json.loads(get(f"{self.url}/workers"))["workers"]
-        except (OSError, ValueError):
+        except (OSError, ValueError, KeyError):
             return []  # it is not there yet
         return [worker["url"] for worker in workers if worker["is_healthy"]]
 
