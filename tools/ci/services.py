@@ -17,45 +17,25 @@ START_LIMIT_S = 120
 INSTALL_LIMIT_S = 300
 
 
-class Service:
-    """worker-orcd with these flags. It can be killed, and started again with the same ones."""
-
-    def __init__(self, programs, flags, log):
-        self._command = [str(programs / "worker-orcd"), "--model", str(MODEL), "--device", "cpu", *flags]
-        self._log = log
-        self.process = self.url = None
-
-    def start(self):
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("ORCD_")}
-        self._log.parent.mkdir(parents=True, exist_ok=True)
-        with open(self._log, "a") as stderr:
-            self.process = subprocess.Popen(self._command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                                            stderr=stderr, env=environment)
-        with selectors.DefaultSelector() as selector:
-            selector.register(self.process.stdout, selectors.EVENT_READ)
-            line = self.process.stdout.readline().decode() if selector.select(START_LIMIT_S) else ""
-        if not line.startswith("READY http://"):
-            fail(f"the service did not start, see {self._log}")
-        self.url = line.split()[1]
-
-    def kill(self):
-        """Its worker dies with it."""
-        if self.process is not None:
-            self.process.kill()
-            self.process.wait()
-            self.process.stdout.close()
-
-
 @contextlib.contextmanager
 def running(programs, flags, log):
     """A service with these flags: the process and its URL. It is ended afterwards."""
-    log.unlink(missing_ok=True)
-    service = Service(programs, ["--port", "0", *flags], log)
+    command = [str(programs / "worker-orcd"), "--model", str(MODEL), "--device", "cpu", "--port", "0", *flags]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("ORCD_")}
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with open(log, "w") as stderr:
+        service = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=stderr,
+                                   env=environment)
     try:
-        service.start()
-        yield service.process, service.url
+        with selectors.DefaultSelector() as selector:
+            selector.register(service.stdout, selectors.EVENT_READ)
+            line = service.stdout.readline().decode() if selector.select(START_LIMIT_S) else ""
+        if not line.startswith("READY http://"):
+            fail(f"the service did not start, see {log}")
+        yield service, line.split()[1]
     finally:
         service.kill()
+        service.wait()
 
 
 def post(url, body):

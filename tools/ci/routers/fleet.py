@@ -3,6 +3,7 @@ tools/bench/replica_faults.py have in common."""
 
 import json
 import os
+import selectors
 import signal
 import socket
 import subprocess
@@ -69,17 +70,38 @@ def get(url):
         return error.read().decode()
 
 
-class Replica(services.Service):
-    """A service on a port and with a name of its own."""
+class Replica:
+    """A service on a port and with a name of its own. It can be killed, and started again there."""
 
     def __init__(self, programs, number, scratch, flags=()):
         runtime = Path(scratch) / f"replica-{number}"
         runtime.mkdir()
-        log = LOGS / f"replica-{number}.log"
-        log.unlink(missing_ok=True)
-        self.worker_id = str(uuid.uuid4())
-        super().__init__(programs, ["--port", str(free_port()), "--worker-id", self.worker_id, "--runtime-dir", str(runtime),
-                                    "--served-model-name", "haiku", *flags], log)
+        self._log = LOGS / f"replica-{number}.log"
+        LOGS.mkdir(parents=True, exist_ok=True)
+        self._log.unlink(missing_ok=True)
+        port = free_port()
+        self.url = f"http://127.0.0.1:{port}"
+        self._command = [str(programs / "worker-orcd"), "--model", str(services.MODEL), "--device", "cpu", "--port", str(port),
+                         "--worker-id", str(uuid.uuid4()), "--runtime-dir", str(runtime), "--served-model-name", "haiku", *flags]
+        self.process = None
+
+    def start(self):
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("ORCD_")}
+        with open(self._log, "a") as log:
+            self.process = subprocess.Popen(self._command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log,
+                                            env=environment)
+        with selectors.DefaultSelector() as selector:
+            selector.register(self.process.stdout, selectors.EVENT_READ)
+            line = self.process.stdout.readline() if selector.select(LIMIT_S) else b""
+        if not line.startswith(b"READY "):
+            services.fail(f"a replica did not start, see {self._log}")
+
+    def kill(self):
+        """Its worker dies with it."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            self.process.stdout.close()
 
     def worker(self):
         """The process of its worker."""
