@@ -7,7 +7,7 @@ CARGO ?= cargo
 CARGO_DENY_VERSION := 0.20.2
 export CARGO_TERM_COLOR ?= auto
 
-.PHONY: help requirements build build-cuda run test lint fmt deny spelling unit chaos soak eval fuzz cuda-toolkit cuda-check op-tests gpu-bundle api-check clients page templates tokenizers manifests bench bench-peer real-models references formats fetch-reference clean
+.PHONY: help requirements build build-cuda run test lint fmt deny spelling unit chaos soak eval fuzz cuda-toolkit cuda-check op-tests gpu-bundle api-check clients routers page templates tokenizers manifests bench bench-peer real-models references formats fetch-reference clean
 
 PROGRAMS := -p worker-orcd -p cuda-worker -p synth-model
 
@@ -31,7 +31,7 @@ run: requirements ## start the service on the small model, on the GPU if there i
 # In one place, and with the features of one selection of packages: dependencies are compiled once. The programs
 # that cuda-check leaves there are replaced by those of the tests.
 test: export CUDA_CHECK_DIR = target
-test: cuda-check lint unit api-check clients page templates tokenizers ## everything that CI runs: CUDA compiles, format, lints, dependency policy, all tests
+test: cuda-check lint unit api-check clients routers page templates tokenizers ## everything that CI runs: CUDA compiles, format, lints, dependency policy, all tests
 	@echo "all checks done"
 
 # Neither clippy nor rustdoc compiles C++ (cuda-worker/build.rs). `env` as a wrapper does nothing, but because of it
@@ -64,6 +64,10 @@ clients: requirements ## our client in Python; clients of others, unchanged, aga
 	@cd clients/python && python3 -B -m unittest
 	$(TEST_PROGRAMS)
 	@python3 tools/ci/client-check
+
+routers: requirements ## routers of others, unchanged, in front of three services: smg and vllm-router; replicas drained and killed
+	$(TEST_PROGRAMS)
+	@python3 tools/ci/router-check
 
 page: requirements ## the page at / in a headless Chromium, by Playwright, and by axe-core's rules of accessibility
 	$(TEST_PROGRAMS)

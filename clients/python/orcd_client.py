@@ -35,6 +35,11 @@ RETRIABLE = {
     # The service has not yet noticed that the last connection is cut.
     "JOB_EXISTS",
 }
+# Codes that are the same everywhere. What has neither is a router's, whose service is gone.
+FINAL = {
+    "INVALID_REQUEST", "CONTEXT_LENGTH_EXCEEDED", "UNAUTHORIZED", "INVALID_API_KEY", "FORBIDDEN_ORIGIN", "INTERNAL",
+    "WORKER_CRASHED", "MODEL_NOT_FOUND",
+}
 
 
 class JobFailed(Exception):
@@ -164,11 +169,12 @@ class _Completion:
 
     def take(self, data):
         if data == b"[DONE]":
-            self.is_over = True
+            # Some routers end a stream so whose service is gone.
+            self.is_over = self.is_complete
             return
         chunk = json.loads(data)
         if "error" in chunk:
-            raise _error(chunk["error"])
+            raise _error(chunk["error"], may_be_a_routers=True)
         if "resume" in chunk:
             self._origin = {"seed": chunk["seed"], "resume": chunk["resume"]}
         for choice in chunk["choices"]:
@@ -208,12 +214,14 @@ def _pause(round_, after):
 def _refused(answer):
     """Raises what an answer without a stream means."""
     text = answer.read(1 << 20)
+    # A router in front of worker-orcd that finds nobody, or has too much to do.
+    may_be_a_routers = answer.status == 429 or answer.status >= 500
     try:
-        error = _error(json.loads(text)["error"])
-    except (ValueError, KeyError, TypeError):
-        # Not from worker-orcd: a proxy in front of it that finds nobody.
+        error = _error(json.loads(text)["error"], may_be_a_routers)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        # Not from worker-orcd.
         error = JobFailed(None, f"HTTP {answer.status}")
-        if answer.status in (502, 503, 504):
+        if may_be_a_routers:
             error = _Retriable(error)
     if isinstance(error, _Retriable):
         after = answer.headers.get("Retry-After", "")
@@ -221,11 +229,13 @@ def _refused(answer):
     raise error
 
 
-def _error(error):
-    # OpenAI's form has the same codes in small letters.
-    code = (error.get("code") or "INVALID_REQUEST").upper()
+def _error(error, may_be_a_routers):
+    # OpenAI's form has the same codes in small letters, and none for a wrong request.
+    code = error.get("code") or ("invalid_request" if error.get("type") == "invalid_request_error" else "unknown")
+    code = str(code).upper()
     failed = JobFailed(code, error.get("message", ""))
-    return _Retriable(failed) if code in RETRIABLE else failed
+    is_retriable = code in RETRIABLE or (may_be_a_routers and code not in FINAL)
+    return _Retriable(failed) if is_retriable else failed
 
 
 def _data(answer):

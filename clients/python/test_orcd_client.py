@@ -106,6 +106,11 @@ class Test(unittest.TestCase):
             refusal(409, "JOB_EXISTS"),
             refusal(500, "REPLAY_DIVERGED"),
             lambda handler, body: handler.send_error(502),
+            # A router's, as vllm-router and smg say that a service is gone.
+            lambda handler, body: handler.send_error(500),
+            refusal(500, "call_upstream_connection_failed"),
+            refusal(503, "no_available_workers"),
+            refusal(429, "rate_limit_exceeded"),
             lambda handler, body: handler.connection.close(),
         ]:
             with Played(answer) as first, Played(events()) as second:
@@ -124,6 +129,8 @@ class Test(unittest.TestCase):
     def test_it_gives_up(self):
         for answer, code, attempts in [
             (refusal(400, "INVALID_REQUEST"), "INVALID_REQUEST", 1),
+            (refusal(500, "INTERNAL"), "INTERNAL", 1),
+            (refusal(404, "unknown_url"), "UNKNOWN_URL", 1),
             (error("WORKER_CRASHED"), "WORKER_CRASHED", 1),
             (refusal(503, "QUEUE_FULL"), "QUEUE_FULL", 3),
         ]:
@@ -147,6 +154,24 @@ class Test(unittest.TestCase):
         whole = lambda handler, body: stream(handler, [first_chunk, chunk, last, "[DONE]"], numbered=False)
         with Played(whole) as only:
             self.assertEqual(list(Replicas([only.url]).chat({"messages": []})), [first_chunk, chunk, last])
+
+    def test_chunks_go_on_where_a_router_ends_a_stream_in_good_form(self):
+        first_chunk = {"seed": 7, "resume": {"id": "c"}, "choices": [{"text": "x", "token_ids": [5], "finish_reason": None}]}
+        last = {"choices": [{"text": "y", "token_ids": [7], "finish_reason": "stop"}]}
+        rest = lambda handler, body: stream(handler, [last], numbered=False)
+        for ending in [[{"error": {"message": "m", "type": "stream_error"}}, "[DONE]"], ["[DONE]"], []]:
+            cut = lambda handler, body: stream(handler, [first_chunk, *ending], numbered=False)
+            with Played(cut, rest) as router:
+                found = list(Replicas([router.url]).completion({"prompt": "p"}))
+                self.assertEqual(found, [first_chunk, last])
+                self.assertEqual(router.bodies[1]["resume"], {"id": "c", "ids": [5]})
+
+    def test_a_wrong_request_is_one_in_a_stream_too(self):
+        wrong = {"error": {"message": "m", "type": "invalid_request_error", "param": None, "code": None}}
+        with Played(lambda handler, body: stream(handler, [wrong], numbered=False)) as only:
+            with self.assertRaises(JobFailed) as failed:
+                list(Replicas([only.url]).completion({"prompt": "p"}))
+            self.assertEqual((failed.exception.code, len(only.bodies)), ("INVALID_REQUEST", 1))
 
     def test_what_can_not_be_asked_is_refused(self):
         for urls in [[], ["127.0.0.1:8080"], ["ftp://a"]]:

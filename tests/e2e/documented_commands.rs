@@ -30,7 +30,7 @@ const SYSTEMD: &str = "it asks a running systemd for the installed service";
 const TESTED: &str = "it is a part of `make test` already";
 
 /// Beginnings of commands, the first that fits counts.
-static KNOWN: [(&str, Here); 36] = [
+static KNOWN: [(&str, Here); 39] = [
     ("curl ", Request),
     ("target/release/worker-orcd ", Service),
     ("worker-orcd ", Service),
@@ -45,6 +45,10 @@ static KNOWN: [(&str, Here); 36] = [
         Program("tools/bench/failover.py"),
     ),
     ("tools/bench/serve.py ", Program("tools/bench/serve.py")),
+    (
+        "tools/bench/replica_faults.py ",
+        Program("tools/bench/replica_faults.py"),
+    ),
     ("tools/bench/run", Program("tools/bench/run")),
     ("tools/bench/peer/build", Program("tools/bench/peer/build")),
     ("tools/demo/demo.py", Program("tools/demo/demo.py")),
@@ -65,6 +69,14 @@ static KNOWN: [(&str, Here); 36] = [
         No("a bundle takes a build with CUDA, minutes of it"),
     ),
     ("llama-server ", No("it is the peer's program")),
+    (
+        "smg ",
+        No("it is a router's program: `make routers` runs it"),
+    ),
+    (
+        "vllm-router ",
+        No("it is a router's program: `make routers` runs it"),
+    ),
     (
         "cuda-worker --replay ",
         No("it needs a crash: tests/e2e/crash_bundle.rs makes one and runs it"),

@@ -147,10 +147,11 @@ async fn refused(replica: &Uri, answer: Response<Incoming>) -> Failure {
     .await;
     let body = body.ok().and_then(Result::ok);
     let body = body.and_then(|body| serde_json::from_slice::<Value>(&body.to_bytes()).ok());
+    // A router in front of the service that finds nobody, or has too much to do.
+    let may_be_a_routers = status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS;
     match body.as_ref().and_then(|body| body.get("error")) {
-        Some(error) => Failure::of_service(error, after),
-        // Not from the service: a proxy in front of it that finds nobody.
-        None if status.is_server_error() => Failure::connection(replica, status),
+        Some(error) => Failure::of_service(error, after, may_be_a_routers),
+        None if may_be_a_routers => Failure::connection(replica, status),
         None => Failure::Final(Error::Service {
             code: status.to_string(),
             message: "the answer is no error of worker-orcd".into(),

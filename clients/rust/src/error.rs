@@ -65,12 +65,33 @@ const ELSEWHERE: [&str; 13] = [
     "JOB_EXISTS",
 ];
 
+/// Codes that are the same everywhere. What has neither is a router's, whose service is gone.
+const FINAL: [&str; 8] = [
+    "INVALID_REQUEST",
+    "CONTEXT_LENGTH_EXCEEDED",
+    "UNAUTHORIZED",
+    "INVALID_API_KEY",
+    "FORBIDDEN_ORIGIN",
+    "INTERNAL",
+    "WORKER_CRASHED",
+    "MODEL_NOT_FOUND",
+];
+
 impl Failure {
-    /// Of an error that a service sent, in its own form or in OpenAI's, which has the same codes in small letters.
-    pub(crate) fn of_service(error: &serde_json::Value, after: Option<Duration>) -> Self {
-        let code = error["code"].as_str().unwrap_or("INVALID_REQUEST");
-        let code = code.to_ascii_uppercase();
-        let is_elsewhere = ELSEWHERE.contains(&code.as_str());
+    /// Of an error that a service sent, in its own form or in OpenAI's, which has the same codes in small letters, and none
+    /// for a wrong request; or that a router sent, where it may be one's.
+    pub(crate) fn of_service(
+        error: &serde_json::Value,
+        after: Option<Duration>,
+        may_be_a_routers: bool,
+    ) -> Self {
+        let code = match error["code"].as_str() {
+            Some(code) => code.to_ascii_uppercase(),
+            None if error["type"] == "invalid_request_error" => "INVALID_REQUEST".into(),
+            None => "UNKNOWN".into(),
+        };
+        let is_elsewhere = ELSEWHERE.contains(&code.as_str())
+            || may_be_a_routers && !FINAL.contains(&code.as_str());
         let message = error["message"].as_str().unwrap_or_default().to_owned();
         let error = Error::Service { code, message };
         match is_elsewhere {

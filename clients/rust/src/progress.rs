@@ -81,7 +81,8 @@ impl Progress {
     /// Takes the data of an event; the event, if it is the caller's business.
     pub(crate) fn take(&mut self, data: &[u8]) -> Result<Option<Value>, Failure> {
         if self.form == Form::Chunks && data == b"[DONE]" {
-            self.is_over = true;
+            // Some routers end a stream so whose service is gone.
+            self.is_over = self.is_complete;
             return Ok(None);
         }
         let event: Value = serde_json::from_slice(data).map_err(|_| {
@@ -99,7 +100,7 @@ impl Progress {
     fn event(&mut self, event: Value) -> Result<Option<Value>, Failure> {
         match event["type"].as_str() {
             Some("resumed") => return Ok(None),
-            Some("error") => return Err(Failure::of_service(&event, None)),
+            Some("error") => return Err(Failure::of_service(&event, None, false)),
             Some("started") => {
                 let resume = json!({
                     "fingerprint": event["fingerprint"],
@@ -117,7 +118,7 @@ impl Progress {
 
     fn chunk(&mut self, chunk: Value) -> Result<Option<Value>, Failure> {
         if let Some(error) = chunk.get("error") {
-            return Err(Failure::of_service(error, None));
+            return Err(Failure::of_service(error, None, true));
         }
         if let Some(resume) = chunk.get("resume") {
             self.began(&chunk, &["seed"], resume.clone());
@@ -181,12 +182,21 @@ mod tests {
         assert_eq!(progress.body()["resume"], resume);
         assert_eq!(progress.body()["seed"], 7);
         assert_eq!(progress.take(b"[DONE]").unwrap(), None);
+        assert!(!progress.is_over(), "a router's, whose service is gone");
+        let last = br#"{"choices":[{"text":"y","token_ids":[7],"finish_reason":"stop"}]}"#;
+        progress.take(last).unwrap();
+        assert_eq!(progress.take(b"[DONE]").unwrap(), None);
         assert!(progress.is_over());
-        let error = br#"{"error":{"code":"draining","message":"m"}}"#;
-        assert!(matches!(
-            progress.take(error),
-            Err(Failure::Elsewhere { .. })
-        ));
+        let errors = [
+            r#"{"error":{"code":"draining","message":"m"}}"#,
+            r#"{"error":{"type":"stream_error","message":"m"}}"#,
+        ];
+        for error in errors {
+            let failure = progress.take(error.as_bytes());
+            assert!(matches!(failure, Err(Failure::Elsewhere { .. })), "{error}");
+        }
+        let wrong = br#"{"error":{"type":"invalid_request_error","message":"m","code":null}}"#;
+        assert!(matches!(progress.take(wrong), Err(Failure::Final(_))));
         assert!(Progress::completion("/", json!({"n": 2})).is_err());
     }
 }
