@@ -9,7 +9,7 @@ CARGO_DEB_VERSION := 3.8.0
 CARGO_CYCLONEDX_VERSION := 0.5.9
 export CARGO_TERM_COLOR ?= auto
 
-.PHONY: help requirements build build-cuda run test lint fmt deny spelling unit chaos soak eval fuzz cuda-toolkit cuda-check op-tests gpu-bundle api-check clients page templates tokenizers bench bench-peer real-models references formats fetch-reference package-tree archive archive-check deb deb-check release-files clean
+.PHONY: help requirements build build-cuda run test lint fmt deny spelling unit chaos soak eval fuzz cuda-toolkit cuda-check op-tests gpu-bundle api-check clients page templates tokenizers bench bench-peer real-models references formats fetch-reference package-tree archive archive-check deb deb-check image-check release-files clean
 
 PROGRAMS := -p worker-orcd -p cuda-worker -p synth-model
 
@@ -160,6 +160,9 @@ deb: package-tree ## a Debian package into target/release-files, of the same pro
 
 deb-check: deb ## the package on bare Debian 11 and 12: installed, served, upgraded, removed, purged (root, debootstrap)
 	@python3 tools/package/deb-check target/release-files/worker-orcd_*.deb
+
+image-check: archive ## the container of deploy/Containerfile: its size, its user, its answers (root, debootstrap, buildah)
+	@bash tools/package/image-check
 
 release-files: archive deb ## archive, Debian package, bill of materials and checksums, into target/release-files
 	@python3 tools/package/sbom $(CARGO_CYCLONEDX_VERSION)
