@@ -138,7 +138,7 @@ fetch-reference: ## the reference model (491 MB), checked against its SHA-256
 	@bash tools/fetch-reference
 
 # What packages have. The programs are for the CPU and for glibc 2.31; with CUDA=1 they are those of build-cuda.
-package-tree: requirements
+package-tree: requirements ## what packages have, laid out in target/package/tree; with CUDA=1 for a GPU
 ifdef CUDA
 	@$(MAKE) build-cuda
 	@bash tools/package/tree target/with-cuda/release
