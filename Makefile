@@ -5,9 +5,11 @@ SHELL := /bin/bash
 
 CARGO ?= cargo
 CARGO_DENY_VERSION := 0.20.2
+CARGO_DEB_VERSION := 3.8.0
+CARGO_CYCLONEDX_VERSION := 0.5.9
 export CARGO_TERM_COLOR ?= auto
 
-.PHONY: help requirements build build-cuda run test lint fmt deny spelling unit chaos soak eval fuzz cuda-toolkit cuda-check op-tests gpu-bundle api-check clients routers page templates tokenizers manifests bench bench-peer real-models references formats fetch-reference clean
+.PHONY: help requirements build build-cuda run test lint fmt deny spelling unit chaos soak eval fuzz cuda-toolkit cuda-check op-tests gpu-bundle api-check clients routers page templates tokenizers manifests bench bench-peer real-models references formats fetch-reference package-tree archive archive-check deb deb-check image-check release-files clean
 
 PROGRAMS := -p worker-orcd -p cuda-worker -p synth-model
 
@@ -141,6 +143,37 @@ formats: ## blocks of every format by llama.cpp and their values by gguf, into m
 
 fetch-reference: ## the reference model (491 MB), checked against its SHA-256
 	@bash tools/fetch-reference
+
+# What packages have. The programs are for the CPU and for glibc 2.31; with CUDA=1 they are those of build-cuda.
+package-tree: requirements ## what packages have, laid out in target/package/tree; with CUDA=1 for a GPU
+ifdef CUDA
+	@$(MAKE) build-cuda
+	@bash tools/package/tree target/with-cuda/release
+else
+	@bash tools/package/portable
+	@bash tools/package/tree target/portable/x86_64-unknown-linux-gnu/release
+	@bash tools/package/glibc-check target/package/tree/bin/*
+endif
+
+archive: package-tree ## a release as tar.xz into target/release-files, for every Linux with glibc 2.31; with CUDA=1 for this one's
+	@bash tools/package/archive
+
+archive-check: archive ## whether the archive's programs make the tokens of `make build`'s, and the same bytes when packed again
+	$(CARGO) build --release --locked --workspace --bins
+	@python3 tools/package/archive-check
+
+deb: package-tree ## a Debian package into target/release-files, of the same programs
+	@bash tools/package/deb $(CARGO_DEB_VERSION)
+
+deb-check: deb ## the package on bare Debian 11 and 12: installed, served, upgraded, removed, purged (root, debootstrap)
+	@python3 tools/package/deb-check target/release-files/worker-orcd_*.deb
+
+image-check: archive ## the container of deploy/Containerfile: its size, its user, its answers (root, debootstrap, buildah)
+	@bash tools/package/image-check
+
+release-files: archive deb ## archive, Debian package, bill of materials and checksums, into target/release-files
+	@python3 tools/package/sbom $(CARGO_CYCLONEDX_VERSION)
+	@cd target/release-files && sha256sum -- worker-orcd* >SHA256SUMS && cat SHA256SUMS
 
 clean: ## remove all that was built
 	$(CARGO) clean

@@ -37,6 +37,19 @@ fn shapes(ty: TensorType) -> Vec<(u32, u32, usize)> {
     all
 }
 
+/// A form that is not found is neither tested nor used, and nothing else would say so.
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn the_widest_form_that_this_processor_can_run_is_found() {
+    use std::arch::is_x86_feature_detected as has;
+    let avx512 = has!("avx512f")
+        && has!("avx512bw")
+        && has!("avx512vl")
+        && has!("avx512dq")
+        && has!("avx512vnni");
+    assert_eq!(Form::exact().contains(&Form::Avx512), avx512);
+}
+
 #[test]
 fn every_form_of_the_product_equals_the_contract_for_every_type_and_shape() {
     let mut rng = Rng(1);

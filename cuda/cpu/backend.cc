@@ -7,6 +7,7 @@
 #include "cpu/executor.h"
 #include "cpu/kv_cache.h"
 #include "cpu/pack.h"
+#include "cpu/processor.h"
 #include "cpu/weights.h"
 #include "engine/engine.h"
 #include "engine/model.h"
@@ -17,11 +18,7 @@ namespace cpu {
 
 Isa best_isa() {
 #if defined(__x86_64__)
-  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
-      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vnni")) {
-    return Isa::kAvx512;
-  }
-  return Isa::kAvx2;
+  return has_avx512() ? Isa::kAvx512 : Isa::kAvx2;
 #else
   return Isa::kPortable;
 #endif
@@ -117,8 +114,7 @@ class CpuBackend final : public Backend {
 
 std::unique_ptr<Backend> cpu_backend() {
 #if defined(__x86_64__)
-  __builtin_cpu_init();
-  if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma") || !__builtin_cpu_supports("f16c")) {
+  if (!cpu::has_avx2()) {
     throw Error(ErrorKind::kInvalid,
                 "the CPU backend needs AVX2, FMA and F16C (x86-64-v3), this processor lacks one of them");
   }

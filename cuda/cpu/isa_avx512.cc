@@ -2,9 +2,11 @@
 // called only where the processor has them.
 #if defined(__AVX512VNNI__)
 
-// GCC's own header passes an uninitialized vector where the mask keeps nothing of it.
+// GCC's own header passes an uninitialized vector where the mask keeps nothing of it. clang has one of the two warnings.
 #pragma GCC diagnostic ignored "-Wuninitialized"
+#if !defined(__clang__)
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
 
 #include <immintrin.h>
 

@@ -30,7 +30,7 @@ const SYSTEMD: &str = "it asks a running systemd for the installed service";
 const TESTED: &str = "it is a part of `make test` already";
 
 /// Beginnings of commands, the first that fits counts.
-static KNOWN: [(&str, Here); 39] = [
+static KNOWN: [(&str, Here); 40] = [
     ("curl ", Request),
     ("target/release/worker-orcd ", Service),
     ("worker-orcd ", Service),
@@ -80,6 +80,12 @@ static KNOWN: [(&str, Here); 39] = [
     (
         "cuda-worker --replay ",
         No("it needs a crash: tests/e2e/crash_bundle.rs makes one and runs it"),
+    ),
+    (
+        "podman ",
+        No(
+            "it fetches a base and needs a container's tools: make image-check does it with a base of its own",
+        ),
     ),
     ("cargo test ", No(TESTED)),
     ("cargo install ", No("it downloads and builds a program")),
