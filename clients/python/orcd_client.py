@@ -230,6 +230,8 @@ def _refused(answer):
 
 
 def _error(error, may_be_a_routers):
+    if not isinstance(error, dict):
+        error = {"message": str(error)}
     # OpenAI's form has the same codes in small letters, and none for a wrong request.
     code = error.get("code") or ("invalid_request" if error.get("type") == "invalid_request_error" else "unknown")
     code = str(code).upper()

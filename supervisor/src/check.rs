@@ -101,24 +101,25 @@ impl fmt::Display for Report {
     }
 }
 
-/// Looks at all that a start of `config` needs.
+/// Looks at all that a start of `config` needs, in the order of that start.
 pub async fn check(config: Config) -> Report {
     let mut report = Report::default();
-    settings(&config, &mut report);
-    report.add("address", address(&config).await);
-    places::check(&config, &mut report);
     let device = config.check_device();
     if let Err(error) = &device {
         report.add("device", Verdict::failed(error.exit_code(), error));
     }
-    let config = match config.find_model() {
-        Ok(config) => config,
+    // By a name there may be none.
+    let (config, is_found) = match config.clone().find_model() {
+        Ok(found) => (found, true),
         Err(error) => {
             report.add("model", Verdict::failed(error.exit_code(), error));
-            return report;
+            (config, false)
         }
     };
-    let is_readable = model(&config, &mut report).await;
+    settings(&config, &mut report);
+    report.add("address", address(&config).await);
+    let is_readable = is_found && model(&config, &mut report).await;
+    places::check(&config, &mut report);
     // Of a device that this build lacks, or a file that can't be read, the worker would say the same again.
     if program::check(&config, &mut report).await && is_readable && device.is_ok() {
         report.add("memory", program::memory(&config).await);
@@ -144,7 +145,10 @@ fn settings(config: &Config, report: &mut Report) {
 
 async fn address(config: &Config) -> Verdict {
     match try_address(config).await {
-        Ok(address) => Verdict::Fine(format!("{address} is free")),
+        Ok(_) => Verdict::Fine(match config.port {
+            0 => format!("{} has a free port", config.host),
+            port => format!("{} port {port} is free", config.host),
+        }),
         Err(error @ RunError::Startup { .. }) => Verdict::failed(
             error.exit_code(),
             format!("{error}; if the service runs already, it may be what is there"),

@@ -4,6 +4,7 @@
 mod gauges;
 mod process;
 
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use prometheus_client::encoding::{prometheus_text, text};
@@ -72,6 +73,8 @@ pub struct Metrics {
     failover: Histogram,
     load: Histogram,
     gauges: Gauges,
+    /// Held by the scrape that is being written.
+    scrape: Mutex<()>,
 }
 
 impl Default for Metrics {
@@ -175,6 +178,7 @@ impl Metrics {
             ),
             load: seconds(r, "orcd_model_load", "Load request to ready worker", LONG_S),
             gauges: Gauges::registered(r),
+            scrape: Mutex::default(),
             registry,
         }
     }
@@ -286,6 +290,8 @@ impl Metrics {
         format: Format,
         snapshot: Option<&Snapshot>,
     ) -> Result<String, std::fmt::Error> {
+        // Two scrapes at once are of one snapshot each.
+        let _scrape = self.scrape.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(snapshot) = snapshot {
             self.gauges.set(snapshot);
         }

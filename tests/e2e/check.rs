@@ -98,6 +98,33 @@ fn a_check_finds_what_a_start_fails_with() {
 }
 
 #[test]
+fn of_several_faults_the_code_is_that_of_the_first_that_a_start_meets() {
+    let folder = TempDir::new().unwrap();
+    // A model that was never pulled, which a start looks for before it listens where it may not.
+    let starter = || {
+        Starter::bare()
+            .flag("--model", "hf.co/nobody/Nothing-GGUF")
+            .flag("--models-dir", folder.path().display())
+            .flag("--device", "cpu")
+            .flag("--host", "0.0.0.0")
+            .flag("--port", 0)
+            .flag("--crash-dir", "/proc/x")
+    };
+    let started = starter().run_to_exit(SOON);
+    assert_eq!(started.status.code(), Some(1), "{started:?}");
+    let checked = check(starter());
+    assert_eq!(checked.status.code(), Some(1), "{checked:?}");
+    let found = checked.stdout.lines().map(|line| &line[..17]);
+    let failed: Vec<_> = found.filter(|line| line.starts_with("FAILED")).collect();
+    let expected = [
+        "FAILED  model    ",
+        "FAILED  address  ",
+        "FAILED  folders  ",
+    ];
+    assert_eq!(failed, expected);
+}
+
+#[test]
 fn memory_that_is_not_there_is_found_without_being_taken() {
     let folder = TempDir::new().unwrap();
     let model = Model::Tiny.file(folder.path());

@@ -18,6 +18,7 @@ import sys
 import tempfile
 import threading
 import time
+import traceback
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tools" / "ci" / "routers"))
@@ -83,8 +84,19 @@ class Campaign:
         self._over = threading.Event()
         self._lock = threading.Lock()
         self.streams, self.tokens, self.resumed, self.verdicts, self.pauses = 0, 0, 0, [0, 0, 0], []
+        # Clients that ended before they were told to.
+        self.broken = 0
 
     def run(self, random_):
+        """Until the end; what a client stumbles over that is no verdict is a failure of the campaign."""
+        try:
+            self._run(random_)
+        except Exception:  # noqa: BLE001: in a thread nobody else would hear of it
+            traceback.print_exc()
+            with self._lock:
+                self.broken += 1
+
+    def _run(self, random_):
         while not self._over.is_set():
             number = random_.randrange(len(self._expected))
             (path, body), expected = self._expected[number]
@@ -150,6 +162,8 @@ def main():
         ("seconds", round(seconds)),
     ]:
         print(f"| {name} | {value} |")
+    if campaign.broken:
+        sys.exit(f"error: {campaign.broken} clients broke off, see above")
     if campaign.resumed == 0:
         sys.exit("error: no stream had to be resumed: nothing was tried; give more --faults")
     sys.exit(1 if any(campaign.verdicts) else 0)

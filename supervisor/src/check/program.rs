@@ -27,7 +27,7 @@ pub(super) async fn check(config: &Config, report: &mut Report) -> bool {
     let verdict = match verdict {
         Ok(()) => Verdict::Fine(format!("{} belongs to this program", program.display())),
         Err(why) => Verdict::failed_start(format!(
-            "WORKER_UNAVAILABLE: {} {why}; install both programs of one build in one folder, or give --worker-bin",
+            "WORKER_UNAVAILABLE: {} {why}; both programs of one build belong in one folder, or give --worker-bin",
             program.display()
         )),
     };
@@ -89,7 +89,7 @@ async fn answer(
 ) -> Result<(WorkerExit, String), String> {
     match tokio::time::timeout(limit, ask(program, flag, input, Stdio::inherit())).await {
         Ok(Ok((status, said))) => Ok((status.into(), said)),
-        Ok(Err(error)) => Err(format!("can't be started: {error}")),
+        Ok(Err(error)) => Err(format!("can't be asked: {error}")),
         Err(_) => Err(format!("did not answer within {} s", limit.as_secs())),
     }
 }

@@ -11,6 +11,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
+use orcd_shared::error::ErrorCode;
 use uuid::Uuid;
 
 use super::error::ApiError;
@@ -83,7 +84,9 @@ fn log(
     let status = response.status().as_u16();
     let elapsed_us = u64::try_from(begin.elapsed().as_micros()).unwrap_or(u64::MAX);
     let code = error.map(|e| e.code().name());
-    if method == Method::POST || error.is_some() {
+    // Who asks too often is not to fill the log as well: it is counted.
+    let is_noise = error.is_some_and(|error| error.code() == ErrorCode::RateLimited);
+    if (method == Method::POST || error.is_some()) && !is_noise {
         tracing::info!(%method, route, status, code, correlation_id, elapsed_us, "request");
     } else {
         tracing::debug!(%method, route, status, correlation_id, elapsed_us, "request");

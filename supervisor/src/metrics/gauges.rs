@@ -133,10 +133,7 @@ impl Gauges {
             ("block_size", PAGE_TOKENS.to_string()),
             ("num_gpu_blocks", pages.to_string()),
         ];
-        // Another scrape may be at it: what stays true is not taken away meanwhile.
-        if self.cache_config.get(&labels).is_none() {
-            self.cache_config.clear();
-        }
+        self.cache_config.clear();
         if pages > 0 {
             self.cache_config.get_or_create(&labels).set(1);
         }

@@ -30,6 +30,8 @@ const MAX_DISCARDED_BYTES: usize = 16 << 20;
 #[derive(Debug)]
 pub(super) struct Peer {
     stream: TcpStream,
+    /// Where the other end is; `None` of one that was gone before it was served.
+    address: Option<IpAddr>,
     progress: Mutex<Progress>,
     /// The answer under way is to say something, to find out whether anybody reads it.
     ask: AtomicBool,
@@ -69,6 +71,7 @@ pub(super) enum Stage {
 impl Peer {
     pub(super) fn new(stream: TcpStream) -> Self {
         Self {
+            address: stream.peer_addr().ok().map(|address| address.ip()),
             stream,
             progress: Mutex::default(),
             ask: AtomicBool::new(false),
@@ -76,9 +79,9 @@ impl Peer {
         }
     }
 
-    /// Where the other end is, if it is still there.
+    /// Where the other end is.
     pub(super) fn address(&self) -> Option<IpAddr> {
-        self.stream.peer_addr().ok().map(|address| address.ip())
+        self.address
     }
 
     pub(super) fn stream(&self) -> &TcpStream {
