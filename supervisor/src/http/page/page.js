@@ -250,8 +250,11 @@ class Answer {
 
   showFigures() {
     const parts = [count(this.ids.length, "token")];
-    const seconds = (this.last - this.first) / 1000;
-    if (this.ids.length > 1 && seconds > 0) parts.push(`${rate((this.ids.length - 1) / seconds)} tokens/s`);
+    // What came all at once has no time between its tokens: then it is that of the whole answer.
+    const atOnce = this.last === this.first;
+    const seconds = (this.last - (atOnce ? this.asked : this.first)) / 1000;
+    const made = atOnce ? this.ids.length : this.ids.length - 1;
+    if (this.ids.length > 1 && seconds > 0) parts.push(`${rate(made / seconds)} tokens/s`);
     if (this.first !== null) parts.push(`first after ${milliseconds(this.first - this.asked)}`);
     if (this.usage) parts.push(`${this.usage.prompt_tokens} in the prompt`);
     if (this.reason === "length") parts.push("cut: no more tokens were allowed");
