@@ -12,8 +12,8 @@ use tokio::task::spawn_blocking;
 use crate::advice;
 use crate::config::Config;
 use crate::http::server::few_connections;
-use crate::model::{Model, ModelHeader};
-use crate::run::{RunError, try_address, unfit};
+use crate::model::ModelHeader;
+use crate::run::{RunError, joined, try_address, unfit};
 
 /// What was found of one thing.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -161,17 +161,13 @@ async fn address(config: &Config) -> Verdict {
 async fn model(config: &Config, report: &mut Report) -> bool {
     let (path, overrides) = (config.model.clone(), config.text.clone());
     let built = spawn_blocking(move || {
-        ModelHeader::read(&path).and_then(|header| header.build(&overrides))
+        let header = ModelHeader::read(&path).map_err(unfit)?;
+        header.build(&overrides).map_err(unfit)
     });
-    let model: Model = match built.await {
-        Ok(Ok(model)) => model,
-        Ok(Err(error)) => {
-            report.add("model", Verdict::failed_start(unfit(error)));
-            return false;
-        }
-        // It panicked, which is our fault.
+    let model = match joined(built.await) {
+        Ok(model) => model,
         Err(error) => {
-            report.add("model", Verdict::failed_start(error));
+            report.add("model", Verdict::failed(error.exit_code(), error));
             return false;
         }
     };

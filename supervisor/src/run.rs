@@ -545,7 +545,7 @@ pub(crate) fn unfit(error: ModelError) -> RunError {
 }
 
 /// What a task gave.
-fn joined<T>(result: Result<Result<T, RunError>, JoinError>) -> Result<T, RunError> {
+pub(crate) fn joined<T>(result: Result<Result<T, RunError>, JoinError>) -> Result<T, RunError> {
     result.unwrap_or_else(|error| Err(error.into()))
 }
 
